@@ -1,0 +1,40 @@
+"""Train language models on several objectives at once, judge it honestly, and steer the result per request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {  # name -> module that defines it; imported on first use, so that `import paretune` stays fast
+    "load_task": "paretune.tasks",
+    "train": "paretune.benchmark.training",
+    "run": "paretune.benchmark.runner",
+    "plan": "paretune.benchmark.plan",
+    "load_solutions": "paretune.models.solutions",
+    "Task": "paretune.core.task",
+    "Objective": "paretune.core.task",
+    "ParetuneError": "paretune.core.errors",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from paretune.benchmark.plan import plan
+    from paretune.benchmark.runner import run
+    from paretune.benchmark.training import train
+    from paretune.core.errors import ParetuneError
+    from paretune.core.task import Objective, Task
+    from paretune.models.solutions import load_solutions
+    from paretune.tasks import load_task
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'paretune' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,63 @@
+"""Every error the library raises on purpose. Messages read `<name> must <rule>, got <value>. <What to do.>`"""
+
+from __future__ import annotations
+
+
+class ParetuneError(Exception):
+    """Base of all errors raised on purpose; the command line prints its message without a traceback."""
+
+
+class ShapeError(ParetuneError, ValueError):
+    """Arrays disagree on a dimension."""
+
+
+class PreferenceError(ParetuneError, ValueError):
+    """A preference is not a point on the simplex, or names an objective the task does not have."""
+
+
+class ConfigError(ParetuneError, ValueError):
+    """A study file, task file or setting breaks its schema."""
+
+
+class UnknownNameError(ConfigError):
+    """A name is not in the table it was looked up in."""
+
+
+class TaskError(ParetuneError):
+    """A task's files, prompts or columns cannot be used."""
+
+
+class RewardError(ParetuneError):
+    """A reward function broke its contract so badly that no row of the batch could be scored."""
+
+
+class BudgetError(ParetuneError):
+    """A budget is too small for what was asked, or would be exceeded."""
+
+
+class ModelError(ParetuneError):
+    """A base model cannot be loaded or adapted."""
+
+
+class AdapterError(ParetuneError):
+    """An adapter folder cannot be used with this base model."""
+
+
+class MixingError(ParetuneError):
+    """A wrapped layer ran without a mixing, or with one of another batch."""
+
+
+class RecordError(ParetuneError):
+    """A file of a study is missing, damaged or belongs to something else."""
+
+
+class StudyError(ParetuneError):
+    """A study folder cannot be used for this study."""
+
+
+class NonFiniteError(ParetuneError, ArithmeticError):
+    """A quantity that must be finite became NaN or infinite."""
+
+
+class MissingDependencyError(ParetuneError, ImportError):
+    """An optional package is needed and not installed."""

@@ -1,0 +1,85 @@
+"""What a stage spends, counted where it is spent, and the budget that stops it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from paretune.core.errors import BudgetError
+
+COUNTS = ("prompts", "completions", "tokens", "reward_calls", "flops")
+
+
+@dataclass
+class Ledger:
+    """Counts of one stage and its budget of completions.
+
+    Rollouts and scoring charge it; completions are charged before they are sampled, so a budget is never exceeded.
+    After a kill, what the lost work had spent is kept apart in `repeated`, not charged to the method.
+    """
+
+    budget_completions: int | None = None
+    counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    seconds: dict[str, float] = field(default_factory=dict)
+    repeated: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    peak_memory_bytes: int = 0
+
+    @property
+    def completions(self) -> int:
+        """Completions charged so far."""
+        return int(self.counts["completions"])
+
+    @property
+    def remaining(self) -> int | None:
+        """Completions left, or None without a budget."""
+        return None if self.budget_completions is None else self.budget_completions - self.completions
+
+    def charge(self, **amounts: float) -> None:
+        """Add to the counts.
+
+        Raises:
+            BudgetError: If the completions would exceed the budget; nothing is charged then.
+        """
+        completions = int(amounts.get("completions", 0))
+        if self.remaining is not None and completions > self.remaining:
+            raise BudgetError(
+                f"completions must stay within the budget of {self.budget_completions}, got {self.completions} "
+                f"spent and {completions} asked for. Plan fewer, or raise the budget."
+            )
+        for name, amount in amounts.items():
+            self.counts[name] += amount
+
+    @contextmanager
+    def timed(self, phase: str, share: float = 1.0) -> Iterator[None]:
+        """Add the wall-clock seconds of the block to `phase`; a member of a population books its share."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(phase, (time.perf_counter() - start) * share)
+
+    def add_seconds(self, phase: str, seconds: float) -> None:
+        """Add seconds to a phase."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def state(self) -> dict[str, object]:
+        """Return plain data for JSON."""
+        return {
+            "budget_completions": self.budget_completions,
+            "counts": dict(self.counts),
+            "seconds": dict(self.seconds),
+            "repeated": dict(self.repeated),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, object]) -> Ledger:
+        """Rebuild a ledger from `state()`."""
+        ledger = cls(budget_completions=state["budget_completions"])  # type: ignore[arg-type]  # plain JSON
+        ledger.counts.update(state["counts"])  # type: ignore[call-overload]  # plain JSON
+        ledger.seconds.update(state["seconds"])  # type: ignore[call-overload]  # plain JSON
+        ledger.repeated.update(state["repeated"])  # type: ignore[call-overload]  # plain JSON
+        ledger.peak_memory_bytes = int(state["peak_memory_bytes"])  # type: ignore[call-overload]  # plain JSON
+        return ledger

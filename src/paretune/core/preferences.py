@@ -1,0 +1,129 @@
+"""Points on the simplex: checking, naming, grids and nearest neighbours."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from paretune.core.checks import did_you_mean
+from paretune.core.errors import PreferenceError
+
+FloatArray = NDArray[np.float64]
+SUM_TOLERANCE = 1e-6  # room for decimals such as 0.333333 typed by hand three times
+
+
+def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
+    """Return preferences as `[M, K]`, each row non-negative with sum 1.
+
+    Args:
+        preferences: One preference `[K]` or several `[M, K]`.
+        objectives: Number of objectives K.
+
+    Raises:
+        PreferenceError: If a row has another length, a negative or non-finite entry, or does not sum to 1.
+    """
+    rows = np.atleast_2d(np.asarray(preferences, dtype=np.float64))
+    if rows.ndim != 2 or rows.shape[1] != objectives:
+        raise PreferenceError(
+            f"preference must have one entry per objective ({objectives}), got shape {list(rows.shape)}. "
+            "Give every objective a weight; 0 is allowed."
+        )
+    for row in rows:
+        total = float(row.sum())
+        if not np.isfinite(row).all() or (row < 0).any() or abs(total - 1) > SUM_TOLERANCE:
+            raise PreferenceError(
+                f"preference must be non-negative and sum to 1, got {row.tolist()} (sum {total:.4g}). "
+                "Divide it by its sum."
+            )
+    return rows
+
+
+def preference_from_mapping(preference: Mapping[str, float], objectives: Sequence[str]) -> FloatArray:
+    """Turn `{"empathy": 0.7, "brevity": 0.3}` into `[K]`; objectives left out count 0.
+
+    Raises:
+        PreferenceError: If a name is unknown or the values are not a point on the simplex.
+    """
+    for name in preference:
+        if name not in objectives:
+            raise PreferenceError(
+                f"preference must name objectives of the task ({', '.join(objectives)}), got '{name}'."
+                f"{did_you_mean(name, objectives)}"
+            )
+    row = [float(preference.get(name, 0.0)) for name in objectives]
+    return np.asarray(check_preferences(row, len(objectives))[0])
+
+
+def preference_label(preference: ArrayLike, objectives: Sequence[str]) -> str:
+    """Name a preference for people: `empathy .70, brevity .30`; a corner is just its objective."""
+    row = np.asarray(preference, dtype=np.float64)
+    parts = [(name, weight) for name, weight in zip(objectives, row, strict=True) if weight > 0]
+    if len(parts) == 1:
+        return parts[0][0]
+    return ", ".join(f"{name} {weight:.2f}".replace("0.", ".") for name, weight in parts)
+
+
+def corners(objectives: int) -> FloatArray:
+    """Return the K corners of the simplex, `[K, K]`."""
+    return np.eye(objectives)
+
+
+def centre(objectives: int) -> FloatArray:
+    """Return the point of equal weights, `[K]`."""
+    return np.full(objectives, 1.0 / objectives)
+
+
+def das_dennis(objectives: int, divisions: int) -> FloatArray:
+    """Return the simplex lattice with the given number of divisions, corners first, `[M, K]`.
+
+    Source:
+        Das and Dennis 1998, normal-boundary intersection.
+
+    Example:
+        >>> das_dennis(2, 2).tolist()
+        [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
+    """
+    if objectives < 1 or divisions < 1:
+        raise PreferenceError(
+            f"a grid must have at least one objective and one division, got {objectives} and {divisions}."
+        )
+    points = [
+        [count / divisions for count in counts]
+        for counts in itertools.product(range(divisions + 1), repeat=objectives)
+        if sum(counts) == divisions
+    ]
+    points.sort(key=lambda point: (-max(point), [-weight for weight in point]))  # corners first, in objective order
+    return np.asarray(points)
+
+
+def das_dennis_size(objectives: int, divisions: int) -> int:
+    """Return how many points `das_dennis` gives."""
+    return math.comb(objectives + divisions - 1, divisions)
+
+
+def add_points(points: FloatArray, extra: FloatArray) -> FloatArray:
+    """Append the rows of `extra` that are not in `points` yet (to 1e-9)."""
+    rows = list(points)
+    for row in np.atleast_2d(extra):
+        if not any(np.abs(row - known).max() < 1e-9 for known in rows):
+            rows.append(row)
+    return np.asarray(rows)
+
+
+def random_preferences(objectives: int, count: int, generator: np.random.Generator) -> FloatArray:
+    """Draw points uniformly from the simplex, `[count, K]`, rounded to 4 decimals so that they print exactly."""
+    points = generator.dirichlet(np.ones(objectives), size=count).round(4)
+    largest = points.argmax(axis=1)
+    rows = np.arange(count)
+    points[rows, largest] += 1 - points.sum(axis=1)  # the largest entry takes what rounding left over
+    return np.asarray(points.round(4))
+
+
+def nearest(points: FloatArray, targets: FloatArray) -> NDArray[np.int64]:
+    """Return for each target `[M, K]` the index of the nearest point `[N, K]`; the first wins a tie."""
+    distances = ((targets[:, None, :] - points[None, :, :]) ** 2).sum(axis=2)
+    return np.asarray(distances.round(12).argmin(axis=1))  # rounding: ties are ties, whatever the last bit

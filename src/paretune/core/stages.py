@@ -1,0 +1,138 @@
+"""Stages: the things that are trained or measured once and used by many cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from paretune.core.digests import KEY_VERSION, digest
+from paretune.core.ledger import Ledger
+from paretune.core.task import Task
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing trained, searched or measured: an expert, a gate, a selection.
+
+    Attributes:
+        kind: Short noun for people: `expert`, `measurement`, `gate`.
+        settings: Plain data the run function reads; equal for all members of a population.
+        member: Plain data that may differ within a population, such as `objective_weights`.
+        needs: Stages whose results it reads.
+        completions: Its budget; charged in full to every cell that uses it.
+        seed: Training seed.
+        run: `module:function` called as `run(context)`, see `StageContext`.
+        version: Raised when the run function's results change.
+    """
+
+    kind: str
+    run: str
+    settings: Mapping[str, object]
+    member: Mapping[str, object] = field(default_factory=dict)
+    needs: tuple[Stage, ...] = ()
+    completions: int = 0
+    seed: int = 0
+    version: int = 1
+
+    def trajectory_key(self, task: Task) -> str:
+        """Digest all but the length: equal trajectories are prefixes of one another."""
+        return digest(
+            {
+                **self._shape(task),
+                "member": dict(self.member),
+                "seed": self.seed,
+                "key_version": KEY_VERSION,
+            }
+        )
+
+    def key(self, task: Task) -> str:
+        """Return the digest that names its folder."""
+        return digest({"trajectory": self.trajectory_key(task), "completions": self.completions})
+
+    def shape_key(self, task: Task) -> str:
+        """Digest what stages must share to be trained as one population."""
+        return digest(self._shape(task))
+
+    def _shape(self, task: Task) -> dict[str, object]:
+        return {
+            "task": task.training_key(),
+            "kind": self.kind,
+            "run": self.run,
+            "version": self.version,
+            "settings": dict(self.settings),
+            "needs": [need.key(task) for need in self.needs],
+        }
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a finished stage left on disk.
+
+    Attributes:
+        key: Its digest.
+        folder: Its folder.
+        adapter: Folder of its PEFT adapter, or None.
+        values: Plain data it reports, such as measured scores.
+        ledger: What it spent.
+        seconds: Wall-clock seconds of its training, its share where it trained in a population.
+    """
+
+    key: str
+    folder: Path
+    adapter: Path | None
+    values: Mapping[str, object]
+    ledger: Ledger
+    seconds: float
+
+
+class StageContext(Protocol):
+    """What a run function is given. It must seal every stage it was given, shorter ones on the way."""
+
+    task: Task
+    stages: tuple[Stage, ...]  # of one shape; several lengths of one trajectory may be among them
+
+    def result(self, stage: Stage) -> StageResult:
+        """Return the result of a stage that one of `stages` needs."""
+        ...
+
+    def ledger(self, stage: Stage) -> Ledger:
+        """Return the ledger of a trajectory; stages that are prefixes of one another share one."""
+        ...
+
+    def adapter_folder(self, stage: Stage) -> Path:
+        """Return the folder in which to write the stage's adapter before sealing it."""
+        ...
+
+    def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
+        """Mark a stage finished; what it spent is what its ledger says now."""
+        ...
+
+    def checkpoint_folder(self) -> Path:
+        """Return the folder that survives a kill, for checkpoints of all `stages` together."""
+        ...
+
+    def progress(self, completions: int, message: str = "") -> None:
+        """Report completions made since the last call; also the place where a stop is noticed."""
+        ...
+
+    def log(self, event: Mapping[str, object]) -> None:
+        """Append one line to the events of the stages."""
+        ...
+
+
+def in_order(stages: Sequence[Stage], task: Task) -> list[Stage]:
+    """Return stages and all they need, each once, needs first."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key(task) in ordered:
+            return
+        for need in stage.needs:
+            visit(need)
+        ordered[stage.key(task)] = stage
+
+    for stage in stages:
+        visit(stage)
+    return list(ordered.values())

@@ -1,0 +1,139 @@
+"""A task: everything needed to compare two methods, nothing about any method. Plain data, no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from paretune.core.digests import digest
+from paretune.core.errors import TaskError
+
+Split = Literal["train", "development", "test"]
+SPLITS: tuple[Split, ...] = ("train", "development", "test")
+Row = Mapping[str, object]  # a prompt's columns; "prompt" and "prompt_id" are always there
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A named trait that can be scored. Higher is better.
+
+    Attributes:
+        name: How preferences, tables and columns name it.
+        reward: `module:function` with TRL's reward signature, or the folder of a sequence-classification model.
+        range: Lowest and highest possible reward; a score outside is an error of the reward, not a result.
+        pass_threshold: Reward from which a completion passes, for the pass ratio; None where passing means nothing.
+        version: Raised by its author when its scores change meaning.
+        kind: `function` or `model`.
+        source_digest: Digest of the file or model folder behind a user's reward; empty for built-in rewards.
+        import_path: Folder added to the import path before `reward` is imported; None for installed modules.
+        template: How a reward model reads a row, with `{prompt}` and `{completion}`.
+        transform: What turns a reward model's logit into a reward: `sigmoid` or `identity`.
+    """
+
+    name: str
+    reward: str
+    range: tuple[float, float] = (0.0, 1.0)
+    pass_threshold: float | None = None
+    version: int = 1
+    kind: Literal["function", "model"] = "function"
+    source_digest: str = ""
+    import_path: str | None = None
+    template: str | None = None
+    transform: Literal["sigmoid", "identity"] = "sigmoid"
+
+    def key(self) -> dict[str, object]:
+        """Return what the meaning of a score depends on."""
+        source = self.source_digest or self.reward  # the digest already covers a user's file, wherever it lies
+        name = self.reward.rsplit(":", 1)[-1] if self.kind == "function" else self.template
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "source": source,
+            "function": name,
+            "version": self.version,
+            "range": list(self.range),
+            "transform": self.transform,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, K objectives, a base model, beta and a frozen reference point.
+
+    Attributes:
+        name: Shown in reports.
+        source: What `load_task` was given, so that a worker process can load the same task again.
+        model: Folder of the base model, or hub id.
+        model_digest: Digest of its configuration, tokenizer and parameters (of id and revision for a hub id).
+        template: How a prompt becomes the model's input; `{prompt}` is replaced.
+        splits: Rows of each split; every row has `prompt` (str) and `prompt_id` (str, unique in its split).
+        objectives: The K objectives that preferences weigh and methods train on.
+        audit: Objectives scored in evaluation only.
+        reference_point: Hypervolume corner, one value per objective.
+        beta: KL coefficient, in reward units per nat.
+        max_prompt_tokens: Longest prompt, template included.
+        max_completion_tokens: Longest completion.
+    """
+
+    name: str
+    source: str | Mapping[str, object]
+    model: str
+    model_digest: str
+    template: str
+    splits: Mapping[Split, tuple[Row, ...]] = field(repr=False)
+    objectives: tuple[Objective, ...]
+    audit: tuple[Objective, ...] = ()
+    reference_point: tuple[float, ...] = ()
+    beta: float = 0.05
+    max_prompt_tokens: int = 256
+    max_completion_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        names = [objective.name for objective in (*self.objectives, *self.audit)]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise TaskError(
+                f"objectives of task '{self.name}' must have different names, got '{doubled[0]}' twice. Rename one."
+            )
+        if not self.objectives:
+            raise TaskError(f"task '{self.name}' must have at least one objective, got none. Add one.")
+        if len(self.reference_point) != len(self.objectives):
+            raise TaskError(
+                f"reference_point of task '{self.name}' must have one entry per objective ({len(self.objectives)}), "
+                f"got {len(self.reference_point)}. List one value below every score you expect, per objective."
+            )
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        """Names of the K objectives, in order."""
+        return tuple(objective.name for objective in self.objectives)
+
+    def instance(self, seed: int) -> Task:
+        """Return the task that a seed names; a task of fixed files is the same for every seed."""
+        del seed
+        return self
+
+    def format_prompt(self, prompt: str) -> str:
+        """Return the model's input for a prompt."""
+        return self.template.replace("{prompt}", prompt)
+
+    def training_key(self) -> dict[str, object]:
+        """Return what training depends on: all but the test prompts, the audit and the thresholds."""
+        return {
+            "model": self.model_digest,
+            "template": self.template,
+            "objectives": [objective.key() for objective in self.objectives],
+            "train": digest(list(self.splits["train"])),
+            "development": digest(list(self.splits["development"])),
+            "beta": self.beta,
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "max_completion_tokens": self.max_completion_tokens,
+        }
+
+    def evaluation_key(self) -> dict[str, object]:
+        """Return what evaluation adds: test prompts and audit objectives."""
+        return {
+            "test": digest(list(self.splits["test"])),
+            "audit": [objective.key() for objective in self.audit],
+        }

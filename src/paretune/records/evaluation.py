@@ -1,0 +1,88 @@
+"""One policy answered one preference: prompts, completions, log-probabilities and a vector of rewards for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.errors import ShapeError
+
+RewardStatus = Literal["ok", "missing", "wrong_length", "not_finite", "out_of_range", "raised"]
+REWARD_STATUSES: tuple[RewardStatus, ...] = ("ok", "missing", "wrong_length", "not_finite", "out_of_range", "raised")
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """N completions of one policy for one preference.
+
+    Attributes:
+        split: `test`, or `development` where a method measured for itself.
+        preference: The preference answered, `[K]`; all NaN for the reference policy, which answers none.
+        answer: `exact`, `nearest`, `selected`, `combined`, or `reference` for the base model itself.
+        expert_weights: Weights of the experts behind the answer, `[E]`; empty for the reference policy.
+        objectives: Names of the K objectives.
+        audit: Names of the objectives scored beside them.
+        prompt_ids: `[N]`.
+        samples: Index of the sample of its prompt, `[N]`.
+        prompts: `[N]`.
+        completions: `[N]`.
+        token_ids: Token ids of each completion, end-of-text included where it was sampled, `[N]`.
+        finish: `stop` (end-of-text) or `length`, `[N]`.
+        log_probs: Log-probability of each completion under the policy, in nats, `[N]`.
+        reference_log_probs: The same under the base model, `[N]`.
+        rewards: `[N, K + audit]`; NaN where there is none.
+        statuses: Why a reward is what it is, `[N, K + audit]` of `RewardStatus`.
+        latency_seconds: Seconds from the start of its batch until its last token, `[N]`.
+    """
+
+    split: str
+    preference: NDArray[np.float64]
+    answer: str
+    expert_weights: NDArray[np.float64]
+    objectives: tuple[str, ...]
+    audit: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    samples: NDArray[np.int64]
+    prompts: tuple[str, ...]
+    completions: tuple[str, ...]
+    token_ids: tuple[tuple[int, ...], ...]
+    finish: tuple[str, ...]
+    log_probs: NDArray[np.float64]
+    reference_log_probs: NDArray[np.float64]
+    rewards: NDArray[np.float64]
+    statuses: NDArray[np.str_]
+    latency_seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        rows = len(self.prompt_ids)
+        columns = len(self.objectives) + len(self.audit)
+        if self.rewards.shape != (rows, columns):
+            raise ShapeError(
+                f"rewards must have one row per completion and one column per objective ({rows} x {columns}), "
+                f"got {self.rewards.shape}."
+            )
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Mean reward of each of the K objectives over prompts, missing rewards left out, `[K]` (NaN if all miss)."""
+        return _means(self.rewards[:, : len(self.objectives)])
+
+    @property
+    def audit_scores(self) -> NDArray[np.float64]:
+        """Mean reward of each audit objective."""
+        return _means(self.rewards[:, len(self.objectives) :])
+
+    @property
+    def kl(self) -> float:
+        """Sequence-level KL to the base model in nats, estimated from the sampled completions (k1)."""
+        return float(np.mean(self.log_probs - self.reference_log_probs))
+
+
+def _means(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+    present = ~np.isnan(rewards)
+    count = present.sum(axis=0)
+    total = np.where(present, rewards, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,156 @@
+"""A finished or half-finished study in memory: what metrics and the report read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.records.evaluation import EvaluationRecord
+
+CellState = Literal["done", "failed", "pending"]
+FailureReason = Literal[
+    "out_of_memory", "crash", "timeout", "not_finite", "reward_error", "task_error", "model_error", "disk_full",
+    "method_error", "interrupted",
+]  # fmt: skip
+FAILURE_REASONS: tuple[FailureReason, ...] = (
+    "out_of_memory", "crash", "timeout", "not_finite", "reward_error", "task_error", "model_error", "disk_full",
+    "method_error", "interrupted",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ObjectiveInfo:
+    """What the judge needs to know of an objective."""
+
+    name: str
+    range: tuple[float, float]
+    pass_threshold: float | None
+    version: int
+    audit: bool
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What the judge needs to know of a task.
+
+    Attributes:
+        name: Its name.
+        objectives: The K objectives, then the audit objectives.
+        reference_point: Frozen hypervolume corner, `[K]`.
+        beta: KL coefficient.
+        model: Base model folder or hub id, as given.
+        test_prompts: Number of test prompts.
+        samples: Completions per test prompt in evaluation.
+        preferences: All preferences evaluated, `[M, K]`.
+        unseen: Which of them no method was told of before evaluation, `[M]`.
+    """
+
+    name: str
+    objectives: tuple[ObjectiveInfo, ...]
+    reference_point: NDArray[np.float64]
+    beta: float
+    model: str
+    test_prompts: int
+    samples: int
+    preferences: NDArray[np.float64]
+    unseen: NDArray[np.bool_]
+
+    @property
+    def trained(self) -> tuple[ObjectiveInfo, ...]:
+        """The K objectives preferences weigh."""
+        return tuple(objective for objective in self.objectives if not objective.audit)
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage cost.
+
+    Attributes:
+        key: Its digest.
+        kind: `expert`, `measurement`, ...
+        needs: Keys of the stages it waited for.
+        counts: prompts, completions, tokens, reward_calls, flops charged.
+        repeated: The same, spent twice because of a kill; not charged.
+        seconds: Wall-clock seconds, its share of a population.
+        phases: Seconds per phase: sampling, scoring, update, ...
+        peak_memory_bytes: Of its worker process.
+    """
+
+    key: str
+    kind: str
+    needs: tuple[str, ...]
+    counts: Mapping[str, float]
+    repeated: Mapping[str, float]
+    seconds: float
+    phases: Mapping[str, float]
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One method on one task at one budget with one seed."""
+
+    cell: str
+    task: str
+    method: str
+    family: str
+    budget_completions: int
+    seed: int
+    state: CellState
+    reason: FailureReason | None = None
+    message: str = ""
+    stages: tuple[StageRecord, ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class TimingRecord:
+    """Decoding speed of one method's policy beside the base model, interleaved, while nothing else runs.
+
+    Attributes:
+        task: Its task.
+        method: Its method; the policy timed is that of the centre preference and the first seed.
+        rows: Rows decoded at once.
+        tokens_per_second: One value per repeat.
+        base_tokens_per_second: The base model's, measured in turn with the former.
+        threads: Threads used.
+        device: `cpu` or the GPU's name.
+    """
+
+    task: str
+    method: str
+    rows: int
+    tokens_per_second: tuple[float, ...]
+    base_tokens_per_second: tuple[float, ...]
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class StudyRecords:
+    """All that is known of a study.
+
+    Attributes:
+        name: Its name.
+        folder: Where it lies; None when made in memory.
+        resolved: The resolved study file, plain data.
+        tasks: Task name -> info.
+        cells: Every planned cell, finished or not.
+        references: (task, seed) -> evaluation of the base model on the test prompts.
+        timings: Inference measurements.
+        environment: Versions and hardware the study ran on.
+    """
+
+    name: str
+    folder: Path | None
+    resolved: Mapping[str, object]
+    tasks: Mapping[str, TaskInfo]
+    cells: tuple[CellRecord, ...]
+    references: Mapping[tuple[str, int], EvaluationRecord] = field(default_factory=dict)
+    timings: tuple[TimingRecord, ...] = ()
+    environment: Mapping[str, object] = field(default_factory=dict)
