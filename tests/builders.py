@@ -1,0 +1,310 @@
+"""Studies made up in memory, for tests of records, metrics and report: `import builders`.
+
+`synthetic_study()` looks like a finished quick study (three objectives and one audit, three methods, three seeds, seven
+preferences, decoding times) and takes milliseconds. `failed`, `pending`, `missing` and `timed` break it on purpose.
+The small builders below it (`task_info`, `evaluation`, `stage`, `cell`, `study`) are for values derived by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from paretune.core.digests import digest
+from paretune.core.preferences import centre, corners, das_dennis
+from paretune.core.seeds import generator
+from paretune.records.evaluation import EvaluationRecord
+from paretune.records.study import (
+    CellRecord,
+    CellState,
+    FailureReason,
+    ObjectiveInfo,
+    StageRecord,
+    StudyRecords,
+    TaskInfo,
+    TimingRecord,
+)
+
+OBJECTIVES = ("reflection", "empathy", "brevity")
+AUDIT = ("fluency",)
+METHODS = {"linear": "single-policy", "weight_grid": "multi-policy", "rewarded_soups": "meta-policy"}
+PROMPTS = (
+    "I keep putting off calling my sister.",
+    "Nobody at work listens to me, & I'm <done> with it.",  # a report that does not escape breaks here
+    "My exam is on Monday and I cannot sleep.",
+    "He left, and the flat is so quiet now…",
+)
+REPLIES = (
+    "It sounds like this has been weighing on you.",
+    "You feel worn out and a little afraid.",
+    "You want things to be different.",
+    "Mhm.",
+)
+BASE_SCORES = np.array([0.30, 0.35, 0.45, 0.70])  # of the reference policy: K objectives, then the audit
+
+
+def task_info(
+    name: str = "counselling",
+    preferences: ArrayLike | None = None,
+    unseen: Sequence[bool] | None = None,
+    objectives: Sequence[str] = OBJECTIVES,
+    audit: Sequence[str] = AUDIT,
+    thresholds: Sequence[float | None] | None = None,
+    reference_point: Sequence[float] | None = None,
+    test_prompts: int = len(PROMPTS),
+    samples: int = 2,
+) -> TaskInfo:
+    """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0."""
+    count = len(objectives)
+    if preferences is None:
+        preferences = np.vstack([das_dennis(count, 2), _unseen(count)])
+        unseen = [False] * (len(preferences) - 1) + [True]
+    points = np.atleast_2d(np.asarray(preferences, dtype=np.float64))
+    passes = [0.5] * count if thresholds is None else thresholds
+    infos = [ObjectiveInfo(each, (0.0, 1.0), limit, 1, False) for each, limit in zip(objectives, passes, strict=True)]
+    infos += [ObjectiveInfo(each, (0.0, 1.0), None, 1, True) for each in audit]
+    return TaskInfo(
+        name=name,
+        objectives=tuple(infos),
+        reference_point=np.zeros(count) if reference_point is None else np.asarray(reference_point, dtype=np.float64),
+        beta=0.05,
+        model="builtin:counselling",
+        test_prompts=test_prompts,
+        samples=samples,
+        preferences=points,
+        unseen=np.zeros(len(points), dtype=np.bool_) if unseen is None else np.asarray(unseen, dtype=np.bool_),
+    )
+
+
+def evaluation(
+    rewards: ArrayLike,
+    preference: ArrayLike | None = None,
+    objectives: Sequence[str] = OBJECTIVES,
+    audit: Sequence[str] = (),
+    answer: str = "exact",
+    expert_weights: ArrayLike = (1.0, 0.0),
+    kl: float = 0.0,
+    samples: int = 1,
+    split: str = "test",
+) -> EvaluationRecord:
+    """Return an evaluation with the given rewards `[N, K + audit]`; NaN is a reward whose function raised.
+
+    `preference=None` is the reference policy. Every completion has log-probability -20 under the base, `kl` more under
+    the policy.
+    """
+    matrix = np.asarray(rewards, dtype=np.float64)
+    rows = len(matrix)
+    prompts = [index // samples for index in range(rows)]
+    replies = [REPLIES[index % len(REPLIES)] for index in range(rows)]
+    point = np.full(len(objectives), np.nan) if preference is None else np.asarray(preference, dtype=np.float64)
+    return EvaluationRecord(
+        split=split,
+        preference=point,
+        answer="reference" if preference is None else answer,
+        expert_weights=np.zeros(0) if preference is None else np.asarray(expert_weights, dtype=np.float64),
+        objectives=tuple(objectives),
+        audit=tuple(audit),
+        prompt_ids=tuple(f"test-{index:03d}" for index in prompts),
+        samples=np.array([index % samples for index in range(rows)], dtype=np.int64),
+        prompts=tuple(PROMPTS[index % len(PROMPTS)] for index in prompts),
+        completions=tuple(replies),
+        token_ids=tuple(tuple(range(3, 3 + len(reply.split()))) for reply in replies),
+        finish=tuple("length" if index % 5 == 4 else "stop" for index in range(rows)),
+        log_probs=np.full(rows, -20.0 + (0.0 if preference is None else kl)),
+        reference_log_probs=np.full(rows, -20.0),
+        rewards=matrix,
+        statuses=np.where(np.isnan(matrix), "raised", "ok").astype(np.str_),
+        latency_seconds=np.linspace(0.1, 0.2, rows),
+    )
+
+
+def stage(
+    name: str,
+    completions: int = 1500,
+    needs: Sequence[str] = (),
+    kind: str = "expert",
+    tokens: float | None = None,
+    flops: float | None = None,
+    seconds: float = 10.0,
+    key: str | None = None,
+) -> StageRecord:
+    """Return a stage; its key is `key`, or the digest of its name."""
+    tokens = 12.0 * completions if tokens is None else tokens
+    zero = dict.fromkeys(("prompts", "completions", "tokens", "reward_calls", "flops"), 0.0)
+    return StageRecord(
+        key=digest(name) if key is None else key,
+        kind=kind,
+        needs=tuple(needs),
+        counts={
+            "prompts": completions / 8,
+            "completions": float(completions),
+            "tokens": tokens,
+            "reward_calls": 3.0 * completions,
+            "flops": 6e6 * tokens if flops is None else flops,
+        },
+        repeated=zero,
+        seconds=seconds,
+        phases={"sampling": 0.5 * seconds, "scoring": 0.2 * seconds, "update": 0.3 * seconds},
+        peak_memory_bytes=400_000_000,
+    )
+
+
+def cell(
+    method: str = "linear",
+    seed: int = 0,
+    evaluations: Sequence[EvaluationRecord] = (),
+    stages: Sequence[StageRecord] = (),
+    task: str = "counselling",
+    budget: int = 6000,
+    state: CellState = "done",
+    reason: FailureReason | None = None,
+    message: str = "",
+) -> CellRecord:
+    """Return a cell, done unless said otherwise."""
+    return CellRecord(
+        cell=f"{task}-{method}-{budget}-{seed}",
+        task=task,
+        method=method,
+        family=METHODS.get(method, "single-policy"),
+        budget_completions=budget,
+        seed=seed,
+        state=state,
+        reason=reason,
+        message=message,
+        stages=tuple(stages),
+        evaluations=tuple(evaluations),
+    )
+
+
+def study(
+    cells: Sequence[CellRecord],
+    tasks: Sequence[TaskInfo] | None = None,
+    references: Mapping[tuple[str, int], EvaluationRecord] | None = None,
+    timings: Sequence[TimingRecord] = (),
+) -> StudyRecords:
+    """Return a study of the given cells; one default task unless others are given."""
+    infos = (task_info(),) if tasks is None else tasks
+    return StudyRecords(
+        name="synthetic",
+        folder=None,
+        resolved={
+            "tasks": [info.name for info in infos],
+            "methods": {each.method: {} for each in cells},
+            "budget": {"completions": sorted({each.budget_completions for each in cells})},
+            "seeds": len({each.seed for each in cells}),
+            "preferences": {"grid": 2, "unseen": 1},
+        },
+        tasks={info.name: info for info in infos},
+        cells=tuple(cells),
+        references=references or {},
+        timings=tuple(timings),
+        environment={"paretune": "0.1.0", "python": "3.11.9", "torch": "2.9.0", "cpu": "test", "threads": 1, "gpu": ""},
+    )
+
+
+def synthetic_study(
+    seeds: Sequence[int] = (0, 1, 2),
+    methods: Sequence[str] = tuple(METHODS),
+    task: TaskInfo | None = None,
+    budget: int = 6000,
+    failed: Mapping[tuple[str, int], FailureReason] | None = None,
+    pending: Sequence[tuple[str, int]] = (),
+    missing: int = 0,
+    timed: bool = True,
+) -> StudyRecords:
+    """Return a finished quick study that repeats exactly.
+
+    Args:
+        seeds: Seeds of every method.
+        methods: Some of `METHODS`.
+        task: A task with three objectives and one audit.
+        budget: Completions per cell.
+        failed: (method, seed) -> reason; these cells have no evaluations and the stages of what had finished.
+        pending: (method, seed) of cells that never ran.
+        missing: How many completions of every evaluation have no empathy reward.
+        timed: Whether decoding was timed.
+    """
+    info = task_info() if task is None else task
+    reasons = failed or {}
+    cells = []
+    for method in methods:
+        for seed in seeds:
+            spent = _stages(method, budget, seed)
+            if (method, seed) in reasons:
+                reason = reasons[method, seed]
+                message = f"The worker process stopped ({reason})."
+                cells.append(cell(method, seed, (), spent[:1], info.name, budget, "failed", reason, message))
+            elif (method, seed) in pending:
+                cells.append(cell(method, seed, (), (), info.name, budget, "pending"))
+            else:
+                answers = [_answer(info, method, seed, index, missing) for index in range(len(info.preferences))]
+                cells.append(cell(method, seed, answers, spent, info.name, budget))
+    timings = [_timing(info.name, method, position) for position, method in enumerate(methods)] if timed else []
+    references = {(info.name, seed): _reference(info, seed, missing) for seed in seeds}
+    return study(cells, [info], references, timings)
+
+
+def _unseen(count: int) -> NDArray[np.float64]:
+    point = np.arange(count, 0, -1, dtype=np.float64)
+    return (point / point.sum()).round(4) if count != 3 else np.array([0.2, 0.1, 0.7])
+
+
+def _members(method: str) -> NDArray[np.float64]:
+    count = len(OBJECTIVES)
+    return corners(count) if method == "rewarded_soups" else np.vstack([corners(count), centre(count)])
+
+
+def _stages(method: str, budget: int, seed: int) -> list[StageRecord]:
+    """Linear and weight_grid share four experts; weight_grid measures them after; soups train three longer ones."""
+    members = _members(method)
+    each = budget // 3 if method == "rewarded_soups" else budget // 4 - 100
+    experts = [stage(f"expert {row.round(4).tolist()} {each} {seed}", each, seconds=each / 150) for row in members]
+    if method != "weight_grid":
+        return experts
+    needs = [expert.key for expert in experts]
+    return [*experts, stage(f"measurement {each} {seed}", 400, needs, "measurement", seconds=2.0)]
+
+
+def _mixture(method: str, preference: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
+    if method == "rewarded_soups":
+        return preference, "combined"
+    members = _members(method)
+    distances = ((members - preference) ** 2).sum(axis=1)
+    chosen = int(distances.round(12).argmin())
+    if method == "weight_grid":
+        return np.eye(len(members))[chosen], "selected"
+    return np.eye(len(members))[chosen], "exact" if distances[chosen] < 1e-12 else "nearest"
+
+
+def _answer(info: TaskInfo, method: str, seed: int, index: int, missing: int) -> EvaluationRecord:
+    """True scores rise with the square root of the acting preference: a concave front, and soups a little below it."""
+    preference = info.preferences[index]
+    weights, answer = _mixture(method, preference)
+    acting = weights @ _members(method)
+    gain = 0.38 * np.sqrt(acting) if method != "rewarded_soups" else 0.36 * np.sqrt(acting)
+    truth = BASE_SCORES + np.append(gain - 0.05 * (1 - acting), -0.08)
+    rewards = _rewards(truth, info, ("synthetic", method, seed, index))
+    rewards[:missing, 1] = np.nan
+    kl = 1.5 * float((acting**2).sum())
+    return evaluation(
+        rewards, preference, OBJECTIVES, AUDIT, answer, weights, kl=kl + 0.01 * seed, samples=info.samples
+    )
+
+
+def _reference(info: TaskInfo, seed: int, missing: int) -> EvaluationRecord:
+    rewards = _rewards(BASE_SCORES, info, ("synthetic", "reference", seed))
+    rewards[:missing, 1] = np.nan
+    return evaluation(rewards, None, OBJECTIVES, AUDIT, samples=info.samples)
+
+
+def _rewards(truth: NDArray[np.float64], info: TaskInfo, stream: Sequence[int | str]) -> NDArray[np.float64]:
+    noise = generator(*stream).normal(0, 0.15, size=(info.test_prompts * info.samples, len(truth)))
+    return np.clip(truth + noise, 0, 1)
+
+
+def _timing(task: str, method: str, position: int) -> TimingRecord:
+    base = (2000.0, 2100.0, 1900.0, 2050.0, 1990.0)
+    ratio = 0.9 - 0.1 * position
+    return TimingRecord(task, method, 64, tuple(ratio * each for each in base), base, 2, "cpu")
