@@ -1,0 +1,59 @@
+"""What every test relies on: one thread a process, no download, the same random examples in every run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Set before any test module imports torch; `make test` sets the same, this is for a bare `pytest`.
+for _name, _value in {
+    "OMP_NUM_THREADS": "1",  # two test processes share two cores, and sums repeat bit by bit
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",  # a test that would download fails instead
+    "HF_DATASETS_OFFLINE": "1",
+    "MPLBACKEND": "Agg",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+# derandomized: a red run is red again; no deadline: the first example of a test may import torch
+hypothesis.settings.register_profile("paretune", derandomize=True, deadline=None, max_examples=50, database=None)
+hypothesis.settings.load_profile("paretune")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU found")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Data and models beside the repository, which are not part of a clone."""
+    folder = Path(os.environ.get("PARETUNE_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"needs real data and models in {folder} (or in PARETUNE_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the system's Chromium, for `playwright`'s `executable_path`."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium found; install it with the system's package manager")

@@ -1,0 +1,106 @@
+"""The project's promises about itself: light imports, one version, documents that can be found, pinned tools."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import paretune
+
+HEAVY = ("torch", "transformers", "peft", "datasets", "matplotlib")  # each takes longer than `paretune --help` may
+
+
+@pytest.fixture(scope="module")
+def project(root: Path) -> dict[str, Any]:
+    with (root / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "paretune",
+        "paretune.cli.main",
+        "paretune.methods",
+        "paretune.tasks",
+        "paretune.metrics",
+        "paretune.report",
+    ],
+)
+def test_import_stays_light(module: str) -> None:
+    code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
+
+
+def test_version_is_the_same_everywhere(root: Path, project: dict[str, Any]) -> None:
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert paretune.__version__ == project["version"] == citation["version"]
+
+
+def test_changelog_speaks_of_this_version(root: Path, project: dict[str, Any]) -> None:
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {project['version']}" in changelog
+
+
+def test_every_page_of_the_docs_is_linked_from_the_index(root: Path) -> None:
+    docs = root / "docs"
+    linked = {(docs / target).resolve() for target in _links(docs / "index.md")}
+    pages = {page.resolve() for page in docs.rglob("*.md")} - {(docs / "index.md").resolve()}
+    results = {page for page in pages if page.parent.name == "results" and page.name != "README.md"}
+    in_results = {(docs / "results" / target).resolve() for target in _links(docs / "results" / "README.md")}
+    assert sorted(map(str, pages - results - linked)) == []
+    assert sorted(map(str, results - linked - in_results)) == []
+
+
+def test_no_link_between_documents_is_broken(root: Path) -> None:
+    documents = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    broken = [
+        f"{document.relative_to(root)} -> {target}"
+        for document in documents
+        for target in _links(document)
+        if not (document.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_method_has_its_entry_in_papers(root: Path) -> None:
+    from paretune.methods import METHODS
+
+    papers = (root / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert [name for name in METHODS if f"## `{name}`" not in papers] == []
+
+
+def test_every_dependency_is_pinned(root: Path, project: dict[str, Any]) -> None:
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    assert [name for name in map(_package, requirements) if name not in pins] == []
+
+
+def test_pins_carry_no_label_of_one_machine(root: Path) -> None:
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9a-z.]*", pin)] == []
+
+
+def _package(requirement: str) -> str:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def _links(document: Path) -> list[str]:
+    """Return the local targets of a document's links, without anchors."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = (target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text))
+    return [target for target in targets if target and "://" not in target and not target.startswith("mailto:")]
