@@ -1,0 +1,501 @@
+"""Client statements and counsellor replies, composed from phrases we wrote.
+
+A statement joins a situation ("putting off calling my sister"), a feeling (named or only shown) and mostly a reason. A
+situation belongs to exactly one part of the data, by the digest of its words: the base model's text and the training
+prompts share one part, the fluency judge, the development prompts and the test prompts have one each.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from paretune.core.errors import UnknownNameError
+from paretune.objectives.lexicon import FEELING_CUES, FEELING_WORDS, turn_person
+
+PERSONS: Final = tuple(
+    """sister brother mother father wife husband partner son daughter boss friend neighbour aunt uncle grandmother
+    roommate coach teacher manager cousin ex doctor team family landlord colleague grandfather nephew niece
+    tutor""".split()
+)
+_COSTS: Final = tuple("rent bills debts taxes visa licence savings budget wedding passport surgery".split())
+_BELONGINGS: Final = tuple("flat garden house bike phone car kitchen piano paintings laundry boat office van".split())
+_EFFORTS: Final = tuple("degree project thesis exams homework studies report novel training music business job".split())
+_LIFE: Final = tuple("diet health teeth knee marriage church dog band".split())
+THINGS: Final = _COSTS + _BELONGINGS + _EFFORTS + _LIFE
+WITH_PERSON: Final = (
+    "calling",
+    "visiting",
+    "saying no to",
+    "apologising to",
+    "standing up to",
+    "checking on",
+    "helping",
+    "cooking for",
+    "arguing with",
+    "lying to",
+    "taking care of",
+    "living with",
+    "working with",
+    "borrowing money from",
+    "hiding things from",
+    "yelling at",
+    "missing",
+    "depending on",
+    "being ignored by",
+    "picking up after",
+    "making excuses for",
+    "waiting for",
+    "competing with",
+    "trying to please",
+)
+WITH_THING: Final = {
+    "talking about": THINGS,
+    "losing sleep over": THINGS,
+    "joking about": THINGS,
+    "spending money on": _BELONGINGS + _EFFORTS + _LIFE,
+    "paying for": _COSTS + _BELONGINGS + _LIFE,
+    "hiding": _COSTS + _LIFE,
+    "falling behind on": _COSTS + _EFFORTS,
+    "cleaning": _BELONGINGS,
+    "selling": _BELONGINGS,
+    "fixing": _BELONGINGS,
+    "dreaming about": _BELONGINGS + _EFFORTS,
+    "working on": _EFFORTS + _LIFE,
+    "giving up on": _EFFORTS + _LIFE,
+    "making plans for": _EFFORTS + _BELONGINGS,
+    "neglecting": _BELONGINGS + _EFFORTS + _LIFE,
+}
+TALKING: Final = ("arguing with", "lying to", "joking with", "complaining to", "fighting with", "talking to")
+DELAYING: Final = ("putting off", "avoiding", "thinking about", "getting out of", "dreading the idea of")
+_DELAYED: Final = (
+    *WITH_PERSON[:9],
+    "talking about",
+    "paying for",
+    "cleaning",
+    "selling",
+    "fixing",
+    "working on",
+    "giving up on",
+)
+DOING: Final = (
+    "eating",
+    "drinking",
+    "smoking",
+    "sitting",
+    "working",
+    "studying",
+    "shopping",
+    "gaming",
+    "pacing",
+    "reading",
+    "running",
+    "sleeping",
+)
+WHERE: Final = (
+    "at night",
+    "after work",
+    "in the car",
+    "on the sofa",
+    "in the kitchen",
+    "in my room",
+    "until three",
+    "every weekend",
+    "before breakfast",
+    "at my desk",
+    "by myself",
+    "behind closed doors",
+    "in the garage",
+    "at the office",
+)
+OPENINGS: Final = (
+    "I keep {s}",
+    "I'm {s} again",
+    "I've been {s} for weeks",
+    "I've been {s} since spring",
+    "I can't stop {s}",
+    "I spend every evening {s}",
+    "I ended up {s} last night",
+    "Lately I've been {s}",
+    "I'm still {s}",
+    "I find myself {s}",
+    "I went back to {s}",
+)
+GLAD_OPENINGS: Final = (
+    "I finally stopped {s}",
+    "I've stopped {s}",
+    "I got through a week without {s}",
+    "I'm no longer {s}",
+)
+FEELING_CLAUSES: Final = (
+    "I feel {f}",
+    "I feel so {f}",
+    "it makes me {f}",
+    "it leaves me {f}",
+    "honestly I'm {f}",
+    "I'm {f} all the time",
+)
+REASONS: Final = (
+    "{p} needs me",
+    "{p} never listens",
+    "I promised {p}",
+    "I don't want to lose {p}",
+    "I care about {p}",
+    "{p} expects it of me",
+    "I never have enough time",
+    "I need the money",
+    "nobody else will do it",
+    "I can't say no",
+    "I grew up without much",
+    "{p} left",
+    "I lost my job",
+    "I moved in with {p}",
+    "{p} did the same",
+    "it was my idea",
+    "I want to be good at it",
+    "I told {p} about {t}",
+    "I gave {p} my word",
+)
+MEANINGS: Final[dict[str, tuple[str, ...]]] = {
+    "fear": ("you want to feel safe", "you wish you could trust it will be fine"),
+    "sadness": ("you miss how things were", "part of you is still saying goodbye"),
+    "anger": ("you want to be treated fairly", "it matters to you to be heard"),
+    "guilt": ("you want to make it right", "it matters to you to be honest"),
+    "loneliness": ("you long for someone close", "you wish someone would notice"),
+    "exhaustion": ("you long for some rest", "part of you wants to put it all down"),
+    "hurt": ("you wish someone had stood by you", "it matters to you to be able to trust"),
+    "confusion": ("you want to see a way forward", "part of you wants both"),
+    "joy": ("you want to hold on to it", "it matters to you that you did it yourself"),
+}
+KINDS: Final[dict[str, float]] = {
+    "complex_reflection": 0.25,
+    "simple_reflection": 0.2,
+    "feeling": 0.16,
+    "validation": 0.06,
+    "affirmation": 0.08,
+    "open_question": 0.11,
+    "advice": 0.08,
+    "off_topic": 0.03,
+    "broken": 0.03,
+}
+"""Kind of reply -> its share of the base model's text. The judge's text has no broken replies."""
+
+WRONG_FEELING: Final = 0.22  # share of replies that name a feeling of another family
+DEFAULT_SIZES: Final[dict[str, int]] = {"train": 512, "development": 64, "test": 128}
+_SEEDS: Final[dict[str, int]] = {"train": 1, "development": 2, "test": 3}
+_PARTS: Final = ("train",) * 14 + ("judge",) * 2 + ("development",) * 2 + ("test",) * 2
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One client statement and what it was composed of."""
+
+    text: str
+    situation: str  # "putting off calling my sister"
+    feeling: str  # a family of the lexicon
+    named: str | None  # the client's own word for it, if there is one
+    reason: str | None  # "because my sister needs me"
+
+
+@cache
+def situations(part: str) -> tuple[str, ...]:
+    """List the situations of one part of the data: `train`, `judge`, `development` or `test`.
+
+    Raises:
+        UnknownNameError: If there is no such part.
+    """
+    if part not in _PARTS:
+        raise UnknownNameError(f"part must be one of {', '.join(dict.fromkeys(_PARTS))}, got {part!r}.")
+    return tuple(situation for situation in _all_situations() if _part(situation) == part)
+
+
+@cache
+def _all_situations() -> tuple[str, ...]:
+    with_person = [f"{verb} my {person}" for verb in WITH_PERSON for person in PERSONS]
+    with_thing = [f"{verb} my {thing}" for verb, things in WITH_THING.items() for thing in things]
+    about = [f"{verb} my {person} about my {thing}" for verb in TALKING for person in PERSONS for thing in THINGS]
+    can_wait = [situation for situation in with_person + with_thing if situation.startswith(_DELAYED)]
+    delayed = [f"{delay} {situation}" for delay in DELAYING for situation in can_wait]
+    alone = [f"{verb} {where}" for verb in DOING for where in WHERE]
+    return tuple(dict.fromkeys(with_person + with_thing + about + delayed + alone))
+
+
+def _part(situation: str) -> str:
+    return _PARTS[hashlib.sha256(situation.encode()).digest()[0] % len(_PARTS)]
+
+
+@cache
+def _situations_by_shape(part: str) -> tuple[tuple[str, ...], ...]:
+    """Situations of one part by their form, so that the many long ones do not drown the few short ones."""
+    shapes: dict[str, list[str]] = {"short": [], "about": [], "delayed": [], "alone": []}
+    for situation in situations(part):
+        if " about my " in situation and situation.startswith(TALKING):
+            shapes["about"].append(situation)
+        elif situation.startswith(DELAYING):
+            shapes["delayed"].append(situation)
+        else:
+            shapes["short" if " my " in situation and not situation.endswith(WHERE) else "alone"].append(situation)
+    return tuple(tuple(shape) for shape in shapes.values())
+
+
+def statements(part: str, seed: int) -> Iterator[Statement]:
+    """Compose client statements without end; equal part and seed give equal statements, on any machine."""
+    source = random.Random(f"{part} {seed}")
+    shapes = _situations_by_shape(part)
+    while True:
+        situation = source.choice(source.choices(shapes, weights=(4, 2, 3, 1))[0])
+        yield _statement(situation, source)
+
+
+def _statement(situation: str, source: random.Random) -> Statement:
+    family = source.choice(list(FEELING_WORDS))
+    named = source.choice(FEELING_WORDS[family][:5]) if source.random() < 0.65 else None  # the rest: rare or slang
+    shown = source.choice(FEELING_CUES[family][:4])  # whole clauses; single words follow them in the table
+    feeling = source.choice(FEELING_CLAUSES).format(f=named) if named else re.sub(r"\bi(?=[ '])", "I", shown)
+    opening = source.choice(GLAD_OPENINGS if family == "joy" else OPENINGS).format(s=situation)
+    reason = f"because {_reason(source)}" if source.random() < 0.6 else None
+    if reason is None:
+        form = source.choice(("{o}, and {f}.", "{o}. {F}.", "{F}. {o}."))
+    else:
+        form = source.choice(("{o} {r}, and {f}.", "{o}. {F} {r}.", "{o} {r}. {F}.", "{F}. {o} {r}."))
+    text = form.format(o=opening, f=feeling, F=_capital(feeling), r=reason)
+    return Statement(text, situation, family, named, reason)
+
+
+def _reason(source: random.Random) -> str:
+    return source.choice(REASONS).format(p=f"my {source.choice(PERSONS)}", t=f"my {source.choice(THINGS)}")
+
+
+def reply(statement: Statement, kind: str, source: random.Random) -> str:
+    """Compose one counsellor reply of a kind of `KINDS` to a statement."""
+    composed: str = _REPLIES[kind](statement, source)
+    return (
+        composed
+        if kind == "broken"
+        else re.sub(r"(^|[.?] )([a-z])", lambda m: m.group(1) + m.group(2).upper(), composed)
+    )
+
+
+def draw_kind(source: random.Random, broken: bool = True) -> str:
+    """Draw a kind of reply by the shares of `KINDS`, with or without broken replies."""
+    kinds = [kind for kind in KINDS if broken or kind != "broken"]
+    return source.choices(kinds, weights=[KINDS[kind] for kind in kinds])[0]
+
+
+def prompts(split: str, n: int | None = None) -> list[dict[str, object]]:
+    """Compose the prompts of a split: distinct statements, the first ones the same for every length.
+
+    Args:
+        split: `train`, `development` or `test`. The last two have situations that no training text has.
+        n: How many; by default 512, 64 and 128.
+
+    Returns:
+        One row a prompt: `prompt`, `prompt_id`, `situation`, `feeling` (a family of the lexicon).
+
+    Raises:
+        UnknownNameError: If there is no such split.
+    """
+    if split not in DEFAULT_SIZES:
+        raise UnknownNameError(f"split must be one of {', '.join(DEFAULT_SIZES)}, got {split!r}.")
+    distinct: dict[str, Statement] = {}
+    wanted = DEFAULT_SIZES[split] if n is None else n
+    composed = statements(split, _SEEDS[split])
+    while len(distinct) < wanted:
+        statement = next(composed)
+        distinct.setdefault(statement.text, statement)
+    return [
+        {"prompt": s.text, "prompt_id": f"{split}-{index:04d}", "situation": s.situation, "feeling": s.feeling}
+        for index, s in enumerate(distinct.values())
+    ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _about(statement: Statement) -> str:
+    """The situation said to the client: *putting off calling your sister*, or *not ...* where it is over."""
+    turned = turn_person(statement.situation)
+    return f"not {turned}" if statement.feeling == "joy" else turned
+
+
+def _feeling_word(statement: Statement, source: random.Random, new: bool = False) -> str:
+    """A word for the client's feeling: their own or a synonym; now and then one of another family."""
+    family = statement.feeling
+    if source.random() < WRONG_FEELING:
+        family = source.choice([other for other in FEELING_WORDS if other != family])
+    elif statement.named and not new and source.random() < 0.5:
+        return statement.named
+    return source.choice([word for word in FEELING_WORDS[family][:5] if word != statement.named])
+
+
+def _simple_reflection(statement: Statement, source: random.Random) -> str:
+    about, glad = turn_person(statement.situation), statement.feeling == "joy"
+    openings = (
+        ("you stopped {a}", "you're no longer {a}", "so you've stopped {a}", "it sounds like you stopped {a}")
+        if glad
+        else (
+            "you keep {a}",
+            "you're {a}",
+            "you've been {a}",
+            "{a}, again",
+            "so you're {a}",
+            "it sounds like you keep {a}",
+        )
+    )
+    forms = [*openings]
+    if statement.reason:
+        turned = turn_person(statement.reason)
+        forms += [f"it's {turned}", f"{openings[0]} {turned}", f"{openings[1]} {turned}", f"{openings[2]} {turned}"]
+    return source.choice(forms).format(a=about) + "."
+
+
+def _complex_reflection(statement: Statement, source: random.Random) -> str:
+    about, feeling = _about(statement), _feeling_word(statement, source)
+    meaning = source.choice(MEANINGS[statement.feeling])
+    because = turn_person(statement.reason) if statement.reason else f"and {meaning}"
+    return source.choice(
+        (
+            f"you feel {feeling} about {about}, {because}.",
+            f"you feel {feeling} about {about}, and {meaning}.",
+            f"{about} leaves you {feeling}, {because}.",
+            f"{about} leaves you {feeling}, and {meaning}.",
+            f"it sounds like {about} makes you {feeling}, {because}.",
+            f"you sound {feeling} about {about}, and {meaning}.",
+        )
+    )
+
+
+def _feeling(statement: Statement, source: random.Random) -> str:
+    feeling = _feeling_word(statement, source)
+    return source.choice(
+        (
+            f"you feel {feeling}.",
+            f"you sound {feeling}.",
+            f"you must feel so {feeling}.",
+            f"{feeling}.",
+            f"you feel {feeling} about {_about(statement)}.",
+            f"you're {feeling} about {_about(statement)}.",
+            f"it sounds like all of this leaves you {feeling}.",
+            f"it sounds like you're {feeling}, {turn_person(statement.reason)}."
+            if statement.reason
+            else f"it leaves you {feeling}.",
+        )
+    )
+
+
+def _validation(statement: Statement, source: random.Random) -> str:
+    hard = ("that sounds really hard", "that's a lot to carry", "that makes sense", "I hear you", "no wonder")
+    glad = ("that makes sense", "I hear you", "that sounds good", "that's a big change")
+    first = source.choice(glad if statement.feeling == "joy" else hard)
+    return first + source.choice(
+        (".", ", anyone would feel that way.", ", and you're not the only one in this.", ", given all of that.")
+    )
+
+
+def _affirmation(statement: Statement, source: random.Random) -> str:
+    return source.choice(
+        (
+            "it takes courage to say that.",
+            "thank you for telling me.",
+            "you're working hard at this, and it shows in what you say.",
+            "you have not given up, even after all of this.",
+            "coming here today took strength.",
+            f"it takes courage to talk about {_about(statement)}.",
+            f"it takes strength to be honest about {_about(statement)} like you are.",
+            f"thank you for being honest about {_about(statement)}.",
+        )
+    )
+
+
+def _open_question(statement: Statement, source: random.Random) -> str:
+    about, glad = _about(statement), statement.feeling == "joy"
+    stopped, kept = (f"{opening} {turn_person(statement.situation)}" for opening in ("you stopped", "you keep"))
+    return source.choice(
+        (
+            "what would help most right now?",
+            "how long has this been going on, and what have you done so far?",
+            "what is that like for you?",
+            f"what makes {about} so hard for you these days?"
+            if not glad
+            else "what made it possible for you this time?",
+            f"how do you feel about {about}?",
+            f"{stopped if glad else kept}. what would you like to happen next?",
+            f"you feel {_feeling_word(statement, source)}. what would you like to change?",
+            f"when do you feel most {_feeling_word(statement, source)} about {about}?",
+            f"what makes you so {_feeling_word(statement, source)}?",
+        )
+    )
+
+
+_STEPS: Final = (
+    "make a list",
+    "go for a walk",
+    "get more sleep",
+    "see a doctor",
+    "set a timer",
+    "write it down",
+    "take a day off",
+)
+
+
+def _advice(statement: Statement, source: random.Random) -> str:
+    (step, then), situation = source.sample(_STEPS, 2), turn_person(statement.situation)
+    return source.choice(
+        (
+            f"you should {step}.",
+            f"you need to {step} first, and then {then}.",
+            f"why don't you just {step}?",
+            f"if I were you, I would {step} and {then}.",
+            f"you should stop {situation} and {step}." if statement.feeling != "joy" else "you should keep it up.",
+            f"you should not feel {_feeling_word(statement, source)}, just {step} and it will pass.",
+            f"try to {step} when you feel {_feeling_word(statement, source)}.",
+        )
+    )
+
+
+_THEMES: Final = (
+    "the bus was late again this morning",
+    "the weather should be nice on Sunday",
+    "I had soup for lunch",
+    "my car needs new tyres",
+    "there is a sale on shoes downtown",
+    "the match ended two to one",
+    "my neighbour has a new dog",
+    "the coffee machine is broken",
+)
+
+
+def _off_topic(statement: Statement, source: random.Random) -> str:
+    return source.choice(_THEMES) + source.choice((".", ".", ", by the way.", ", I think."))
+
+
+def _broken(statement: Statement, source: random.Random) -> str:
+    """A reply gone wrong: words shuffled, dropped or stuck."""
+    whole = reply(statement, source.choice(("simple_reflection", "complex_reflection", "feeling", "advice")), source)
+    listed = whole.rstrip(".?").lower().split()[:12]
+    way = source.randrange(3)
+    if way == 0:
+        source.shuffle(listed)
+    elif way == 1:
+        listed = [word for word in listed if source.random() < 0.5] or listed[:1]
+    else:
+        at = source.randrange(len(listed))
+        listed = listed[: at + 1] + [listed[at]] * source.randint(1, 4) + listed[at + 1 :][:4]
+    return " ".join(listed)
+
+
+_REPLIES: Final = {
+    "complex_reflection": _complex_reflection,
+    "simple_reflection": _simple_reflection,
+    "feeling": _feeling,
+    "validation": _validation,
+    "affirmation": _affirmation,
+    "open_question": _open_question,
+    "advice": _advice,
+    "off_topic": _off_topic,
+    "broken": _broken,
+}
