@@ -7,6 +7,7 @@ The small builders below it (`task_info`, `evaluation`, `stage`, `cell`, `study`
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -244,6 +245,28 @@ def synthetic_study(
     timings = [_timing(info.name, method, position) for position, method in enumerate(methods)] if timed else []
     references = {(info.name, seed): _reference(info, seed, missing) for seed in seeds}
     return study(cells, [info], references, timings)
+
+
+def assert_same(first: object, second: object, where: str = "") -> None:
+    """Assert that two records are exactly equal, NaN equal to NaN."""
+    assert type(first) is type(second), where
+    if dataclasses.is_dataclass(first):
+        for field in dataclasses.fields(first):
+            assert_same(getattr(first, field.name), getattr(second, field.name), f"{where}.{field.name}")
+    elif isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        assert first.shape == second.shape, where
+        assert first.dtype.kind == second.dtype.kind, where
+        np.testing.assert_array_equal(first, second, err_msg=where)
+    elif isinstance(first, dict) and isinstance(second, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}[{key}]")
+    elif isinstance(first, tuple) and isinstance(second, tuple):
+        assert len(first) == len(second), where
+        for index, pair in enumerate(zip(first, second)):
+            assert_same(*pair, f"{where}[{index}]")
+    else:
+        assert first == second, where
 
 
 def _unseen(count: int) -> NDArray[np.float64]:

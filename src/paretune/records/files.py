@@ -1,0 +1,240 @@
+"""Files that are either whole or not there: atomic writes, JSON, event logs, and the markers that end a folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paretune.core.digests import file_digest
+from paretune.core.errors import RecordError
+
+SCHEMA_VERSION = 1  # of every file of a study: raise it when a reader of today would misread them
+DONE, FAILED = "DONE.json", "FAILED.json"
+AGAIN = "Run the same command again: it repeats what this file belongs to and nothing else."
+_TEMPORARY = ".tmp"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, which becomes `path` when the block ends without an error.
+
+    A reader sees the old file or the new one, never half of one, even if the machine stops in between.
+
+    Args:
+        path: The file to write; its folder is made where it is missing.
+
+    Yields:
+        Path of a file that the block must write.
+
+    Raises:
+        RecordError: If the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
+    with _disk_errors_explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)  # before the rename: after a power cut the name must not point to unwritten blocks
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step.
+
+    Raises:
+        RecordError: If the disk is full or the folder cannot be written; the former file is still there then.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write plain data (numpy values and paths included) as JSON, in one step.
+
+    Raises:
+        RecordError: If a number is not finite, a type is not plain data, or the disk is full.
+    """
+    write_bytes(path, (_to_json(path, value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RecordError: If it is missing, unreadable or damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} must exist, got no such file. {AGAIN}") from error
+    except OSError as error:
+        raise RecordError(f"{path} must be readable, got '{error.strerror}'. Check the disk and its rights.") from error
+    except ValueError as error:  # bytes that are no text, text that is no JSON
+        raise RecordError(f"{path} must hold JSON, got damaged content ({error}). {AGAIN}") from error
+
+
+def append_jsonl(path: Path, value: Mapping[str, object]) -> None:
+    """Append one line to a log; a line torn by an earlier kill is closed first, so that it spoils no other.
+
+    Raises:
+        RecordError: If the value is no plain data, or the disk is full; the log is as before then.
+    """
+    line = (_to_json(path, value) + "\n").encode()
+    with _disk_errors_explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end > 0:
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            try:
+                while line:
+                    line = line[file.write(line) :]  # a nearly full disk takes a part before it refuses the rest
+            except OSError:
+                file.truncate(end)
+                raise
+
+
+def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read a log.
+
+    Returns:
+        Its lines in order, and how many torn lines were left out. A log that was never begun is empty.
+    """
+    if not path.exists():
+        return [], 0
+    lines: list[dict[str, Any]] = []
+    torn = 0
+    for text in path.read_bytes().splitlines():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            lines.append(value)
+        else:
+            torn += 1
+    return lines, torn
+
+
+def mark_done(folder: Path, values: Mapping[str, object] | None = None, leave_out: Collection[str] = ()) -> None:
+    """Seal a folder: write `DONE.json` with size and digest of every file in it. To be called last.
+
+    Args:
+        folder: The finished folder. Temporary files that a kill left in it, and `FAILED.json`, are removed.
+        values: Plain data to keep in the marker.
+        leave_out: Files or folders directly in `folder` that may change or go later, such as `checkpoint`.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": file_digest(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] not in {DONE, FAILED, *leave_out}
+    }
+    write_json(folder / DONE, {"schema_version": SCHEMA_VERSION, "files": files, "values": dict(values or {})})
+    (folder / FAILED).unlink(missing_ok=True)
+
+
+def why_not_done(folder: Path) -> str:
+    """Say what keeps a folder from being finished: no marker, or a file that is not what the marker says it was.
+
+    Returns:
+        One sentence, or an empty string for a finished folder.
+    """
+    if not (folder / DONE).exists():
+        return f"{folder.name} is not finished."
+    try:
+        files = read_json(folder / DONE)["files"]
+        for name, expected in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{folder.name} is damaged: {name} is gone."
+            if path.stat().st_size != expected["bytes"] or file_digest(path) != expected["digest"]:
+                return f"{folder.name} is damaged: {name} has changed since it was written."
+    except (RecordError, OSError, KeyError, TypeError, AttributeError):
+        return f"{folder.name} is damaged: {DONE} cannot be read."
+    return ""
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether a folder was sealed and its files are still those that were sealed."""
+    return not why_not_done(folder)
+
+
+def mark_failed(folder: Path, reason: str, message: str) -> None:
+    """Write `FAILED.json`.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    write_json(folder / FAILED, {"schema_version": SCHEMA_VERSION, "reason": reason, "message": message})
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or the one it was raised from, says that the disk is full."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return error.__cause__ is not None and is_disk_full(error.__cause__)
+
+
+@contextmanager
+def _disk_errors_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RecordError(
+                f"disk of {folder} must have room, got '{error.strerror}'. Free space and run the same command again: "
+                "it goes on from what is finished."
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise RecordError(
+                f"{folder} must be writable, got '{error.strerror}'. Change its rights, or choose another folder."
+            ) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # Windows cannot open a folder, and renames there are durable enough
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _to_json(path: Path, value: object, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, indent=indent, default=_plain)
+    except ValueError as error:
+        raise RecordError(
+            f"{path.name} must hold finite numbers, got a NaN or infinity. Write None and the reason in its place."
+        ) from error
+    except TypeError as error:
+        raise RecordError(f"{path.name} must hold plain data, got: {error}. Convert it to numbers and text.") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no plain data")

@@ -1,0 +1,248 @@
+"""Read a study back from its folder, finished or not. What one cell has lost costs that cell, never the others.
+
+Layout:
+    study.lock.json                      name, resolved study, tasks, planned cells, environment
+    stages/<key>/                        stage.json, ledger.json, adapters, DONE.json
+    runs/<cell>/                         cell.json, solution.json, evaluations/<index>.parquet, DONE.json | FAILED.json
+    references/<task>-<seed>.parquet     the base model on the test prompts
+    timing.json                          decoding times
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paretune.core.errors import RecordError
+from paretune.core.ledger import Ledger
+from paretune.records.evaluation import EvaluationRecord
+from paretune.records.evaluations import read_evaluation
+from paretune.records.files import AGAIN, DONE, FAILED, SCHEMA_VERSION, read_json, why_not_done
+from paretune.records.layout import cell_folder, evaluation_path, lock_path, reference_path, stage_folder, timing_path
+from paretune.records.study import (
+    FAILURE_REASONS,
+    CellRecord,
+    ObjectiveInfo,
+    StageRecord,
+    StudyRecords,
+    TaskInfo,
+    TimingRecord,
+)
+
+
+def read_study(folder: Path) -> StudyRecords:
+    """Read a study.
+
+    Cells that are neither finished nor failed are `pending`; so is a finished cell whose files are damaged, with a
+    message that says which. A reference evaluation that cannot be read is left out.
+
+    Args:
+        folder: What `paretune run` wrote.
+
+    Returns:
+        Everything known of it. Stages are read without their adapters, so records can be passed on without them.
+
+    Raises:
+        RecordError: If the folder is no study, or `study.lock.json` or `timing.json` is damaged.
+    """
+    study = read_lock(folder)
+    stages: dict[str, StageRecord] = {}
+    cells = tuple(_cell(folder, study, cell, stages) for cell in study.cells)
+    return replace(study, cells=cells, references=_references(folder, study), timings=read_timings(folder))
+
+
+def read_lock(folder: Path) -> StudyRecords:
+    """Read the plan of a study: every cell is pending, nothing else is looked at.
+
+    Raises:
+        RecordError: If the folder is no study, or its lock is damaged or of another version.
+    """
+    path = lock_path(folder)
+    if not path.exists():
+        raise RecordError(f"{folder} must be a study, got no {path.name} in it. Give the folder `paretune run` wrote.")
+    lock = read_json(path)
+    with _fields_of(path):
+        if lock["schema_version"] != SCHEMA_VERSION:
+            raise RecordError(
+                f"{path} must have schema version {SCHEMA_VERSION}, got {lock['schema_version']}. "
+                "Read it with the paretune that wrote it."
+            )
+        return StudyRecords(
+            name=lock["name"],
+            folder=folder,
+            resolved=lock["resolved"],
+            tasks={name: _task(info) for name, info in lock["tasks"].items()},
+            cells=tuple(_planned(cell) for cell in lock["cells"]),
+            environment=lock["environment"],
+        )
+
+
+def read_stage(folder: Path, key: str) -> StageRecord:
+    """Read what a stage of a study cost.
+
+    Raises:
+        RecordError: If its files are missing or damaged.
+    """
+    path = stage_folder(folder, key)
+    stage, ledger_state = read_json(path / "stage.json"), read_json(path / "ledger.json")
+    with _fields_of(path):
+        ledger = Ledger.from_state(ledger_state)
+        return StageRecord(
+            key=key,
+            kind=stage["kind"],
+            needs=tuple(stage["needs"]),
+            counts=ledger.counts,
+            repeated=ledger.repeated,
+            seconds=math.fsum(ledger.seconds.values()),
+            phases=ledger.seconds,
+            peak_memory_bytes=ledger.peak_memory_bytes,
+        )
+
+
+def read_timings(folder: Path) -> tuple[TimingRecord, ...]:
+    """Read the decoding times of a study; none where nothing was timed.
+
+    Raises:
+        RecordError: If the file is damaged.
+    """
+    path = timing_path(folder)
+    if not path.exists():
+        return ()
+    timings = read_json(path)
+    with _fields_of(path):
+        return tuple(
+            TimingRecord(
+                task=timing["task"],
+                method=timing["method"],
+                rows=timing["rows"],
+                tokens_per_second=tuple(timing["tokens_per_second"]),
+                base_tokens_per_second=tuple(timing["base_tokens_per_second"]),
+                threads=timing["threads"],
+                device=timing["device"],
+            )
+            for timing in timings
+        )
+
+
+def _cell(folder: Path, study: StudyRecords, planned: CellRecord, stages: dict[str, StageRecord]) -> CellRecord:
+    """Read one cell; `stages` holds those read before, for cells that share them."""
+    path = cell_folder(folder, planned.cell)
+    trouble = why_not_done(path)
+    if not trouble:
+        try:
+            return _finished(folder, study, planned, stages)
+        except RecordError as error:
+            return replace(planned, message=str(error))
+    if (path / FAILED).exists():
+        return _failed(folder, planned, stages)
+    return replace(planned, message=f"{trouble} {AGAIN}") if (path / DONE).exists() else planned
+
+
+def _finished(folder: Path, study: StudyRecords, planned: CellRecord, stages: dict[str, StageRecord]) -> CellRecord:
+    path = cell_folder(folder, planned.cell) / "cell.json"
+    cell = read_json(path)
+    with _fields_of(path):
+        if _planned(cell) != planned:
+            raise RecordError(f"{path} must describe cell {planned.cell}, got {cell['cell']}. {AGAIN}")
+        keys = list(cell["stages"])
+    for key in keys:
+        if key not in stages:
+            stages[key] = read_stage(folder, key)
+    count = len(study.tasks[planned.task].preferences)
+    evaluations = [read_evaluation(evaluation_path(folder, planned.cell, index)) for index in range(count)]
+    return replace(
+        planned, state="done", stages=tuple(stages[key] for key in keys), evaluations=tuple(evaluations), message=""
+    )
+
+
+def _failed(folder: Path, planned: CellRecord, stages: dict[str, StageRecord]) -> CellRecord:
+    path = cell_folder(folder, planned.cell)
+    try:
+        failure = read_json(path / FAILED)
+        with _fields_of(path / FAILED):
+            reason, message = failure["reason"], failure["message"]
+    except RecordError as error:
+        reason, message = None, str(error)
+    known = reason if reason in FAILURE_REASONS else None
+    return replace(
+        planned, state="failed", reason=known, message=message, stages=_finished_stages(folder, path, stages)
+    )
+
+
+def _finished_stages(folder: Path, cell: Path, stages: dict[str, StageRecord]) -> tuple[StageRecord, ...]:
+    """Read those stages of an unfinished cell that were finished; what cannot be read was not."""
+    try:
+        with _fields_of(cell):
+            keys = [
+                key for key in read_json(cell / "cell.json")["stages"] if (stage_folder(folder, key) / DONE).exists()
+            ]
+        for key in keys:
+            if key not in stages:
+                stages[key] = read_stage(folder, key)
+    except RecordError:
+        return ()
+    return tuple(stages[key] for key in keys)
+
+
+def _references(folder: Path, study: StudyRecords) -> dict[tuple[str, int], EvaluationRecord]:
+    references = {}
+    for task, seed in sorted({(cell.task, cell.seed) for cell in study.cells}):
+        try:
+            references[task, seed] = read_evaluation(reference_path(folder, task, seed))
+        except RecordError:
+            continue  # metrics that need it say that it is missing
+    return references
+
+
+def _planned(cell: Mapping[str, Any]) -> CellRecord:
+    return CellRecord(
+        cell=cell["cell"],
+        task=cell["task"],
+        method=cell["method"],
+        family=cell["family"],
+        budget_completions=cell["budget_completions"],
+        seed=cell["seed"],
+        state="pending",
+    )
+
+
+def _task(info: Mapping[str, Any]) -> TaskInfo:
+    return TaskInfo(
+        name=info["name"],
+        objectives=tuple(
+            ObjectiveInfo(
+                name=objective["name"],
+                range=_range(*objective["range"]),
+                pass_threshold=objective["pass_threshold"],
+                version=objective["version"],
+                audit=objective["audit"],
+            )
+            for objective in info["objectives"]
+        ),
+        reference_point=np.array(info["reference_point"], dtype=np.float64),
+        beta=info["beta"],
+        model=info["model"],
+        test_prompts=info["test_prompts"],
+        samples=info["samples"],
+        preferences=np.array(info["preferences"], dtype=np.float64),
+        unseen=np.array(info["unseen"], dtype=np.bool_),
+    )
+
+
+def _range(low: float | None, high: float | None) -> tuple[float, float]:
+    return (-math.inf if low is None else low, math.inf if high is None else high)
+
+
+@contextmanager
+def _fields_of(path: Path) -> Iterator[None]:
+    """Turn a missing or misplaced field into an error that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{path} must have all its fields, got trouble with {error}. {AGAIN}") from error

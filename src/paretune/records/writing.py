@@ -1,0 +1,211 @@
+"""What the runner writes into a study: plan, stages, cells, evaluations, times. `reading` is the exact inverse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paretune.core.ledger import Ledger
+from paretune.core.stages import Stage
+from paretune.core.task import Task
+from paretune.records.evaluation import EvaluationRecord
+from paretune.records.evaluations import write_evaluation
+from paretune.records.files import SCHEMA_VERSION, write_json
+from paretune.records.layout import (
+    cell_folder,
+    evaluation_path,
+    lock_path,
+    reference_path,
+    stage_folder,
+    timing_path,
+)
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo, TimingRecord
+
+
+def write_lock(folder: Path, study: StudyRecords) -> None:
+    """Write `study.lock.json`: name, resolved study, tasks, planned cells and environment of a study.
+
+    Args:
+        folder: The study's folder.
+        study: The plan; of its cells only what names them is written, results are read from their folders.
+
+    Raises:
+        RecordError: If the resolved study is no plain data, or the disk is full.
+    """
+    write_json(
+        lock_path(folder),
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": study.name,
+            "resolved": study.resolved,
+            "tasks": {name: _task(info) for name, info in study.tasks.items()},
+            "environment": study.environment,
+            "cells": [_identity(cell) for cell in study.cells],
+        },
+    )
+
+
+def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str] = ()) -> Path:
+    """Write a stage's `stage.json`.
+
+    Args:
+        folder: The study's folder.
+        stage: The stage.
+        task: Its task, which is part of its key.
+        companions: Keys of the stages trained in the same population.
+
+    Returns:
+        The stage's folder.
+
+    Raises:
+        RecordError: If its settings are no plain data, or the disk is full.
+    """
+    key = stage.key(task)
+    target = stage_folder(folder, key)
+    write_json(
+        target / "stage.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "key": key,
+            "kind": stage.kind,
+            "run": stage.run,
+            "version": stage.version,
+            "settings": dict(stage.settings),
+            "member": dict(stage.member),
+            "needs": [need.key(task) for need in stage.needs],
+            "completions": stage.completions,
+            "seed": stage.seed,
+            "trajectory": stage.trajectory_key(task),
+            "companions": list(companions),
+        },
+    )
+    return target
+
+
+def write_ledger(folder: Path, key: str, ledger: Ledger) -> None:
+    """Write what a stage has spent, `ledger.json`.
+
+    Args:
+        folder: The study's folder.
+        key: The stage's key.
+        ledger: Its ledger; phases must not overlap, their sum is the stage's wall-clock time.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    write_json(stage_folder(folder, key) / "ledger.json", ledger.state())
+
+
+def write_cell(
+    folder: Path,
+    cell: CellRecord,
+    training_key: str,
+    evaluation_key: str,
+    stages: Sequence[str],
+    environment: Mapping[str, object],
+) -> Path:
+    """Write a cell's `cell.json`.
+
+    Args:
+        folder: The study's folder.
+        cell: What names the cell; results in it are not written.
+        training_key: Digest of what training depends on.
+        evaluation_key: Digest of what evaluation adds.
+        stages: Keys of all stages it uses, needs before what needs them.
+        environment: Versions and hardware it ran on.
+
+    Returns:
+        The cell's folder; `mark_done` or `mark_failed` ends it.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    target = cell_folder(folder, cell.cell)
+    write_json(
+        target / "cell.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            **_identity(cell),
+            "training_key": training_key,
+            "evaluation_key": evaluation_key,
+            "stages": list(stages),
+            "environment": environment,
+        },
+    )
+    return target
+
+
+def write_cell_evaluation(folder: Path, cell: str, index: int, record: EvaluationRecord) -> None:
+    """Write the evaluation of a cell for preference number `index` of its task.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    write_evaluation(record, evaluation_path(folder, cell, index))
+
+
+def write_reference(folder: Path, task: str, seed: int, record: EvaluationRecord) -> None:
+    """Write the evaluation of the base model for a task and seed.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    write_evaluation(record, reference_path(folder, task, seed))
+
+
+def write_timings(folder: Path, timings: Sequence[TimingRecord]) -> None:
+    """Write all decoding times of a study, `timing.json`.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    write_json(
+        timing_path(folder),
+        [
+            {
+                "task": timing.task,
+                "method": timing.method,
+                "rows": timing.rows,
+                "tokens_per_second": timing.tokens_per_second,
+                "base_tokens_per_second": timing.base_tokens_per_second,
+                "threads": timing.threads,
+                "device": timing.device,
+            }
+            for timing in timings
+        ],
+    )
+
+
+def _identity(cell: CellRecord) -> dict[str, object]:
+    return {
+        "cell": cell.cell,
+        "task": cell.task,
+        "method": cell.method,
+        "family": cell.family,
+        "budget_completions": cell.budget_completions,
+        "seed": cell.seed,
+    }
+
+
+def _task(info: TaskInfo) -> dict[str, object]:
+    return {
+        "name": info.name,
+        "objectives": [
+            {
+                "name": objective.name,
+                "range": [None if math.isinf(end) else end for end in objective.range],  # null: no bound on that side
+                "pass_threshold": objective.pass_threshold,
+                "version": objective.version,
+                "audit": objective.audit,
+            }
+            for objective in info.objectives
+        ],
+        "reference_point": info.reference_point,
+        "beta": info.beta,
+        "model": info.model,
+        "test_prompts": info.test_prompts,
+        "samples": info.samples,
+        "preferences": info.preferences,
+        "unseen": info.unseen,
+    }

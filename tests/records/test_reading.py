@@ -1,0 +1,185 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from builders import assert_same, synthetic_study, task_info
+from paretune.core.digests import digest
+from paretune.core.errors import RecordError
+from paretune.core.ledger import Ledger
+from paretune.core.stages import Stage
+from paretune.core.task import Objective, Task
+from paretune.records.files import mark_done, mark_failed, write_json
+from paretune.records.layout import cell_folder, evaluation_path, stage_folder
+from paretune.records.reading import read_lock, read_stage, read_study
+from paretune.records.study import ObjectiveInfo
+from paretune.records.writing import (
+    write_cell,
+    write_cell_evaluation,
+    write_ledger,
+    write_lock,
+    write_reference,
+    write_stage,
+    write_timings,
+)
+
+
+def write_stage_record(folder, stage):
+    path = stage_folder(folder, stage.key)
+    write_json(path / "stage.json", {"kind": stage.kind, "needs": stage.needs})
+    ledger = Ledger(counts=dict(stage.counts), seconds=dict(stage.phases), repeated=dict(stage.repeated))
+    ledger.peak_memory_bytes = stage.peak_memory_bytes
+    write_ledger(folder, stage.key, ledger)
+    mark_done(path)
+
+
+def write_study(folder, study):
+    """Write a whole study the way the runner does."""
+    write_lock(folder, study)
+    write_timings(folder, study.timings)
+    for (task, seed), record in study.references.items():
+        write_reference(folder, task, seed, record)
+    for stage in {stage.key: stage for cell in study.cells for stage in cell.stages}.values():
+        write_stage_record(folder, stage)
+    for cell in study.cells:
+        if cell.state == "pending":
+            continue
+        path = write_cell(folder, cell, "t", "e", [stage.key for stage in cell.stages], {"threads": 1})
+        for index, record in enumerate(cell.evaluations):
+            write_cell_evaluation(folder, cell.cell, index, record)
+        if cell.state == "failed":
+            mark_failed(path, cell.reason, cell.message)
+        else:
+            mark_done(path)
+
+
+def small_study(**changes):
+    info = task_info(preferences=[[1.0, 0.0, 0.0], [0.2, 0.1, 0.7]], unseen=[False, True], test_prompts=2, samples=1)
+    return synthetic_study(seeds=(0, 1), task=info, **changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_study(tmp_path, small_study())
+    return tmp_path
+
+
+def states(folder):
+    return {cell.cell: cell.state for cell in read_study(folder).cells if cell.state != "done"}
+
+
+def test_study_is_read_back_exactly(tmp_path):
+    study = small_study(failed={("linear", 1): "crash"}, pending=[("weight_grid", 0)], missing=1)
+    write_study(tmp_path, study)
+    assert_same(replace(study, folder=tmp_path, resolved=json.loads(json.dumps(study.resolved))), read_study(tmp_path))
+
+
+def test_task_info_survives_with_open_ranges_and_no_threshold(tmp_path):
+    study = small_study()
+    info = study.tasks["counselling"]
+    odd = ObjectiveInfo("logit", (-np.inf, 3.5), None, 4, False)
+    study = replace(study, tasks={"counselling": replace(info, objectives=(odd, *info.objectives))}, cells=())
+    write_lock(tmp_path, study)
+    assert_same(study.tasks, read_lock(tmp_path).tasks)
+
+
+def test_lock_alone_is_a_study_with_every_cell_pending(tmp_path):
+    write_lock(tmp_path, small_study())
+    study = read_study(tmp_path)
+    assert {cell.state for cell in study.cells} == {"pending"}
+    assert {cell.message for cell in study.cells} == {""}
+    assert study.references == {}
+    assert study.timings == ()
+
+
+def test_stage_file_names_all_its_key_depends_on(tmp_path):
+    task = Task("t", "t", "m", "d", "{prompt}", {"train": (), "development": (), "test": ()}, (Objective("a", "m:a"),),
+                reference_point=(0.0,))  # fmt: skip
+    need = Stage("expert", "m:f", {"rank": 8}, {"objective_weights": [1.0]}, completions=100)
+    stage = Stage("measurement", "m:g", {}, needs=(need,), completions=50, seed=3, version=2)
+    path = write_stage(tmp_path, stage, task, companions=["other"])
+    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}))
+    written = json.loads((path / "stage.json").read_text())
+    assert path.name == written["key"] == stage.key(task)
+    assert written["trajectory"] == stage.trajectory_key(task)
+    assert written["needs"] == [need.key(task)]
+    assert written["companions"] == ["other"]
+    assert [written[name] for name in ("kind", "run", "version", "completions", "seed")] == [
+        "measurement", "m:g", 2, 50, 3,
+    ]  # fmt: skip
+    record = read_stage(tmp_path, stage.key(task))
+    assert record.needs == (need.key(task),)
+    assert record.seconds == 1.5  # phases do not overlap: 1.0 + 0.5
+
+
+def test_damaged_evaluation_makes_its_cell_pending_and_no_other(folder):
+    path = evaluation_path(folder, "counselling-linear-6000-0", 1)
+    path.write_bytes(path.read_bytes()[:-4])
+    assert states(folder) == {"counselling-linear-6000-0": "pending"}
+    message = next(cell.message for cell in read_study(folder).cells if cell.state == "pending")
+    assert "evaluations/001.parquet has changed" in message
+    assert "Run the same command again" in message
+
+
+def test_damaged_stage_makes_pending_the_cells_that_use_it_and_no_other(folder):
+    # linear and weight_grid share their experts of a seed; rewarded_soups trains others
+    shared = small_study().cells[0].stages[0].key
+    (stage_folder(folder, shared) / "ledger.json").write_text("{")
+    assert states(folder) == {"counselling-linear-6000-0": "pending", "counselling-weight_grid-6000-0": "pending"}
+
+
+def test_stage_with_a_field_missing_makes_its_cells_pending(folder):
+    key = small_study().cells[-1].stages[0].key
+    write_json(stage_folder(folder, key) / "ledger.json", {"counts": {}})
+    assert states(folder) == {"counselling-rewarded_soups-6000-1": "pending"}
+
+
+def test_cell_that_is_another_cell_is_not_read(folder):
+    path = cell_folder(folder, "counselling-linear-6000-0")
+    cell = json.loads((path / "cell.json").read_text())
+    write_json(path / "cell.json", {**cell, "seed": 7})
+    mark_done(path)
+    assert states(folder) == {"counselling-linear-6000-0": "pending"}
+
+
+def test_preference_added_later_makes_older_cells_pending(folder):
+    study = small_study()
+    info = study.tasks["counselling"]
+    grown = replace(info, preferences=np.vstack([info.preferences, [0.0, 1.0, 0.0]]), unseen=np.zeros(3, dtype=bool))
+    write_lock(folder, replace(study, tasks={"counselling": grown}))
+    assert len(states(folder)) == len(study.cells)
+
+
+def test_damaged_failure_marker_is_still_a_failure(folder):
+    path = cell_folder(folder, "counselling-linear-6000-0")
+    (path / "DONE.json").unlink()
+    (path / "FAILED.json").write_text("{")
+    cell = read_study(folder).cells[0]
+    assert (cell.state, cell.reason) == ("failed", None)
+    assert "FAILED.json must hold JSON" in cell.message
+    assert len(cell.stages) == 4
+
+
+def test_unreadable_reference_is_left_out(folder):
+    (folder / "references" / "counselling-1.parquet").write_bytes(b"")
+    assert list(read_study(folder).references) == [("counselling", 0)]
+
+
+def test_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="must be a study"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 1, "name": "x"}', '{"schema_version": 99}'])
+def test_damaged_or_later_lock_is_refused(folder, content):
+    (folder / "study.lock.json").write_text(content)
+    with pytest.raises(RecordError, match=r"study\.lock\.json must"):
+        read_study(folder)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "a:b"])
+def test_names_that_leave_the_study_are_refused(tmp_path, name):
+    with pytest.raises(RecordError, match="Rename it"):
+        cell_folder(tmp_path, name)
+    assert cell_folder(tmp_path, digest("x")).parent == tmp_path / "runs"
