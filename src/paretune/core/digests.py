@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from paretune.core.errors import ConfigError
+from paretune.core.errors import ConfigError, ModelError
 
 KEY_VERSION = 1  # part of every key: raise it when the meaning of a key changes
 
@@ -53,3 +54,29 @@ def folder_digest(path: Path, suffixes: Sequence[str]) -> str:
     """Digest the files of a folder whose names end in one of `suffixes`, by name and content."""
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(tuple(suffixes)))
     return digest({file.name: file_digest(file) for file in files})
+
+
+def model_digest(model: str) -> str:
+    """Digest a model folder by its configuration, tokenizer and parameters; a hub id stands for itself.
+
+    Raises:
+        ModelError: If the folder has no `config.json` or no safetensors file.
+    """
+    folder = Path(model).expanduser()
+    if not folder.exists():
+        return digest({"hub": model})
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model must be a folder with a config.json, got '{model}'. Save it with save_pretrained.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model must hold safetensors files, got none in '{model}'. Save it again with "
+            "save_pretrained(safe_serialization=True)."
+        )
+    stamp = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(folder.iterdir()))
+    return _folder_digest_once(str(folder.resolve()), stamp)
+
+
+@functools.lru_cache(maxsize=64)
+def _folder_digest_once(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    del stamp  # only there to miss the cache when a file changed
+    return folder_digest(Path(folder), (".safetensors", ".json", ".model", ".txt"))

@@ -1,0 +1,147 @@
+"""Loading the frozen base model and its tokenizer."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretune.core.digests import model_digest
+from paretune.core.errors import ModelError
+
+
+@dataclass(eq=False)
+class BaseModel:
+    """A frozen decoder-only language model with its tokenizer.
+
+    Attributes:
+        name: Folder or hub id it came from.
+        digest: Digest of its files, see `core.digests.model_digest`.
+        model: The transformers model, in evaluation mode, no parameter of it trainable.
+        tokenizer: Its tokenizer.
+    """
+
+    name: str
+    digest: str
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of its parameters."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
+    def context_tokens(self) -> int | None:
+        """Longest sequence it can read, or None when its configuration names no limit."""
+        config = self.model.config
+        for name in ("max_position_embeddings", "n_positions"):
+            if isinstance(getattr(config, name, None), int):
+                return int(getattr(config, name))
+        return None
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Token ids that end a completion."""
+        for source in (self.model.generation_config, self.model.config, self.tokenizer):
+            ids = getattr(source, "eos_token_id", None)
+            if ids is not None:
+                return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+        raise ModelError(
+            f"model must name an end-of-text token, got none in '{self.name}'. Set eos_token_id in its "
+            "generation_config.json."
+        )
+
+    @cached_property
+    def pad_id(self) -> int:
+        """Token id that fills up rows; never read by attention, so any id will do."""
+        pad = getattr(self.tokenizer, "pad_token_id", None)
+        return int(pad) if pad is not None else self.end_ids[0]
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether its forward pass accepts `position_ids`."""
+        return "position_ids" in inspect.signature(self.model.forward).parameters
+
+    @cached_property
+    def full_attention(self) -> bool:
+        """Whether every layer attends to all earlier tokens, so that one ready-made mask serves all of them."""
+        config = self.model.config
+        kinds = getattr(config, "layer_types", None) or ["full_attention"]
+        window = getattr(config, "sliding_window", None)
+        if window is not None and getattr(config, "use_sliding_window", True) and not hasattr(config, "layer_types"):
+            return False
+        return set(kinds) == {"full_attention"} and config._attn_implementation == "sdpa"
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a formatted prompt, without special tokens of the tokenizer's own."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of a completion, special tokens left out."""
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def default_device() -> str:
+    """Return `cuda` when there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> torch.dtype:
+    """Return bf16 on a GPU and fp32 on a CPU."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+def load_base(model: str, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
+    """Load a base model once per process and freeze it.
+
+    Args:
+        model: Local folder or hub id of a decoder-only model.
+        device: `cpu` or `cuda`; by default a GPU when there is one.
+        dtype: Number format; by default bf16 on a GPU and fp32 on a CPU.
+
+    Raises:
+        ModelError: If the folder or hub id cannot be loaded as a causal language model.
+    """
+    device = device or default_device()
+    name = str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
+    return _load_once(name, model_digest(name), device, dtype or default_dtype(device))
+
+
+@lru_cache(maxsize=4)
+def _load_once(name: str, digest: str, device: str, dtype: torch.dtype) -> BaseModel:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"model must be a folder or hub id of a causal language model with safetensors, got '{name}' "
+            f"({str(error).splitlines()[0]}). Check the path, or save the model with save_pretrained."
+        ) from error
+    return freeze(BaseModel(name=name, digest=digest, model=model.to(device), tokenizer=tokenizer))
+
+
+def freeze(base: BaseModel) -> BaseModel:
+    """Put a base model in evaluation mode and make none of its parameters trainable."""
+    module: nn.Module = base.model
+    module.eval()
+    module.requires_grad_(False)
+    return base

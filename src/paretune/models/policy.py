@@ -1,0 +1,261 @@
+"""A policy: the base model and, for each preference, a rule for weighing experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paretune.core.errors import ShapeError
+from paretune.core.preferences import FloatArray
+from paretune.core.seeds import prompt_key, row_keys
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel
+from paretune.models.decoding import Rollout, forward_logits, sample
+from paretune.models.mixing import Mixing
+from paretune.models.scoring import completion_log_probs
+
+ROWS_AT_ONCE = 512  # rows decoded together; noise does not depend on it
+
+
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """Sampled completions, B rows.
+
+    Attributes:
+        prompt_ids: Token ids of each row's formatted prompt.
+        token_ids: Sampled ids `[B, T]`, right-padded.
+        lengths: Tokens of each row `[B]`.
+        texts: Decoded completions, special tokens left out.
+        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
+        reference_log_probs: The same under the base model; None unless asked for.
+        finish: `stop` or `length`, one per row.
+        row_ids: (policy index, prompt index, sample) of each row.
+        latency_seconds: From the start of the row's batch until its last token `[B]`.
+    """
+
+    prompt_ids: tuple[tuple[int, ...], ...]
+    token_ids: Tensor
+    lengths: Tensor
+    texts: tuple[str, ...]
+    log_probs: Tensor
+    reference_log_probs: Tensor | None
+    finish: tuple[str, ...]
+    row_ids: tuple[tuple[int, int, int], ...]
+    latency_seconds: NDArray[np.float64]
+
+    def ids(self, row: int) -> tuple[int, ...]:
+        """Return the token ids of one row without padding."""
+        return tuple(self.token_ids[row, : int(self.lengths[row])].tolist())
+
+
+class Policy:
+    """A base model with expert weights for M preferences; one batch may hold rows of all of them.
+
+    Attributes:
+        base: The base model.
+        bank: Its experts; None for the reference policy.
+        template: How a prompt becomes the model's input.
+        max_prompt_tokens: Longest formatted prompt.
+        max_completion_tokens: Longest completion, unless a call says otherwise.
+        preferences: `[M, K]`.
+        answers: How each preference is answered: `exact`, `nearest`, `selected`, `combined` or `reference`.
+        expert_weights: `[M, E]`.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        bank: ExpertBank | None,
+        template: str,
+        max_prompt_tokens: int,
+        max_completion_tokens: int,
+        preferences: FloatArray,
+        answers: Sequence[str],
+        expert_weights: FloatArray,
+    ) -> None:
+        self.base, self.bank, self.template = base, bank, template
+        self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
+        self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the token ids of formatted prompts.
+
+        Raises:
+            ShapeError: If a prompt is longer than `max_prompt_tokens`; nothing is cut off silently.
+        """
+        encoded = [tuple(self.base.encode(self.template.replace("{prompt}", prompt))) for prompt in prompts]
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            if len(ids) > self.max_prompt_tokens:
+                raise ShapeError(
+                    f"prompt must have at most {self.max_prompt_tokens} tokens, got {len(ids)} ('{prompt[:40]}...'). "
+                    "Shorten it, or raise max_prompt_tokens in the task."
+                )
+        return encoded
+
+    def mixing(self, policy_index: Sequence[int]) -> Mixing:
+        """Return the mixing for rows answered by the given policies."""
+        if self.bank is None:
+            return Mixing.reference(len(policy_index))
+        weights = torch.tensor(self.expert_weights[list(policy_index)], dtype=torch.float32, device=self.base.device)
+        return Mixing.of_rows(weights)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        policy_index: Sequence[int] | None = None,
+        samples: int = 1,
+        temperature: float | Sequence[float] = 1.0,
+        top_p: float | Sequence[float] = 1.0,
+        seed: int | Sequence[int] = 0,
+        max_new_tokens: int | None = None,
+        reference: bool = False,
+    ) -> Completions:
+        """Sample completions; rows of different preferences share batches.
+
+        A row's noise depends on its seed, prompt and sample number only: asking for more prompts, other preferences
+        or other batch sizes leaves it as it is.
+
+        Args:
+            prompts: Raw prompts; the template is applied here.
+            policy_index: Which of the M preferences answers each prompt; may be left out when M is 1.
+            samples: Completions per prompt.
+            temperature: One for all, or one per prompt.
+            top_p: One for all, or one per prompt.
+            seed: One for all, or one per prompt.
+            max_new_tokens: Longest completion; by default the task's.
+            reference: Also return log-probabilities under the base model.
+
+        Returns:
+            `len(prompts) * samples` rows, the samples of a prompt next to each other.
+
+        Raises:
+            ShapeError: If arguments disagree on the number of prompts, or a prompt is too long or empty.
+        """
+        count = len(prompts)
+        owners = self._owners(policy_index, count)
+        encoded = self.encode(prompts)
+        seeds = _per_prompt("seed", seed, count)
+        row_ids = tuple((owners[row], row, number) for row in range(count) for number in range(samples))
+        prompt_ids = tuple(encoded[row] for _, row, _ in row_ids)
+        digests = [prompt_key(ids) for ids in encoded]
+        keys = row_keys(
+            [int(seeds[row]) for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
+            [number for _, _, number in row_ids],
+        )  # fmt: skip
+        heats = _per_prompt("temperature", temperature, count)
+        masses = _per_prompt("top_p", top_p, count)
+        limit = max_new_tokens or self.max_completion_tokens
+        order = sorted(
+            range(len(row_ids)), key=lambda row: len(prompt_ids[row])
+        )  # equal lengths together: less padding
+        parts: list[tuple[list[int], Rollout, Tensor | None]] = []
+        for start in range(0, len(order), ROWS_AT_ONCE):
+            rows = order[start : start + ROWS_AT_ONCE]
+            rollout = sample(
+                self.base, self.bank, [prompt_ids[row] for row in rows], self.mixing([row_ids[row][0] for row in rows]),
+                keys[rows], limit, torch.tensor([heats[row_ids[row][1]] for row in rows]),
+                torch.tensor([masses[row_ids[row][1]] for row in rows]),
+            )  # fmt: skip
+            scored = self._reference(prompt_ids, rows, rollout) if reference else None
+            parts.append((rows, rollout, scored))
+        return self._gather(parts, prompt_ids, row_ids)
+
+    def _owners(self, policy_index: Sequence[int] | None, count: int) -> list[int]:
+        if policy_index is None:
+            if len(self) != 1:
+                raise ShapeError(f"policy_index must say which of the {len(self)} preferences answers each prompt.")
+            return [0] * count
+        owners = [int(index) for index in policy_index]
+        if len(owners) != count or any(not 0 <= index < len(self) for index in owners):
+            raise ShapeError(
+                f"policy_index must have one entry in 0..{len(self) - 1} per prompt ({count}), got {owners[:8]}."
+            )
+        return owners
+
+    @torch.no_grad()
+    def _reference(self, prompt_ids: Sequence[tuple[int, ...]], rows: list[int], rollout: Rollout) -> Tensor:
+        prompts = [prompt_ids[row] for row in rows]
+        mixing = Mixing.reference(len(rows))
+        return completion_log_probs(self.base, self.bank, mixing, prompts, rollout.token_ids, rollout.lengths)
+
+    def _gather(
+        self,
+        parts: Sequence[tuple[list[int], Rollout, Tensor | None]],
+        prompt_ids: tuple[tuple[int, ...], ...],
+        row_ids: tuple[tuple[int, int, int], ...],
+    ) -> Completions:
+        size, steps = len(row_ids), max((rollout.token_ids.shape[1] for _, rollout, _ in parts), default=0)
+        token_ids = torch.full((size, steps), self.base.pad_id)
+        log_probs, reference = torch.zeros(size, steps), torch.zeros(size, steps)
+        lengths, ended = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.bool)
+        latency = np.zeros(size)
+        for rows, rollout, scored in parts:
+            index, used = torch.tensor(rows), rollout.token_ids.shape[1]
+            token_ids[index, :used] = rollout.token_ids.cpu()
+            log_probs[index, :used] = rollout.log_probs.cpu()
+            lengths[index], ended[index] = rollout.lengths.cpu(), rollout.ended.cpu()
+            latency[rows] = rollout.latency_seconds
+            if scored is not None:
+                reference[index, :used] = scored.cpu()
+        texts = tuple(self.base.decode(token_ids[row, : int(lengths[row])].tolist()) for row in range(size))
+        return Completions(
+            prompt_ids, token_ids, lengths, texts, log_probs,
+            reference if any(scored is not None for _, _, scored in parts) else None,
+            tuple("stop" if end else "length" for end in ended.tolist()), row_ids, latency,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def log_probs(self, completions: Completions) -> Tensor:
+        """Return the log-probability of every sampled token under the policy that answered its row, `[B, T]`."""
+        mixing = self.mixing([owner for owner, _, _ in completions.row_ids])
+        device = self.base.device
+        return completion_log_probs(
+            self.base, self.bank, mixing, completions.prompt_ids, completions.token_ids.to(device),
+            completions.lengths.to(device),
+        ).cpu()  # fmt: skip
+
+    @torch.no_grad()
+    def next_token_log_probs(
+        self, prompts: Sequence[str], prefixes: Sequence[Sequence[int]], policy_index: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return the log-probabilities of every next token after a prompt and the first tokens of a completion.
+
+        Args:
+            prompts: Raw prompts, B of them.
+            prefixes: Token ids of the completion so far, one list per prompt; may be empty.
+            policy_index: Which preference answers each prompt.
+
+        Returns:
+            `[B, V]`, in nats.
+        """
+        if len(prefixes) != len(prompts):
+            raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
+        mixing = self.mixing(self._owners(policy_index, len(prompts)))
+        rows = [[*ids, *prefix] for ids, prefix in zip(self.encode(prompts), prefixes, strict=True)]
+        longest = max(len(row) for row in rows)
+        ids = torch.full((len(rows), longest), self.base.pad_id)
+        mask = torch.zeros(len(rows), longest, dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids[number, longest - len(row) :] = torch.tensor(row)
+            mask[number, longest - len(row) :] = 1
+        arguments = {"input_ids": ids.to(self.base.device), "attention_mask": mask.to(self.base.device)}
+        if self.base.takes_positions:
+            arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0).to(self.base.device)
+        logits = forward_logits(self.base, self.bank, mixing, {**arguments, "use_cache": False}, keep=1)
+        return torch.log_softmax(logits[:, -1].float(), dim=-1).cpu()
+
+
+def _per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:
+    if isinstance(value, (int, float)):
+        return [value] * count
+    if len(value) != count:
+        raise ShapeError(f"{name} must be one number or one per prompt ({count}), got {len(value)}.")
+    return list(value)

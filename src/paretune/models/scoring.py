@@ -1,0 +1,135 @@
+"""Log-probabilities of given completions, with gradients, each distinct prompt read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel
+from paretune.models.decoding import forward_logits
+from paretune.models.mixing import Mixing
+
+
+def completion_log_probs(
+    base: BaseModel,
+    bank: ExpertBank | None,
+    mixing: Mixing,
+    prompts: Sequence[Sequence[int]],
+    token_ids: Tensor,
+    lengths: Tensor,
+    share_prompts: bool = True,
+) -> Tensor:
+    """Return the log-probability of each completion token, `[B, T]`, 0 behind the end.
+
+    The ids that were sampled are scored, never re-tokenised text. Differentiable in the experts' parameters.
+
+    Args:
+        base: The base model.
+        bank: Its bank of experts; None scores under the base model alone.
+        mixing: Expert weights of the rows.
+        prompts: Token ids of each row's prompt, B of them.
+        token_ids: Completion ids `[B, T]`, right-padded.
+        lengths: Tokens of each completion `[B]`.
+        share_prompts: Read prompts that are equal and mixed equally once (not under gradient checkpointing, which
+            recomputes blocks without their cache).
+    """
+    if share_prompts and base.full_attention and not getattr(base.model, "is_activation_checkpointing", False):
+        logits = _shared_logits(base, bank, mixing, prompts, token_ids)
+    else:
+        logits = _plain_logits(base, bank, mixing, prompts, token_ids, lengths)
+    chosen = logits.gather(2, token_ids[:, :, None])[:, :, 0]
+    log_probs = chosen - logits.logsumexp(dim=2)
+    inside = torch.arange(token_ids.shape[1], device=base.device)[None, :] < lengths[:, None]
+    return torch.where(inside, log_probs, torch.zeros_like(log_probs))
+
+
+def _left_pad(base: BaseModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return prompt ids `[B, P]` and which of them are real."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), base.pad_id, device=base.device)
+    real = torch.zeros(len(prompts), longest, dtype=torch.bool, device=base.device)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt), device=base.device)
+        real[row, longest - len(prompt) :] = True
+    return ids, real
+
+
+def _plain_logits(
+    base: BaseModel, bank: ExpertBank | None, mixing: Mixing, prompts: Sequence[Sequence[int]], token_ids: Tensor,
+    lengths: Tensor,
+) -> Tensor:  # fmt: skip
+    """One pass over prompt and completion of every row."""
+    ids, real = _left_pad(base, prompts)
+    steps = token_ids.shape[1]
+    inside = torch.arange(steps, device=base.device)[None, :] < lengths[:, None]
+    mask = torch.cat([real, inside], dim=1)
+    arguments: dict[str, Any] = {
+        "input_ids": torch.cat([ids, token_ids], dim=1), "attention_mask": mask.long(), "use_cache": False,
+    }  # fmt: skip
+    if base.takes_positions:
+        arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return forward_logits(base, bank, mixing, arguments, keep=steps + 1)[:, :-1].float()
+
+
+def _shared_logits(
+    base: BaseModel, bank: ExpertBank | None, mixing: Mixing, prompts: Sequence[Sequence[int]], token_ids: Tensor
+) -> Tensor:
+    """Read each distinct prompt once; its keys and values serve all its completions.
+
+    The last prompt token is read with the completion, so that one pass yields the logits of all its tokens.
+    """
+    from transformers import DynamicCache
+
+    groups = mixing.group_keys()
+    seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
+    first: list[int] = []
+    owner: list[int] = []
+    for row, prompt in enumerate(prompts):
+        identity = (groups[row], tuple(prompt))
+        if identity not in seen:
+            seen[identity] = len(first)
+            first.append(row)
+        owner.append(seen[identity])
+    last = torch.tensor([prompt[-1] for prompt in prompts], device=base.device)
+    heads = [list(prompts[row][:-1]) or [base.pad_id] for row in first]
+    ids, real = _left_pad(base, heads)
+    for number, row in enumerate(first):
+        if len(prompts[row]) == 1:
+            real[number] = False  # a prompt of one token has no head; its row attends to nothing before
+    index = torch.tensor(owner, device=base.device)
+    cache: Any = DynamicCache(config=base.model.config)
+    arguments: dict[str, Any] = {
+        "input_ids": ids,
+        "attention_mask": _causal(real, real.shape[1]),
+        "past_key_values": cache,
+    }
+    if base.takes_positions:
+        arguments["position_ids"] = (real.cumsum(dim=1) - 1).clamp(min=0)
+    forward_logits(base, bank, mixing.rows(torch.tensor(first)), arguments, keep=1)
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[index], layer.values[index]  # differentiable copies
+    steps = token_ids.shape[1]
+    seen_real = real[index]
+    new = torch.ones(len(prompts), steps, dtype=torch.bool, device=base.device)
+    arguments = {
+        "input_ids": torch.cat([last[:, None], token_ids[:, :-1]], dim=1),
+        "attention_mask": _causal(torch.cat([seen_real, new], dim=1), steps),
+        "past_key_values": cache,
+    }
+    if base.takes_positions:
+        arguments["position_ids"] = seen_real.sum(dim=1)[:, None] + torch.arange(steps, device=base.device)[None, :]
+    return forward_logits(base, bank, mixing, arguments, keep=steps).float()
+
+
+def _causal(real: Tensor, queries: int) -> Tensor:
+    """Return the mask `[B, 1, Q, S]` of the last `queries` positions: earlier real tokens and the position itself."""
+    size = real.shape[1]
+    position = torch.arange(size, device=real.device)
+    query = position[size - queries :]
+    before = position[None, :] <= query[:, None]
+    itself = position[None, :] == query[:, None]  # a padded position sees itself: a softmax over nothing is NaN
+    return ((before[None] & real[:, None, :]) | itself[None])[:, None]
