@@ -1,0 +1,1 @@
+"""Fronts and their indicators. Scores are maximised, reference points lie below them. Numpy and moocore only."""

@@ -1,0 +1,108 @@
+"""Tie groups: methods that this many seeds cannot tell from the best of their group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.statistics.paired import paired_p_value
+
+
+@dataclass(frozen=True)
+class TieGroups:
+    """Methods grouped from the best downwards.
+
+    Attributes:
+        groups: Indices of the methods in each group, by falling mean; the first of a group is its leader.
+        reason: Why nothing could be told apart; empty when it could have been.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    reason: str = ""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Rank of each method; members of a group share their leader's (1, 1, 3 for two tied, one below)."""
+        ranks = [0] * sum(len(group) for group in self.groups)
+        above = 0
+        for group in self.groups:
+            for method in group:
+                ranks[method] = above + 1
+            above += len(group)
+        return tuple(ranks)
+
+
+def tie_groups(values: ArrayLike, confidence: float = 0.95) -> TieGroups:
+    """Group methods with their leader while the paired difference to it may be 0.
+
+    The best method leads the first group. Downwards by mean, methods join it until one differs from the leader; that
+    one leads the next group. Anchoring at the leader keeps a long chain of small differences from becoming one tie.
+    Differences to one leader are corrected together after Holm, over all methods not grouped yet.
+
+    Args:
+        values: Higher is better, one row a method and one column a seed, `[M, S]`; columns are paired.
+        confidence: Of all comparisons with one leader together.
+
+    Returns:
+        The groups. One seed tells nothing apart: one group, and the reason. Equal means stay in the order given.
+
+    Raises:
+        ShapeError: If there are not two dimensions, or no seed.
+        NonFiniteError: If a value is NaN or infinite.
+
+    Source:
+        Holm 1979, A simple sequentially rejective multiple test procedure.
+
+    Example:
+        >>> tie_groups([[0.50, 0.52, 0.51], [0.80, 0.81, 0.83]]).groups
+        ((1,), (0,))
+    """
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim != 2 or (len(matrix) > 0 and matrix.shape[1] == 0):
+        raise ShapeError(f"values must have one row a method and one column a seed, got shape {list(matrix.shape)}.")
+    if not np.isfinite(matrix).all():
+        raise NonFiniteError("values must be finite, got a NaN or infinity. Keep the seeds that every method has.")
+    if len(matrix) == 0:
+        return TieGroups(())
+    order = [int(method) for method in np.argsort(-matrix.mean(axis=1), kind="stable")]
+    if matrix.shape[1] == 1:
+        return TieGroups((tuple(order),), "one seed: no difference can be told from chance")
+    groups = []
+    while order:
+        leader, *others = order
+        p_values = [_p_value(matrix[leader], matrix[other]) for other in others]
+        differs = holm(p_values, 1 - confidence)
+        tied = next((place for place, different in enumerate(differs) if different), len(others))
+        groups.append((leader, *others[:tied]))
+        order = others[tied:]
+    return TieGroups(tuple(groups))
+
+
+def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
+    """Return which of several hypotheses are rejected at a family-wise error level.
+
+    Args:
+        p_values: One per hypothesis, `[H]`.
+        level: Chance of one or more false rejections.
+
+    Source:
+        Holm 1979: the i-th smallest of H p-values is compared with level / (H - i + 1), until one is too large.
+
+    Example:
+        >>> holm([0.04, 0.01], 0.05).tolist()
+        [True, True]
+    """
+    sample = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(sample, kind="stable")
+    limits = level / np.arange(len(sample), 0, -1)
+    rejected = np.zeros(len(sample), dtype=np.bool_)
+    rejected[order] = np.logical_and.accumulate(sample[order] <= limits)
+    return rejected
+
+
+def _p_value(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    p_value = paired_p_value(first, second)
+    return 1.0 if p_value is None else p_value

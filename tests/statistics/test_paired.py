@@ -1,0 +1,56 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.statistics.paired import paired_difference, paired_p_value
+
+pairs = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=6)
+
+
+def test_difference_pairs_seeds():
+    # differences 1, 2, 3 (mean 2, sd 1), although each method alone varies by 10 from seed to seed
+    interval = paired_difference([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
+    assert interval.mean == 2.0
+    assert interval.low == pytest.approx(2 - 4.302653 / math.sqrt(3), abs=1e-6)
+
+
+def test_p_value_of_three_differences_matches_the_closed_form():
+    # t = 2 / (1/sqrt 3) = 2 sqrt 3; with 2 degrees of freedom p = 1 - t / sqrt(t^2 + 2) = 1 - sqrt(12/14)
+    assert paired_p_value([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]) == pytest.approx(1 - math.sqrt(12 / 14), rel=1e-9)
+
+
+@given(pairs)
+def test_p_value_is_small_exactly_where_the_interval_leaves_zero_out(rows):
+    first, second = np.array(rows, dtype=float).T
+    interval, p_value = paired_difference(first, second), paired_p_value(first, second)
+    if abs(p_value - 0.05) > 1e-9:
+        assert (p_value < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+@given(pairs)
+def test_p_value_agrees_with_scipy(rows):
+    first, second = np.array(rows, dtype=float).T
+    if np.ptp(first - second) > 0:
+        assert paired_p_value(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-9)
+
+
+def test_same_difference_for_every_seed_is_certain_and_no_difference_is_none():
+    assert paired_p_value([1.0, 2.0], [0.0, 1.0]) == 0.0
+    assert paired_p_value([1.0, 2.0], [1.0, 2.0]) == 1.0
+
+
+def test_one_seed_tells_nothing():
+    assert paired_p_value([1.0], [0.0]) is None
+    assert paired_difference([1.0], [0.0]).low is None
+
+
+def test_different_seeds_are_refused():
+    with pytest.raises(ShapeError, match=r"got 3 and 2\. Keep the seeds both have"):
+        paired_difference([1.0, 2.0, 3.0], [1.0, 2.0])
+    with pytest.raises(NonFiniteError, match="second must be finite"):
+        paired_p_value([1.0, 2.0], [1.0, float("nan")])

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.statistics.ties import holm, tie_groups
+
+matrices = st.integers(1, 5).flatmap(
+    lambda seeds: st.lists(st.lists(st.integers(0, 9), min_size=seeds, max_size=seeds), min_size=1, max_size=6)
+)
+
+
+def test_methods_that_seeds_cannot_tell_apart_share_a_group():
+    # Row 1 leads (mean .81). Row 0 differs from it by .31, .29, .30: t = .30 / (.01/sqrt 3) = 52, far above 4.3.
+    # Row 2 differs by .01, -.01, .03: mean .01, standard error .0115, t = .87: tied.
+    groups = tie_groups([[0.50, 0.51, 0.52], [0.81, 0.80, 0.82], [0.80, 0.81, 0.79]])
+    assert groups.groups == ((1, 2), (0,))
+    assert groups.ranks == (3, 1, 1)
+    assert groups.reason == ""
+
+
+def test_groups_are_anchored_at_their_leader():
+    # Steps of .01 with noise .008 that differs in sign: neighbours cannot be told apart, the ends of the chain can.
+    # 0 against 1: differences .010 +- .016 around it: t = .010/.0092 = 1.1. 0 against 3: differences .090, .122, .090:
+    # mean .101, sd .0185, t = 9.5, p = .011 <= .05 / 3 = .0167 (Holm, smallest of three): not tied.
+    base = np.array([0.9, 0.9, 0.9])
+    wave = np.array([0.008, -0.008, 0.008])
+    groups = tie_groups([base + wave, base - 0.01, base - 0.02 + wave, base - 0.10 - wave]).groups
+    assert groups[0][0] == 0
+    assert 3 not in groups[0]
+
+
+def test_holm_correction_keeps_a_lucky_difference_from_counting():
+    # Differences to the leader .1, .2, .3 give p = 1 - sqrt(12/14) = .074 for each row: none at 95 %, but one at
+    # 90 % when it is the only comparison (.074 <= .10) and none when there are two (.074 > .10 / 2).
+    leader, other = [1.0, 1.0, 1.0], [0.9, 0.8, 0.7]
+    assert tie_groups([leader, other], 0.90).groups == ((0,), (1,))
+    assert tie_groups([leader, other, other], 0.90).groups == ((0, 1, 2),)
+
+
+def test_holm_steps_down():
+    # .01 <= .05/3, .02 <= .05/2, .04 <= .05: all; with .03 in place of .02: .03 > .05/2 stops .04 as well
+    assert holm([0.04, 0.01, 0.02], 0.05).tolist() == [True, True, True]
+    assert holm([0.04, 0.01, 0.03], 0.05).tolist() == [False, True, False]
+    assert holm([], 0.05).tolist() == []
+
+
+def test_one_seed_is_one_group_and_the_reason():
+    groups = tie_groups([[0.1], [0.9], [0.5]])
+    assert groups.groups == ((1, 2, 0),)
+    assert groups.reason == "one seed: no difference can be told from chance"
+    assert groups.ranks == (1, 1, 1)
+
+
+def test_constant_difference_is_a_difference_and_equal_rows_are_tied():
+    assert tie_groups([[0.5, 0.75], [0.25, 0.5]]).groups == ((0,), (1,))
+    assert tie_groups([[0.5, 0.75], [0.5, 0.75]]).groups == ((0, 1),)
+
+
+@settings(max_examples=60)
+@given(matrices)
+def test_groups_are_a_partition_by_falling_mean(rows):
+    groups = tie_groups(rows).groups
+    order = [method for group in groups for method in group]
+    means = np.mean(rows, axis=1)[order]
+    assert sorted(order) == list(range(len(rows)))
+    assert (np.diff(means) <= 1e-12).all()
+
+
+@settings(max_examples=60)
+@given(matrices)
+def test_order_of_seeds_does_not_matter(rows):
+    matrix = np.array(rows, dtype=float)
+    assert tie_groups(matrix).ranks == tie_groups(matrix[:, ::-1]).ranks
+
+
+def test_no_methods_give_no_groups():
+    assert tie_groups(np.zeros((0, 3))).groups == ()
+
+
+def test_missing_values_and_wrong_shapes_are_refused():
+    with pytest.raises(NonFiniteError, match="Keep the seeds that every method has"):
+        tie_groups([[0.1, float("nan")]])
+    with pytest.raises(ShapeError, match="one row a method"):
+        tie_groups([0.1, 0.2])
+    with pytest.raises(ShapeError, match="one row a method"):
+        tie_groups(np.zeros((2, 0)))
