@@ -1,0 +1,204 @@
+"""Reward models: a sequence classifier with one logit as an objective."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from paretune.core.digests import model_digest
+from paretune.core.errors import ModelError
+from paretune.core.task import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_TEMPLATE = "{prompt}{completion}"
+BATCH_TOKENS = 4096  # padded tokens of one forward pass: some hundred replies of a chat, little memory
+_FIELD = re.compile(r"\{(prompt|completion)\}")
+
+
+def fill_template(template: str, prompt: str, completion: str) -> str:
+    r"""Put a prompt and a completion into a template, in one pass: braces inside them stay as they are.
+
+    Example:
+        >>> fill_template("Client: {prompt}\nCounselor:{completion}", "I {completion} it.", " Tell me.")
+        'Client: I {completion} it.\nCounselor: Tell me.'
+    """
+    return _FIELD.sub(lambda match: prompt if match[1] == "prompt" else completion, template)
+
+
+class RewardModel:
+    """A sequence classifier that scores a prompt and a completion, called like a reward function.
+
+    Computes in fp32, on a GPU when there is one. The tokenizer adds what it adds by itself (a BERT's `[CLS]`); an
+    end-of-text token is read only where the template has it. A text longer than the model's context has no score.
+
+    Args:
+        model: Folder or hub id.
+        template: How a row is read, with `{completion}` and, where wanted, `{prompt}`.
+        transform: `sigmoid` for a reward in [0, 1], or `identity` for the logit.
+
+    Raises:
+        ModelError: If it cannot be loaded, is no classifier, or has more than one logit.
+    """
+
+    def __init__(
+        self, model: str, template: str = DEFAULT_TEMPLATE, transform: Literal["sigmoid", "identity"] = "sigmoid"
+    ) -> None:
+        self.template = template
+        self.transform = transform
+        self._model, self._tokenizer = _load_once(model, model_digest(model))
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float | None]:
+        """Score completions.
+
+        Args:
+            prompts: Prompts without the task's template.
+            completions: Texts.
+            **columns: Further columns of the task, not read.
+
+        Returns:
+            One reward a completion; None where the text is empty or longer than the model's context.
+        """
+        import torch
+
+        texts = [fill_template(self.template, *pair) for pair in zip(prompts, completions, strict=True)]
+        rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        limit = context_tokens(self._model.config) or max(map(len, rows), default=0)
+        rewards: list[float | None] = [None] * len(rows)
+        for batch in batches_by_length([len(row) for row in rows], limit):
+            with torch.inference_mode():
+                logits = self._logits([rows[index] for index in batch])
+                scores = torch.sigmoid(logits) if self.transform == "sigmoid" else logits
+            for index, score in zip(batch, scores.tolist(), strict=True):
+                rewards[index] = score
+        return rewards
+
+    def _logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return one logit a row, `[B]`; rows are padded on the right."""
+        import torch
+
+        config = self._model.config.get_text_config()
+        declared = getattr(config, "pad_token_id", None)
+        pad = absent_id(rows, config.vocab_size) if declared is None else declared
+        ids = torch.full((len(rows), max(map(len, rows))), pad)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
+        device = self._model.device
+        config.pad_token_id = pad  # a decoder pools at the last token that is not this one, and refuses to have none
+        try:
+            logits: Tensor = self._model(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
+        finally:
+            config.pad_token_id = declared
+        return logits[:, 0]
+
+
+def batches_by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group rows of similar length, so that little is padded; rows of no token or more than `limit` are left out.
+
+    Example:
+        >>> batches_by_length([3, 1, 0, 2], limit=2)
+        [[1, 3]]
+    """
+    order = sorted((length, index) for index, length in enumerate(lengths) if 0 < length <= limit)
+    batches: list[list[int]] = []
+    for length, index in order:  # ascending: the newest row is the longest of its batch
+        if not batches or (len(batches[-1]) + 1) * length > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def absent_id(rows: Sequence[Sequence[int]], vocabulary: int) -> int:
+    """Return a token id that no row contains, to pad with where a model declares no padding token.
+
+    Raises:
+        ModelError: If every token of the vocabulary occurs.
+    """
+    used = {token for row in rows for token in row}
+    free = next((token for token in range(vocabulary) if token not in used), None)
+    if free is None:
+        raise ModelError(
+            f"reward model must declare pad_token_id, got none, and every one of its {vocabulary} tokens occurs in a "
+            "batch. Set pad_token_id in its config.json."
+        )
+    return free
+
+
+def context_tokens(config: object) -> int | None:
+    """Return the longest text a model reads in tokens, or None when its configuration names no limit."""
+    for name in ("max_position_embeddings", "n_positions"):
+        if isinstance(limit := getattr(config, name, None), int):
+            return limit
+    return None
+
+
+def load_reward_model(objective: Objective) -> RewardModel:
+    """Load the reward model of an objective; the same model is loaded once per process.
+
+    Raises:
+        ModelError: If it cannot be loaded, is no classifier, or has more than one logit.
+    """
+    return RewardModel(objective.reward, objective.template or DEFAULT_TEMPLATE, objective.transform)
+
+
+def check_one_logit(model: str) -> None:
+    """Read from a folder's configuration whether it is a classifier with one logit; a hub id is checked when loaded.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    file = Path(model) / "config.json"
+    if not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    kinds = config.get("architectures") or []
+    if kinds and not any("SequenceClassification" in kind for kind in kinds):
+        raise _no_classifier(model, ", ".join(kinds))
+    logits = config.get("num_labels", len(config.get("id2label") or {"LABEL_0": 0, "LABEL_1": 1}))
+    if logits != 1:  # transformers writes id2label unless there are two labels
+        raise _many_logits(model, logits)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_once(model: str, digest: str) -> tuple[Any, Any]:
+    del digest  # only there to load again when a file changed
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    check_one_logit(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
+            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"reward model must be a folder or hub id of a sequence classifier with safetensors, got '{model}' "
+            f"({str(error).strip().splitlines()[0]}). Check the path, or save the model with save_pretrained."
+        ) from error
+    if classifier.config.num_labels != 1:
+        raise _many_logits(model, classifier.config.num_labels)
+    if loading["missing_keys"]:  # transformers would fill them with random numbers
+        raise _no_classifier(model, f"no {', '.join(sorted(loading['missing_keys'])[:3])}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return classifier.to(device).eval(), tokenizer
+
+
+def _many_logits(model: str, logits: int) -> ModelError:
+    return ModelError(
+        f"reward model must have one logit, got {logits} in '{model}'. Train it with num_labels=1, or write a reward "
+        "function that picks one of them."
+    )
+
+
+def _no_classifier(model: str, got: str) -> ModelError:
+    return ModelError(
+        f"reward model must be a trained sequence classifier, got {got} in '{model}'. Name the folder that "
+        "AutoModelForSequenceClassification was saved to."
+    )

@@ -1,0 +1,231 @@
+"""Scoring: completions in, a matrix of rewards out; what a reward does wrong becomes a missing score, never 0."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self, SupportsFloat, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.errors import RewardError, ShapeError
+from paretune.core.scores import Scores
+from paretune.core.task import Objective, Row
+from paretune.objectives import OBJECTIVES
+from paretune.objectives.functions import RewardFunction, call_function, columns_of, gather, load_function
+from paretune.objectives.user_modules import imports_from
+
+ROUNDING = 1e-6  # share of a range by which a sum or a float32 may miss its ends; the reward is clipped then
+KEPT_CONTRACT = ("ok", "missing")  # statuses of a reward that kept its contract
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of thing that went wrong with one objective.
+
+    Attributes:
+        objective: Its name.
+        status: As in `Scores.statuses`; `missing` is listed too, though a function may say None.
+        count: Scores it cost so far.
+        example: What happened the first time.
+        traceback: Where, if an exception was raised; else empty.
+    """
+
+    objective: str
+    status: str
+    count: int
+    example: str
+    traceback: str = ""
+
+
+class _KeepException:
+    """Keeps an exception that its block raises, whatever its class, and goes on after the block.
+
+    The one place for that: a user's reward may raise anything, at any of thousands of calls, and one failing call must
+    cost its scores and not a run of hours. KeyboardInterrupt and SystemExit are no `Exception` and pass.
+    """
+
+    error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None
+
+
+class Scorer:
+    """Scores completions on K objectives; a `core.scores.Score`.
+
+    Args:
+        objectives: The objectives, in the order of the columns of its scores.
+
+    Raises:
+        TaskError: If a reward function cannot be imported.
+        UnknownNameError: If its module has no such function.
+        ModelError: If a reward model cannot be loaded.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = tuple(objectives)
+        self._functions = [_load(objective) for objective in self.objectives]
+        self._problems: dict[tuple[str, str], Problem] = {}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What went wrong so far, one entry per objective and status."""
+        return tuple(self._problems.values())
+
+    def __call__(self, rows: Sequence[Row], completions: Sequence[str]) -> Scores:
+        """Score completions.
+
+        Args:
+            rows: The prompt's row for each completion, B of them.
+            completions: Texts, B of them.
+
+        Returns:
+            Rewards and statuses `[B, K]`.
+
+        Raises:
+            ShapeError: If there is not one row per completion.
+            RewardError: If every objective failed on every completion.
+        """
+        if len(rows) != len(completions):
+            raise ShapeError(f"rows must be one per completion ({len(completions)}), got {len(rows)}. Repeat the rows.")
+        size = len(completions)
+        rewards = np.full((size, len(self.objectives)), np.nan)
+        statuses = np.full((size, len(self.objectives)), "missing", dtype="<U12")
+        if size == 0:
+            return Scores(rewards, statuses)
+        faults: list[str] = []
+        for k, outcome in enumerate(self._call_all(rows, completions)):
+            values, marks, problems = read_outcome(outcome, size, self.objectives[k])
+            rewards[:, k], statuses[:, k] = values, marks
+            self._count(problems)
+            faults += [_told(self.objectives[k], problem) for problem in problems if problem.status != "missing"]
+        if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
+            raise RewardError(
+                f"rewards must give at least one score for a batch of {size} completions, got none: "
+                f"{'; '.join(faults)}. Correct the reward functions, then run the same command again."
+                f"{self._first_traceback()}"
+            )
+        return Scores(rewards, statuses)
+
+    def _call_all(self, rows: Sequence[Row], completions: Sequence[str]) -> list[object]:
+        """Return, for each objective, what its function returned or the exception it raised."""
+        outcomes: dict[int, object] = {}
+        for folder in dict.fromkeys(objective.import_path for objective in self.objectives):
+            members = [k for k, objective in enumerate(self.objectives) if objective.import_path == folder]
+            with imports_from(Path(folder) if folder else None):
+                outcomes |= {k: self._call(k, rows, completions) for k in members}
+                waiting = {k: outcome for k in members if inspect.isawaitable(outcome := outcomes[k])}
+                outcomes |= zip(waiting, gather(list(waiting.values())), strict=True)
+        return [outcomes[k] for k in range(len(self.objectives))]
+
+    def _call(self, k: int, rows: Sequence[Row], completions: Sequence[str]) -> object:
+        function, objective = self._functions[k], self.objectives[k]
+        pairs = [(id(row), completion) for row, completion in zip(rows, completions, strict=True)]
+        first = {pair: index for index, pair in reversed(list(enumerate(pairs)))}  # one row object: all columns agree
+        once = sorted(first.values()) if _scores_rows_alone(objective) else list(range(len(pairs)))
+        kept = [rows[index] for index in once]
+        prompts, texts = [str(row["prompt"]) for row in kept], [completions[index] for index in once]
+        with _KeepException() as kept_exception:
+            result = call_function(function, prompts, texts, columns_of(kept))
+        if kept_exception.error is not None:
+            return kept_exception.error
+        if len(once) == len(pairs) or not isinstance(result, list) or len(result) != len(once):
+            return result
+        place = {pairs[index]: position for position, index in enumerate(once)}
+        return [result[place[pair]] for pair in pairs]
+
+    def _count(self, problems: Sequence[Problem]) -> None:
+        for problem in problems:
+            key = problem.objective, problem.status
+            known = self._problems.get(key)
+            self._problems[key] = replace(known, count=known.count + problem.count) if known else problem
+
+    def _first_traceback(self) -> str:
+        texts = [problem.traceback for problem in self.problems if problem.traceback]
+        return f"\n\nThe first traceback:\n{texts[0]}" if texts else ""
+
+
+def read_outcome(
+    outcome: object, size: int, objective: Objective
+) -> tuple[NDArray[np.float64], NDArray[np.str_], list[Problem]]:
+    """Turn what a reward function returned or raised into rewards, statuses and problems.
+
+    Args:
+        outcome: One value per completion, or the exception.
+        size: Number of completions B.
+        objective: The objective, for its name and range.
+
+    Returns:
+        Rewards `[B]`, NaN where there is none; statuses `[B]`; one problem per status other than `ok`.
+    """
+    rewards, statuses = np.full(size, np.nan), np.full(size, "ok", dtype="<U12")
+    if isinstance(outcome, BaseException):
+        statuses[:] = "raised"
+        text = "".join(traceback.format_exception(outcome))
+        reason = f"{type(outcome).__name__}: {outcome}".rstrip(": ")
+        return rewards, statuses, [Problem(objective.name, "raised", size, reason, text)]
+    values = _as_list(outcome)
+    if values is None or len(values) != size:
+        statuses[:] = "wrong_length"
+        got = f"{len(values)} values" if values is not None else f"a {type(outcome).__name__} in place of a list"
+        example = f"returned {got} for {size} completions"
+        return rewards, statuses, [Problem(objective.name, "wrong_length", size, example)]
+    examples: dict[str, str] = {}
+    for index, value in enumerate(values):
+        rewards[index], status, example = _read_value(value, objective.range)
+        statuses[index] = status
+        examples.setdefault(status, f"{example} for completion {index} of {size}")
+    found = {status: int((statuses == status).sum()) for status in examples if status != "ok"}
+    return rewards, statuses, [Problem(objective.name, status, found[status], examples[status]) for status in found]
+
+
+def _read_value(value: object, bounds: tuple[float, float]) -> tuple[float, str, str]:
+    if value is None:
+        return math.nan, "missing", "returned None"
+    if isinstance(value, (str, bytes)) or not isinstance(value, (SupportsFloat, SupportsIndex)):
+        return math.nan, "not_finite", f"returned {value!r}, which is not a number,"
+    number = float(value)
+    if not math.isfinite(number):
+        return math.nan, "not_finite", f"returned {number}"
+    low, high = bounds
+    slack = ROUNDING * (high - low)
+    if not low - slack <= number <= high + slack:
+        return math.nan, "out_of_range", f"returned {number:g}, outside [{low:g}, {high:g}],"
+    return min(max(number, low), high), "ok", ""
+
+
+def _as_list(outcome: object) -> list[object] | None:
+    """Return a list, tuple, array or tensor as a list; None for anything else, such as a single number."""
+    if isinstance(outcome, (list, tuple)):
+        return list(outcome)
+    if getattr(outcome, "ndim", None) == 1 and (to_list := getattr(outcome, "tolist", None)) is not None:
+        return list(to_list())
+    return None
+
+
+def _scores_rows_alone(objective: Objective) -> bool:
+    """Tell whether a row's score is known not to depend on its batch; a user's function may compare rows."""
+    return objective.kind == "model" or (objective.import_path is None and objective.reward in OBJECTIVES.values())
+
+
+def _load(objective: Objective) -> RewardFunction:
+    if objective.kind == "function":
+        return load_function(objective)
+    from paretune.objectives.reward_models import load_reward_model
+
+    return load_reward_model(objective)
+
+
+def _told(objective: Objective, problem: Problem) -> str:
+    verb = "raised " if problem.status == "raised" else ""
+    return f"{objective.name} ({objective.reward}) {verb}{problem.example}"

@@ -1,0 +1,77 @@
+"""Checks of a task against its model: what is too long is refused, never cut silently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from paretune.core.errors import TaskError
+from paretune.core.task import SPLITS, Task
+
+
+def model_context(model: str) -> int | None:
+    """Return the longest sequence a model folder's configuration allows, in tokens; None where it names no limit.
+
+    A hub id has no folder to read, so it counts as one without a limit.
+    """
+    file = Path(model) / "config.json"
+    if not file.is_file():
+        return None
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config = {**config, **config.get("text_config", {})}  # models that also read images nest it
+    limits = [config[name] for name in ("max_position_embeddings", "n_positions") if isinstance(config.get(name), int)]
+    return int(limits[0]) if limits else None
+
+
+def check_context(task: Task, context_tokens: int | None = None) -> None:
+    """Check that a prompt and a completion of full length fit the model's context.
+
+    Args:
+        task: The task.
+        context_tokens: The model's limit; by default what its folder says.
+
+    Raises:
+        TaskError: If they do not fit.
+    """
+    limit = context_tokens or model_context(task.model)
+    wanted = task.max_prompt_tokens + task.max_completion_tokens
+    if limit is not None and wanted > limit:
+        raise TaskError(
+            f"max_prompt_tokens + max_completion_tokens of task '{task.name}' must be at most the model's context of "
+            f"{limit} tokens, got {task.max_prompt_tokens} + {task.max_completion_tokens} = {wanted}. Lower one, or "
+            "take a model with a longer context."
+        )
+
+
+def check_prompts(task: Task, tokenizer: Any, context_tokens: int | None = None) -> None:
+    """Check that every prompt, in the task's template, is short enough.
+
+    Args:
+        task: The task.
+        tokenizer: Of its model.
+        context_tokens: The model's limit; by default what its folder says.
+
+    Raises:
+        TaskError: If a prompt has no token or more than `max_prompt_tokens`, or prompt and completion of full length
+            exceed the context.
+    """
+    check_context(task, context_tokens)
+    for split in SPLITS:
+        rows = task.splits[split]
+        texts = [task.format_prompt(str(row["prompt"])) for row in rows]
+        tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        lengths = [len(ids) for ids in tokens]
+        long = [index for index, length in enumerate(lengths) if length > task.max_prompt_tokens]
+        if long:
+            more = f" and {len(long) - 1} more" if len(long) > 1 else ""
+            raise TaskError(
+                f"{split} prompt '{rows[long[0]]['prompt_id']}' of task '{task.name}' must have at most "
+                f"{task.max_prompt_tokens} tokens, template included, got {lengths[long[0]]}{more}. Shorten or remove "
+                f"it, or raise max_prompt_tokens (the longest {split} prompt has {max(lengths)})."
+            )
+        if 0 in lengths:
+            raise TaskError(
+                f"{split} prompt '{rows[lengths.index(0)]['prompt_id']}' of task '{task.name}' must have at least one "
+                "token, got none. Check that the tokenizer knows the prompt's alphabet."
+            )
