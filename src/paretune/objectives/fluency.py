@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 JUDGE: Final = Path(__file__).parent / "fluency_judge"
 TEMPLATE: Final = "Client: {prompt}\nCounselor:"
-LOW: Final = -3.5  # mean log-probability per token that scores 0: about that of shuffled words
-HIGH: Final = -0.5  # ... and that scores 1: about that of the likeliest replies
+LOW: Final = -0.8  # mean log-probability per token that scores 0: about that of shuffled words
+HIGH: Final = -0.2  # ... and that scores 1: about that of the likeliest replies
 MAX_PROMPT_TOKENS: Final = 144  # the judge has 256 positions; of a longer statement it reads the end
 MAX_REPLY_TOKENS: Final = 96
 BATCH_SIZE: Final = 64

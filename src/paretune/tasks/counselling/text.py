@@ -21,6 +21,11 @@ PERSONS: Final = tuple(
     roommate coach teacher manager cousin ex doctor team family landlord colleague grandfather nephew niece
     tutor""".split()
 )
+NAMES: Final = tuple(
+    """Anna Tom Maria Ben Lena Omar Grace Ivan Priya Carlos Hannah Noah Julia Felix Aisha Peter Sofia Kenji Ruth
+    Marco""".split()
+)
+_PEOPLE: Final = (*(f"my {person}" for person in PERSONS), *NAMES)
 _COSTS: Final = tuple("rent bills debts taxes visa licence savings budget wedding passport surgery".split())
 _BELONGINGS: Final = tuple("flat garden house bike phone car kitchen piano paintings laundry boat office van".split())
 _EFFORTS: Final = tuple("degree project thesis exams homework studies report novel training music business job".split())
@@ -207,44 +212,35 @@ def situations(part: str) -> tuple[str, ...]:
     Raises:
         UnknownNameError: If there is no such part.
     """
-    if part not in _PARTS:
-        raise UnknownNameError(f"part must be one of {', '.join(dict.fromkeys(_PARTS))}, got {part!r}.")
-    return tuple(situation for situation in _all_situations() if _part(situation) == part)
+    return tuple(situation for shape in _shapes(part) for situation in shape)
 
 
 @cache
-def _all_situations() -> tuple[str, ...]:
-    with_person = [f"{verb} my {person}" for verb in WITH_PERSON for person in PERSONS]
+def _shapes(part: str) -> tuple[tuple[str, ...], ...]:
+    """Situations of one part by their form, so that the many long ones do not drown the few short ones."""
+    if part not in _PARTS:
+        raise UnknownNameError(f"part must be one of {', '.join(dict.fromkeys(_PARTS))}, got {part!r}.")
+    with_person = [f"{verb} {who}" for verb in WITH_PERSON for who in _PEOPLE]
     with_thing = [f"{verb} my {thing}" for verb, things in WITH_THING.items() for thing in things]
-    about = [f"{verb} my {person} about my {thing}" for verb in TALKING for person in PERSONS for thing in THINGS]
-    can_wait = [situation for situation in with_person + with_thing if situation.startswith(_DELAYED)]
+    short = with_person + with_thing
+    about = [f"{verb} {who} about my {thing}" for verb in TALKING for who in _PEOPLE for thing in THINGS]
+    can_wait = [situation for situation in short if situation.startswith(_DELAYED)]
     delayed = [f"{delay} {situation}" for delay in DELAYING for situation in can_wait]
-    alone = [f"{verb} {where}" for verb in DOING for where in WHERE]
-    return tuple(dict.fromkeys(with_person + with_thing + about + delayed + alone))
+    unshared = [f"{verb} {where}" for verb in DOING for where in WHERE]
+    return tuple(
+        tuple(situation for situation in shape if _part(situation) == part)
+        for shape in (short, about, delayed, unshared)
+    )
 
 
 def _part(situation: str) -> str:
     return _PARTS[hashlib.sha256(situation.encode()).digest()[0] % len(_PARTS)]
 
 
-@cache
-def _situations_by_shape(part: str) -> tuple[tuple[str, ...], ...]:
-    """Situations of one part by their form, so that the many long ones do not drown the few short ones."""
-    shapes: dict[str, list[str]] = {"short": [], "about": [], "delayed": [], "alone": []}
-    for situation in situations(part):
-        if " about my " in situation and situation.startswith(TALKING):
-            shapes["about"].append(situation)
-        elif situation.startswith(DELAYING):
-            shapes["delayed"].append(situation)
-        else:
-            shapes["short" if " my " in situation and not situation.endswith(WHERE) else "alone"].append(situation)
-    return tuple(tuple(shape) for shape in shapes.values())
-
-
 def statements(part: str, seed: int) -> Iterator[Statement]:
     """Compose client statements without end; equal part and seed give equal statements, on any machine."""
     source = random.Random(f"{part} {seed}")
-    shapes = _situations_by_shape(part)
+    shapes = _shapes(part)
     while True:
         situation = source.choice(source.choices(shapes, weights=(4, 2, 3, 1))[0])
         yield _statement(situation, source)
@@ -266,7 +262,7 @@ def _statement(situation: str, source: random.Random) -> Statement:
 
 
 def _reason(source: random.Random) -> str:
-    return source.choice(REASONS).format(p=f"my {source.choice(PERSONS)}", t=f"my {source.choice(THINGS)}")
+    return source.choice(REASONS).format(p=source.choice(_PEOPLE), t=f"my {source.choice(THINGS)}")
 
 
 def reply(statement: Statement, kind: str, source: random.Random) -> str:
@@ -334,7 +330,7 @@ def _feeling_word(statement: Statement, source: random.Random, new: bool = False
 
 def _simple_reflection(statement: Statement, source: random.Random) -> str:
     about, glad = turn_person(statement.situation), statement.feeling == "joy"
-    openings = (
+    openings: tuple[str, ...] = (
         ("you stopped {a}", "you're no longer {a}", "so you've stopped {a}", "it sounds like you stopped {a}")
         if glad
         else (
