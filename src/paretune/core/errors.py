@@ -1,4 +1,4 @@
-"""Every error the library raises on purpose. Messages read `<name> must <rule>, got <value>. <What to do.>`"""
+"""Every error the library raises on purpose. Messages read `<name> must <rule>, got <value>. <What to do.>`."""
 
 from __future__ import annotations
 

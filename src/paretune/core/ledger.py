@@ -74,12 +74,17 @@ class Ledger:
             "peak_memory_bytes": self.peak_memory_bytes,
         }
 
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take over the counts of `state()`, in place."""
+        self.budget_completions = state["budget_completions"]  # type: ignore[assignment]  # plain JSON
+        self.counts = dict(state["counts"])  # type: ignore[call-overload]  # plain JSON
+        self.seconds = dict(state["seconds"])  # type: ignore[call-overload]  # plain JSON
+        self.repeated = dict(state["repeated"])  # type: ignore[call-overload]  # plain JSON
+        self.peak_memory_bytes = int(state["peak_memory_bytes"])  # type: ignore[call-overload]  # plain JSON
+
     @classmethod
     def from_state(cls, state: Mapping[str, object]) -> Ledger:
         """Rebuild a ledger from `state()`."""
-        ledger = cls(budget_completions=state["budget_completions"])  # type: ignore[arg-type]  # plain JSON
-        ledger.counts.update(state["counts"])  # type: ignore[call-overload]  # plain JSON
-        ledger.seconds.update(state["seconds"])  # type: ignore[call-overload]  # plain JSON
-        ledger.repeated.update(state["repeated"])  # type: ignore[call-overload]  # plain JSON
-        ledger.peak_memory_bytes = int(state["peak_memory_bytes"])  # type: ignore[call-overload]  # plain JSON
+        ledger = cls()
+        ledger.restore(state)
         return ledger

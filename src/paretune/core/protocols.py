@@ -55,7 +55,7 @@ class Method(Protocol):
         ...
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the results, found by `stage.key(task)`."""
+        """Answer with the results of all stages, needs included, by `stage.key(task)` and in order."""
         ...
 
 

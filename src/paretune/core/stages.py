@@ -71,6 +71,7 @@ class StageResult:
     """What a finished stage left on disk.
 
     Attributes:
+        stage: What was asked for.
         key: Its digest.
         folder: Its folder.
         adapter: Folder of its PEFT adapter, or None.
@@ -79,6 +80,7 @@ class StageResult:
         seconds: Wall-clock seconds of its training, its share where it trained in a population.
     """
 
+    stage: Stage
     key: str
     folder: Path
     adapter: Path | None
@@ -107,6 +109,10 @@ class StageContext(Protocol):
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         """Mark a stage finished; what it spent is what its ledger says now."""
+        ...
+
+    def start_folder(self, stage: Stage) -> Path | None:
+        """Return the `checkpoint` folder of the longest finished, shorter stage of the same trajectory, or None."""
         ...
 
     def checkpoint_folder(self) -> Path:

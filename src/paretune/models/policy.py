@@ -32,7 +32,7 @@ class Completions:
         lengths: Tokens of each row `[B]`.
         texts: Decoded completions, special tokens left out.
         log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
-        reference_log_probs: The same under the base model; None unless asked for.
+        reference_log_probs: The same under the base model; all NaN unless asked for.
         finish: `stop` or `length`, one per row.
         row_ids: (policy index, prompt index, sample) of each row.
         latency_seconds: From the start of the row's batch until its last token `[B]`.
@@ -43,7 +43,7 @@ class Completions:
     lengths: Tensor
     texts: tuple[str, ...]
     log_probs: Tensor
-    reference_log_probs: Tensor | None
+    reference_log_probs: Tensor
     finish: tuple[str, ...]
     row_ids: tuple[tuple[int, int, int], ...]
     latency_seconds: NDArray[np.float64]
@@ -194,7 +194,7 @@ class Policy:
     ) -> Completions:
         size, steps = len(row_ids), max((rollout.token_ids.shape[1] for _, rollout, _ in parts), default=0)
         token_ids = torch.full((size, steps), self.base.pad_id)
-        log_probs, reference = torch.zeros(size, steps), torch.zeros(size, steps)
+        log_probs, reference = torch.zeros(size, steps), torch.full((size, steps), torch.nan)
         lengths, ended = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.bool)
         latency = np.zeros(size)
         for rows, rollout, scored in parts:
@@ -204,11 +204,12 @@ class Policy:
             lengths[index], ended[index] = rollout.lengths.cpu(), rollout.ended.cpu()
             latency[rows] = rollout.latency_seconds
             if scored is not None:
+                reference[index] = 0.0
                 reference[index, :used] = scored.cpu()
         texts = tuple(self.base.decode(token_ids[row, : int(lengths[row])].tolist()) for row in range(size))
         return Completions(
             prompt_ids, token_ids, lengths, texts, log_probs,
-            reference if any(scored is not None for _, _, scored in parts) else None,
+            reference,
             tuple("stop" if end else "length" for end in ended.tolist()), row_ids, latency,
         )  # fmt: skip
 

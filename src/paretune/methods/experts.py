@@ -1,0 +1,216 @@
+"""The stages that methods share: an expert trained for fixed objective weights, and its measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.preferences import FloatArray
+from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.task import Task
+
+if TYPE_CHECKING:
+    from paretune.models.base import BaseModel
+
+CHECKPOINT_SECONDS = 600.0
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """How an expert is shaped and trained; names and units as in PEFT and TRL where they have one."""
+
+    rank: int = 8  # of every low-rank expert
+    alpha: float = 16.0  # scale alpha / rank, PEFT's lora_alpha
+    learning_rate: float = 1e-3  # measured on the embedded base of 1 M parameters; use 1e-4 for 0.5 B
+    group_size: int = 8  # completions per prompt G, TRL's num_generations
+    completions_per_update: int = 64  # per expert
+    warmup_updates: int = 0  # linear, constant afterwards
+    max_grad_norm: float = 1.0  # per expert
+    weight_decay: float = 0.0  # AdamW
+    micro_batch: int = 0  # completions per backward pass and expert, 0: all at once
+    update_dtype: str = "model"  # or bfloat16: autocast in the update
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"rank must be at least 1, got {self.rank}. Try 8.")
+        if not self.alpha > 0 or not self.learning_rate > 0:
+            raise ConfigError(f"alpha and learning_rate must be positive, got {self.alpha}, {self.learning_rate}.")
+        if self.group_size < 2 or self.completions_per_update % self.group_size:
+            raise ConfigError(
+                "completions_per_update must be a multiple of group_size, which must be at least 2, got "
+                f"{self.completions_per_update} and {self.group_size}. Try 64 and 8."
+            )
+        if self.update_dtype not in ("model", "bfloat16"):
+            raise ConfigError(f"update_dtype must be 'model' or 'bfloat16', got '{self.update_dtype}'.")
+
+
+def expert_settings(settings: Any) -> dict[str, object]:
+    """Return the fields of a method's settings that shape its experts, so that equal experts are one stage."""
+    names = {field.name for field in fields(ExpertSettings)}
+    return {name: value for name, value in asdict(settings).items() if name in names}
+
+
+def expert_stage(settings: Any, objective_weights: FloatArray, completions: int, seed: int) -> Stage:
+    """Describe the expert trained for fixed objective weights `[K]`."""
+    return Stage(
+        kind="expert",
+        run="paretune.methods.experts:train_experts",
+        settings=expert_settings(settings),
+        member={"objective_weights": [float(weight) for weight in objective_weights]},
+        completions=completions,
+        seed=seed,
+    )
+
+
+def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int) -> Stage:
+    """Describe the measurement of experts on development prompts, charged like training."""
+    return Stage(
+        kind="measurement",
+        run="paretune.methods.experts:measure_experts",
+        settings={"completions_each": completions_each},
+        needs=tuple(experts),
+        completions=completions_each * len(experts),
+        seed=seed,
+    )
+
+
+def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
+    """Divide a budget into whole groups per part, the first parts one group more where there is a remainder.
+
+    Raises:
+        BudgetError: If a part would get less than one group.
+
+    Example:
+        >>> split_budget(6000, 4, 8)
+        [1504, 1504, 1496, 1496]
+    """
+    groups, left = divmod(budget // group_size, parts)
+    if groups == 0:
+        raise BudgetError(
+            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {budget}. "
+            f"Raise it to at least {parts * group_size}."
+        )
+    return [(groups + (1 if part < left else 0)) * group_size for part in range(parts)]
+
+
+def trained_weights(experts: Sequence[StageResult]) -> FloatArray:
+    """Return the objective weights that experts were trained for, `[E, K]`."""
+    return np.asarray([expert.stage.member["objective_weights"] for expert in experts], dtype=np.float64)
+
+
+def train_experts(context: StageContext) -> None:
+    """Train the experts of a population, handing each over at every planned length."""
+    from paretune.models.adapters import save_adapter
+    from paretune.models.bank import ExpertBank
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.learner import Learner, LearnerSettings, Member, read_state, save_state
+
+    task = context.task
+    base = _base(task)
+    courses: dict[str, list[Stage]] = {}
+    for stage in context.stages:
+        courses.setdefault(stage.trajectory_key(task), []).append(stage)
+    by_member = [sorted(stages, key=lambda stage: stage.completions) for stages in courses.values()]
+    settings = ExpertSettings(**context.stages[0].settings)  # type: ignore[arg-type]  # as written by expert_settings
+    members = [
+        Member(
+            np.asarray(stages[0].member["objective_weights"], dtype=np.float64),
+            stages[0].seed,
+            tuple(stage.completions for stage in stages),
+            context.ledger(stages[-1]),
+        )
+        for stages in by_member
+    ]
+    bank = ExpertBank(base, len(members), settings.rank, settings.alpha)
+    bank.initialise([member.seed for member in members])
+    own = {field.name for field in fields(LearnerSettings)}
+    learner = Learner(
+        bank, Scorer(task.objectives), task.splits["train"], _encode(base, task), members, task.beta,
+        task.max_completion_tokens,
+        LearnerSettings(**{name: value for name, value in asdict(settings).items() if name in own}),
+    )  # fmt: skip
+    checkpoint = context.checkpoint_folder() / STATE
+    if checkpoint.exists():
+        learner.load_state(*read_state(checkpoint))
+    else:
+        for index, stages in enumerate(by_member):
+            start = context.start_folder(stages[0])
+            if start is not None and (start / STATE).exists():
+                learner.load_member_state(index, *read_state(start / STATE))
+    saved = time.monotonic()
+
+    def before_update() -> None:
+        nonlocal saved
+        if learner.hands_over_next() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_state(checkpoint, *learner.state())
+            saved = time.monotonic()
+
+    def hand_over(index: int, length: int) -> None:
+        stage = next(stage for stage in by_member[index] if stage.completions == length)
+        folder = context.adapter_folder(stage)
+        save_adapter(bank, index, folder)
+        save_state(folder.parent / "checkpoint" / STATE, *learner.member_state(index))
+        context.seal(stage, {})
+
+    def on_update(event: Any) -> None:
+        index = int(event["member"])
+        context.log({**event, "trajectory": by_member[index][0].trajectory_key(task)})
+        context.progress(int(event["completions"]))
+
+    try:
+        learner.train(hand_over, on_update, before_update)
+    finally:
+        bank.unwrap()
+
+
+def measure_experts(context: StageContext) -> None:
+    """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
+    from paretune.models.adapters import load_bank
+    from paretune.models.policy import Policy
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.evaluation import evaluate
+
+    task = context.task
+    base = _base(task)
+    for stage in context.stages:
+        adapters = [context.result(need).adapter for need in stage.needs]
+        bank = load_bank(base, [adapter for adapter in adapters if adapter is not None])
+        count, objectives = len(adapters), len(task.objectives)
+        policy = Policy(
+            base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
+        )  # fmt: skip
+        each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
+        rows, samples = _spread(task.splits["development"], each)
+        records = evaluate(
+            policy, rows, Scorer(task.objectives), task.objective_names, samples=samples, seed=stage.seed,
+            split="development", ledger=context.ledger(stage), progress=context.progress,
+        )  # fmt: skip
+        scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
+        bank.unwrap()
+        context.seal(stage, {"scores": scores})
+
+
+def _spread(rows: Sequence[Any], completions: int) -> tuple[Sequence[Any], int]:
+    """Choose prompts and samples each so that exactly `completions` are made, over as many prompts as possible."""
+    prompts = max(count for count in range(1, min(len(rows), completions) + 1) if completions % count == 0)
+    return rows[:prompts], completions // prompts
+
+
+def _base(task: Task) -> BaseModel:
+    from paretune.models.base import load_base
+
+    return load_base(task.model)
+
+
+def _encode(base: BaseModel, task: Task) -> list[tuple[int, ...]]:
+    from paretune.tasks.checks import check_prompts
+
+    check_prompts(task, base.tokenizer)
+    return [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in task.splits["train"]]

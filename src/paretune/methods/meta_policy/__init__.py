@@ -1,0 +1,1 @@
+"""A few experts: a preference combines them."""

@@ -1,0 +1,51 @@
+"""Rewarded soups: one expert per objective, averaged with the preference as weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from paretune.core.answers import AnswerRule
+from paretune.core.preferences import FloatArray, corners
+from paretune.core.protocols import Assembly, Family
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import ExpertSettings, expert_stage, split_budget
+
+
+@dataclass(frozen=True)
+class RewardedSoupsSettings(ExpertSettings):
+    """Settings of `RewardedSoups`: those of its experts."""
+
+
+class RewardedSoups:
+    """Train one expert per objective and average their deltas: `Delta W = sum_k w_k s B_k A_k`.
+
+    Source:
+        Ramé et al. 2023, Rewarded soups.
+
+    Departures:
+        The deltas are averaged, exactly; the published code averages the factors A and B apart, which adds cross
+        terms `B_i A_j` and is no average of the experts.
+    """
+
+    name: ClassVar[str] = "rewarded_soups"
+    family: ClassVar[Family] = "meta-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = RewardedSoupsSettings
+
+    def __init__(self, settings: RewardedSoupsSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return one expert per objective; `preferences` play no part in training."""
+        rows = corners(len(task.objectives))
+        lengths = split_budget(budget, len(rows), self.settings.group_size)
+        return tuple(expert_stage(self.settings, row, length, seed) for row, length in zip(rows, lengths, strict=True))
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the average of the experts, the preference as weights."""
+        return Assembly(tuple(results.values()), AnswerRule("combined", np.eye(len(task.objectives))))

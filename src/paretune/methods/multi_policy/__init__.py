@@ -1,0 +1,1 @@
+"""A set of policies: a preference selects a member, none are merged."""

@@ -1,0 +1,95 @@
+"""A grid of weights: one policy per grid point, and each preference selects the one that measured best for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from paretune.core.answers import AnswerRule
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.preferences import FloatArray, add_points, centre, das_dennis
+from paretune.core.protocols import Assembly, Family
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import ExpertSettings, expert_stage, measurement_stage, split_budget, trained_weights
+
+FINEST = 64  # divisions at which the search for the largest grid stops
+
+
+@dataclass(frozen=True)
+class WeightGridSettings(ExpertSettings):
+    """Settings of `WeightGrid`, beside those of its experts."""
+
+    completions_each: int = 1500  # of a member's budget, training and measuring together; as for `linear`
+    measured_each: int = 128  # of these, on development prompts; reward sd .3 gives a standard error below .03
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.measured_each < self.completions_each - self.group_size:
+            raise ConfigError(
+                "measured_each must be at least 1 and leave a group to train on, got "
+                f"{self.measured_each} of {self.completions_each}."
+            )
+
+
+class WeightGrid:
+    """Train the largest Das-Dennis grid, plus the centre, that gives each member its completions; never merge.
+
+    The smallest grid, corners and centre, is trained even where that gives each member fewer.
+
+    Source:
+        MORLHF as the baseline of Ramé et al. 2023 and others; multi-policy family of Kong et al. 2025.
+
+    Departures:
+        Selection by utility measured on development prompts, and its completions charged to the budget.
+    """
+
+    name: ClassVar[str] = "weight_grid"
+    family: ClassVar[Family] = "multi-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = WeightGridSettings
+
+    def __init__(self, settings: WeightGridSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return the grid's experts and their measurement; `preferences` play no part in training."""
+        grid = self.grid(len(task.objectives), budget)
+        measured = min(self.settings.measured_each, budget // (4 * len(grid)))  # at most a quarter of a small budget
+        if measured < 1:
+            raise BudgetError(
+                f"budget must leave a completion to measure each of {len(grid)} members with, got {budget}. Raise it."
+            )
+        lengths = split_budget(budget - measured * len(grid), len(grid), self.settings.group_size)
+        experts = tuple(
+            expert_stage(self.settings, row, length, seed) for row, length in zip(grid, lengths, strict=True)
+        )
+        return (*experts, measurement_stage(experts, measured, seed))
+
+    def grid(self, objectives: int, budget: int) -> FloatArray:
+        """Return the weights of the members, `[N, K]`."""
+        affordable = budget // self.settings.completions_each
+        best = add_points(das_dennis(objectives, 1), centre(objectives))
+        for divisions in range(2, FINEST + 1):
+            finer = add_points(das_dennis(objectives, divisions), centre(objectives))
+            if len(finer) > affordable:
+                break
+            best = finer
+        return best
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the member of the highest measured utility."""
+        experts = tuple(result for result in results.values() if result.stage.kind == "expert")
+        measured = next(result for result in results.values() if result.stage.kind == "measurement")
+        scores = np.asarray(measured.values["scores"], dtype=np.float64)  # None becomes NaN
+        if np.isnan(scores).any():
+            missing = task.objective_names[int(np.isnan(scores).any(axis=0).argmax())]
+            raise BudgetError(
+                f"every member must have a measured score on every objective, got none on '{missing}'. Mend its "
+                "reward function; its log says why scores are missing."
+            )
+        notes = {"scores": scores.tolist(), "objective_weights": trained_weights(experts).tolist()}
+        return Assembly(experts, AnswerRule("selected", scores), notes)

@@ -1,0 +1,1 @@
+"""One policy per preference: the trade-off is fixed before training."""

@@ -1,0 +1,60 @@
+"""Advantages per objective: how much better a completion is than others of the same prompt."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paretune.core.errors import ShapeError
+
+
+def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
+    """Subtract from each reward the mean of the other completions of its prompt, objective by objective.
+
+    Args:
+        rewards: `[B, K]`; the G completions of a prompt are next to each other; NaN where a reward is missing.
+        group_size: Completions per prompt G.
+
+    Returns:
+        Advantages `[B, K]`; 0 where a reward is missing or no other completion of its prompt has one: such a row
+        says nothing about that objective, and is left out of the others' baseline.
+
+    Raises:
+        ShapeError: If B is not a multiple of G, or G is below 2.
+
+    Source:
+        Kool, van Hoof and Welling 2019; Ahmadian et al. 2024 (RLOO).
+
+    Example:
+        >>> leave_one_out(torch.tensor([[1.0], [0.0], [0.5]]), group_size=3)
+        tensor([[ 0.7500],
+                [-0.7500],
+                [ 0.0000]])
+    """
+    if group_size < 2 or rewards.ndim != 2 or rewards.shape[0] % group_size:
+        raise ShapeError(
+            f"rewards must be [B, K] with B a multiple of the group size, at least 2, got {list(rewards.shape)} and "
+            f"{group_size}."
+        )
+    groups = rewards.view(-1, group_size, rewards.shape[1])
+    present = ~groups.isnan()
+    values = torch.where(present, groups, torch.zeros_like(groups))
+    others = present.sum(dim=1, keepdim=True) - present.to(torch.int64)
+    baseline = (values.sum(dim=1, keepdim=True) - values) / others.clamp(min=1)
+    known = present & (others > 0)
+    return torch.where(known, values - baseline, torch.zeros_like(values)).view(rewards.shape)
+
+
+def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float, group_size: int) -> Tensor:
+    """Subtract the advantage of the KL term from every objective: `A_k - beta A_KL`.
+
+    With it the gradient of objective k is that of `J_k = E r_k - beta KL`, and any weights that sum to 1 give the
+    gradient of J. Never normalised, and never an objective of its own.
+
+    Args:
+        advantages: `[B, K]`.
+        kl: `log pi(y|x) - log pi_ref(y|x)` of each sampled completion in nats (sequence-level k1), `[B]`.
+        beta: KL coefficient, reward units per nat.
+        group_size: Completions per prompt G.
+    """
+    return advantages - beta * leave_one_out(kl[:, None], group_size)

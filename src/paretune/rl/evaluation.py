@@ -1,0 +1,117 @@
+"""Evaluating policies: sample, score, record. Methods that search use it (charged), and so does the runner (free)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from paretune.core.errors import ShapeError
+from paretune.core.ledger import Ledger
+from paretune.core.scores import Score
+from paretune.core.task import Row, Task
+from paretune.models.base import BaseModel
+from paretune.models.policy import Completions, Policy
+from paretune.records.evaluation import EvaluationRecord
+
+
+def reference_policy(base: BaseModel, task: Task) -> Policy:
+    """Return the base model as a policy: one row, no expert, no preference."""
+    preference = np.full((1, len(task.objectives)), np.nan)
+    return Policy(
+        base, None, task.template, task.max_prompt_tokens, task.max_completion_tokens, preference, ["reference"],
+        np.zeros((1, 0)),
+    )  # fmt: skip
+
+
+def evaluate(
+    policy: Policy,
+    rows: Sequence[Row],
+    score: Score,
+    objectives: Sequence[str],
+    audit: Sequence[str] = (),
+    samples: int = 1,
+    seed: int = 0,
+    split: str = "test",
+    ledger: Ledger | None = None,
+    progress: Callable[[int], None] = lambda completions: None,
+) -> tuple[EvaluationRecord, ...]:
+    """Evaluate each of a policy's M preferences on all prompts, at temperature 1 so that KL means the same policy.
+
+    Preferences answered by the same expert weights are sampled once: with common noise they would give the same
+    completions again.
+
+    Args:
+        policy: M preferences.
+        rows: Prompts with their columns.
+        score: Scores completions on objectives and audit objectives, in this order.
+        objectives: Names of the K objectives.
+        audit: Names of the audit objectives.
+        samples: Completions per prompt.
+        seed: Of the noise; the same for all policies, which makes their differences paired.
+        split: Which split the prompts are from.
+        ledger: Charged before sampling where a method evaluates for itself; None where evaluation is free.
+        progress: Told of completions as they are made.
+
+    Returns:
+        One record per preference, in order.
+
+    Raises:
+        BudgetError: If the ledger's budget does not allow it.
+        ShapeError: If the score does not have one column per objective.
+    """
+    answers: dict[bytes, EvaluationRecord] = {}
+    records = []
+    for index in range(len(policy)):
+        weights = policy.expert_weights[index]
+        if weights.tobytes() not in answers:
+            if ledger is not None:
+                ledger.charge(completions=len(rows) * samples, prompts=len(rows))
+            prompts = [str(row["prompt"]) for row in rows]
+            completions = policy.generate(prompts, [index] * len(rows), samples, seed=seed, reference=True)
+            record = _record(policy, index, rows, completions, score, objectives, audit, split)
+            if ledger is not None:
+                ledger.charge(
+                    tokens=float(completions.lengths.sum()), reward_calls=record.rewards.size,
+                    flops=2 * 2 * policy.base.parameters * float(completions.lengths.sum()),
+                )  # fmt: skip
+            answers[weights.tobytes()] = record
+            progress(len(completions.texts))
+        known = answers[weights.tobytes()]
+        records.append(
+            EvaluationRecord(
+                **{**vars(known), "preference": policy.preferences[index], "answer": policy.answers[index]}
+            )
+        )
+    return tuple(records)
+
+
+def _record(
+    policy: Policy, index: int, rows: Sequence[Row], completions: Completions, score: Score,
+    objectives: Sequence[str], audit: Sequence[str], split: str,
+) -> EvaluationRecord:  # fmt: skip
+    of_prompt = [prompt for _, prompt, _ in completions.row_ids]
+    scores = score([rows[prompt] for prompt in of_prompt], completions.texts)
+    if scores.rewards.shape[1] != len(objectives) + len(audit):
+        raise ShapeError(
+            f"score must have one column per objective ({len(objectives) + len(audit)}), got {scores.rewards.shape[1]}."
+        )
+    return EvaluationRecord(
+        split=split,
+        preference=policy.preferences[index],
+        answer=policy.answers[index],
+        expert_weights=policy.expert_weights[index],
+        objectives=tuple(objectives),
+        audit=tuple(audit),
+        prompt_ids=tuple(str(rows[prompt]["prompt_id"]) for prompt in of_prompt),
+        samples=np.asarray([sample for _, _, sample in completions.row_ids], dtype=np.int64),
+        prompts=tuple(str(rows[prompt]["prompt"]) for prompt in of_prompt),
+        completions=completions.texts,
+        token_ids=tuple(completions.ids(row) for row in range(len(of_prompt))),
+        finish=completions.finish,
+        log_probs=completions.log_probs.double().sum(dim=1).numpy(),
+        reference_log_probs=completions.reference_log_probs.double().sum(dim=1).numpy(),
+        rewards=scores.rewards,
+        statuses=scores.statuses,
+        latency_seconds=completions.latency_seconds,
+    )

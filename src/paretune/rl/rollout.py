@@ -1,0 +1,108 @@
+"""Sampling for learning: the seam between an engine that samples and the learner that updates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from paretune.core.seeds import generator, prompt_key, row_keys
+from paretune.core.task import Row
+from paretune.models.bank import ExpertBank
+from paretune.models.decoding import sample
+from paretune.models.mixing import Mixing
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Completions of a population in adapter-major order, `E * N` rows.
+
+    Attributes:
+        rows: The prompt's columns of each completion.
+        prompt_ids: Token ids of each completion's prompt.
+        token_ids: `[B, T]`, right-padded.
+        lengths: `[B]`.
+        log_probs: Of each token under the expert that sampled it, `[B, T]`.
+        texts: Decoded completions.
+    """
+
+    rows: tuple[Row, ...]
+    prompt_ids: tuple[tuple[int, ...], ...]
+    token_ids: Tensor
+    lengths: Tensor
+    log_probs: Tensor
+    texts: tuple[str, ...]
+
+    def take(self, index: Tensor) -> Batch:
+        """Return some rows."""
+        chosen = index.tolist()
+        return Batch(
+            tuple(self.rows[row] for row in chosen), tuple(self.prompt_ids[row] for row in chosen),
+            self.token_ids[index], self.lengths[index], self.log_probs[index],
+            tuple(self.texts[row] for row in chosen),
+        )  # fmt: skip
+
+
+class Sampler(Protocol):
+    """Anything that can sample for a population; another engine can fill this in."""
+
+    def __call__(
+        self,
+        members: Sequence[int],
+        rows: Sequence[Row],
+        prompt_ids: Sequence[tuple[int, ...]],
+        keys: np.typing.NDArray[np.uint64],
+        max_new_tokens: int,
+    ) -> Batch:
+        """Sample one completion for each row; rows are adapter-major over `members`."""
+        ...  # fmt: skip
+
+
+class BankSampler:
+    """Samples with the bank's own decoding loop."""
+
+    def __init__(self, bank: ExpertBank) -> None:
+        self.bank = bank
+
+    def __call__(
+        self,
+        members: Sequence[int],
+        rows: Sequence[Row],
+        prompt_ids: Sequence[tuple[int, ...]],
+        keys: np.typing.NDArray[np.uint64],
+        max_new_tokens: int,
+    ) -> Batch:
+        """Sample one completion for each row."""
+        base = self.bank.base
+        mixing = Mixing.population(self.bank.experts, len(rows) // len(members), tuple(members))
+        rollout = sample(base, self.bank, prompt_ids, mixing, keys, max_new_tokens)
+        lengths = rollout.lengths.tolist()
+        texts = tuple(base.decode(ids[:size]) for ids, size in zip(rollout.token_ids.tolist(), lengths, strict=True))
+        return Batch(tuple(rows), tuple(prompt_ids), rollout.token_ids, rollout.lengths, rollout.log_probs, texts)
+
+
+class PromptStream:
+    """The order in which a training seed visits prompts: shuffled anew each epoch, a function of the position alone."""
+
+    def __init__(self, rows: Sequence[Row], prompt_ids: Sequence[tuple[int, ...]], seed: int) -> None:
+        self.rows, self.prompt_ids, self.seed = rows, prompt_ids, seed
+        self.digests = [prompt_key(ids) for ids in prompt_ids]
+        self._epoch, self._order = -1, np.arange(0)
+
+    def indices(self, first: int, count: int) -> list[int]:
+        """Return which prompts are visited at positions `first .. first + count - 1`."""
+        found = []
+        for position in range(first, first + count):
+            epoch, place = divmod(position, len(self.rows))
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, generator(self.seed, "prompts", epoch).permutation(len(self.rows))
+            found.append(int(self._order[place]))
+        return found
+
+    def keys(self, indices: Sequence[int], step: int, group_size: int) -> np.typing.NDArray[np.uint64]:
+        """Return the noise keys of G samples of each prompt at a training step."""
+        digests = [self.digests[index] for index in indices for _ in range(group_size)]
+        return row_keys(self.seed, step, digests, list(range(group_size)) * len(indices))
