@@ -1,0 +1,97 @@
+"""Performance: the utility a user gets from the policy that answers their preference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.protocols import MetricRow
+from paretune.metrics.seeds import (
+    Group,
+    Measure,
+    answers,
+    groups,
+    left_out,
+    measured_scores,
+    over_seeds,
+    preference_labels,
+)
+from paretune.records.study import CellRecord, StudyRecords
+
+
+class Performance:
+    """Achieved utility, the mean of `preference . scores` over preferences.
+
+    The scores are those of the policy the method assigned to the preference, not of its best policy in hindsight: the
+    user gets the assigned one. A preference counts only where all objectives were measured.
+
+    Rows by label: empty, all preferences of the task; `seen` and `unseen`, the grid and the random points no method was
+    told of; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
+    one; `kl: all` and `kl: ...`, achieved KL to the base model in nats, which is not utility but its price.
+
+    Source:
+        Kong et al. 2025, performance.
+    """
+
+    name = "performance"
+    title = "Achieved utility"
+    unit = "reward"
+    higher_is_better = True
+
+    def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
+        """Return the rows of every task, method and budget."""
+        return [row for group in groups(study) for row in self._rows(group, study)]
+
+    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+        task, cells = group.task, group.cells
+        everything = np.ones(len(task.preferences), dtype=np.bool_)
+        parts = {"": everything, "seen": ~task.unseen, "unseen": task.unseen}
+        single = dict(zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True))
+        parts |= {f"preference: {label}": chosen for label, chosen in single.items()}
+        rows = [
+            group.row(self.name, label, over_seeds(cells, _utility(group, chosen), left_out(cells, task, chosen)))
+            for label, chosen in parts.items()
+            if chosen.any()
+        ]
+        gain = over_seeds(cells, _gain(group, study), left_out(cells, task, everything))
+        rows.append(group.row(self.name, "gain over base", gain))
+        for label, chosen in {"all": everything, **single}.items():
+            rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(group, chosen))))
+        return rows
+
+
+def _utility(group: Group, chosen: NDArray[np.bool_]) -> Measure:
+    def measure(cell: CellRecord) -> float | str:
+        scores = measured_scores(cell, group.task)
+        if isinstance(scores, str):
+            return scores
+        return float((group.task.preferences * scores).sum(axis=1)[chosen].mean())
+
+    return measure
+
+
+def _gain(group: Group, study: StudyRecords) -> Measure:
+    utility = _utility(group, np.ones(len(group.task.preferences), dtype=np.bool_))
+
+    def measure(cell: CellRecord) -> float | str:
+        achieved = utility(cell)
+        if isinstance(achieved, str):
+            return achieved
+        reference = study.references.get((cell.task, cell.seed))
+        if reference is None or np.isnan(reference.scores).any():
+            return "has no evaluation of the base model"
+        return achieved - float((group.task.preferences @ reference.scores).mean())
+
+    return measure
+
+
+def _kl(group: Group, chosen: NDArray[np.bool_]) -> Measure:
+    def measure(cell: CellRecord) -> float | str:
+        records = answers(cell, group.task)
+        if isinstance(records, str):
+            return records
+        return float(np.array([record.kl for record in records])[chosen].mean())
+
+    return measure

@@ -1,0 +1,140 @@
+"""What every metric of the table must do, whatever has happened to the study it reads."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from builders import cell, study, synthetic_study
+from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.core.protocols import MetricRow
+from paretune.metrics import METRICS, load_metric, measure_all
+
+STUDIES = {
+    "whole": {},
+    "failed cell": {"failed": {("linear", 1): "crash"}},
+    "pending cell": {"pending": [("weight_grid", 0)]},
+    "missing rewards": {"missing": 1},
+    "no empathy reward": {"missing": 8},
+    "one seed": {"seeds": (0,)},
+    "not timed": {"timed": False},
+    "all failed": {"failed": {("linear", seed): "out_of_memory" for seed in range(3)}},
+}
+
+
+@pytest.fixture(params=STUDIES)
+def records(request):
+    return synthetic_study(**STUDIES[request.param])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_has_a_name_a_title_a_unit_and_a_direction(name):
+    metric = load_metric(name)
+    assert metric.name == name
+    assert metric.title
+    assert metric.unit
+    assert isinstance(metric.higher_is_better, bool)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_has_rows_for_every_method_each_different(name, records):
+    rows = load_metric(name).measure(records)
+    assert {row.method for row in rows} == {cell.method for cell in records.cells}
+    assert {row.metric for row in rows} == {name}
+    keys = [(row.task, row.method, row.budget_completions, row.label) for row in rows]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_methods_share_their_labels_so_that_tables_line_up(name, records):
+    rows = load_metric(name).measure(records)
+    labels = {method: [row.label for row in rows if row.method == method] for method in {row.method for row in rows}}
+    assert len({tuple(each) for each in labels.values()}) == 1
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_value_is_finite_or_missing_with_a_reason(name, records):
+    for row in load_metric(name).measure(records):
+        value = row.value
+        assert (value.low is None) == (value.high is None)
+        if value.value is None:
+            assert value.reason
+            assert value.low is None
+            assert not value.per_seed
+        elif value.low is None:
+            assert value.reason
+        else:
+            assert math.isfinite(value.value)
+            assert value.low <= value.value <= value.high
+            assert len(value.per_seed) >= 2
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "inference_efficiency"])
+def test_metric_names_the_seeds_it_lost(name):
+    rows = load_metric(name).measure(synthetic_study(failed={("linear", 1): "crash"}, pending=[("weight_grid", 2)]))
+    for row in rows:
+        assert ("2 of 3 seeds: seed 1 failed (crash)" in row.value.reason) == (row.method == "linear")
+        assert ("2 of 3 seeds: seed 2 has not finished" in row.value.reason) == (row.method == "weight_grid")
+
+
+@pytest.mark.parametrize("name", ["performance", "pass_ratio", "pareto_optimality", "training_efficiency"])
+def test_metric_of_no_finished_cell_has_no_value(name):
+    rows = load_metric(name).measure(synthetic_study(**STUDIES["all failed"]))
+    assert {row.value.value for row in rows if row.method == "linear"} == {None}
+    assert None not in {row.value.value for row in rows if row.method == "rewarded_soups"}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_order_of_cells_does_not_matter(name):
+    records = synthetic_study(missing=1)
+    shuffled = study(records.cells[::-1], list(records.tasks.values()), records.references, records.timings[::-1])
+
+    def values(rows):
+        return {
+            (row.method, row.label): value if value is None else round(value, 9)  # sums in another order
+            for row in rows
+            for value in [row.value.value]
+        }
+
+    assert values(load_metric(name).measure(records)) == values(load_metric(name).measure(shuffled))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_study_without_cells_has_no_rows(name):
+    assert list(load_metric(name).measure(study([]))) == []
+
+
+def test_all_metrics_are_measured_in_the_order_of_the_table():
+    rows = measure_all(synthetic_study())
+    assert list(dict.fromkeys(row.metric for row in rows)) == list(METRICS)
+    assert all(isinstance(row, MetricRow) for row in rows)
+
+
+class Cells:
+    """A user's own metric."""
+
+    def measure(self, records):
+        return [f"{len(records.cells)} cells"]
+
+
+def test_users_own_metric_is_named_by_module_and_class(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_metrics", sys.modules[__name__])
+    assert measure_all(study([cell()]), ["my_metrics:Cells"]) == ["1 cells"]
+
+
+def test_unknown_metrics_are_refused():
+    with pytest.raises(UnknownNameError, match="Did you mean 'performance'"):
+        load_metric("performence")
+    with pytest.raises(ConfigError, match="must name a class that can be imported, got 'nowhere:Metric'"):
+        load_metric("nowhere:Metric")
+
+
+def test_measuring_imports_no_torch():
+    program = (
+        "import sys; from paretune.metrics import METRICS, load_metric;"
+        "heavy = set(sys.modules) & {'moocore', 'scipy'};"
+        "[load_metric(name) for name in METRICS]; print(heavy, 'torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stdout == "set() False\n", ended.stderr

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import cell, evaluation, study, task_info
+from paretune.metrics.performance import Performance
+
+TWO = ("reflection", "empathy")
+
+
+def task(preferences=((1, 0), (0, 1), (0.5, 0.5)), unseen=(False, False, True)):
+    return task_info(preferences=preferences, unseen=unseen, objectives=TWO, audit=())
+
+
+def answered(scores, preference, kl=0.0):
+    """Two completions whose rewards average to the scores."""
+    mean = np.array(scores)
+    return evaluation([mean - 0.05, mean + 0.05], preference, TWO, kl=kl)
+
+
+def seed_cell(seed=0, lift=0.0):
+    return cell(
+        seed=seed,
+        evaluations=[
+            answered([0.6 + lift, 0.1], [1, 0], kl=1.0),
+            answered([0.2, 0.8 + lift], [0, 1], kl=2.0),
+            answered([0.4 + lift, 0.5 + lift], [0.5, 0.5], kl=0.6),
+        ],
+    )
+
+
+def measured(*cells, info=None, references=None):
+    rows = Performance().measure(study(cells, [info or task()], references))
+    return {row.label: row.value for row in rows}
+
+
+def test_utility_weighs_the_scores_of_the_assigned_policy():
+    rows = measured(seed_cell())
+    # w . score: .6, .8 and .5 (.4) + .5 (.5) = .45
+    assert rows["preference: reflection"].value == pytest.approx(0.6)
+    assert rows["preference: empathy"].value == pytest.approx(0.8)
+    assert rows["preference: reflection .50, empathy .50"].value == pytest.approx(0.45)
+    assert rows["seen"].value == pytest.approx(0.7)
+    assert rows["unseen"].value == pytest.approx(0.45)
+    assert rows[""].value == pytest.approx((0.6 + 0.8 + 0.45) / 3)
+
+
+def test_the_best_policy_in_hindsight_does_not_count():
+    # the policy assigned to empathy scores .1 on it although another member scores .9
+    wrong = cell(evaluations=[answered([0.2, 0.9], [1, 0]), answered([0.9, 0.1], [0, 1])])
+    rows = measured(wrong, info=task([[1, 0], [0, 1]], [False, False]))
+    assert rows[""].value == pytest.approx((0.2 + 0.1) / 2)
+
+
+def test_kl_is_reported_beside_and_not_inside():
+    rows = measured(seed_cell())
+    assert rows["kl: reflection"].value == pytest.approx(1.0)
+    assert rows["kl: all"].value == pytest.approx(1.2)  # (1 + 2 + .6) / 3
+
+
+def test_gain_is_paired_with_the_base_model_of_the_same_seed():
+    # Utilities: .6167 and, with a lift of .1, .6167 + .1. Bases: .3 and .4 for every preference, so both gain .3167.
+    references = {("counselling", seed): evaluation([[0.3 + 0.1 * seed] * 2], None, TWO) for seed in (0, 1)}
+    rows = measured(seed_cell(0), seed_cell(1, lift=0.1), references=references)
+    gain = rows["gain over base"]
+    assert gain.value == pytest.approx(0.95 / 3)
+    assert gain.high - gain.low == pytest.approx(0, abs=1e-12)
+    assert rows[""].high - rows[""].low > 1
+
+
+def test_gain_without_a_base_model_is_no_value():
+    gain = measured(seed_cell())["gain over base"]
+    assert gain.value is None
+    assert gain.reason == "0 of 1 seeds: seed 0 has no evaluation of the base model"
+
+
+def test_utility_needs_every_objective_even_one_of_no_weight():
+    blind = cell(evaluations=[evaluation([[0.6, np.nan]], [1, 0], TWO)])
+    rows = measured(blind, info=task([[1, 0]], [False]))
+    assert rows[""].value is None
+    assert rows[""].reason == "0 of 1 seeds: seed 0 has no empathy reward for reflection; " + (
+        "of 1 completions 1 have no empathy reward and are left out there"
+    )
+    assert rows["kl: all"].value == 0.0  # needs no reward
+
+
+def test_missing_rewards_are_left_out_of_the_mean_and_counted():
+    # empathy averages .8 over the one completion that has it, not .4 over two
+    half = cell(evaluations=[evaluation([[0.6, 0.8], [0.6, np.nan]], [0, 1], TWO)])
+    value = measured(half, info=task([[0, 1]], [False]))[""]
+    assert value.value == pytest.approx(0.8)
+    assert "of 2 completions 1 have no empathy reward" in value.reason
+
+
+def test_failed_seed_is_named():
+    failed = cell(seed=1, state="failed", reason="crash")
+    value = measured(seed_cell(0), failed, seed_cell(2, lift=0.3))[""]
+    assert value.per_seed.keys() == {0, 2}
+    assert value.reason == "2 of 3 seeds: seed 1 failed (crash)"
+
+
+def test_study_without_unseen_preferences_has_no_row_for_them():
+    rows = measured(cell(evaluations=[answered([0.5, 0.5], [1, 0])]), info=task([[1, 0]], [False]))
+    assert "unseen" not in rows
+
+
+@given(st.permutations(range(3)), st.permutations(range(3)))
+def test_order_of_evaluations_and_preferences_does_not_matter(first, second):
+    info, whole = task(), seed_cell()
+    shuffled = cell(evaluations=[whole.evaluations[index] for index in first])
+    other = task(info.preferences[list(second)], info.unseen[list(second)])
+    assert measured(shuffled, info=other)[""].value == pytest.approx(measured(whole)[""].value)

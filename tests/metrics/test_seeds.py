@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+
+from builders import cell, evaluation, study, task_info
+from paretune.metrics.seeds import answers, groups, left_out, measured_scores, over_seeds, preference_labels
+
+TASK = task_info(preferences=[[1, 0, 0], [0, 0.5, 0.5]])
+
+
+def test_value_is_the_mean_over_seeds_with_its_interval():
+    value = over_seeds([cell(seed=0), cell(seed=1), cell(seed=2)], lambda each: 1.0 + each.seed)
+    # mean 2, sd 1, t for 2 degrees of freedom 4.302653
+    assert value.value == 2.0
+    assert value.low == pytest.approx(2 - 4.302653 / math.sqrt(3), abs=1e-6)
+    assert value.per_seed == {0: 1.0, 1: 2.0, 2: 3.0}
+    assert value.reason == ""
+
+
+def test_lost_seeds_are_left_out_and_named():
+    cells = [
+        cell(seed=0),
+        cell(seed=1, state="failed", reason="crash"),
+        cell(seed=2),
+        cell(seed=3, state="pending"),
+        cell(seed=4),
+    ]
+    value = over_seeds(cells, lambda each: "has no empathy reward" if each.seed == 4 else 0.5 * each.seed, "a note")
+    assert value.value == 0.5
+    assert value.low is not None
+    assert value.per_seed == {0: 0.0, 2: 1.0}
+    assert value.reason == (
+        "2 of 5 seeds: seed 1 failed (crash), seed 3 has not finished, seed 4 has no empathy reward; a note"
+    )
+
+
+def test_one_seed_has_a_value_without_an_interval():
+    value = over_seeds([cell(seed=0)], lambda _: 0.25)
+    assert (value.value, value.low, value.high, value.reason) == (0.25, None, None, "one seed: no interval")
+
+
+def test_no_seed_is_no_value_and_never_zero():
+    value = over_seeds([cell(seed=0, state="failed", reason="timeout")], lambda _: 0.25)
+    assert value.value is None
+    assert value.per_seed == {}
+    assert value.reason == "0 of 1 seeds: seed 0 failed (timeout)"
+
+
+def test_value_that_is_not_finite_is_no_value():
+    value = over_seeds([cell(seed=0), cell(seed=1)], lambda each: 0.5 if each.seed else math.inf)
+    assert value.per_seed == {1: 0.5}
+    assert "seed 0: its value is not finite" in value.reason
+
+
+def test_groups_keep_methods_budgets_and_tasks_apart():
+    cells = [cell("linear", 0), cell("mod", 0), cell("linear", 1), cell("linear", 0, budget=9000)]
+    found = [(group.method, group.budget_completions, len(group.cells)) for group in groups(study(cells))]
+    assert found == [("linear", 6000, 2), ("mod", 6000, 1), ("linear", 9000, 1)]
+
+
+def test_answers_come_in_the_order_of_the_tasks_preferences():
+    records = [evaluation([[0.1, 0.2, 0.3]], preference) for preference in ([0, 0.5, 0.5], [1, 0, 0])]
+    found = answers(cell(evaluations=records), TASK)
+    assert [record.preference.tolist() for record in found] == [[1, 0, 0], [0, 0.5, 0.5]]
+
+
+def test_missing_answer_and_missing_reward_are_reasons():
+    corner = evaluation([[0.1, 0.2, 0.3]], [1, 0, 0])
+    blind = evaluation([[0.1, np.nan, 0.3], [0.1, np.nan, 0.3]], [0, 0.5, 0.5])
+    development = evaluation([[0.1, 0.2, 0.3]], [0, 0.5, 0.5], split="development")
+    assert answers(cell(evaluations=[corner]), TASK) == "has no evaluation for empathy .50, brevity .50"
+    assert answers(cell(evaluations=[corner, development]), TASK) == "has no evaluation for empathy .50, brevity .50"
+    assert measured_scores(cell(evaluations=[corner, blind]), TASK) == (
+        "has no empathy reward for empathy .50, brevity .50"
+    )
+
+
+def test_completions_without_a_reward_are_counted_where_they_belong():
+    corner = evaluation([[0.1, 0.2, 0.3], [0.1, 0.2, np.nan]], [1, 0, 0])
+    middle = evaluation([[0.1, np.nan, np.nan], [0.1, 0.2, 0.3]], [0, 0.5, 0.5])
+    cells = [cell(evaluations=[corner, middle]), cell(seed=1, state="failed", evaluations=[corner])]
+    assert left_out(cells, TASK, np.array([True, True])) == (
+        "of 4 completions 1 have no empathy reward, 2 have no brevity reward and are left out there"
+    )
+    assert left_out(cells, TASK, np.array([True, False])) == (
+        "of 2 completions 1 have no brevity reward and are left out there"
+    )
+
+
+def test_preferences_that_look_alike_have_different_labels():
+    labels = preference_labels(task_info(preferences=[[0.333, 0.667, 0], [0.334, 0.666, 0], [0, 0, 1]]))
+    assert labels == ["reflection .33, empathy .67 (#0)", "reflection .33, empathy .67 (#1)", "brevity"]
