@@ -1,0 +1,80 @@
+"""The two keys of a cell: what its training depends on, and what its evaluation adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paretune.benchmark.study import MethodEntry
+from paretune.core.digests import KEY_VERSION, digest
+from paretune.core.preferences import FloatArray
+from paretune.core.stages import Stage
+from paretune.core.task import Task
+
+
+def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages: Sequence[Stage]) -> str:
+    """Digest what the training of a cell depends on.
+
+    The keys of its stages are part of it, so preferences count exactly where a method's stages depend on them.
+
+    Args:
+        task: Task instance of the cell.
+        entry: Its method.
+        budget: Its completions.
+        seed: Its seed.
+        stages: What the method answered when asked for its stages.
+    """
+    return digest(
+        {
+            "key_version": KEY_VERSION,
+            "task": task.training_key(),
+            "method": entry.source if isinstance(entry.version, int) else entry.source.rpartition(":")[2],
+            "version": entry.version,
+            "settings": dict(entry.settings),
+            "budget": budget,
+            "seed": seed,
+            "stages": [stage.key(task) for stage in stages],
+        }
+    )
+
+
+def evaluation_key(training: str, task: Task, told: FloatArray, preferences: FloatArray, decoding: object) -> str:
+    """Digest what the evaluation of a cell adds to its training key.
+
+    Args:
+        training: Its training key.
+        task: Its task instance: test prompts, audit objectives and the versions of all rewards.
+        told: Preferences the method was told of, `[M, K]`.
+        preferences: All preferences evaluated, `[M, K]`.
+        decoding: Plain data: temperature, samples, prompts.
+    """
+    return digest(
+        {
+            "key_version": KEY_VERSION,
+            "training": training,
+            "told": told.tolist(),
+            "preferences": preferences.tolist(),
+            "task": task.evaluation_key(),
+            "decoding": decoding,
+        }
+    )
+
+
+def reference_key(task: Task, decoding: object) -> str:
+    """Digest what the evaluation of the base model depends on."""
+    return digest(
+        {
+            "key_version": KEY_VERSION,
+            "task": task.evaluation_key(),
+            "model": task.model_digest,
+            "template": task.template,
+            "objectives": [objective.key() for objective in task.objectives],
+            "max_prompt_tokens": task.max_prompt_tokens,
+            "max_completion_tokens": task.max_completion_tokens,
+            "decoding": decoding,
+        }
+    )
+
+
+def cell_name(task: str, method: str, budget: int, seed: int, training: str) -> str:
+    """Return the readable folder name of a cell."""
+    return f"{task}-{method}-{budget}-s{seed}-{training[:8]}"

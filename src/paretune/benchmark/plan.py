@@ -1,0 +1,375 @@
+"""What running a study would do: cells and stages, finished or new, with their cost. Nothing is written or trained."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from paretune.benchmark.executors import worker_count
+from paretune.benchmark.folder import check_folder, default_folder, groups_folder
+from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
+from paretune.benchmark.stages import finished_prefixes, longest_prefix
+from paretune.benchmark.study import MethodEntry, Study, load_study
+from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.preferences import FloatArray
+from paretune.core.stages import Stage, in_order
+from paretune.core.task import Task
+from paretune.records.files import DONE, FAILED, read_json, why_not_done
+from paretune.records.layout import cell_folder, reference_path, stage_folder
+from paretune.records.reading import read_stage
+
+SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one
+TRAINING_RATE = 60.0  # completions per second and worker, embedded model, one thread of a laptop; until measured
+EVALUATION_RATE = 200.0  # the same for evaluation, which neither learns nor repeats
+START_SECONDS = 20.0  # imports of a worker, and the report
+
+State = Literal["finished", "new", "unfinished", "failed"]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of the study, once, however many cells use it.
+
+    Attributes:
+        key: Its digest.
+        stage: The stage.
+        task: Task instance it trains on.
+        seed: Seed that names the instance.
+        state: `finished`, `unfinished` (a killed run was at it) or `new`.
+        cells: Names of the cells that use it.
+        missing: Completions still to be made for it, beyond what a finished shorter run saves.
+    """
+
+    key: str
+    stage: Stage
+    task: Task
+    seed: int
+    state: State
+    cells: tuple[str, ...]
+    missing: int
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One method on one task at one budget with one seed.
+
+    Attributes:
+        name: Its folder.
+        entry: Its method.
+        task: Its task instance.
+        budget: Completions it may use.
+        seed: Its seed.
+        stages: Keys of all stages it uses, needs first.
+        charged: Completions of those stages, shared or not.
+        told: Preferences its method is told of, `[M, K]`.
+        preferences: All preferences evaluated.
+        training_key: What its training depends on.
+        evaluation_key: What evaluation adds.
+        state: `finished`, `failed`, `unfinished` or `new`.
+        reason: Why it is not finished, where there is more to say.
+    """
+
+    name: str
+    entry: MethodEntry
+    task: Task
+    budget: int
+    seed: int
+    stages: tuple[str, ...]
+    charged: int
+    told: FloatArray
+    preferences: FloatArray
+    training_key: str
+    evaluation_key: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What running a study would do.
+
+    Attributes:
+        study: The study.
+        folder: Where it goes.
+        cells: All cells.
+        stages: All stages, needs first.
+        references: (task, seed) whose base model is still to be evaluated.
+        workers: Worker processes it would start.
+        completions_charged: Completions charged to all cells together, shared stages once for each.
+        completions_to_train: Completions still to be made in training.
+        completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
+        minutes: Estimate of what is left.
+        rate: Training completions per second and worker behind the estimate.
+        rate_measured: Whether it was measured on finished stages of this folder.
+    """
+
+    study: Study
+    folder: Path
+    cells: tuple[PlannedCell, ...]
+    stages: tuple[PlannedStage, ...]
+    references: tuple[tuple[str, int], ...]
+    workers: int
+    completions_charged: int
+    completions_to_train: int
+    completions_to_evaluate: int
+    minutes: float
+    rate: float
+    rate_measured: bool
+    by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
+
+    def count(self, state: State) -> int:
+        """Return the number of cells in a state."""
+        return sum(cell.state == state for cell in self.cells)
+
+    def plain(self) -> dict[str, object]:
+        """Return plain data for JSON."""
+        return {
+            "study": self.study.name,
+            "folder": str(self.folder),
+            "cells": [
+                {
+                    "cell": cell.name,
+                    "task": cell.task.name,
+                    "method": cell.entry.label,
+                    "budget_completions": cell.budget,
+                    "seed": cell.seed,
+                    "state": cell.state,
+                    "reason": cell.reason,
+                    "stages": list(cell.stages),
+                    "completions_charged": cell.charged,
+                }
+                for cell in self.cells
+            ],
+            "stages": [
+                {
+                    "key": planned.key,
+                    "kind": planned.stage.kind,
+                    "member": dict(planned.stage.member),
+                    "seed": planned.stage.seed,
+                    "completions": planned.stage.completions,
+                    "state": planned.state,
+                    "cells": len(planned.cells),
+                }
+                for planned in self.stages
+            ],
+            "workers": self.workers,
+            "completions_charged": self.completions_charged,
+            "completions_to_train": self.completions_to_train,
+            "completions_to_evaluate": self.completions_to_evaluate,
+            "minutes": round(self.minutes, 1),
+            "rate": self.rate,
+            "rate_measured": self.rate_measured,
+        }
+
+
+def plan(
+    source: str | Path | Mapping[str, object] | Study,
+    folder: str | Path | None = None,
+    *,
+    workers: int | None = None,
+) -> Plan:
+    """Say what running a study would do, without doing any of it.
+
+    Args:
+        source: A study file, the name of a built-in study, or the same content as a mapping.
+        folder: Its folder; by default `results/<name>`.
+        workers: Worker processes; by default what the study says.
+
+    Raises:
+        ConfigError: If the study breaks its rules.
+        BudgetError: If a budget is too small for a method.
+        StudyError: If the folder holds another study.
+    """
+    study = load_study(source)
+    root = Path(folder) if folder is not None else default_folder(study)
+    check_folder(study, root)
+    stages: dict[str, tuple[Stage, Task, int, list[str]]] = {}
+    cells = [
+        _cell(study, root, task, entry, budget, seed, stages)
+        for task in study.tasks
+        for entry in study.methods
+        for budget in study.budgets
+        for seed in study.seeds
+    ]
+    planned = _stages(root, stages)
+    by_key = {each.key: each for each in planned}
+    cells = [_settle(cell, by_key) for cell in cells]
+    references = tuple(
+        (task.name, seed) for task in study.tasks for seed in study.seeds if not reference_done(study, root, task, seed)
+    )
+    count = workers or worker_count(study.workers, small=all(is_small(task) for task in study.tasks))
+    rate, measured = _rate([each.key for each in planned if each.state == "finished"], root)
+    train = _missing(planned)
+    evaluate = _evaluations(study, cells, references)
+    seconds = (train / rate + evaluate / EVALUATION_RATE) / count
+    return Plan(
+        study=study,
+        folder=root,
+        cells=tuple(cells),
+        stages=planned,
+        references=references,
+        workers=count,
+        completions_charged=sum(cell.charged for cell in cells),
+        completions_to_train=train,
+        completions_to_evaluate=evaluate,
+        minutes=(seconds + START_SECONDS) / 60 if train or evaluate else 0.0,
+        rate=rate,
+        rate_measured=measured,
+        by_key=by_key,
+    )
+
+
+def decoding(study: Study) -> dict[str, object]:
+    """Return how evaluation samples: at temperature 1, so that the KL is that of the policy itself."""
+    return {"temperature": 1.0, "top_p": 1.0, "samples": study.samples, "prompts": study.prompts}
+
+
+def _cell(
+    study: Study,
+    root: Path,
+    task: Task,
+    entry: MethodEntry,
+    budget: int,
+    seed: int,
+    stages: dict[str, tuple[Stage, Task, int, list[str]]],
+) -> PlannedCell:
+    instance = task.instance(seed)
+    told = study.told_preferences(instance)
+    preferences, _ = study.preferences(instance)
+    try:
+        asked = entry.method.stages(instance, told, budget, seed)
+    except ParetuneError as error:
+        raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
+    everything = in_order(asked, instance)
+    charged = sum(stage.completions for stage in everything)
+    if charged > budget:
+        raise ConfigError(
+            f"{study.where}: methods.{entry.label} must plan at most its budget of {budget} completions, got "
+            f"{charged}. Correct its stages()."
+        )
+    training = training_key(instance, entry, budget, seed, asked)
+    evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
+    name = cell_name(task.name, entry.label, budget, seed, training)
+    for stage in everything:
+        stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
+    state, reason = _state(cell_folder(root, name), evaluation)
+    return PlannedCell(
+        name=name,
+        entry=entry,
+        task=instance,
+        budget=budget,
+        seed=seed,
+        stages=tuple(stage.key(instance) for stage in everything),
+        charged=charged,
+        told=told,
+        preferences=preferences,
+        training_key=training,
+        evaluation_key=evaluation,
+        state=state,
+        reason=reason,
+    )
+
+
+def _state(folder: Path, evaluation: str) -> tuple[State, str]:
+    if (folder / DONE).exists():
+        trouble = why_not_done(folder)
+        if trouble:
+            return "unfinished", trouble
+        if read_json(folder / DONE)["values"].get("evaluation_key") != evaluation:
+            return "unfinished", "trained; what is evaluated has changed"
+        return "finished", ""
+    if (folder / FAILED).exists():
+        failure = read_json(folder / FAILED)
+        return "failed", f"{failure['reason']}: {failure['message']}"
+    return "new", ""
+
+
+def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCell:
+    """Look at a cell's state again in the light of its stages."""
+    states = [stages[key].state for key in cell.stages]
+    finished = states.count("finished")
+    if cell.state == "finished" and finished < len(states):
+        return _with(cell, "unfinished", f"{len(states) - finished} of its {len(states)} stages are gone")
+    if cell.state == "new" and (finished or "unfinished" in states):
+        return _with(cell, "unfinished", f"{finished} of {len(states)} stages finished")
+    return cell
+
+
+def _with(cell: PlannedCell, state: State, reason: str) -> PlannedCell:
+    return PlannedCell(**{**vars(cell), "state": state, "reason": reason})
+
+
+def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
+    under_way = {key for group in groups_folder(root).glob("*/group.json") for key in read_json(group).get("keys", ())}
+    prefixes = finished_prefixes(root)
+    planned = []
+    for key, (stage, task, seed, cells) in stages.items():
+        missing = 0
+        state: State = "finished"
+        if why_not_done(stage_folder(root, key)):
+            state = "unfinished" if key in under_way else "new"
+            missing = stage.completions - longest_prefix(prefixes, stage, task)[0]
+        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing))
+    return tuple(planned)
+
+
+def _missing(stages: Sequence[PlannedStage]) -> int:
+    """Add up what is to be trained; a shorter run is made on the way of a longer one."""
+    longest: dict[str, int] = {}
+    for planned in stages:
+        if planned.state != "finished":
+            trajectory = planned.stage.trajectory_key(planned.task)
+            longest[trajectory] = max(longest.get(trajectory, 0), planned.missing)
+    return sum(longest.values())
+
+
+def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
+    prompts = {task.name: len(test_rows(study, task)) for task in study.tasks}
+    rows = sum(prompts[cell.task.name] * len(cell.preferences) for cell in cells if cell.state != "finished")
+    rows += sum(prompts[task] for task, _ in references)
+    return rows * study.samples
+
+
+def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:
+    """Return the test prompts a study evaluates on."""
+    return task.splits["test"][: study.prompts]
+
+
+def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
+    """Whether the base model has been evaluated on the test prompts of a task instance."""
+    path = reference_path(root, task.name, seed)
+    marker = path.with_suffix(".json")
+    if not (path.is_file() and marker.is_file()):
+        return False
+    return bool(read_json(marker).get("key") == reference_key(task.instance(seed), decoding(study)))
+
+
+def _rate(keys: Sequence[str], root: Path) -> tuple[float, bool]:
+    records = [read_stage(root, key) for key in keys]
+    seconds = sum(record.seconds for record in records)
+    completions = sum(record.counts["completions"] for record in records)
+    if seconds <= 0 or completions <= 0:
+        return TRAINING_RATE, False
+    return completions / seconds, True
+
+
+def is_small(task: Task) -> bool:
+    """Whether a task's model is small enough for one thread a worker; a model of unknown size is not."""
+    if Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists():
+        return False
+    files = sorted(Path(task.model).expanduser().glob("*.safetensors"))
+    return bool(files) and sum(parameter_count(file) for file in files) < SMALL_MODEL_PARAMETERS
+
+
+def parameter_count(file: Path) -> int:
+    """Count the parameters of a safetensors file from its header."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(int(np.prod(entry["shape"])) for name, entry in header.items() if name != "__metadata__")

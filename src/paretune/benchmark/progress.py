@@ -1,0 +1,188 @@
+"""Live progress on stderr: a table that stays in place on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
+LINE_SECONDS = 10.0  # between two plain lines
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        cells: Cells of the study.
+        done: Cells finished.
+        running: Cells something is being done for.
+        failed: Cells failed.
+        completions: Completions made by this call, training and evaluation.
+        total_completions: All that this call is to make.
+        rate: Completions per second over the last half minute; None before the first.
+        seconds_left: Estimate; None before there is a rate.
+        doing: What is going on, for people.
+    """
+
+    cells: int
+    done: int
+    running: int
+    failed: int
+    completions: int
+    total_completions: int
+    rate: float | None
+    seconds_left: float | None
+    doing: str
+
+    def line(self) -> str:
+        """Return one line of text."""
+        parts = [f"cells {self.done}/{self.cells} done", f"{self.running} running"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{self.completions:,}/{self.total_completions:,} completions")
+        if self.rate is not None:
+            parts.append(f"{self.rate:,.0f} samples/s")
+        if self.seconds_left is not None:
+            parts.append(f"{clock_text(self.seconds_left)} left")
+        return f"{', '.join(parts)} | {self.doing}"
+
+
+def clock_text(seconds: float) -> str:
+    """Return seconds as `m:ss`.
+
+    Example:
+        >>> clock_text(125)
+        '2:05'
+    """
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+class Meter:
+    """Turns counts into a speed over the last half minute."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque()
+        self.total = 0
+
+    def add(self, completions: int, now: float) -> None:
+        """Count completions."""
+        self.total += completions
+        self._points.append((now, self.total))
+        while now - self._points[0][0] > RATE_SECONDS:
+            self._points.popleft()
+
+    def rate(self) -> float | None:
+        """Return completions per second, or None while too little is known."""
+        if len(self._points) < 2:
+            return None
+        (start, first), (end, last) = self._points[0], self._points[-1]
+        return (last - first) / (end - start) if end > start else None
+
+
+class Display(Protocol):
+    """Shows progress while it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, progress: Progress) -> None:
+        """Show where the run stands."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Show a message that stays."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, progress: Progress) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+
+class PlainLines(Silent):
+    """Prints a line every ten seconds, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = -LINE_SECONDS
+        self._started = time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        """Print a line when the last one is old enough."""
+        now = time.monotonic()
+        if now - self._shown >= LINE_SECONDS:
+            self._shown = now
+            self.say(f"[{clock_text(now - self._started)}] {progress.line()}")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class LiveTable(Silent):
+    """Keeps a bar and one line of figures in place on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        self._bar: Any = Bar(
+            BarColumn(bar_width=30),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Redraw."""
+        self._bar.update(
+            self._task,
+            description=progress.line(),
+            completed=progress.completions,
+            total=max(progress.total_completions, 1),
+        )
+
+    def say(self, text: str) -> None:
+        """Print above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+
+def display(wanted: bool = True) -> Display:
+    """Return what suits stderr: a live table on a terminal, plain lines elsewhere, nothing where unwanted."""
+    if not wanted:
+        return Silent()
+    return LiveTable() if sys.stderr.isatty() else PlainLines(sys.stderr)

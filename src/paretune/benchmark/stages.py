@@ -1,0 +1,300 @@
+"""Stages as they are executed: a population of them in one group folder, sealed one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paretune.benchmark.worker import Link, resolve_function
+from paretune.core.digests import digest
+from paretune.core.errors import RecordError, TaskError
+from paretune.core.ledger import COUNTS, Ledger
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.records.files import DONE, append_jsonl, is_done, mark_done, read_json
+from paretune.records.layout import stage_folder
+from paretune.records.writing import write_ledger, write_stage
+
+SPENT_SECONDS = 0.5  # between two notes of what has been spent: what a kill can hide from `repeated`
+
+
+def stage_to_plain(stage: Stage) -> dict[str, Any]:
+    """Return a stage as plain data for JSON."""
+    return {
+        "kind": stage.kind,
+        "run": stage.run,
+        "settings": dict(stage.settings),
+        "member": dict(stage.member),
+        "needs": [stage_to_plain(need) for need in stage.needs],
+        "completions": stage.completions,
+        "seed": stage.seed,
+        "version": stage.version,
+    }
+
+
+def stage_from_plain(data: Mapping[str, Any]) -> Stage:
+    """Rebuild a stage from `stage_to_plain`."""
+    return Stage(**{**data, "needs": tuple(stage_from_plain(need) for need in data["needs"])})
+
+
+class CountingLedger(Ledger):
+    """A ledger that also counts what this attempt spends, wherever a checkpoint sets its counts back to."""
+
+    def __init__(self, budget_completions: int | None) -> None:
+        super().__init__(budget_completions)
+        self.spent = dict.fromkeys(COUNTS, 0.0)
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take over the counts of `state()`; the budget stays that of the run at hand, which may be a longer one."""
+        budget = self.budget_completions
+        super().restore(state)
+        self.budget_completions = budget
+
+    def charge(self, **amounts: float) -> None:
+        """Add to the counts, and to what was spent."""
+        super().charge(**amounts)
+        for name, amount in amounts.items():
+            self.spent[name] += amount
+
+
+class GroupContext:
+    """What a run function is given: `core.stages.StageContext` on the files of a study.
+
+    Attributes:
+        task: The task instance.
+        stages: Members of the group, shorter lengths of a trajectory included.
+    """
+
+    def __init__(self, task: Task, stages: Sequence[Stage], root: Path, group: Path, link: Link) -> None:
+        self.task = task
+        self.stages = tuple(stages)
+        self._root = root
+        self._group = group
+        self._link = link
+        self._keys = {id(stage): stage.key(task) for stage in self.stages}
+        self._already = {key for key in self._keys.values() if is_done(stage_folder(root, key))}
+        for key in set(self._keys.values()) - self._already:  # what a kill left half-written, or something damaged
+            shutil.rmtree(stage_folder(root, key), ignore_errors=True)
+        self._began = time.monotonic()
+        self._noted = 0.0
+        self._ledgers: dict[str, CountingLedger] = {}
+        for stage in self.stages:
+            trajectory = stage.trajectory_key(task)
+            longest = max(each.completions for each in self.stages if each.trajectory_key(task) == trajectory)
+            self._ledgers.setdefault(trajectory, CountingLedger(longest))
+        self._spent_file = group / "spent.json"
+        spent = read_json(self._spent_file) if self._spent_file.exists() else {}
+        self._earlier: dict[str, dict[str, float]] = spent.get("spent", {})
+        self._inherited: dict[str, dict[str, float]] = spent.get("inherited", {})
+
+    def key(self, stage: Stage) -> str:
+        """Return the digest that names a stage's folder."""
+        known = self._keys.get(id(stage))
+        return stage.key(self.task) if known is None else known
+
+    def result(self, stage: Stage) -> StageResult:
+        """Return the result of a finished stage."""
+        return stage_result(self._root, stage, self.task)
+
+    def ledger(self, stage: Stage) -> Ledger:
+        """Return the ledger of a trajectory."""
+        return self._ledgers[stage.trajectory_key(self.task)]
+
+    def folder(self, stage: Stage) -> Path:
+        """Return where a stage's files go; a scratch folder for one that an earlier attempt has sealed."""
+        key = self.key(stage)
+        folder = self._group / "again" / key if key in self._already else stage_folder(self._root, key)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def adapter_folder(self, stage: Stage) -> Path:
+        """Return the folder in which to write the stage's adapter before sealing it."""
+        return self.folder(stage) / "adapter"
+
+    def start_folder(self, stage: Stage) -> Path | None:
+        """Return the checkpoint of the longest finished shorter run of a stage's trajectory, or None."""
+        _, key = longest_prefix(finished_prefixes(self._root), stage, self.task)
+        if not key:
+            return None
+        folder = stage_folder(self._root, key)
+        self._inherited[stage.trajectory_key(self.task)] = read_json(folder / "ledger.json")["counts"]
+        return folder / "checkpoint"
+
+    def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
+        """Mark a stage finished; what it spent is what its ledger says now."""
+        key = self.key(stage)
+        if key in self._already:
+            return
+        folder = self.folder(stage)
+        trajectory = stage.trajectory_key(self.task)
+        ledger = self._ledgers[trajectory]
+        earlier, inherited = self._earlier.get(trajectory, {}), self._inherited.get(trajectory, {})
+        for name in COUNTS:
+            total = ledger.spent[name] + earlier.get(name, 0) + inherited.get(name, 0)
+            ledger.repeated[name] = max(0.0, total - ledger.counts[name])
+        ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
+        if not ledger.seconds:
+            ledger.add_seconds("total", (time.monotonic() - self._began) / len(self._ledgers))
+        events = self._group / "events.jsonl"
+        if events.exists():
+            shutil.copyfile(events, folder / "events.jsonl")
+        write_ledger(self._root, key, ledger)
+        write_stage(
+            self._root, stage, self.task, companions=sorted(other for other in self._keys.values() if other != key)
+        )
+        mark_done(folder, values, leave_out=("checkpoint",))
+        self._already.add(key)
+        self._note(force=True)
+        self._link.send({"kind": "sealed", "key": key})
+
+    def checkpoint_folder(self) -> Path:
+        """Return the folder that survives a kill."""
+        folder = self._group / "checkpoint"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def progress(self, completions: int, message: str = "") -> None:
+        """Report completions made since the last call; raises `KeyboardInterrupt` where a stop was asked for."""
+        self._note()
+        try:
+            self._link.progress(completions, message)
+        except KeyboardInterrupt:
+            self._note(force=True)
+            raise
+
+    def log(self, event: Mapping[str, object]) -> None:
+        """Append one line to the events of the stages."""
+        append_jsonl(self._group / "events.jsonl", event)
+
+    def note_spent(self) -> None:
+        """Write down what was spent, whatever happens next."""
+        self._note(force=True)
+
+    def _note(self, force: bool = False) -> None:
+        if not force and time.monotonic() - self._noted < SPENT_SECONDS:
+            return
+        self._noted = time.monotonic()
+        total = {
+            trajectory: {name: ledger.spent[name] + self._earlier.get(trajectory, {}).get(name, 0) for name in COUNTS}
+            for trajectory, ledger in self._ledgers.items()
+        }
+        temporary = self._spent_file.with_suffix(".tmp")
+        temporary.write_text(
+            json.dumps({"spent": total, "inherited": self._inherited}), encoding="utf-8"
+        )  # no fsync: a kill keeps it, and it is only a count
+        os.replace(temporary, self._spent_file)
+
+
+def stage_result(root: Path, stage: Stage, task: Task) -> StageResult:
+    """Read what a finished stage of a study left.
+
+    Raises:
+        RecordError: If it is not finished, or its files are damaged.
+    """
+    key = stage.key(task)
+    folder = stage_folder(root, key)
+    adapter = folder / "adapter"
+    ledger = Ledger.from_state(read_json(folder / "ledger.json"))
+    return StageResult(
+        stage=stage,
+        key=key,
+        folder=folder,
+        adapter=adapter if adapter.is_dir() else None,
+        values=read_json(folder / DONE)["values"],
+        ledger=ledger,
+        seconds=math.fsum(ledger.seconds.values()),
+    )
+
+
+def finished_prefixes(root: Path) -> dict[str, list[tuple[int, str]]]:
+    """Return, for each trajectory, length and key of finished stages that kept a checkpoint."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for done in sorted(root.glob(f"stages/*/{DONE}")):
+        if (done.parent / "checkpoint").is_dir():
+            record = read_json(done.parent / "stage.json")
+            found.setdefault(record["trajectory"], []).append((int(record["completions"]), done.parent.name))
+    return found
+
+
+def longest_prefix(prefixes: Mapping[str, Sequence[tuple[int, str]]], stage: Stage, task: Task) -> tuple[int, str]:
+    """Return length and key of the longest finished run that a stage can extend; 0 and no key where there is none."""
+    shorter = [each for each in prefixes.get(stage.trajectory_key(task), ()) if each[0] < stage.completions]
+    return max(shorter, default=(0, ""))
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak memory of this process, or of its GPU where it uses one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def job_task(job: Mapping[str, Any]) -> Task:
+    """Load the task instance a job is about.
+
+    Raises:
+        TaskError: If its files have changed since the run began.
+    """
+    from paretune.tasks import load_task
+
+    task: Task = load_task(job["task"]).instance(int(job["seed"]))
+    if digest(task.training_key()) != job["task_key"]:
+        raise TaskError(f"task '{task.name}' must not change while a study runs, got other files. Start the run again.")
+    return task
+
+
+def run_stages(job: Mapping[str, Any], link: Link) -> dict[str, object]:
+    """Train the members of one group folder; the job of a worker.
+
+    Args:
+        job: `folder`, `group`, `task`, `seed` and `task_key`.
+        link: To the parent.
+    """
+    use_threads(link.threads)
+    run_group(Path(job["folder"]), Path(job["group"]), job_task(job), link)
+    return {}
+
+
+def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
+    """Train the members of a group folder and remove it.
+
+    Args:
+        root: The study's folder.
+        group: The group's folder.
+        task: Task instance of its members.
+        link: Hears of progress.
+
+    Raises:
+        RecordError: If the run function leaves a stage unsealed.
+    """
+    stages = [stage_from_plain(data) for data in read_json(group / "group.json")["stages"]]
+    context = GroupContext(task, stages, root, group, link)
+    run: Callable[[GroupContext], None] = resolve_function(stages[0].run)
+    try:
+        run(context)
+    finally:
+        context.note_spent()
+    left = [stage for stage in stages if not is_done(stage_folder(root, stage.key(task)))]
+    if left:
+        raise RecordError(
+            f"{stages[0].run} must seal every stage it is given, got {len(left)} of {len(stages)} unsealed. "
+            "Call context.seal for each."
+        )
+    shutil.rmtree(group)
+
+
+def use_threads(threads: int) -> None:
+    """Give torch its share of the cores, where it is in use at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)

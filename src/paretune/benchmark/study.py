@@ -1,0 +1,360 @@
+"""The study file: which methods are compared on which tasks, with what budget, seeds and preferences."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
+from paretune.core.checks import check_choice, did_you_mean
+from paretune.core.digests import file_digest
+from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
+from paretune.core.protocols import Method
+from paretune.core.seeds import generator
+from paretune.core.task import Task
+from paretune.tasks.strict_yaml import Place, read_yaml
+
+NOT_YET = {  # keys of later releases: known, so that nobody searches for a typing error
+    "tune": "tuning does not exist yet. Remove it, and give each method its settings under methods",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _one_or_many(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def _seeds(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError("be at least 1 or a list of seeds")
+        return list(range(value))
+    return value
+
+
+Natural = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=10_000)]  # instances from 10,000 are for tuning, never reported
+
+
+class _Budget(_Part):
+    completions: Annotated[list[Natural], BeforeValidator(_one_or_many), Field(min_length=1)]
+
+
+class _Preferences(_Part):
+    grid: Natural = 2
+    unseen: Annotated[int, Field(ge=0)] = 1
+
+
+class _Evaluation(_Part):
+    samples: Natural = 1
+    prompts: Natural | None = None
+
+
+class _StudyFile(_Part):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
+    tasks: Annotated[list[Any], Field(min_length=1)]
+    methods: Annotated[dict[str, Any], Field(min_length=1)]
+    budget: _Budget
+    seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] = [0, 1, 2]
+    preferences: _Preferences = _Preferences()
+    evaluation: _Evaluation = _Evaluation()
+    workers: Literal["auto"] | Natural = "auto"
+
+
+_UNION_BRANCHES = ("int", "literal['auto']")  # how pydantic names the branches of `workers`
+_PARTS: dict[tuple[int | str, ...], type[_Part]] = {
+    (): _StudyFile,
+    ("budget",): _Budget,
+    ("preferences",): _Preferences,
+    ("evaluation",): _Evaluation,
+}
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as a study names it.
+
+    Attributes:
+        label: Its name in this study, in folders and in tables.
+        source: Name of a built-in method, or `module:Class`.
+        method: The method with its settings.
+        settings: All its settings as plain data, defaults included.
+        version: Its version; the digest of its file where it is a user's own.
+    """
+
+    label: str
+    source: str
+    method: Method
+    settings: Mapping[str, object]
+    version: int | str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked and resolved.
+
+    Attributes:
+        name: Its name.
+        where: The file it was read from, for messages.
+        text: The file as given.
+        tasks: Its tasks.
+        methods: Its methods.
+        budgets: Completions per cell.
+        seeds: Seeds, each naming a task instance and a training seed.
+        grid: Divisions of the Das-Dennis grid of preferences.
+        unseen: Number of random preferences that no method is told of.
+        samples: Completions per test prompt in evaluation.
+        prompts: Number of test prompts used; None for all.
+        workers: Worker processes, or `auto`.
+        imports: Folders added to the import path, in worker processes too.
+    """
+
+    name: str
+    where: str
+    text: str
+    tasks: tuple[Task, ...]
+    methods: tuple[MethodEntry, ...]
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    grid: int
+    unseen: int
+    samples: int
+    prompts: int | None
+    workers: int | Literal["auto"]
+    imports: tuple[str, ...]
+
+    def told_preferences(self, task: Task) -> FloatArray:
+        """Return the preferences that methods are told of: the grid, `[M, K]`."""
+        return das_dennis(len(task.objectives), self.grid)
+
+    def preferences(self, task: Task) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return all preferences evaluated, `[M, K]`, and which of them no method is told of, `[M]`.
+
+        The unseen points depend on the task's name alone: more of them keep the first ones.
+        """
+        told = self.told_preferences(task)
+        drawn = random_preferences(len(task.objectives), self.unseen, generator("unseen preferences", task.name))
+        points = add_points(told, drawn) if self.unseen else told
+        return points, np.arange(len(points)) >= len(told)
+
+    def resolved(self) -> dict[str, object]:
+        """Return the study as plain data, every default written out."""
+        return {
+            "name": self.name,
+            "tasks": [task.source for task in self.tasks],
+            "methods": {entry.label: {"method": entry.source, **entry.settings} for entry in self.methods},
+            "budget": {"completions": list(self.budgets)},
+            "seeds": list(self.seeds),
+            "preferences": {"grid": self.grid, "unseen": self.unseen},
+            "evaluation": {"samples": self.samples, "prompts": self.prompts},
+            "workers": self.workers,
+        }
+
+
+def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
+    """Read and check a study.
+
+    Args:
+        source: A YAML file, the name of a built-in study, or the same content as a mapping.
+
+    Raises:
+        ConfigError: If a key, name or value breaks its rule.
+        TaskError: If a task cannot be used.
+    """
+    if isinstance(source, Study):
+        return source
+    if isinstance(source, Mapping):
+        data, place, default_name = dict(source), Place("study", Path.cwd()), "study"
+        text = yaml.safe_dump(data, sort_keys=False)
+    else:
+        path = _study_path(source)
+        data, place = read_yaml(path)
+        text, default_name = path.read_text(encoding="utf-8"), path.stem
+    file = _validate(data, place)
+    imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
+    for entry in imports:
+        if entry not in sys.path:
+            sys.path.insert(0, entry)
+    return Study(
+        name=file.name or default_name,
+        where=place.name,
+        text=text,
+        tasks=_tasks(file.tasks, place),
+        methods=tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items()),
+        budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
+        seeds=_distinct(file.seeds, place.at("seeds")),
+        grid=file.preferences.grid,
+        unseen=file.preferences.unseen,
+        samples=file.evaluation.samples,
+        prompts=file.evaluation.prompts,
+        workers=file.workers,
+        imports=imports,
+    )
+
+
+def _study_path(source: str | Path) -> Path:
+    known = built_in_studies()
+    path = Path(source)
+    if str(source) in known and not path.is_file():
+        return known[str(source)]
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"study must be a YAML file or a built-in name, got the folder '{source}'. Name the file.")
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise ConfigError(f"study must be a file that exists, got '{source}'. Check the path.")
+    check_choice("study", str(source), known)
+    raise AssertionError("unreachable: the name was in the table")
+
+
+def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
+    for key, reason in NOT_YET.items():
+        if key in data:
+            raise ConfigError(f"{place.at(key)} must be left out: {reason}.")
+    try:
+        return _StudyFile.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, place)) from None
+
+
+def _explain(error: ValidationError, place: Place) -> str:
+    """Turn pydantic's first error into one sentence in our words."""
+    first = error.errors(include_url=False)[0]
+    path = tuple(part for part in first["loc"] if part not in _UNION_BRANCHES)
+    where = place.at(*path)
+    if first["type"] == "extra_forbidden":
+        known = sorted(_PARTS[path[:-1]].model_fields)
+        suggestion = did_you_mean(str(path[-1]), known) or " Remove it."
+        return f"{where} must be one of {', '.join(known)}, got '{path[-1]}'.{suggestion}"
+    if first["type"] == "missing":
+        return f"{where} must be given, got nothing. Add it."
+    if first["type"] == "value_error":
+        rule = str(first["ctx"]["error"])
+    elif path == ("workers",):
+        rule = "be 'auto' or a whole number from 1"
+    elif path == ("name",):
+        rule = "be letters, digits, '.', '_' and '-', a letter or digit first"
+    else:
+        rule = first["msg"].replace("Input should ", "").replace("valid integer", "whole number")
+        rule = rule[0].lower() + rule[1:]
+    return f"{where} must {rule}, got {first.get('input')!r}. Correct it."
+
+
+def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{name} must not repeat a value, got {value} twice. Remove one.")
+    return tuple(values)
+
+
+def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
+    from paretune.tasks import TASKS, load_task
+
+    tasks: list[Task] = []
+    for index, source in enumerate(sources):
+        where = place.at("tasks", index)
+        if not isinstance(source, (str, Mapping)):
+            raise ConfigError(f"{where} must be a name, a path, module:name or a mapping, got {source!r}. Correct it.")
+        file = place.folder / source if isinstance(source, str) else None
+        is_path = file is not None and source not in TASKS and (file.exists() or file.suffix in (".yaml", ".yml"))
+        try:
+            task = load_task(str(file) if is_path else source)
+        except ParetuneError as error:
+            raise type(error)(f"{where}: {error}") from error
+        if any(task.name == other.name for other in tasks):
+            raise ConfigError(f"{where} must have a name of its own, got '{task.name}' twice. Rename one.")
+        tasks.append(task)
+    return tuple(tasks)
+
+
+def method_entry(label: str, value: Any, path: str) -> MethodEntry:
+    """Check one entry of `methods` and make the method.
+
+    Args:
+        label: Its key in the study.
+        value: Its settings; `method` among them names the method where the key does not.
+        path: Opens the message when it is broken.
+
+    Raises:
+        ConfigError: If the method, a setting or a value breaks its rule.
+    """
+    from paretune.methods import METHODS, resolve_method
+
+    settings = {} if value is None else value
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{path} must hold settings, got {settings!r}. Write '{label}: {{}}' for the defaults.")
+    settings = dict(settings)
+    source = str(settings.pop("method", label))
+    if ":" not in source:
+        check_choice(path if source == label else f"{path}.method", source, METHODS)
+    try:
+        cls: Any = resolve_method(source)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    made = make_settings(cls.Settings, settings, path)
+    return MethodEntry(
+        label=label,
+        source=source,
+        method=cls(made),
+        settings=dataclasses.asdict(made),
+        version=cls.version if source in METHODS else file_digest(Path(inspect.getfile(cls))),
+    )
+
+
+def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
+    """Make a settings dataclass from plain data; nested dataclasses from nested mappings.
+
+    Args:
+        cls: The dataclass.
+        values: What differs from its defaults.
+        path: Opens the message when a value breaks its rule.
+
+    Raises:
+        ConfigError: If a key is unknown, or a value has the wrong type or range.
+    """
+    _check_settings_keys(cls, values, path)
+    try:
+        return _adapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "value_error":  # raised by __post_init__, already a full sentence
+            raise ConfigError(f"{path}: {first['ctx']['error']}") from None
+        name = ".".join([path, *(str(part) for part in first["loc"])])
+        rule = first["msg"].removeprefix("Input should ").split(",", maxsplit=1)[0]
+        raise ConfigError(f"{name} must {rule}, got {first.get('input')!r}. Correct it.") from None
+    except ParetuneError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+@lru_cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _check_settings_keys(cls: type, values: Mapping[str, object], path: str) -> None:
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]  # any dataclass
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in fields:
+            known = ", ".join(sorted(fields)) or "nothing: it has no settings"
+            raise ConfigError(
+                f"{path}: settings must be among {known}, got '{key}'.{did_you_mean(str(key), fields) or ' Remove it.'}"
+            )
+        if dataclasses.is_dataclass(hints.get(key)) and isinstance(value, Mapping):
+            _check_settings_keys(hints[key], value, f"{path}.{key}")

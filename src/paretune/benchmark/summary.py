@@ -1,0 +1,50 @@
+"""What a run or a plan says in a terminal."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paretune.benchmark.plan import Plan
+    from paretune.benchmark.runner import StudyResult
+
+TABLE = "paretune.report:summary_table"  # by name: the report lies above us
+
+
+def summary(result: StudyResult) -> str:
+    """Return the table of a finished run, what failed, and where the report is."""
+    module, _, name = TABLE.partition(":")
+    lines = [str(getattr(importlib.import_module(module), name)(result.records))]
+    lines += [
+        f"{cell.cell}: {cell.state}" + (f" ({cell.reason}): {cell.message}" if cell.reason else "")
+        for cell in result.failed
+    ]
+    lines += result.problems
+    if not result.complete:
+        lines.append("run the same command again to retry what failed")
+    lines.append(f"\nreport: {result.page}")
+    return "\n".join(lines)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan for people."""
+    width = max(len(cell.name) for cell in plan.cells)
+    lines = [f"{cell.name:<{width}}  {cell.state:<10}  {cell.reason}".rstrip() for cell in plan.cells]
+    states = ", ".join(
+        f"{plan.count(state)} {state}" for state in ("finished", "unfinished", "failed", "new") if plan.count(state)
+    )
+    missing = sum(stage.state != "finished" for stage in plan.stages)
+    source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
+    lines += [
+        "",
+        f"folder:   {plan.folder}",
+        f"cells:    {len(plan.cells)} ({states})",
+        f"stages:   {len(plan.stages)}, {missing} to train",
+        f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
+        "cells, shared stages to each",
+        f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",
+        f"time:     about {plan.minutes:.1f} minutes with {plan.workers} workers "
+        f"({plan.rate:.0f} completions per second and worker, {source})",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Training one method on one task, in this process: what `paretune.train` does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+
+from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
+from paretune.benchmark.plan import PlannedStage
+from paretune.benchmark.stages import run_group, stage_result
+from paretune.benchmark.study import method_entry
+from paretune.benchmark.worker import Link, quiet_link
+from paretune.core.errors import ConfigError, StudyError
+from paretune.core.preferences import check_preferences, das_dennis
+from paretune.core.stages import in_order
+from paretune.core.task import Task
+from paretune.records.files import is_done
+from paretune.records.layout import stage_folder
+
+if TYPE_CHECKING:
+    from paretune.models.solutions import SolutionSet
+
+WORK = "training"  # inside the output folder until training has ended; a killed call goes on from it
+
+
+def train(
+    method: str,
+    task: str | Path | Task,
+    budget: Mapping[str, int] | int = 6000,
+    seed: int = 0,
+    preferences: ArrayLike | None = None,
+    settings: Mapping[str, object] | None = None,
+    output: str | Path | None = None,
+    progress: Link | None = None,
+) -> SolutionSet:
+    """Train a method on a task and return policies for any preference.
+
+    Args:
+        method: Name of a built-in method, or `module:Class`.
+        task: A task, its name, or the path of its `task.yaml`.
+        budget: `{"completions": n}`, or just n.
+        seed: Training seed; it also names the task instance.
+        preferences: Preferences the method is told of, `[M, K]`; by default the grid with two divisions.
+        settings: What differs from the method's defaults.
+        output: Folder to save to. A call that was killed goes on where it stopped when it is made again.
+        progress: Hears of completions made.
+
+    Raises:
+        ConfigError: If the method, a setting or the budget is not known.
+        BudgetError: If the budget is too small for the method.
+        StudyError: If the output folder already holds something else.
+    """
+    from paretune.models.solutions import FILE, SolutionSet, load_solutions
+    from paretune.tasks import load_task
+
+    instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
+    entry = method_entry(method, dict(settings or {}), "train")
+    count = len(instance.objectives)
+    told = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
+    stages = in_order(entry.method.stages(instance, told, _completions(budget), seed), instance)
+    if output is not None:
+        _check_output(Path(output), FILE)
+    work = Path(tempfile.mkdtemp(prefix="paretune-")) if output is None else Path(output) / WORK
+    for_all = {
+        key: PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
+        for stage in stages
+        if not is_done(stage_folder(work, key := stage.key(instance)))
+    }
+    _train_missing(work, for_all, progress or quiet_link())
+    results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
+    assembly = entry.method.assemble(instance, told, results)
+    solutions = SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
+    if output is None:
+        weakref.finalize(solutions, shutil.rmtree, work, ignore_errors=True)
+        return solutions
+    solutions.save(output)
+    shutil.rmtree(work)
+    return load_solutions(output)
+
+
+def _completions(budget: Mapping[str, int] | int) -> int:
+    if isinstance(budget, Mapping):
+        if set(budget) != {"completions"}:
+            raise ConfigError(f"budget must be {{'completions': n}}, got {dict(budget)}. Name completions only.")
+        budget = budget["completions"]
+    if budget < 1:
+        raise ConfigError(f"budget must be at least one completion, got {budget}. Raise it.")
+    return budget
+
+
+def _check_output(folder: Path, solution_file: str) -> None:
+    if (folder / solution_file).exists():
+        raise StudyError(
+            f"output folder must not hold a solution set yet, got '{folder}' with {solution_file}. Name another folder."
+        )
+    if folder.is_dir() and any(entry.name != WORK for entry in folder.iterdir()):
+        raise StudyError(f"output folder must be empty, got '{folder}' with other files. Name another folder.")
+
+
+def _train_missing(work: Path, missing: dict[str, PlannedStage], link: Link) -> None:
+    for group in begun_groups(work, missing):
+        run_group(work, group.folder, group.task, link)
+        for key in group.keys:
+            missing.pop(key, None)
+    while missing:
+        ready = [each for each in missing.values() if not needs(each) & missing.keys()]
+        for members in populations(ready, workers=1):
+            run_group(work, begin_group(work, members).folder, members[0].task, link)
+        for each in ready:
+            del missing[each.key]

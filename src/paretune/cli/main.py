@@ -1,0 +1,216 @@
+"""Commands of `paretune`. Modules are imported inside commands, so that `--help` and `ls` answer at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import paretune
+from paretune.core.errors import MissingDependencyError, ParetuneError
+
+OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
+Kind = Literal["tasks", "methods", "objectives", "metrics", "studies"]
+
+Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+app = App(
+    name="paretune",
+    help="Fine-tune language models for several objectives at once, and measure which way of doing so is worth it.",
+    version=paretune.__version__,
+    version_flags=["--version"],
+    help_format="plaintext",
+)
+
+
+@app.command
+def run(study: str, *, output: Output = None, workers: int | None = None, quiet: bool = False) -> int:
+    """Run a study; run it again to finish, extend or repair it. Finished work is never repeated.
+
+    Args:
+        study: A study file, or the name of a built-in study.
+        output: Folder of the study; by default results/NAME.
+        workers: Worker processes; by default what the study says.
+        quiet: Show no progress.
+    """
+    from paretune.benchmark.runner import run as run_study
+    from paretune.benchmark.summary import summary
+
+    result = run_study(study, output, workers=workers, progress=not quiet)
+    print(summary(result))
+    return OK if result.complete else SOME_FAILED
+
+
+@app.command
+def plan(study: str, *, output: Output = None, workers: int | None = None, as_json: Json = False) -> int:
+    """Say what running a study would do: cells, cost and time. Changes nothing.
+
+    Args:
+        study: A study file, or the name of a built-in study.
+        output: Folder of the study; by default results/NAME.
+        workers: Worker processes; by default what the study says.
+        as_json: Print JSON.
+    """
+    from paretune.benchmark.plan import plan as make_plan
+    from paretune.benchmark.summary import plan_text
+
+    planned = make_plan(study, output, workers=workers)
+    print(json.dumps(planned.plain(), indent=2) if as_json else plan_text(planned))
+    return OK
+
+
+@app.command
+def report(folder: Path) -> int:
+    """Write the report of a study again, from what its folder holds.
+
+    Args:
+        folder: Folder of a study.
+    """
+    from paretune.records.reading import read_study
+    from paretune.report import summary_table, write_report
+
+    page = write_report(folder)
+    print(summary_table(read_study(folder)))
+    print(f"\nreport: {page}")
+    return OK
+
+
+@app.command(name="ls")
+def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
+    """List what can be named in a study.
+
+    Args:
+        kind: What to list; everything by default.
+        as_json: Print JSON.
+    """
+    from paretune.cli.listing import listing
+
+    kinds: Sequence[Kind] = ("tasks", "methods", "objectives", "metrics", "studies") if kind is None else (kind,)
+    found = {each: listing(each) for each in kinds}
+    if as_json:
+        print(json.dumps(found if kind is None else found[kind], indent=2))
+        return OK
+    for each, entries in found.items():
+        if kind is None:
+            print(f"{each}:")
+        for entry in entries:
+            print(f"{'  ' if kind is None else ''}{entry['name']:<24}{entry['source']}")
+    return OK
+
+
+@app.command
+def train(
+    method: str,
+    *,
+    task: Annotated[str, Parameter(name=["--task", "-t"])],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    budget: int = 6000,
+    seed: int = 0,
+    settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+) -> int:
+    """Train one method on one task and save its policies.
+
+    Args:
+        method: Name of a method, or module:Class.
+        task: Name of a task, path of a task.yaml, or module:name.
+        output: Folder to save to.
+        budget: Completions it may make.
+        seed: Training seed.
+        settings: A setting of the method, as key=value; may be given several times, dots for nested ones.
+    """
+    from paretune.benchmark.training import train as train_method
+    from paretune.cli.values import LineLink, parse_settings
+
+    sys.path.insert(0, os.getcwd())  # a user's module:Class lies beside them, not beside this program
+    given = parse_settings(settings or [])
+    solutions = train_method(method, task, budget, seed, settings=given, output=output, progress=LineLink(budget))
+    print(f"{solutions.method} with {len(solutions.experts)} experts saved to {output}")
+    names = ", ".join(f"{name}=..." for name in solutions.objectives)
+    print(f'next: paretune generate {output} --preference {names.replace(", ", ",")} "prompt"')
+    return OK
+
+
+@app.command
+def generate(
+    folder: Path,
+    prompts: Annotated[list[str], Parameter(negative=())],
+    *,
+    preference: Annotated[str, Parameter(name=["--preference", "-p"])],
+    samples: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    as_json: Json = False,
+) -> int:
+    """Answer prompts with a trained policy, for a preference of your choice.
+
+    Args:
+        folder: What train saved, or a cell of a study (runs/CELL).
+        prompts: One or more prompts.
+        preference: Weights of the objectives, such as empathy=0.7,brevity=0.3; those left out count 0.
+        samples: Completions per prompt.
+        temperature: 1 samples as trained; lower is less varied.
+        top_p: Share of the probability mass that is sampled from.
+        seed: Another seed, other completions.
+        as_json: Print JSON.
+    """
+    from paretune.cli.values import check_sampling, parse_preference
+
+    wanted = parse_preference(preference)
+    check_sampling(samples, temperature, top_p)
+    from paretune.models.solutions import load_solutions
+
+    policy = load_solutions(folder).policy_for(wanted)
+    made = policy.generate(prompts, samples=samples, temperature=temperature, top_p=top_p, seed=seed)
+    rows = [
+        {"prompt": prompts[prompt], "sample": sample, "completion": text, "finish": finish}
+        for (_, prompt, sample), text, finish in zip(made.row_ids, made.texts, made.finish, strict=True)
+    ]
+    if as_json:
+        print(json.dumps({"preference": wanted, "answer": policy.answers[0], "completions": rows}, indent=2))
+        return OK
+    for row in rows:
+        print(row["completion"] if len(prompts) == 1 else f"{row['prompt']}\n  {row['completion']}")
+    return OK
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(execute(arguments))
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 done, 1 some cells failed, 2 usage or configuration, 3 environment, 130 stopped.
+    """
+    try:
+        result: Any = app(
+            list(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, result_action="return_value"
+        )
+    except CycloptsError:
+        return USAGE  # it has printed what was wrong
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (ParetuneError, OSError) as error:
+        if os.environ.get("PARETUNE_TRACEBACK") == "1":
+            raise
+        text = " ".join(str(error).split())
+        print(f"paretune: {text}", file=sys.stderr)
+        environment = isinstance(error, MissingDependencyError) or not isinstance(error, ParetuneError)
+        return ENVIRONMENT if environment else USAGE
+    return int(result or OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Values as they are typed on a command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from paretune.benchmark.progress import LINE_SECONDS
+from paretune.benchmark.worker import Link
+from paretune.core.errors import ConfigError, PreferenceError
+
+
+def parse_preference(text: str) -> dict[str, float]:
+    """Read `empathy=0.7,brevity=0.3`.
+
+    Raises:
+        PreferenceError: If a part is not a name and a number, or a name is given twice.
+    """
+    preference: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name in preference:
+            raise PreferenceError(f"preference must name each objective once, got '{name}' twice. Remove one.")
+        try:
+            preference[name] = float(value)
+        except ValueError:
+            raise PreferenceError(
+                f"preference must read name=number,name=number, got '{part.strip()}'. Write empathy=0.7,brevity=0.3."
+            ) from None
+    return preference
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `learning_rate=0.001` and `gate.level=block`; values are YAML.
+
+    Raises:
+        ConfigError: If a pair has no `=`, or a value is not YAML.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        path, separator, text = pair.partition("=")
+        if not separator or not path:
+            raise ConfigError(f"--set must be given key=value, got '{pair}'. Write --set learning_rate=0.001.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {path} must have a value that is YAML, got '{text}'. Quote it.") from None
+        *parents, name = path.split(".")
+        place = settings
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {path} must not go below a value, got '{parent}' set before. Remove one.")
+        place[name] = value
+    return settings
+
+
+def check_sampling(samples: int, temperature: float, top_p: float) -> None:
+    """Check what decoding is asked for.
+
+    Raises:
+        ConfigError: If a number is out of its range.
+    """
+    if samples < 1:
+        raise ConfigError(f"--samples must be at least 1, got {samples}. Ask for one or more.")
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(f"--temperature must be above 0, got {temperature:g}. 1 samples as trained.")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"--top-p must lie above 0 and at most at 1, got {top_p:g}. 1 keeps every token.")
+
+
+class LineLink(Link):
+    """Prints how many completions have been made, every ten seconds, on stderr."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__(self._hear, lambda: False, os.cpu_count() or 1)
+        self._budget = budget
+        self._made = 0
+        self._shown = self._started = time.monotonic()
+
+    def _hear(self, message: Mapping[str, object]) -> None:
+        if message["kind"] != "progress":
+            return
+        self._made += int(str(message["completions"]))
+        now = time.monotonic()
+        if now - self._shown >= LINE_SECONDS:
+            self._shown = now
+            rate = self._made / (now - self._started)
+            print(f"{self._made:,} of up to {self._budget:,} completions, {rate:,.0f} samples/s", file=sys.stderr)
