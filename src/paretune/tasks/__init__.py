@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -67,15 +68,16 @@ def _task_file(path: Path) -> Path:
 
 
 def _call(name: str, arguments: object, source: str | Mapping[str, object]) -> Task:
-    from paretune.objectives.user_modules import imports_from, load_attribute
+    from paretune.objectives.user_modules import load_attribute
 
     if arguments is not None and not isinstance(arguments, Mapping):
         raise TaskError(f"arguments of task '{name}' must be a mapping, got {arguments!r}. Write them as key: value.")
-    made = load_attribute(TASKS[name]) if name in TASKS else load_attribute(name, Path.cwd())
+    if name not in TASKS and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as `python -m` does; a task's methods may import late, so it stays
+    made = load_attribute(TASKS.get(name, name))
     if callable(made):
         try:
-            with imports_from(Path.cwd()):
-                made = made(**(arguments or {}))
+            made = made(**(arguments or {}))
         except TypeError as error:
             raise TaskError(
                 f"task '{name}' must accept its arguments, got {type(error).__name__}: {error}. Correct the arguments, "

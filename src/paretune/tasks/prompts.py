@@ -174,7 +174,7 @@ def _read_table(file: Path, delimiter: str) -> Iterator[Numbered]:
             yield where, {name: row[name] for name in names}
     except csv.Error as error:
         raise TaskError(
-            f"{file}:{reader.line_num} must be a table in UTF-8 with closed quotes, got an error: {error}. Correct it."
+            f"{file}:{reader.reader.line_num} must be a table with closed quotes, got an error: {error}. Correct it."
         ) from error
 
 
