@@ -1,0 +1,50 @@
+"""What people see of a study: one offline page, tables and figures. Never loads a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paretune.records.study import StudyRecords
+
+__all__ = ["summary_table", "write_report"]
+
+
+def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
+    """Write the report of a study into `report/` of its folder, finished or not.
+
+    Args:
+        folder: The study's folder.
+        study: Its records; read from the folder if None.
+
+    Returns:
+        Path of `index.html`. Beside it: `tables.csv`, `tables.md`, `tables/`, `results.parquet` and `figures/`.
+
+    Raises:
+        RecordError: If the folder is no study.
+    """
+    from paretune.metrics import measure_all
+    from paretune.records.reading import read_study
+    from paretune.report.figures import write_figures
+    from paretune.report.page import render_page
+    from paretune.report.tables import write_tables
+
+    records = read_study(folder) if study is None else study
+    rows = measure_all(records)
+    target = folder / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    files = write_tables(records, rows, target) + write_figures(records, rows, target / "figures")
+    page = target / "index.html"
+    page.write_text(
+        render_page(records, rows, [file.relative_to(target).as_posix() for file in files]), encoding="utf-8"
+    )
+    return page
+
+
+def summary_table(study: StudyRecords) -> str:
+    """Return the results as plain text for a terminal: one line per method, for each task and budget."""
+    from paretune.metrics import measure_all
+    from paretune.report.terminal import text_table
+
+    return text_table(study, measure_all(study))

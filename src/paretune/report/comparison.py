@@ -1,0 +1,172 @@
+"""Methods that may be compared: same task, same budget. Arrays of what each achieved, by seed and preference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.metrics.seeds import preference_labels
+from paretune.records.evaluation import EvaluationRecord
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo
+
+FloatArray = NDArray[np.float64]
+SAME_PREFERENCE = 1e-9
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method of a comparison. NaN wherever nothing was measured.
+
+    Attributes:
+        name: Its name.
+        family: Its family.
+        cells: Its planned cells by seed.
+        scores: Mean rewards of the K objectives, `[S, P, K]`.
+        audit_scores: Mean rewards of the audit objectives, `[S, P, A]`.
+        utilities: Preference-weighted scores, `[S, P]`.
+        kl: Sequence-level KL to the base model in nats, `[S, P]`.
+        answers: How each preference was answered, by the first seed that was, `[P]`.
+    """
+
+    name: str
+    family: str
+    cells: dict[int, CellRecord]
+    scores: FloatArray
+    audit_scores: FloatArray
+    utilities: FloatArray
+    kl: FloatArray
+    answers: tuple[str, ...]
+
+    @property
+    def done(self) -> list[CellRecord]:
+        """Its finished cells."""
+        return [cell for cell in self.cells.values() if cell.state == "done"]
+
+    def evaluation(self, seed: int, preference: FloatArray) -> EvaluationRecord | None:
+        """Return the test evaluation of a seed and preference, or None."""
+        cell = self.cells.get(seed)
+        return None if cell is None or cell.state != "done" else find_evaluation(cell, preference)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All methods at one budget on one task.
+
+    Attributes:
+        task: The task.
+        budget_completions: Completions each cell might spend.
+        seeds: Planned seeds, S of them.
+        methods: In the order of the study.
+        base_scores: Scores of the base model by seed, `[S, K]`.
+        base_audit_scores: Its audit scores, `[S, A]`.
+        references: Its evaluations by seed.
+    """
+
+    task: TaskInfo
+    budget_completions: int
+    seeds: tuple[int, ...]
+    methods: tuple[MethodResult, ...]
+    base_scores: FloatArray
+    base_audit_scores: FloatArray
+    references: dict[int, EvaluationRecord]
+
+    @property
+    def title(self) -> str:
+        """Name it: `counselling, 6,000 completions`."""
+        return f"{self.task.name}, {self.budget_completions:,} completions"
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the K objectives."""
+        return tuple(each.name for each in self.task.trained)
+
+    @property
+    def audit(self) -> tuple[str, ...]:
+        """Names of the audit objectives."""
+        return tuple(each.name for each in self.task.objectives if each.audit)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Names of the preferences, each different, `[P]`."""
+        return preference_labels(self.task)
+
+    @cached_property
+    def base_utilities(self) -> FloatArray:
+        """Utility of the base model, `[S, P]`."""
+        return np.stack([utilities(self.base_scores, each) for each in self.task.preferences], axis=1)
+
+    def method(self, name: str) -> MethodResult:
+        """Return the method of that name."""
+        return next(each for each in self.methods if each.name == name)
+
+
+def comparisons(study: StudyRecords) -> tuple[Comparison, ...]:
+    """Return one comparison for each task and budget, in the order of the study."""
+    keys = dict.fromkeys((cell.task, cell.budget_completions) for cell in study.cells)
+    return tuple(_comparison(study, study.tasks[task], budget) for task, budget in keys)
+
+
+def utilities(scores: FloatArray, preference: FloatArray) -> FloatArray:
+    """Weigh scores `[..., K]`; an objective of weight 0 may be missing, any other makes the utility NaN."""
+    weighed = preference > 0
+    return np.asarray(scores[..., weighed] @ preference[weighed])
+
+
+def find_evaluation(cell: CellRecord, preference: FloatArray) -> EvaluationRecord | None:
+    """Return a cell's test evaluation of a preference, or None."""
+    return look_up(index_evaluations(cell), preference)
+
+
+def index_evaluations(cell: CellRecord) -> dict[bytes, EvaluationRecord]:
+    """Return a cell's test evaluations by the bytes of their preference."""
+    return {each.preference.tobytes(): each for each in cell.evaluations if each.split == "test"}
+
+
+def look_up(records: dict[bytes, EvaluationRecord], preference: FloatArray) -> EvaluationRecord | None:
+    """Return the evaluation of a preference, or None."""
+    found = records.get(preference.tobytes())
+    if found is None:  # the same point may have been computed along another way, and differ in its last bits
+        found = next(
+            (each for each in records.values() if np.abs(each.preference - preference).max() < SAME_PREFERENCE), None
+        )
+    return found
+
+
+def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
+    cells = [cell for cell in study.cells if cell.task == task.name and cell.budget_completions == budget]
+    seeds = tuple(sorted({cell.seed for cell in cells}))
+    references = {seed: study.references[task.name, seed] for seed in seeds if (task.name, seed) in study.references}
+    base = np.full((len(seeds), len(task.trained)), np.nan)
+    base_audit = np.full((len(seeds), len(task.objectives) - len(task.trained)), np.nan)
+    for row, seed in enumerate(seeds):
+        if seed in references:
+            base[row], base_audit[row] = references[seed].scores, references[seed].audit_scores
+    names = dict.fromkeys(cell.method for cell in cells)
+    methods = tuple(_method_result(task, seeds, [cell for cell in cells if cell.method == name]) for name in names)
+    return Comparison(task, budget, seeds, methods, base, base_audit, references)
+
+
+def _method_result(task: TaskInfo, seeds: tuple[int, ...], cells: list[CellRecord]) -> MethodResult:
+    shape = (len(seeds), len(task.preferences))
+    scores = np.full((*shape, len(task.trained)), np.nan)
+    audit_scores = np.full((*shape, len(task.objectives) - len(task.trained)), np.nan)
+    utility, kl = np.full(shape, np.nan), np.full(shape, np.nan)
+    answers = [""] * shape[1]
+    by_seed = {cell.seed: cell for cell in sorted(cells, key=lambda cell: cell.seed)}
+    for row, seed in enumerate(seeds):
+        cell = by_seed.get(seed)
+        if cell is None or cell.state != "done":
+            continue
+        records = index_evaluations(cell)
+        for column, preference in enumerate(task.preferences):
+            found = look_up(records, preference)
+            if found is None:
+                continue
+            scores[row, column], audit_scores[row, column] = found.scores, found.audit_scores
+            utility[row, column], kl[row, column] = utilities(found.scores, preference), found.kl
+            answers[column] = answers[column] or found.answer
+    first = cells[0]
+    return MethodResult(first.method, first.family, by_seed, scores, audit_scores, utility, kl, tuple(answers))

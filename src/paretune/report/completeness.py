@@ -1,0 +1,100 @@
+"""What was planned, what is there, and what is missing: the first thing a reader should know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretune.records.study import CellRecord, StudyRecords
+from paretune.report.comparison import Comparison
+from paretune.report.wording import count, listing
+
+ENOUGH_SEEDS = 3
+REASONS = {
+    "out_of_memory": "out of memory",
+    "crash": "the worker process crashed",
+    "timeout": "ran past its time limit",
+    "not_finite": "a number became NaN or infinite",
+    "reward_error": "the rewards could not be computed",
+    "task_error": "the task's files could not be used",
+    "model_error": "the base model could not be loaded or adapted",
+    "disk_full": "the disk was full",
+    "method_error": "the method's own code failed",
+    "interrupted": "interrupted",
+}
+STATUSES = {
+    "missing": "the reward function gave none",
+    "wrong_length": "the reward function returned the wrong number of rewards",
+    "not_finite": "the reward was NaN or infinite",
+    "out_of_range": "the reward was outside its declared range",
+    "raised": "the reward function raised an error",
+}
+
+
+@dataclass(frozen=True)
+class MissingRewards:
+    """How many rewards could not be made.
+
+    Attributes:
+        total: Rewards asked for.
+        missing: Rewards that are missing.
+        causes: (objective, status) -> how many.
+    """
+
+    total: int
+    missing: int
+    causes: dict[tuple[str, str], int]
+
+
+def state_counts(study: StudyRecords) -> Counter[str]:
+    """Count cells by state."""
+    return Counter(cell.state for cell in study.cells)
+
+
+def failure(cell: CellRecord) -> str:
+    """Say in words why a cell failed."""
+    if cell.reason is None:
+        return "no reason recorded"
+    return REASONS.get(cell.reason, cell.reason)
+
+
+def missing_rewards(study: StudyRecords) -> MissingRewards:
+    """Count missing rewards over all test evaluations, the base model's included."""
+    records = [each for cell in study.cells for each in cell.evaluations if each.split == "test"]
+    records += study.references.values()
+    causes: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        names = record.objectives + record.audit
+        for row, column in zip(*np.nonzero(np.isnan(record.rewards)), strict=True):
+            causes[names[column], str(record.statuses[row, column])] += 1
+    return MissingRewards(sum(record.rewards.size for record in records), causes.total(), dict(causes.most_common()))
+
+
+def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
+    """Return what a reader must know before believing any number; empty when there is nothing."""
+    found = []
+    states = state_counts(study)
+    absent = [count(states[state], f"cell {word}", f"cells {word}") for state, word in _UNFINISHED if states[state]]
+    if absent:
+        found.append(
+            f"Incomplete: {listing(absent)} of {len(study.cells)}. A method's numbers rest on the seeds it finished; "
+            "differences are taken over seeds that both sides finished."
+        )
+    fewest = min((len(part.seeds) for part in parts), default=0)
+    if fewest < ENOUGH_SEEDS:
+        detail = "one run shows no spread, so there are no intervals" if fewest == 1 else "intervals are very wide"
+        found.append(f"Only {count(fewest, 'seed')}: {detail}. Use at least {ENOUGH_SEEDS} before drawing conclusions.")
+    without = [part.title for part in parts if len(part.references) < len(part.seeds)]
+    if without:
+        found.append(f"The base model was not evaluated for every seed: {listing(without)}.")
+    lost = missing_rewards(study)
+    if lost.missing:
+        found.append(
+            f"{lost.missing:,} of {lost.total:,} rewards are missing. They are left out of means, never counted as 0."
+        )
+    return found
+
+
+_UNFINISHED = (("failed", "failed"), ("pending", "not run yet"))

@@ -1,0 +1,217 @@
+"""Static figures for papers, SVG and PNG: front, heat map, cost. The page draws its own."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paretune.core.protocols import MetricRow
+from paretune.pareto.front import front
+from paretune.records.study import StudyRecords
+from paretune.report.comparison import Comparison, FloatArray, comparisons
+from paretune.report.costs import costs
+from paretune.report.estimates import over_seeds
+from paretune.report.heat_map import baselines, heat_map, separable
+from paretune.report.islands import MAX_COLUMNS, shown_preferences
+from paretune.report.measured import achieved
+from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker, method_colours
+from paretune.report.wording import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_PAIRS = 6
+STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
+    "axes.axisbelow": True, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "paretune",
+}  # fmt: skip
+
+
+def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) -> list[Path]:
+    """Write the figures of every task and budget.
+
+    Args:
+        study: The study.
+        rows: Its metrics.
+        folder: Where to; made if missing.
+
+    Returns:
+        The files written; a figure that has nothing to show is left out.
+    """
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = comparisons(study)
+    colours = method_colours([method.name for part in parts for method in part.methods])
+    files = []
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks: boxes
+        for index, part in enumerate(parts):
+            suffix = "" if len(parts) == 1 else f"_{index + 1}"
+            drawn = {
+                "front": front_figure(part, colours),
+                "heat_map": heat_map_figure(part),
+                "cost": cost_figure(part, rows, colours),
+            }
+            for name, figure in drawn.items():
+                if figure is not None:
+                    files += _save(figure, folder / f"{name}{suffix}")
+    return files
+
+
+def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
+    """Plot mean scores with intervals, one panel per pair of objectives; None without points or pairs."""
+    pairs = list(itertools.combinations(range(len(part.objectives)), 2))[:MAX_PAIRS]
+    if not pairs or not any(method.done for method in part.methods):
+        return None
+    figure = _figure(4.0 * min(len(pairs), 3), 3.6 * -(-len(pairs) // 3))
+    for place, (a, b) in enumerate(pairs):
+        axes = figure.add_subplot(-(-len(pairs) // 3), min(len(pairs), 3), place + 1)
+        for method in part.methods:
+            shape = MATPLOTLIB_MARKERS[family_marker(method.family)]
+            across, up = _estimates(part, method.scores[:, :, a]), _estimates(part, method.scores[:, :, b])
+            colour = colours[method.name]
+            label = f"{_text(method.name)} ({method.family})"
+            axes.errorbar(
+                across[0],
+                up[0],
+                xerr=across[1:],
+                yerr=up[1:],
+                fmt=shape,
+                color=colour,
+                ms=5,
+                lw=0,
+                elinewidth=0.6,
+                label=label,
+            )
+            _draw_steps(axes, np.stack([across[0], up[0]], axis=1), part.task.reference_point[[a, b]], colour)
+        base = _estimates(part, part.base_scores)
+        axes.plot(base[0, a], base[0, b], "*", color=BASE_COLOUR, ms=9, ls="", label="base model")
+        axes.plot(*part.task.reference_point[[a, b]], "x", color=BASE_COLOUR, label="reference corner")
+        axes.set_xlabel(f"{_text(part.objectives[a])}: mean reward, better \u2192")
+        axes.set_ylabel(f"{_text(part.objectives[b])}: mean reward, better \u2192")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(part.methods) + 2)
+    _note(figure, part)
+    return figure
+
+
+def heat_map_figure(part: Comparison) -> Figure | None:
+    """Draw the difference in utility to the base model; hatched where it cannot be told from 0."""
+    names = baselines(part)
+    if not names or not any(method.done for method in part.methods):
+        return None
+    shown = shown_preferences(len(part.labels), len(part.objectives), MAX_COLUMNS)
+    found = heat_map(part, names[0])
+    values = np.array([[np.nan if row[c].value is None else row[c].value for c in shown] for row in found.differences])
+    figure = _figure(2.2 + 0.85 * len(shown), 1.9 + 0.5 * len(part.methods))
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    scale = found.scale or 1.0
+    image = axes.imshow(values.astype(np.float64), cmap="PuOr", vmin=-scale, vmax=scale, aspect="auto")
+    for row, column in np.ndindex(values.shape):
+        value = found.differences[row][shown[column]]
+        if not separable(value):
+            axes.fill_between(
+                [column - 0.5, column + 0.5],
+                row - 0.5,
+                row + 0.5,
+                facecolor="none",
+                edgecolor="#888888",
+                hatch="///",
+                lw=0,
+            )
+        dark = value.value is not None and abs(value.value) > 0.6 * scale
+        axes.text(
+            column, row, number(value.value, signed=True), ha="center", va="center", color="white" if dark else "black"
+        )
+    axes.set_yticks(range(len(found.methods)), [_text(name) for name in found.methods])
+    axes.set_xticks(range(len(shown)), [_text(part.labels[column]).replace(", ", "\n") for column in shown], fontsize=7)
+    figure.colorbar(image, label=f"utility minus {_text(names[0])}", shrink=0.9)
+    _note(figure, part, "; hatched: may be 0")
+    return figure
+
+
+def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, str]) -> Figure | None:
+    """Plot achieved utility against completions, seconds (filled: sum, hollow: longest chain) and decoding speed."""
+    means, spent = achieved(part, rows), costs(part, rows)
+    if all(value.value is None for value in means.values()):
+        return None
+    figure = _figure(11.0, 3.4)
+    first, second, third = figure.subplots(1, 3, sharey=True)
+    for cost in spent:
+        utility, colour = means[cost.method], colours[cost.method]
+        if utility.value is None:
+            continue
+        shape = MATPLOTLIB_MARKERS[family_marker(part.method(cost.method).family)]
+        reach = None if utility.low is None or utility.high is None else (utility.high - utility.low) / 2
+        for axes, value, fill in (
+            (first, cost.completions.value, colour),
+            (second, cost.seconds_sum.value, colour),
+            (second, cost.seconds_chain.value, "white"),
+            (third, cost.speed_ratio.value, colour),
+        ):
+            if value is not None:
+                label = _text(cost.method) if axes is first else None
+                axes.errorbar(
+                    value, utility.value, yerr=reach, fmt=shape, color=colour, mfc=fill, label=label, elinewidth=0.6
+                )
+    third.axvline(1, color=BASE_COLOUR, ls="--", lw=0.8)
+    titles = ("completions", "seconds (hollow: longest chain)", "tokens per second relative to base")
+    for axes, title in zip((first, second, third), titles, strict=True):
+        axes.set_xlim(left=0)
+        axes.set_xlabel(title)
+    first.set_ylabel("achieved utility, better \u2192")
+    figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=len(spent))
+    _note(figure, part)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure as MatplotlibFigure  # without pyplot: no global state, no display
+
+    return MatplotlibFigure(figsize=(width, height), layout="constrained")
+
+
+def _estimates(part: Comparison, values: FloatArray) -> FloatArray:
+    """Return mean and lengths of the lower and upper bar over seeds `[S, N]`, as `[3, N]`."""
+    found = [over_seeds(column, part.seeds) for column in values.T]
+    rows = []
+    for each in found:
+        mean = np.nan if each.value is None else each.value
+        rows.append(
+            [mean, mean - (mean if each.low is None else each.low), (mean if each.high is None else each.high) - mean]
+        )
+    return np.array(rows).T
+
+
+def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str) -> None:
+    present = points[np.isfinite(points).all(axis=1)]
+    above = present[(present > corner).all(axis=1)]
+    if len(above) == 0:
+        return
+    kept = np.unique(front(above), axis=0)  # rising across, so falling up
+    across = [corner[0], *np.repeat(kept[:, 0], 2)]
+    up = [*np.repeat(kept[:, 1], 2), corner[1]]
+    axes.plot(across, up, color=colour, lw=0.8, alpha=0.7)
+
+
+def _note(figure: Figure, part: Comparison, more: str = "") -> None:
+    note = f"{_text(part.title)}; mean over {len(part.seeds)} seed(s), 95 % Student-t intervals{more}"
+    figure.supxlabel(note, fontsize=7, color="#666666")
+
+
+def _text(name: str) -> str:
+    return name.replace("$", r"\$")  # a dollar sign would start mathematics
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
+    figure.savefig(files[0], metadata={"Date": None})
+    figure.savefig(files[1], dpi=150)
+    return files

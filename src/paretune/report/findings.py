@@ -1,0 +1,219 @@
+"""The plain-words summary: sentences computed from the data that stay true whatever the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.report.comparison import Comparison
+from paretune.report.costs import Cost, costs
+from paretune.report.estimates import over_seeds
+from paretune.report.heat_map import BASE, heat_map, separable
+from paretune.report.measured import achieved
+from paretune.report.wording import count, interval, listing, number, seconds
+from paretune.statistics.paired import paired_p_value
+from paretune.statistics.ties import holm
+
+SAME = 1e-12  # means this close are equal
+LEVEL = 0.05  # of all differences to one leader together
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question and its answer in words."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Who has the highest mean utility somewhere, and who cannot be told apart from it.
+
+    Attributes:
+        leader: Highest mean.
+        tied: Others that cannot be told apart from the leader: by the t-test of the difference, paired by seed and
+            corrected after Holm, or because they share fewer than two seeds with it.
+        behind: The rest, each told apart from the leader.
+    """
+
+    leader: str
+    tied: tuple[str, ...]
+    behind: tuple[str, ...]
+
+
+def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]:
+    """Answer: who leads, for which preferences, is it better than the base, what did it cost, how fast is it.
+
+    Args:
+        comparison: The comparison.
+        rows: All rows of the study's metrics.
+    """
+    spent = costs(comparison, rows)
+    return [
+        Finding("Who leads on average?", _overall(comparison, achieved(comparison, rows))),
+        Finding("For which preferences?", _by_preference(comparison)),
+        Finding("Better than the base model?", _against_base(comparison)),
+        Finding("At what cost?", _training_cost(spent)),
+        Finding("How fast does it decode?", _speed(spent)),
+    ]
+
+
+def lead(utilities: Mapping[str, Mapping[int, float]]) -> Lead | None:
+    """Find the leader and its tie group from per-seed utilities of each method; None without any."""
+    measured = {name: values for name, values in utilities.items() if values}
+    if not measured:
+        return None
+    means = {name: float(np.mean(list(values.values()))) for name, values in measured.items()}
+    leader = max(means, key=lambda name: means[name])
+    others = [name for name in sorted(means, key=lambda name: -means[name]) if name != leader]
+    p_values = [_p_value(measured[leader], measured[name]) for name in others]
+    differs = holm([1.0 if value is None else value for value in p_values], LEVEL)
+    tied = tuple(name for name, different in zip(others, differs, strict=True) if not different)
+    return Lead(leader, tied, tuple(name for name in others if name not in tied))
+
+
+def _p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
+    common = [seed for seed in first if seed in second]
+    return paired_p_value([first[seed] for seed in common], [second[seed] for seed in common]) if common else None
+
+
+def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
+    found = lead({name: value.per_seed for name, value in means.items()})
+    if found is None:
+        return "No method has finished a cell yet, so there is nothing to compare."
+    what = (
+        "achieved utility (the preference-weighted mean reward on test prompts, averaged over all "
+        f"{count(len(comparison.labels), 'preference')})"
+    )
+    measured = [name for name, value in means.items() if value.value is not None]
+    if len(measured) == 1:
+        return f"{found.leader} is the only method with results: {what} {interval(means[found.leader])}."
+    best = _top({name: means[name].value for name in measured})
+    if len(best) > 1:
+        opening = f"{listing(best)} share the highest {what}: {interval(means[best[0]])}."
+    else:
+        opening = f"{found.leader} has the highest {what}: {interval(means[found.leader])}."
+    parts = [opening]
+    if found.tied:
+        rivals = listing([f"{name} ({interval(means[name])})" for name in found.tied])
+        parts.append(f"It cannot be told apart from {rivals}: {_why_tied(means, found)}.")
+    if found.behind:
+        gaps = _gaps(means, found)
+        verb = "are" if len(found.behind) > 1 else "is"
+        rest = "" if found.tied else " Every other method can be told apart from it."
+        parts.append(f"{listing(gaps)} {verb} behind it.{rest}")
+    return " ".join(parts)
+
+
+def _top(values: Mapping[str, float | None]) -> list[str]:
+    present = {name: value for name, value in values.items() if value is not None}
+    highest = max(present.values())
+    return [name for name, value in present.items() if value >= highest - SAME]
+
+
+def _why_tied(means: Mapping[str, MetricValue], found: Lead) -> str:
+    if all(_difference(means[name], means[found.leader]).low is None for name in found.tied):
+        return "they have fewer than two seeds in common, so nothing shows how far chance reaches"
+    return "the difference, paired by seed and corrected for the number of methods, may be 0"
+
+
+def _gaps(means: Mapping[str, MetricValue], found: Lead) -> list[str]:
+    gaps = {name: _difference(means[name], means[found.leader]) for name in found.behind}
+    return [f"{name} (difference {interval(gap, signed=True)})" for name, gap in gaps.items()]
+
+
+def _difference(first: MetricValue, second: MetricValue) -> MetricValue:
+    common = [seed for seed in first.per_seed if seed in second.per_seed]
+    values = np.array([first.per_seed[seed] - second.per_seed[seed] for seed in common])
+    return over_seeds(values, common)
+
+
+def _by_preference(comparison: Comparison) -> str:
+    leads = {}
+    for column, label in enumerate(comparison.labels):
+        values = {
+            method.name: over_seeds(method.utilities[:, column], comparison.seeds).per_seed
+            for method in comparison.methods
+        }
+        found = lead(values)
+        if found is not None and sum(bool(each) for each in values.values()) > 1:
+            leads[label] = found
+    if not leads:
+        return "Fewer than two methods have results, so nobody leads anybody."
+    alone = {label: found.leader for label, found in leads.items() if not found.tied}
+    parts = [
+        f"{name} leads alone for {len(labels)} of {len(leads)} ({'; '.join(labels)})"
+        for name, labels in _grouped(alone).items()
+    ]
+    shared = {label: found for label, found in leads.items() if found.tied}
+    if shared and not parts:
+        parts.append(
+            f"For none of the {count(len(leads), 'preference')} can the best method be told apart from all others"
+        )
+    elif shared:
+        parts.append(f"for the other {len(shared)}, the best method cannot be told apart from at least one more")
+    sentence = "; ".join(parts) + "."
+    if shared:
+        highest = _grouped({label: found.leader for label, found in shared.items()})
+        counts = listing([f"{name} for {len(labels)}" for name, labels in highest.items()])
+        sentence += f" There, the highest mean is that of {counts}: an observation, not a result."
+    return sentence
+
+
+def _grouped(owners: Mapping[str, str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for label, owner in owners.items():
+        groups.setdefault(owner, []).append(label)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+
+def _against_base(comparison: Comparison) -> str:
+    if not comparison.references:
+        return "The base model was not evaluated, so this cannot be said."
+    differences = heat_map(comparison, BASE)
+    parts = []
+    for name, row in zip(differences.methods, differences.differences, strict=True):
+        measured = [each for each in row if each.value is not None]
+        if not measured:
+            parts.append(f"{name} has no results")
+            continue
+        above = sum(separable(each) and (each.value or 0.0) > 0 for each in measured)
+        below = sum(separable(each) and (each.value or 0.0) < 0 for each in measured)
+        unclear = len(measured) - above - below
+        verdicts = [f"above it for {above}" if above else "", f"below it for {below}" if below else ""]
+        verdicts.append(f"not distinguishable from it for {unclear}" if unclear else "")
+        parts.append(f"{name} is {listing([each for each in verdicts if each])} of {len(measured)}")
+    return f"Counting preferences: {'; '.join(parts)}."
+
+
+def _training_cost(spent: Sequence[Cost]) -> str:
+    parts, absent = [], []
+    for cost in spent:
+        if cost.completions.value is None:
+            absent.append(cost.method)
+            continue
+        parts.append(
+            f"{cost.method} {number(cost.completions.value)} completions and {seconds(cost.seconds_sum.value)} "
+            f"(longest chain {seconds(cost.seconds_chain.value)})"
+        )
+    if not parts:
+        return "No finished cell has a ledger yet."
+    missing = f" Nothing is known of {listing(absent)}." if absent else ""
+    return (
+        f"Per seed: {'; '.join(parts)}. The first figure in seconds adds up everything trained; the longest chain "
+        f"is what would remain with unlimited machines.{missing}"
+    )
+
+
+def _speed(spent: Sequence[Cost]) -> str:
+    timed = [cost for cost in spent if cost.speed_ratio.value is not None]
+    if not timed:
+        return "Decoding was not timed."
+    parts = [f"{cost.method} {number(cost.speed_ratio.value)}" for cost in timed]
+    absent = listing([cost.method for cost in spent if cost.speed_ratio.value is None])
+    missing = f" Not timed: {absent}." if absent else ""
+    return f"Tokens per second, relative to the base model timed in turn with it: {listing(parts)}.{missing}"

@@ -1,0 +1,90 @@
+"""The top of the page: what was run, what is missing, how to do it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paretune.records.study import StudyRecords
+from paretune.report.comparison import Comparison
+from paretune.report.completeness import STATUSES, failure, missing_rewards, state_counts
+from paretune.report.wording import count, listing
+
+
+def subtitle(study: StudyRecords, parts: Sequence[Comparison]) -> str:
+    """Say in one sentence what this is a report of."""
+    tasks = list(dict.fromkeys(part.task.name for part in parts))
+    methods = list(dict.fromkeys(method.name for part in parts for method in part.methods))
+    return (
+        f"Report of a paretune study: {count(len(methods), 'method')} compared on {listing(tasks) or 'no task'}, each "
+        "training language models for several objectives at once."
+    )
+
+
+def tiles(study: StudyRecords, parts: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Return the figures a reader should see first: name, value, detail."""
+    states = state_counts(study)
+    lost = missing_rewards(study)
+    seeds = sorted({cell.seed for cell in study.cells})
+    tiles = [
+        _tile("cells finished", f"{states['done']} of {len(study.cells)}", _states(states)),
+        _tile("seeds", f"{len(seeds)}", listing([str(seed) for seed in seeds]) if len(seeds) <= 10 else ""),
+        _tile("rewards missing", f"{lost.missing:,}", f"of {lost.total:,}, tests and base model"),
+    ]
+    for task in dict.fromkeys(part.task.name for part in parts):
+        info = study.tasks[task]
+        which = f" ({task})" if len(study.tasks) > 1 else ""
+        audits = [each.name for each in info.objectives if each.audit]
+        corner = ", ".join(f"{each:g}" for each in info.reference_point)
+        unseen = int(info.unseen.sum())
+        tiles += [
+            _tile(
+                f"objectives{which}",
+                listing([each.name for each in info.trained]),
+                f"audit, never trained on: {listing(audits)}" if audits else "no audit",
+            ),
+            _tile(f"preferences{which}", f"{len(info.preferences)}", f"{unseen} of them unseen in training"),
+            _tile(
+                f"test prompts{which}",
+                f"{info.test_prompts}",
+                f"{count(info.samples, 'completion')} of each per preference",
+            ),
+            _tile(f"reference point{which}", f"({corner})", "fixed in the task"),
+            _tile(f"base model{which}", info.model, f"KL coefficient beta {info.beta:g}"),
+        ]
+    return tiles
+
+
+def _tile(name: str, value: str, detail: str) -> dict[str, str]:
+    return {"name": name, "value": value, "detail": detail}
+
+
+def _states(states: Mapping[str, int]) -> str:
+    return f"{states.get('failed', 0)} failed, {states.get('pending', 0)} not run"
+
+
+def failures(study: StudyRecords) -> list[dict[str, str]]:
+    """Return every failed or damaged cell with its reason."""
+    return [
+        {
+            "cell": f"{cell.method}, {cell.task}, {cell.budget_completions:,} completions, seed {cell.seed}",
+            "reason": failure(cell),
+            "message": cell.message,
+        }
+        for cell in study.cells
+        if cell.state == "failed" or (cell.state == "pending" and cell.message)
+    ]
+
+
+def lost_rewards(study: StudyRecords) -> list[str]:
+    """Say how many rewards of which objective are missing, and why."""
+    return [
+        f"{name}: {amount:,} because {STATUSES.get(status, status)}"
+        for (name, status), amount in missing_rewards(study).causes.items()
+    ]
+
+
+def commands(study: StudyRecords) -> list[str]:
+    """Return the commands that finish the study, train it anew, and rewrite this page."""
+    folder = "." if study.folder is None else study.folder.name or "."
+    again = f"{folder}-again" if folder != "." else "again"
+    return ["paretune run study.yaml -o .", f"paretune run study.yaml -o ../{again}", "paretune report ."]

@@ -1,0 +1,65 @@
+"""Achieved utility of each method for each preference, as a difference to a baseline, paired by seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretune.core.protocols import MetricValue
+from paretune.report.comparison import Comparison, FloatArray
+from paretune.report.estimates import over_seeds
+
+BASE = "base model"
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Differences in utility to one baseline.
+
+    Attributes:
+        baseline: A method's name, or `BASE`.
+        methods: Rows.
+        differences: Row by row, one value per preference.
+        averages: One value per row: the difference averaged over all preferences.
+    """
+
+    baseline: str
+    methods: tuple[str, ...]
+    differences: tuple[tuple[MetricValue, ...], ...]
+    averages: tuple[MetricValue, ...]
+
+    @property
+    def scale(self) -> float:
+        """Largest absolute difference: the end of the colour scale, the same on both sides of 0."""
+        sizes = [abs(each.value) for row in self.differences for each in row if each.value is not None]
+        return max(sizes, default=0.0)
+
+
+def baselines(comparison: Comparison) -> list[str]:
+    """Return what methods can be compared with: the base model where it was evaluated, then every method."""
+    base = [BASE] if comparison.references else []
+    return base + [method.name for method in comparison.methods if method.done]
+
+
+def heat_map(comparison: Comparison, baseline: str) -> HeatMap:
+    """Subtract the baseline's utility from every method's, seed by seed, then average over seeds."""
+    ground = _utilities(comparison, baseline)
+    rows, averages = [], []
+    for method in comparison.methods:
+        difference = method.utilities - ground  # [S, P]
+        reason = "no seed has both" if method.done else "no finished cell"
+        rows.append(tuple(over_seeds(column, comparison.seeds, reason) for column in difference.T))
+        averages.append(over_seeds(difference.mean(axis=1), comparison.seeds, reason))
+    return HeatMap(baseline, tuple(method.name for method in comparison.methods), tuple(rows), tuple(averages))
+
+
+def separable(value: MetricValue) -> bool:
+    """Say whether the interval excludes 0; without an interval nothing is separable."""
+    return value.low is not None and value.high is not None and (value.low > 0 or value.high < 0)
+
+
+def _utilities(comparison: Comparison, baseline: str) -> FloatArray:
+    if baseline == BASE:
+        return comparison.base_utilities
+    return np.asarray(comparison.method(baseline).utilities)

@@ -1,0 +1,36 @@
+"""Finding a value among the rows the metrics returned, so that no number is computed twice in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.report.comparison import Comparison
+
+
+def rows_of(comparison: Comparison, rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """Return the rows of one task and budget."""
+    task, budget = comparison.task.name, comparison.budget_completions
+    return [row for row in rows if row.task == task and row.budget_completions == budget]
+
+
+def measured(rows: Sequence[MetricRow], method: str, metric: str, label: str = "") -> MetricValue:
+    """Return a method's value of a metric whose label starts so; the empty label must match exactly.
+
+    Args:
+        rows: Rows of one comparison.
+        method: Name of the method.
+        metric: Name of the metric.
+        label: How the row's label starts.
+    """
+    for row in rows:
+        fits = row.label.startswith(label) if label else row.label == ""
+        if row.method == method and row.metric == metric and fits:
+            return row.value
+    return MetricValue(None, reason="not measured")
+
+
+def achieved(comparison: Comparison, rows: Sequence[MetricRow]) -> dict[str, MetricValue]:
+    """Return each method's achieved utility over all preferences."""
+    mine = rows_of(comparison, rows)
+    return {method.name: measured(mine, method.name, "performance") for method in comparison.methods}

@@ -1,0 +1,129 @@
+"""Completions to be read side by side, chosen by a rule that is stated on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.records.evaluation import EvaluationRecord
+from paretune.report.comparison import Comparison, utilities
+
+FIRST_PROMPTS = 8
+DISAGREEMENTS = 4
+MAX_CHARACTERS = 1_500  # of one text; longer ones are cut with a notice
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion as shown: who wrote it, how it scored."""
+
+    source: str
+    answer: str
+    text: str
+    cut: bool
+    finish: str
+    rewards: tuple[float | None, ...]
+    statuses: tuple[str, ...]
+    utility: float | None
+
+
+@dataclass(frozen=True)
+class PromptSamples:
+    """One test prompt with one completion of each method."""
+
+    prompt_id: str
+    prompt: str
+    why: str
+    samples: tuple[Sample, ...]
+
+
+def shown_seed(comparison: Comparison) -> int | None:
+    """Return the lowest seed that most methods finished: all texts shown come from it."""
+    finished = {
+        seed: sum(seed in (cell.seed for cell in method.done) for method in comparison.methods)
+        for seed in comparison.seeds
+    }
+    best = max(finished.values(), default=0)
+    return min(seed for seed, methods in finished.items() if methods == best) if best else None
+
+
+def prompt_samples(comparison: Comparison, preference: NDArray[np.float64], base: str) -> list[PromptSamples]:
+    """Choose prompts for a preference: the first by id, then those where the methods' utilities differ most.
+
+    Args:
+        comparison: The comparison.
+        preference: One preference of the task, `[K]`.
+        base: Name to show for the base model.
+    """
+    seed = shown_seed(comparison)
+    if seed is None:
+        return []
+    records = dict(_records(comparison, seed, preference))
+    by_method = {
+        name: _utility_by_prompt(record, preference)
+        for name, record in records.items()
+        if record is not comparison.references.get(seed)
+    }
+    ids = sorted({prompt_id for record in records.values() for prompt_id in record.prompt_ids})
+    first = ids[:FIRST_PROMPTS]
+    spread = {prompt_id: _spread([each.get(prompt_id) for each in by_method.values()]) for prompt_id in ids}
+    rest = sorted((each for each in ids[FIRST_PROMPTS:] if spread[each] > 0), key=lambda each: (-spread[each], each))
+    chosen = [(each, f"first {FIRST_PROMPTS} by id") for each in first]
+    chosen += [(each, f"large disagreement, {spread[each]:.2f}") for each in rest[:DISAGREEMENTS]]
+    if comparison.references.get(seed) is not None:
+        records = {base: comparison.references[seed]} | records
+    return [_prompt_samples(prompt_id, why, records, preference) for prompt_id, why in chosen]
+
+
+def _records(
+    comparison: Comparison, seed: int, preference: NDArray[np.float64]
+) -> Iterator[tuple[str, EvaluationRecord]]:
+    for method in comparison.methods:
+        record = method.evaluation(seed, preference)
+        if record is not None:
+            yield method.name, record
+
+
+def _utility_by_prompt(record: EvaluationRecord, preference: NDArray[np.float64]) -> dict[str, float]:
+    values = utilities(record.rewards[:, : len(record.objectives)], preference)
+    by_prompt: dict[str, list[float]] = {}
+    for prompt_id, value in zip(record.prompt_ids, values, strict=True):
+        if np.isfinite(value):
+            by_prompt.setdefault(prompt_id, []).append(float(value))
+    return {prompt_id: float(np.mean(each)) for prompt_id, each in by_prompt.items()}
+
+
+def _spread(values: list[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return max(present) - min(present) if len(present) > 1 else 0.0
+
+
+def _prompt_samples(
+    prompt_id: str, why: str, records: dict[str, EvaluationRecord], preference: NDArray[np.float64]
+) -> PromptSamples:
+    samples, prompt = [], ""
+    for source, record in records.items():
+        rows = [row for row, each in enumerate(record.prompt_ids) if each == prompt_id]
+        if not rows:
+            continue
+        row = min(rows, key=lambda each: int(record.samples[each]))
+        prompt = record.prompts[row]
+        rewards = record.rewards[row]
+        value = float(utilities(rewards[: len(record.objectives)], preference))
+        text = record.completions[row]
+        samples.append(
+            Sample(
+                source=source,
+                answer=record.answer,
+                text=text[:MAX_CHARACTERS],
+                cut=len(text) > MAX_CHARACTERS,
+                finish=record.finish[row],
+                rewards=tuple(float(each) if np.isfinite(each) else None for each in rewards),
+                statuses=tuple(str(each) for each in record.statuses[row]),
+                utility=value if np.isfinite(value) else None,
+            )
+        )
+    return PromptSamples(prompt_id, prompt[:MAX_CHARACTERS], why, tuple(samples))

@@ -1,0 +1,41 @@
+"""The results in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paretune.core.protocols import MetricRow
+from paretune.records.study import StudyRecords
+from paretune.report.comparison import comparisons
+from paretune.report.costs import costs
+from paretune.report.measured import achieved, measured, rows_of
+from paretune.report.wording import interval, number
+
+HEADS = ("method", "achieved utility", "hypervolume, naive", "completions", "seconds", "tokens/s to base", "seeds")
+
+
+def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
+    """Align one line per method under a heading for each task and budget; brackets hold 95 % intervals over seeds."""
+    blocks = []
+    for part in comparisons(study):
+        mine, means = rows_of(part, rows), achieved(part, rows)
+        lines: list[tuple[str, ...]] = [HEADS]
+        for cost in costs(part, rows):
+            cells = part.method(cost.method).cells
+            volume = measured(mine, cost.method, "pareto_optimality", "naive")
+            numbers = [number(each.value) for each in (cost.completions, cost.seconds_sum, cost.speed_ratio)]
+            done = sum(cell.state == "done" for cell in cells.values())
+            lines.append(
+                (cost.method, interval(means[cost.method]), interval(volume), *numbers, f"{done}/{len(cells)}")
+            )
+        blocks.append(f"{part.title}\n{_aligned(lines)}")
+    return "\n\n".join(blocks)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    rows = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
+    return "\n".join(row.rstrip() for row in rows)

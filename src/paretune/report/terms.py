@@ -1,0 +1,66 @@
+"""The words of the report and how its numbers come about, for its appendix."""
+
+from __future__ import annotations
+
+TERMS = (
+    (
+        "Objective, reward",
+        "A named trait of a completion. Its reward is the score of one completion, higher is better, inside the "
+        "range the task declares. A score that could not be made is missing and left out of means; it is never "
+        "counted as 0.",
+    ),
+    (
+        "Audit",
+        "An objective that is scored in evaluation only. No method is trained on it and no preference weighs it.",
+    ),
+    (
+        "Preference, utility",
+        "A preference holds one weight per objective, summing to 1. Utility is the sum of weight times mean reward "
+        "over all test prompts and samples. Achieved utility averages it over preferences, each answered by the "
+        "policy the method itself assigns to it.",
+    ),
+    (
+        "95 % interval",
+        "Student-t interval of the mean of one value per seed. It covers chance in training and sampling, on these "
+        "test prompts; it says nothing about other prompts. With one seed there is none.",
+    ),
+    (
+        "Told apart",
+        "For every seed, the two methods' values are subtracted; a t-test of these differences is corrected for the "
+        "number of methods compared with the leader (Holm). Only seeds that both finished count.",
+    ),
+    (
+        "Front, non-dominated",
+        "A point is non-dominated if no other is at least as good in every objective and better in one.",
+    ),
+    (
+        "Hypervolume (naive)",
+        "Volume between the task's frozen reference point and the mean scores reached over all preferences, "
+        "computed exactly. Naive: evaluation noise pushes it up, the more so the more points there are, so compare "
+        "it only between methods with equally many. Its cross-fitted twin, which removes that bias, does not exist "
+        "yet.",
+    ),
+    (
+        "KL",
+        "Mean over completions of the log-probability under the policy minus that under the base model, in nats: "
+        "how far the policy has moved from the base model.",
+    ),
+    (
+        "Cost",
+        "Completions sampled for training, selection and search, and wall-clock seconds of every stage a method "
+        "uses. A stage shared by methods is trained once and charged in full to each. The longest chain adds up "
+        "only stages that must wait for each other. A stage trained in one batch with others is charged its share "
+        "of the seconds. Work repeated after a kill is listed apart and not charged.",
+    ),
+    (
+        "Decoding speed",
+        "Tokens per second of one policy per method, timed in turn with the base model while nothing else runs; the "
+        "ratio is the median of the repeats' ratios.",
+    ),
+    (
+        "Families",
+        "single-policy: the policy trained for the nearest preference answers. multi-policy: one of many trained "
+        "policies is selected by its measured utility. meta-policy: several experts are combined for each "
+        "preference.",
+    ),
+)
