@@ -51,7 +51,7 @@ class Training:
     warmup: int = 50
 
 
-BASE = Training("train", 11, True, layers=3, hidden=160, heads=5, intermediate=416, steps=2400)
+BASE = Training("train", 11, True, layers=3, hidden=160, heads=5, intermediate=416, steps=2600)
 JUDGE = Training("judge", 12, False, layers=2, hidden=128, heads=4, intermediate=320, steps=1500)
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     started = time.perf_counter()
-    tokenizer = train_tokenizer(2000 if arguments.tiny else 40000)
+    tokenizer = train_tokenizer(500 if arguments.tiny else 10000)
     for name, training in {"base": BASE, "fluency_judge": JUDGE}.items():
         chosen = replace(training, steps=6, batch=8, layers=1, warmup=2) if arguments.tiny else training
         model = train_model(name, chosen, tokenizer)
@@ -72,8 +72,8 @@ def main() -> None:
     print(f"done in {time.perf_counter() - started:.0f} s: {arguments.output}")
 
 
-def train_tokenizer(pairs: int) -> PreTrainedTokenizerFast:
-    """Learn byte-level pair encoding from the text of both models, so that every text can be encoded."""
+def train_tokenizer(count: int) -> PreTrainedTokenizerFast:
+    """Learn byte-level pair encoding from the base model's text: every text can be encoded, ours in few tokens."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
@@ -83,7 +83,7 @@ def train_tokenizer(pairs: int) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    lines = [TEMPLATE.format(prompt=p) + " " + r for p, replies in compose(BASE, pairs) for r in replies[:1]]
+    lines = [TEMPLATE.format(prompt=p) + " " + r for p, replies in compose(BASE, count) for r in replies]
     trained.train_from_iterator(lines, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=trained, eos_token=END, pad_token=PAD, model_max_length=256, clean_up_tokenization_spaces=False
@@ -179,10 +179,11 @@ def train_model(name: str, training: Training, tokenizer: Any) -> Any:
         torch.optim.AdamW(others, lr=training.other_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
-    started, recent = time.perf_counter(), list[float]()
+    print(f"{name}: composing {training.steps * training.batch} statements", flush=True)
     data = batches(encode(training, tokenizer), training)
+    started, recent = time.perf_counter(), list[float]()
     for step, examples in enumerate(data, start=1):
-        factor = min(1.0, step / training.warmup, (len(data) - step + 1) / (0.6 * len(data)))  # up, level, down to 0
+        factor = min(1.0, step / training.warmup, (len(data) - step + 1) / (0.7 * len(data)))  # up, level, down to 0
         for optimiser, rate in zip(optimisers, rates, strict=True):
             optimiser.param_groups[0]["lr"] = rate * factor
         packed = pack(examples, tokenizer.pad_token_id)

@@ -57,8 +57,7 @@ def _score(prompt: str, completion: str) -> float:
     focus /= max(1, len({feeling.phrase for feeling in named}) - 1)
     best = max(named, key=lambda feeling: (fits[feeling.family], lexicon.owned(feeling, listed)))
     base = OWNED if lexicon.owned(best, listed) else NAMED
-    before = listed[max(0, best.position - 3) : best.position]
-    speaker = SPEAKER if any(word in lexicon.FIRST_PERSON for word in before) else 1.0
+    speaker = SPEAKER if lexicon.is_speakers(best, listed) else 1.0
     link = LINKED * (base / OWNED) * min(1.0, _shared_content(prompt, listed) / LINK_WORDS)
     return min(1.0, focus * speaker * unrepeated * (base + link))
 

@@ -349,7 +349,14 @@ def owned(feeling: NamedFeeling, listed: list[str]) -> bool:
         listed: All words of the reply.
     """
     before = listed[max(0, feeling.position - 4) : feeling.position]
-    return any(word in _OWNERSHIP for word in before) and not any(word in FIRST_PERSON for word in before[-3:])
+    return any(word in _OWNERSHIP for word in before) and not is_speakers(feeling, listed)
+
+
+def is_speakers(feeling: NamedFeeling, listed: list[str]) -> bool:
+    """Tell whether the nearest personal word before a feeling is the speaker's: *I feel lonely*, *it makes me sad*."""
+    before = listed[max(0, feeling.position - 3) : feeling.position]
+    nearest = next((word for word in reversed(before) if word in FIRST_PERSON or word in SECOND_PERSON), "")
+    return nearest in FIRST_PERSON
 
 
 def is_question(sentence: str) -> bool:

@@ -176,13 +176,13 @@ MEANINGS: Final[dict[str, tuple[str, ...]]] = {
     "joy": ("you want to hold on to it", "it matters to you that you did it yourself"),
 }
 KINDS: Final[dict[str, float]] = {
-    "complex_reflection": 0.25,
-    "simple_reflection": 0.2,
+    "complex_reflection": 0.27,
+    "simple_reflection": 0.22,
     "feeling": 0.16,
-    "validation": 0.06,
-    "affirmation": 0.08,
-    "open_question": 0.11,
-    "advice": 0.08,
+    "validation": 0.05,
+    "affirmation": 0.07,
+    "open_question": 0.1,
+    "advice": 0.07,
     "off_topic": 0.03,
     "broken": 0.03,
 }
@@ -328,103 +328,105 @@ def _feeling_word(statement: Statement, source: random.Random, new: bool = False
     return source.choice([word for word in FEELING_WORDS[family][:5] if word != statement.named])
 
 
+def _because(statement: Statement) -> str:
+    return f", {turn_person(statement.reason)}" if statement.reason else ""
+
+
 def _simple_reflection(statement: Statement, source: random.Random) -> str:
-    about, glad = turn_person(statement.situation), statement.feeling == "joy"
-    openings: tuple[str, ...] = (
-        ("you stopped {a}", "you're no longer {a}", "so you've stopped {a}", "it sounds like you stopped {a}")
-        if glad
-        else (
-            "you keep {a}",
-            "you're {a}",
-            "you've been {a}",
-            "{a}, again",
-            "so you're {a}",
-            "it sounds like you keep {a}",
+    if statement.reason and source.random() < 0.1:
+        return f"it's {turn_person(statement.reason)}."
+    about = turn_person(statement.situation)
+    if statement.feeling == "joy":
+        said = source.choice(
+            ("you stopped {a}", "you've stopped {a}", "you're no longer {a}", "you get by without {a}")
         )
-    )
-    forms = [*openings]
-    if statement.reason:
-        turned = turn_person(statement.reason)
-        forms += [f"it's {turned}", f"{openings[0]} {turned}", f"{openings[1]} {turned}", f"{openings[2]} {turned}"]
-    return source.choice(forms).format(a=about) + "."
+        last = source.choice(("", "", " now", " for good", _because(statement)))
+    else:
+        said = source.choice(("you keep {a}", "you keep {a}", "you're {a}", "you've been {a}", "you find yourself {a}"))
+        last = source.choice(("", "", " again", " lately", " these days", _because(statement), _because(statement)))
+    lead = source.choice(("", "", "", "so ", "it sounds like ", "I hear that ", "it seems that "))
+    return lead + said.format(a=about) + last + "."
 
 
 def _complex_reflection(statement: Statement, source: random.Random) -> str:
     about, feeling = _about(statement), _feeling_word(statement, source)
-    meaning = source.choice(MEANINGS[statement.feeling])
-    because = turn_person(statement.reason) if statement.reason else f"and {meaning}"
-    return source.choice(
+    meaning = f", and {source.choice(MEANINGS[statement.feeling])}"
+    lead = source.choice(("", "", "", "it sounds like ", "so ", "I hear that "))
+    said = source.choice(
         (
-            f"you feel {feeling} about {about}, {because}.",
-            f"you feel {feeling} about {about}, and {meaning}.",
-            f"{about} leaves you {feeling}, {because}.",
-            f"{about} leaves you {feeling}, and {meaning}.",
-            f"it sounds like {about} makes you {feeling}, {because}.",
-            f"you sound {feeling} about {about}, and {meaning}.",
+            f"you feel {feeling} about {about}",
+            f"you feel {feeling} about {about}",
+            f"you sound {feeling} about {about}" if not lead else f"you're {feeling} about {about}",
+            f"{about} leaves you {feeling}",
+            f"{about} makes you {feeling}",
+            f"{about} makes you feel {feeling}",
         )
     )
+    return lead + said + source.choice((meaning, _because(statement) or meaning)) + "."
 
 
 def _feeling(statement: Statement, source: random.Random) -> str:
-    feeling = _feeling_word(statement, source)
-    return source.choice(
+    degree = source.choice(("", "", "", "so ", "really ", "quite "))
+    feeling = degree + _feeling_word(statement, source)
+    lead = source.choice(("", "", "", "it sounds like ", "I hear that "))
+    said = source.choice(
         (
-            f"you feel {feeling}.",
-            f"you sound {feeling}.",
-            f"you must feel so {feeling}.",
-            f"{feeling}.",
-            f"you feel {feeling} about {_about(statement)}.",
-            f"you're {feeling} about {_about(statement)}.",
-            f"it sounds like all of this leaves you {feeling}.",
-            f"it sounds like you're {feeling}, {turn_person(statement.reason)}."
-            if statement.reason
-            else f"it leaves you {feeling}.",
+            f"you feel {feeling}",
+            f"you feel {feeling}",
+            f"you're {feeling}",
+            f"you must feel {feeling}",
+            f"it leaves you {feeling}",
+            f"all of this makes you {feeling}",
+            f"you seem {feeling}" if not lead else f"you are {feeling}",
         )
+    )
+    return (
+        lead
+        + said
+        + source.choice(("", "", " these days", " right now", f" about {_about(statement)}", _because(statement)))
+        + "."
     )
 
 
 def _validation(statement: Statement, source: random.Random) -> str:
-    hard = ("that sounds really hard", "that's a lot to carry", "that makes sense", "I hear you", "no wonder")
-    glad = ("that makes sense", "I hear you", "that sounds good", "that's a big change")
-    first = source.choice(glad if statement.feeling == "joy" else hard)
-    return first + source.choice(
-        (".", ", anyone would feel that way.", ", and you're not the only one in this.", ", given all of that.")
-    )
+    hard = ("that sounds hard", "that sounds really hard", "that must be hard", "that's a lot to carry", "that's heavy")
+    glad = ("that sounds good", "that's a big change", "that's good to hear")
+    either = ("that makes sense", "I hear you", "no wonder")
+    last = ("", "", ", anyone would feel that way", ", and you're not the only one", ", given all of that")
+    return source.choice((glad if statement.feeling == "joy" else hard) + either) + source.choice(last) + "."
 
 
 def _affirmation(statement: Statement, source: random.Random) -> str:
-    return source.choice(
-        (
-            "it takes courage to say that.",
-            "thank you for telling me.",
-            "you're working hard at this, and it shows in what you say.",
-            "you have not given up, even after all of this.",
-            "coming here today took strength.",
-            f"it takes courage to talk about {_about(statement)}.",
-            f"it takes strength to be honest about {_about(statement)} like you are.",
-            f"thank you for being honest about {_about(statement)}.",
-        )
-    )
+    about = _about(statement)
+    virtue = source.choice(("courage", "strength", "honesty", "patience"))
+    deed = source.choice(("say that", "come here", f"talk about {about}", f"be honest about {about}"))
+    trust = source.choice(("telling me", "trusting me with this", f"being honest about {about}"))
+    effort = source.choice(("have not given up", "have kept going", "are working hard at this", "are doing your best"))
+    last = source.choice(("", "", ", even now", ", and it shows", ", even after all of this"))
+    return source.choice((f"it takes {virtue} to {deed}", f"thank you for {trust}", f"you {effort}{last}")) + "."
 
 
 def _open_question(statement: Statement, source: random.Random) -> str:
-    about, glad = _about(statement), statement.feeling == "joy"
-    stopped, kept = (f"{opening} {turn_person(statement.situation)}" for opening in ("you stopped", "you keep"))
-    return source.choice(
-        (
-            "what would help most right now?",
-            "how long has this been going on, and what have you done so far?",
-            "what is that like for you?",
-            f"what makes {about} so hard for you these days?"
-            if not glad
-            else "what made it possible for you this time?",
-            f"how do you feel about {about}?",
-            f"{stopped if glad else kept}. what would you like to happen next?",
-            f"you feel {_feeling_word(statement, source)}. what would you like to change?",
-            f"when do you feel most {_feeling_word(statement, source)} about {about}?",
-            f"what makes you so {_feeling_word(statement, source)}?",
-        )
-    )
+    about, feeling = _about(statement), _feeling_word(statement, source)
+    lead = source.choice(("", "", "", _simple_reflection(statement, source) + " "))
+    asked = [
+        "what would help most right now",
+        "what would you like to change",
+        "what would be a good first sign",
+        "how long has this been going on",
+        "what is that like for you",
+        "who knows about this",
+        "when is it a little easier",
+        f"how do you feel about {about}",
+        f"what happens when it comes to {about}",
+        f"what comes to mind about {about}",
+        f"when do you feel most {feeling}",
+        f"what makes you so {feeling}",
+        f"how did {about} begin",
+    ]
+    if statement.feeling != "joy":
+        asked += [f"what makes {about} so hard", f"what would life be like without {about}"]
+    return lead + source.choice(asked) + "?"
 
 
 _STEPS: Final = (
@@ -435,38 +437,49 @@ _STEPS: Final = (
     "set a timer",
     "write it down",
     "take a day off",
+    "drink less coffee",
+    "read a book on it",
+    "join a club",
 )
 
 
 def _advice(statement: Statement, source: random.Random) -> str:
-    (step, then), situation = source.sample(_STEPS, 2), turn_person(statement.situation)
+    step, then = source.sample(_STEPS, 2)
+    both = source.choice((step, f"{step} and {then}"))
+    last = source.choice(("", "", ", it works for everyone", ", it is that simple"))
     return source.choice(
         (
-            f"you should {step}.",
-            f"you need to {step} first, and then {then}.",
-            f"why don't you just {step}?",
-            f"if I were you, I would {step} and {then}.",
-            f"you should stop {situation} and {step}." if statement.feeling != "joy" else "you should keep it up.",
-            f"you should not feel {_feeling_word(statement, source)}, just {step} and it will pass.",
+            f"you should {both}{last}.",
+            f"you need to {both}{last}.",
+            f"maybe you should just {both}.",
+            f"why don't you just {both}?",
+            f"have you tried to {both}?",
+            f"if I were you, I would {both}.",
+            f"just {both}{last}.",
             f"try to {step} when you feel {_feeling_word(statement, source)}.",
+            f"you should not feel {_feeling_word(statement, source)}, just {step}.",
+            f"you should stop {turn_person(statement.situation)} and {step}."
+            if statement.feeling != "joy"
+            else "you should keep it up.",
         )
     )
 
 
 _THEMES: Final = (
-    "the bus was late again this morning",
-    "the weather should be nice on Sunday",
+    "the bus was late",
+    "the weather was nice",
     "I had soup for lunch",
-    "my car needs new tyres",
-    "there is a sale on shoes downtown",
+    "I need new tyres",
+    "there was a sale on shoes",
     "the match ended two to one",
-    "my neighbour has a new dog",
-    "the coffee machine is broken",
+    "the cat slept in",
+    "the coffee machine broke",
 )
 
 
 def _off_topic(statement: Statement, source: random.Random) -> str:
-    return source.choice(_THEMES) + source.choice((".", ".", ", by the way.", ", I think."))
+    when = source.choice(("", " this morning", " on Sunday", " again", " at the station"))
+    return source.choice(_THEMES) + when + source.choice((".", ".", ", by the way.", ", I think."))
 
 
 def _broken(statement: Statement, source: random.Random) -> str:
