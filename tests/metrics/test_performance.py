@@ -80,7 +80,7 @@ def test_utility_needs_every_objective_even_one_of_no_weight():
     rows = measured(blind, info=task([[1, 0]], [False]))
     assert rows[""].value is None
     assert rows[""].reason == "0 of 1 seeds: seed 0 has no empathy reward for reflection; " + (
-        "of 1 completions 1 have no empathy reward and are left out there"
+        "completions left out of a mean: 1 of 1 without empathy reward"
     )
     assert rows["kl: all"].value == 0.0  # needs no reward
 
@@ -90,7 +90,7 @@ def test_missing_rewards_are_left_out_of_the_mean_and_counted():
     half = cell(evaluations=[evaluation([[0.6, 0.8], [0.6, np.nan]], [0, 1], TWO)])
     value = measured(half, info=task([[0, 1]], [False]))[""]
     assert value.value == pytest.approx(0.8)
-    assert "of 2 completions 1 have no empathy reward" in value.reason
+    assert "1 of 2 without empathy reward" in value.reason
 
 
 def test_failed_seed_is_named():

@@ -81,10 +81,10 @@ def test_completions_without_a_reward_are_counted_where_they_belong():
     middle = evaluation([[0.1, np.nan, np.nan], [0.1, 0.2, 0.3]], [0, 0.5, 0.5])
     cells = [cell(evaluations=[corner, middle]), cell(seed=1, state="failed", evaluations=[corner])]
     assert left_out(cells, TASK, np.array([True, True])) == (
-        "of 4 completions 1 have no empathy reward, 2 have no brevity reward and are left out there"
+        "completions left out of a mean: 1 of 4 without empathy reward, 2 of 4 without brevity reward"
     )
     assert left_out(cells, TASK, np.array([True, False])) == (
-        "of 2 completions 1 have no brevity reward and are left out there"
+        "completions left out of a mean: 1 of 2 without brevity reward"
     )
 
 

@@ -21,14 +21,10 @@ def test_methods_that_seeds_cannot_tell_apart_share_a_group():
 
 
 def test_groups_are_anchored_at_their_leader():
-    # Steps of .01 with noise .008 that differs in sign: neighbours cannot be told apart, the ends of the chain can.
-    # 0 against 1: differences .010 +- .016 around it: t = .010/.0092 = 1.1. 0 against 3: differences .090, .122, .090:
-    # mean .101, sd .0185, t = 9.5, p = .011 <= .05 / 3 = .0167 (Holm, smallest of three): not tied.
-    base = np.array([0.9, 0.9, 0.9])
-    wave = np.array([0.008, -0.008, 0.008])
-    groups = tie_groups([base + wave, base - 0.01, base - 0.02 + wave, base - 0.10 - wave]).groups
-    assert groups[0][0] == 0
-    assert 3 not in groups[0]
+    # Neighbours are tied: row 0 - row 1 = .01, -.01, .03 (mean .01, standard error .0115) and row 1 - row 2 = .01, .03,
+    # -.011 (mean .0097, standard error .0118). The ends are not: .02, .02, .019, t = 59, p = .0003 <= .05 / 2.
+    groups = tie_groups([[0.90, 0.90, 0.90], [0.89, 0.91, 0.87], [0.88, 0.88, 0.881]])
+    assert groups.groups == ((0, 1), (2,))
 
 
 def test_holm_correction_keeps_a_lucky_difference_from_counting():

@@ -129,8 +129,8 @@ def left_out(cells: Sequence[CellRecord], task: TaskInfo, chosen: NDArray[np.boo
         name: sum(int(np.isnan(record.rewards[:, index]).sum()) for record in records)
         for index, name in enumerate(names(task))
     }
-    missing = ", ".join(f"{count} have no {name} reward" for name, count in counts.items() if count)
-    return f"of {total} completions {missing} and are left out there" if missing else ""
+    missing = ", ".join(f"{count} of {total} without {name} reward" for name, count in counts.items() if count)
+    return f"completions left out of a mean: {missing}" if missing else ""
 
 
 def _answers(record: EvaluationRecord, preference: NDArray[np.float64]) -> bool:
