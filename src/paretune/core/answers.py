@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ShapeError
-from paretune.core.preferences import FloatArray, nearest
+from paretune.core.preferences import SUM_TOLERANCE, FloatArray, nearest
 
 RuleKind = Literal["nearest", "selected", "combined"]
 AnswerKind = Literal["exact", "nearest", "selected", "combined"]
 RULES: tuple[RuleKind, ...] = ("nearest", "selected", "combined")
-TIE_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,24 @@ class AnswerRule:
         return int(self.table.shape[1] if self.kind == "combined" else self.table.shape[0])
 
     def answer(self, preferences: FloatArray) -> tuple[FloatArray, list[AnswerKind]]:
-        """Answer preferences `[M, K]` with expert weights `[M, E]` and, for each, how it was answered."""
+        """Answer preferences `[M, K]` with expert weights `[M, E]` and, for each, how it was answered.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives than the rule.
+        """
+        objectives = self.table.shape[0] if self.kind == "combined" else self.table.shape[1]
+        if preferences.ndim != 2 or preferences.shape[1] != objectives:
+            raise ShapeError(
+                f"preferences must have one column per objective ({objectives}), got {preferences.shape[-1]}. "
+                "Give every objective a weight; 0 is allowed."
+            )
         if self.kind == "combined":
             return preferences @ self.table, ["combined"] * len(preferences)
         if self.kind == "selected":
             utility = preferences @ self.table.T  # [M, E]
             return _one_hot(utility.round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
         chosen = nearest(self.table, preferences)
-        exact = np.abs(self.table[chosen] - preferences).max(axis=1) <= TIE_TOLERANCE
+        exact = np.abs(self.table[chosen] - preferences).max(axis=1) <= SUM_TOLERANCE  # as exact as it was typed
         return _one_hot(chosen, self.experts), ["exact" if same else "nearest" for same in exact]
 
 

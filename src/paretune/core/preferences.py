@@ -13,7 +13,7 @@ from paretune.core.checks import did_you_mean
 from paretune.core.errors import PreferenceError
 
 FloatArray = NDArray[np.float64]
-SUM_TOLERANCE = 1e-6  # room for decimals such as 0.333333 typed by hand three times
+SUM_TOLERANCE = 1e-5  # room for six decimals typed by hand, such as 0.333333 three times, of up to 20 objectives
 
 
 def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
@@ -36,7 +36,7 @@ def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
         total = float(row.sum())
         if not np.isfinite(row).all() or (row < 0).any() or abs(total - 1) > SUM_TOLERANCE:
             raise PreferenceError(
-                f"preference must be non-negative and sum to 1, got {row.tolist()} (sum {total:.4g}). "
+                f"preference must be non-negative and sum to 1, got {row.tolist()} (sum {total:.6g}). "
                 "Divide it by its sum."
             )
     return rows
@@ -64,7 +64,7 @@ def preference_label(preference: ArrayLike, objectives: Sequence[str]) -> str:
     parts = [(name, weight) for name, weight in zip(objectives, row, strict=True) if weight > 0]
     if len(parts) == 1:
         return parts[0][0]
-    return ", ".join(f"{name} {weight:.2f}".replace("0.", ".") for name, weight in parts)
+    return ", ".join(f"{name} {f'{weight:.2f}'.removeprefix('0')}" for name, weight in parts)
 
 
 def corners(objectives: int) -> FloatArray:

@@ -69,4 +69,4 @@ def uniforms(keys: NDArray[np.uint64], first: int, count: int) -> NDArray[np.flo
     with np.errstate(over="ignore"):
         counters = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * GOLDEN
         bits = _mix(keys[:, None] + counters[None, :])
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # of 53 bits, the largest rounds up to 1

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from paretune.core.errors import BudgetError
+from paretune.core.ledger import Ledger
+
+
+def test_a_ledger_adds_up_what_is_charged() -> None:
+    ledger = Ledger()
+    ledger.charge(completions=8, prompts=1)
+    ledger.charge(completions=16, tokens=100, reward_calls=32, flops=1e9)
+    assert ledger.counts == {"prompts": 1, "completions": 24, "tokens": 100, "reward_calls": 32, "flops": 1e9}
+    assert ledger.completions == 24
+    assert ledger.remaining is None
+
+
+def test_a_budget_may_be_used_up_to_the_last_completion() -> None:
+    ledger = Ledger(10)
+    ledger.charge(completions=10)
+    assert ledger.remaining == 0
+
+
+def test_a_charge_beyond_the_budget_is_refused_and_charges_nothing() -> None:
+    ledger = Ledger(10)
+    ledger.charge(completions=8, prompts=1)
+    with pytest.raises(BudgetError, match="within the budget of 10, got 8 spent and 3 asked for"):
+        ledger.charge(prompts=1, tokens=5, completions=3)
+    assert ledger.counts == {"prompts": 1, "completions": 8, "tokens": 0, "reward_calls": 0, "flops": 0}
+
+
+def test_what_is_no_completion_is_not_limited_by_the_budget() -> None:
+    ledger = Ledger(1)
+    ledger.charge(tokens=1000, reward_calls=50)
+    assert ledger.remaining == 1
+
+
+def test_seconds_are_booked_by_phase_and_share_even_when_the_work_fails() -> None:
+    ledger = Ledger()
+    ledger.add_seconds("sampling", 2.0)
+    ledger.add_seconds("sampling", 1.0)
+    with pytest.raises(KeyError), ledger.timed("scoring", share=0.5):
+        raise KeyError
+    assert ledger.seconds["sampling"] == 3.0
+    assert 0 <= ledger.seconds["scoring"] < 1  # nothing was done; a second is an eternity
+
+
+def test_a_ledger_survives_json() -> None:
+    ledger = Ledger(64)
+    ledger.charge(completions=8, tokens=17)
+    ledger.add_seconds("update", 0.25)
+    ledger.repeated["completions"] = 8.0
+    ledger.peak_memory_bytes = 123
+    assert Ledger.from_state(json.loads(json.dumps(ledger.state()))) == ledger
+
+
+def test_a_state_is_a_copy_that_later_charges_leave_alone() -> None:
+    ledger = Ledger(64)
+    ledger.charge(completions=8)
+    state = ledger.state()
+    ledger.charge(completions=8)
+    ledger.add_seconds("update", 1.0)
+    other = Ledger.from_state(state)
+    ledger.restore(state)
+    ledger.charge(completions=16)
+    assert (other.completions, other.seconds) == (8, {})
+    assert ledger.completions == 24

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretune.core.errors import ParetuneError, PreferenceError
+from paretune.core.preferences import (
+    add_points,
+    centre,
+    check_preferences,
+    corners,
+    das_dennis,
+    das_dennis_size,
+    nearest,
+    preference_from_mapping,
+    preference_label,
+    random_preferences,
+)
+
+NAMES = ("empathy", "brevity", "fluency")
+
+
+def test_a_grid_of_three_objectives_and_two_divisions_is_corners_then_midpoints() -> None:
+    assert das_dennis(3, 2).tolist() == [
+        [1, 0, 0], [0, 1, 0], [0, 0, 1],
+        [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+@pytest.mark.parametrize("divisions", [1, 2, 5])
+def test_a_grid_holds_every_lattice_point_of_the_simplex_once(objectives: int, divisions: int) -> None:
+    grid = das_dennis(objectives, divisions)
+
+    assert len(grid) == das_dennis_size(objectives, divisions) == len({tuple(row) for row in grid.tolist()})
+    counts = grid * divisions
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-12)  # rounding of one division and one product
+    np.testing.assert_array_equal(check_preferences(grid, objectives), grid)
+    np.testing.assert_array_equal(grid[:objectives], corners(objectives))
+
+
+@pytest.mark.parametrize(("objectives", "divisions"), [(0, 2), (2, 0)])
+def test_a_grid_without_objective_or_division_is_refused(objectives: int, divisions: int) -> None:
+    with pytest.raises(PreferenceError, match=f"at least one objective and one division, got {objectives} and"):
+        das_dennis(objectives, divisions)
+
+
+def test_one_preference_is_checked_as_a_matrix_of_one_row() -> None:
+    assert check_preferences([0.7, 0.3], 2).tolist() == [[0.7, 0.3]]
+
+
+def test_a_preference_typed_with_six_decimals_sums_closely_enough() -> None:
+    assert check_preferences([0.333333] * 3, 3).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([0.7, 0.7], r"non-negative and sum to 1, got \[0.7, 0.7\] \(sum 1.4\). Divide it by its sum."),
+        ([1.5, -0.5], r"got \[1.5, -0.5\]"),
+        ([np.nan, 1.0], r"got \[nan, 1.0\]"),
+        ([np.inf, 0.0], r"got \[inf, 0.0\]"),
+        ([1.0], r"one entry per objective \(2\), got shape \[1, 1\]"),
+        ([[[1.0, 0.0]]], r"got shape \[1, 1, 2\]"),
+    ],
+)
+def test_what_is_no_point_on_the_simplex_is_refused(row: list[float], message: str) -> None:
+    with pytest.raises(PreferenceError, match=message):
+        check_preferences(row, 2)
+
+
+def test_objectives_left_out_of_a_mapping_count_zero() -> None:
+    assert preference_from_mapping({"fluency": 0.3, "empathy": 0.7}, NAMES).tolist() == [0.7, 0.0, 0.3]
+
+
+def test_an_unknown_name_in_a_mapping_is_refused_with_the_closest_known_one() -> None:
+    with pytest.raises(PreferenceError, match=r"empathy, brevity, fluency.*got 'brevty'. Did you mean 'brevity'"):
+        preference_from_mapping({"brevty": 1.0}, NAMES)
+
+
+def test_a_mapping_that_does_not_sum_to_one_is_refused() -> None:
+    with pytest.raises(PreferenceError, match=r"sum 0.9"):
+        preference_from_mapping({"empathy": 0.9}, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ([0.7, 0.3, 0.0], "empathy .70, brevity .30"),
+        ([0.0, 1.0, 0.0], "brevity"),
+        ([0.999, 0.001, 0.0], "empathy 1.00, brevity .00"),
+    ],
+)
+def test_a_label_names_the_objectives_that_count(row: list[float], label: str) -> None:
+    assert preference_label(row, NAMES) == label
+
+
+def test_a_label_leaves_a_zero_inside_a_name_alone() -> None:
+    assert preference_label([0.5, 0.5], ("v0.1", "brevity")) == "v0.1 .50, brevity .50"
+
+
+def test_points_that_are_there_already_are_not_added_again() -> None:
+    grid = add_points(das_dennis(3, 1), centre(3))
+    assert len(grid) == 4
+    assert len(add_points(grid, np.asarray([[1 / 3, 1 / 3, 1 / 3 + 1e-12], [0.5, 0.5, 0]]))) == 5
+
+
+@given(objectives=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_random_preferences_print_exactly_and_sum_to_one(objectives: int, seed: int) -> None:
+    points = random_preferences(objectives, 20, np.random.default_rng(seed))
+
+    assert points.shape == (20, objectives)
+    assert (points >= 0).all()
+    assert (points == points.round(4)).all()
+    np.testing.assert_allclose(points.sum(axis=1), 1, atol=1e-12)  # sums of at most six decimals
+    check_preferences(points, objectives)
+
+
+def test_random_preferences_are_uniform_on_the_simplex() -> None:
+    points = random_preferences(3, 4000, np.random.default_rng(0))
+    # uniform on the simplex: each entry has mean 1/3 and P(x > 1/2) = 1/4; four standard errors of 4,000 draws
+    np.testing.assert_allclose(points.mean(axis=0), 1 / 3, atol=4 * np.sqrt(1 / 18 / 4000))
+    np.testing.assert_allclose((points > 0.5).mean(axis=0), 0.25, atol=4 * np.sqrt(3 / 16 / 4000))
+
+
+def test_the_nearest_point_is_found_and_the_first_wins_a_tie() -> None:
+    points = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    targets = np.asarray([[0.9, 0.1], [0.7, 0.3], [0.75, 0.25], [0.25, 0.75]])
+    assert nearest(points, targets).tolist() == [0, 2, 0, 1]
+
+
+def test_ties_do_not_depend_on_the_last_bit() -> None:
+    target = np.asarray([[0.5, 0.5]])
+    for first, second in itertools.permutations([[0.8, 0.2], [0.2, 0.8]]):
+        assert nearest(np.asarray([first, second]), target).tolist() == [0]
+
+
+def test_a_preference_error_is_a_value_error_of_this_library() -> None:
+    assert issubclass(PreferenceError, ValueError)
+    assert issubclass(PreferenceError, ParetuneError)
