@@ -36,6 +36,30 @@ def save_classifier(folder: Path, logits: int = 1, pad_id: int | None = 0) -> Pa
     return _save(LlamaForSequenceClassification, folder, num_labels=logits, pad_token_id=pad_id)
 
 
+def save_encoder_classifier(folder: Path) -> Path:
+    """Save a sequence classifier whose tokens see those after them, so that padding counts unless it is masked."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT_TOKENS,
+        num_labels=1,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config)
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 def _save(kind: type, folder: Path, **settings: object) -> Path:
     import torch
     from transformers import LlamaConfig

@@ -105,6 +105,13 @@ def test_the_digest_covers_imported_siblings_and_nothing_else(tmp_path):
     assert source_digest("rewards:f", tmp_path) not in (before, changed)
 
 
+def test_the_digest_covers_what_a_sibling_imports(tmp_path):
+    write(tmp_path, rewards="import used", used="import deep", deep="import rewards")
+    before = source_digest("rewards:f", tmp_path)
+    write(tmp_path, deep="import rewards, math")
+    assert source_digest("rewards:f", tmp_path) != before
+
+
 def test_the_digest_does_not_depend_on_where_the_folder_lies(tmp_path):
     digests = {source_digest("rewards:f", write(tmp_path / name, rewards="def f(): ...")) for name in ("one", "two")}
     assert len(digests) == 1

@@ -32,6 +32,16 @@ def without_pad(tmp_path_factory) -> Path:
     return model_folders.save_classifier(tmp_path_factory.mktemp("without_pad"), pad_id=None)
 
 
+@pytest.fixture(scope="module")
+def padded_with_end(tmp_path_factory) -> Path:
+    return model_folders.save_classifier(tmp_path_factory.mktemp("padded_with_end"), pad_id=1)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    return model_folders.save_encoder_classifier(tmp_path_factory.mktemp("encoder"))
+
+
 def one_by_one(folder: Path, texts):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -41,14 +51,14 @@ def one_by_one(folder: Path, texts):
         return [float(model(**tokenizer(text, return_tensors="pt")).logits) for text in texts]
 
 
-@pytest.mark.parametrize("name", ["folder", "without_pad"])
+@pytest.mark.parametrize("name", ["folder", "without_pad", "padded_with_end", "encoder"])
 def test_a_padded_batch_gives_what_transformers_gives_text_by_text(request, name):
     folder = request.getfixturevalue(name)
-    logits = one_by_one(folder, [p + " " + c for p, c in zip(PROMPTS, COMPLETIONS, strict=True)])
+    logits = one_by_one(folder, [f"{p} {c} <end>" for p, c in zip(PROMPTS, COMPLETIONS, strict=True)])
     assert max(logits) - min(logits) > 0.1  # else the comparison below would show nothing
-    rewards = RewardModel(str(folder), "{prompt} {completion}", "identity")(PROMPTS, COMPLETIONS)
+    rewards = RewardModel(str(folder), "{prompt} {completion} <end>", "identity")(PROMPTS, COMPLETIONS)
     assert rewards == pytest.approx(logits, abs=1e-5)  # fp32 sums in another order
-    squashed = RewardModel(str(folder), "{prompt} {completion}")(PROMPTS, COMPLETIONS)
+    squashed = RewardModel(str(folder), "{prompt} {completion} <end>")(PROMPTS, COMPLETIONS)
     assert squashed == pytest.approx([1 / (1 + math.exp(-logit)) for logit in logits], abs=1e-5)
 
 

@@ -424,6 +424,7 @@ def test_a_column_that_the_prompt_would_replace_is_refused(folder):
             r"task\.yaml:3: objectives\.brief must be given once, got it again after line 2\. Remove one\.",
         ),
         ("model: [a\n", r"task\.yaml:2 must be YAML, got an error"),
+        ("model: &m {x: *m}\n", r"task\.yaml:1: model must be a valid string"),
         ("- a\n", r"task\.yaml must hold keys and values, got list"),
         ("", r"task\.yaml must hold keys and values, got an empty file"),
         ("model: !!python/object:os.system x\n", r"task\.yaml:1 must be YAML, got an error: could not determine"),
