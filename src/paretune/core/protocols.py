@@ -98,6 +98,6 @@ class Metric(Protocol):
     unit: ClassVar[str]
     higher_is_better: ClassVar[bool]
 
-    def measure(self, study: object) -> Sequence[MetricRow]:
+    def measure(self, study: Any) -> Sequence[MetricRow]:
         """Return rows for every task, method and budget of `records.study.StudyRecords`."""
         ...

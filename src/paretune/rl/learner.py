@@ -151,16 +151,16 @@ class Learner:
         Raises:
             NonFiniteError: If a log-probability or gradient is not finite.
         """
-        while True:
+        before_update()
+        while self.update(hand_over, on_update):
             before_update()
-            sizes = {index: self._next_size(member) for index, member in enumerate(self.members)}
-            for index, size in sizes.items():
-                if size == 0:
-                    self._hand_over_rest(index, hand_over)
-            if not any(sizes.values()):
-                return
-            for size in sorted({size for size in sizes.values() if size}, reverse=True):
-                self._update([index for index, own in sizes.items() if own == size], size, hand_over, on_update)
+
+    def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
+        """Make one update of every member that has completions left; return whether any had."""
+        sizes = {index: self._next_size(member) for index, member in enumerate(self.members)}
+        for size in sorted({size for size in sizes.values() if size}, reverse=True):
+            self._update([index for index, own in sizes.items() if own == size], size, hand_over, on_update)
+        return any(sizes.values())
 
     def hands_over_next(self) -> bool:
         """Whether the coming update reaches a planned length of any member."""
@@ -176,6 +176,8 @@ class Learner:
 
     def _next_size(self, member: Member) -> int:
         """Return how many completions the member samples next: whole groups, never beyond its longest length."""
+        if member.handed_over.issuperset(member.lengths):
+            return 0
         left = max(member.lengths) - self._done(member)
         whole = left // self.settings.group_size * self.settings.group_size
         return max(0, min(self.settings.completions_per_update, whole))
