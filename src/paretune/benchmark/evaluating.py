@@ -49,19 +49,19 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     missing = [index for index in range(len(preferences)) if index not in kept]
     records = dict(kept)
     if missing:
-        samples = int(job["decoding"]["samples"])
         made = evaluate(
             solutions.policies_for(preferences[missing]),
             task.splits["test"][: job["decoding"]["prompts"]],
             scorer(task),
             objectives=task.objective_names,
             audit=tuple(objective.name for objective in task.audit),
-            samples=samples,
+            samples=int(job["decoding"]["samples"]),
             seed=int(job["seed"]),
             split="test",
             progress=link.progress,
         )
         records.update(zip(missing, made, strict=True))
+        solutions.bank.unwrap()  # the base model is shared by all jobs of this process
     _write(root, job, task, entry, keys, records)
     names = [f"../../stages/{result.key}/adapter" for result in assembly.experts]
     folder = cell_folder(root, job["cell"])

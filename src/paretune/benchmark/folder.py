@@ -16,7 +16,7 @@ from paretune.core.errors import StudyError
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
 
-OURS_BEFORE_THE_LOCK = (".lock", "logs", "study.yaml")  # written before study.lock.json
+OURS_BEFORE_THE_LOCK = ("logs", "study.yaml")  # written before study.lock.json, beside hidden files
 ORPHAN_SECONDS = 60.0  # workers of a killed run notice within moments; an update under way may take longer
 
 
@@ -100,7 +100,9 @@ def check_folder(study: Study, root: Path) -> None:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
     """
     if not lock_path(root).is_file():
-        if root.is_dir() and any(entry.name not in OURS_BEFORE_THE_LOCK for entry in root.iterdir()):
+        if root.is_dir() and any(
+            entry.name not in OURS_BEFORE_THE_LOCK and not entry.name.startswith(".") for entry in root.iterdir()
+        ):
             raise StudyError(
                 f"output folder must be empty or hold this study, got '{root}' with other files. "
                 "Choose another folder with -o."

@@ -234,8 +234,8 @@ def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
 
 
 def _explain(error: ValidationError, place: Place) -> str:
-    """Turn pydantic's first error into one sentence in our words."""
-    first = error.errors(include_url=False)[0]
+    """Turn pydantic's first error into one sentence in our words; a mistyped key comes before what it leaves out."""
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     path = tuple(part for part in first["loc"] if part not in _UNION_BRANCHES)
     where = place.at(*path)
     if first["type"] == "extra_forbidden":
@@ -348,7 +348,7 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
 
 
 def _check_settings_keys(cls: type, values: Mapping[str, object], path: str) -> None:
-    fields = {field.name for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]  # any dataclass
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
     hints = typing.get_type_hints(cls)
     for key, value in values.items():
         if key not in fields:

@@ -26,6 +26,7 @@ app = App(
     version=paretune.__version__,
     version_flags=["--version"],
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `execute` says how to go on
 )
 
 
@@ -190,6 +191,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 some cells failed, 2 usage or configuration, 3 environment, 130 stopped.
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars for loading a file would tear our progress apart
     try:
         result: Any = app(
             list(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, result_action="return_value"

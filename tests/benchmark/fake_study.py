@@ -1,0 +1,235 @@
+"""A task and a method that need no model: stages write small files, evaluations are made up. For tests of the runner.
+
+In a worker process it also stands in for the rooms that would load torch, so that a whole study takes a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from paretune.core.answers import AnswerRule
+from paretune.core.errors import BudgetError, ConfigError, NonFiniteError
+from paretune.core.preferences import FloatArray, corners
+from paretune.core.protocols import Assembly, Family
+from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.task import Objective, Task
+
+GROUP = 8
+
+
+def task(name: str = "fake", train: int = 4) -> Task:
+    rows = {
+        split: tuple({"prompt": f"{split} {index}", "prompt_id": f"{split}-{index}"} for index in range(size))
+        for split, size in (("train", train), ("development", 2), ("test", 3))
+    }
+    objectives = tuple(Objective(each, f"fake_study:{each}", pass_threshold=0.5) for each in ("warm", "brief"))
+    return Task(name, "fake_study:task", "fake-model", "fake", "{prompt}", rows, objectives, reference_point=(0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class FakeSettings:
+    per_preference: bool = False  # one stage per preference told of, else one per objective
+    updates_seconds: float = 0.0  # sleep in every update
+    trouble: str = ""  # what goes wrong in the run of the first expert of seed 0
+    trace: str = ""  # file that gets a line for every update made
+
+    def __post_init__(self) -> None:
+        if self.updates_seconds < 0:
+            raise ConfigError(f"updates_seconds must be at least 0, got {self.updates_seconds}. Raise it.")
+
+
+class Fake:
+    name: ClassVar[str] = "fake"
+    family: ClassVar[Family] = "meta-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = FakeSettings
+
+    def __init__(self, settings: FakeSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        points = preferences if self.settings.per_preference else corners(len(task.objectives))
+        each = budget // len(points) // GROUP * GROUP
+        if each < GROUP:
+            raise BudgetError(
+                f"budget must give every expert one group of {GROUP} completions, got {budget}. Raise it."
+            )
+        settings = {**vars(self.settings)}
+        return tuple(
+            Stage("expert", "fake_study:train", settings, {"objective_weights": row.tolist()}, (), each, seed)
+            for row in points
+        )
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        experts = tuple(results.values())
+        table = np.asarray([expert.stage.member["objective_weights"] for expert in experts])
+        return Assembly(experts, AnswerRule("nearest", table))
+
+
+def train(context: StageContext) -> None:
+    """Each update folds the last state into a hash, so that a lost or repeated update shows."""
+    courses: dict[str, list[Stage]] = {}
+    for stage in context.stages:
+        courses.setdefault(stage.trajectory_key(context.task), []).append(stage)
+    checkpoint = context.checkpoint_folder() / "state.json"
+    states = {key: {"made": 0, "hash": ""} for key in courses}
+    for key, stages in courses.items():
+        start = context.start_folder(min(stages, key=lambda stage: stage.completions))
+        if checkpoint.exists():
+            saved = json.loads(checkpoint.read_text())[key]
+        elif start is not None:
+            saved = json.loads((start / "state.json").read_text())
+        else:
+            continue
+        states[key] = saved["state"]
+        context.ledger(stages[0]).restore(saved["ledger"])
+    settings = context.stages[0].settings
+    while True:
+        busy = [key for key, stages in courses.items() if states[key]["made"] < max(s.completions for s in stages)]
+        for key, stages in courses.items():
+            for stage in stages:
+                if states[key]["made"] == stage.completions:
+                    _hand_over(context, stage, states[key])
+        if not busy:
+            return
+        for key in busy:
+            _trouble(str(settings["trouble"]), courses[key][0])
+            context.ledger(courses[key][0]).charge(completions=GROUP, prompts=1, tokens=10 * GROUP)
+            text = f"{states[key]['hash']} {courses[key][0].member} {states[key]['made']}"
+            states[key] = {"made": states[key]["made"] + GROUP, "hash": hashlib.sha256(text.encode()).hexdigest()}
+        if settings["trace"]:
+            with Path(str(settings["trace"])).open("a") as file:
+                file.write(f"{os.getpid()} {len(courses)} {[states[key]['made'] for key in busy]}\n")
+        time.sleep(float(str(settings["updates_seconds"])))
+        saved = {
+            key: {"state": states[key], "ledger": context.ledger(stages[0]).state()} for key, stages in courses.items()
+        }
+        temporary = checkpoint.with_suffix(".tmp")
+        temporary.write_text(json.dumps(saved))
+        os.replace(temporary, checkpoint)
+        context.log({"made": [states[key]["made"] for key in courses]})
+        context.progress(GROUP * len(busy))
+
+
+def _hand_over(context: StageContext, stage: Stage, state: dict[str, Any]) -> None:
+    folder = context.adapter_folder(stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter.json").write_text(json.dumps(state))
+    kept = folder.parent / "checkpoint"
+    kept.mkdir(exist_ok=True)
+    ledger = context.ledger(stage).state()
+    (kept / "state.json").write_text(json.dumps({"state": state, "ledger": ledger}))
+    context.seal(stage, {"hash": state["hash"]})
+
+
+def _trouble(kind: str, stage: Stage) -> None:
+    if stage.seed != 0 or stage.member["objective_weights"] != [1.0, 0.0] or not kind:
+        return
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "exit":
+        os._exit(3)
+    raise {
+        "memory": MemoryError("no room"),
+        "nan": NonFiniteError("loss must be finite, got nan. Lower the learning rate."),
+        "bug": ZeroDivisionError("division by zero"),
+        "torch": RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+        ),
+        "disk": OSError(28, "No space left on device"),
+    }[kind]
+
+
+def time_methods(job: Mapping[str, Any], link: Any) -> dict[str, object]:
+    names = [cell["label"] for cell in job["cells"]]
+    return {
+        "timings": [
+            {
+                "task": "fake", "method": name, "rows": 2, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0],
+                "threads": 1, "device": "cpu",
+            }
+            for name in names
+        ]
+    }  # fmt: skip
+
+
+def write_report(folder: Path) -> Path:
+    page = Path(folder) / "report" / "index.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("<p>a report")
+    return page
+
+
+class FakeSolutions:
+    def __init__(self, task: Task, assembly: Assembly, method: str) -> None:
+        self.assembly, self.method = assembly, method
+        self.bank = types.SimpleNamespace(unwrap=lambda: None)
+
+    @classmethod
+    def from_assembly(cls, task: Task, assembly: Assembly, method: str, family: str) -> FakeSolutions:
+        for expert in assembly.experts:
+            assert (expert.adapter / "adapter.json").is_file()
+        return cls(task, assembly, method)
+
+    def policies_for(self, preferences: FloatArray) -> Any:
+        weights, answers = self.assembly.rule.answer(preferences)
+        return types.SimpleNamespace(preferences=preferences, answers=answers, expert_weights=weights)
+
+    def plain(self, names: list[str]) -> dict[str, object]:
+        return {"method": self.method, "experts": names}
+
+
+def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, progress):  # type: ignore[no-untyped-def]
+    from paretune.records.evaluation import EvaluationRecord
+
+    if os.environ.get("FAKE_EVALUATION") == "fails":
+        raise ValueError("bad evaluation")
+    records = []
+    count = len(rows) * samples
+    for preference, answer, weights in zip(policy.preferences, policy.answers, policy.expert_weights, strict=True):
+        progress(count)
+        with Path(os.environ["FAKE_TRACE"]).open("a") as file:
+            file.write(f"{preference.tolist()}\n")
+        records.append(
+            EvaluationRecord(
+                split, preference, answer, weights, tuple(objectives), tuple(audit),
+                tuple(str(row["prompt_id"]) for row in rows for _ in range(samples)),
+                np.asarray([sample for _ in rows for sample in range(samples)]),
+                tuple(str(row["prompt"]) for row in rows for _ in range(samples)), ("text",) * count, ((1, 2),) * count,
+                ("stop",) * count, np.zeros(count), np.zeros(count), np.full((count, len(objectives)), 0.5),
+                np.full((count, len(objectives)), "ok"), np.zeros(count),
+            )
+        )  # fmt: skip
+    return tuple(records)
+
+
+def _stand_in() -> None:
+    nothing = types.SimpleNamespace(
+        preferences=np.full((1, 2), np.nan), answers=["reference"], expert_weights=np.zeros((1, 0))
+    )
+    fakes: dict[str, dict[str, object]] = {
+        "paretune.models.solutions": {"SolutionSet": FakeSolutions},
+        "paretune.models.base": {"load_base": lambda model: None},
+        "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
+        "paretune.objectives.scoring": {"Scorer": lambda objectives: None},
+    }
+    for name, content in fakes.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        sys.modules[name] = module
+
+
+if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.worker":
+    _stand_in()

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.benchmark.plan import parameter_count, plan
+from paretune.core.errors import BudgetError
+
+Make = Callable[..., dict[str, Any]]
+
+
+def test_a_plan_counts_shared_stages_once_and_charges_them_to_every_cell(study: Make, tmp_path: Path) -> None:
+    two = {"fake": {"method": "fake_study:Fake"}, "twin": {"method": "fake_study:Fake"}}
+    planned = plan(study(methods=two, seeds=3), tmp_path / "out")
+    # 2 methods x 3 seeds; each cell has one expert per objective of 32 completions, which both methods share
+    assert (len(planned.cells), len(planned.stages)) == (6, 6)
+    assert (planned.completions_charged, planned.completions_to_train) == (6 * 64, 3 * 64)
+    # each cell: grid 2 of two objectives is 3 points, 1 unseen, 3 test prompts; and 3 base models on 3 prompts
+    assert planned.completions_to_evaluate == 6 * 4 * 3 + 3 * 3
+    assert all(len(stage.cells) == 2 and stage.state == "new" for stage in planned.stages)
+    assert planned.minutes > 0
+
+
+def test_lengths_of_one_trajectory_are_trained_once(study: Make, tmp_path: Path) -> None:
+    planned = plan(study(budget={"completions": [64, 128]}, seeds=1), tmp_path / "out")
+    assert len(planned.stages) == 4
+    assert planned.completions_to_train == 128  # the experts of 32 lie on the way of those of 64
+    assert planned.completions_charged == 64 + 128
+
+
+def test_a_plan_writes_nothing(study: Make, tmp_path: Path) -> None:
+    plan(study(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_below_one_group_is_refused_with_the_method(study: Make, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"methods.fake with 15 completions: budget must give every expert one group"):
+        plan(study(budget={"completions": 15}), tmp_path / "out")
+
+
+def test_a_plan_is_plain_data(study: Make, tmp_path: Path) -> None:
+    data = json.loads(json.dumps(plan(study(), tmp_path / "out").plain()))
+    assert [cell["state"] for cell in data["cells"]] == ["new", "new"]
+    assert data["completions_to_train"] == 128
+
+
+def test_planning_and_running_import_no_torch_here(study: Make) -> None:
+    code = (
+        "import sys, json; from paretune.benchmark import plan, runner, training; "
+        f"plan.plan({study()!r}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_parameters_are_counted_from_the_header_alone(tmp_path: Path) -> None:
+    header = json.dumps(
+        {
+            "__metadata__": {"format": "pt"},
+            "a": {"dtype": "F16", "shape": [3, 4], "data_offsets": [0, 24]},
+            "b": {"dtype": "F16", "shape": [], "data_offsets": [24, 26]},
+        }
+    ).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header)  # no tensor data: they are not read
+    assert parameter_count(file) == 13

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from paretune.benchmark import progress
+from paretune.benchmark.progress import LiveTable, Meter, PlainLines, Progress, Silent, display
+
+SHOWN = Progress(9, 3, 2, 1, 12_000, 25_000, 120.0, 108.3, "training x2")
+LINE = "cells 3/9 done, 2 running, 1 failed, 12,000/25,000 completions, 120 samples/s, 1:48 left | training x2"
+
+
+def test_a_line_says_cells_speed_and_time_left() -> None:
+    assert SHOWN.line() == LINE
+
+
+def test_the_speed_is_that_of_the_last_half_minute() -> None:
+    meter = Meter()
+    assert meter.rate() is None
+    for second in range(61):
+        meter.add(10 if second <= 30 else 40, float(second))
+    assert meter.rate() == 40.0
+    assert meter.total == 31 * 10 + 30 * 40
+
+
+def test_plain_lines_are_rare_and_messages_come_at_once() -> None:
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    for _ in range(5):
+        lines.show(SHOWN)
+    lines.say("a cell failed")
+    assert stream.getvalue().splitlines() == [f"[0:00] {LINE}", "a cell failed"]
+
+
+def test_a_terminal_gets_a_table_a_file_gets_lines_and_nobody_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert isinstance(display(False), Silent)
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    assert isinstance(display(), PlainLines)
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    shown = display()
+    assert isinstance(shown, LiveTable)
+    with shown:
+        shown.show(SHOWN)
+        shown.say("a cell [failed]")

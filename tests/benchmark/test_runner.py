@@ -1,0 +1,259 @@
+"""Whole studies of fake stages in real worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.benchmark.plan import plan
+from paretune.benchmark.runner import StudyResult, run
+from paretune.core.errors import BudgetError, StudyError
+from paretune.records.study import CellRecord
+
+Make = Callable[..., dict[str, Any]]
+HERE = Path(__file__).parent
+
+
+def contents(folder: Path, *parts: str) -> dict[str, tuple[bytes, int]]:
+    """Bytes and time of every file below some folders of a study."""
+    files = [path for part in parts for path in sorted((folder / part).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """What was trained, by stage."""
+    return {path.parent.parent.name: path.read_text() for path in folder.glob("stages/*/adapter/adapter.json")}
+
+
+def cells(result: StudyResult) -> dict[tuple[str, int], CellRecord]:
+    return {(cell.method, cell.seed): cell for cell in result.records.cells}
+
+
+def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Make, tmp_path: Path) -> None:
+    folder, trace = tmp_path / "out", tmp_path / "trace.txt"
+    made = study({"trace": str(trace)})
+    first = run(made, folder, progress=False)
+    assert first.complete
+    assert first.page.is_file()
+    cell = cells(first)["fake", 0]
+    assert [stage.counts["completions"] for stage in cell.stages] == [32, 32]
+    assert [evaluation.answer for evaluation in cell.evaluations] == ["exact", "exact", "nearest", "nearest"]
+    assert set(first.records.references) == {("fake", 0), ("fake", 1)}
+    assert [timing.method for timing in first.records.timings] == ["fake"]
+    assert not list((folder / "groups").glob("*"))
+    kept = contents(folder, "stages", "runs", "references", "logs")
+    before = trace.read_text()
+
+    again = run(made, folder, progress=False)
+    assert again.complete
+    assert contents(folder, "stages", "runs", "references", "logs") == kept
+    assert trace.read_text() == before
+    assert plan(made, folder).count("finished") == 2
+
+
+def test_what_is_added_is_all_that_is_done(study: Make, tmp_path: Path) -> None:
+    folder, evaluations = tmp_path / "out", tmp_path / "evaluations.txt"
+    run(study(seeds=1), folder, progress=False)
+    kept = contents(folder, "stages", "runs", "references")
+    evaluations.unlink()
+
+    grown = run(study(seeds=2, preferences={"grid": 2, "unseen": 2}, budget={"completions": [64, 128]}), folder)
+    assert grown.complete
+    now = contents(folder, "stages", "runs", "references")
+    stages = {name: content for name, content in kept.items() if name.startswith(("stages", "references"))}
+    assert {name: now[name] for name in stages} == stages
+    # one new unseen point for the old cell; 5 points for three new cells; the base of one new seed
+    assert len(evaluations.read_text().splitlines()) == 1 + 3 * 5 + 1
+    assert len(cells(grown)["fake", 0].evaluations) == 5
+
+
+def test_a_longer_budget_goes_on_from_the_shorter_one(study: Make, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    grown, whole = tmp_path / "grown", tmp_path / "whole"
+    settings = {"trace": str(trace)}
+    run(study(settings, seeds=1), grown, progress=False)
+    trace.unlink()
+    result = run(study(settings, seeds=1, budget={"completions": [64, 128]}), grown, progress=False)
+    assert result.complete
+    assert len(trace.read_text().splitlines()) == 8  # two experts, four groups of 8 from 32 to 64 each
+    run(study(settings, seeds=1, budget={"completions": [64, 128]}), whole, progress=False)
+    assert hashes(grown) == hashes(whole)
+    counts = [stage.repeated["completions"] for cell in result.records.cells for stage in cell.stages]
+    assert counts == [0, 0, 0, 0]
+
+
+REASONS = {
+    "killed": ("crash", "ended by SIGKILL"),
+    "exit": ("crash", "ended with code 3"),
+    "memory": ("out_of_memory", "no room"),
+    "torch": ("out_of_memory", "can't allocate memory"),
+    "nan": ("not_finite", "loss must be finite, got nan"),
+    "disk": ("disk_full", "No space left"),
+    "bug": ("method_error", "ZeroDivisionError: division by zero"),
+}
+
+
+@pytest.mark.parametrize("trouble", ["killed", "nan"])
+def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(study: Make, tmp_path: Path, trouble: str) -> None:
+    folder = tmp_path / "out"
+    result = run(study({"trouble": trouble}), folder, progress=False)
+    assert not result.complete
+    bad, good = cells(result)["fake", 0], cells(result)["fake", 1]
+    assert (bad.state, bad.reason) == ("failed", REASONS[trouble][0])
+    assert REASONS[trouble][1] in bad.message
+    assert "objective_weights=[1.0, 0.0]" in bad.message
+    assert good.state == "done"
+    assert len(hashes(folder)) == 3  # companions of the guilty one in its population were trained alone
+    assert plan(study({"trouble": trouble}), folder).cells[0].reason.startswith(REASONS[trouble][0])
+    kept = contents(folder, "stages")
+    assert not run(study({"trouble": trouble}), folder, progress=False).complete
+    assert contents(folder, "stages") == kept
+
+
+def test_a_failed_evaluation_fails_its_cell_and_is_repaired_by_the_next_call(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    monkeypatch.setenv("FAKE_EVALUATION", "fails")
+    result = run(study(seeds=1), folder, progress=False)
+    assert cells(result)["fake", 0].reason == "method_error"
+    assert "bad evaluation" in cells(result)["fake", 0].message
+    assert "base model's evaluation failed" in result.problems[0]
+    monkeypatch.delenv("FAKE_EVALUATION")
+    assert run(study(seeds=1), folder, progress=False).complete
+    assert not list(folder.glob("runs/*/FAILED.json"))
+
+
+def test_a_damaged_stage_is_trained_again(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    run(study(seeds=1), folder, progress=False)
+    before = hashes(folder)
+    victim = next(folder.glob("stages/*/adapter/adapter.json"))
+    victim.write_text("damaged")
+    assert plan(study(seeds=1), folder).cells[0].reason == "1 of its 2 stages are gone"
+    assert run(study(seeds=1), folder, progress=False).complete
+    assert hashes(folder) == before
+
+
+def command(made: dict[str, Any], folder: Path) -> list[str]:
+    code = (
+        "import json, sys; from paretune.benchmark import runner; "
+        "runner.JOBS['time'] = 'fake_study:time_methods'; runner.REPORT = 'fake_study:write_report'; "
+        "result = runner.run(json.loads(sys.argv[1]), sys.argv[2]); sys.exit(not result.complete)"
+    )
+    return [sys.executable, "-c", code, json.dumps(made), str(folder)]
+
+
+def updates(trace: Path) -> int:
+    return len(trace.read_text().splitlines()) if trace.exists() else 0
+
+
+def test_kills_at_random_moments_leave_the_result_of_an_uninterrupted_run(study: Make, tmp_path: Path) -> None:
+    folder, whole, trace = tmp_path / "killed", tmp_path / "whole", tmp_path / "trace.txt"
+    settings = {"updates_seconds": 0.06, "trace": str(trace)}
+    made = study(settings, seeds=3, budget={"completions": [64, 128]})
+    moments = random.Random(7)
+    for kill in range(5):
+        process = subprocess.Popen(command(made, folder), stderr=subprocess.DEVNULL)
+        lines = updates(trace)
+        while kill % 2 == 0 and updates(trace) == lines and process.poll() is None:
+            time.sleep(0.02)  # until it trains; the other kills may come at any earlier moment
+        time.sleep(moments.uniform(0.0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        sealed = {name: kept for name, kept in contents(folder, "stages").items() if "DONE" in name}
+    made_by_kills = updates(trace)
+    finished = run(made, folder, progress=False)
+    assert finished.complete
+    now = contents(folder, "stages")
+    assert {name: now[name] for name in sealed} == sealed
+    trace.unlink()
+    run(made, whole, progress=False)
+    assert hashes(folder) == hashes(whole)
+    assert made_by_kills > 0
+    charged = {stage.key: stage.counts["completions"] for cell in finished.records.cells for stage in cell.stages}
+    assert sorted(charged.values()) == [32] * 6 + [64] * 6
+
+
+def test_ctrl_c_stops_workers_keeps_state_and_exits(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    made = study({"updates_seconds": 0.3}, seeds=1)
+    process = subprocess.Popen(command(made, folder), stderr=subprocess.PIPE, text=True)
+    while not list(folder.glob("groups/*/checkpoint/state.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "stopping" in errors
+    assert list(folder.glob("groups/*/checkpoint/state.json"))
+    result = run(made, folder, progress=False)
+    assert result.complete
+    assert all(stage.counts["completions"] == 32 for stage in cells(result)["fake", 0].stages)
+
+
+def test_a_folder_in_use_is_refused(study: Make, tmp_path: Path) -> None:
+    import fcntl
+
+    folder = tmp_path / "out"
+    run(study(seeds=1), folder, progress=False)
+    with (folder / ".lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(str(os.getpid()))
+        held.flush()
+        with pytest.raises(StudyError, match=f"one process at a time, got '{folder}', which process {os.getpid()}"):
+            run(study(seeds=1), folder, progress=False)
+
+
+def test_a_study_that_cannot_run_leaves_no_folder(study: Make, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="one group"):
+        run(study(budget={"completions": 8}), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "another name": ({}, {"name": "other"}, "the study 'fakes', not 'other'"),
+    "fewer seeds": ({}, {"seeds": 1}, "results of seed 1, which the study no longer names"),
+    "changed settings": ({"per_preference": True}, {}, "results of method 'fake' as it was before it was changed"),
+    "another budget": ({}, {"budget": {"completions": 128}}, "results of budget 64, which the study no longer names"),
+    "fewer preferences": (
+        {},
+        {"preferences": {"grid": 1, "unseen": 1}},
+        "preferences.grid 2, more than the 1 of the study",
+    ),
+}
+
+
+def test_a_folder_of_another_study_is_refused_and_nothing_in_it_changes(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    run(study(), folder, progress=False)
+    kept = contents(folder, ".")
+    for settings, change, message in OTHERS.values():
+        with pytest.raises(StudyError, match=f"with {message}. Choose another folder with -o"):
+            run(study(settings, **change), folder, progress=False)
+    assert contents(folder, ".") == kept
+
+
+def test_a_run_killed_before_its_first_file_goes_on(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in (".lock", ".study.yaml.123-abcd.tmp", "study.yaml"):
+        (folder / name).write_text("")
+    assert plan(study(), folder).count("new") == 2
+
+
+def test_a_folder_with_other_files_is_refused(study: Make, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(StudyError, match="must be empty or hold this study"):
+        run(study(), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

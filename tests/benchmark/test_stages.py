@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.benchmark.groups import begin_group
+from paretune.benchmark.plan import plan
+from paretune.benchmark.stages import GroupContext, run_group, stage_from_plain, stage_result, stage_to_plain
+from paretune.benchmark.worker import Link, quiet_link
+from paretune.core.errors import BudgetError, RecordError
+from paretune.core.stages import Stage
+from paretune.records.files import is_done
+from paretune.records.reading import read_stage
+
+Make = Callable[..., dict[str, Any]]
+
+
+def context_of(study: dict[str, Any], root: Path, link: Link | None = None) -> GroupContext:
+    stages = plan(study, root / "elsewhere").stages
+    group = begin_group(root, stages) if not list(root.glob("groups/*")) else None
+    folder = group.folder if group else next(root.glob("groups/*"))
+    return GroupContext(stages[0].task, [each.stage for each in stages], root, folder, link or quiet_link())
+
+
+def test_a_stage_survives_json() -> None:
+    need = Stage("expert", "a:b", {"rank": 8}, {"objective_weights": [0.5, 0.5]}, (), 64, 3, 2)
+    stage = Stage("measurement", "a:c", {"each": 8}, needs=(need,), completions=8, seed=1)
+    assert stage_from_plain(stage_to_plain(stage)) == stage
+
+
+def test_what_a_kill_lost_is_repeated_and_not_charged(study: Make, tmp_path: Path) -> None:
+    made = study(seeds=1)
+    killed = context_of(made, tmp_path)
+    stage = killed.stages[0]
+    killed.ledger(stage).charge(completions=8, tokens=80)
+    saved = killed.ledger(stage).state()  # a checkpoint here
+    killed.ledger(stage).charge(completions=16, tokens=160)
+    killed.progress(16)  # the update whose work is lost: 16 completions
+    resumed = context_of(made, tmp_path)
+    ledger = resumed.ledger(stage)
+    ledger.restore(saved)
+    ledger.charge(completions=24, tokens=240)
+    resumed.seal(stage, {"loss": 1.5})
+    record = read_stage(tmp_path, stage.key(resumed.task))
+    assert (record.counts["completions"], record.repeated["completions"]) == (32, 16)
+    assert (record.counts["tokens"], record.repeated["tokens"]) == (320, 160)
+    result = stage_result(tmp_path, stage, resumed.task)
+    assert (result.stage, result.values, result.adapter) == (stage, {"loss": 1.5}, None)
+    assert record.seconds > 0
+    assert record.peak_memory_bytes > 1_000_000
+
+
+def test_lengths_of_a_trajectory_share_a_ledger_with_the_longest_budget(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1, budget={"completions": [64, 128]}), tmp_path)
+    ledgers = {id(context.ledger(stage)) for stage in context.stages}
+    assert len(ledgers) == 2  # two experts of two lengths each
+    ledger = context.ledger(context.stages[0])
+    ledger.restore({**ledger.state(), "budget_completions": 32})  # a shorter run's checkpoint says so
+    ledger.charge(completions=64)
+    with pytest.raises(BudgetError, match="within the budget of 64"):
+        ledger.charge(completions=1)
+
+
+def test_a_sealed_stage_is_not_written_again(study: Make, tmp_path: Path) -> None:
+    made = study(seeds=1)
+    first = context_of(made, tmp_path)
+    stage = first.stages[0]
+    folder = first.adapter_folder(stage)
+    folder.mkdir()
+    (folder / "adapter.json").write_text("first")
+    first.seal(stage, {})
+    again = context_of(made, tmp_path)
+    scratch = again.adapter_folder(stage)
+    assert scratch != folder
+    scratch.mkdir(parents=True)
+    (scratch / "adapter.json").write_text("second")
+    again.seal(stage, {})
+    assert (folder / "adapter.json").read_text() == "first"
+    assert is_done(folder.parent)
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(study: Make, tmp_path: Path) -> None:
+    made = study(seeds=1)
+    first = context_of(made, tmp_path)
+    folder = first.adapter_folder(first.stages[0])
+    folder.mkdir()
+    (folder / "torn.json").write_text("{")
+    again = context_of(made, tmp_path)
+    assert not (again.adapter_folder(again.stages[0]) / "torn.json").exists()
+
+
+def test_a_run_function_that_leaves_a_stage_unsealed_is_told(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fake_study
+
+    stages = plan(study(seeds=1), tmp_path).stages
+    group = begin_group(tmp_path, stages)
+    monkeypatch.setattr(fake_study, "train", lambda context: context.seal(context.stages[0], {}))
+    with pytest.raises(RecordError, match=r"fake_study:train must seal every stage it is given, got 1 of 2 unsealed"):
+        run_group(tmp_path, group.folder, stages[0].task, quiet_link())
+
+
+def test_a_stop_is_noticed_in_progress_and_what_was_spent_is_kept(study: Make, tmp_path: Path) -> None:
+    stopped = Link(lambda message: None, lambda: True, 1)
+    context = context_of(study(seeds=1), tmp_path, stopped)
+    context.ledger(context.stages[0]).charge(completions=8)
+    with pytest.raises(KeyboardInterrupt):
+        context.progress(8)
+    assert '"completions": 8' in next(tmp_path.glob("groups/*/spent.json")).read_text()

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune.benchmark.built_in import built_in_studies
+from paretune.benchmark.study import load_study, method_entry
+from paretune.core.errors import ConfigError, ParetuneError
+from paretune.tasks.strict_yaml import read_yaml
+
+Make = Callable[..., dict[str, Any]]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+REFUSALS = {
+    "unknown key": ({"task": ["x"]}, r"study: task must be one of budget, .*, got 'task'. Did you mean 'tasks'\?"),
+    "unknown nested key": (
+        {"budget": {"completion": 3}},
+        r"budget.completion must be one of completions, got 'completion'. Did you mean 'completions'\?",
+    ),
+    "no budget": ({"budget": None}, "budget must be a valid dictionary"),
+    "budget of nothing": ({"budget": {"completions": 0}}, "completions.* must be greater than or equal to 1, got 0"),
+    "budget in words": ({"budget": {"completions": "6e3"}}, "completions.* must be a whole number, got '6e3'"),
+    "budget twice": ({"budget": {"completions": [64, 64]}}, "budget.completions must not repeat a value, got 64 twice"),
+    "no seed": ({"seeds": 0}, "seeds must be at least 1 or a list of seeds, got 0"),
+    "seed of a tuning instance": ({"seeds": [10_000]}, "seeds.0 must be less than 10000, got 10000"),
+    "seed twice": ({"seeds": [1, 1]}, "seeds must not repeat a value, got 1 twice"),
+    "grid of nothing": ({"preferences": {"grid": 0}}, "preferences.grid must be greater than or equal to 1, got 0"),
+    "no samples": ({"evaluation": {"samples": 0}}, "evaluation.samples must be greater than or equal to 1, got 0"),
+    "no workers": ({"workers": 0}, "workers must be 'auto' or a whole number from 1, got 0"),
+    "workers in words": ({"workers": "many"}, "workers must be 'auto' or a whole number from 1, got 'many'"),
+    "name as a path": ({"name": "../a"}, "name must be letters, digits"),
+    "no methods": ({"methods": {}}, "methods must .*at least 1"),
+    "no tasks": ({"tasks": []}, "tasks must .*at least 1"),
+    "tuning": ({"tune": {"learning_rate": [1]}}, "tune must be left out: tuning does not exist yet"),
+    "unknown method": (
+        {"methods": {"liner": {}}},
+        r"methods.liner must be one of .*got 'liner'. Did you mean 'linear'\?",
+    ),
+    "unknown method under a label": (
+        {"methods": {"mine": {"method": "liner"}}},
+        r"methods.mine.method must be one of .*got 'liner'. Did you mean 'linear'\?",
+    ),
+    "unknown module": ({"methods": {"mine": {"method": "nowhere:It"}}}, "methods.mine: method must be .*'nowhere:It'"),
+    "not a method": (
+        {"methods": {"mine": {"method": "fake_study:FakeSettings"}}},
+        "methods.mine: method .*must have name",
+    ),
+    "settings as a number": (
+        {"methods": {"linear": 3}},
+        r"methods.linear must hold settings, got 3. Write 'linear: \{\}'",
+    ),
+    "unknown task": ({"tasks": ["counseling"]}, r"tasks.0: task must be one of .*Did you mean 'counselling'\?"),
+    "missing task file": ({"tasks": ["gone/task.yaml"]}, "tasks.0: task file must exist, got '.*gone/task.yaml'"),
+    "task twice": (
+        {"tasks": ["fake_study:task", "fake_study:task"]},
+        "tasks.1 must have a name of its own, got 'fake'",
+    ),
+    "task as a number": ({"tasks": [3]}, "tasks.0 must be a name, a path, module:name or a mapping, got 3"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_study_that_breaks_a_rule_is_refused_with_its_place(
+    study: Make, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParetuneError, match=message):
+        load_study(study(**change))
+
+
+SETTINGS_REFUSALS = {
+    "unknown": (
+        {"update_seconds": 1},
+        r"fake: settings must be among .*'update_seconds'. Did you mean 'updates_seconds'\?",
+    ),
+    "wrong type": ({"updates_seconds": "slow"}, "fake.updates_seconds must be a valid number, got 'slow'"),
+    "out of range": ({"updates_seconds": -1}, "fake: updates_seconds must be at least 0, got -1"),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), SETTINGS_REFUSALS.values(), ids=SETTINGS_REFUSALS.keys())
+def test_a_setting_that_breaks_a_rule_is_refused(study: Make, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(study(settings))
+
+
+def test_messages_name_file_and_line(study: Make, tmp_path: Path) -> None:
+    path = write(tmp_path, "tasks: [fake_study:task]\nmethods: {}\nbudget:\n  completion: 3\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml:2: methods must|mine.yaml:4: budget.completion must be one of"):
+        load_study(path)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "seeds: 3\ntasks: []\nseeds: 4\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml:3: seeds must be given once, got it again after line 1"):
+        load_study(path)
+
+
+def test_a_study_that_does_not_exist_is_refused_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"study must be one of quick, got 'quik'. Did you mean 'quick'\?"):
+        load_study("quik")
+    with pytest.raises(ConfigError, match=r"study must be a file that exists, got '.*gone.yaml'"):
+        load_study(tmp_path / "gone.yaml")
+    with pytest.raises(ConfigError, match="study must be a YAML file or a built-in name, got the folder"):
+        load_study(tmp_path)
+
+
+def test_defaults_are_written_out_and_the_file_names_the_study(study: Make, tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "tasks: [fake_study:task]\nmethods:\n  a: {method: 'fake_study:Fake', updates_seconds: 1e-3}\n"
+        "budget: {completions: 64}\n",
+    )
+    loaded = load_study(path)
+    assert (loaded.name, loaded.budgets, loaded.seeds, loaded.grid, loaded.unseen) == ("mine", (64,), (0, 1, 2), 2, 1)
+    assert loaded.methods[0].settings["updates_seconds"] == 0.001  # YAML reads 1e-3 as text; a setting says number
+    assert loaded.imports == (str(tmp_path),)
+    assert loaded.resolved()["evaluation"] == {"samples": 1, "prompts": None}
+
+
+def test_more_unseen_preferences_keep_the_first_ones(study: Make) -> None:
+    few, many = (load_study(study(preferences={"grid": 3, "unseen": count})) for count in (1, 4))
+    points, unseen = many.preferences(many.tasks[0])
+    assert np.array_equal(few.preferences(few.tasks[0])[0], points[:5])  # two objectives, grid 3: four points
+    assert unseen.tolist() == [False] * 4 + [True] * 4
+    assert np.allclose(points.sum(axis=1), 1)
+
+
+def test_a_users_method_is_versioned_by_its_file(fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parent / "fake_study.py").read_text()
+    versions = []
+    for name, content in (("first_idea", text), ("second_idea", text + "\n# changed\n"), ("third_idea", text)):
+        (tmp_path / f"{name}.py").write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+        versions.append(method_entry("mine", {"method": f"{name}:Fake"}, "study").version)
+    assert versions[0] == versions[2] != versions[1]
+
+
+@pytest.mark.parametrize("name", built_in_studies())
+def test_built_in_studies_keep_to_known_keys(name: str) -> None:
+    data, _ = read_yaml(built_in_studies()[name])
+    assert data["name"] == name
+    assert set(data) <= {"name", "tasks", "methods", "budget", "seeds", "preferences", "evaluation", "workers"}

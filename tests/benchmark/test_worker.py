@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.benchmark.executors import Worker, worker_count
+from paretune.benchmark.worker import Link, failure_reason, run_job
+from paretune.core.errors import AdapterError, BudgetError, ModelError, NonFiniteError, RewardError, TaskError
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("shapes differ"), "method_error"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (OSError(errno.ENOENT, "No such file"), "method_error"),
+        (NonFiniteError("nan"), "not_finite"),
+        (RewardError("none"), "reward_error"),
+        (TaskError("gone"), "task_error"),
+        (ModelError("gone"), "model_error"),
+        (AdapterError("other"), "model_error"),
+        (BudgetError("spent"), "method_error"),
+    ],
+)
+def test_every_error_has_a_reason_of_the_fixed_list(error: Exception, reason: str) -> None:
+    assert failure_reason(error) == reason
+
+
+def test_progress_is_gathered_and_never_lost() -> None:
+    sent: list[Any] = []
+    link = Link(sent.append, lambda: False, 1)
+    for _ in range(10):
+        link.progress(3)
+    link.flush()
+    assert sum(message["completions"] for message in sent) == 30
+    assert len(sent) < 10
+
+
+def test_a_failed_job_says_why_without_a_traceback_in_the_message(
+    capsys: pytest.CaptureFixture[str], fakes: None
+) -> None:
+    ended = run_job({"run": "paretune.benchmark.stages:job_task"}, Link(lambda message: None, lambda: False, 1))
+    assert ended["kind"] == "failed"
+    assert ended["message"].startswith("TypeError: ")  # type: ignore[attr-defined]  # it is text
+    assert "Traceback" in capsys.readouterr().err  # it goes to the worker's log
+
+
+def wait_for(worker: Worker, kind: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with selectors.DefaultSelector() as selector:
+            selector.register(worker.connection, selectors.EVENT_READ)
+            if not selector.select(timeout=1):
+                continue
+        for message in worker.receive() or []:
+            if message["kind"] == kind:
+                return message
+    raise AssertionError(f"no {kind}")
+
+
+def test_a_worker_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from paretune.benchmark.executors import Worker; "
+        "worker = Worker(0, 1, Path(sys.argv[1]), ()); print(worker.process.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "worker.log")], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        if "Z" in Path(f"/proc/{worker}/stat").read_text().split(")")[-1].split()[0]:
+            return  # ended; its new parent has not looked yet
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_dead_worker_says_how_it_died(tmp_path: Path) -> None:
+    worker = Worker(3, 1, tmp_path / "worker.log", ())
+    wait_for(worker, "ready")
+    worker.process.send_signal(signal.SIGSEGV)
+    while worker.receive() is not None:
+        pass
+    assert worker.cause_of_death() == (
+        "crash",
+        "the worker process was ended by SIGSEGV; see logs/worker-3.log",
+    )
+
+
+def test_small_models_get_a_worker_a_core_and_others_one() -> None:
+    assert worker_count(3, small=False) == 3
+    assert worker_count("auto", small=False) == 1
+    assert worker_count("auto", small=True) == len(os.sched_getaffinity(0))

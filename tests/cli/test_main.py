@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import paretune
+from paretune.cli.main import ENVIRONMENT, INTERRUPTED, OK, SOME_FAILED, USAGE, execute
+
+FAST_SECONDS = 0.5  # of processor time, not of a busy machine's clock
+
+
+def spent(*arguments: str) -> tuple[float, str]:
+    """Run the command line in a process of its own; return its processor seconds and its output."""
+    code = (
+        "import sys; from paretune.cli.main import execute; code = execute(sys.argv[1:]); "
+        "print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr); sys.exit(code)"
+    )
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    after = os.times()
+    assert done.stderr == "False False\n"
+    return after.children_user + after.children_system - before.children_user - before.children_system, done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["run", "--help"], *(["ls", kind] for kind in ("tasks", "methods", "studies"))],
+    ids=" ".join,
+)
+def test_help_and_lists_answer_at_once_without_torch(arguments: list[str]) -> None:
+    spent(*arguments)  # once, so that every module is compiled
+    seconds, text = min(spent(*arguments) for _ in range(3))
+    assert seconds < FAST_SECONDS
+    assert text
+
+
+def test_lists_name_what_a_study_can_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["ls", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"tasks", "methods", "objectives", "metrics", "studies"}
+    assert {"linear", "weight_grid", "rewarded_soups"} <= {entry["name"] for entry in found["methods"]}
+    assert "quick" in {entry["name"] for entry in found["studies"]}
+    assert execute(["ls", "methods", "--json"]) == OK
+    assert json.loads(capsys.readouterr().out) == found["methods"]
+    assert execute(["ls"]) == OK
+    assert "methods:\n  linear" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["--version"]) == OK
+    assert capsys.readouterr().out.strip() == paretune.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "quik"], "paretune: study must be one of quick, got 'quik'. Did you mean 'quick'?\n"),
+        (["run", "gone.yaml"], "paretune: study must be a file that exists, got 'gone.yaml'. Check the path.\n"),
+        (
+            ["generate", "gone", "-p", "warm", "x"],
+            "paretune: preference must read name=number,name=number, got 'warm'.",
+        ),
+        (
+            ["generate", "gone", "-p", "a=1,a=0", "x"],
+            "paretune: preference must name each objective once, got 'a' twice",
+        ),
+        (["generate", "gone", "-p", "a=1", "--samples", "0", "x"], "paretune: --samples must be at least 1, got 0."),
+        (
+            ["generate", "gone", "-p", "a=1", "--temperature", "0", "x"],
+            "paretune: --temperature must be above 0, got 0.",
+        ),
+        (["generate", "gone", "-p", "a=1", "--top-p", "2", "x"], "paretune: --top-p must lie above 0 and at most at 1"),
+        (
+            ["train", "linear", "-t", "counselling", "-o", "out", "--set", "rank"],
+            "paretune: --set must be given key=value",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert execute(arguments) == USAGE
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["rnu", "quick"], ["run"], ["run", "quick", "--wrokers", "2"], ["ls", "method"]])
+def test_a_mistyped_command_line_is_explained_and_exits_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(arguments) == USAGE
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+
+
+def test_a_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETUNE_TRACEBACK", "1")
+    with pytest.raises(paretune.ParetuneError, match="quik"):
+        execute(["plan", "quik"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), INTERRUPTED), (PermissionError(13, "Permission denied"), ENVIRONMENT)],
+)
+def test_other_endings_have_their_exit_codes(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from paretune.benchmark import plan
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(plan, "plan", fail)
+    assert execute(["plan", "quick"]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_failed_cells_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from types import SimpleNamespace
+
+    from paretune.benchmark import runner, summary
+
+    cell = SimpleNamespace(cell="a-b-64-s0", state="failed", reason="crash", message="it went away")
+    result = SimpleNamespace(records=None, failed=(cell,), problems=(), complete=False, page=Path("index.html"))
+    monkeypatch.setattr(runner, "run", lambda *arguments, **options: result)
+    monkeypatch.setattr(summary, "TABLE", "builtins:repr")
+    assert execute(["run", "quick", "--quiet"]) == SOME_FAILED
+    text = capsys.readouterr().out
+    assert "a-b-64-s0: failed (crash): it went away" in text
+    assert "run the same command again" in text
+
+
+def test_a_plan_is_printed_for_people_and_for_programs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark_tests = Path(__file__).parents[1] / "benchmark"
+    monkeypatch.syspath_prepend(benchmark_tests)
+    study = tmp_path / "mine.yaml"
+    study.write_text(
+        "tasks: [fake_study:task]\nmethods: {fake: {method: 'fake_study:Fake'}}\nbudget: {completions: 64}\n"
+    )
+    assert execute(["plan", str(study), "-o", str(tmp_path / "out")]) == OK
+    text = capsys.readouterr().out
+    assert "cells:    3 (3 new)" in text
+    assert "training: 192 completions to make" in text
+    assert execute(["plan", str(study), "-o", str(tmp_path / "out"), "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["completions_to_train"] == 192
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml"]
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from paretune.cli.main import main; main(['ls'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    time.sleep(0.1)
+    assert process.stderr is not None
+    with process.stderr:
+        assert "Traceback" not in process.stderr.read()
+    process.wait()
