@@ -20,13 +20,20 @@ from paretune.report.heat_map import baselines, heat_map, separable
 from paretune.report.islands import MAX_COLUMNS, shown_preferences
 from paretune.report.measured import achieved
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker, method_colours
-from paretune.report.wording import number
+from paretune.report.wording import count, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_PAIRS = 6
+PAPER: dict[str, Any] = {
+    "facecolor": "white",
+    "alpha": 0.6,
+    "linewidth": 0,
+    "pad": 1.5,
+}  # behind numbers, over hatching
+DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
 STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
     "axes.axisbelow": True, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "paretune",
@@ -77,19 +84,21 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
             shape = MATPLOTLIB_MARKERS[family_marker(method.family)]
             across, up = _estimates(part, method.scores[:, :, a]), _estimates(part, method.scores[:, :, b])
             colour = colours[method.name]
-            label = f"{_text(method.name)} ({method.family})"
-            axes.errorbar(
-                across[0],
-                up[0],
-                xerr=across[1:],
-                yerr=up[1:],
-                fmt=shape,
-                color=colour,
-                ms=5,
-                lw=0,
-                elinewidth=0.6,
-                label=label,
-            )
+            for shown, fill in ((~part.task.unseen, colour), (part.task.unseen, "white")):
+                label = f"{_text(method.name)} ({method.family})" if fill == colour else "_"  # _: not in the legend
+                x, y = across[:, shown], up[:, shown]
+                axes.errorbar(
+                    x[0],
+                    y[0],
+                    xerr=x[1:],
+                    yerr=y[1:],
+                    fmt=shape,
+                    color=colour,
+                    mfc=fill,
+                    ms=5,
+                    elinewidth=0.6,
+                    label=label,
+                )
             _draw_steps(axes, np.stack([across[0], up[0]], axis=1), part.task.reference_point[[a, b]], colour)
         base = _estimates(part, part.base_scores)
         axes.plot(base[0, a], base[0, b], "*", color=BASE_COLOUR, ms=9, ls="", label="base model")
@@ -97,25 +106,28 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
         axes.set_xlabel(f"{_text(part.objectives[a])}: mean reward, better \u2192")
         axes.set_ylabel(f"{_text(part.objectives[b])}: mean reward, better \u2192")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(part.methods) + 2)
-    _note(figure, part)
+    _note(figure, part, "; hollow: unseen preference")
     return figure
 
 
 def heat_map_figure(part: Comparison) -> Figure | None:
     """Draw the difference in utility to the base model; hatched where it cannot be told from 0."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     names = baselines(part)
     if not names or not any(method.done for method in part.methods):
         return None
     shown = shown_preferences(len(part.labels), len(part.objectives), MAX_COLUMNS)
-    found = heat_map(part, names[0])
-    values = np.array([[np.nan if row[c].value is None else row[c].value for c in shown] for row in found.differences])
+    found = heat_map(part, names[0], shown)
+    values = np.array([[np.nan if each.value is None else each.value for each in row] for row in found.differences])
     figure = _figure(2.2 + 0.85 * len(shown), 1.9 + 0.5 * len(part.methods))
     axes = figure.add_subplot()
     axes.grid(visible=False)
     scale = found.scale or 1.0
-    image = axes.imshow(values.astype(np.float64), cmap="PuOr", vmin=-scale, vmax=scale, aspect="auto")
+    colours = LinearSegmentedColormap.from_list("below_above", DIVERGING)
+    image = axes.imshow(values.astype(np.float64), cmap=colours, vmin=-scale, vmax=scale, aspect="auto")
     for row, column in np.ndindex(values.shape):
-        value = found.differences[row][shown[column]]
+        value = found.differences[row][column]
         if not separable(value):
             axes.fill_between(
                 [column - 0.5, column + 0.5],
@@ -126,12 +138,9 @@ def heat_map_figure(part: Comparison) -> Figure | None:
                 hatch="///",
                 lw=0,
             )
-        dark = value.value is not None and abs(value.value) > 0.6 * scale
-        axes.text(
-            column, row, number(value.value, signed=True), ha="center", va="center", color="white" if dark else "black"
-        )
+        axes.text(column, row, number(value.value, signed=True), ha="center", va="center", bbox=PAPER)
     axes.set_yticks(range(len(found.methods)), [_text(name) for name in found.methods])
-    axes.set_xticks(range(len(shown)), [_text(part.labels[column]).replace(", ", "\n") for column in shown], fontsize=7)
+    axes.set_xticks(range(len(shown)), [_column(part, column) for column in shown], fontsize=7)
     figure.colorbar(image, label=f"utility minus {_text(names[0])}", shrink=0.9)
     _note(figure, part, "; hatched: may be 0")
     return figure
@@ -164,7 +173,7 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
     third.axvline(1, color=BASE_COLOUR, ls="--", lw=0.8)
     titles = ("completions", "seconds (hollow: longest chain)", "tokens per second relative to base")
     for axes, title in zip((first, second, third), titles, strict=True):
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.08 * axes.get_xlim()[1])
         axes.set_xlabel(title)
     first.set_ylabel("achieved utility, better \u2192")
     figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=len(spent))
@@ -201,8 +210,13 @@ def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str)
     axes.plot(across, up, color=colour, lw=0.8, alpha=0.7)
 
 
+def _column(part: Comparison, column: int) -> str:
+    unseen = "\n(unseen)" if part.task.unseen[column] else ""
+    return _text(part.labels[column]).replace(", ", "\n") + unseen
+
+
 def _note(figure: Figure, part: Comparison, more: str = "") -> None:
-    note = f"{_text(part.title)}; mean over {len(part.seeds)} seed(s), 95 % Student-t intervals{more}"
+    note = f"{_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
     figure.supxlabel(note, fontsize=7, color="#666666")
 
 

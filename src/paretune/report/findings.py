@@ -101,11 +101,18 @@ def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
     if found.tied:
         rivals = listing([f"{name} ({interval(means[name])})" for name in found.tied])
         parts.append(f"It cannot be told apart from {rivals}: {_why_tied(means, found)}.")
+    partial = [
+        f"{name} {len(value.per_seed)}"
+        for name, value in means.items()
+        if 0 < len(value.per_seed) < len(comparison.seeds)
+    ]
     if found.behind:
         gaps = _gaps(means, found)
         verb = "are" if len(found.behind) > 1 else "is"
         rest = "" if found.tied else " Every other method can be told apart from it."
         parts.append(f"{listing(gaps)} {verb} behind it.{rest}")
+    if partial:
+        parts.append(f"Of {len(comparison.seeds)} seeds planned, these rest on fewer: {listing(partial)}.")
     return " ".join(parts)
 
 
@@ -160,7 +167,8 @@ def _by_preference(comparison: Comparison) -> str:
     if shared:
         highest = _grouped({label: found.leader for label, found in shared.items()})
         counts = listing([f"{name} for {len(labels)}" for name, labels in highest.items()])
-        sentence += f" There, the highest mean is that of {counts}: an observation, not a result."
+        where = "Among those, the" if alone else "The"
+        sentence += f" {where} highest mean is that of {counts}: an observation, not a result."
     return sentence
 
 
@@ -181,13 +189,21 @@ def _against_base(comparison: Comparison) -> str:
         if not measured:
             parts.append(f"{name} has no results")
             continue
-        above = sum(separable(each) and (each.value or 0.0) > 0 for each in measured)
-        below = sum(separable(each) and (each.value or 0.0) < 0 for each in measured)
-        unclear = len(measured) - above - below
-        verdicts = [f"above it for {above}" if above else "", f"below it for {below}" if below else ""]
-        verdicts.append(f"not distinguishable from it for {unclear}" if unclear else "")
-        parts.append(f"{name} is {listing([each for each in verdicts if each])} of {len(measured)}")
+        parts.append(f"{name} is {_verdict(measured)} of {len(measured)}")
     return f"Counting preferences: {'; '.join(parts)}."
+
+
+def _verdict(measured: Sequence[MetricValue]) -> str:
+    """Count preferences above, below and undecided; without any interval, only the sign can be told."""
+    above = sum(separable(each) and (each.value or 0.0) > 0 for each in measured)
+    below = sum(separable(each) and (each.value or 0.0) < 0 for each in measured)
+    unclear = len(measured) - above - below
+    if all(each.low is None for each in measured):
+        higher = sum((each.value or 0.0) > 0 for each in measured)
+        return f"higher in one seed, without an interval, for {higher}"
+    words = [f"above it for {above}" if above else "", f"below it for {below}" if below else ""]
+    words.append(f"not distinguishable from it for {unclear}" if unclear else "")
+    return listing([each for each in words if each])
 
 
 def _training_cost(spent: Sequence[Cost]) -> str:

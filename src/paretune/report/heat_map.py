@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class HeatMap:
     Attributes:
         baseline: A method's name, or `BASE`.
         methods: Rows.
-        differences: Row by row, one value per preference.
+        differences: Row by row, one value per preference shown.
         averages: One value per row: the difference averaged over all preferences.
     """
 
@@ -42,14 +43,21 @@ def baselines(comparison: Comparison) -> list[str]:
     return base + [method.name for method in comparison.methods if method.done]
 
 
-def heat_map(comparison: Comparison, baseline: str) -> HeatMap:
-    """Subtract the baseline's utility from every method's, seed by seed, then average over seeds."""
+def heat_map(comparison: Comparison, baseline: str, columns: Sequence[int] | None = None) -> HeatMap:
+    """Subtract the baseline's utility from every method's, seed by seed, then average over seeds.
+
+    Args:
+        comparison: The comparison.
+        baseline: A method's name, or `BASE`.
+        columns: Which preferences to return; all if None. The averages are over all in any case.
+    """
+    shown = list(range(len(comparison.task.preferences))) if columns is None else list(columns)
     ground = _utilities(comparison, baseline)
     rows, averages = [], []
     for method in comparison.methods:
         difference = method.utilities - ground  # [S, P]
         reason = "no seed has both" if method.done else "no finished cell"
-        rows.append(tuple(over_seeds(column, comparison.seeds, reason) for column in difference.T))
+        rows.append(tuple(over_seeds(column, comparison.seeds, reason) for column in difference[:, shown].T))
         averages.append(over_seeds(difference.mean(axis=1), comparison.seeds, reason))
     return HeatMap(baseline, tuple(method.name for method in comparison.methods), tuple(rows), tuple(averages))
 

@@ -95,13 +95,13 @@ def front_data(comparison: Comparison, colours: dict[str, str]) -> dict[str, obj
     }
 
 
-def heat_data(maps: Sequence[HeatMap], shown: Sequence[int]) -> list[dict[str, object]]:
+def heat_data(maps: Sequence[HeatMap]) -> list[dict[str, object]]:
     """Return the differences to each baseline, for switching between baselines in the page."""
     return [
         {
             "baseline": each.baseline,
             "scale": rounded(each.scale),
-            "rows": [[quadruple(row[column]) for column in shown] for row in each.differences],
+            "rows": [[quadruple(value) for value in row] for row in each.differences],
             "averages": [quadruple(value) for value in each.averages],
         }
         for each in maps

@@ -33,7 +33,7 @@ class MetricLine:
         low: Place of the interval's lower end.
         high: Place of its upper end.
         detail: Whether it is one of many rows of a kind, shown on request.
-        first: Whether it opens its part: unit and warning are told once.
+        first: Whether its unit has not been told in a line before it.
     """
 
     title: str
@@ -56,10 +56,15 @@ def metric_lines(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Metr
     groups: dict[tuple[str, str], list[MetricRow]] = {}
     for row in rows_of(comparison, rows):
         groups.setdefault((row.metric, row.label), []).append(row)
-    return [line for group in groups.values() for line in _lines(group)]
+    lines, told = [], set[tuple[str, str]]()
+    for group in groups.values():
+        unit = _title_and_unit(group[0].metric, group[0].label)
+        lines += _lines(group, unit not in told)
+        told.add(unit)
+    return lines
 
 
-def _lines(rows: Sequence[MetricRow]) -> list[MetricLine]:
+def _lines(rows: Sequence[MetricRow], new_unit: bool) -> list[MetricLine]:
     name, label = rows[0].metric, rows[0].label
     title, unit = _title_and_unit(name, label)
     place = _scale([row.value for row in rows])
@@ -78,7 +83,7 @@ def _lines(rows: Sequence[MetricRow]) -> list[MetricLine]:
             low=place(row.value.low),
             high=place(row.value.high),
             detail=label.startswith(DETAILS) and label != "kl: all",
-            first=index == 0,
+            first=new_unit and index == 0,
         )
         for index, row in enumerate(rows)
     ]

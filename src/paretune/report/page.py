@@ -143,12 +143,12 @@ def _part(
 ) -> dict[str, object]:
     spent, means = costs(part, rows), achieved(part, rows)
     shown = shown_preferences(len(part.labels), len(part.objectives), MAX_COLUMNS)
-    maps = _heat_maps(part, len(shown))
+    maps = _heat_maps(part, shown)
     front, samples = front_data(part, colours), sample_data(part, shown)
     lines = metric_lines(part, rows)
     data = {
         "front": front,
-        "heat": heat_data(maps, shown),
+        "heat": heat_data(maps),
         "costs": cost_data(spent, means),
         "samples": samples,
     }
@@ -169,7 +169,7 @@ def _part(
         "heat_columns": [
             {"lines": part.labels[column].split(", "), "unseen": bool(part.task.unseen[column])} for column in shown
         ],
-        "heat_rows": _heat_rows(maps[0], shown) if maps else [],
+        "heat_rows": _heat_rows(maps[0]) if maps else [],
         "metrics": lines,
         "metric_titles": list(dict.fromkeys(line.title for line in lines)),
         "cost_sentence": _cost_sentence(part),
@@ -261,10 +261,10 @@ def _front_table(part: Comparison) -> Table:
     return Table("front", title, ("method", "preference", "answer", *part.objectives, "utility", "seeds"), tuple(rows))
 
 
-def _heat_maps(part: Comparison, columns: int) -> list[HeatMap]:
+def _heat_maps(part: Comparison, shown: Sequence[int]) -> list[HeatMap]:
     """Compare with as many baselines as the page has room for."""
-    room = max(MAX_HEAT_CELLS // max(len(part.methods) * columns, 1), 1)
-    return [heat_map(part, name) for name in baselines(part)[:room]]
+    room = max(MAX_HEAT_CELLS // max(len(part.methods) * len(shown), 1), 1)
+    return [heat_map(part, name, shown) for name in baselines(part)[:room]]
 
 
 def _heat_notice(part: Comparison, columns: int, maps: int) -> str:
@@ -276,14 +276,14 @@ def _heat_notice(part: Comparison, columns: int, maps: int) -> str:
     return " ".join(notes)
 
 
-def _heat_rows(differences: HeatMap, shown: Sequence[int]) -> list[dict[str, Any]]:
+def _heat_rows(differences: HeatMap) -> list[dict[str, Any]]:
     """Draw the first map without scripts; the page fills in the others."""
     rows = []
     for index, name in enumerate(differences.methods):
-        values = [differences.differences[index][column] for column in shown] + [differences.averages[index]]
+        values = [*differences.differences[index], differences.averages[index]]
         cells = []
         for place, value in enumerate(values):
-            average = " average" if place == len(shown) else ""
+            average = " average" if place == len(values) - 1 else ""
             if value.value is None:
                 cells.append({"classes": "absent" + average, "strength": "", "value": "", "interval": ""})
                 continue

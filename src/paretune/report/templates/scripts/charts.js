@@ -53,7 +53,7 @@ const drawPair = (element, front, a, b, options) => {
     const [stepX, stepY] = staircase(points.map((point, i) => [x[i][0], y[i][0]]), corner);
     traces.push({ type: "scatter", mode: "lines", x: stepX, y: stepY, hoverinfo: "skip", opacity: 0.75,
       line: { color: method.colour, width: 1.5 } });
-    const tint = method.colour + "59";
+    const tint = method.colour + (dark() ? "b0" : "59");
     traces.push({
       type: "scatter", mode: "markers", name: plain(method.name), x: x.map((each) => each[0]), y: y.map((each) => each[0]),
       error_x: options.intervals ? bars(x, tint) : undefined, error_y: options.intervals ? bars(y, tint) : undefined,
@@ -120,7 +120,7 @@ const drawCosts = (index) => {
       ys.push(...cost.utility.filter((each) => each !== null));
       traces.push({
         type: "scatter", mode: drawn.length > 1 ? "lines+markers" : "markers", x: drawn.map(([key]) => cost[key]),
-        y: drawn.map(() => cost.utility[0]), error_y: bars(drawn.map(() => cost.utility), method.colour + "80"),
+        y: drawn.map(() => cost.utility[0]), error_y: bars(drawn.map(() => cost.utility), method.colour + (dark() ? "c0" : "80")),
         line: { color: method.colour, width: 1.5, dash: "dot" },
         marker: { size: 12, color: method.colour, symbol: drawn.map(([, open]) => method.marker + open), line: { width: drawn.map(([, open]) => (open ? 2 : 1)), color: drawn.map(([, open]) => (open ? method.colour : colour("surface"))) } },
         text: drawn.map(([key]) => `<b>${plain(method.name)}</b><br>${({ completions: "completions", sum: "seconds, all stages", chain: "seconds, longest chain", speed: "times the base model's speed" })[key]}: ${number(cost[key])}<br>utility: ${interval(cost.utility)}`),

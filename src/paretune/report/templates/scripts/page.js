@@ -24,7 +24,6 @@ all(".legend button[data-method]").forEach((button) => button.addEventListener("
   drawPart(current());
 }));
 on("part", "change", showPart);
-const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
 const nameTheme = () => { byId("theme").textContent = dark() ? "Light mode" : "Dark mode"; };
 on("theme", "click", () => { root.dataset.theme = dark() ? "light" : "dark"; nameTheme(); drawPart(current()); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { nameTheme(); if (!printing) drawPart(current()); });

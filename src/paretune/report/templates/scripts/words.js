@@ -27,3 +27,4 @@ const make = (tag, className, text) => {
 };
 const current = () => Number(byId("part") ? byId("part").value : 0);
 const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import builders
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.metrics import measure_all
+from paretune.records.evaluation import EvaluationRecord
+from paretune.records.study import CellRecord, StudyRecords
+from paretune.report.islands import json_island, shown_preferences
+from paretune.report.metric_lines import NAIVE
+from paretune.report.page import render_page
+
+HOSTILE = (
+    "<script>window.pwned=1</script>",
+    "</script><script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=1>",
+    '"><svg onload=window.pwned=1>',
+    "' onmouseover='window.pwned=1",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!--<script>",
+    "]]></style><a href=https://example.org>x</a>",
+    "\u2028\u2029&lt;b&gt;",
+)
+EIGHT_MEGABYTES = 8_000_000
+
+
+class Outline(HTMLParser):
+    """Start tags with their attributes, text, and the contents of scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script":
+            self.scripts.append(data)
+        elif self.inside != "style":
+            self.text.append(data)
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    return parser
+
+
+def render(study: StudyRecords, rows: list[MetricRow] | None = None) -> str:
+    return render_page(study, measure_all(study) if rows is None else rows)
+
+
+def words(page: str) -> str:
+    return " ".join("".join(outline(page).text).split())
+
+
+def poisoned(study: StudyRecords, poison: str) -> StudyRecords:
+    """Put a text into every name, prompt, completion and message of a study."""
+    names = {name: name + poison for name in builders.OBJECTIVES + builders.AUDIT}
+
+    def record(each: EvaluationRecord) -> EvaluationRecord:
+        return replace(
+            each,
+            objectives=tuple(names[name] for name in each.objectives),
+            audit=tuple(names[name] for name in each.audit),
+            prompt_ids=tuple(text + poison for text in each.prompt_ids),
+            prompts=tuple(text + poison for text in each.prompts),
+            completions=tuple(text + poison for text in each.completions),
+        )
+
+    def cell(each: CellRecord) -> CellRecord:
+        stages = tuple(replace(stage, kind=stage.kind + poison) for stage in each.stages)
+        return replace(
+            each,
+            method=each.method + poison,
+            task=each.task + poison,
+            message=each.message + poison,
+            stages=stages,
+            evaluations=tuple(record(evaluation) for evaluation in each.evaluations),
+        )
+
+    (task,) = study.tasks.values()
+    objectives = tuple(replace(each, name=names[each.name]) for each in task.objectives)
+    info = replace(task, name=task.name + poison, model=task.model + poison, objectives=objectives)
+    return replace(
+        study,
+        name=study.name + poison,
+        resolved={"tasks": [poison], poison: poison},
+        tasks={info.name: info},
+        cells=tuple(cell(each) for each in study.cells),
+        references={(task_ + poison, seed): record(each) for (task_, seed), each in study.references.items()},
+        timings=tuple(replace(each, task=each.task + poison, method=each.method + poison) for each in study.timings),
+        environment={"host" + poison: poison},
+    )
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(builders.synthetic_study())
+
+
+@pytest.mark.parametrize("poison", HOSTILE)
+def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) -> None:
+    study = builders.synthetic_study(seeds=(0, 1), failed={("linear", 1): "crash"}, missing=1)
+    safe, hostile = outline(render(poisoned(study, "harmless"))), outline(render(poisoned(study, poison)))
+    assert [(tag, list(attributes)) for tag, attributes in hostile.tags] == [
+        (tag, list(attributes)) for tag, attributes in safe.tags
+    ]
+    islands = [json.loads(text) for text in hostile.scripts if text.startswith("{")]
+    assert len(islands) == 1
+    prompt = islands[0]["samples"]["preferences"][0]["prompts"][0]["prompt"]
+    assert prompt == builders.PROMPTS[0] + poison  # inert, and still whole
+
+
+def test_json_islands_hold_no_character_that_could_begin_markup() -> None:
+    text = json_island({"a": "</script><!-- & \u2028"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- & \u2028"}
+
+
+def test_nothing_is_loaded_from_anywhere(page: str) -> None:
+    loading = {"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "ping", "xlink:href"}
+    for tag, attributes in outline(page).tags:
+        assert tag not in {"iframe", "object", "embed", "base", "form"}, tag
+        for name in loading & set(attributes):
+            value = attributes[name] or ""
+            assert value.startswith("#") or value == "data:,", (tag, name, value)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+
+
+def test_links_to_files_beside_the_page_are_relative() -> None:
+    text = render_page(builders.synthetic_study(seeds=(0,)), [], ["tables.csv", "figures/front.svg"])
+    links = [attributes["href"] for tag, attributes in outline(text).tags if tag == "a"]
+    assert "figures/front.svg" in links
+    assert not any(re.match(r"[a-z]+:|//", link or "") for link in links)
+
+
+def test_own_scripts_never_reach_for_the_network(page: str) -> None:
+    own = [text for text in outline(page).scripts if text.startswith('"use strict"')]
+    assert len(own) == 1
+    forbidden = r"fetch\(|XMLHttpRequest|WebSocket|import\(|sendBeacon|innerHTML|insertAdjacentHTML|eval\("
+    assert re.search(forbidden, own[0]) is None
+
+
+def test_the_content_policy_forbids_everything_but_the_two_scripts(page: str) -> None:
+    meta = next(attributes for tag, attributes in outline(page).tags if attributes.get("http-equiv"))
+    policy = meta["content"] or ""
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert policy.count("'sha256-") == 2
+    assert "connect-src 'none'" in policy
+    assert "http" not in policy
+    assert "unsafe-eval" not in policy
+
+
+def test_sections_come_in_the_order_of_the_readers_questions(page: str) -> None:
+    sections = [attributes["id"] for tag, attributes in outline(page).tags if tag == "section"]
+    assert sections == ["complete", "summary", "front", "preferences", "metrics", "cost", "texts", "appendix"]
+
+
+def test_a_complete_study_has_no_banner(page: str) -> None:
+    assert "9 of 9" in words(page)
+    assert "Incomplete" not in words(page)
+
+
+def test_failed_and_pending_cells_are_told_first_with_their_reasons() -> None:
+    failed = {("linear", 1): "out_of_memory", ("weight_grid", 0): "method_error"}
+    text = words(render(builders.synthetic_study(failed=failed, pending=[("rewarded_soups", 2)])))  # type: ignore[arg-type]
+    assert "Incomplete: 2 cells failed and 1 cell not run yet of 9." in text
+    for reason in ("✕ failed: out of memory", "✕ failed: the method's own code failed", "… not run"):
+        assert reason in text
+        assert text.index(reason) < text.index("Who leads on average?")
+
+
+@pytest.mark.parametrize(("seeds", "said"), [((0,), "Only 1 seed: one run shows no spread"), ((0, 1), "Only 2 seeds")])
+def test_fewer_than_three_seeds_raise_a_banner(seeds: tuple[int, ...], said: str) -> None:
+    assert said in words(render(builders.synthetic_study(seeds=seeds)))
+
+
+def test_one_seed_shows_no_interval_anywhere() -> None:
+    text = words(render(builders.synthetic_study(seeds=(0,))))
+    assert "no interval" in text
+    assert re.search(r"\d \[−?\d", text) is None
+
+
+def test_missing_rewards_are_counted_with_their_cause() -> None:
+    text = words(render(builders.synthetic_study(missing=2)))
+    # 2 completions of 3 methods x 3 seeds x 7 preferences and of 3 base evaluations, 8 completions x 4 objectives each
+    assert f"{2 * 66} of {66 * 32:,} rewards are missing." in text
+    assert f"empathy: {2 * 66} because the reward function raised an error" in text
+
+
+def test_every_reason_of_every_metric_is_on_the_page() -> None:
+    study = builders.synthetic_study(failed={("linear", seed): "crash" for seed in range(3)}, timed=False, missing=1)
+    rows = measure_all(study)
+    text = words(render(study, rows))
+    reasons = {row.value.reason for row in rows if row.value.reason}
+    assert reasons
+    for reason in reasons:
+        assert reason in text, reason
+
+
+def test_hypervolume_is_labelled_naive(page: str) -> None:
+    assert NAIVE in words(page)
+
+
+def test_a_metric_of_a_users_own_is_shown_by_its_name() -> None:
+    value = MetricValue(0.25, per_seed={0: 0.25}, reason="one seed: no interval")
+    row = MetricRow("counselling", "linear", 6000, "my_package.kindness:Kindness", value)
+    assert "my package.kindness:Kindness" in words(render(builders.synthetic_study(seeds=(0,)), [row]))
+
+
+def test_a_study_without_a_finished_cell_still_has_a_page() -> None:
+    pending = [(method, seed) for method in builders.METHODS for seed in range(3)]
+    text = words(render(builders.synthetic_study(pending=pending, timed=False)))
+    assert "0 of 9" in text
+    assert "No method has finished a cell yet" in text
+
+
+def test_one_objective_has_no_front_but_a_page() -> None:
+    info = builders.task_info(preferences=[[1.0]], objectives=("kind",), audit=(), test_prompts=1, samples=1)
+    cells = [builders.cell(seed=seed, evaluations=[builders.evaluation([[0.5]], [1.0], ["kind"])]) for seed in (0, 1)]
+    assert "A front needs two objectives; this task has one." in words(render(builders.study(cells, [info])))
+
+
+def test_two_budgets_are_kept_apart() -> None:
+    small = builders.synthetic_study(budget=1200)
+    large = builders.synthetic_study(budget=6000)
+    text = render(replace(small, cells=small.cells + large.cells))
+    selects = [attributes.get("id") for tag, attributes in outline(text).tags if tag == "select"]
+    assert "part" in selects
+    assert {"pair-0", "pair-1", "baseline-0", "baseline-1"} <= set(selects)
+
+
+def many_preferences(methods: int, count: int) -> StudyRecords:
+    grid = np.linspace(0, 1, count)
+    info = builders.task_info(
+        preferences=np.stack([1 - grid, grid], axis=1),
+        objectives=("kind", "short"),
+        audit=(),
+        test_prompts=1,
+        samples=1,
+    )
+    one = builders.evaluation([[0.5, 0.5]], info.preferences[0], ("kind", "short"))
+    answers = [replace(one, preference=each, rewards=np.array([each])) for each in info.preferences]
+    cells = [builders.cell(f"method_{index}", 0, answers) for index in range(methods)]
+    base = {("counselling", 0): builders.evaluation([[0.1, 0.1]], None, ("kind", "short"))}
+    return builders.study(cells, [info], base)
+
+
+def test_too_many_points_are_thinned_out_and_the_reader_is_told() -> None:
+    text = render(many_preferences(4, 1_300), [])
+    assert len(text.encode()) < EIGHT_MEGABYTES
+    assert "Showing 1,000 of 1,300 preferences" in words(text)
+    assert "Showing 40 of 1,300 preferences; the average covers all." in words(text)
+
+
+@pytest.mark.slow
+def test_fifty_thousand_points_stay_below_eight_megabytes() -> None:
+    assert len(render(many_preferences(5, 10_000), []).encode()) < EIGHT_MEGABYTES
+
+
+def test_thinned_preferences_keep_the_corners_and_reach_the_end() -> None:
+    shown = shown_preferences(1_000, 3, 10)
+    assert shown[:3] == [0, 1, 2]
+    assert shown[-1] == 999
+    assert len(shown) == 10
+    assert shown_preferences(5, 3, 10) == [0, 1, 2, 3, 4]
+
+
+def test_a_quick_study_makes_a_small_page(page: str) -> None:
+    assert len(page.encode()) < 5_500_000  # plotly.js alone is 4.8 MB
+
+
+def test_importing_the_room_loads_neither_torch_nor_drawing_libraries(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, paretune.report; "
+        "print([name for name in ('torch', 'matplotlib', 'plotly', 'jinja2', 'scipy', 'numpy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
