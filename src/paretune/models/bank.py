@@ -146,8 +146,8 @@ class ExpertBank:
         self.base = base
         self.rank = rank
         self.experts = experts
-        self.alphas = torch.full((experts,), float(alpha))
         self._prepared: dict[tuple[str, tuple[int, ...] | None], Prepared] = {}
+        self.alphas = torch.full((experts,), float(alpha))
         if getattr(base.model, "_paretune_bank", None) is not None:
             base.model._paretune_bank.unwrap()
         found = dict(_linear_layers(base.model, targets))
@@ -184,6 +184,16 @@ class ExpertBank:
             rows.append(gradient.flatten(1))
             parameter.grad = None
         return torch.cat(rows, dim=1)
+
+    @property
+    def alphas(self) -> Tensor:
+        """Numerators of the scales, `[E]`. Replace them, never change them in place: prepared factors hold them."""
+        return self._alphas
+
+    @alphas.setter
+    def alphas(self, alphas: Tensor) -> None:
+        self._alphas = alphas
+        self._prepared.clear()
 
     @property
     def scales(self) -> Tensor:
@@ -224,7 +234,12 @@ class ExpertBank:
 
         Args:
             seeds: One per expert; equal seeds give equal starts, so that experts to be averaged share theirs.
+
+        Raises:
+            ShapeError: If there is not one seed per expert.
         """
+        if len(seeds) != self.experts:
+            raise ShapeError(f"seeds must be one per expert ({self.experts}), got {len(seeds)}.")
         self.flat.zero_()
         start = 0
         for path, layer in self.layers.items():

@@ -53,7 +53,12 @@ class Mixing:
             experts: Number of experts E of the bank.
             rows_each: Rows of each member.
             members: The experts that take part, in order; by default all.
+
+        Raises:
+            ShapeError: If a member is not an expert of the bank, or takes part twice.
         """
+        if members is not None and (len({*members}) != len(members) or not {*members} <= {*range(experts)}):
+            raise ShapeError(f"members must be different experts in 0..{experts - 1}, got {list(members)}.")
         count = experts if members is None else len(members)
         return cls(batch=count * rows_each, experts=experts, rows_each=rows_each, members=members)
 

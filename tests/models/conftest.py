@@ -1,0 +1,55 @@
+"""Tiny models of the micro-task, loaded once; whatever a test wraps is unwrapped after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import micro_task
+
+if TYPE_CHECKING:
+    from paretune.models.base import BaseModel
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders by kind."""
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "llama": micro_task.save_model(root / "llama"),
+        "gpt2": micro_task.save_model(root / "gpt2", "gpt2"),
+        "mistral": micro_task.save_model(root / "mistral", "mistral", sliding_window=4),
+    }
+
+
+def load(folder: Path) -> BaseModel:
+    from paretune.models.base import load_base
+
+    return load_base(str(folder), device="cpu")
+
+
+def released(base: BaseModel) -> Iterator[BaseModel]:
+    yield base
+    bank = getattr(base.model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()
+
+
+@pytest.fixture
+def llama(folders: dict[str, Path]) -> Iterator[BaseModel]:
+    yield from released(load(folders["llama"]))
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[BaseModel]:
+    """Models of `Linear` and of `Conv1D` layers."""
+    yield from released(load(folders[request.param]))
+
+
+@pytest.fixture(params=["llama", "gpt2", "mistral"])
+def any_base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[BaseModel]:
+    """Also one whose layers attend to a window of four tokens."""
+    yield from released(load(folders[request.param]))
