@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import selectors
 import shutil
 import signal
@@ -33,6 +32,7 @@ from paretune.records.layout import cell_folder, stage_folder
 from paretune.records.reading import read_study, read_timings
 from paretune.records.study import CellRecord, FailureReason, ObjectiveInfo, StudyRecords, TaskInfo, TimingRecord
 from paretune.records.writing import write_cell, write_lock, write_timings
+from paretune.report import write_report
 
 JOBS = {  # what workers are asked to do
     "train": "paretune.benchmark.stages:run_stages",
@@ -40,7 +40,6 @@ JOBS = {  # what workers are asked to do
     "reference": "paretune.benchmark.evaluating:evaluate_reference",
     "time": "paretune.benchmark.timing:time_methods",
 }
-REPORT = "paretune.report:write_report"  # by name: the report reads what we write and lies above us
 POLL_SECONDS = 0.5
 
 JobKind = Literal["train", "evaluate", "reference", "time"]
@@ -117,14 +116,8 @@ def run(
         write_bytes(root / "study.yaml", study.text.encode())
         write_lock(root, planned_records(planned))
         problems = _Run(planned, lock, shown).execute()
-        write_report = _report_writer()
         page = write_report(root)
         return StudyResult(root, page, read_study(root), tuple(problems))
-
-
-def _report_writer() -> Any:
-    module, _, name = REPORT.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def planned_records(planned: Plan) -> StudyRecords:
