@@ -227,7 +227,7 @@ def test_a_backward_pass_that_recomputes_outside_its_mixing_is_refused(recomputi
     bank = bank_of(recomputing)
     with bank.using(Mixing.population(EXPERTS, 2)):
         loss = recomputing.model(IDS, use_cache=False).logits.sum()
-    with pytest.raises(MixingError, match=r"must run under a mixing, got none\. Wrap the forward and the backward pass"):
+    with pytest.raises(MixingError, match=r"must run under a mixing, got none\. Wrap the forward and the backward"):
         loss.backward()
 
 

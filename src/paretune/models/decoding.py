@@ -125,12 +125,13 @@ class _Loop:
     def set_warping(self, temperature: Tensor | None, top_p: Tensor | None) -> None:
         rows = len(self.at)
         for name, value in (("temperature", temperature), ("top_p", top_p)):
-            if value is None or bool((value == 1).all()):
+            if value is None:
                 continue
             if value.shape != (rows,) or not bool((value > 0).all()) or (name == "top_p" and bool((value > 1).any())):
                 rule = "in (0, 1]" if name == "top_p" else "positive"
                 raise ShapeError(f"{name} must be {rule}, one per row ({rows}), got {value.tolist()}.")
-            setattr(self, name, value.to(self.device, torch.float32))
+            if not bool((value == 1).all()):
+                setattr(self, name, value.to(self.device, torch.float32))
 
     def prefill(self, prompts: Sequence[Sequence[int]], share: bool) -> None:
         """Read each distinct prompt once, then give every row its copy."""
@@ -153,13 +154,13 @@ class _Loop:
         tokens = self.prompt_tokens + self.max_new_tokens
         self.cache = make_cache(self.base.model.config, self.prompt_tokens, self.base.full_attention)
         self.mask, self.padding = real, self.prompt_tokens - real.sum(dim=1)
+        self.padded = bool((self.padding > 0).any())
         mixing = self.mixing.rows(torch.tensor(first))
         positions = (real.cumsum(dim=1) - 1).clamp(min=0)
         logits = self._forward(ids, positions, mixing)
         index = torch.tensor(owner, device=self.device)
         take_rows(self.cache, index, tokens)
         self.logits, self.mask, self.padding = logits[index], real[index], self.padding[index]
-        self.padded = bool((self.padding > 0).any())
         room = torch.ones(len(index), self.max_new_tokens, dtype=torch.bool, device=self.device)
         self.mask = torch.cat([self.mask, room], dim=1)
 
@@ -168,7 +169,7 @@ class _Loop:
         mask: Tensor | None = None
         seen = self.cache.get_seq_length() + ids.shape[1]
         if ids.shape[1] > 1:
-            mask = self.mask if bool((self.padding > 0).any()) else None
+            mask = self.mask if self.padded else None
         elif self.padded:
             mask = self.mask[:, :seen]
             if self.base.full_attention:
@@ -228,7 +229,12 @@ class _Loop:
 def forward_logits(
     base: BaseModel, bank: ExpertBank | None, mixing: Mixing, arguments: dict[str, Any], keep: int
 ) -> Tensor:
-    """Run the base model under a mixing and return the logits of the last `keep` positions, `[B, keep, V]`."""
+    """Run the base model under a mixing and return the logits of the last `keep` positions, `[B, keep, V]`.
+
+    Without a bank it is the base model alone, even where someone else's bank wraps it.
+    """
+    if bank is None:
+        bank, mixing = getattr(base.model, "_paretune_bank", None), Mixing.reference(mixing.batch)
     if bank is None:
         logits: Tensor = base.model(**arguments, logits_to_keep=keep).logits
         return logits
