@@ -61,6 +61,8 @@ def test_methods_within_noise_are_called_inseparable() -> None:
 def test_equal_methods_share_the_lead() -> None:
     said = answers(study({"linear": around(0.5), "weight_grid": around(0.5)}))
     assert said["Who leads on average?"].startswith("linear and weight_grid share the highest")
+    assert "cannot" not in said["Who leads on average?"]
+    assert "The highest mean is that of linear and weight_grid for 2" in said["For which preferences?"]
 
 
 def test_one_seed_separates_nothing() -> None:

@@ -34,15 +34,20 @@ class Lead:
     """Who has the highest mean utility somewhere, and who cannot be told apart from it.
 
     Attributes:
-        leader: Highest mean.
-        tied: Others that cannot be told apart from the leader: by the t-test of the difference, paired by seed and
-            corrected after Holm, or because they share fewer than two seeds with it.
+        leaders: Those with the highest mean; more than one only where means are equal.
+        tied: Others, equal ones included, that cannot be told apart from the leader: by the t-test of the difference,
+            paired by seed and corrected after Holm, or because they share fewer than two seeds with it.
         behind: The rest, each told apart from the leader.
     """
 
-    leader: str
+    leaders: tuple[str, ...]
     tied: tuple[str, ...]
     behind: tuple[str, ...]
+
+    @property
+    def leader(self) -> str:
+        """The first of the leaders: what the others are compared with."""
+        return self.leaders[0]
 
 
 def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]:
@@ -68,12 +73,13 @@ def lead(utilities: Mapping[str, Mapping[int, float]]) -> Lead | None:
     if not measured:
         return None
     means = {name: float(np.mean(list(values.values()))) for name, values in measured.items()}
-    leader = max(means, key=lambda name: means[name])
+    leaders = _top(means)
+    leader = leaders[0]
     others = [name for name in sorted(means, key=lambda name: -means[name]) if name != leader]
     p_values = [_p_value(measured[leader], measured[name]) for name in others]
     differs = holm([1.0 if value is None else value for value in p_values], LEVEL)
     tied = tuple(name for name, different in zip(others, differs, strict=True) if not different)
-    return Lead(leader, tied, tuple(name for name in others if name not in tied))
+    return Lead(leaders, tied, tuple(name for name in others if name not in tied))
 
 
 def _p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
@@ -92,15 +98,17 @@ def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
     measured = [name for name, value in means.items() if value.value is not None]
     if len(measured) == 1:
         return f"{found.leader} is the only method with results: {what} {interval(means[found.leader])}."
-    best = _top({name: means[name].value for name in measured})
+    best = found.leaders
     if len(best) > 1:
         opening = f"{listing(best)} share the highest {what}: {interval(means[best[0]])}."
     else:
         opening = f"{found.leader} has the highest {what}: {interval(means[found.leader])}."
     parts = [opening]
-    if found.tied:
-        rivals = listing([f"{name} ({interval(means[name])})" for name in found.tied])
-        parts.append(f"It cannot be told apart from {rivals}: {_why_tied(means, found)}.")
+    rivals = [name for name in found.tied if name not in best]
+    if rivals:
+        named = listing([f"{name} ({interval(means[name])})" for name in rivals])
+        subject = "They" if len(best) > 1 else "It"
+        parts.append(f"{subject} cannot be told apart from {named}: {_why_tied(means, found)}.")
     partial = [
         f"{name} {len(value.per_seed)}"
         for name, value in means.items()
@@ -116,10 +124,9 @@ def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
     return " ".join(parts)
 
 
-def _top(values: Mapping[str, float | None]) -> list[str]:
-    present = {name: value for name, value in values.items() if value is not None}
-    highest = max(present.values())
-    return [name for name, value in present.items() if value >= highest - SAME]
+def _top(means: Mapping[str, float]) -> tuple[str, ...]:
+    highest = max(means.values())
+    return tuple(name for name, value in means.items() if value >= highest - SAME)
 
 
 def _why_tied(means: Mapping[str, MetricValue], found: Lead) -> str:
@@ -165,7 +172,7 @@ def _by_preference(comparison: Comparison) -> str:
         parts.append(f"for the other {len(shared)}, the best method cannot be told apart from at least one more")
     sentence = "; ".join(parts) + "."
     if shared:
-        highest = _grouped({label: found.leader for label, found in shared.items()})
+        highest = _grouped({label: listing(found.leaders) for label, found in shared.items()})
         counts = listing([f"{name} for {len(labels)}" for name, labels in highest.items()])
         where = "Among those, the" if alone else "The"
         sentence += f" {where} highest mean is that of {counts}: an observation, not a result."

@@ -25,7 +25,8 @@ def number(value: float | None, signed: bool = False) -> str:
     if size >= LARGE:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
-    decimals = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    whole = size >= 10 and float(size).is_integer()
+    decimals = 0 if whole or size >= 100 else 3 if size < 1 else 2 if size < 10 else 1
     text = f"{size:,.{decimals}f}"
     if value < 0 and any(digit in "123456789" for digit in text):
         return MINUS + text

@@ -11,7 +11,8 @@ const plain = (text) => // Plotly reads a little markup in labels; names are tex
 const number = (value, signed = false) => { // the same rounding as wording.number
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  const decimals = size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0;
+  const whole = size >= 10 && Number.isInteger(size);
+  const decimals = whole || size >= 100 ? 0 : size < 1 ? 3 : size < 10 ? 2 : 1;
   const text = size.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
   if (value < 0 && /[1-9]/.test(text)) return "−" + text;
   return signed ? "+" + text : text;
