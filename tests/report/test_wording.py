@@ -10,9 +10,10 @@ from paretune.report.wording import count, interval, listing, number, seconds
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.000"), (-0.0, "0.000"), (-0.0001, "0.000"), (-0.12345, "−0.123"), (12.345, "12.3"), (64.0, "64"), (2.0, "2.00"),
-     (5600.0, "5,600"),
-     (4.032e11, "4.03e11"), (None, "–"), (math.nan, "–"), (math.inf, "–")],
+    [
+        (0.0, "0.000"), (-0.0, "0.000"), (-0.0001, "0.000"), (-0.12345, "−0.123"), (12.345, "12.3"), (64.0, "64"),
+        (2.0, "2.00"), (5600.0, "5,600"), (4.032e11, "4.03e11"), (None, "–"), (math.nan, "–"), (math.inf, "–"),
+    ],
 )  # fmt: skip
 def test_numbers_keep_three_digits_and_zero_has_no_sign(value: float | None, text: str) -> None:
     assert number(value) == text
