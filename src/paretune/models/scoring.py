@@ -13,6 +13,9 @@ from paretune.models.base import BaseModel
 from paretune.models.decoding import forward_logits
 from paretune.models.mixing import Mixing
 
+SMALLEST_BUCKET = 32  # rows computed together at least: below, the overhead of a pass outweighs the padding saved
+MOST_BUCKETS = 4
+
 
 def completion_log_probs(
     base: BaseModel,
@@ -37,14 +40,40 @@ def completion_log_probs(
         share_prompts: Read prompts that are equal and mixed equally once (not under gradient checkpointing, which
             recomputes blocks without their cache).
     """
-    if share_prompts and base.full_attention and not getattr(base.model, "is_activation_checkpointing", False):
-        logits = _shared_logits(base, bank, mixing, prompts, token_ids)
-    else:
+    if not (share_prompts and base.full_attention) or getattr(base.model, "is_activation_checkpointing", False):
         logits = _plain_logits(base, bank, mixing, prompts, token_ids, lengths)
-    chosen = logits.gather(2, token_ids[:, :, None])[:, :, 0]
-    log_probs = chosen - logits.logsumexp(dim=2)
-    inside = torch.arange(token_ids.shape[1], device=base.device)[None, :] < lengths[:, None]
+        return _token_log_probs(logits, token_ids, lengths)
+    heads = _PromptHeads(base, bank, mixing, prompts)
+    parts, orders = [], []
+    for rows in _length_buckets(mixing, lengths.cpu()):
+        index = rows.to(base.device)
+        steps = int(lengths[index].max())
+        logits = heads.completion_logits(rows, token_ids[index, :steps])
+        part = _token_log_probs(logits, token_ids[index, :steps], lengths[index])
+        parts.append(torch.nn.functional.pad(part, (0, token_ids.shape[1] - steps)))
+        orders.append(index)
+    back = torch.cat(orders).argsort()
+    return torch.cat(parts)[back]
+
+
+def _token_log_probs(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
+    """Return the log-probability of each token `[B, T]` under logits `[B, T, V]`, 0 behind the end."""
+    log_probs = logits.gather(2, token_ids[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
+    inside = torch.arange(token_ids.shape[1], device=logits.device)[None, :] < lengths[:, None]
     return torch.where(inside, log_probs, torch.zeros_like(log_probs))
+
+
+def _length_buckets(mixing: Mixing, lengths: Tensor) -> list[Tensor]:
+    """Split rows into parts of similar length, so that little is computed behind the end of short completions.
+
+    Every block of a population gives equally many rows to each part, which keeps the parts populations.
+    """
+    blocks = mixing.blocks if mixing.is_population else 1
+    each = mixing.batch // blocks
+    parts = min(MOST_BUCKETS, max(1, mixing.batch // SMALLEST_BUCKET), each)
+    order = lengths.view(blocks, each).argsort(dim=1, descending=True, stable=True)
+    order = order + torch.arange(blocks)[:, None] * each
+    return [part.flatten() for part in order.tensor_split(parts, dim=1)]
 
 
 def _left_pad(base: BaseModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -75,54 +104,68 @@ def _plain_logits(
     return forward_logits(base, bank, mixing, arguments, keep=steps + 1)[:, :-1].float()
 
 
-def _shared_logits(
-    base: BaseModel, bank: ExpertBank | None, mixing: Mixing, prompts: Sequence[Sequence[int]], token_ids: Tensor
-) -> Tensor:
-    """Read each distinct prompt once; its keys and values serve all its completions.
+class _PromptHeads:
+    """Distinct prompts, read once under their mixing; their keys and values serve all their completions.
 
-    The last prompt token is read with the completion, so that one pass yields the logits of all its tokens.
+    The last prompt token is left to be read with the completion, so that one pass yields the logits of all its tokens.
     """
-    from transformers import DynamicCache
 
-    groups = mixing.group_keys()
-    seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
-    first: list[int] = []
-    owner: list[int] = []
-    for row, prompt in enumerate(prompts):
-        identity = (groups[row], tuple(prompt))
-        if identity not in seen:
-            seen[identity] = len(first)
-            first.append(row)
-        owner.append(seen[identity])
-    last = torch.tensor([prompt[-1] for prompt in prompts], device=base.device)
-    heads = [list(prompts[row][:-1]) or [base.pad_id] for row in first]
-    ids, real = _left_pad(base, heads)
-    for number, row in enumerate(first):
-        if len(prompts[row]) == 1:
-            real[number] = False  # a prompt of one token has no head; its row attends to nothing before
-    index = torch.tensor(owner, device=base.device)
-    cache: Any = DynamicCache(config=base.model.config)
-    arguments: dict[str, Any] = {
-        "input_ids": ids,
-        "attention_mask": _causal(real, real.shape[1]),
-        "past_key_values": cache,
-    }
-    if base.takes_positions:
-        arguments["position_ids"] = (real.cumsum(dim=1) - 1).clamp(min=0)
-    forward_logits(base, bank, mixing.rows(torch.tensor(first)), arguments, keep=1)
-    for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[index], layer.values[index]  # differentiable copies
-    steps = token_ids.shape[1]
-    seen_real = real[index]
-    new = torch.ones(len(prompts), steps, dtype=torch.bool, device=base.device)
-    arguments = {
-        "input_ids": torch.cat([last[:, None], token_ids[:, :-1]], dim=1),
-        "attention_mask": _causal(torch.cat([seen_real, new], dim=1), steps),
-        "past_key_values": cache,
-    }
-    if base.takes_positions:
-        arguments["position_ids"] = seen_real.sum(dim=1)[:, None] + torch.arange(steps, device=base.device)[None, :]
-    return forward_logits(base, bank, mixing, arguments, keep=steps).float()
+    def __init__(
+        self, base: BaseModel, bank: ExpertBank | None, mixing: Mixing, prompts: Sequence[Sequence[int]]
+    ) -> None:
+        from transformers import DynamicCache
+
+        self.base, self.bank, self.mixing = base, bank, mixing
+        groups = mixing.group_keys()
+        seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
+        first: list[int] = []
+        owner: list[int] = []
+        for row, prompt in enumerate(prompts):
+            identity = (groups[row], tuple(prompt))
+            if identity not in seen:
+                seen[identity] = len(first)
+                first.append(row)
+            owner.append(seen[identity])
+        self.owner = torch.tensor(owner)
+        self.last = torch.tensor([prompt[-1] for prompt in prompts])
+        ids, real = _left_pad(base, [list(prompts[row][:-1]) or [base.pad_id] for row in first])
+        for number, row in enumerate(first):
+            if len(prompts[row]) == 1:
+                real[number] = False  # a prompt of one token has no head; its row attends to nothing before
+        self.real = real
+        self.cache: Any = DynamicCache(config=base.model.config)
+        arguments: dict[str, Any] = {
+            "input_ids": ids, "attention_mask": _causal(real, real.shape[1]), "past_key_values": self.cache,
+        }  # fmt: skip
+        if base.takes_positions:
+            arguments["position_ids"] = (real.cumsum(dim=1) - 1).clamp(min=0)
+        forward_logits(base, bank, mixing.rows(torch.tensor(first)), arguments, keep=1)
+
+    def completion_logits(self, rows: Tensor, token_ids: Tensor) -> Tensor:
+        """Return the logits of every token of some rows' completions, `[B', T, V]`.
+
+        Args:
+            rows: Which rows, `[B']`.
+            token_ids: Their completions, `[B', T]`.
+        """
+        from transformers import DynamicCache
+
+        base, steps = self.base, token_ids.shape[1]
+        index = self.owner[rows].to(base.device)
+        cache: Any = DynamicCache(config=base.model.config)
+        for number, layer in enumerate(self.cache.layers):
+            cache.update(layer.keys[index], layer.values[index], number)  # copies through which gradients flow
+        real = self.real[index]
+        new = torch.ones(len(rows), steps, dtype=torch.bool, device=base.device)
+        last = self.last[rows].to(base.device)
+        arguments: dict[str, Any] = {
+            "input_ids": torch.cat([last[:, None], token_ids[:, :-1]], dim=1),
+            "attention_mask": _causal(torch.cat([real, new], dim=1), steps),
+            "past_key_values": cache,
+        }
+        if base.takes_positions:
+            arguments["position_ids"] = real.sum(dim=1)[:, None] + torch.arange(steps, device=base.device)[None, :]
+        return forward_logits(base, self.bank, self.mixing.rows(rows), arguments, keep=steps).float()
 
 
 def _causal(real: Tensor, queries: int) -> Tensor:
