@@ -21,7 +21,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("FAKE_TRACE", str(tmp_path / "evaluations.txt"))
     monkeypatch.setitem(runner.JOBS, "time", "fake_study:time_methods")
-    monkeypatch.setattr(runner, "REPORT", "fake_study:write_report")
+    import fake_study
+
+    monkeypatch.setattr(runner, "write_report", fake_study.write_report)
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import parameter_count, plan
+from paretune.benchmark.runner import planned_records
 from paretune.core.errors import BudgetError
+from paretune.records.writing import write_lock
 
 Make = Callable[..., dict[str, Any]]
 
@@ -38,6 +40,20 @@ def test_lengths_of_one_trajectory_are_trained_once(study: Make, tmp_path: Path)
 def test_a_plan_writes_nothing(study: Make, tmp_path: Path) -> None:
     plan(study(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_reads_a_folder_that_a_run_is_changing(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    cell = plan(study(), folder).cells[0]
+    write_lock(folder, planned_records(plan(study(), folder)))
+    for torn in (f"runs/{cell.name}/FAILED.json", "groups/a/group.json"):
+        (folder / torn).parent.mkdir(parents=True)
+        (folder / torn).symlink_to("gone")  # listed, and not there when it is read
+    (folder / f"runs/{cell.name}/FAILED.json").unlink()
+    (folder / f"runs/{cell.name}/FAILED.json").write_text("{")
+    planned = plan(study(), folder)
+    assert planned.cells[0].state == "unfinished"
+    assert planned.count("new") == 1
 
 
 def test_a_budget_below_one_group_is_refused_with_the_method(study: Make, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_failed_cells_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: p
     cell = SimpleNamespace(cell="a-b-64-s0", state="failed", reason="crash", message="it went away")
     result = SimpleNamespace(records=None, failed=(cell,), problems=(), complete=False, page=Path("index.html"))
     monkeypatch.setattr(runner, "run", lambda *arguments, **options: result)
-    monkeypatch.setattr(summary, "TABLE", "builtins:repr")
+    monkeypatch.setattr(summary, "summary_table", repr)
     assert execute(["run", "quick", "--quiet"]) == SOME_FAILED
     text = capsys.readouterr().out
     assert "a-b-64-s0: failed (crash): it went away" in text

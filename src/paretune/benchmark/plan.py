@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from paretune.benchmark.folder import check_folder, default_folder, groups_folde
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
 from paretune.benchmark.study import MethodEntry, Study, load_study
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
@@ -277,16 +278,19 @@ def _cell(
 
 
 def _state(folder: Path, evaluation: str) -> tuple[State, str]:
-    if (folder / DONE).exists():
-        trouble = why_not_done(folder)
-        if trouble:
-            return "unfinished", trouble
-        if read_json(folder / DONE)["values"].get("evaluation_key") != evaluation:
-            return "unfinished", "trained; what is evaluated has changed"
-        return "finished", ""
-    if (folder / FAILED).exists():
-        failure = read_json(folder / FAILED)
-        return "failed", f"{failure['reason']}: {failure['message']}"
+    try:
+        if (folder / DONE).exists():
+            trouble = why_not_done(folder)
+            if trouble:
+                return "unfinished", trouble
+            if read_json(folder / DONE)["values"].get("evaluation_key") != evaluation:
+                return "unfinished", "trained; what is evaluated has changed"
+            return "finished", ""
+        if (folder / FAILED).exists():
+            failure = read_json(folder / FAILED)
+            return "failed", f"{failure['reason']}: {failure['message']}"
+    except RecordError as error:  # a run under way has just changed it, or it is damaged
+        return "unfinished", str(error)
     return "new", ""
 
 
@@ -317,6 +321,14 @@ def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]
             missing = stage.completions - longest_prefix(prefixes, stage, task)[0]
         planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing))
     return tuple(planned)
+
+
+def _under_way(root: Path) -> set[str]:
+    keys: set[str] = set()
+    for group in groups_folder(root).glob("*/group.json"):
+        with contextlib.suppress(RecordError):  # a run under way may be removing it
+            keys.update(read_json(group)["keys"])
+    return keys
 
 
 def _missing(stages: Sequence[PlannedStage]) -> int:

@@ -28,7 +28,7 @@ from paretune.benchmark.study import Study, load_study
 from paretune.core.digests import digest
 from paretune.core.task import Task
 from paretune.records.files import DONE, is_done, mark_failed, read_json, write_bytes, write_json
-from paretune.records.layout import cell_folder, stage_folder
+from paretune.records.layout import cell_folder, lock_path, stage_folder
 from paretune.records.reading import read_study, read_timings
 from paretune.records.study import CellRecord, FailureReason, ObjectiveInfo, StudyRecords, TaskInfo, TimingRecord
 from paretune.records.writing import write_cell, write_lock, write_timings
@@ -109,10 +109,11 @@ def run(
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)  # before anything is written there
-    make_plan(study, root, workers=workers)  # so that a study that cannot run leaves no folder behind
+    if not lock_path(root).exists():
+        make_plan(study, root, workers=workers)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root) as lock:
-        planned = make_plan(study, root, workers=workers)  # again, now that nobody else can change the folder
+        planned = make_plan(study, root, workers=workers)
         write_bytes(root / "study.yaml", study.text.encode())
         write_lock(root, planned_records(planned))
         problems = _Run(planned, lock, shown).execute()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from paretune.report import summary_table
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import Plan
     from paretune.benchmark.runner import StudyResult
 
-TABLE = "paretune.report:summary_table"  # by name: the report lies above us
-
 
 def summary(result: StudyResult) -> str:
     """Return the table of a finished run, what failed, and where the report is."""
-    module, _, name = TABLE.partition(":")
-    lines = [str(getattr(importlib.import_module(module), name)(result.records))]
+    lines = [summary_table(result.records)]
     lines += [
         f"{cell.cell}: {cell.state}" + (f" ({cell.reason}): {cell.message}" if cell.reason else "")
         for cell in result.failed

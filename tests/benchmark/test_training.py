@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paretune.benchmark.training import train
+from paretune.benchmark.worker import Link
+from paretune.core.errors import BudgetError, ConfigError, StudyError
+
+BUDGET = {"completions": 256}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    import real_task
+
+    sys.path.pop(0)
+    return real_task.write(tmp_path_factory.mktemp("task"))
+
+
+def adapters(folder: Path) -> dict[str, dict[str, bytes]]:
+    from safetensors.numpy import load_file  # the files' metadata have no fixed order
+
+    paths = sorted(folder.glob("experts/*/*.safetensors"))
+    return {path.parent.name: {name: tensor.tobytes() for name, tensor in load_file(path).items()} for path in paths}
+
+
+def test_a_trained_method_answers_any_preference_and_is_saved(task: Path, tmp_path: Path) -> None:
+    from paretune.models.solutions import load_solutions
+
+    heard: list[int] = []
+    link = Link(lambda message: heard.append(int(str(message.get("completions", 0)))), lambda: False, 1)
+    solutions = train("rewarded_soups", str(task), BUDGET, output=tmp_path / "out", progress=link)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["experts", "solution.json"]
+    assert 0 < sum(heard) <= 256
+    policy = solutions.policy_for({"early": 0.75, "late": 0.25})
+    assert policy.expert_weights.tolist() == [[0.75, 0.25]]
+    texts = policy.generate(["You e f"], samples=3, seed=1).texts
+    again = load_solutions(tmp_path / "out").policy_for({"early": 0.75, "late": 0.25})
+    assert again.generate(["You e f"], samples=3, seed=1).texts == texts
+
+
+def test_a_stopped_training_goes_on_to_the_same_experts(task: Path, tmp_path: Path) -> None:
+    calls = 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == 3
+
+    with pytest.raises(KeyboardInterrupt):
+        train("rewarded_soups", task, BUDGET, output=tmp_path / "out", progress=Link(lambda message: None, stop, 1))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["training"]
+    train("rewarded_soups", task, BUDGET, output=tmp_path / "out")
+    train("rewarded_soups", task, BUDGET, output=tmp_path / "whole")
+    assert adapters(tmp_path / "out") == adapters(tmp_path / "whole")
+    assert len(adapters(tmp_path / "out")) == 2
+
+
+def test_without_an_output_folder_the_experts_go_with_the_solutions(task: Path) -> None:
+    solutions = train("rewarded_soups", task, 128, settings={"rank": 2})
+    folder = solutions.experts[0]
+    assert folder.is_dir()
+    assert solutions.bank.rank == 2
+    solutions.bank.unwrap()
+    del solutions
+    import gc
+
+    gc.collect()  # bank and base model refer to each other
+    assert not folder.exists()
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BudgetError, match="budget must give each"):
+        train("rewarded_soups", task, 8, output=out)
+    with pytest.raises(ConfigError, match=r"budget must be \{'completions': n\}"):
+        train("rewarded_soups", task, {"tokens": 8}, output=out)
+    with pytest.raises(ConfigError, match="budget must be at least one completion, got 0"):
+        train("rewarded_soups", task, 0, output=out)
+    with pytest.raises(ConfigError, match=r"got 'rewarded_soup'. Did you mean 'rewarded_soups'\?"):
+        train("rewarded_soup", task, BUDGET, output=out)
+    with pytest.raises(ConfigError, match=r"settings must be among .*got 'rnk'. Did you mean 'rank'\?"):
+        train("rewarded_soups", task, BUDGET, settings={"rnk": 2}, output=out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    with pytest.raises(StudyError, match="output folder must be empty"):
+        train("rewarded_soups", task, BUDGET, output=out)
+    (out / "solution.json").write_text("{}")
+    with pytest.raises(StudyError, match="must not hold a solution set yet"):
+        train("rewarded_soups", task, BUDGET, output=out)
