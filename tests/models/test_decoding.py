@@ -262,7 +262,7 @@ def test_one_token_may_be_asked_for(llama: BaseModel) -> None:
 def test_the_context_may_be_filled_to_its_last_token_and_no_further(llama: BaseModel) -> None:
     prompt = [(1,) * 24]
     assert sample(llama, None, prompt, Mixing.reference(1), keys(1), 8).token_ids.shape[0] == 1
-    with pytest.raises(ModelError, match="context of 32 tokens, got 24 and 9. Lower max_prompt_tokens"):
+    with pytest.raises(ModelError, match=r"context of 32 tokens, got 24 and 9\. Lower max_prompt_tokens"):
         sample(llama, None, prompt, Mixing.reference(1), keys(1), 9)
 
 

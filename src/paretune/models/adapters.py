@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paretune.core.errors import AdapterError
+from paretune.core.errors import AdapterError, ModelError
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's name for the model an adapter wraps
+OTHER_VARIANTS = ("use_dora", "use_qalora", "alora_invocation_tokens", "layer_replication")  # not y = W x + s B A x
 BASE_DIGEST = "paretune_base_digest"  # metadata of the tensor file
 
 
@@ -96,32 +97,38 @@ def read_adapter(folder: Path) -> Adapter:
         with safe_open(folder / TENSORS, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, only keys()
             metadata = file.metadata() or {}
-    except (json.JSONDecodeError, SafetensorError, OSError) as error:
+    except (ValueError, SafetensorError, OSError) as error:  # no JSON, and no UTF-8, are both a ValueError
         raise AdapterError(f"adapter '{folder}' must be readable, got: {error}. Copy or train it again.") from error
+    if not isinstance(config, dict):
+        raise AdapterError(
+            f"adapter '{folder}' must be readable, got: {CONFIG} without keys and values. Copy it again."
+        )
     _refuse_unsupported(config, folder)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name in tensors:
         path, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
-        if part == "A.weight":
-            other = f"{PREFIX}{path}.lora_B.weight"
-            if other not in tensors:
-                raise AdapterError(f"adapter '{folder}' must have A and B for each layer, got no {other}.")
-            factors[path] = (tensor.float(), tensors[other].float())
-        elif part != "B.weight":
+        if part not in ("A.weight", "B.weight"):
             raise AdapterError(
                 f"adapter '{folder}' must hold LoRA factors only, got '{name}'. Export it without trained modules."
             )
+        pair = f"{PREFIX}{path}.lora_A.weight", f"{PREFIX}{path}.lora_B.weight"
+        for other in pair:
+            if other not in tensors:
+                raise AdapterError(f"adapter '{folder}' must have A and B for each layer, got no {other}.")
+        factors[path] = tensors[pair[0]].float(), tensors[pair[1]].float()
     if not factors:
         raise AdapterError(f"adapter '{folder}' must hold at least one pair of LoRA factors, got none.")
-    rank = int(config["r"])
-    scale = float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, (int, float)) or rank < 1:
+        raise AdapterError(f"adapter '{folder}' must name its rank r and lora_alpha, got {rank!r} and {alpha!r}.")
+    scale = float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Adapter(folder, factors, scale, metadata.get(BASE_DIGEST, ""))
 
 
 def _refuse_unsupported(config: Mapping[str, object], folder: Path) -> None:
     problems = {
         "peft_type other than LORA": config.get("peft_type") != "LORA",
-        "use_dora": bool(config.get("use_dora")),
+        **{name: bool(config.get(name)) for name in OTHER_VARIANTS},
         "a trained bias": config.get("bias", "none") != "none",
         "modules_to_save": bool(config.get("modules_to_save")),
         "rank_pattern or alpha_pattern": bool(config.get("rank_pattern")) or bool(config.get("alpha_pattern")),
@@ -148,28 +155,39 @@ def load_bank(base: BaseModel, folders: Sequence[Path]) -> ExpertBank:
             )
     rank = max(adapter.rank for adapter in adapters)
     paths = sorted({path for adapter in adapters for path in adapter.factors})
-    bank = ExpertBank(base, len(adapters), rank=rank, targets=sorted({path.rpartition(".")[2] for path in paths}))
-    for adapter in adapters:
-        for path in adapter.factors:
-            if path not in bank.layers:
-                bank.unwrap()
-                raise AdapterError(
-                    f"adapter '{adapter.folder}' must fit base model '{base.name}', got a layer '{path}' that it does "
-                    "not have. Load the base model it was trained on."
-                )
+    try:
+        bank = ExpertBank(base, len(adapters), rank=rank, targets=sorted({path.rpartition(".")[2] for path in paths}))
+    except ModelError as error:
+        raise AdapterError(_misfit(adapters[0], base, next(iter(adapters[0].factors)))) from error
     bank.alphas = torch.tensor([adapter.scale * rank for adapter in adapters])
-    with torch.no_grad():
-        for path, layer in bank.layers.items():
-            for number, adapter in enumerate(adapters):
-                if path not in adapter.factors:
-                    continue  # A and B of a fresh bank are zero: no change of this layer
-                down, up = adapter.factors[path]
-                if down.shape[1] != layer.in_features or up.shape[0] != layer.out_features:
-                    raise AdapterError(
-                        f"adapter '{adapter.folder}' must have factors of [r, {layer.in_features}] and "
-                        f"[{layer.out_features}, r] for '{path}', got {list(down.shape)} and {list(up.shape)}. "
-                        "Load the base model it was trained on."
-                    )
-                layer.A.data[number, : down.shape[0]] = down.to(layer.A.device)
-                layer.B.data[number, :, : up.shape[1]] = up.to(layer.B.device)
+    try:
+        for number, adapter in enumerate(adapters):
+            _fill(bank, number, adapter)
+    except AdapterError:
+        bank.unwrap()
+        raise
     return bank
+
+
+@torch.no_grad()
+def _fill(bank: ExpertBank, expert: int, adapter: Adapter) -> None:
+    """Copy an adapter's factors into one expert of a fresh bank; what it has no factors for stays zero, no change."""
+    for path, (down, up) in adapter.factors.items():
+        layer = bank.layers.get(path)
+        if layer is None:
+            raise AdapterError(_misfit(adapter, bank.base, path))
+        if down.shape[1] != layer.in_features or up.shape[0] != layer.out_features or down.shape[0] != up.shape[1]:
+            raise AdapterError(
+                f"adapter '{adapter.folder}' must have factors of [r, {layer.in_features}] and "
+                f"[{layer.out_features}, r] for '{path}', got {list(down.shape)} and {list(up.shape)}. "
+                "Load the base model it was trained on."
+            )
+        layer.A[expert, : down.shape[0]] = down.to(layer.A.device)
+        layer.B[expert, :, : up.shape[1]] = up.to(layer.B.device)
+
+
+def _misfit(adapter: Adapter, base: BaseModel, path: str) -> str:
+    return (
+        f"adapter '{adapter.folder}' must fit base model '{base.name}', got a layer '{path}' that it does not have. "
+        "Load the base model it was trained on."
+    )

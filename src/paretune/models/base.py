@@ -126,12 +126,13 @@ def load_base(model: str, device: str | None = None, dtype: torch.dtype | None =
 
 @lru_cache(maxsize=4)
 def _load_once(name: str, digest: str, device: str, dtype: torch.dtype) -> BaseModel:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"model must be a folder or hub id of a causal language model with safetensors, got '{name}' "
             f"({str(error).splitlines()[0]}). Check the path, or save the model with save_pretrained."

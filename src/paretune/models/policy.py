@@ -140,6 +140,10 @@ class Policy:
             ShapeError: If arguments disagree on the number of prompts, or a prompt is too long or empty.
         """
         count = len(prompts)
+        limit = self.max_completion_tokens if max_new_tokens is None else max_new_tokens
+        for name, number in (("samples", samples), ("max_new_tokens", limit)):
+            if number < 1:
+                raise ShapeError(f"{name} must be at least 1, got {number}.")
         owners = self._owners(policy_index, count)
         encoded = self.encode(prompts)
         seeds = _per_prompt("seed", seed, count)
@@ -152,7 +156,6 @@ class Policy:
         )  # fmt: skip
         heats = _per_prompt("temperature", temperature, count)
         masses = _per_prompt("top_p", top_p, count)
-        limit = max_new_tokens or self.max_completion_tokens
         order = sorted(
             range(len(row_ids)), key=lambda row: len(prompt_ids[row])
         )  # equal lengths together: less padding

@@ -153,19 +153,22 @@ def load_solutions(folder: str | Path) -> SolutionSet:
     source = Path(folder)
     try:
         data = json.loads((source / FILE).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        version = data.get("schema_version")
+    except (OSError, ValueError, AttributeError) as error:  # no file, no JSON or UTF-8, no keys and values
         raise RecordError(
             f"a solution set must be a folder with a readable {FILE}, got '{source}' ({error}). Name the folder given "
             "to `-o`, or a cell's folder under `runs/`."
         ) from error
-    if data.get("schema_version") != SCHEMA:
+    if version != SCHEMA:
         raise RecordError(
-            f"{FILE} must have schema version {SCHEMA}, got {data.get('schema_version')}. Use the version of the "
-            "library that wrote it."
+            f"{FILE} must have schema version {SCHEMA}, got {version}. Use the version of the library that wrote it."
         )
-    return SolutionSet(
-        data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
-        data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],
-        AnswerRule(data["rule"]["kind"], np.asarray(data["rule"]["table"], dtype=np.float64)),
-        tuple((source / name).resolve() for name in data["experts"]), data["notes"],
-    )  # fmt: skip
+    try:
+        return SolutionSet(
+            data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
+            data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],
+            AnswerRule(data["rule"]["kind"], np.asarray(data["rule"]["table"], dtype=np.float64)),
+            tuple((source / name).resolve() for name in data["experts"]), data["notes"],
+        )  # fmt: skip
+    except KeyError as error:
+        raise RecordError(f"'{source / FILE}' must hold {error}, got nothing. Copy or train it again.") from error

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import micro_task
+from paretune.core.digests import model_digest
+from paretune.core.errors import ModelError
+from paretune.models.base import BaseModel, default_device, load_base
+
+
+def test_a_base_model_is_frozen_and_loaded_once(folders: dict[str, Path]) -> None:
+    base = load_base(str(folders["llama"]), device="cpu")
+    assert load_base(str(folders["llama"]), device="cpu").model is base.model
+    assert not base.model.training
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert base.digest == model_digest(base.name)
+
+
+def test_a_model_that_changed_on_disk_is_loaded_again(tmp_path: Path) -> None:
+    before = load_base(str(micro_task.save_model(tmp_path / "model")), device="cpu")
+    after = load_base(str(micro_task.save_model(tmp_path / "model", seed=1)), device="cpu")
+    assert after.model is not before.model
+    assert after.digest != before.digest
+
+
+def test_a_base_model_knows_its_limits_and_tokens(llama: BaseModel, folders: dict[str, Path]) -> None:
+    gpt2 = load_base(str(folders["gpt2"]), device="cpu")
+    assert llama.context_tokens == gpt2.context_tokens == 32
+    assert llama.end_ids == (micro_task.END,)
+    assert llama.pad_id == micro_task.END
+    assert llama.encode("a c") == [1, 3]
+    assert llama.decode([1, 3, micro_task.END]) == "a c"
+    # 8 x 16 embeddings and head, 2 blocks of 4 x 16^2 + 3 x 16 x 32 + 2 norms, and a last norm
+    assert llama.parameters == 2 * 8 * 16 + 2 * (4 * 16**2 + 3 * 16 * 32 + 2 * 16) + 16
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
+        load_base(str(tmp_path / "nothing"), device="cpu")
+    (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
+        load_base(str(tmp_path), device="cpu")
+
+
+def test_a_truncated_parameter_file_is_refused(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
+        load_base(str(folder), device="cpu")
+
+
+def test_a_device_is_found() -> None:
+    assert default_device() in ("cpu", "cuda")

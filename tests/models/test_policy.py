@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import micro_task
+from paretune.core.errors import ShapeError
+from paretune.models import policy as policy_module
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel
+from paretune.models.policy import Completions, Policy
+
+PREFERENCES = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.3, 0.7]])
+PROMPTS = ["a b c", "d", "e f", "a b c"]
+CLOSE = 2e-5  # log-probabilities of cached and uncached passes, fp32
+
+
+def policy_of(base: BaseModel, template: str = "{prompt} g", rows: int = 3) -> Policy:
+    bank = micro_task.perturb(ExpertBank(base, 2, rank=2))
+    return Policy(base, bank, template, 4, 6, PREFERENCES[:rows], ["combined"] * rows, PREFERENCES[:rows])
+
+
+def by_row(completions: Completions) -> dict[tuple[int, int, int], tuple[tuple[int, ...], str]]:
+    return {
+        row_id: (completions.ids(row), completions.texts[row]) for row, row_id in enumerate(completions.row_ids)
+    }  # fmt: skip
+
+
+def test_samples_of_a_prompt_lie_next_to_each_other(llama: BaseModel) -> None:
+    made = policy_of(llama).generate(PROMPTS, [2, 0, 1, 2], samples=3)
+    assert made.row_ids == tuple(
+        (owner, prompt, sample) for prompt, owner in enumerate([2, 0, 1, 2]) for sample in range(3)
+    )  # fmt: skip
+    assert made.prompt_ids[3] == (4, 7)  # "d g"
+    assert len(made.texts) == len(made.finish) == len(made.latency_seconds) == 12
+
+
+def test_texts_are_the_sampled_ids_without_the_end(llama: BaseModel) -> None:
+    made = policy_of(llama).generate(PROMPTS * 8, [0] * 32)
+    for row, text in enumerate(made.texts):
+        ids = made.ids(row)
+        assert text == micro_task.text_of(ids)
+        assert made.finish[row] == ("stop" if ids[-1] == micro_task.END else "length")
+    assert set(made.finish) == {"stop", "length"}
+
+
+def test_more_prompts_other_preferences_and_smaller_batches_leave_a_row_as_it_is(
+    llama: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = policy_of(llama)
+    few = by_row(policy.generate(PROMPTS, [0, 1, 2, 1], samples=4, seed=3))
+    many = by_row(policy.generate([*PROMPTS, "g g", "b"], [0, 1, 2, 1, 2, 2], samples=6, seed=3))
+    assert {row: many[row] for row in few} == few
+    monkeypatch.setattr(policy_module, "ROWS_AT_ONCE", 5)
+    assert by_row(policy.generate(PROMPTS, [0, 1, 2, 1], samples=4, seed=3)) == few
+
+
+def test_equal_prompts_with_equal_seeds_share_their_noise(llama: BaseModel) -> None:
+    made = policy_of(llama).generate(PROMPTS, [0, 0, 0, 0], samples=4)
+    assert made.texts[:4] == made.texts[12:]
+    other = policy_of(llama).generate(PROMPTS, [0, 0, 0, 0], samples=4, seed=[0, 0, 0, 1])
+    assert other.texts[:12] == made.texts[:12]
+    assert other.texts[12:] != made.texts[12:]
+
+
+def test_rows_may_differ_in_preference_seed_temperature_and_top_p(llama: BaseModel) -> None:
+    policy = policy_of(llama)
+    made = policy.generate(PROMPTS, [0, 1, 2, 0], 4, [0.5, 1.0, 2.0, 1.0], [1.0, 0.5, 1.0, 0.9], [1, 2, 3, 4])
+    for prompt, (owner, heat, mass, seed) in enumerate([(0, 0.5, 1, 1), (1, 1, 0.5, 2), (2, 2, 1, 3), (0, 1, 0.9, 4)]):
+        alone = policy.generate([PROMPTS[prompt]], [owner], 4, heat, mass, seed)
+        assert alone.texts == made.texts[4 * prompt : 4 * prompt + 4]
+
+
+def test_log_probs_are_those_of_scoring_and_the_reference_is_the_base_model(llama: BaseModel) -> None:
+    policy = policy_of(llama)
+    made = policy.generate(PROMPTS, [0, 1, 2, 0], samples=3, reference=True)
+    torch.testing.assert_close(policy.log_probs(made), made.log_probs, rtol=0, atol=CLOSE)
+    base = Policy(llama, None, policy.template, 4, 6, PREFERENCES[:1], ["reference"], np.zeros((1, 0)))
+    alone = Completions(**{**vars(made), "row_ids": tuple((0, prompt, n) for _, prompt, n in made.row_ids)})
+    torch.testing.assert_close(base.log_probs(alone), made.reference_log_probs, rtol=0, atol=CLOSE)
+    assert (made.log_probs - made.reference_log_probs).abs().max() > 0.1
+
+
+def test_reference_log_probs_are_missing_unless_asked_for(llama: BaseModel) -> None:
+    assert policy_of(llama).generate(["a"], [0]).reference_log_probs.isnan().all()
+
+
+def test_next_token_log_probs_are_those_used_in_sampling(any_base: BaseModel) -> None:
+    policy = policy_of(any_base)
+    made = policy.generate(PROMPTS, [0, 1, 2, 0])
+    for place in range(3):
+        rows = [row for row in range(4) if int(made.lengths[row]) > place]
+        table = policy.next_token_log_probs(
+            [PROMPTS[row] for row in rows], [made.ids(row)[:place] for row in rows], [[0, 1, 2, 0][row] for row in rows]
+        )
+        torch.testing.assert_close(table.exp().sum(dim=1), torch.ones(len(rows)))
+        for number, row in enumerate(rows):
+            expected = float(made.log_probs[row, place])
+            assert float(table[number, made.ids(row)[place]]) == pytest.approx(expected, abs=CLOSE)
+
+
+def test_a_policy_of_one_preference_needs_no_index(llama: BaseModel) -> None:
+    policy = policy_of(llama, rows=1)
+    assert policy.generate(["a b"]).texts == policy.generate(["a b"], [0]).texts
+    assert len(policy) == 1
+
+
+def test_a_limit_of_new_tokens_is_the_callers(llama: BaseModel) -> None:
+    made = policy_of(llama).generate(PROMPTS * 4, [0] * 16, max_new_tokens=2)
+    assert made.token_ids.shape[1] == 2
+
+
+def test_no_prompt_gives_no_completion(llama: BaseModel) -> None:
+    made = policy_of(llama).generate([], [])
+    assert made.texts == ()
+    assert made.token_ids.shape[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompts": ["a"]}, "must say which of the 3 preferences answers each prompt"),
+        ({"prompts": ["a"], "policy_index": [3]}, r"one entry in 0..2 per prompt \(1\), got \[3\]"),
+        ({"prompts": ["a"], "policy_index": [-1]}, r"one entry in 0..2 per prompt \(1\), got \[-1\]"),
+        ({"prompts": ["a"], "policy_index": [0, 0]}, r"one entry in 0..2 per prompt \(1\), got \[0, 0\]"),
+        ({"prompts": ["a b c d"], "policy_index": [0]}, r"at most 4 tokens, got 5 \('a b c d...'\). Shorten it"),
+        ({"prompts": ["a"], "policy_index": [0], "seed": [1, 2]}, r"seed must be one number or one per prompt \(1\)"),
+        ({"prompts": ["a"], "policy_index": [0], "temperature": [1.0] * 3}, "temperature must be one number"),
+        ({"prompts": ["a"], "policy_index": [0], "temperature": 0.0}, "temperature must be positive"),
+        ({"prompts": ["a"], "policy_index": [0], "top_p": math.nan}, r"top_p must be in \(0, 1\]"),
+        ({"prompts": ["a"], "policy_index": [0], "samples": 0}, "samples must be at least 1, got 0"),
+        ({"prompts": ["a"], "policy_index": [0], "max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+    ],
+)
+def test_arguments_that_disagree_are_refused(llama: BaseModel, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        policy_of(llama).generate(**arguments)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_an_empty_prompt_is_refused(llama: BaseModel) -> None:
+    with pytest.raises(ShapeError, match="non-empty"):
+        policy_of(llama, template="{prompt}").generate([""], [0])
+
+
+def test_prefixes_for_another_number_of_prompts_are_refused(llama: BaseModel) -> None:
+    with pytest.raises(ShapeError, match=r"one per prompt \(1\), got 2"):
+        policy_of(llama).next_token_log_probs(["a"], [[], []], [0])
