@@ -134,6 +134,7 @@ class Learner:
         self.sampler: Sampler = sampler or BankSampler(bank)
         self.optimiser = RowAdamW.like(bank.flat, settings.learning_rate, settings.betas, settings.weight_decay)
         self._before: dict[int, dict[str, object]] = {}  # ledgers at the start of the current update
+        self._last_full: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}  # of members inside an update
 
     def train(
         self,
@@ -158,6 +159,9 @@ class Learner:
     def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
         """Make one update of every member that has completions left; return whether any had."""
         sizes = {index: self._next_size(member) for index, member in enumerate(self.members)}
+        for index, size in sizes.items():
+            if size == 0:  # less than a group is left
+                self._hand_over_rest(index, hand_over)
         for size in sorted({size for size in sizes.values() if size}, reverse=True):
             self._update([index for index, own in sizes.items() if own == size], size, hand_over, on_update)
         return any(sizes.values())
@@ -200,6 +204,9 @@ class Learner:
         started = time.perf_counter()
         group = self.settings.group_size
         self._before = {index: self.members[index].ledger.state() for index in active}
+        cuts = self._cuts(active, size)
+        if cuts or size < self.settings.completions_per_update:
+            self._last_full = {**self._last_full, **{index: self.member_state(index) for index in active}}
         batch = self._sample(active, size)
         rewards, statuses = self._score(active, batch, size)
         reference = self._reference(active, batch)
@@ -212,12 +219,14 @@ class Learner:
         weights = np.stack([self.members[index].objective_weights for index in active])
         objective_weights = torch.tensor(weights, dtype=advantages.dtype).repeat_interleave(size, dim=0)
         scalar = scalarise(advantages, objective_weights)
-        for cut in sorted(self._cuts(active, size)):
+        for cut in sorted(cuts):
             self._hand_over_inside(active, batch, scalar, size, cut, hand_over)
         with self._timed(active, "update"):
             norms = self._step(self.optimiser, active, batch, scalar, size)
-        for index in active:
-            self.members[index].updates += int(size == self.settings.completions_per_update)
+        if size == self.settings.completions_per_update:
+            for index in active:
+                self.members[index].updates += 1
+                self._last_full.pop(index, None)
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             on_update(self._event(index, size, rewards[own], statuses[own], kl[own], batch.lengths[own], norms[place],
@@ -396,7 +405,12 @@ class Learner:
             _restore_counts(member.ledger, saved["ledger"])
 
     def member_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return one member's state at its last full update, from which a longer run can go on."""
+        """Return one member's state at its last full update, from which a longer run can go on.
+
+        A length inside an update is reached by a step from part of it, which a longer run must not have made.
+        """
+        if index in self._last_full:
+            return self._last_full[index]
         tensors, plain = self.state()
         return {name: tensor[index : index + 1].clone() for name, tensor in tensors.items()}, plain["members"][index]
 

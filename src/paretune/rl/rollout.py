@@ -103,6 +103,11 @@ class PromptStream:
         return found
 
     def keys(self, indices: Sequence[int], step: int, group_size: int) -> np.typing.NDArray[np.uint64]:
-        """Return the noise keys of G samples of each prompt at a training step."""
-        digests = [self.digests[index] for index in indices for _ in range(group_size)]
-        return row_keys(self.seed, step, digests, list(range(group_size)) * len(indices))
+        """Return the noise keys of G samples of each prompt at a training step.
+
+        A prompt that comes up again in one step, as at the end of an epoch, goes on with the next samples.
+        """
+        digests = [self.digests[index] for index in indices]
+        again = [digests[:place].count(digest) for place, digest in enumerate(digests)]
+        samples = [earlier * group_size + number for earlier in again for number in range(group_size)]
+        return row_keys(self.seed, step, [digest for digest in digests for _ in range(group_size)], samples)

@@ -1,0 +1,30 @@
+"""The micro-task, its base model and a bank for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+import micro_task
+
+if TYPE_CHECKING:
+    from paretune.core.task import Task
+    from paretune.models.base import BaseModel
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return micro_task.load(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture
+def base(task: Task) -> Iterator[BaseModel]:
+    from paretune.models.base import load_base
+
+    loaded = load_base(task.model, device="cpu")
+    yield loaded
+    bank = getattr(loaded.model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import micro_task
+from paretune.core.errors import ShapeError
+from paretune.core.task import Task
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel
+from paretune.rl.advantages import fold_in_kl, leave_one_out
+from paretune.rl.losses import policy_gradient_loss, scalarise
+
+NAN = float("nan")
+
+
+def test_each_reward_is_compared_with_the_mean_of_the_others() -> None:
+    rewards = torch.tensor([[1.0, 3.0], [0.0, 3.0], [0.5, 0.0], [2.0, 1.0], [4.0, 1.0], [0.0, 1.0]])
+    # first group, first objective: 1 - (0 + .5)/2, 0 - (1 + .5)/2, .5 - (1 + 0)/2; and so on
+    expected = torch.tensor([[0.75, 1.5], [-0.75, 1.5], [0.0, -3.0], [0.0, 0.0], [3.0, 0.0], [-3.0, 0.0]])
+    assert leave_one_out(rewards, 3).equal(expected)
+
+
+def test_a_missing_reward_says_nothing_and_is_left_out_of_the_baseline() -> None:
+    rewards = torch.tensor([[1.0], [NAN], [0.0], [0.5]])
+    # 1 - (0 + .5)/2, nothing, 0 - (1 + .5)/2, .5 - (1 + 0)/2; with a zero for the missing one: 1 - .5/3
+    assert leave_one_out(rewards, 4).flatten().tolist() == [0.75, 0.0, -0.75, 0.0]
+
+
+def test_a_reward_without_another_in_its_group_says_nothing() -> None:
+    assert leave_one_out(torch.tensor([[1.0], [NAN], [NAN], [NAN]]), 2).flatten().tolist() == [0, 0, 0, 0]
+
+
+def test_a_reward_missing_on_one_objective_leaves_the_others_alone() -> None:
+    whole = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    part = torch.tensor([[1.0, NAN], [3.0, 5.0]])
+    assert leave_one_out(part, 2)[:, 0].equal(leave_one_out(whole, 2)[:, 0])
+    assert leave_one_out(part, 2)[:, 1].tolist() == [0, 0]
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6))
+def test_advantages_are_g_over_g_minus_1_times_the_centred_rewards(g: int, groups: int, k: int, seed: int) -> None:
+    rewards = torch.from_numpy(np.random.default_rng(seed).normal(size=(groups * g, k)))
+    centred = rewards.view(groups, g, k) - rewards.view(groups, g, k).mean(dim=1, keepdim=True)
+    expected = (centred * g / (g - 1)).view(rewards.shape)
+    got = leave_one_out(rewards, g)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)  # fp64 sums of at most nine
+    assert got.view(groups, g, k).sum(dim=1).abs().max() < 1e-12
+
+
+def test_a_group_of_equal_rewards_teaches_nothing() -> None:
+    assert not leave_one_out(torch.full((8, 2), 0.3, dtype=torch.float64), 4).abs().gt(1e-15).any()
+
+
+@pytest.mark.parametrize(("shape", "group"), [((5, 2), 2), ((4, 2), 1), ((4,), 2)])
+def test_rewards_that_are_no_whole_groups_are_refused(shape: tuple[int, ...], group: int) -> None:
+    with pytest.raises(ShapeError, match="B a multiple of the group size, at least 2, got"):
+        leave_one_out(torch.zeros(shape), group)
+
+
+def test_kl_is_subtracted_from_every_objective_with_its_own_baseline() -> None:
+    advantages = torch.zeros(2, 3)
+    # A_KL = +-(2 - 1): with beta .1 every objective loses .1 where the policy has moved further
+    got = fold_in_kl(advantages, torch.tensor([2.0, 1.0]), 0.1, 2)
+    torch.testing.assert_close(got, torch.tensor([[-0.1] * 3, [0.1] * 3]))
+
+
+def test_without_beta_nothing_changes() -> None:
+    advantages = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    assert fold_in_kl(advantages, torch.randn(4), 0.0, 2).equal(advantages)
+
+
+def exact_gradient(bank: ExpertBank, prompt: list[int], log_ref: Tensor, weights: list[float], beta: float) -> Tensor:
+    policy = micro_task.log_probs(bank.base, bank, [1.0], prompt)
+    micro_task.value(policy, log_ref, weights, beta).backward()
+    return bank.take_gradients()[0].double()
+
+
+def expected_gradient(
+    bank: ExpertBank, prompt: list[int], log_ref: Tensor, weights: list[float], beta: float, group: int
+) -> Tensor:
+    """Return the mean of the library's estimate over every group of completions that can be sampled, no noise left."""
+    policy = micro_task.log_probs(bank.base, bank, [1.0], prompt)
+    table = []
+    for place in range(len(policy)):
+        policy[place].backward(retain_graph=True)
+        table.append(bank.take_gradients()[0].double())
+    chances, kl = policy.detach().double().exp(), (policy.detach() - log_ref).double()
+    groups = torch.cartesian_prod(*[torch.arange(len(policy))] * group)  # [57^G, G]
+    drawn = groups.flatten()
+    advantages = fold_in_kl(leave_one_out(torch.from_numpy(micro_task.rewards())[drawn], group), kl[drawn], beta, group)
+    scalar = scalarise(advantages, torch.tensor(weights, dtype=torch.float64).expand(len(drawn), -1))
+    mass = chances[groups].prod(dim=1).repeat_interleave(group) / chances.sum() ** group
+    coefficients = torch.zeros(len(policy), dtype=torch.float64).scatter_add_(0, drawn, mass * scalar / group)
+    return coefficients @ torch.stack(table)
+
+
+@pytest.fixture
+def moved(base: BaseModel) -> ExpertBank:
+    return micro_task.perturb(ExpertBank(base, 1, rank=2), scale=0.2)
+
+
+PROMPT = [1, 2]
+
+
+def test_the_gradient_of_kl_is_not_zero_on_a_moved_expert_and_grows_with_beta(
+    base: BaseModel, moved: ExpertBank
+) -> None:
+    log_ref = reference(moved)
+    nothing = [0.0, 0.0]
+    one = exact_gradient(moved, PROMPT, log_ref, nothing, 0.1)
+    two = exact_gradient(moved, PROMPT, log_ref, nothing, 0.2)
+    assert one.norm() > 1e-3
+    torch.testing.assert_close(two, 2 * one, rtol=1e-4, atol=1e-6)  # linear in beta; fp32 backward
+    fresh = ExpertBank(base, 1, rank=2)
+    fresh.initialise([0])
+    assert exact_gradient(fresh, PROMPT, log_ref, nothing, 0.1).norm() < 1e-6  # the minimum of KL
+
+
+def reference(bank: ExpertBank) -> Tensor:
+    with torch.no_grad():
+        return micro_task.log_probs(bank.base, bank, [0.0], PROMPT)
+
+
+@pytest.mark.parametrize("group", [2, 3])
+@pytest.mark.parametrize(("weights", "beta"), [([1.0, 0.0], 0.0), ([0.3, 0.7], 0.3), ([0.5, 0.5], 2.0)])
+def test_the_mean_of_all_sampled_gradients_is_the_exact_gradient_of_j(
+    moved: ExpertBank, weights: list[float], beta: float, group: int
+) -> None:
+    log_ref = reference(moved)
+    exact = exact_gradient(moved, PROMPT, log_ref, weights, beta)
+    mean = expected_gradient(moved, PROMPT, log_ref, weights, beta, group)
+    assert exact.norm() > 1e-2
+    assert (mean - exact).norm() < 1e-4 * exact.norm()  # fp32 backward passes
+    other_sign = expected_gradient(moved, PROMPT, log_ref, weights, -beta - 0.1, group)
+    assert (other_sign - exact).norm() > 0.1 * exact.norm()  # the tolerance tells a wrong term of KL apart
+
+
+def test_kl_alone_has_the_exact_gradient_of_minus_beta_kl(moved: ExpertBank) -> None:
+    log_ref, beta = reference(moved), 0.5
+    exact = exact_gradient(moved, PROMPT, log_ref, [0.0, 0.0], beta)
+    weights = [0.5, 0.5]
+    mean = expected_gradient(moved, PROMPT, log_ref, weights, beta, 2)
+    mean -= expected_gradient(moved, PROMPT, log_ref, weights, 0.0, 2)
+    assert (mean - exact).norm() < 1e-4 * exact.norm()  # fp32 backward passes
+
+
+def test_weights_scale_objectives_row_by_row() -> None:
+    advantages = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+    assert scalarise(advantages, torch.tensor([[0.5, 0.5], [1.0, 0.0]])).tolist() == [1.5, 3.0]
+    with pytest.raises(ShapeError, match=r"one shape, got \[2, 2\] and \[1, 2\]"):
+        scalarise(advantages, torch.ones(1, 2))
+
+
+def test_the_loss_sums_over_tokens_and_divides_by_completions() -> None:
+    log_probs = torch.tensor([[-1.0, -2.0], [-0.5, 0.0]], requires_grad=True)
+    advantages = torch.tensor([2.0, -4.0], requires_grad=True)
+    loss = policy_gradient_loss(log_probs, advantages, 2)
+    assert float(loss.detach()) == -(2 * -3 + -4 * -0.5) / 2  # 2.0
+    loss.backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [[-1, -1], [2, 2]]
+    assert advantages.grad is None
+
+
+def test_the_task_of_these_tests_leaves_room_between_the_base_model_and_the_optimum(
+    task: Task, base: BaseModel
+) -> None:
+    for prompt in micro_task.PROMPTS["train"]:
+        log_ref = micro_task.log_probs(base, None, [], base.encode(prompt))
+        assert float(log_ref.exp().sum()) == pytest.approx(1, abs=1e-5)
+        for weights in ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0]):
+            best, start = micro_task.best_value(log_ref, weights), micro_task.reference_value(log_ref, weights)
+            assert best - start > 0.05
+            optimum = log_ref + torch.from_numpy(micro_task.rewards() @ np.asarray(weights)) / task.beta
+            optimum = optimum - optimum.logsumexp(dim=0)
+            assert float(micro_task.value(optimum, log_ref, weights)) == pytest.approx(best, abs=1e-6)  # fp32

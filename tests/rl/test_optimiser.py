@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paretune.rl.optimiser import RowAdamW, clip_rows
+
+ROWS, SIZE, STEPS = 3, 40, 25
+
+
+def gradients(seed: int = 0) -> torch.Tensor:
+    draws = torch.randn(STEPS, ROWS, SIZE, generator=torch.Generator().manual_seed(seed))
+    return draws * 10.0 ** torch.arange(-3, SIZE - 3).remainder(6)  # very small and very large ones
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.99)])
+def test_it_is_the_adamw_of_torch(weight_decay: float, betas: tuple[float, float]) -> None:
+    start = torch.randn(ROWS, SIZE, generator=torch.Generator().manual_seed(1))
+    mine, theirs = start.clone(), torch.nn.Parameter(start.clone())
+    own = RowAdamW.like(mine, 1e-2, betas, weight_decay)
+    torchs = torch.optim.AdamW([theirs], lr=1e-2, betas=betas, eps=1e-8, weight_decay=weight_decay)
+    for gradient in gradients():
+        own.step(mine, gradient, range(ROWS))
+        theirs.grad = gradient.clone()
+        torchs.step()
+    torch.testing.assert_close(mine, theirs.detach(), rtol=1e-6, atol=1e-6)  # fp32 steps of 1e-2
+    assert (mine - start).abs().max() > 0.05
+
+
+def test_a_row_depends_on_its_own_gradients_only() -> None:
+    parameters, alone = torch.zeros(ROWS, SIZE), torch.zeros(1, SIZE)
+    many, one = (RowAdamW.like(each, 1e-2, (0.9, 0.99), 0.1) for each in (parameters, alone))
+    for step, gradient in enumerate(gradients()):
+        rows = [2, 1] if step % 3 else [1]  # rows in any order, and none of row 0
+        many.step(parameters, gradient[rows], rows)
+        one.step(alone, gradient[1:2], [0])
+    assert parameters[1].equal(alone[0])
+    assert not parameters[0].any()
+    assert many.steps.tolist() == [0, 25, 16]
+
+
+def test_the_learning_rate_rises_linearly_and_then_stays() -> None:
+    parameters = torch.zeros(1, 1)
+    optimiser = RowAdamW.like(parameters, 0.1, (0.9, 0.99), 0.0)
+    moves = []
+    for _ in range(6):
+        before = float(parameters)
+        optimiser.step(parameters, torch.ones(1, 1), [0], warmup_steps=4)
+        moves.append(before - float(parameters))
+    # equal gradients: every step of Adam is the learning rate, to epsilon and fp32
+    assert moves == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1], abs=1e-6)
+
+
+def test_a_step_of_a_copy_does_not_count() -> None:
+    parameters = torch.zeros(2, SIZE)
+    optimiser = RowAdamW.like(parameters, 1e-2, (0.9, 0.99), 0.0)
+    optimiser.step(parameters, gradients()[0][:2], [0, 1])
+    mean, square, steps = optimiser.mean.clone(), optimiser.square.clone(), optimiser.steps.clone()
+    optimiser.copy().step(parameters.clone(), gradients()[1][:2], [0, 1])
+    assert optimiser.mean.equal(mean)
+    assert optimiser.square.equal(square)
+    assert optimiser.steps.equal(steps)
+
+
+def test_each_row_is_clipped_by_its_own_norm() -> None:
+    clipped = clip_rows(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), 1.0)
+    torch.testing.assert_close(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
