@@ -147,8 +147,8 @@ def test_a_damaged_stage_is_trained_again(study: Make, tmp_path: Path) -> None:
 
 def command(made: dict[str, Any], folder: Path) -> list[str]:
     code = (
-        "import json, sys, fake_study; from paretune.benchmark import runner; "
-        "runner.JOBS['time'] = 'fake_study:time_methods'; runner.write_report = fake_study.write_report; "
+        "import json, sys, fake_study; from paretune.benchmark import runner, scheduling; "
+        "scheduling.JOBS['time'] = 'fake_study:time_methods'; runner.write_report = fake_study.write_report; "
         "result = runner.run(json.loads(sys.argv[1]), sys.argv[2]); sys.exit(not result.complete)"
     )
     return [sys.executable, "-c", code, json.dumps(made), str(folder)]

@@ -70,10 +70,20 @@ def wait_for(worker: Worker, kind: str) -> dict[str, Any]:
     raise AssertionError(f"no {kind}")
 
 
-def test_a_worker_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:
+LAST_WORDS = {
+    "nothing": "worker.receive();",
+    "half a line": "worker.receive(); worker.connection.sendall(b'{');",
+    "messages unread": "",  # the system then resets the connection in place of ending it
+}
+
+
+@pytest.mark.parametrize("words", LAST_WORDS.values(), ids=LAST_WORDS.keys())
+def test_a_worker_leaves_when_its_parent_is_killed(tmp_path: Path, words: str) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from paretune.benchmark.executors import Worker; "
-        "worker = Worker(0, 1, Path(sys.argv[1]), ()); print(worker.process.pid, flush=True); time.sleep(60)"
+        "import selectors, sys, time; from pathlib import Path; from paretune.benchmark.executors import Worker; "
+        "worker = Worker(0, 1, Path(sys.argv[1]), ()); selector = selectors.DefaultSelector(); "
+        "selector.register(worker.connection, selectors.EVENT_READ); selector.select(); "  # it is ready
+        f"{words} print(worker.process.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "worker.log")], stdout=subprocess.PIPE, text=True

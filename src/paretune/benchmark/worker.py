@@ -134,14 +134,16 @@ def serve(connection: socket.socket, threads: int) -> None:
             connection.sendall(json.dumps(message).encode() + b"\n")
 
     def listen() -> None:
-        with connection.makefile("r", encoding="utf-8") as lines:
-            for line in lines:
-                message = json.loads(line)
-                if message["kind"] == "stop":
-                    stop.set()
-                else:
-                    jobs.put(message)
-        os._exit(0)  # the parent is gone: nobody is left to report to, and a new run may be waiting for the folder
+        try:
+            with connection.makefile("r", encoding="utf-8") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    if message["kind"] == "stop":
+                        stop.set()
+                    else:
+                        jobs.put(message)
+        finally:  # also after a torn line or a reset connection, which a killed parent may leave behind
+            os._exit(0)  # nobody is left to report to, and a new run may be waiting for the folder
 
     threading.Thread(target=listen, daemon=True).start()
     send({"kind": "ready", "pid": os.getpid()})
