@@ -21,7 +21,7 @@ def test_reflections_are_ranked_from_terse_to_complex() -> None:
         "You keep arguing with your wife.",
         "You keep arguing with your wife about the rent because you lost your job.",
         "Arguing with your wife about the rent leaves you ashamed, because you lost your job.",
-        "You feel ashamed about arguing with your wife about the rent since you lost your job, and part of you wants peace.",
+        "You feel ashamed about arguing with your wife about the rent because you lost your job, and you want peace.",
     ]
     scores = [score(reply) for reply in ladder]
     assert scores == sorted(scores)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 JUDGE: Final = Path(__file__).parent / "fluency_judge"
 TEMPLATE: Final = "Client: {prompt}\nCounselor:"
-LOW: Final = -0.8  # mean log-probability per token that scores 0: about that of shuffled words
-HIGH: Final = -0.2  # ... and that scores 1: about that of the likeliest replies
-MAX_PROMPT_TOKENS: Final = 144  # the judge has 256 positions; of a longer statement it reads the end
-MAX_REPLY_TOKENS: Final = 96
+LOW: Final = -1.0  # mean log-probability per token that scores 0: one reply in five of the base model lies below
+HIGH: Final = -0.2  # ... and that scores 1: the likeliest replies of the base model, measured
+MAX_PROMPT_TOKENS: Final = 64  # the judge learned from statements of up to 44; of a longer one it reads the end
+MAX_REPLY_TOKENS: Final = 96  # ... and of a reply the beginning
 BATCH_SIZE: Final = 64
 
 
@@ -58,8 +58,8 @@ def mean_log_probs(prompts: list[str], replies: list[str]) -> list[float]:
     model, tokenizer = _judge()
     end, rows, starts = tokenizer.eos_token_id, [], []
     for prompt, reply in zip(prompts, replies, strict=True):
-        asked = tokenizer(TEMPLATE.format(prompt=prompt))["input_ids"][-MAX_PROMPT_TOKENS:]
-        rows.append(asked + tokenizer(" " + reply)["input_ids"][:MAX_REPLY_TOKENS] + [end])
+        asked = tokenizer(TEMPLATE.format(prompt=prompt), verbose=False)["input_ids"][-MAX_PROMPT_TOKENS:]
+        rows.append(asked + tokenizer(" " + reply, verbose=False)["input_ids"][:MAX_REPLY_TOKENS] + [end])
         starts.append(len(asked))
     longest = max(map(len, rows))
     ids = torch.tensor(
