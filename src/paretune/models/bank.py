@@ -15,8 +15,6 @@ from paretune.core.seeds import stream_key
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
 
-Prepared = dict[int, tuple[int, Tensor, Tensor]]  # id of a layer -> version of its experts, down and up factors
-
 
 class BankedLinear(nn.Module):
     """A linear layer with stacked experts: `y = W x + sum_e g_e s_e B_e A_e x`.
@@ -27,43 +25,56 @@ class BankedLinear(nn.Module):
         original: The frozen layer.
         A: Down-projections `[E, r, in]`.
         B: Up-projections `[E, out, r]`.
+        number: Its place among the bank's layers.
+        pinned: Shared by all layers of the bank: the mixing in force.
     """
 
-    def __init__(self, original: nn.Module, in_features: int, out_features: int, experts: int, rank: int) -> None:
+    def __init__(self, original: nn.Module, in_features: int, out_features: int, number: int, pinned: Pinned) -> None:
         super().__init__()
         self.original = original
-        self.in_features = in_features
-        self.out_features = out_features
-        self.sizes = (rank * in_features, out_features * rank)
-        self.shapes = ((experts, rank, in_features), (experts, out_features, rank))
+        self.in_features, self.out_features = in_features, out_features
         self.A, self.B = nn.Parameter(torch.empty(0)), nn.Parameter(torch.empty(0))
-        self.pin: Pin | None = None
+        self.number, self.pinned = number, pinned
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and the experts of the pinned mixing to `[B, ..., in]`."""
-        pin = self.pin
+        pin = self.pinned.pin
         if pin is None:
             raise MixingError(
                 "a wrapped layer must run under a mixing, got none. Wrap the forward and the backward pass in "
                 "`with bank.using(mixing):`."
             )
         y: Tensor = self.original(x)
-        mixing = pin.mixing
-        if mixing.is_reference:
+        if pin.layout == "reference":
             return y
-        if x.shape[0] != mixing.batch:
+        if x.shape[0] != pin.batch:
             raise MixingError(
-                f"a wrapped layer must see the {mixing.batch} rows of its mixing, got {x.shape[0]}. "
+                f"a wrapped layer must see the {pin.batch} rows of its mixing, got {x.shape[0]}. "
                 "Use mixing.rows(index) when rows are dropped."
             )
-        down, up = pin.factors(self, x)
-        if mixing.is_population:
-            each = mixing.blocks, -1
-            z = torch.bmm(x.reshape(*each, self.in_features), down)
-            return torch.baddbmm(y.reshape(*each, self.out_features), z, up).view(y.shape)
+        learning = torch.is_grad_enabled()
+        down, up = pin.lay_out(self, x.dtype) if learning else pin.prepared(self, x.dtype)
+        if pin.layout == "population":
+            z = torch.bmm(x.reshape(pin.blocks, -1, self.in_features), down)
+            rows = y.reshape(pin.blocks, -1, self.out_features)
+            # in place where nothing has to be kept for a backward pass: decoding is bound by such small steps
+            return (torch.baddbmm(rows, z, up) if learning else rows.baddbmm_(z, up)).view(y.shape)
         flat = x.reshape(-1, self.in_features)
-        z = torch.mm(flat, down).view(mixing.batch, -1, down.shape[1]) * pin.gate
-        return torch.addmm(y.reshape(-1, self.out_features), z.view(flat.shape[0], -1), up).view(y.shape)
+        z = torch.mm(flat, down)
+        each = z.view(pin.batch, -1, z.shape[1])
+        z = (each * pin.gate if learning else each.mul_(pin.gate)).view(z.shape)
+        rows = y.reshape(-1, self.out_features)
+        return (torch.addmm(rows, z, up) if learning else rows.addmm_(z, up)).view(y.shape)
+
+
+class Pinned:
+    """Holds the mixing in force for all layers of a bank."""
+
+    def __init__(self) -> None:
+        self.pin: Pin | None = None
+
+
+Prepared = dict[int, tuple[Tensor, Tensor]]  # number of a layer -> its down and up factors
 
 
 class Pin:
@@ -71,33 +82,38 @@ class Pin:
 
     Without gradients the stacked factors are laid out once per layer; with gradients they are laid out at every call,
     so that recomputation in the backward pass builds the same graph.
+
+    Attributes:
+        layout: `reference`, `population` or `rows`.
+        batch: Number of rows B.
+        blocks: Blocks of a population.
+        gate: `g_e s_e` of each row, repeated over the rank, `[B, 1, E r]`; for the layout `rows`.
     """
 
-    def __init__(self, bank: ExpertBank, mixing: Mixing, prepared: Prepared) -> None:
-        self.bank, self.mixing = bank, mixing
-        self.scales = scales = bank.scales
-        rank, dtype = bank.rank, bank.base.dtype
+    def __init__(self, bank: ExpertBank, mixing: Mixing, factors: Prepared) -> None:
+        self.mixing, self.batch, self._factors = mixing, mixing.batch, factors
+        self.scales = bank.scales
+        self.layout = "reference" if mixing.is_reference else "population" if mixing.is_population else "rows"
+        self.blocks = mixing.blocks if mixing.is_population else 0
         self.gate = torch.empty(0)
-        self._prepared = prepared
         if mixing.expert_weights is not None:
-            weights = mixing.expert_weights.to(scales.device) * scales
-            self.gate = weights.to(dtype).repeat_interleave(rank, dim=1)[:, None, :]  # [B, 1, E r]
+            weights = mixing.expert_weights.to(self.scales.device) * self.scales
+            self.gate = weights.to(bank.base.dtype).repeat_interleave(bank.rank, dim=1)[:, None, :]
 
-    def factors(self, layer: BankedLinear, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the stacked factors in the layout of this mixing: population `[E, in, r]`, `[E, r, out]`; rows
-        `[in, E r]`, `[E r, out]`. A population's scale sits in its second factor, a row's in its gate.
+    def prepared(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the stacked factors of a layer, laid out once."""
+        found = self._factors.get(layer.number)
+        if found is None:
+            down, up = self.lay_out(layer, dtype)
+            found = self._factors[layer.number] = down.contiguous(), up.contiguous()
+        return found
+
+    def lay_out(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the stacked factors: population `[E, in, r]`, `[E, r, out]`; rows `[in, E r]`, `[E r, out]`.
+
+        A population's scale sits in its second factor, a row's in its gate.
         """
-        if torch.is_grad_enabled():
-            return self._layout(layer, x.dtype)
-        version = self.bank.flat._version  # grows with every in-place update of the experts
-        found = self._prepared.get(id(layer))
-        if found is None or found[0] != version:
-            down, up = self._layout(layer, x.dtype)
-            found = self._prepared[id(layer)] = (version, down.contiguous(), up.contiguous())
-        return found[1], found[2]
-
-    def _layout(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        if self.mixing.is_population:
+        if self.layout == "population":
             members = self.mixing.members
             down: Tensor = layer.A
             up = layer.B * self.scales[:, None, None]
@@ -158,22 +174,26 @@ class ExpertBank:
                 "Name the layers to adapt in `targets`."
             )
         self.layers: dict[str, BankedLinear] = {}
-        for path, (layer, in_features, out_features) in found.items():
-            banked = BankedLinear(layer, in_features, out_features, experts, rank)
+        self._pinned = Pinned()
+        for number, (path, (layer, in_features, out_features)) in enumerate(found.items()):
+            banked = BankedLinear(layer, in_features, out_features, number, self._pinned)
             parent, _, name = path.rpartition(".")
             setattr(base.model.get_submodule(parent), name, banked)
             self.layers[path] = banked
         base.model._paretune_bank = self
-        size = sum(sum(layer.sizes) for layer in self.layers.values())
+        size = rank * sum(layer.in_features + layer.out_features for layer in self.layers.values())
         self.flat = torch.zeros(experts, size, device=base.device)
+        self._flat_version = self.flat._version
         self._lay_out()
 
     def _lay_out(self) -> None:
         """Make the factors of all layers views of `flat`, so that an expert is one row of one matrix."""
         start = 0
         for layer in self.layers.values():
-            for name, size, shape in zip(("A", "B"), layer.sizes, layer.shapes, strict=True):
-                setattr(layer, name, nn.Parameter(self.flat[:, start : start + size].view(shape)))
+            for name, shape in (("A", (self.rank, layer.in_features)), ("B", (layer.out_features, self.rank))):
+                size = shape[0] * shape[1]
+                view = self.flat[:, start : start + size].view(self.experts, *shape)
+                setattr(layer, name, nn.Parameter(view))
                 start += size
 
     def take_gradients(self) -> Tensor:
@@ -246,9 +266,9 @@ class ExpertBank:
             bound = 1 / math.sqrt(layer.in_features)  # kaiming_uniform_ with a = sqrt(5), PEFT's default
             for expert, seed in enumerate(seeds):
                 generator = torch.Generator().manual_seed(stream_key(seed, "expert", path) % 2**63)
-                draws = torch.rand(layer.sizes[0], generator=generator)
-                self.flat[expert, start : start + layer.sizes[0]] = (draws * 2 - 1) * bound
-            start += sum(layer.sizes)
+                draws = torch.rand(self.rank * layer.in_features, generator=generator)
+                self.flat[expert, start : start + len(draws)] = (draws * 2 - 1) * bound
+            start += self.rank * (layer.in_features + layer.out_features)
 
     @contextmanager
     def using(self, mixing: Mixing) -> Iterator[None]:
@@ -267,16 +287,16 @@ class ExpertBank:
                 f"mixing must weigh the {self.experts} experts of the bank, got {mixing.experts}. "
                 "Make it from as many weights as the bank has experts."
             )
+        if self.flat._version != self._flat_version:  # it grows with every in-place change of the experts
+            self._prepared.clear()
+            self._flat_version = self.flat._version
         layout = ("population" if mixing.is_population else "rows", mixing.members)
-        pin = Pin(self, mixing, self._prepared.setdefault(layout, {}))
-        before = [layer.pin for layer in self.layers.values()]
-        for layer in self.layers.values():
-            layer.pin = pin
+        before = self._pinned.pin
+        self._pinned.pin = Pin(self, mixing, self._prepared.setdefault(layout, {}))
         try:
             yield
         finally:
-            for layer, earlier in zip(self.layers.values(), before, strict=True):
-                layer.pin = earlier
+            self._pinned.pin = before
 
 
 def _linear_layers(model: Any, targets: Sequence[str] | None) -> Iterator[tuple[str, tuple[nn.Module, int, int]]]:
