@@ -26,7 +26,7 @@ def resolve_method(name: str) -> type[Method]:
     module, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module name
         raise ConfigError(
             f"method must be a name or an importable 'module:Class', got '{name}' ({error}). Check the spelling, and "
             "that the module's folder is on the import path."

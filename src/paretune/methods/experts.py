@@ -46,6 +46,22 @@ class ExpertSettings:
                 "completions_per_update must be a multiple of group_size, which must be at least 2, got "
                 f"{self.completions_per_update} and {self.group_size}. Try 64 and 8."
             )
+        if self.completions_per_update < self.group_size:
+            raise ConfigError(
+                f"completions_per_update must be at least one group of {self.group_size}, got "
+                f"{self.completions_per_update}. Try 64."
+            )
+        if self.micro_batch < 0 or self.micro_batch % self.group_size:
+            raise ConfigError(
+                f"micro_batch must be a multiple of group_size ({self.group_size}), got {self.micro_batch}. "
+                "Write 0 for one backward pass over all."
+            )
+        if self.warmup_updates < 0 or not self.weight_decay >= 0:
+            raise ConfigError(
+                f"warmup_updates and weight_decay must not be negative, got {self.warmup_updates}, {self.weight_decay}."
+            )
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm must be positive, got {self.max_grad_norm}. Try 1.0.")
         if self.update_dtype not in ("model", "bfloat16"):
             raise ConfigError(f"update_dtype must be 'model' or 'bfloat16', got '{self.update_dtype}'.")
 

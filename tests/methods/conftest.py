@@ -1,0 +1,40 @@
+"""The micro-task for methods that are planned, and results as a study would leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import micro_task
+
+if TYPE_CHECKING:
+    from paretune.core.stages import Stage, StageResult
+    from paretune.core.task import Task
+
+Finish = Callable[..., "dict[str, StageResult]"]
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return micro_task.load(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture
+def finish(task: Task) -> Finish:
+    """Return results of stages that nobody trained, by key and in order, with the values given by kind."""
+    from paretune.core.ledger import Ledger
+    from paretune.core.stages import StageResult, in_order
+
+    def made(stages: tuple[Stage, ...], values: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
+        results = {}
+        for stage in in_order(stages, task):
+            folder = Path("stages") / stage.key(task)
+            adapter = folder / "adapter" if stage.kind == "expert" else None
+            own = (values or {}).get(stage.kind, {})
+            results[stage.key(task)] = StageResult(stage, stage.key(task), folder, adapter, own, Ledger(), 0.0)
+        return results
+
+    return made

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.task import Task
+from paretune.methods.experts import (
+    ExpertSettings,
+    _spread,
+    expert_settings,
+    expert_stage,
+    measurement_stage,
+    split_budget,
+)
+from paretune.methods.multi_policy.weight_grid import WeightGridSettings
+from paretune.methods.single_policy.linear import LinearSettings
+
+
+@given(budget=st.integers(1, 20_000), parts=st.integers(1, 40), group=st.integers(1, 64))
+def test_a_budget_is_split_into_whole_groups_and_left_short_by_less_than_one(
+    budget: int, parts: int, group: int
+) -> None:
+    if budget // group < parts:
+        with pytest.raises(BudgetError, match=f"each of {parts} experts at least one group of {group}"):
+            split_budget(budget, parts, group)
+        return
+    lengths = split_budget(budget, parts, group)
+    assert len(lengths) == parts
+    assert all(length % group == 0 for length in lengths)
+    assert 0 <= budget - sum(lengths) < group
+    assert lengths == sorted(lengths, reverse=True)  # a remainder goes to the first
+    assert max(lengths) - min(lengths) <= group
+
+
+def test_experts_of_two_methods_with_equal_settings_are_one_stage(task: Task) -> None:
+    linear, grid = LinearSettings(completions_each=800), WeightGridSettings(measured_each=7)
+    stages = [expert_stage(settings, np.asarray([1.0, 0.0]), 64, 3) for settings in (linear, grid)]
+    assert stages[0].key(task) == stages[1].key(task)
+    assert set(expert_settings(grid)) == set(vars(ExpertSettings()))
+    other = expert_stage(LinearSettings(rank=4), np.asarray([1.0, 0.0]), 64, 3)
+    assert other.shape_key(task) != stages[0].shape_key(task)
+
+
+def test_experts_of_other_weights_or_seeds_may_train_as_one_population(task: Task) -> None:
+    settings = ExpertSettings()
+    stages = [
+        expert_stage(settings, np.asarray(weights), completions, seed)
+        for weights, completions, seed in (([1.0, 0.0], 64, 0), ([0.5, 0.5], 64, 0), ([1.0, 0.0], 128, 1))
+    ]
+    assert len({stage.shape_key(task) for stage in stages}) == 1
+    assert len({stage.trajectory_key(task) for stage in stages}) == 3
+
+
+def test_a_measurement_is_charged_for_every_expert_it_measures(task: Task) -> None:
+    experts = [expert_stage(ExpertSettings(), np.asarray(row), 64, 0) for row in ([1.0, 0.0], [0.0, 1.0])]
+    stage = measurement_stage(experts, 12, 0)
+    assert stage.completions == 24
+    assert stage.needs == tuple(experts)
+
+
+@given(prompts=st.integers(1, 200), completions=st.integers(1, 300))
+def test_a_measurement_makes_exactly_its_completions_over_as_many_prompts_as_possible(
+    prompts: int, completions: int
+) -> None:
+    rows, samples = _spread(list(range(prompts)), completions)
+    assert len(rows) * samples == completions
+    assert len(rows) <= prompts
+    better = [n for n in range(len(rows) + 1, min(prompts, completions) + 1) if completions % n == 0]
+    assert not better
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"alpha": 0.0}, "alpha and learning_rate must be positive, got 0.0"),
+        ({"learning_rate": -1.0}, "alpha and learning_rate must be positive"),
+        ({"learning_rate": float("nan")}, "alpha and learning_rate must be positive"),
+        ({"group_size": 1}, "must be at least 2, got 64 and 1"),
+        ({"completions_per_update": 60}, "multiple of group_size"),
+        ({"completions_per_update": 0}, "completions_per_update must be at least one group"),
+        ({"warmup_updates": -1}, "warmup_updates and weight_decay must not be negative, got -1"),
+        ({"weight_decay": -0.1}, "warmup_updates and weight_decay must not be negative"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, got 0.0"),
+        ({"micro_batch": 12}, r"micro_batch must be a multiple of group_size \(8\), got 12"),
+        ({"micro_batch": -8}, r"micro_batch must be a multiple of group_size \(8\), got -8"),
+        ({"update_dtype": "float16"}, "update_dtype must be 'model' or 'bfloat16', got 'float16'"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_is_planned(settings: dict[str, Any], message: str) -> None:
+    for kind in (ExpertSettings, LinearSettings, WeightGridSettings):
+        with pytest.raises(ConfigError, match=message):
+            kind(**settings)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.methods import METHODS, resolve_method
+
+
+def test_a_method_is_found_by_its_name_or_its_class() -> None:
+    for name, path in METHODS.items():
+        assert resolve_method(name).name == name
+        assert resolve_method(path) is resolve_method(name)
+
+
+def test_an_unknown_method_is_refused_with_the_closest() -> None:
+    with pytest.raises(UnknownNameError, match=r"method must be one of .*got 'liner'\. Did you mean 'linear'"):
+        resolve_method("liner")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:Method", "paretune.methods.experts:NoSuchClass", ":Method", "json:"])
+def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="must be a name or an importable 'module:Class', got"):
+        resolve_method(name)
+
+
+def test_a_class_that_is_no_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_a_method.py").write_text("class Half:\n    name = 'half'\n    family = 'meta-policy'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="got none of version, Settings, stages, assemble"):
+        resolve_method("half_a_method:Half")
+    sys.modules.pop("half_a_method", None)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.preferences import das_dennis
+from paretune.core.stages import Stage
+from paretune.core.task import Task
+from paretune.methods.multi_policy.weight_grid import WeightGrid, WeightGridSettings
+
+GRID = WeightGrid(WeightGridSettings(completions_each=100, measured_each=10))
+
+
+def planned(task: Task, budget: int) -> tuple[list[Stage], Stage]:
+    *experts, measurement = GRID.stages(task, das_dennis(2, 2), budget, 0)
+    assert {expert.kind for expert in experts} == {"expert"}
+    assert measurement.kind == "measurement"
+    assert measurement.needs == tuple(experts)
+    return experts, measurement
+
+
+@pytest.mark.parametrize(
+    ("objectives", "budget", "size"),
+    [
+        (2, 100, 3),  # corners and centre, fewer completions each
+        (2, 399, 3),
+        (2, 400, 3),  # 3 divisions and the centre are 5 members
+        (2, 500, 5),
+        (2, 700, 7),  # 6 divisions hold the centre
+        (3, 600, 4),
+        (3, 700, 7),  # 2 divisions and the centre
+        (3, 1000, 10),  # 3 divisions hold the centre
+        (4, 100, 5),
+    ],
+)
+def test_the_largest_grid_with_a_centre_that_the_budget_allows_is_trained(
+    objectives: int, budget: int, size: int
+) -> None:
+    grid = GRID.grid(objectives, budget)
+    assert len(grid) == size
+    assert grid[:objectives].tolist() == np.eye(objectives).tolist()
+    assert any(np.allclose(row, 1 / objectives) for row in grid)
+
+
+def test_a_larger_grid_is_found_beyond_one_that_is_too_large() -> None:
+    """5 divisions and the centre are 7 members, 6 divisions hold the centre and are 7 too; 3 and 4 are both 5."""
+    assert len(GRID.grid(2, 500)) == 5
+    assert GRID.grid(2, 500).tolist() == das_dennis(2, 4).tolist()  # the finer of two grids of one size
+    assert GRID.grid(2, 700).tolist() == das_dennis(2, 6).tolist()
+
+
+@pytest.mark.parametrize("budget", [60, 100, 399, 512, 700, 1003])
+def test_measuring_is_charged_and_the_budget_is_left_short_by_less_than_a_group_each(task: Task, budget: int) -> None:
+    experts, measurement = planned(task, budget)
+    spent = sum(stage.completions for stage in (*experts, measurement))
+    assert 0 <= budget - spent < 8 * len(experts)
+    assert measurement.completions == len(experts) * min(10, budget // (4 * len(experts)))
+
+
+def test_preferences_play_no_part_in_what_is_trained(task: Task) -> None:
+    one, other = (GRID.stages(task, np.asarray(wanted), 500, 0) for wanted in ([[1.0, 0.0]], [[0.3, 0.7], [0.5, 0.5]]))
+    assert one == other
+
+
+def test_the_member_of_the_highest_measured_utility_answers_whatever_it_was_trained_for(
+    task: Task, finish: Any
+) -> None:
+    stages = GRID.stages(task, das_dennis(2, 2), 300, 0)
+    scores = [[0.5, 0.2], [0.1, 0.6], [0.6, 0.5]]  # the centre's member turned out best at the first corner too
+    assembly = GRID.assemble(task, das_dennis(2, 2), finish(stages, {"measurement": {"scores": scores}}))
+    weights, answers = assembly.rule.answer(np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    assert weights.tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 0]]
+    assert answers == ["selected"] * 3
+    assert assembly.notes["scores"] == scores
+    assert assembly.notes["objective_weights"] == GRID.grid(2, 300).tolist()
+
+
+def test_a_member_without_a_score_is_an_error_and_not_a_zero(task: Task, finish: Any) -> None:
+    stages = GRID.stages(task, das_dennis(2, 2), 300, 0)
+    values = {"measurement": {"scores": [[0.5, None], [0.1, 0.6], [0.6, 0.5]]}}
+    with pytest.raises(BudgetError, match=r"every member must have a measured score.*got none on 'second'"):
+        GRID.assemble(task, das_dennis(2, 2), finish(stages, values))
+
+
+@pytest.mark.parametrize("budget", [2, 11, 26])
+def test_a_budget_too_small_for_corners_and_centre_is_refused(task: Task, budget: int) -> None:
+    with pytest.raises(BudgetError, match="budget must"):
+        GRID.stages(task, das_dennis(2, 2), budget, 0)
+
+
+@pytest.mark.parametrize("measured", [0, 92, 100])
+def test_measuring_must_leave_a_group_to_train_on(measured: int) -> None:
+    with pytest.raises(ConfigError, match=f"leave a group to train on, got {measured} of 100"):
+        WeightGridSettings(completions_each=100, measured_each=measured)
