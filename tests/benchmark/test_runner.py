@@ -171,7 +171,7 @@ def test_kills_at_random_moments_leave_the_result_of_an_uninterrupted_run(study:
         time.sleep(moments.uniform(0.0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        sealed = {name: kept for name, kept in contents(folder, "stages").items() if "DONE" in name}
+        sealed = {name: kept for name, kept in contents(folder, "stages").items() if name.endswith("/DONE.json")}
     made_by_kills = updates(trace)
     finished = run(made, folder, progress=False)
     assert finished.complete
