@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import micro_task
+from paretune.core.errors import BudgetError
+from paretune.core.ledger import Ledger
+from paretune.core.preferences import check_preferences, das_dennis
+from paretune.core.protocols import FAMILIES, Assembly, Method
+from paretune.core.stages import Stage, StageContext, StageResult, in_order
+from paretune.core.task import Task
+from paretune.methods import METHODS, resolve_method
+from paretune.models.base import load_base
+from paretune.models.solutions import SolutionSet, load_solutions
+
+WANTED = das_dennis(2, 2)
+BUDGET, GROUP = 250, 4
+SMALL = {"rank": 2, "group_size": GROUP, "completions_per_update": 16, "learning_rate": 3e-2}
+FAST = {"completions_each": 80, "measured_each": 8}  # where a method has such a setting
+ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
+NAMES = sorted(METHODS)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return micro_task.load(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_wrapped(task: Task) -> Iterator[None]:
+    yield
+    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()
+
+
+def make(name: str) -> Method:
+    found = resolve_method(name)
+    known = vars(found.Settings())
+    return found(found.Settings(**{key: value for key, value in {**SMALL, **FAST}.items() if key in known}))
+
+
+@dataclass
+class InOneFolder:
+    """The least a stage needs: folders, ledgers, and results of what was sealed."""
+
+    root: Path
+    task: Task
+    stages: tuple[Stage, ...] = ()
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    results: dict[str, StageResult] = field(default_factory=dict)
+    events: list[Mapping[str, object]] = field(default_factory=list)
+    told: int = 0
+
+    def result(self, stage: Stage) -> StageResult:
+        return self.results[stage.key(self.task)]
+
+    def ledger(self, stage: Stage) -> Ledger:
+        key = stage.trajectory_key(self.task)
+        same = [each.completions for each in self.stages if each.trajectory_key(self.task) == key]
+        return self.ledgers.setdefault(key, Ledger(max(same)))
+
+    def adapter_folder(self, stage: Stage) -> Path:
+        return self.root / stage.key(self.task) / "adapter"
+
+    def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
+        key = stage.key(self.task)
+        assert key not in self.results
+        folder = self.adapter_folder(stage)
+        ledger = Ledger.from_state(self.ledger(stage).state())
+        adapter = folder if folder.is_dir() else None
+        self.results[key] = StageResult(
+            stage, key, folder.parent, adapter, dict(values), ledger, math.fsum(ledger.seconds.values())
+        )
+
+    def start_folder(self, stage: Stage) -> Path | None:
+        return None
+
+    def checkpoint_folder(self) -> Path:
+        folder = self.root / "checkpoint" / self.stages[0].shape_key(self.task)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def progress(self, completions: int, message: str = "") -> None:
+        self.told += completions
+
+    def log(self, event: Mapping[str, object]) -> None:
+        self.events.append(event)
+
+
+def train(name: str, task: Task, folder: Path, seed: int = 0) -> tuple[SolutionSet, Assembly, InOneFolder]:
+    """Plan a method, train its stages as populations of one shape, and assemble its answer."""
+    method = make(name)
+    stages = in_order(method.stages(task, WANTED, BUDGET, seed), task)
+    context = InOneFolder(folder, task)
+    for stage in stages:
+        if stage.key(task) not in context.results:
+            context.stages = tuple(each for each in stages if each.shape_key(task) == stage.shape_key(task))
+            module, _, function = stage.run.partition(":")
+            run: Callable[[StageContext], None] = getattr(importlib.import_module(module), function)
+            run(cast(StageContext, context))
+    results = {stage.key(task): context.results[stage.key(task)] for stage in stages}
+    assembly = method.assemble(task, WANTED, results)
+    return SolutionSet.from_assembly(task, assembly, name, method.family), assembly, context
+
+
+@pytest.fixture(scope="module")
+def trained(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Return a method trained once, for all tests that look at it."""
+    known: dict[str, Any] = {}
+
+    def of(name: str) -> Any:
+        if name not in known:
+            known[name] = train(name, task, tmp_path_factory.mktemp(name))
+        return known[name]
+
+    return of
+
+
+def says(solutions: SolutionSet) -> Any:
+    made = solutions.policies_for([[1, 0], [0.3, 0.7]]).generate(["b b", "e"] * 4, [0, 1] * 4, samples=4)
+    return made.texts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_says_what_it_is(name: str) -> None:
+    method = make(name)
+    assert method.name == name
+    assert method.family in FAMILIES
+    assert method.version >= 1
+    assert is_dataclass(method.Settings)
+    assert method.Settings.__dataclass_params__.frozen  # type: ignore[attr-defined]  # of every dataclass
+    assert type(method).__doc__
+    assert "Source:" in str(type(method).__doc__)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", [100, BUDGET, 256, 999])
+def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_policy(
+    name: str, budget: int, task: Task
+) -> None:
+    stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
+    policies = sum(stage.kind == "expert" for stage in stages)
+    assert policies >= 1
+    assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_budget_that_trains_nothing_is_refused(name: str, task: Task) -> None:
+    with pytest.raises(BudgetError, match="budget must"):
+        make(name).stages(task, WANTED, GROUP - 1, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_planning_is_pure_and_depends_on_the_seed(name: str, task: Task) -> None:
+    def keys(seed: int) -> list[str]:
+        return [stage.key(task) for stage in in_order(make(name).stages(task, WANTED, BUDGET, seed), task)]
+
+    assert keys(0) == keys(0)
+    assert not set(keys(0)) & set(keys(1))
+
+
+def test_methods_that_train_the_same_expert_share_it(task: Task) -> None:
+    """With as much for each policy, corners trained by `linear` are those of `rewarded_soups` and of the grid."""
+    corner = {}
+    for name, budget in (("linear", 240), ("rewarded_soups", 160)):
+        for stage in make(name).stages(task, WANTED, budget, 0):
+            corner[name, tuple(cast(Any, stage.member["objective_weights"]))] = stage.key(task)
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        assert corner["linear", weights] == corner["rewarded_soups", weights]
+    grid = in_order(make("weight_grid").stages(task, WANTED, 240, 0), task)
+    linear = in_order(make("linear").stages(task, WANTED, 240, 0), task)
+    assert {stage.trajectory_key(task) for stage in linear} <= {stage.trajectory_key(task) for stage in grid}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, trained: Callable[[str], Any]) -> None:
+    _, assembly, context = trained(name)
+    for result in context.results.values():
+        assert result.ledger.completions == result.stage.completions
+    assert context.told == sum(result.stage.completions for result in context.results.values())
+    for expert in assembly.experts:
+        assert (expert.folder / "checkpoint" / "state.safetensors").is_file()  # where a longer run goes on
+    assert any("reward_means" in event for event in context.events)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_raises_what_is_asked_for(name: str, task: Task, trained: Callable[[str], Any]) -> None:
+    solutions, _, _ = trained(name)
+    wanted = np.eye(2)
+    policy = solutions.policies_for(wanted)
+    values = dict(zip(map(micro_task.text_of, micro_task.completions()), micro_task.rewards(), strict=True))
+    prompts = list(micro_task.PROMPTS["test"]) * 2
+    means = []
+    for index in range(2):
+        made = policy.generate(prompts, [index] * len(prompts), samples=64, seed=list(range(len(prompts))))
+        means.append(np.mean([values[text] for text in made.texts], axis=0))
+    # 512 completions of rewards with a standard deviation below .35: a difference has a standard error below .022
+    assert means[0][0] > means[1][0] + 0.1
+    assert means[1][1] > means[0][1] + 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_repeats_under_its_seed(name: str, task: Task, trained: Callable[[str], Any], tmp_path: Path) -> None:
+    solutions, assembly, _ = trained(name)
+    again, assembled, _ = train(name, task, tmp_path)
+    assert again.bank.flat.equal(solutions.bank.flat)
+    assert assembled.rule.table.tolist() == assembly.rule.table.tolist()
+    assert says(again) == says(solutions)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_survives_save_and_load(name: str, trained: Callable[[str], Any], tmp_path: Path) -> None:
+    solutions, _, _ = trained(name)
+    loaded = load_solutions(solutions.save(tmp_path / "out"))
+    assert says(loaded) == says(solutions)
+    for preference in WANTED:
+        one, other = solutions.policy_for(preference), loaded.policy_for(preference)
+        assert one.expert_weights.tolist() == other.expert_weights.tolist()
+        assert one.answers == other.answers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
+    name: str, trained: Callable[[str], Any]
+) -> None:
+    solutions, _, _ = trained(name)
+    policy = solutions.policies_for(check_preferences([[1, 0], [0, 1], [0.35, 0.65]], 2))
+    assert set(policy.answers) <= ANSWERS[solutions.family]
+    assert policy.expert_weights[0].tolist() != policy.expert_weights[1].tolist()
+    one_hot = (np.sort(policy.expert_weights, axis=1)[:, :-1] == 0).all()
+    assert one_hot == (solutions.family != "meta-policy") or len(solutions.experts) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paretune_train_does_the_same(name: str, task: Task, trained: Callable[[str], Any]) -> None:
+    from paretune.benchmark.training import train as train_in_a_study
+
+    solutions = train_in_a_study(name, task, BUDGET, 0, WANTED, vars(make(name).settings))
+    np.testing.assert_array_equal(solutions.bank.flat.numpy(), trained(name)[0].bank.flat.numpy())
