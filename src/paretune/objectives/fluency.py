@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 JUDGE: Final = Path(__file__).parent / "fluency_judge"
 TEMPLATE: Final = "Client: {prompt}\nCounselor:"
-LOW: Final = -1.0  # mean log-probability per token that scores 0: one reply in five of the base model lies below
-HIGH: Final = -0.2  # ... and that scores 1: the likeliest replies of the base model, measured
+LOW: Final = -0.75  # mean log-probability per token that scores 0: a quarter of the base model's replies lie below
+HIGH: Final = -0.25  # ... and that scores 1: one in twenty lies above
 MAX_PROMPT_TOKENS: Final = 64  # the judge learned from statements of up to 44; of a longer one it reads the end
 MAX_REPLY_TOKENS: Final = 96  # ... and of a reply the beginning
 BATCH_SIZE: Final = 64
