@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import plan
+from paretune.benchmark.progress import Progress, Silent
 from paretune.benchmark.runner import StudyResult, run
 from paretune.core.errors import BudgetError, StudyError
 from paretune.records.study import CellRecord
@@ -59,6 +60,23 @@ def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Mak
     assert contents(folder, "stages", "runs", "references", "logs") == kept
     assert trace.read_text() == before
     assert plan(made, folder).count("finished") == 2
+
+
+class Watch(Silent):
+    def __init__(self) -> None:
+        self.shown: list[Progress] = []
+
+    def show(self, progress: Progress) -> None:
+        self.shown.append(progress)
+
+
+def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> None:
+    watch = Watch()
+    run(study({"per_preference": True}), tmp_path / "out", progress=watch)
+    first, last = watch.shown[0], watch.shown[-1]
+    # 2 seeds x 3 experts of 16 completions; 2 cells x 4 preferences x 3 prompts; 2 base models x 3 prompts
+    assert (first.cells, first.done, first.running, first.total_completions) == (2, 0, 2, 2 * 3 * 16 + 24 + 6)
+    assert (last.done, last.failed, last.completions) == (2, 0, last.total_completions)
 
 
 def test_what_is_added_is_all_that_is_done(study: Make, tmp_path: Path) -> None:

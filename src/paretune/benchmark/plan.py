@@ -26,8 +26,8 @@ from paretune.records.layout import cell_folder, reference_path, stage_folder
 from paretune.records.reading import read_stage
 
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one
-TRAINING_RATE = 60.0  # completions per second and worker, embedded model, one thread of a laptop; until measured
-EVALUATION_RATE = 200.0  # the same for evaluation, which neither learns nor repeats
+TRAINING_RATE = 100.0  # completions per second and worker, quick study on two busy laptop cores; until measured
+EVALUATION_RATE = 75.0  # the same for evaluation: longer texts, read again by the base and by the audit
 START_SECONDS = 20.0  # imports of a worker, and the report
 
 State = Literal["finished", "new", "unfinished", "failed"]
@@ -206,7 +206,7 @@ def plan(
     )
     count = workers or worker_count(study.workers, small=all(is_small(task) for task in study.tasks))
     rate, measured = _rate([each.key for each in planned if each.state == "finished"], root)
-    train = _missing(planned)
+    train = missing_completions(planned)
     evaluate = _evaluations(study, cells, references)
     seconds = (train / rate + evaluate / EVALUATION_RATE) / count
     return Plan(
@@ -331,7 +331,7 @@ def _under_way(root: Path) -> set[str]:
     return keys
 
 
-def _missing(stages: Sequence[PlannedStage]) -> int:
+def missing_completions(stages: Sequence[PlannedStage]) -> int:
     """Add up what is to be trained; a shorter run is made on the way of a longer one."""
     longest: dict[str, int] = {}
     for planned in stages:
@@ -342,10 +342,14 @@ def _missing(stages: Sequence[PlannedStage]) -> int:
 
 
 def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
+    of_cells = sum(evaluated_completions(study, cell) for cell in cells if cell.state != "finished")
     prompts = {task.name: len(test_rows(study, task)) for task in study.tasks}
-    rows = sum(prompts[cell.task.name] * len(cell.preferences) for cell in cells if cell.state != "finished")
-    rows += sum(prompts[task] for task, _ in references)
-    return rows * study.samples
+    return of_cells + sum(prompts[task] for task, _ in references) * study.samples
+
+
+def evaluated_completions(study: Study, cell: PlannedCell) -> int:
+    """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
+    return len(test_rows(study, cell.task)) * len(cell.preferences) * study.samples
 
 
 def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:

@@ -18,7 +18,7 @@ from paretune.benchmark.executors import STOP_SECONDS, Worker, cores
 from paretune.benchmark.folder import log_path
 from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
 from paretune.benchmark.keys import reference_key
-from paretune.benchmark.plan import Plan, PlannedCell, decoding
+from paretune.benchmark.plan import Plan, PlannedCell, decoding, evaluated_completions, missing_completions
 from paretune.benchmark.progress import Display, Meter, Progress
 from paretune.core.digests import digest
 from paretune.core.task import Task
@@ -42,12 +42,21 @@ JobKind = Literal["train", "evaluate", "reference", "time"]
 
 @dataclass
 class Job:
-    """Something a worker is doing."""
+    """Something a worker is doing.
+
+    Attributes:
+        kind: What it is.
+        subject: A `Group`, a `PlannedCell`, (task, seed), or a list of cells to time.
+        payload: What the worker is told.
+        cells: Names of the cells it is done for.
+        left: Completions the plan counts for it that have not been heard of.
+    """
 
     kind: JobKind
-    subject: Any  # a Group, a PlannedCell, (task, seed), or a list of cells to time
+    subject: Any
     payload: Mapping[str, object]
     cells: frozenset[str] = field(default_factory=frozenset)
+    left: int = 0
 
 
 def cell_record(cell: PlannedCell) -> CellRecord:
@@ -79,6 +88,7 @@ class Scheduler:
         self.failed_cells: list[str] = []
         self.problems: list[str] = []
         self.meter = Meter()
+        self.spared = 0  # completions planned that nobody had to make: after a checkpoint, or answered alike
         self.stop = False
 
     def execute(self) -> list[str]:
@@ -115,7 +125,8 @@ class Scheduler:
         for cell in self.cells:
             if all(key in self.finished for key in cell.stages):
                 self.cells.remove(cell)
-                return Job("evaluate", cell, self._cell_payload(cell, "evaluate"), frozenset([cell.name]))
+                expected = evaluated_completions(self.study, cell)
+                return Job("evaluate", cell, self._cell_payload(cell, "evaluate"), frozenset([cell.name]), expected)
         if self.references:
             task_name, seed = self.references.pop(0)
             task = next(task for task in self.study.tasks if task.name == task_name)
@@ -127,7 +138,8 @@ class Scheduler:
     def _train_job(self, group: Group) -> Job:
         cells = {name for key in group.keys if key in self.plan.by_key for name in self.plan.by_key[key].cells}
         payload = {**self._payload("train", group.task, group.seed), "group": str(group.folder.resolve())}
-        return Job("train", group, payload, frozenset(cells))
+        missing = [self.plan.by_key[key] for key in group.keys if key in self.plan.by_key]
+        return Job("train", group, payload, frozenset(cells), missing_completions(missing))
 
     def _payload(self, kind: JobKind, task: Task, seed: int) -> dict[str, object]:
         return {
@@ -189,12 +201,15 @@ class Scheduler:
 
     def _handle(self, worker: Worker, message: Mapping[str, Any]) -> None:
         if message["kind"] == "progress":
-            self.meter.add(int(message["completions"]), time.monotonic())
+            completions = int(message["completions"])
+            self.meter.add(completions, time.monotonic())
+            worker.job.left -= completions
         elif message["kind"] == "sealed":
             self.finished.add(str(message["key"]))
         elif message["kind"] in ("done", "failed", "stopped"):
             job, worker.job = worker.job, None
             if message["kind"] == "done":
+                self.spared += max(0, job.left)
                 self._succeed(job, message["result"])
             elif message["kind"] == "failed":
                 self._fail(job, message["reason"], message["message"])
@@ -348,7 +363,7 @@ class Scheduler:
 
     def _show(self) -> None:
         rate = self.meter.rate()
-        total = self.plan.completions_to_train + self.plan.completions_to_evaluate
+        total = self.plan.completions_to_train + self.plan.completions_to_evaluate - self.spared
         left = max(0, total - self.meter.total)
         running: set[str] = set()
         kinds: dict[str, int] = {}
