@@ -86,9 +86,11 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def save_model(folder: Path, kind: str = "llama", seed: int = 0, **settings: Any) -> Path:
-    """Save a tiny model with random parameters: `llama`, `mistral` (attends to a window) or `gpt2` (Conv1D layers)."""
+    """Save a tiny model with random parameters: `llama`, `mistral` (a window), `falcon` (alibi), `gpt2`."""
     import torch
     from transformers import (
+        FalconConfig,
+        FalconForCausalLM,
         GPT2Config,
         GPT2LMHeadModel,
         LlamaConfig,
@@ -113,6 +115,9 @@ def save_model(folder: Path, kind: str = "llama", seed: int = 0, **settings: Any
             model = LlamaForCausalLM(LlamaConfig(**{**rotary, **settings}))
         elif kind == "mistral":
             model = MistralForCausalLM(MistralConfig(**{**rotary, "num_key_value_heads": 1, **settings}))
+        elif kind == "falcon":
+            sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.3}
+            model = FalconForCausalLM(FalconConfig(**{**common, **sizes, "alibi": True, **settings}))
         else:
             sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
             model = GPT2LMHeadModel(GPT2Config(**{**common, **sizes, **settings}))

@@ -21,6 +21,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "llama": micro_task.save_model(root / "llama"),
         "gpt2": micro_task.save_model(root / "gpt2", "gpt2"),
+        "falcon": micro_task.save_model(root / "falcon", "falcon"),
         "mistral": micro_task.save_model(root / "mistral", "mistral", sliding_window=4),
     }
 
@@ -49,7 +50,7 @@ def base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[B
     yield from released(load(folders[request.param]))
 
 
-@pytest.fixture(params=["llama", "gpt2", "mistral"])
+@pytest.fixture(params=["llama", "gpt2", "mistral", "falcon"])
 def any_base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[BaseModel]:
-    """Also one whose layers attend to a window of four tokens."""
+    """Also one whose layers attend to a window of four tokens, and one that tells positions by distance (alibi)."""
     yield from released(load(folders[request.param]))

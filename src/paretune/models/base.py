@@ -87,6 +87,8 @@ class BaseModel:
         window = getattr(config, "sliding_window", None)
         if window is not None and getattr(config, "use_sliding_window", True) and not hasattr(config, "layer_types"):
             return False
+        if getattr(config, "alibi", False):  # distances are made from the plain mask
+            return False
         return set(kinds) == {"full_attention"} and config._attn_implementation == "sdpa"
 
     def encode(self, text: str) -> list[int]:
