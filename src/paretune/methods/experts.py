@@ -181,6 +181,9 @@ def train_experts(context: StageContext) -> None:
 
     try:
         learner.train(hand_over, on_update, before_update)
+    except KeyboardInterrupt:  # asked for between two updates, where the state is consistent
+        save_state(checkpoint, *learner.state())
+        raise
     finally:
         bank.unwrap()
 

@@ -159,9 +159,10 @@ class Learner:
     def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
         """Make one update of every member that has completions left; return whether any had."""
         sizes = {index: self._next_size(member) for index, member in enumerate(self.members)}
-        for index, size in sizes.items():
-            if size == 0:  # less than a group is left
-                self._hand_over_rest(index, hand_over)
+        for index, member in enumerate(self.members):
+            for length in member.lengths:
+                if 0 <= length - self._done(member) < self.settings.group_size:  # no further group fits below it
+                    self._hand_over(index, length, hand_over)
         for size in sorted({size for size in sizes.values() if size}, reverse=True):
             self._update([index for index, own in sizes.items() if own == size], size, hand_over, on_update)
         return any(sizes.values())
@@ -227,16 +228,13 @@ class Learner:
             for index in active:
                 self.members[index].updates += 1
                 self._last_full.pop(index, None)
+        else:  # the members' last, partial update
+            for index in active:
+                self._hand_over_rest(index, hand_over)
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             on_update(self._event(index, size, rewards[own], statuses[own], kl[own], batch.lengths[own], norms[place],
                                   time.perf_counter() - started))  # fmt: skip
-        for index in active:
-            member = self.members[index]
-            if size < self.settings.completions_per_update:  # the member's last, partial update
-                self._hand_over_rest(index, hand_over)
-            elif self._done(member) in member.lengths:
-                self._hand_over(index, self._done(member), hand_over)
 
     def _sample(self, active: list[int], size: int) -> Batch:
         prompts = size // self.settings.group_size
@@ -305,10 +303,9 @@ class Learner:
             and (length - self._done(self.members[index])) // group * group == cut
         ]
         before = self.bank.flat.clone()
-        if cut:
-            rows = torch.cat([torch.arange(place * size, place * size + cut) for place, _, _ in due])
-            part = batch.take(rows.to(batch.token_ids.device))
-            self._step(self.optimiser.copy(), [index for _, index, _ in due], part, scalar[rows], cut)
+        rows = torch.cat([torch.arange(place * size, place * size + cut) for place, _, _ in due])
+        part = batch.take(rows.to(batch.token_ids.device))
+        self._step(self.optimiser.copy(), [index for _, index, _ in due], part, scalar[rows], cut)
         for place, index, length in due:
             ledger = self.members[index].ledger
             spent = ledger.state()
