@@ -95,6 +95,12 @@ def test_one_word_repeated_earns_next_to_nothing(word: str) -> None:
     assert score(" ".join([word] * 12)) < 0.05
 
 
+def test_a_reflection_said_three_times_earns_less_than_once() -> None:
+    once = "You keep arguing with your wife"
+    # 18 words make 17 pairs; 5 differ inside the sentence and 1 joins its end to its start.
+    assert score(f"{once} {once} {once}") == pytest.approx(score(once) * 6 / 17)
+
+
 def test_keywords_out_of_context_earn_little() -> None:
     simple = score("You keep arguing with your wife about the rent.")
     assert score(CONTENT) < 0.1
