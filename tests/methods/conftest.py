@@ -38,3 +38,9 @@ def finish(task: Task) -> Finish:
         return results
 
     return made
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute in fp32 wherever the tests run."""
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
