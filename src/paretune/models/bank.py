@@ -16,6 +16,9 @@ from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
 
 
+MERGED_MOST = 2**26  # numbers in all merged matrices of a population together: 256 MiB in fp32
+
+
 class BankedLinear(nn.Module):
     """A linear layer with stacked experts: `y = W x + sum_e g_e s_e B_e A_e x`.
 
@@ -44,6 +47,9 @@ class BankedLinear(nn.Module):
                 "a wrapped layer must run under a mixing, got none. Wrap the forward and the backward pass in "
                 "`with bank.using(mixing):`."
             )
+        learning = torch.is_grad_enabled()
+        if pin.merges and not learning and x.shape[0] == pin.batch:
+            return self._merged(x, pin)
         y: Tensor = self.original(x)
         if pin.layout == "reference":
             return y
@@ -52,7 +58,6 @@ class BankedLinear(nn.Module):
                 f"a wrapped layer must see the {pin.batch} rows of its mixing, got {x.shape[0]}. "
                 "Use mixing.rows(index) when rows are dropped."
             )
-        learning = torch.is_grad_enabled()
         down, up = pin.lay_out(self, x.dtype) if learning else pin.prepared(self, x.dtype)
         if pin.layout == "population":
             z = torch.bmm(x.reshape(pin.blocks, -1, self.in_features), down)
@@ -66,6 +71,15 @@ class BankedLinear(nn.Module):
         rows = y.reshape(-1, self.out_features)
         return (torch.addmm(rows, z, up) if learning else rows.addmm_(z, up)).view(y.shape)
 
+    def _merged(self, x: Tensor, pin: Pin) -> Tensor:
+        """Apply `W + s_e B_e A_e`, one matrix for each block of a population."""
+        weight, bias = pin.prepared(self, x.dtype)
+        if pin.blocks == 1:
+            return nn.functional.linear(x, weight[0], bias)
+        rows = x.reshape(pin.blocks, -1, self.in_features)
+        y = torch.bmm(rows, weight.transpose(1, 2)) if bias is None else torch.baddbmm(bias, rows, weight.mT)
+        return y.view(*x.shape[:-1], self.out_features)
+
 
 class Pinned:
     """Holds the mixing in force for all layers of a bank."""
@@ -74,7 +88,7 @@ class Pinned:
         self.pin: Pin | None = None
 
 
-Prepared = dict[int, tuple[Tensor, Tensor]]  # number of a layer -> its down and up factors
+Prepared = dict[int, tuple[Tensor, Any]]  # number of a layer -> its down and up factors, or merged matrices and bias
 
 
 class Pin:
@@ -88,6 +102,8 @@ class Pin:
         batch: Number of rows B.
         blocks: Blocks of a population.
         gate: `g_e s_e` of each row, repeated over the rank, `[B, 1, E r]`; for the layout `rows`.
+        merges: Whether passes without gradients use merged matrices: a population in fp32, whose matrices are few enough
+            to keep one copy for each block. In bf16 the sum would round the experts away.
     """
 
     def __init__(self, bank: ExpertBank, mixing: Mixing, factors: Prepared) -> None:
@@ -95,18 +111,25 @@ class Pin:
         self.scales = bank.scales
         self.layout = "reference" if mixing.is_reference else "population" if mixing.is_population else "rows"
         self.blocks = mixing.blocks if mixing.is_population else 0
+        self.merges = mixing.is_population and bank.mergeable and self.blocks * bank.wrapped_size <= MERGED_MOST
         self.gate = torch.empty(0)
         if mixing.expert_weights is not None:
             weights = mixing.expert_weights.to(self.scales.device) * self.scales
             self.gate = weights.to(bank.base.dtype).repeat_interleave(bank.rank, dim=1)[:, None, :]
 
-    def prepared(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the stacked factors of a layer, laid out once."""
+    def prepared(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Any]:
+        """Return the stacked factors of a layer, or its merged matrices `[E, out, in]` and bias, made once."""
         found = self._factors.get(layer.number)
         if found is None:
             down, up = self.lay_out(layer, dtype)
-            found = self._factors[layer.number] = down.contiguous(), up.contiguous()
+            found = self._merge(layer, down, up) if self.merges else (down.contiguous(), up.contiguous())
+            self._factors[layer.number] = found
         return found
+
+    def _merge(self, layer: BankedLinear, down: Tensor, up: Tensor) -> tuple[Tensor, Any]:
+        original: Any = layer.original
+        weight = original.weight if isinstance(original, nn.Linear) else original.weight.t()
+        return torch.baddbmm(weight[None], up.mT, down.mT), original.bias
 
     def lay_out(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the stacked factors: population `[E, in, r]`, `[E, r, out]`; rows `[in, E r]`, `[E r, out]`.
@@ -163,6 +186,7 @@ class ExpertBank:
         self.rank = rank
         self.experts = experts
         self._prepared: dict[tuple[str, tuple[int, ...] | None], Prepared] = {}
+        self._last: Pin | None = None
         self.alphas = torch.full((experts,), float(alpha))
         if getattr(base.model, "_paretune_bank", None) is not None:
             base.model._paretune_bank.unwrap()
@@ -181,6 +205,10 @@ class ExpertBank:
             setattr(base.model.get_submodule(parent), name, banked)
             self.layers[path] = banked
         base.model._paretune_bank = self
+        self.wrapped_size = sum(layer.in_features * layer.out_features for layer in self.layers.values())
+        self.mergeable = base.dtype == torch.float32 and all(
+            type(layer.original).__name__ in ("Linear", "Conv1D") for layer in self.layers.values()
+        )
         size = rank * sum(layer.in_features + layer.out_features for layer in self.layers.values())
         self.flat = torch.zeros(experts, size, device=base.device)
         self._flat_version = self.flat._version
@@ -213,7 +241,12 @@ class ExpertBank:
     @alphas.setter
     def alphas(self, alphas: Tensor) -> None:
         self._alphas = alphas
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was prepared from factors or scales that have changed."""
         self._prepared.clear()
+        self._last = None
 
     @property
     def scales(self) -> Tensor:
@@ -288,11 +321,13 @@ class ExpertBank:
                 "Make it from as many weights as the bank has experts."
             )
         if self.flat._version != self._flat_version:  # it grows with every in-place change of the experts
-            self._prepared.clear()
+            self._forget()
             self._flat_version = self.flat._version
         layout = ("population" if mixing.is_population else "rows", mixing.members)
+        pin = self._last if self._last is not None and self._last.mixing is mixing else None
+        self._last = pin or Pin(self, mixing, self._prepared.setdefault(layout, {}))  # decoding pins one at every token
         before = self._pinned.pin
-        self._pinned.pin = Pin(self, mixing, self._prepared.setdefault(layout, {}))
+        self._pinned.pin = self._last
         try:
             yield
         finally:

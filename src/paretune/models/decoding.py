@@ -180,40 +180,40 @@ class _Loop:
         return forward_logits(self.base, self.bank, mixing, arguments, keep=1)[:, -1].float()
 
     def run(self) -> None:
+        alive = torch.ones(len(self.at), dtype=torch.bool, device=self.device)
         for step in range(self.max_new_tokens):
             tokens, log_probs = draw(self.logits, self.noise[self.at, step], self.temperature, self.top_p)
-            open_rows = ~self.ended[self.at]
-            rows = self.at[open_rows]
-            self.token_ids[rows, step] = tokens[open_rows]
-            self.log_probs[rows, step] = log_probs[open_rows]
-            stops = torch.isin(tokens, self.end_ids) & open_rows
-            alive = open_rows & ~stops
-            if bool(stops.any()) or step == self.max_new_tokens - 1:
+            # rows that have ended stay until enough of them can leave together; what they draw does not count
+            self.token_ids[self.at, step] = torch.where(alive, tokens, self.base.pad_id)
+            self.log_probs[self.at, step] = torch.where(alive, log_probs, 0.0)
+            stops = torch.isin(tokens, self.end_ids) & alive
+            last = step == self.max_new_tokens - 1
+            if last or bool(stops.any()):
                 now = time.perf_counter() - self.start
+                self.latency[self.at[alive if last else stops].cpu().numpy()] = now
                 stopped = self.at[stops]
                 self.ended[stopped] = True
                 self.lengths[stopped] = step + 1
-                last = self.at[open_rows] if step == self.max_new_tokens - 1 else stopped
-                self.latency[last.cpu().numpy()] = now
-            left = int(alive.sum())
-            if left == 0 or step == self.max_new_tokens - 1:
-                return
-            if left <= SHRINK_AT * len(self.at):
-                tokens = self._drop(alive, tokens)
+                alive = alive & ~stops
+                left = int(alive.sum())
+                if last or left == 0:
+                    return
+                if left <= SHRINK_AT * len(self.at):
+                    tokens, alive = self._drop(tokens, alive)
             positions = (self.prompt_tokens + step - self.padding)[:, None]
             self.logits = self._forward(tokens[:, None], positions, self.mixing)
 
-    def _drop(self, alive: Tensor, tokens: Tensor) -> Tensor:
-        """Let finished rows leave, and return the tokens of those that stay."""
+    def _drop(self, tokens: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """Let finished rows leave; return tokens and liveness of those that stay."""
         index = self.mixing.keep(alive.cpu()).to(self.device)
         if len(index) == len(self.at):
-            return tokens
+            return tokens, alive
         self.mixing = self.mixing.rows(index)
         take_rows(self.cache, index)
         self.at, self.mask, self.padding = self.at[index], self.mask[index], self.padding[index]
         self.temperature = None if self.temperature is None else self.temperature[index]
         self.top_p = None if self.top_p is None else self.top_p[index]
-        return tokens[index]
+        return tokens[index], alive[index]
 
     def rollout(self) -> Rollout:
         used = int(self.lengths.max())

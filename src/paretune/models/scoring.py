@@ -13,8 +13,8 @@ from paretune.models.base import BaseModel
 from paretune.models.decoding import forward_logits
 from paretune.models.mixing import Mixing
 
-SMALLEST_BUCKET = 32  # rows computed together at least: below, the overhead of a pass outweighs the padding saved
-MOST_BUCKETS = 4
+MOST_TOKENS = 4096  # of a pass: beyond, activations leave the processor's caches and every token costs more
+PASS_TOKENS = 300  # what one more pass costs, in tokens: measured on the embedded base, where passes are cheapest
 
 
 def completion_log_probs(
@@ -45,7 +45,7 @@ def completion_log_probs(
         return _token_log_probs(logits, token_ids, lengths)
     heads = _PromptHeads(base, bank, mixing, prompts)
     parts, orders = [], []
-    for rows in _length_buckets(mixing, lengths.cpu()):
+    for rows in _length_parts(mixing, lengths.cpu()):
         index = rows.to(base.device)
         steps = int(lengths[index].max())
         logits = heads.completion_logits(rows, token_ids[index, :steps])
@@ -63,17 +63,19 @@ def _token_log_probs(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tens
     return torch.where(inside, log_probs, torch.zeros_like(log_probs))
 
 
-def _length_buckets(mixing: Mixing, lengths: Tensor) -> list[Tensor]:
+def _length_parts(mixing: Mixing, lengths: Tensor) -> list[Tensor]:
     """Split rows into parts of similar length, so that little is computed behind the end of short completions.
 
     Every block of a population gives equally many rows to each part, which keeps the parts populations.
     """
     blocks = mixing.blocks if mixing.is_population else 1
     each = mixing.batch // blocks
-    parts = min(MOST_BUCKETS, max(1, mixing.batch // SMALLEST_BUCKET), each)
     order = lengths.view(blocks, each).argsort(dim=1, descending=True, stable=True)
     order = order + torch.arange(blocks)[:, None] * each
-    return [part.flatten() for part in order.tensor_split(parts, dim=1)]
+    fewest = -(-lengths.numel() * int(lengths.max()) // MOST_TOKENS)
+    choices = [order.tensor_split(parts, dim=1) for parts in range(min(fewest, each), min(fewest + 3, each) + 1)]
+    costs = [sum(part.numel() * int(lengths[part].max()) + PASS_TOKENS for part in parts) for parts in choices]
+    return [part.flatten() for part in choices[costs.index(min(costs))]]
 
 
 def _left_pad(base: BaseModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -154,7 +156,8 @@ class _PromptHeads:
         index = self.owner[rows].to(base.device)
         cache: Any = DynamicCache(config=base.model.config)
         for number, layer in enumerate(self.cache.layers):
-            cache.update(layer.keys[index], layer.values[index], number)  # copies through which gradients flow
+            keys, values = layer.keys[index], layer.values[index]
+            cache.update(keys, values, number)  # copies through which gradients flow
         real = self.real[index]
         new = torch.ones(len(rows), steps, dtype=torch.bool, device=base.device)
         last = self.last[rows].to(base.device)
