@@ -1,9 +1,9 @@
 """Tokens per second of mixed experts, beside the plain base model, both in the library's own loop.
 
-The embedded base model, fp32, 64 rows with a prompt each, at most 32 new tokens, rank 8. `mixed3_vs_base`: three experts
-mixed by row gates, every row with weights of its own; `one_vs_base`: one expert. Reading the prompts is part of the time;
-no two rows share a prompt, so neither side saves a prefill that the other has to make. Interleaved repeats, medians of
-the pairwise ratios.
+The embedded base model, fp32, 64 rows with a prompt each, at most 32 new tokens, rank 8. `mixed3_vs_base`: three
+experts mixed by row gates, every row with weights of its own; `one_vs_base`: one expert. Reading the prompts is part of
+the time; no two rows share a prompt, so neither side saves a prefill that the other has to make. Interleaved repeats,
+medians of the pairwise ratios.
 
     python benchmarks/decode.py --json decode.json
 """

@@ -2,8 +2,8 @@
 
 Both sides: the embedded base model, LoRA of rank 8 on all linear layers but the head, the same prompts and reward
 functions, beta 0.05 with a reference pass, 64 completions (8 prompts x 8) of 32 new tokens, AdamW, the same number of
-threads. TRL runs with the settings that are fastest for it here: no gradient checkpointing, fp32 (bf16 is its default on
-a GPU). The end-of-text token is replaced by one the model never samples, so that every completion has 32 tokens.
+threads. TRL runs with the settings that are fastest for it here: no gradient checkpointing, fp32 (bf16 is its default
+on a GPU). The end-of-text token is replaced by one the model never samples, so that every completion has 32 tokens.
 
     python benchmarks/rl_step.py --json rl_step.json
 """

@@ -16,7 +16,17 @@ _PUBLIC = {  # name -> module that defines it; imported on first use, so that `i
     "Objective": "paretune.core.task",
     "ParetuneError": "paretune.core.errors",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Objective",
+    "ParetuneError",
+    "Task",
+    "__version__",
+    "load_solutions",
+    "load_task",
+    "plan",
+    "run",
+    "train",
+]
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import plan

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import micro_task
 import numpy as np
 import pytest
 
+import micro_task
 import paretune
 
 
@@ -22,7 +22,8 @@ def test_the_documented_method_runs_beside_a_built_in_one(
     task = micro_task.save_task(tmp_path / "task")
     study = tmp_path / "study.yaml"
     study.write_text(
-        f"tasks: ['{task}']\nmethods: {{rewarded_soups: {{}}, mine: {{method: 'idea:OnePolicy', learning_rate: 0.01}}}}\n"
+        f"tasks: ['{task}']\n"
+        "methods: {rewarded_soups: {}, mine: {method: 'idea:OnePolicy', learning_rate: 0.01}}\n"
         "budget: {completions: 128}\nseeds: 1\npreferences: {grid: 2}\nworkers: 1\n",
         encoding="utf-8",
     )

@@ -15,7 +15,6 @@ from paretune.core.seeds import stream_key
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
 
-
 MERGED_MOST = 2**26  # numbers in all merged matrices of a population together: 256 MiB in fp32
 
 
@@ -102,8 +101,8 @@ class Pin:
         batch: Number of rows B.
         blocks: Blocks of a population.
         gate: `g_e s_e` of each row, repeated over the rank, `[B, 1, E r]`; for the layout `rows`.
-        merges: Whether passes without gradients use merged matrices: a population in fp32, whose matrices are few enough
-            to keep one copy for each block. In bf16 the sum would round the experts away.
+        merges: Whether passes without gradients use merged matrices: a population in fp32, whose matrices are few
+            enough to keep one copy for each block. In bf16 the sum would round the experts away.
     """
 
     def __init__(self, bank: ExpertBank, mixing: Mixing, factors: Prepared) -> None:
