@@ -35,7 +35,7 @@ from paretune.rl.rollout import BankSampler, Batch, PromptStream, Sampler
 class LearnerSettings:
     """How experts learn; the same for all members of a population."""
 
-    learning_rate: float = 1e-3  # Adam; for models of about 1 M parameters, 1e-4 for 0.5 B
+    learning_rate: float = 5e-3  # Adam; for models of about 1 M parameters, 1e-4 for 0.5 B
     group_size: int = 8  # completions per prompt G, TRL's num_generations
     completions_per_update: int = 64  # per expert
     warmup_updates: int = 0  # linear; constant afterwards, so that longer runs extend shorter ones
