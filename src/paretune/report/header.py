@@ -49,7 +49,7 @@ def tiles(study: StudyRecords, parts: Sequence[Comparison]) -> list[dict[str, st
                 f"{count(info.samples, 'completion')} of each per preference",
             ),
             _tile(f"reference point{which}", f"({corner})", "fixed in the task"),
-            _tile(f"base model{which}", info.model, f"KL coefficient beta {info.beta:g}"),
+            _tile(f"base model{which}", "/".join(info.model.split("/")[-2:]), f"KL coefficient beta {info.beta:g}"),
         ]
     return tiles
 
