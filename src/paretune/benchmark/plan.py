@@ -310,7 +310,7 @@ def _with(cell: PlannedCell, state: State, reason: str) -> PlannedCell:
 
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
-    under_way = {key for group in groups_folder(root).glob("*/group.json") for key in read_json(group).get("keys", ())}
+    under_way = _under_way(root)
     prefixes = finished_prefixes(root)
     planned = []
     for key, (stage, task, seed, cells) in stages.items():
