@@ -60,9 +60,10 @@ def test_columns_reach_the_function(scorer):
     assert scores.rewards[:, 0].tolist() == [1.0, 0.0]
 
 
-def test_none_is_missing_and_not_zero(scorer):
+def test_none_is_missing_and_not_zero(scorer, caplog):
     score = scorer("none_for_a")
     scores = score(rows(2), ["a", "b"])
+    assert caplog.messages == []  # a function may say None
     assert np.isnan(scores.rewards[0, 0])
     assert scores.rewards[1, 0] == 1.0
     assert scores.statuses[:, 0].tolist() == ["missing", "ok"]
@@ -114,10 +115,12 @@ def test_arrays_and_tensors_are_lists_too():
 @pytest.mark.parametrize(
     ("name", "example"), [("raises", "KeyError: 'label'"), ("raises_late", "OSError: server is down")]
 )
-def test_what_raises_is_missing_with_the_first_traceback_kept(scorer, name, example):
+def test_what_raises_is_missing_with_the_first_traceback_kept_and_logged(scorer, name, example, caplog):
     score = scorer("good", name)
     scores = score(rows(3), ["a", "b", "c"])
     score(rows(1), ["a"])
+    (logged,) = caplog.messages  # the first time, not every time
+    assert logged.startswith(f"no score from {name} (rewards:{name}) raised {example}\nTraceback")
     assert scores.statuses[:, 1].tolist() == ["raised"] * 3
     assert np.isnan(scores.rewards[:, 1]).all()
     (problem,) = score.problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from paretune.objectives.user_modules import imports_from
 
 ROUNDING = 1e-6  # share of a range by which a sum or a float32 may miss its ends; the reward is clipped then
 KEPT_CONTRACT = ("ok", "missing")  # statuses of a reward that kept its contract
+_LOG = logging.getLogger(__name__)  # goes to stderr unless a program says otherwise; a worker's is in its log
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Scorer:
         for k, outcome in enumerate(self._call_all(rows, completions)):
             values, marks, problems = read_outcome(outcome, size, self.objectives[k])
             rewards[:, k], statuses[:, k] = values, marks
-            self._count(problems)
+            self._count(self.objectives[k], problems)
             faults += [_told(self.objectives[k], problem) for problem in problems if problem.status != "missing"]
         if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
             raise RewardError(
@@ -144,11 +146,14 @@ class Scorer:
         place = {pairs[index]: position for position, index in enumerate(once)}
         return [result[place[pair]] for pair in pairs]
 
-    def _count(self, problems: Sequence[Problem]) -> None:
+    def _count(self, objective: Objective, problems: Sequence[Problem]) -> None:
+        """Add up problems, and log the first of each kind: a user should not have to search for why scores miss."""
         for problem in problems:
             key = problem.objective, problem.status
             known = self._problems.get(key)
             self._problems[key] = replace(known, count=known.count + problem.count) if known else problem
+            if known is None and problem.status not in KEPT_CONTRACT:
+                _LOG.warning("no score from %s\n%s", _told(objective, problem), problem.traceback)
 
     def _first_traceback(self) -> str:
         texts = [problem.traceback for problem in self.problems if problem.traceback]
