@@ -25,7 +25,7 @@ class Performance:
     """Achieved utility, the mean of `preference . scores` over preferences.
 
     The scores are those of the policy the method assigned to the preference, not of its best policy in hindsight: the
-    user gets the assigned one. A preference counts only where all objectives were measured.
+    user gets the assigned one. A seed in which an objective has no score for some preference has no value.
 
     Rows by label: empty, all preferences of the task; `seen` and `unseen`, the grid and the random points no method was
     told of; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
