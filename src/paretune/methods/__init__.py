@@ -37,7 +37,7 @@ def resolve_method(name: str) -> type[Method]:
     if missing:
         raise ConfigError(
             f"method '{name}' must have name, family, version, Settings, stages and assemble, got none of "
-            f"{', '.join(missing)}. See docs/papers.md for the contract."
+            f"{', '.join(missing)}. See docs/your_method.md for a complete one."
         )
     method: type[Method] = found
     return method
