@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from paretune.core.errors import ShapeError
 
 RewardStatus = Literal["ok", "missing", "wrong_length", "not_finite", "out_of_range", "raised"]
-REWARD_STATUSES: tuple[RewardStatus, ...] = ("ok", "missing", "wrong_length", "not_finite", "out_of_range", "raised")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ from paretune.report.wording import count, interval, listing, number, seconds, t
 
 SCRIPTS = ("words", "charts", "heat_map", "completions", "sorting", "page")  # one script, joined in this order
 MAX_TABLE_ROWS = 500
-ALL_PAIRS = 6  # drawn side by side at most
 
 
 def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[str] = ()) -> str:

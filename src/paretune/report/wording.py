@@ -68,11 +68,6 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def percent(value: float | None) -> str:
-    """Write a share as a percentage."""
-    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.0f} %"
-
-
 def table_cell(value: str | float | int | None) -> str:
     """Write a table cell: text as it is, counts in full, other numbers rounded."""
     if value is None:
