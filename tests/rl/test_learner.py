@@ -178,7 +178,6 @@ def test_the_ledger_counts_what_was_done(task: Task, base: BaseModel) -> None:
     assert (other.counts["completions"], other.counts["prompts"], other.counts["reward_calls"]) == (16, 4, 32)
     assert one.counts["flops"] > other.counts["flops"] > 0
     assert {"sampling", "scoring", "reference", "update"} <= set(one.seconds)
-    assert one.peak_memory_bytes > 0
 
 
 def test_rows_without_a_reward_are_ignored_not_zeroed(task: Task, base: BaseModel) -> None:

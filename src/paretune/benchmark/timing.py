@@ -72,7 +72,8 @@ def time_methods(job: Mapping[str, Any], link: Link) -> dict[str, object]:
 
         def decode(decoder: Any = policy) -> int:
             link.progress(0)
-            completions = decoder.generate(prompts, policy_index=[0] * len(prompts), seed=int(job["seed"]))
+            # every reply runs to the limit: else a policy of long replies would spread its prompts over more tokens
+            completions = decoder.generate(prompts, policy_index=[0] * len(prompts), seed=int(job["seed"]), end_ids=())
             return int(completions.lengths.sum())
 
         def decode_base(bank: Any = solutions.bank) -> int:

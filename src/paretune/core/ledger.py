@@ -12,6 +12,18 @@ from paretune.core.errors import BudgetError
 COUNTS = ("prompts", "completions", "tokens", "reward_calls", "flops")
 
 
+def network_flops(parameters: int, tokens: int, passes: int) -> int:
+    """Return the floating-point operations of some passes over tokens: 2 for each parameter, token and pass.
+
+    A forward pass is one; a backward pass through frozen layers is one more, since only the gradients of activations
+    are needed there. Attention over earlier tokens is left out, as is usual for short texts.
+
+    Source:
+        Kaplan et al. 2020, section 2.1.
+    """
+    return 2 * parameters * tokens * passes
+
+
 @dataclass
 class Ledger:
     """Counts of one stage and its budget of completions.

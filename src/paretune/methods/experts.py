@@ -84,6 +84,16 @@ def expert_stage(settings: Any, objective_weights: FloatArray, completions: int,
     )
 
 
+def whole_passes(completions: int, prompts: int) -> int:
+    """Return how many completions measure an expert evenly: one for some prompts, or equally many for all of them.
+
+    Example:
+        >>> whole_passes(128, 64), whole_passes(100, 64), whole_passes(20, 64)
+        (128, 64, 20)
+    """
+    return completions if completions <= prompts else completions // prompts * prompts
+
+
 def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int) -> Stage:
     """Describe the measurement of experts on development prompts, charged like training."""
     return Stage(
@@ -206,7 +216,8 @@ def measure_experts(context: StageContext) -> None:
             np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
         )  # fmt: skip
         each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
-        rows, samples = _spread(task.splits["development"], each)
+        prompts = min(each, len(task.splits["development"]))
+        rows, samples = task.splits["development"][:prompts], each // prompts
         records = evaluate(
             policy, rows, Scorer(task.objectives), task.objective_names, samples=samples, seed=stage.seed,
             split="development", ledger=context.ledger(stage), progress=context.progress,
@@ -214,12 +225,6 @@ def measure_experts(context: StageContext) -> None:
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
         bank.unwrap()
         context.seal(stage, {"scores": scores})
-
-
-def _spread(rows: Sequence[Any], completions: int) -> tuple[Sequence[Any], int]:
-    """Choose prompts and samples each so that exactly `completions` are made, over as many prompts as possible."""
-    prompts = max(count for count in range(1, min(len(rows), completions) + 1) if completions % count == 0)
-    return rows[:prompts], completions // prompts
 
 
 def _base(task: Task) -> BaseModel:

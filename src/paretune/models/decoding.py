@@ -53,6 +53,7 @@ def sample(
     temperature: Tensor | None = None,
     top_p: Tensor | None = None,
     share_prefill: bool = True,
+    end_ids: Sequence[int] | None = None,
 ) -> Rollout:
     """Sample one completion per row.
 
@@ -69,6 +70,7 @@ def sample(
         temperature: Per row, `[B]`; all 1 when left out.
         top_p: Per row, `[B]`; all 1 when left out.
         share_prefill: Whether equal rows share the reading of their prompt.
+        end_ids: Token ids that end a completion; by default the base model's. None at all: every row runs to the limit.
 
     Raises:
         ShapeError: If the arguments disagree on the number of rows, or a prompt is empty.
@@ -88,7 +90,7 @@ def sample(
     if bank is None:
         mixing = Mixing.reference(rows)
     start = time.perf_counter()
-    loop = _Loop(base, bank, mixing, keys, longest, max_new_tokens, start)
+    loop = _Loop(base, bank, mixing, keys, longest, max_new_tokens, start, base.end_ids if end_ids is None else end_ids)
     loop.set_warping(temperature, top_p)
     loop.prefill(prompts, share_prefill)
     loop.run()
@@ -100,7 +102,7 @@ class _Loop:
 
     def __init__(
         self, base: BaseModel, bank: ExpertBank | None, mixing: Mixing, keys: NDArray[np.uint64],
-        prompt_tokens: int, max_new_tokens: int, start: float,
+        prompt_tokens: int, max_new_tokens: int, start: float, end_ids: Sequence[int],
     ) -> None:  # fmt: skip
         self.base, self.bank, self.mixing, self.start = base, bank, mixing, start
         self.device = base.device
@@ -113,7 +115,7 @@ class _Loop:
         self.lengths = torch.full((rows,), max_new_tokens, device=self.device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=self.device)
         self.latency = np.zeros(rows)
-        self.end_ids = torch.tensor(base.end_ids, device=self.device)
+        self.end_ids = torch.tensor(list(end_ids), dtype=torch.long, device=self.device)
         self.at = torch.arange(rows, device=self.device)
         self.temperature: Tensor | None = None
         self.top_p: Tensor | None = None

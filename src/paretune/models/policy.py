@@ -117,6 +117,7 @@ class Policy:
         seed: int | Sequence[int] = 0,
         max_new_tokens: int | None = None,
         reference: bool = False,
+        end_ids: Sequence[int] | None = None,
     ) -> Completions:
         """Sample completions; rows of different preferences share batches.
 
@@ -132,6 +133,7 @@ class Policy:
             seed: One for all, or one per prompt.
             max_new_tokens: Longest completion; by default the task's.
             reference: Also return log-probabilities under the base model.
+            end_ids: Token ids that end a completion; by default the base model's, `()` runs every row to the limit.
 
         Returns:
             `len(prompts) * samples` rows, the samples of a prompt next to each other.
@@ -165,7 +167,7 @@ class Policy:
             rollout = sample(
                 self.base, self.bank, [prompt_ids[row] for row in rows], self.mixing([row_ids[row][0] for row in rows]),
                 keys[rows], limit, torch.tensor([heats[row_ids[row][1]] for row in rows]),
-                torch.tensor([masses[row_ids[row][1]] for row in rows]),
+                torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
             )  # fmt: skip
             scored = self._reference(prompt_ids, rows, rollout) if reference else None
             parts.append((rows, rollout, scored))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from paretune.core.errors import ShapeError
-from paretune.core.ledger import Ledger
+from paretune.core.ledger import Ledger, network_flops
 from paretune.core.scores import Score
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
@@ -71,10 +71,11 @@ def evaluate(
             completions = policy.generate(prompts, [index] * len(rows), samples, seed=seed, reference=True)
             record = _record(policy, index, rows, completions, score, objectives, audit, split)
             if ledger is not None:
-                ledger.charge(
-                    tokens=float(completions.lengths.sum()), reward_calls=record.rewards.size,
-                    flops=2 * 2 * policy.base.parameters * float(completions.lengths.sum()),
-                )  # fmt: skip
+                tokens = int(completions.lengths.sum())
+                read = sum(len(ids) for ids in completions.prompt_ids[::samples])
+                parameters = policy.base.parameters + (policy.bank.parameters_each() if policy.bank else 0)
+                flops = network_flops(parameters, tokens + read, passes=2)  # sampling and reference
+                ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
             answers[weights.tobytes()] = record
             progress(len(completions.texts))
         known = answers[weights.tobytes()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from paretune.core.errors import BudgetError, ConfigError, NonFiniteError, RecordError, ShapeError
-from paretune.core.ledger import Ledger
+from paretune.core.ledger import Ledger, network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import Score
 from paretune.core.task import Row
@@ -194,7 +193,6 @@ class Learner:
     def _hand_over(self, index: int, length: int, hand_over: HandOver) -> None:
         member = self.members[index]
         if length not in member.handed_over:
-            member.ledger.peak_memory_bytes = peak_memory_bytes()
             hand_over(index, length)
             member.handed_over.add(length)
 
@@ -257,8 +255,7 @@ class Learner:
             own = slice(place * size, (place + 1) * size)
             tokens = int(batch.lengths[own].sum())
             read = sum(len(ids) for ids in prompt_ids[own][:: self.settings.group_size])
-            # 2 FLOPs per parameter and token forward, 4 backward: sampling, reference pass, update
-            flops = parameters * (tokens + read) * (2 + 2 + 6)
+            flops = network_flops(parameters, tokens + read, passes=4)  # sampling, reference, update and its gradient
             self.members[index].ledger.charge(tokens=tokens, flops=flops)
         return batch
 
@@ -461,10 +458,3 @@ def _part_of(before: Mapping[str, Any], after: Mapping[str, Any], share: float, 
         part["counts"][name] = round(part["counts"][name])
     part["counts"]["tokens"] = before["counts"]["tokens"] + tokens
     return part
-
-
-def peak_memory_bytes() -> int:
-    """Return the most memory this process has held, in bytes (on a GPU: the most torch has allocated on it)."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

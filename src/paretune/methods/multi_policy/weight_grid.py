@@ -14,7 +14,14 @@ from paretune.core.preferences import FloatArray, add_points, centre, das_dennis
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, expert_stage, measurement_stage, split_budget, trained_weights
+from paretune.methods.experts import (
+    ExpertSettings,
+    expert_stage,
+    measurement_stage,
+    split_budget,
+    trained_weights,
+    whole_passes,
+)
 
 FINEST = 64  # divisions at which the search for the largest grid stops
 
@@ -59,6 +66,7 @@ class WeightGrid:
         """Return the grid's experts and their measurement; `preferences` play no part in training."""
         grid = self.grid(len(task.objectives), budget)
         measured = min(self.settings.measured_each, budget // (4 * len(grid)))  # at most a quarter of a small budget
+        measured = whole_passes(measured, len(task.splits["development"]))
         if measured < 1:
             raise BudgetError(
                 f"budget must leave a completion to measure each of {len(grid)} members with, got {budget}. Raise it."
