@@ -1,9 +1,12 @@
 """Tokens per second of mixed experts, beside the plain base model, both in the library's own loop.
 
-The embedded base model, fp32, 64 rows with a prompt each, at most 32 new tokens, rank 8. `mixed3_vs_base`: three
-experts mixed by row gates, every row with weights of its own; `one_vs_base`: one expert. Reading the prompts is part of
-the time; no two rows share a prompt, so neither side saves a prefill that the other has to make. Interleaved repeats,
-medians of the pairwise ratios.
+The embedded base model, fp32, 64 rows, at most 32 new tokens, rank 8; reading the prompts is part of the time.
+Interleaved repeats, medians of the pairwise ratios.
+
+`mixed3_vs_base`: three experts mixed by row gates, every row with weights and a prompt of its own, as requests arrive.
+`one_vs_base`: one expert, as in training, where its matrices are merged. `mixed3_shared_prompts_vs_base`: the same
+mixture over 8 prompts of 8 samples each, where the base model reads 8 prompts and the mixture, whose rows all differ,
+reads 64.
 
     python benchmarks/decode.py --json decode.json
 """
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 REPEATS, WARM_UP, THREADS = 15, 3, 2
-ROWS, NEW_TOKENS, RANK = 64, 32, 8
+ROWS, SAMPLES, NEW_TOKENS, RANK = 64, 8, 32, 8
 
 
 def measure() -> dict[str, Any]:
@@ -37,8 +40,9 @@ def measure() -> dict[str, Any]:
 
     task = load_task("counselling")
     base = load_base(task.model)
-    prompts = [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in task.splits["test"][:ROWS]]
-    keys = row_keys(0, 0, [prompt_key(ids) for ids in prompts], 0)
+    distinct = [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in task.splits["test"][:ROWS]]
+    shared = [ids for ids in distinct[: ROWS // SAMPLES] for _ in range(SAMPLES)]
+    keys = row_keys(0, 0, [prompt_key(ids) for ids in distinct], 0)
     noise = torch.Generator().manual_seed(0)
 
     def bank_of(experts: int) -> ExpertBank:
@@ -52,33 +56,38 @@ def measure() -> dict[str, Any]:
     weights = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(3), size=ROWS), dtype=torch.float32)
     three, one = bank_of(3), bank_of(1)
 
-    def plain() -> int:
-        return int(sample(base, None, prompts, Mixing.reference(ROWS), keys, NEW_TOKENS).lengths.sum())
+    def decode(prompts: list[tuple[int, ...]], bank: ExpertBank | None, mixing: Mixing) -> int:
+        return int(sample(base, bank, prompts, mixing, keys, NEW_TOKENS).lengths.sum())
 
-    def mixed() -> int:
-        return int(sample(base, three, prompts, Mixing.of_rows(weights), keys, NEW_TOKENS).lengths.sum())
-
-    def single() -> int:
-        return int(sample(base, one, prompts, Mixing.population(1, ROWS), keys, NEW_TOKENS).lengths.sum())
-
-    rates: dict[str, list[float]] = {"base": [], "mixed3": [], "one": []}
+    plain = Mixing.reference(ROWS)
+    runs = {
+        "base": (distinct, None, plain),
+        "mixed3": (distinct, three, Mixing.of_rows(weights)),
+        "one": (distinct, one, Mixing.population(1, ROWS)),
+        "base_shared": (shared, None, plain),
+        "mixed3_shared": (shared, three, Mixing.of_rows(weights)),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(WARM_UP + REPEATS):
-        for name, run, bank in (("base", plain, None), ("mixed3", mixed, three), ("one", single, one)):
-            if bank is None:
-                current = getattr(base.model, "_paretune_bank", None)
-                if current is not None:
-                    current.unwrap()  # the plain base model, without a wrapped layer
-            else:
+        for name, (prompts, bank, mixing) in runs.items():
+            if bank is not None:
                 bank.rewrap()
             start = time.perf_counter()
-            tokens = run()
+            tokens = decode(prompts, bank, mixing)
+            seconds = time.perf_counter() - start
+            if bank is not None:
+                bank.unwrap()  # so that the base model is timed without a wrapped layer
             if repeat >= WARM_UP:
-                rates[name].append(tokens / (time.perf_counter() - start))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+                rates[name].append(tokens / seconds)
+
+    def ratio(name: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(rates[name], rates[other], strict=True))
+
     return {
-        "mixed3_vs_base": statistics.median(a / b for a, b in zip(rates["mixed3"], rates["base"], strict=True)),
-        "one_vs_base": statistics.median(a / b for a, b in zip(rates["one"], rates["base"], strict=True)),
-        "tokens_per_second": medians,
+        "mixed3_vs_base": ratio("mixed3", "base"),
+        "one_vs_base": ratio("one", "base"),
+        "mixed3_shared_prompts_vs_base": ratio("mixed3_shared", "base_shared"),
+        "tokens_per_second": {name: statistics.median(values) for name, values in rates.items()},
         "rows": ROWS,
         "new_tokens": NEW_TOKENS,
         "threads": THREADS,
