@@ -62,7 +62,7 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         )
         records.update(zip(missing, made, strict=True))
         solutions.bank.unwrap()  # the base model is shared by all jobs of this process
-    _write(root, job, task, entry, keys, records)
+    _write(root, job, task, entry, keys, records, link.threads)
     names = [f"../../stages/{result.key}/adapter" for result in assembly.experts]
     folder = cell_folder(root, job["cell"])
     write_json(folder / "solution.json", solutions.plain(names))
@@ -152,11 +152,12 @@ def _write(
     entry: MethodEntry,
     keys: list[str],
     records: Mapping[int, EvaluationRecord],
+    threads: int,
 ) -> None:
     folder = cell_folder(root, job["cell"])
     (folder / DONE).unlink(missing_ok=True)
     shutil.rmtree(folder / "evaluations", ignore_errors=True)  # indices may have moved, and none may be left over
     cell = CellRecord(job["cell"], task.name, entry.label, entry.method.family, job["budget"], job["seed"], "pending")
-    write_cell(root, cell, job["training_key"], job["evaluation_key"], keys, environment())
+    write_cell(root, cell, job["training_key"], job["evaluation_key"], keys, environment(threads))
     for index, record in records.items():
         write_cell_evaluation(root, job["cell"], index, record)

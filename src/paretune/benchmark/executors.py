@@ -134,6 +134,11 @@ def worker_count(asked: int | Literal["auto"], small: bool) -> int:
     return cores() if small else 1
 
 
+def worker_threads(workers: int) -> int:
+    """Return how many threads each worker computes with: one where several share the cores, else one a core."""
+    return 1 if workers > 1 else cores()
+
+
 def cores() -> int:
     """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

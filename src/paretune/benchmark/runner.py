@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from paretune.benchmark.environment import environment
+from paretune.benchmark.executors import worker_threads
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked
 from paretune.benchmark.plan import Plan, test_rows
 from paretune.benchmark.plan import plan as make_plan
@@ -99,7 +100,7 @@ def planned_records(planned: Plan) -> StudyRecords:
         resolved={**study.resolved(), "digests": digests(study)},
         tasks={task.name: task_info(study, task) for task in study.tasks},
         cells=tuple(cell_record(cell) for cell in planned.cells),
-        environment=environment(),
+        environment=environment(worker_threads(planned.workers)),
     )
 
 

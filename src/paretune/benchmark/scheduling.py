@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from paretune.benchmark.environment import environment
-from paretune.benchmark.executors import STOP_SECONDS, Worker, cores
+from paretune.benchmark.executors import STOP_SECONDS, Worker, worker_threads
 from paretune.benchmark.folder import log_path
 from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
 from paretune.benchmark.keys import reference_key
@@ -75,7 +75,7 @@ class Scheduler:
         self.root = planned.folder
         self.display = shown
         self.lock = lock
-        self.threads = 1 if planned.workers > 1 else cores()
+        self.threads = worker_threads(planned.workers)
         self.workers: list[Worker] = []
         self.finished = {each.key for each in planned.stages if each.state == "finished"}
         self.waiting = {each.key: each for each in planned.stages if each.state != "finished"}
@@ -311,7 +311,7 @@ class Scheduler:
         folder = cell_folder(self.root, cell.name)
         (folder / DONE).unlink(missing_ok=True)
         record = cell_record(cell)
-        write_cell(self.root, record, cell.training_key, cell.evaluation_key, cell.stages, environment())
+        write_cell(self.root, record, cell.training_key, cell.evaluation_key, cell.stages, environment(self.threads))
         mark_failed(folder, reason, message)
         self.failed_cells.append(cell.name)
         self.display.say(f"{cell.name} failed ({reason}): {message}")
