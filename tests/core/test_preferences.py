@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from paretune.core.preferences import (
     check_preferences,
     corners,
     das_dennis,
-    das_dennis_size,
     nearest,
     preference_from_mapping,
     preference_label,
@@ -36,7 +36,8 @@ def test_a_grid_of_three_objectives_and_two_divisions_is_corners_then_midpoints(
 def test_a_grid_holds_every_lattice_point_of_the_simplex_once(objectives: int, divisions: int) -> None:
     grid = das_dennis(objectives, divisions)
 
-    assert len(grid) == das_dennis_size(objectives, divisions) == len({tuple(row) for row in grid.tolist()})
+    points = math.comb(objectives + divisions - 1, divisions)  # ways to share out the divisions: stars and bars
+    assert len(grid) == points == len({tuple(row) for row in grid.tolist()})
     counts = grid * divisions
     np.testing.assert_allclose(counts, counts.round(), atol=1e-12)  # rounding of one division and one product
     np.testing.assert_array_equal(check_preferences(grid, objectives), grid)

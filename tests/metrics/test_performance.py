@@ -75,14 +75,37 @@ def test_gain_without_a_base_model_is_no_value():
     assert gain.reason == "0 of 1 seeds: seed 0 has no evaluation of the base model"
 
 
-def test_utility_needs_every_objective_even_one_of_no_weight():
-    blind = cell(evaluations=[evaluation([[0.6, np.nan]], [1, 0], TWO)])
-    rows = measured(blind, info=task([[1, 0]], [False]))
-    assert rows[""].value is None
-    assert rows[""].reason == "0 of 1 seeds: seed 0 has no empathy reward for reflection; " + (
-        "completions left out of a mean: 1 of 1 without empathy reward"
+def test_utility_needs_the_objectives_a_preference_weighs_and_a_mean_those_of_all_its_preferences():
+    blind = cell(evaluations=[evaluation([[0.6, np.nan]], point, TWO) for point in ([1, 0], [0, 1])])
+    rows = measured(blind, info=task([[1, 0], [0, 1]], [False, False]))
+    assert (rows["preference: reflection"].value, rows["preference: reflection"].reason) == (
+        0.6,
+        "one seed: no interval",
     )
+    assert rows["preference: empathy"].value is None
+    for label in ("", "seen", "gain over base"):
+        assert rows[label].value is None
+        assert rows[label].reason == "0 of 1 seeds: seed 0 has no empathy reward for empathy; " + (
+            "completions left out of a mean: 1 of 1 without empathy reward"
+        )
     assert rows["kl: all"].value == 0.0  # needs no reward
+
+
+def test_a_preference_needs_no_evaluation_of_another():
+    rows = measured(cell(evaluations=[answered([0.6, 0.1], [1, 0], kl=1.0)]))
+    assert rows["preference: reflection"].value == pytest.approx(0.6)
+    assert rows["kl: reflection"].value == pytest.approx(1.0)
+    assert rows["preference: empathy"].value is None
+    assert rows[""].reason == "0 of 1 seeds: seed 0 has no evaluation for empathy"
+
+
+def test_gain_needs_the_base_models_rewards_of_every_objective_that_is_weighed():
+    references = {("counselling", 0): evaluation([[0.3, np.nan]], None, TWO)}
+    gain = measured(seed_cell(), references=references)["gain over base"]
+    assert gain.value is None
+    assert gain.reason == "0 of 1 seeds: seed 0 has an objective without any reward of the base model"
+    corner = task([[1, 0]], [False])
+    assert measured(seed_cell(), info=corner, references=references)["gain over base"].value == pytest.approx(0.3)
 
 
 def test_missing_rewards_are_left_out_of_the_mean_and_counted():

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from builders import cell, evaluation, study, task_info
-from paretune.metrics.seeds import answers, groups, left_out, measured_scores, over_seeds, preference_labels
+from paretune.metrics.seeds import (
+    answers,
+    groups,
+    left_out,
+    measured_scores,
+    measured_utilities,
+    over_seeds,
+    preference_labels,
+)
 
 TASK = task_info(preferences=[[1, 0, 0], [0, 0.5, 0.5]])
 
@@ -41,10 +49,10 @@ def test_one_seed_has_a_value_without_an_interval():
 
 
 def test_no_seed_is_no_value_and_never_zero():
-    value = over_seeds([cell(seed=0, state="failed", reason="timeout")], lambda _: 0.25)
+    value = over_seeds([cell(seed=0, state="failed", reason="crash")], lambda _: 0.25)
     assert value.value is None
     assert value.per_seed == {}
-    assert value.reason == "0 of 1 seeds: seed 0 failed (timeout)"
+    assert value.reason == "0 of 1 seeds: seed 0 failed (crash)"
 
 
 def test_value_that_is_not_finite_is_no_value():
@@ -76,15 +84,27 @@ def test_missing_answer_and_missing_reward_are_reasons():
     )
 
 
+def test_utilities_are_those_of_the_chosen_preferences_in_the_tasks_order():
+    corner = evaluation([[0.1, np.nan, 0.3]], [1, 0, 0])
+    middle = evaluation([[np.nan, 0.2, 0.4]], [0, 0.5, 0.5])
+    both = np.array([True, True])
+    assert measured_utilities(cell(evaluations=[middle, corner]), TASK, both).tolist() == pytest.approx([0.1, 0.3])
+    assert measured_utilities(cell(evaluations=[middle]), TASK, ~both).tolist() == []
+    assert measured_utilities(cell(evaluations=[middle]), TASK, both) == "has no evaluation for reflection"
+
+
 def test_completions_without_a_reward_are_counted_where_they_belong():
     corner = evaluation([[0.1, 0.2, 0.3], [0.1, 0.2, np.nan]], [1, 0, 0])
     middle = evaluation([[0.1, np.nan, np.nan], [0.1, 0.2, 0.3]], [0, 0.5, 0.5])
     cells = [cell(evaluations=[corner, middle]), cell(seed=1, state="failed", evaluations=[corner])]
-    assert left_out(cells, TASK, np.array([True, True])) == (
+    assert left_out(cells, TASK, np.ones((2, 3), dtype=bool)) == (
         "completions left out of a mean: 1 of 4 without empathy reward, 2 of 4 without brevity reward"
     )
-    assert left_out(cells, TASK, np.array([True, False])) == (
+    assert left_out(cells, TASK, np.array([[True] * 3, [False] * 3])) == (
         "completions left out of a mean: 1 of 2 without brevity reward"
+    )
+    assert left_out(cells, TASK, TASK.preferences > 0) == (
+        "completions left out of a mean: 1 of 2 without empathy reward, 1 of 2 without brevity reward"
     )
 
 

@@ -67,10 +67,10 @@ def test_chain_with_an_unknown_need_is_no_value_but_the_sum_is():
 
 
 def test_failed_cell_is_named_and_its_part_not_charged():
-    failed = cell(seed=1, stages=diamond()[:1], state="failed", reason="timeout")
+    failed = cell(seed=1, stages=diamond()[:1], state="failed", reason="crash")
     value = measured(cell(seed=0, stages=diamond()), failed)["sum: completions"]
     assert value.value == 470
-    assert value.reason == "1 of 2 seeds: seed 1 failed (timeout); one seed: no interval"
+    assert value.reason == "1 of 2 seeds: seed 1 failed (crash); one seed: no interval"
 
 
 @given(st.permutations(range(4)))

@@ -89,11 +89,11 @@ def test_a_stage_that_cells_share_is_listed_once_with_its_users() -> None:
 
 
 def test_every_planned_cell_has_a_row_with_its_state_and_reason() -> None:
-    study = builders.synthetic_study(failed={("linear", 1): "timeout"}, pending=[("weight_grid", 2)])
+    study = builders.synthetic_study(failed={("linear", 1): "crash"}, pending=[("weight_grid", 2)])
     rows = rows_as_dicts(seeds_table(study))
     states = {(row["method"], row["seed"]): (row["state"], row["reason"], row["utility"]) for row in rows}
     assert len(states) == 9
-    assert states["linear", 1] == ("failed", "timeout", None)
+    assert states["linear", 1] == ("failed", "crash", None)
     assert states["weight_grid", 2] == ("pending", "", None)
     assert states["linear", 0][0] == "done"
     assert states["linear", 0][2] is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from paretune.core.checks import did_you_mean
 from paretune.core.errors import PreferenceError
 
 FloatArray = NDArray[np.float64]
+SAME_PREFERENCE = 1e-9  # largest difference of one weight: one point reached in two ways may differ in its last bits
 SUM_TOLERANCE = 1e-5  # room for six decimals typed by hand, such as 0.333333 three times, of up to 20 objectives
 
 
@@ -100,16 +100,11 @@ def das_dennis(objectives: int, divisions: int) -> FloatArray:
     return np.asarray(points)
 
 
-def das_dennis_size(objectives: int, divisions: int) -> int:
-    """Return how many points `das_dennis` gives."""
-    return math.comb(objectives + divisions - 1, divisions)
-
-
 def add_points(points: FloatArray, extra: FloatArray) -> FloatArray:
-    """Append the rows of `extra` that are not in `points` yet (to 1e-9)."""
+    """Append the rows of `extra` that are not in `points` yet."""
     rows = list(points)
     for row in np.atleast_2d(extra):
-        if not any(np.abs(row - known).max() < 1e-9 for known in rows):
+        if not any(np.abs(row - known).max() <= SAME_PREFERENCE for known in rows):
             rows.append(row)
     return np.asarray(rows)
 

@@ -39,7 +39,7 @@ def _label(group: Group) -> str:
 
 
 def _value(group: Group) -> MetricValue:
-    everything = np.ones(len(group.task.preferences), dtype=np.bool_)
+    everything = np.ones(group.task.preferences.shape, dtype=np.bool_)
     return over_seeds(group.cells, _volume(group), left_out(group.cells, group.task, everything))
 
 

@@ -14,18 +14,20 @@ from paretune.metrics.seeds import (
     answers,
     groups,
     left_out,
-    measured_scores,
+    measured_utilities,
     over_seeds,
     preference_labels,
 )
-from paretune.records.study import CellRecord, StudyRecords
+from paretune.records.evaluation import utility
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 
 class Performance:
     """Achieved utility, the mean of `preference . scores` over preferences.
 
     The scores are those of the policy the method assigned to the preference, not of its best policy in hindsight: the
-    user gets the assigned one. A seed in which an objective has no score for some preference has no value.
+    user gets the assigned one. A preference needs the scores of the objectives it weighs, a mean over preferences those
+    of all; a seed that lacks one has no value.
 
     Rows by label: empty, all preferences of the task; `seen` and `unseen`, the grid and the random points no method was
     told of; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
@@ -51,47 +53,50 @@ class Performance:
         single = dict(zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True))
         parts |= {f"preference: {label}": chosen for label, chosen in single.items()}
         rows = [
-            group.row(self.name, label, over_seeds(cells, _utility(group, chosen), left_out(cells, task, chosen)))
+            group.row(self.name, label, over_seeds(cells, _utility(task, chosen), _note(group, chosen)))
             for label, chosen in parts.items()
             if chosen.any()
         ]
-        gain = over_seeds(cells, _gain(group, study), left_out(cells, task, everything))
+        gain = over_seeds(cells, _gain(group, study), _note(group, everything))
         rows.append(group.row(self.name, "gain over base", gain))
         for label, chosen in {"all": everything, **single}.items():
             rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(group, chosen))))
         return rows
 
 
-def _utility(group: Group, chosen: NDArray[np.bool_]) -> Measure:
+def _note(group: Group, chosen: NDArray[np.bool_]) -> str:
+    return left_out(group.cells, group.task, (group.task.preferences > 0) & chosen[:, None])
+
+
+def _utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
-        scores = measured_scores(cell, group.task)
-        if isinstance(scores, str):
-            return scores
-        return float((group.task.preferences * scores).sum(axis=1)[chosen].mean())
+        achieved = measured_utilities(cell, task, chosen)
+        return achieved if isinstance(achieved, str) else float(achieved.mean())
 
     return measure
 
 
 def _gain(group: Group, study: StudyRecords) -> Measure:
-    utility = _utility(group, np.ones(len(group.task.preferences), dtype=np.bool_))
+    points = group.task.preferences
 
     def measure(cell: CellRecord) -> float | str:
-        achieved = utility(cell)
+        achieved = measured_utilities(cell, group.task, np.ones(len(points), dtype=np.bool_))
         if isinstance(achieved, str):
             return achieved
         reference = study.references.get((cell.task, cell.seed))
-        if reference is None or np.isnan(reference.scores).any():
+        if reference is None:
             return "has no evaluation of the base model"
-        return achieved - float((group.task.preferences @ reference.scores).mean())
+        base = np.array([utility(reference.scores, preference) for preference in points])
+        if np.isnan(base).any():
+            return "has an objective without any reward of the base model"
+        return float((achieved - base).mean())
 
     return measure
 
 
 def _kl(group: Group, chosen: NDArray[np.bool_]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
-        records = answers(cell, group.task)
-        if isinstance(records, str):
-            return records
-        return float(np.array([record.kl for record in records])[chosen].mean())
+        records = answers(cell, group.task, chosen)
+        return records if isinstance(records, str) else float(np.mean([record.kl for record in records]))
 
     return measure

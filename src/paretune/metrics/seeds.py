@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 from paretune.statistics.intervals import mean_interval
 
 Measure = Callable[[CellRecord], float | str]  # a finished cell's value, or why it has none
-SAME_PREFERENCE = 1e-9  # preferences pass through JSON and Parquet, both exact; room for what a user computes
 
 
 class Group(NamedTuple):
@@ -69,17 +68,34 @@ def over_seeds(cells: Sequence[CellRecord], measure: Measure, note: str = "") ->
         else:
             values[cell.seed] = float(result)
     missing = f"{len(values)} of {len(cells)} seeds: {', '.join(lost)}" if lost else ""
+    return seed_mean(values, missing or ("" if values else "no cells"), note)
+
+
+def seed_mean(values: Mapping[int, float], missing: str = "", note: str = "") -> MetricValue:
+    """Return the mean of one finite value a seed with its Student-t interval.
+
+    Args:
+        values: Seed -> value.
+        missing: Which seeds have none, and why.
+        note: Goes to the end of the reason.
+    """
     if not values:
-        return MetricValue(None, reason=_joined(missing or "no cells", note))
-    interval = mean_interval(list(values.values()))
-    return MetricValue(interval.mean, interval.low, interval.high, values, _joined(missing, interval.reason, note))
+        return MetricValue(None, reason=_joined(missing, note))
+    found = mean_interval(list(values.values()))
+    return MetricValue(found.mean, found.low, found.high, values, _joined(missing, found.reason, note))
 
 
-def answers(cell: CellRecord, task: TaskInfo) -> list[EvaluationRecord] | str:
-    """Return a cell's evaluations on the test prompts in the order of the task's preferences, or why one is missing."""
+def answers(cell: CellRecord, task: TaskInfo, chosen: NDArray[np.bool_] | None = None) -> list[EvaluationRecord] | str:
+    """Return a cell's evaluations on the test prompts in the order of the task's preferences, or why one is missing.
+
+    Args:
+        cell: The cell.
+        task: Its task.
+        chosen: Which of the task's preferences are wanted, `[M]`; all if None.
+    """
     found = []
-    for preference in task.preferences:
-        record = next((each for each in cell.evaluations if _answers(each, preference)), None)
+    for preference in task.preferences if chosen is None else task.preferences[chosen]:
+        record = cell.evaluation(preference)
         if record is None:
             return f"has no evaluation for {preference_label(preference, names(task))}"
         found.append(record)
@@ -91,11 +107,22 @@ def measured_scores(cell: CellRecord, task: TaskInfo) -> NDArray[np.float64] | s
     records = answers(cell, task)
     if isinstance(records, str):
         return records
-    for record in records:
-        for name, score in zip(record.objectives, record.scores, strict=True):
-            if np.isnan(score):
-                return f"has no {name} reward for {preference_label(record.preference, record.objectives)}"
-    return np.array([record.scores for record in records])
+    everything = np.ones(task.preferences.shape, dtype=np.bool_)
+    return _unscored(records, everything) or np.array([record.scores for record in records])
+
+
+def measured_utilities(cell: CellRecord, task: TaskInfo, chosen: NDArray[np.bool_]) -> NDArray[np.float64] | str:
+    """Return the utilities of a cell for the chosen preferences of the task, or why one is missing.
+
+    Args:
+        cell: The cell.
+        task: Its task.
+        chosen: Which of the task's preferences count, `[M]`.
+    """
+    records = answers(cell, task, chosen)
+    if isinstance(records, str):
+        return records
+    return _unscored(records, task.preferences[chosen] > 0) or cell.utilities(task.preferences[chosen])
 
 
 def names(task: TaskInfo) -> list[str]:
@@ -109,32 +136,32 @@ def preference_labels(task: TaskInfo) -> list[str]:
     return [f"{label} (#{index})" if labels.count(label) > 1 else label for index, label in enumerate(labels)]
 
 
-def left_out(cells: Sequence[CellRecord], task: TaskInfo, chosen: NDArray[np.bool_]) -> str:
+def left_out(cells: Sequence[CellRecord], task: TaskInfo, wanted: NDArray[np.bool_]) -> str:
     """Say how many completions lack a reward, by objective; empty when none does.
 
     Args:
         cells: One a seed; those that are not finished do not count.
         task: Their task.
-        chosen: Which of the task's preferences count, `[M]`.
+        wanted: Which objectives count for which of the task's preferences, `[M, K]`.
     """
-    records = [
-        record
-        for cell in cells
-        if cell.state == "done"
-        for record in cell.evaluations
-        if any(_answers(record, preference) for preference in task.preferences[chosen])
-    ]
-    total = sum(len(record.prompt_ids) for record in records)
-    counts = {
-        name: sum(int(np.isnan(record.rewards[:, index]).sum()) for record in records)
-        for index, name in enumerate(names(task))
-    }
-    missing = ", ".join(f"{count} of {total} without {name} reward" for name, count in counts.items() if count)
-    return f"completions left out of a mean: {missing}" if missing else ""
+    done = [cell for cell in cells if cell.state == "done"]
+    parts = []
+    for index, name in enumerate(names(task)):
+        answered = [cell.evaluation(preference) for cell in done for preference in task.preferences[wanted[:, index]]]
+        rewards = [record.rewards[:, index] for record in answered if record is not None]
+        missing = sum(int(np.isnan(column).sum()) for column in rewards)
+        if missing:
+            parts.append(f"{missing} of {sum(map(len, rewards))} without {name} reward")
+    return f"completions left out of a mean: {', '.join(parts)}" if parts else ""
 
 
-def _answers(record: EvaluationRecord, preference: NDArray[np.float64]) -> bool:
-    return record.split == "test" and bool(np.abs(record.preference - preference).max() <= SAME_PREFERENCE)
+def _unscored(records: Sequence[EvaluationRecord], wanted: NDArray[np.bool_]) -> str:
+    """Name the first score that is wanted, `[M, K]`, and missing; empty when none is."""
+    for record, row in zip(records, wanted, strict=True):
+        for index in np.flatnonzero(row & np.isnan(record.scores)):
+            label = preference_label(record.preference, record.objectives)
+            return f"has no {record.objectives[index]} reward for {label}"
+    return ""
 
 
 def _state(cell: CellRecord) -> str:

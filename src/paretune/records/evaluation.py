@@ -80,6 +80,20 @@ class EvaluationRecord:
         return float(np.mean(self.log_probs - self.reference_log_probs))
 
 
+def utility(scores: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weigh scores `[..., K]` by a preference `[K]`; it needs those objectives only that the preference weighs.
+
+    Returns:
+        Utilities `[...]`; NaN where an objective of positive weight has no score.
+
+    Example:
+        >>> utility(np.array([[0.5, np.nan], [0.5, 0.25]]), np.array([1.0, 0.0])).tolist()
+        [0.5, 0.5]
+    """
+    weighed = preference > 0
+    return np.asarray(scores[..., weighed] @ preference[weighed])
+
+
 def _means(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
     present = ~np.isnan(rewards)
     count = present.sum(axis=0)

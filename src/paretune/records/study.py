@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.records.evaluation import EvaluationRecord
+from paretune.core.preferences import SAME_PREFERENCE
+from paretune.records.evaluation import EvaluationRecord, utility
 
 CellState = Literal["done", "failed", "pending"]
 FailureReason = Literal[
-    "out_of_memory", "crash", "timeout", "not_finite", "reward_error", "task_error", "model_error", "disk_full",
-    "method_error", "interrupted",
+    "out_of_memory", "crash", "not_finite", "reward_error", "task_error", "model_error", "disk_full", "method_error"
 ]  # fmt: skip
-FAILURE_REASONS: tuple[FailureReason, ...] = (
-    "out_of_memory", "crash", "timeout", "not_finite", "reward_error", "task_error", "model_error", "disk_full",
-    "method_error", "interrupted",
-)  # fmt: skip
+FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,32 @@ class CellRecord:
     message: str = ""
     stages: tuple[StageRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
+
+    def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
+        """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""
+        found = self._by_preference.get(preference.tobytes())
+        if found is None:  # the same point, computed along another way, may differ in its last bits
+            close = (
+                each
+                for each in self._by_preference.values()
+                if np.abs(each.preference - preference).max() <= SAME_PREFERENCE
+            )
+            found = next(close, None)
+        return found
+
+    def utilities(self, preferences: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the utility it achieves for preferences `[M, K]`: `[M]`, NaN where it cannot be told."""
+        answers = [self.evaluation(preference) for preference in preferences]
+        return np.array(
+            [
+                np.nan if record is None else utility(record.scores, preference)
+                for record, preference in zip(answers, preferences, strict=True)
+            ]
+        )
+
+    @cached_property
+    def _by_preference(self) -> dict[bytes, EvaluationRecord]:
+        return {each.preference.tobytes(): each for each in self.evaluations if each.split == "test"}
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.metrics.seeds import preference_labels
-from paretune.records.evaluation import EvaluationRecord
+from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 FloatArray = NDArray[np.float64]
-SAME_PREFERENCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class MethodResult:
     def evaluation(self, seed: int, preference: FloatArray) -> EvaluationRecord | None:
         """Return the test evaluation of a seed and preference, or None."""
         cell = self.cells.get(seed)
-        return None if cell is None or cell.state != "done" else find_evaluation(cell, preference)
+        return None if cell is None or cell.state != "done" else cell.evaluation(preference)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Comparison:
     @cached_property
     def base_utilities(self) -> FloatArray:
         """Utility of the base model, `[S, P]`."""
-        return np.stack([utilities(self.base_scores, each) for each in self.task.preferences], axis=1)
+        return np.stack([utility(self.base_scores, each) for each in self.task.preferences], axis=1)
 
     def method(self, name: str) -> MethodResult:
         """Return the method of that name."""
@@ -107,32 +106,6 @@ def comparisons(study: StudyRecords) -> tuple[Comparison, ...]:
     """Return one comparison for each task and budget, in the order of the study."""
     keys = dict.fromkeys((cell.task, cell.budget_completions) for cell in study.cells)
     return tuple(_comparison(study, study.tasks[task], budget) for task, budget in keys)
-
-
-def utilities(scores: FloatArray, preference: FloatArray) -> FloatArray:
-    """Weigh scores `[..., K]`; an objective of weight 0 may be missing, any other makes the utility NaN."""
-    weighed = preference > 0
-    return np.asarray(scores[..., weighed] @ preference[weighed])
-
-
-def find_evaluation(cell: CellRecord, preference: FloatArray) -> EvaluationRecord | None:
-    """Return a cell's test evaluation of a preference, or None."""
-    return look_up(index_evaluations(cell), preference)
-
-
-def index_evaluations(cell: CellRecord) -> dict[bytes, EvaluationRecord]:
-    """Return a cell's test evaluations by the bytes of their preference."""
-    return {each.preference.tobytes(): each for each in cell.evaluations if each.split == "test"}
-
-
-def look_up(records: dict[bytes, EvaluationRecord], preference: FloatArray) -> EvaluationRecord | None:
-    """Return the evaluation of a preference, or None."""
-    found = records.get(preference.tobytes())
-    if found is None:  # the same point may have been computed along another way, and differ in its last bits
-        found = next(
-            (each for each in records.values() if np.abs(each.preference - preference).max() < SAME_PREFERENCE), None
-        )
-    return found
 
 
 def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
@@ -153,20 +126,20 @@ def _method_result(task: TaskInfo, seeds: tuple[int, ...], cells: list[CellRecor
     shape = (len(seeds), len(task.preferences))
     scores = np.full((*shape, len(task.trained)), np.nan)
     audit_scores = np.full((*shape, len(task.objectives) - len(task.trained)), np.nan)
-    utility, kl = np.full(shape, np.nan), np.full(shape, np.nan)
+    utilities, kl = np.full(shape, np.nan), np.full(shape, np.nan)
     answers = [""] * shape[1]
     by_seed = {cell.seed: cell for cell in sorted(cells, key=lambda cell: cell.seed)}
     for row, seed in enumerate(seeds):
         cell = by_seed.get(seed)
         if cell is None or cell.state != "done":
             continue
-        records = index_evaluations(cell)
+        utilities[row] = cell.utilities(task.preferences)
         for column, preference in enumerate(task.preferences):
-            found = look_up(records, preference)
+            found = cell.evaluation(preference)
             if found is None:
                 continue
             scores[row, column], audit_scores[row, column] = found.scores, found.audit_scores
-            utility[row, column], kl[row, column] = utilities(found.scores, preference), found.kl
+            kl[row, column] = found.kl
             answers[column] = answers[column] or found.answer
     first = cells[0]
-    return MethodResult(first.method, first.family, by_seed, scores, audit_scores, utility, kl, tuple(answers))
+    return MethodResult(first.method, first.family, by_seed, scores, audit_scores, utilities, kl, tuple(answers))

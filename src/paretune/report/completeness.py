@@ -15,14 +15,12 @@ ENOUGH_SEEDS = 3
 REASONS = {
     "out_of_memory": "out of memory",
     "crash": "the worker process crashed",
-    "timeout": "ran past its time limit",
     "not_finite": "a number became NaN or infinite",
     "reward_error": "the rewards could not be computed",
     "task_error": "the task's files could not be used",
     "model_error": "the base model could not be loaded or adapted",
     "disk_full": "the disk was full",
     "method_error": "the method's own code failed",
-    "interrupted": "interrupted",
 }
 STATUSES = {
     "missing": "the reward function gave none",

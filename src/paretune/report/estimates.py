@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals, as `MetricValue`s that say why something is missing."""
+"""Means over seeds of the report's arrays, as `MetricValue`s that say why something is missing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricValue
-from paretune.statistics.intervals import mean_interval
+from paretune.metrics.seeds import seed_mean
 
 
-def over_seeds(values: NDArray[np.float64], seeds: Sequence[int], missing: str = "no finished cell") -> MetricValue:
-    """Average `[S]` values over the seeds that have one, with a 95 % Student-t interval from two seeds on.
+def column_mean(values: NDArray[np.float64], seeds: Sequence[int], missing: str = "no seed has a value") -> MetricValue:
+    """Average `[S]` values over the seeds that have one, as every metric does.
 
     Args:
         values: One per seed; NaN where there is none.
         seeds: Their names.
         missing: Reason to give where no seed has a value.
     """
-    per_seed = {seed: float(value) for seed, value in zip(seeds, values, strict=True) if np.isfinite(value)}
-    if not per_seed:
-        return MetricValue(None, reason=missing)
-    found = mean_interval(list(per_seed.values()))
-    return MetricValue(found.mean, found.low, found.high, per_seed, found.reason)
+    measured = {seed: float(value) for seed, value in zip(seeds, values, strict=True) if np.isfinite(value)}
+    return seed_mean(measured, missing="" if measured else missing)

@@ -15,7 +15,7 @@ from paretune.pareto.front import front
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray, comparisons
 from paretune.report.costs import costs
-from paretune.report.estimates import over_seeds
+from paretune.report.estimates import column_mean
 from paretune.report.heat_map import baselines, heat_map, separable
 from paretune.report.islands import MAX_COLUMNS, shown_preferences
 from paretune.report.measured import achieved
@@ -189,7 +189,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _estimates(part: Comparison, values: FloatArray) -> FloatArray:
     """Return mean and lengths of the lower and upper bar over seeds `[S, N]`, as `[3, N]`."""
-    found = [over_seeds(column, part.seeds) for column in values.T]
+    found = [column_mean(column, part.seeds) for column in values.T]
     rows = []
     for each in found:
         mean = np.nan if each.value is None else each.value

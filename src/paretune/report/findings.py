@@ -10,7 +10,7 @@ import numpy as np
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.costs import Cost, costs
-from paretune.report.estimates import over_seeds
+from paretune.report.estimates import column_mean
 from paretune.report.heat_map import BASE, heat_map, separable
 from paretune.report.measured import achieved
 from paretune.report.wording import count, interval, listing, number, seconds
@@ -90,6 +90,8 @@ def _p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float |
 def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
     found = lead({name: value.per_seed for name, value in means.items()})
     if found is None:
+        if any(method.done for method in comparison.methods):
+            return "No method has a utility for every preference in any seed, so there is nothing to compare."
         return "No method has finished a cell yet, so there is nothing to compare."
     what = (
         "achieved utility (the preference-weighted mean reward on test prompts, averaged over all "
@@ -143,14 +145,14 @@ def _gaps(means: Mapping[str, MetricValue], found: Lead) -> list[str]:
 def _difference(first: MetricValue, second: MetricValue) -> MetricValue:
     common = [seed for seed in first.per_seed if seed in second.per_seed]
     values = np.array([first.per_seed[seed] - second.per_seed[seed] for seed in common])
-    return over_seeds(values, common)
+    return column_mean(values, common)
 
 
 def _by_preference(comparison: Comparison) -> str:
     leads = {}
     for column, label in enumerate(comparison.labels):
         values = {
-            method.name: over_seeds(method.utilities[:, column], comparison.seeds).per_seed
+            method.name: column_mean(method.utilities[:, column], comparison.seeds).per_seed
             for method in comparison.methods
         }
         found = lead(values)

@@ -9,7 +9,7 @@ import numpy as np
 
 from paretune.core.protocols import MetricValue
 from paretune.report.comparison import Comparison, FloatArray
-from paretune.report.estimates import over_seeds
+from paretune.report.estimates import column_mean
 
 BASE = "base model"
 
@@ -56,9 +56,9 @@ def heat_map(comparison: Comparison, baseline: str, columns: Sequence[int] | Non
     rows, averages = [], []
     for method in comparison.methods:
         difference = method.utilities - ground  # [S, P]
-        reason = "no seed has both" if method.done else "no finished cell"
-        rows.append(tuple(over_seeds(column, comparison.seeds, reason) for column in difference[:, shown].T))
-        averages.append(over_seeds(difference.mean(axis=1), comparison.seeds, reason))
+        reason = "no seed has a utility of both" if method.done else "no finished cell"
+        rows.append(tuple(column_mean(column, comparison.seeds, reason) for column in difference[:, shown].T))
+        averages.append(column_mean(difference.mean(axis=1), comparison.seeds, reason))
     return HeatMap(baseline, tuple(method.name for method in comparison.methods), tuple(rows), tuple(averages))
 
 

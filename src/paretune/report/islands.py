@@ -12,7 +12,7 @@ from markupsafe import Markup
 from paretune.core.protocols import MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.costs import Cost
-from paretune.report.estimates import over_seeds
+from paretune.report.estimates import column_mean
 from paretune.report.heat_map import BASE, HeatMap
 from paretune.report.palette import family_marker
 from paretune.report.samples import prompt_samples
@@ -61,7 +61,7 @@ def front_data(comparison: Comparison, colours: dict[str, str]) -> dict[str, obj
     points = []
     for index, method in enumerate(comparison.methods):
         for column in shown:
-            scores = [over_seeds(each, comparison.seeds) for each in method.scores[:, column].T]
+            scores = [column_mean(each, comparison.seeds) for each in method.scores[:, column].T]
             if any(each.value is None for each in scores):
                 continue
             points.append(
@@ -70,13 +70,13 @@ def front_data(comparison: Comparison, colours: dict[str, str]) -> dict[str, obj
                     "preference": comparison.labels[column],
                     "unseen": bool(comparison.task.unseen[column]),
                     "scores": [triple(each) for each in scores],
-                    "utility": triple(over_seeds(method.utilities[:, column], comparison.seeds)),
+                    "utility": triple(column_mean(method.utilities[:, column], comparison.seeds)),
                     "kl": rounded(float(np.nanmean(method.kl[:, column]))),
                     "answer": method.answers[column],
                     "seeds": min(len(each.per_seed) for each in scores),
                 }
             )
-    base = [triple(over_seeds(each, comparison.seeds)) for each in comparison.base_scores.T]
+    base = [triple(column_mean(each, comparison.seeds)) for each in comparison.base_scores.T]
     return {
         "objectives": list(comparison.objectives),
         "reference": [rounded(float(each)) for each in comparison.task.reference_point],

@@ -23,7 +23,7 @@ from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, comparisons
 from paretune.report.completeness import failure, warnings
 from paretune.report.costs import Cost, costs
-from paretune.report.estimates import over_seeds
+from paretune.report.estimates import column_mean
 from paretune.report.findings import findings
 from paretune.report.header import commands, failures, lost_rewards, subtitle, tiles
 from paretune.report.heat_map import BASE, HeatMap, baselines, heat_map, separable
@@ -234,7 +234,7 @@ def _front_sentence(part: Comparison) -> str:
 def _mean_scores(part: Comparison, name: str) -> list[list[float]]:
     found = []
     for column in range(len(part.labels)):
-        means = [over_seeds(each, part.seeds).value for each in part.method(name).scores[:, column].T]
+        means = [column_mean(each, part.seeds).value for each in part.method(name).scores[:, column].T]
         present = [each for each in means if each is not None]
         if len(present) == len(means):
             found.append(present)
@@ -247,12 +247,12 @@ def _front_table(part: Comparison) -> Table:
     )
     rows: list[tuple[str | int, ...]] = []
     if part.references:
-        base = [interval(over_seeds(each, part.seeds)) for each in part.base_scores.T]
+        base = [interval(column_mean(each, part.seeds)) for each in part.base_scores.T]
         rows.append((BASE, "", "reference", *base, "", len(part.references)))
     for method in part.methods:
         for column in shown:
-            values = [over_seeds(each, part.seeds) for each in method.scores[:, column].T]
-            utility = over_seeds(method.utilities[:, column], part.seeds)
+            values = [column_mean(each, part.seeds) for each in method.scores[:, column].T]
+            utility = column_mean(method.utilities[:, column], part.seeds)
             label = part.labels[column] + (" (unseen)" if part.task.unseen[column] else "")
             texts = (*(interval(each) for each in values), interval(utility))
             rows.append((method.name, label, method.answers[column], *texts, len(utility.per_seed)))

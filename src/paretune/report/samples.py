@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.records.evaluation import EvaluationRecord
-from paretune.report.comparison import Comparison, utilities
+from paretune.records.evaluation import EvaluationRecord, utility
+from paretune.report.comparison import Comparison
 
 FIRST_PROMPTS = 8
 DISAGREEMENTS = 4
@@ -88,7 +88,7 @@ def _records(
 
 
 def _utility_by_prompt(record: EvaluationRecord, preference: NDArray[np.float64]) -> dict[str, float]:
-    values = utilities(record.rewards[:, : len(record.objectives)], preference)
+    values = utility(record.rewards[:, : len(record.objectives)], preference)
     by_prompt: dict[str, list[float]] = {}
     for prompt_id, value in zip(record.prompt_ids, values, strict=True):
         if np.isfinite(value):
@@ -112,7 +112,7 @@ def _prompt_samples(
         row = min(rows, key=lambda each: int(record.samples[each]))
         prompt = record.prompts[row]
         rewards = record.rewards[row]
-        value = float(utilities(rewards[: len(record.objectives)], preference))
+        value = float(utility(rewards[: len(record.objectives)], preference))
         text = record.completions[row]
         samples.append(
             Sample(

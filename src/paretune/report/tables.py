@@ -12,9 +12,9 @@ import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
-from paretune.report.comparison import Comparison, MethodResult, comparisons, index_evaluations, look_up
+from paretune.report.comparison import Comparison, MethodResult, comparisons
 from paretune.report.costs import costs
-from paretune.report.estimates import over_seeds
+from paretune.report.estimates import column_mean
 from paretune.report.heat_map import BASE
 from paretune.report.wording import MISSING, number
 
@@ -69,7 +69,7 @@ def preferences_table(study: StudyRecords) -> Table:
     for part in comparisons(study):
         for name, values, answers in _utilities(part):
             for index, label in enumerate(part.labels):
-                value = over_seeds(values[:, index], part.seeds)
+                value = column_mean(values[:, index], part.seeds)
                 unseen = "yes" if part.task.unseen[index] else "no"
                 head = (part.task.name, part.budget_completions, name, label, unseen, answers[index])
                 rows.append((*head, *_estimate(value), value.reason))
@@ -204,9 +204,8 @@ def write_results(study: StudyRecords, path: Path) -> Path:
 def _long_rows(part: Comparison, method: MethodResult) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for cell in method.done:
-        records = index_evaluations(cell)
         for index, preference in enumerate(part.task.preferences):
-            record = look_up(records, preference)
+            record = cell.evaluation(preference)
             if record is None:
                 continue
             names = record.objectives + record.audit
