@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from paretune.core.errors import BudgetError
@@ -62,15 +60,6 @@ class Ledger:
             )
         for name, amount in amounts.items():
             self.counts[name] += amount
-
-    @contextmanager
-    def timed(self, phase: str, share: float = 1.0) -> Iterator[None]:
-        """Add the wall-clock seconds of the block to `phase`; a member of a population books its share."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add_seconds(phase, (time.perf_counter() - start) * share)
 
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""
