@@ -65,7 +65,7 @@ class Task:
         name: Shown in reports.
         source: What `load_task` was given, so that a worker process can load the same task again.
         model: Folder of the base model, or hub id.
-        model_digest: Digest of its configuration, tokenizer and parameters (of id and revision for a hub id).
+        model_digest: Digest of its configuration, tokenizer and parameters; for a hub id, of the id alone.
         template: How a prompt becomes the model's input; `{prompt}` is replaced.
         splits: Rows of each split; every row has `prompt` (str) and `prompt_id` (str, unique in its split).
         objectives: The K objectives that preferences weigh and methods train on.
