@@ -18,10 +18,11 @@ TYPED := $(wildcard src recipes benchmarks)
 DOCUMENTS := $(wildcard README.md docs)
 
 # Two test processes share two cores, so each gets one thread; offline, so that a download is an error.
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not network"
+OFFLINE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not network"
+SLOW := $(OFFLINE) $(BIN)/python -m pytest -n 2 -v --durations 0 --durations-min 1 -m slow
 
-.PHONY: help bench test check format format-check lint levels types test-and-examples benchmark-tools clean
+.PHONY: help bench test slow check format format-check lint levels types test-and-examples benchmark-tools clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -31,6 +32,9 @@ bench: $(VENV)/.runtime ## set up, run the quick study, print a table and the pa
 
 test: $(VENV)/.test ## set up and run the tests
 	@$(PYTEST) tests
+
+slow: $(VENV)/.test ## run the tests that take minutes, naming each as it goes
+	@$(SLOW) tests
 
 check: format-check lint levels types test-and-examples ## format, lint, import levels, types, tests, examples in the docs
 
