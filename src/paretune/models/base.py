@@ -13,6 +13,7 @@ from torch import nn
 
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
+from paretune.core.model_config import context_limit
 
 
 @dataclass(eq=False)
@@ -50,11 +51,7 @@ class BaseModel:
     @cached_property
     def context_tokens(self) -> int | None:
         """Longest sequence it can read, or None when its configuration names no limit."""
-        config = self.model.config
-        for name in ("max_position_embeddings", "n_positions"):
-            if isinstance(getattr(config, name, None), int):
-                return int(getattr(config, name))
-        return None
+        return context_limit(self.model.config.to_dict())
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:

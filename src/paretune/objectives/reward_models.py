@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
+from paretune.core.model_config import context_limit
 from paretune.core.task import Objective
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RewardModel:
 
         texts = [fill_template(self.template, *pair) for pair in zip(prompts, completions, strict=True)]
         rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"] if texts else []
-        limit = context_tokens(self._model.config) or max(map(len, rows), default=0)
+        limit = context_limit(self._model.config.to_dict()) or max(map(len, rows), default=0)
         rewards: list[float | None] = [None] * len(rows)
         for batch in batches_by_length([len(row) for row in rows], limit):
             with torch.inference_mode():
@@ -128,14 +129,6 @@ def absent_id(rows: Sequence[Sequence[int]], vocabulary: int) -> int:
             "batch. Set pad_token_id in its config.json."
         )
     return free
-
-
-def context_tokens(config: object) -> int | None:
-    """Return the longest text a model reads in tokens, or None when its configuration names no limit."""
-    for name in ("max_position_embeddings", "n_positions"):
-        if isinstance(limit := getattr(config, name, None), int):
-            return limit
-    return None
 
 
 def load_reward_model(objective: Objective) -> RewardModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import TaskError
+from paretune.core.model_config import context_limit
 from paretune.core.task import SPLITS, Task
 
 
@@ -18,10 +19,7 @@ def model_context(model: str) -> int | None:
     file = Path(model) / "config.json"
     if not file.is_file():
         return None
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config = {**config, **config.get("text_config", {})}  # models that also read images nest it
-    limits = [config[name] for name in ("max_position_embeddings", "n_positions") if isinstance(config.get(name), int)]
-    return int(limits[0]) if limits else None
+    return context_limit(json.loads(file.read_text(encoding="utf-8")))
 
 
 def check_context(task: Task, context_tokens: int | None = None) -> None:
