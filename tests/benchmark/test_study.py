@@ -22,12 +22,15 @@ def write(folder: Path, text: str) -> Path:
 
 
 REFUSALS = {
-    "unknown key": ({"task": ["x"]}, r"study: task must be one of budget, .*, got 'task'. Did you mean 'tasks'\?"),
+    "unknown key": (
+        {"task": ["x"]},
+        r"study: task must be one of the keys budget, .*, got 'task'. Did you mean 'tasks'\?",
+    ),
     "unknown nested key": (
         {"budget": {"completion": 3}},
-        r"budget.completion must be one of completions, got 'completion'. Did you mean 'completions'\?",
+        r"budget.completion must be one of the keys completions, got 'completion'. Did you mean 'completions'\?",
     ),
-    "no budget": ({"budget": None}, "budget must be a valid dictionary"),
+    "no budget": ({"budget": None}, "budget must hold keys and values, got None"),
     "budget of nothing": ({"budget": {"completions": 0}}, "completions.* must be greater than or equal to 1, got 0"),
     "budget in words": ({"budget": {"completions": "6e3"}}, "completions.* must be a whole number, got '6e3'"),
     "budget twice": ({"budget": {"completions": [64, 64]}}, "budget.completions must not repeat a value, got 64 twice"),
@@ -95,7 +98,9 @@ def test_a_setting_that_breaks_a_rule_is_refused(study: Make, settings: dict[str
 
 def test_messages_name_file_and_line(study: Make, tmp_path: Path) -> None:
     path = write(tmp_path, "tasks: [fake_study:task]\nmethods: {}\nbudget:\n  completion: 3\n")
-    with pytest.raises(ConfigError, match=r"mine.yaml:2: methods must|mine.yaml:4: budget.completion must be one of"):
+    with pytest.raises(
+        ConfigError, match=r"mine.yaml:2: methods must|mine.yaml:4: budget.completion must be one of the keys"
+    ):
         load_study(path)
 
 

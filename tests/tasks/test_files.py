@@ -76,7 +76,7 @@ def test_every_key_reaches_the_task(folder):
     task = load(
         folder,
         name="mine",
-        beta="1e-2",  # YAML 1.1 reads 1e-2 as text
+        beta="1e-2",  # written without quotes: a number in YAML 1.2, which YAML 1.1 reads as text
         objectives={
             "brief": {"reward": "rewards:brief", "range": [-1, 1], "pass": 0.5, "version": 3},
             "judged": {"reward": {"model": "judge", "template": "{prompt}: {completion}", "transform": "sigmoid"}},
@@ -258,6 +258,21 @@ BAD_KEYS = {
         r"objectives\.brief must hold keys and values, got None",
     ),
     "number as text": ({"beta": "much"}, ConfigError, r"task\.yaml:\d+: beta must be a valid number.*got 'much'"),
+    "tokens in quotes": (
+        {"max_prompt_tokens": "192"},
+        ConfigError,
+        r"max_prompt_tokens must be a whole number, got '192'",
+    ),
+    "tokens with a point": ({"max_prompt_tokens": 192.0}, ConfigError, r"max_prompt_tokens must be a whole number"),
+    "tokens as yes": ({"max_prompt_tokens": True}, ConfigError, r"max_prompt_tokens must be a whole number, got True"),
+    "beta in quotes": ({"beta": "0.1"}, ConfigError, r"beta must be a valid number, got '0\.1'"),
+    "range in quotes": (objective(range=["0", 1]), ConfigError, r"brief\.range\.0 must be a valid number, got '0'"),
+    "pass in quotes": (objective(**{"pass": "0.5"}), ConfigError, r"brief\.pass must be a valid number, got '0\.5'"),
+    "reference point in quotes": (
+        {"reference_point": ["0"]},
+        ConfigError,
+        r"reference_point\.0 must be a valid number",
+    ),
     "negative beta": ({"beta": -1}, ConfigError, r"beta must be greater than or equal to 0, got -1"),
     "infinite beta": ({"beta": float("inf")}, ConfigError, r"beta must be a finite number, got inf"),
     "no tokens": ({"max_completion_tokens": 0}, ConfigError, r"max_completion_tokens must be greater than 0, got 0"),

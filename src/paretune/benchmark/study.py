@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.core.checks import check_choice, did_you_mean
@@ -25,7 +25,8 @@ from paretune.core.preferences import FloatArray, add_points, das_dennis, random
 from paretune.core.protocols import Method
 from paretune.core.seeds import generator
 from paretune.core.task import Task
-from paretune.tasks.strict_yaml import Place, read_yaml
+from paretune.tasks.explaining import explain
+from paretune.tasks.strict_yaml import KeyPath, Place, read_yaml
 
 NOT_YET = {  # keys of later releases: known, so that nobody searches for a typing error
     "tune": "tuning does not exist yet. Remove it, and give each method its settings under methods",
@@ -52,6 +53,12 @@ Natural = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=10_000)]  # instances from 10,000 are for tuning, never reported
 
 
+_Workers = Annotated[
+    Annotated[Literal["auto"], Tag("<text>")] | Annotated[Natural, Tag("<number>")],
+    Discriminator(lambda value: "<text>" if isinstance(value, str) else "<number>"),
+]
+
+
 class _Budget(_Part):
     completions: Annotated[list[Natural], BeforeValidator(_one_or_many), Field(min_length=1)]
 
@@ -74,11 +81,14 @@ class _StudyFile(_Part):
     seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] = [0, 1, 2]
     preferences: _Preferences = _Preferences()
     evaluation: _Evaluation = _Evaluation()
-    workers: Literal["auto"] | Natural = "auto"
+    workers: _Workers = "auto"
 
 
-_UNION_BRANCHES = ("int", "literal['auto']")  # how pydantic names the branches of `workers`
-_PARTS: dict[tuple[int | str, ...], type[_Part]] = {
+RULES = {
+    "workers": "be 'auto' or a whole number from 1",
+    "name": "be letters, digits, '.', '_' and '-', a letter or digit first",
+}
+_PARTS: dict[KeyPath, type[_Part]] = {
     (): _StudyFile,
     ("budget",): _Budget,
     ("preferences",): _Preferences,
@@ -230,30 +240,7 @@ def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
     try:
         return _StudyFile.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError(_explain(error, place)) from None
-
-
-def _explain(error: ValidationError, place: Place) -> str:
-    """Turn pydantic's first error into one sentence in our words; a mistyped key comes before what it leaves out."""
-    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    path = tuple(part for part in first["loc"] if part not in _UNION_BRANCHES)
-    where = place.at(*path)
-    if first["type"] == "extra_forbidden":
-        known = sorted(_PARTS[path[:-1]].model_fields)
-        suggestion = did_you_mean(str(path[-1]), known) or " Remove it."
-        return f"{where} must be one of {', '.join(known)}, got '{path[-1]}'.{suggestion}"
-    if first["type"] == "missing":
-        return f"{where} must be given, got nothing. Add it."
-    if first["type"] == "value_error":
-        rule = str(first["ctx"]["error"])
-    elif path == ("workers",):
-        rule = "be 'auto' or a whole number from 1"
-    elif path == ("name",):
-        rule = "be letters, digits, '.', '_' and '-', a letter or digit first"
-    else:
-        rule = first["msg"].replace("Input should ", "").replace("valid integer", "whole number")
-        rule = rule[0].lower() + rule[1:]
-    return f"{where} must {rule}, got {first.get('input')!r}. Correct it."
+        raise explain(error, place, lambda path: _PARTS[path].model_fields, RULES) from None
 
 
 def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, PositiveInt, Tag, ValidationError
-from pydantic_core import ErrorDetails
 
-from paretune.core.checks import did_you_mean
-from paretune.core.errors import ConfigError, UnknownNameError
-from paretune.tasks.strict_yaml import Place
+from paretune.tasks.explaining import explain
+from paretune.tasks.strict_yaml import KeyPath, Place
 
 Number = FiniteFloat
-_STRICT = ConfigDict(extra="forbid", populate_by_name=False, protected_namespaces=())
+_STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=False, protected_namespaces=())
 
 
 class PromptKeys(BaseModel):
@@ -48,7 +45,7 @@ class ObjectiveKeys(BaseModel):
 
     model_config = _STRICT
     reward: Reward
-    range: tuple[Number, Number] = (0.0, 1.0)
+    range: Annotated[tuple[Number, Number], Field(strict=False)] = (0.0, 1.0)  # of the tuple: YAML has only lists
     pass_threshold: Number | None = Field(default=None, alias="pass")
     version: PositiveInt = 1
 
@@ -81,7 +78,6 @@ ADVICE: Final = {
     "range": "Write the lowest and the highest possible reward, [0, 1].",
     "reference_point": "List one number per objective.",
 }
-MISSING: Final = "must be given, got nothing."
 
 
 def validate(data: Mapping[str, object], place: Place) -> TaskKeys:
@@ -94,29 +90,9 @@ def validate(data: Mapping[str, object], place: Place) -> TaskKeys:
     try:
         return TaskKeys.model_validate(dict(data))
     except ValidationError as error:
-        # unknown keys first: the missing key is often the misspelt one
-        details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise _explain(details[0], place) from None
+        raise explain(error, place, _known_keys, advice=ADVICE) from None
 
 
-def _explain(detail: ErrorDetails, place: Place) -> ConfigError:
-    path = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
-    key = str(next((part for part in reversed(path) if isinstance(part, str)), ""))
-    where = place.at(*path)
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        guess = did_you_mean(key, known) or " Remove it."
-        return UnknownNameError(f"{where} must be one of the keys {', '.join(known)}, got '{key}'.{guess}")
-    advice = ADVICE.get(key, "Correct it.")
-    if detail["type"] == "missing":
-        return ConfigError(f"{where} {MISSING} {advice}")
-    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return ConfigError(f"{where} must hold keys and values, got {detail['input']!r}. {advice}")
-    rule = re.sub(r"^Input should", "must", detail["msg"])
-    rule = rule if rule.startswith("must") else f"must be valid ({rule})"
-    return ConfigError(f"{where} {rule}, got {detail['input']!r}. {advice}")
-
-
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+def _known_keys(path: KeyPath) -> list[str]:
     kinds: dict[int, type[BaseModel]] = {0: TaskKeys, 1: PromptKeys, 2: ObjectiveKeys, 3: RewardModelKeys}
-    return sorted(item.alias or name for name, item in kinds[len(path)].model_fields.items())
+    return [item.alias or name for name, item in kinds[len(path)].model_fields.items()]

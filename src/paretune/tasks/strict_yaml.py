@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_yaml(file: Path) -> tuple[dict[str, object], Place]:
         ConfigError: If it is not YAML, not a mapping, or has a key twice.
     """
     try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        loader = _Loader(file.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         lines: dict[KeyPath, int] = {}
         if node is not None:
@@ -65,6 +66,15 @@ def read_yaml(file: Path) -> tuple[dict[str, object], Place]:
         got = "an empty file" if data is None else type(data).__name__
         raise ConfigError(f"{file} must hold keys and values, got {got}. Write them as key: value.")
     return {str(key): value for key, value in data.items()}, Place(str(file), file.resolve().parent, lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, for which `1e-2` is a number, as it is in YAML 1.2, and not a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str, seen: set[int]) -> None:
