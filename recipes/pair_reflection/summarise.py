@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import ParetuneError, RecordError
 from paretune.core.preferences import centre, preference_label
-from paretune.records.evaluation import EvaluationRecord
+from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.reading import read_study
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 from paretune.report.wording import count
@@ -40,12 +40,12 @@ LIMITS = """\
 - One training seed. The intervals are over test prompts with these policies as they are; they do not say what another
   seed would give, and a difference between two methods here may be one between two runs.
 - The reflection judge is a small classifier, trained on the same collection as the prompts. A higher score is a higher
-  score of that judge. The sentence "You want to make a change but you are not sure how.", which fits
-  anybody, gets 0.39 from the judge this recipe was written with; the mean of people's complex reflections is 0.37.
+  score of that judge. It can be misled: `recipes/pair_reflection/README.md` names a sentence that fits anybody and
+  scores as people's reflections do.
 - Empathy and brevity are rules over words. They do not notice a feeling that does not fit, or words that make no sense.
 - The fluency audit is an n-gram model of PAIR's training text, and the base model has read that text, too. It tells
   usual word order from unusual. It reads neither the prompt nor the meaning, and rare but good words cost.
-- The base model has 5.6 million parameters and speaks plausible short English, no more. Nothing here is about large
+- The base model is small and speaks plausible short English, no more. Nothing here is about large
   models, about counselling, or about what helps anyone. **No completion is advice.**
 - All methods share one learning rate, found on development prompts with a tuning seed; none was tuned on its own."""
 
@@ -178,8 +178,9 @@ def outcomes(study: StudyRecords, task: TaskInfo) -> tuple[Outcome, list[Outcome
 def outcome(task: TaskInfo, name: str, records: tuple[EvaluationRecord, ...], cell: CellRecord | None) -> Outcome:
     """Average each record over the samples of a prompt."""
     rewards = np.stack([by_prompt(record) for record in records])
-    utility = (rewards[:, :, : len(task.trained)] * task.preferences[:, None, :]).sum(axis=2)
-    return Outcome(name, records, rewards, np.asarray(utility), cell)
+    scores = rewards[:, :, : len(task.trained)]
+    utilities = np.stack([utility(each, preference) for each, preference in zip(scores, task.preferences, strict=True)])
+    return Outcome(name, records, rewards, utilities, cell)
 
 
 def by_prompt(record: EvaluationRecord) -> FloatArray:
