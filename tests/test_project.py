@@ -47,6 +47,11 @@ def test_version_is_the_same_everywhere(root: Path, project: dict[str, Any]) -> 
     assert paretune.__version__ == project["version"] == citation["version"]
 
 
+def test_the_public_names_are_those_the_package_hands_out() -> None:
+    assert sorted(paretune.__all__) == sorted([*paretune._PUBLIC, "__version__"])
+    assert [name for name in paretune.__all__ if not hasattr(paretune, name)] == []
+
+
 def test_changelog_speaks_of_this_version(root: Path, project: dict[str, Any]) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {project['version']}" in changelog

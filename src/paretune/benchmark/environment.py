@@ -14,7 +14,7 @@ from pathlib import Path
 import paretune
 from paretune.benchmark.executors import cores
 
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "peft", "moocore", "safetensors")
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "moocore", "safetensors")
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, where NVIDIA's driver for Linux shows them
 PATIENCE_SECONDS = 10.0  # nvidia-smi wakes a sleeping GPU, which takes seconds; longer, and it hangs
 
