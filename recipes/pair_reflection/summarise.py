@@ -34,7 +34,7 @@ NOT_SHOWN = re.compile(
     r"|meth\b|needle|gun\b|hurt myself|hurting myself)|\*\*",
     re.IGNORECASE,
 )
-"""Prompts that stay out of the samples: nobody should meet these by surprise on a page about methods."""
+"""Texts that stay out of the samples: nobody should meet these by surprise on a page about methods."""
 
 LIMITS = """\
 - One training seed. The intervals are over test prompts with these policies as they are; they do not say what another
@@ -309,12 +309,21 @@ def samples(task: TaskInfo, base: Outcome, methods: list[Outcome]) -> list[str]:
     index = int(np.abs(task.preferences - target).sum(axis=1).argmin())
     record = best.records[index]
     first = {prompt_id: row for row, prompt_id in reversed(list(enumerate(record.prompt_ids)))}
-    fit = [prompt_id for prompt_id, row in sorted(first.items()) if not NOT_SHOWN.search(record.prompts[row])]
+    before = {prompt_id: row for row, prompt_id in reversed(list(enumerate(base.records[0].prompt_ids)))}
+    fit = [
+        prompt_id
+        for prompt_id, row in sorted(first.items())
+        if not any(
+            NOT_SHOWN.search(text)
+            for text in (record.prompts[row], record.completions[row], base.records[0].completions[before[prompt_id]])
+        )
+    ]
     chosen = [fit[place] for place in np.linspace(0, len(fit) - 1, min(SHOWN, len(fit))).astype(int)]
     label = preference_label(task.preferences[index], [each.name for each in task.trained])
     lines = [
         f"Of `{best.name}`, the method with the highest mean utility here, for the preference nearest to equal weights "
-        f"({label}). The rule: prompts with words for violence, death, sex, hard drugs or depression are left out "
+        f"({label}). The rule: where the prompt or a reply has words for violence, death, sex, hard drugs or depression, "
+        "it is left out "
         f"({len(first) - len(fit)} of {len(first)}); of the rest, {len(chosen)} evenly spaced by id, the first sample "
         "of each, whatever it says. **They are samples of a small model that has learned to score, and no advice.**",
         "",
@@ -322,12 +331,11 @@ def samples(task: TaskInfo, base: Outcome, methods: list[Outcome]) -> list[str]:
     names = [each.name for each in task.objectives]
     for prompt_id in chosen:
         row = first[prompt_id]
-        before = list(base.records[0].prompt_ids).index(prompt_id)
         rewards = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, record.rewards[row], strict=True))
         lines += [
             f"- {quoted(record.prompts[row])}",
             f"  - `{best.name}`: {quoted(record.completions[row])} ({rewards})",
-            f"  - base model: {quoted(base.records[0].completions[before])}",
+            f"  - base model: {quoted(base.records[0].completions[before[prompt_id]])}",
         ]
     return lines
 

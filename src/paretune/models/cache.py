@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers does not annotate its hook
+class BufferedLayer(DynamicLayer):
     """A layer's cache that writes into a buffer of the final length instead of concatenating at every token.
 
     Departures:
@@ -17,7 +17,7 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transform
     """
 
     def __init__(self, tokens: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # likewise
+        super().__init__()
         self.tokens = tokens
         self.length = 0
         self.key_buffer: Tensor | None = None

@@ -330,7 +330,7 @@ class Learner:
                     base, self.bank, mixing, part.prompt_ids, part.token_ids[:, :used], part.lengths
                 )
                 weights = (scalar if whole else scalar[rows]).to(base.device, torch.float32)
-                policy_gradient_loss(log_probs, weights, size).backward()  # type: ignore[no-untyped-call]  # torch
+                policy_gradient_loss(log_probs, weights, size).backward()
         gradient = self.bank.take_gradients()[active]
         if not bool(torch.isfinite(gradient).all()):
             raise NonFiniteError("gradients must be finite, got NaN or infinity. Lower the learning rate.")
