@@ -322,8 +322,8 @@ def samples(task: TaskInfo, base: Outcome, methods: list[Outcome]) -> list[str]:
     label = preference_label(task.preferences[index], [each.name for each in task.trained])
     lines = [
         f"Of `{best.name}`, the method with the highest mean utility here, for the preference nearest to equal weights "
-        f"({label}). The rule: where the prompt or a reply has words for violence, death, sex, hard drugs or depression, "
-        "it is left out "
+        f"({label}). The rule: where the prompt or a reply has words for violence, death, sex, hard drugs or "
+        "depression, it is left out "
         f"({len(first) - len(fit)} of {len(first)}); of the rest, {len(chosen)} evenly spaced by id, the first sample "
         "of each, whatever it says. **They are samples of a small model that has learned to score, and no advice.**",
         "",
