@@ -29,6 +29,7 @@ help: ## show this list
 
 bench: $(VENV)/.runtime ## set up, run the quick study, print a table and the path of its report
 	@$(BIN)/paretune run quick -o results/quick
+	@echo "next: . $(BIN)/activate, then the commands of README.md, such as paretune plan quick"
 
 test: $(VENV)/.test ## set up and run the tests
 	@$(PYTEST) tests

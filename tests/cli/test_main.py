@@ -131,17 +131,17 @@ def test_other_endings_have_their_exit_codes(
 
 
 def test_failed_cells_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from types import SimpleNamespace
+    import builders
 
-    from paretune.benchmark import runner, summary
+    from paretune.benchmark import runner
 
-    cell = SimpleNamespace(cell="a-b-64-s0", state="failed", reason="crash", message="it went away")
-    result = SimpleNamespace(records=None, failed=(cell,), problems=(), complete=False, page=Path("index.html"))
+    records = builders.synthetic_study(failed={("linear", 1): "crash"})
+    (cell,) = [cell for cell in records.cells if cell.state == "failed"]
+    result = runner.StudyResult(Path("out"), Path("index.html"), records)
     monkeypatch.setattr(runner, "run", lambda *arguments, **options: result)
-    monkeypatch.setattr(summary, "summary_table", repr)
     assert execute(["run", "quick", "--quiet"]) == SOME_FAILED
     text = capsys.readouterr().out
-    assert "a-b-64-s0: failed (crash): it went away" in text
+    assert f"{cell.cell}: failed (crash): {cell.message}" in text
     assert "run the same command again" in text
 
 

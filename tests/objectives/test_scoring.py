@@ -120,7 +120,8 @@ def test_what_raises_is_missing_with_the_first_traceback_kept_and_logged(scorer,
     scores = score(rows(3), ["a", "b", "c"])
     score(rows(1), ["a"])
     (logged,) = caplog.messages  # the first time, not every time
-    assert logged.startswith(f"no score from {name} (rewards:{name}) raised {example}\nTraceback")
+    assert logged.startswith(f"no score: {name} (rewards:{name}) raised {example}. Its scores are left out as missing")
+    assert "run again.\nTraceback" in logged
     assert scores.statuses[:, 1].tolist() == ["raised"] * 3
     assert np.isnan(scores.rewards[:, 1]).all()
     (problem,) = score.problems

@@ -51,6 +51,7 @@ class CountingLedger(Ledger):
     def __init__(self, budget_completions: int | None) -> None:
         super().__init__(budget_completions)
         self.spent = dict.fromkeys(COUNTS, 0.0)
+        self.started: dict[str, float] | None = None  # counts when this attempt began to spend: its checkpoint's
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Take over the counts of `state()`; the budget stays that of the run at hand, which may be a longer one."""
@@ -60,7 +61,9 @@ class CountingLedger(Ledger):
 
     def charge(self, **amounts: float) -> None:
         """Add to the counts, and to what was spent."""
+        started = dict(self.counts)
         super().charge(**amounts)
+        self.started = self.started or started
         for name, amount in amounts.items():
             self.spent[name] += amount
 
@@ -137,9 +140,10 @@ class GroupContext:
         trajectory = stage.trajectory_key(self.task)
         ledger = self._ledgers[trajectory]
         earlier, inherited = self._earlier.get(trajectory, {}), self._inherited.get(trajectory, {})
-        for name in COUNTS:
-            total = ledger.spent[name] + earlier.get(name, 0) + inherited.get(name, 0)
-            ledger.repeated[name] = max(0.0, total - ledger.counts[name])
+        started = ledger.counts if ledger.started is None else ledger.started
+        for name in COUNTS:  # what earlier attempts spent beyond the state that this one went on from
+            spent = earlier.get(name, 0) + inherited.get(name, 0)
+            ledger.repeated[name] = max(0.0, spent - started[name])
         ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
         if not ledger.seconds:
             ledger.add_seconds("total", (time.monotonic() - self._began) / len(self._ledgers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paretune.report import summary_table
+from paretune.report.completeness import missing_rewards
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import Plan
@@ -19,6 +20,13 @@ def summary(result: StudyResult) -> str:
         for cell in result.failed
     ]
     lines += result.problems
+    missing = missing_rewards(result.records)
+    if missing.missing:
+        causes = ", ".join(f"{name} {number:,} ({status})" for (name, status), number in missing.causes.items())
+        lines.append(
+            f"{missing.missing:,} of {missing.total:,} test rewards are missing: {causes}. Mend the reward function "
+            "(logs/ says what it did), raise its version in the task file, and run again."
+        )
     if not result.complete:
         lines.append("run the same command again to retry what failed")
     lines.append(f"\nreport: {result.page}")

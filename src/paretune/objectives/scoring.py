@@ -153,7 +153,8 @@ class Scorer:
             known = self._problems.get(key)
             self._problems[key] = replace(known, count=known.count + problem.count) if known else problem
             if known is None and problem.status not in KEPT_CONTRACT:
-                _LOG.warning("no score from %s\n%s", _told(objective, problem), problem.traceback)
+                advice = "Its scores are left out as missing, never counted as 0; mend it and run again."
+                _LOG.warning("no score: %s. %s\n%s", _told(objective, problem), advice, problem.traceback)
 
     def _first_traceback(self) -> str:
         texts = [problem.traceback for problem in self.problems if problem.traceback]
