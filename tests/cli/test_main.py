@@ -132,7 +132,6 @@ def test_other_endings_have_their_exit_codes(
 
 def test_failed_cells_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import builders
-
     from paretune.benchmark import runner
 
     records = builders.synthetic_study(failed={("linear", 1): "crash"})
