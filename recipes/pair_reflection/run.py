@@ -31,7 +31,7 @@ BETA = 0.05  # reward per nat of KL
 PASS = {"reflection": 0.35, "empathy": 0.5, "brevity": 0.5}  # .35: about the judge's mean for replies of level 2
 
 BUDGET = 15_000  # completions for each method: 5,000 an expert of `rewarded_soups`, 15 minutes on two cores
-COMPLETIONS_EACH = 2_100  # for each policy of a method that trains many: 6 of `linear`, 7 of `weight_grid`
+COMPLETIONS_EACH = 3_000  # at least, for each policy of a method that trains many: 5 of `linear`, 4 of `weight_grid`
 LEARNING_RATE = 1e-3  # of 3e-4, 1e-3, 3e-3 on development prompts; README.md has the figures
 UPDATE_DTYPE = "bfloat16"  # updates take about a sixth less time than in fp32 on a CPU with bf16 arithmetic
 SAMPLES = 4  # completions for each test prompt and preference
