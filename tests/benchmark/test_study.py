@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,13 @@ import numpy as np
 import pytest
 
 from paretune.benchmark.built_in import built_in_studies
-from paretune.benchmark.study import load_study, method_entry
+from paretune.benchmark.plan import plan
+from paretune.benchmark.runner import planned_records
+from paretune.benchmark.study import COPY, load_study, method_entry
 from paretune.core.errors import ConfigError, ParetuneError
+from paretune.records.reading import read_study
+from paretune.records.writing import write_lock
+from paretune.report import header
 from paretune.tasks.strict_yaml import read_yaml
 
 Make = Callable[..., dict[str, Any]]
@@ -155,3 +162,40 @@ def test_built_in_studies_keep_to_known_keys(name: str) -> None:
     data, _ = read_yaml(built_in_studies()[name])
     assert data["name"] == name
     assert set(data) <= {"name", "tasks", "methods", "budget", "seeds", "preferences", "evaluation", "workers"}
+
+
+def test_the_commands_of_the_report_find_a_relative_task_and_an_own_method_from_the_studys_folder(
+    fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import real_task
+
+    from paretune.cli.main import OK, execute
+
+    project, folder = tmp_path / "project", tmp_path / "results" / "out"
+    real_task.write(project / "own task")
+    (project / "my_method_beside.py").write_text("from fake_study import Fake as Mine\n")
+    text = (
+        "tasks: [own task]\nmethods: {mine: {method: 'my_method_beside:Mine'}}\nbudget: {completions: 64}\nseeds: 1\n"
+    )
+    planned = plan(write(project, text), folder)  # its name is that of its file, `mine`
+    write_lock(folder, planned_records(planned))
+    (folder / COPY).write_text(planned.study.text)
+    commands = header.commands(read_study(folder))
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(project)])
+    monkeypatch.delitem(sys.modules, "my_method_beside")
+    monkeypatch.chdir(folder)
+    for command in commands[:2]:
+        _, verb, *arguments = shlex.split(command)
+        assert verb == "run"
+        assert execute(["plan", *arguments]) == OK
+    monkeypatch.chdir(tmp_path)
+    assert execute(["plan", "results/out/study.yaml", "-o", "results/out"]) == OK
+    again = load_study(folder / COPY)
+    assert (again.name, again.tasks[0].source) == ("mine", planned.study.tasks[0].source)
+
+
+def test_the_copy_of_a_built_in_study_keeps_its_name(tmp_path: Path) -> None:
+    planned = plan("quick", tmp_path)
+    write_lock(tmp_path, planned_records(planned))
+    (tmp_path / COPY).write_text(planned.study.text.replace("name: quick", ""))
+    assert load_study(tmp_path / COPY).name == "quick"

@@ -15,7 +15,7 @@ from paretune.benchmark.plan import Plan, test_rows
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler, cell_record
-from paretune.benchmark.study import Study, load_study
+from paretune.benchmark.study import COPY, Study, load_study
 from paretune.core.task import Task
 from paretune.records.files import write_bytes
 from paretune.records.layout import lock_path
@@ -84,7 +84,7 @@ def run(
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root) as lock:
         planned = make_plan(study, root, workers=workers)
-        write_bytes(root / "study.yaml", study.text.encode())
+        write_bytes(root / COPY, study.text.encode())
         write_lock(root, planned_records(planned))
         problems = Scheduler(planned, lock, shown).execute()
         page = write_report(root)
@@ -97,7 +97,7 @@ def planned_records(planned: Plan) -> StudyRecords:
     return StudyRecords(
         name=study.name,
         folder=planned.folder,
-        resolved={**study.resolved(), "digests": digests(study)},
+        resolved={**study.resolved(), "folder": study.folder, "digests": digests(study)},
         tasks={task.name: task_info(study, task) for task in study.tasks},
         cells=tuple(cell_record(cell) for cell in planned.cells),
         environment=environment(worker_threads(planned.workers)),

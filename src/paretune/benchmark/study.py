@@ -25,9 +25,12 @@ from paretune.core.preferences import FloatArray, add_points, das_dennis, random
 from paretune.core.protocols import Method
 from paretune.core.seeds import generator
 from paretune.core.task import Task
+from paretune.records.layout import lock_path
+from paretune.records.reading import read_lock
 from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place, read_yaml
 
+COPY = "study.yaml"  # a run's copy of the study file, in the study's folder
 NOT_YET = {  # keys of later releases: known, so that nobody searches for a typing error
     "tune": "tuning does not exist yet. Remove it, and give each method its settings under methods",
 }
@@ -133,6 +136,7 @@ class Study:
         prompts: Number of test prompts used; None for all.
         workers: Worker processes, or `auto`.
         imports: Folders added to the import path, in worker processes too.
+        folder: Where relative paths start; None for a built-in study.
     """
 
     name: str
@@ -148,6 +152,7 @@ class Study:
     prompts: int | None
     workers: int | Literal["auto"]
     imports: tuple[str, ...]
+    folder: str | None
 
     def told_preferences(self, task: Task) -> FloatArray:
         """Return the preferences that methods are told of: the grid, `[M, K]`."""
@@ -186,6 +191,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     Raises:
         ConfigError: If a key, name or value breaks its rule.
         TaskError: If a task cannot be used.
+        RecordError: If the file is a run's copy, and the lock beside it is damaged.
     """
     if isinstance(source, Study):
         return source
@@ -196,6 +202,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         path = _study_path(source)
         data, place = read_yaml(path)
         text, default_name = path.read_text(encoding="utf-8"), path.stem
+        place, default_name = _of_the_original(path, place, default_name)
     file = _validate(data, place)
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
     for entry in imports:
@@ -215,6 +222,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         prompts=file.evaluation.prompts,
         workers=file.workers,
         imports=imports,
+        folder=imports[0] if imports else None,
     )
 
 
@@ -231,6 +239,21 @@ def _study_path(source: str | Path) -> Path:
         raise ConfigError(f"study must be a file that exists, got '{source}'. Check the path.")
     check_choice("study", str(source), known)
     raise AssertionError("unreachable: the name was in the table")
+
+
+def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
+    """Return where paths start and the name of a study file; for the copy a run keeps, those of the file it was given.
+
+    Raises:
+        RecordError: If the lock beside the copy is damaged.
+    """
+    if path.name != COPY or not lock_path(path.parent).is_file():
+        return place, name
+    before = read_lock(path.parent)
+    folder = before.resolved.get("folder")
+    if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
+        return place, before.name
+    return Place(place.name, Path(str(folder)), place.lines), before.name
 
 
 def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
