@@ -151,6 +151,13 @@ def test_one_score_or_one_none_is_enough_to_go_on(scorer):
     assert scores.statuses.tolist() == [["missing", "raised"]]
 
 
+def test_scores_say_what_each_objective_did_wrong_in_their_batch(scorer):
+    score = scorer("good", "raises", "none_for_a")
+    told = ("", "raises (rewards:raises) raised KeyError: 'label'", "")
+    assert score(rows(2), ["a", "b"]).faults == told
+    assert score(rows(2), ["a", "b"]).faults == told  # each time, not only the first
+
+
 def test_an_empty_batch_calls_nobody(scorer):
     scores = scorer("raises", "good")([], [])
     assert scores.rewards.shape == scores.statuses.shape == (0, 2)

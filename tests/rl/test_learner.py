@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import micro_task
-from paretune.core.errors import BudgetError, ConfigError, NonFiniteError, RecordError, ShapeError
+from paretune.core.errors import BudgetError, ConfigError, NonFiniteError, RecordError, RewardError, ShapeError
 from paretune.core.ledger import Ledger
 from paretune.core.scores import Score, Scores
 from paretune.core.task import Row, Task
@@ -208,6 +208,48 @@ def test_missing_rewards_are_reported_apart_from_means(task: Task, base: BaseMod
     _, events = train(make(task, base, [(BOTH, 1, (16,))], score=score))
     assert events[0]["reward_means"] == [0.25, None]
     assert events[0]["missing"] == [8, 16]
+
+
+def outages(updates: Sequence[int], status: str = "raised") -> Score:
+    """Fail the first objective on every row of some updates, counted from 0."""
+    calls = iter(range(1000))
+
+    def score(rows: Sequence[Row], completions: Sequence[str]) -> Scores:
+        rewards = np.full((len(completions), 2), 0.25)
+        statuses = np.full(rewards.shape, "ok", dtype="<U12")
+        if next(calls) in updates:
+            rewards[:, 0], statuses[:, 0] = np.nan, status
+        return Scores(rewards, statuses, ("warm (rewards:warm) raised OSError: server is down", ""))
+
+    return score
+
+
+def test_an_objective_that_fails_throughout_three_updates_stops_training_with_its_name_and_reason(
+    task: Task, base: BaseModel
+) -> None:
+    message = (
+        r"^reward of an objective with weight must give a score at least once in 3 updates, got none: "
+        r"warm \(rewards:warm\) raised OSError: server is down\. Correct the reward, then run the same command again"
+    )
+    learner = make(task, base, [(BOTH, 1, (16 * 6,))], score=outages([1, 2, 3]))
+    with pytest.raises(RewardError, match=message):
+        train(learner)
+    assert learner.members[0].updates == 3  # 0, 1 and 2; the fourth is not made
+
+
+@pytest.mark.parametrize(
+    ("weights", "updates", "status"),
+    [
+        (BOTH, [0, 1, 3, 4], "raised"),  # never three in a row
+        (SECOND, [0, 1, 2, 3, 4], "raised"),  # nobody is trained for it
+        (BOTH, [0, 1, 2, 3, 4], "missing"),  # the function says that the objective does not apply
+    ],
+)
+def test_an_outage_an_unweighted_objective_and_none_do_not_stop_training(
+    task: Task, base: BaseModel, weights: list[float], updates: list[int], status: str
+) -> None:
+    _, events = train(make(task, base, [(weights, 1, (80,))], score=outages(updates, status)))
+    assert len(events) == 5
 
 
 @pytest.mark.parametrize("micro_batch", [4, 8, 12])

@@ -18,10 +18,14 @@ class Scores(NamedTuple):
         rewards: `[B, K]`; NaN where a score is missing or could not be made, never 0 in its place.
         statuses: `[B, K]` strings: `ok`, `missing` (the function said None), `wrong_length`, `not_finite`,
             `out_of_range`, `raised`.
+        faults: For each objective, what its reward did wrong in this batch, for people; empty where nothing. Empty as a
+            whole where nobody can say.
     """
 
     rewards: NDArray[np.float64]
     statuses: NDArray[np.str_]
+    faults: tuple[str, ...] = ()
 
 
+KEPT_CONTRACT = ("ok", "missing")  # statuses of a reward that kept its contract
 Score = Callable[[Sequence[Row], Sequence[str]], Scores]  # rows of the prompts, completions -> scores

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.errors import RewardError, ShapeError
-from paretune.core.scores import Scores
+from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.core.task import Objective, Row
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.functions import RewardFunction, call_function, columns_of, gather, load_function
 from paretune.objectives.user_modules import imports_from
 
 ROUNDING = 1e-6  # share of a range by which a sum or a float32 may miss its ends; the reward is clipped then
-KEPT_CONTRACT = ("ok", "missing")  # statuses of a reward that kept its contract
 _LOG = logging.getLogger(__name__)  # goes to stderr unless a program says otherwise; a worker's is in its log
 
 
@@ -105,19 +104,20 @@ class Scorer:
         statuses = np.full((size, len(self.objectives)), "missing", dtype="<U12")
         if size == 0:
             return Scores(rewards, statuses)
-        faults: list[str] = []
+        faults: list[str] = [""] * len(self.objectives)
         for k, outcome in enumerate(self._call_all(rows, completions)):
             values, marks, problems = read_outcome(outcome, size, self.objectives[k])
             rewards[:, k], statuses[:, k] = values, marks
             self._count(self.objectives[k], problems)
-            faults += [_told(self.objectives[k], problem) for problem in problems if problem.status != "missing"]
+            told = [_told(self.objectives[k], each) for each in problems if each.status not in KEPT_CONTRACT]
+            faults[k] = "; ".join(told)
         if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
             raise RewardError(
                 f"rewards must give at least one score for a batch of {size} completions, got none: "
-                f"{'; '.join(faults)}. Correct the reward functions, then run the same command again."
+                f"{'; '.join(filter(None, faults))}. Correct the reward functions, then run the same command again."
                 f"{self._first_traceback()}"
             )
-        return Scores(rewards, statuses)
+        return Scores(rewards, statuses, tuple(faults))
 
     def _call_all(self, rows: Sequence[Row], completions: Sequence[str]) -> list[object]:
         """Return, for each objective, what its function returned or the exception it raised."""

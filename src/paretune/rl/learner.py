@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paretune.core.errors import BudgetError, ConfigError, NonFiniteError, RecordError, ShapeError
+from paretune.core.errors import BudgetError, ConfigError, NonFiniteError, RecordError, RewardError, ShapeError
 from paretune.core.ledger import Ledger, network_flops
 from paretune.core.preferences import FloatArray
-from paretune.core.scores import Score
+from paretune.core.scores import KEPT_CONTRACT, Score, Scores
 from paretune.core.task import Row
 from paretune.models.bank import ExpertBank
 from paretune.models.mixing import Mixing
@@ -28,6 +28,8 @@ from paretune.rl.advantages import fold_in_kl, leave_one_out
 from paretune.rl.losses import policy_gradient_loss, scalarise
 from paretune.rl.optimiser import RowAdamW, clip_rows
 from paretune.rl.rollout import BankSampler, Batch, PromptStream, Sampler
+
+FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end training; an outage may last two
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Learner:
         self.streams = [PromptStream(rows, prompt_ids, member.seed) for member in members]
         self.sampler: Sampler = sampler or BankSampler(bank)
         self.optimiser = RowAdamW.like(bank.flat, settings.learning_rate, settings.betas, settings.weight_decay)
+        self._failing = np.zeros((len(members), len(members[0].objective_weights)), dtype=np.int64)  # updates in a row
         self._before: dict[int, dict[str, object]] = {}  # ledgers at the start of the current update
         self._last_full: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}  # of members inside an update
 
@@ -150,6 +153,7 @@ class Learner:
 
         Raises:
             NonFiniteError: If a log-probability or gradient is not finite.
+            RewardError: If the reward of an objective that has weight failed throughout several updates in a row.
         """
         before_update()
         while self.update(hand_over, on_update):
@@ -264,7 +268,24 @@ class Learner:
             scores = self.score(batch.rows, batch.texts)
         for index in active:
             self.members[index].ledger.charge(reward_calls=size * scores.rewards.shape[1])
+        self._check_rewards(active, scores, size)
         return torch.from_numpy(scores.rewards), scores.statuses
+
+    def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:
+        """Refuse to go on without an objective that a member is trained for, once it is no passing outage."""
+        for place, index in enumerate(active):
+            statuses = scores.statuses[place * size : (place + 1) * size]  # [size, K]
+            failed = ~(statuses == "ok").any(axis=0) & ~np.isin(statuses, KEPT_CONTRACT).all(axis=0)
+            weighted = self.members[index].objective_weights > 0
+            self._failing[index] = np.where(failed & weighted, self._failing[index] + 1, 0)
+            lost = np.flatnonzero(self._failing[index] >= FAILED_UPDATES)
+            if lost.size:
+                k = int(lost[0])
+                fault = scores.faults[k] if scores.faults else f"objective {k} {statuses[0, k]}"
+                raise RewardError(
+                    f"reward of an objective with weight must give a score at least once in {FAILED_UPDATES} updates, "
+                    f"got none: {fault}. Correct the reward, then run the same command again; nothing finished is lost."
+                )
 
     @torch.no_grad()
     def _reference(self, active: list[int], batch: Batch) -> Tensor:
