@@ -262,6 +262,16 @@ def test_a_folder_of_another_study_is_refused_and_nothing_in_it_changes(study: M
     assert contents(folder, ".") == kept
 
 
+def test_a_method_that_only_failed_is_corrected_in_the_same_folder(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert not run(study({"trouble": "nan"}, seeds=1), folder, progress=False).complete
+    corrected = run(study(seeds=1), folder, progress=False)
+    assert corrected.complete
+    assert [cell.state for cell in corrected.records.cells] == ["done"]
+    with pytest.raises(StudyError, match="results of method 'fake' as it was before it was changed"):
+        run(study({"trouble": "nan"}, seeds=1), folder, progress=False)
+
+
 def test_a_run_killed_before_its_first_file_goes_on(study: Make, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 from paretune.benchmark.study import Study
 from paretune.core.digests import digest
 from paretune.core.errors import StudyError
-from paretune.records.layout import lock_path
+from paretune.records.files import DONE, FAILED
+from paretune.records.layout import cell_folder, lock_path
 from paretune.records.reading import read_lock
+from paretune.records.study import CellRecord
 
 OURS_BEFORE_THE_LOCK = ("logs", "study.yaml")  # written before study.lock.json, beside hidden files
 ORPHAN_SECONDS = 60.0  # workers of a killed run notice within moments; an update under way may take longer
@@ -94,7 +96,7 @@ def digests(study: Study) -> dict[str, dict[str, str]]:
 
 
 def check_folder(study: Study, root: Path) -> None:
-    """Refuse a folder that holds another study; one that only grew may go on.
+    """Refuse a folder that holds another study; one that only grew may go on, or corrects what has only failed.
 
     Raises:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
@@ -109,7 +111,7 @@ def check_folder(study: Study, root: Path) -> None:
             )
         return
     before = read_lock(root)
-    difference = _difference(before.name, before.resolved, study)
+    difference = _difference(before.name, before.resolved, study, _only_failed(root, before.cells))
     if difference:
         raise StudyError(
             f"output folder must hold this study or one it extends, got '{root}' with {difference}. "
@@ -117,7 +119,20 @@ def check_folder(study: Study, root: Path) -> None:
         )
 
 
-def _difference(name: str, before: Mapping[str, Any], study: Study) -> str:
+def _only_failed(root: Path, cells: Sequence[CellRecord]) -> set[tuple[str, str]]:
+    """Return the tasks and methods, as (kind, name), of which some cell failed and none is finished."""
+    failed: set[tuple[str, str]] = set()
+    finished: set[tuple[str, str]] = set()
+    for cell in cells:
+        folder, names = cell_folder(root, cell.cell), {("tasks", cell.task), ("methods", cell.method)}
+        if (folder / DONE).exists():
+            finished |= names
+        elif (folder / FAILED).exists():
+            failed |= names
+    return failed - finished
+
+
+def _difference(name: str, before: Mapping[str, Any], study: Study, corrigible: set[tuple[str, str]]) -> str:
     if name != study.name:
         return f"the study '{name}', not '{study.name}'"
     now = digests(study)
@@ -125,7 +140,7 @@ def _difference(name: str, before: Mapping[str, Any], study: Study) -> str:
         for label, key in before["digests"][kind].items():
             if label not in now[kind]:
                 return f"results of {noun} '{label}', which the study no longer names"
-            if key != now[kind][label]:
+            if key != now[kind][label] and (kind, label) not in corrigible:
                 return f"results of {noun} '{label}' as it was before it was changed"
     for noun, old, new in (
         ("budget", before["budget"]["completions"], study.budgets),
