@@ -60,6 +60,9 @@ def test_the_terminal_table_has_one_aligned_line_per_method() -> None:
     assert len({len(line) for line in [heads, *lines]}) == 1
     assert lines[0].endswith("2/3")
     assert "5,600" in lines[0]
+    assert heads.split("  ")[0] == "method"
+    place = heads.index("policies") + len("policies")
+    assert [line[:place].split()[-1] for line in lines] == ["4", "4", "3"]  # corners and centre; corners
     assert "0.900" in lines[0]
 
 

@@ -75,6 +75,7 @@ def test_costs_add_up_all_stages_and_the_longest_chain() -> None:
     study = two_seeds()
     (row,) = rows_as_dicts(costs_table(study, measure_all(study)))
     assert row["completions"] == 150
+    assert row["policies"] == 2
     assert row["seconds_sum"] == pytest.approx(6.0)
     assert row["seconds_longest_chain"] == pytest.approx(6.0)  # b waits for a
     assert row["speed_relative_to_base"] is None

@@ -68,6 +68,7 @@ class PlannedCell:
         seed: Its seed.
         stages: Keys of all stages it uses, needs first.
         charged: Completions of those stages, shared or not.
+        policies: Experts among them: the policies it trains.
         told: Preferences its method is told of, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.
@@ -83,6 +84,7 @@ class PlannedCell:
     seed: int
     stages: tuple[str, ...]
     charged: int
+    policies: int
     told: FloatArray
     preferences: FloatArray
     training_key: str
@@ -144,6 +146,7 @@ class Plan:
                     "reason": cell.reason,
                     "stages": list(cell.stages),
                     "completions_charged": cell.charged,
+                    "policies": cell.policies,
                 }
                 for cell in self.cells
             ],
@@ -268,6 +271,7 @@ def _cell(
         seed=seed,
         stages=tuple(stage.key(instance) for stage in everything),
         charged=charged,
+        policies=sum(stage.kind == "expert" for stage in everything),
         told=told,
         preferences=preferences,
         training_key=training,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paretune.report import summary_table
-from paretune.report.completeness import missing_rewards
+from paretune.report.completeness import missing_rewards, one_policy
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import Plan
@@ -47,6 +47,7 @@ def plan_text(plan: Plan) -> str:
         f"folder:   {plan.folder}",
         f"cells:    {len(plan.cells)} ({states})",
         f"stages:   {len(plan.stages)}, {missing} to train",
+        *_policies(plan),
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
         "cells, shared stages to each",
         f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",
@@ -54,3 +55,19 @@ def plan_text(plan: Plan) -> str:
         f"({plan.rate:.0f} completions per second and worker, {source})",
     ]
     return "\n".join(lines)
+
+
+def _policies(plan: Plan) -> list[str]:
+    """Say how many policies each method trains, and of which one policy must answer every preference."""
+    lines, notes = [], []
+    first = {(cell.task.name, cell.budget, cell.entry.label): cell for cell in reversed(plan.cells)}
+    for task, budget in dict.fromkeys((cell.task.name, cell.budget) for cell in plan.cells):
+        cells = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
+        counts = ", ".join(f"{cell.entry.label} {cell.policies}" for cell in cells)
+        lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
+        notes += [
+            f"note:     {one_policy(cell.entry.label, budget, cell.entry.settings)}"
+            for cell in cells
+            if cell.policies == 1 and len(cell.told) > 1
+        ]
+    return lines + notes

@@ -44,6 +44,11 @@ class MethodResult:
         """Its finished cells."""
         return [cell for cell in self.cells.values() if cell.state == "done"]
 
+    @property
+    def policies(self) -> int | None:
+        """Policies it trained, experts of its first finished cell; None before one is finished."""
+        return next((sum(stage.kind == "expert" for stage in cell.stages) for cell in self.done), None)
+
     def evaluation(self, seed: int, preference: FloatArray) -> EvaluationRecord | None:
         """Return the test evaluation of a seed and preference, or None."""
         cell = self.cells.get(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,12 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
     if fewest < ENOUGH_SEEDS:
         detail = "one run shows no spread, so there are no intervals" if fewest == 1 else "intervals are very wide"
         found.append(f"Only {count(fewest, 'seed')}: {detail}. Use at least {ENOUGH_SEEDS} before drawing conclusions.")
+    found += [
+        one_policy(method.name, part.budget_completions, _settings(study, method.name))
+        for part in parts
+        for method in part.methods
+        if method.policies == 1 and len(part.task.preferences) > 1
+    ]
     without = [part.title for part in parts if len(part.references) < len(part.seeds)]
     if without:
         found.append(f"The base model was not evaluated for every seed: {listing(without)}.")
@@ -93,6 +100,26 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
             f"{lost.missing:,} of {lost.total:,} rewards are missing. They are left out of means, never counted as 0."
         )
     return found
+
+
+def one_policy(method: str, budget_completions: int, settings: Mapping[str, object]) -> str:
+    """Say that a method trains a single policy, so that it cannot follow preferences, and what would change it."""
+    each = settings.get("completions_each")
+    advice = (
+        f"Each policy takes {each:,} (completions_each): raise the budget, or lower that."
+        if isinstance(each, int)
+        else "Raise the budget."
+    )
+    return (
+        f"{method} trains one policy only on {budget_completions:,} completions, and it answers every preference. "
+        f"{advice}"
+    )
+
+
+def _settings(study: StudyRecords, method: str) -> Mapping[str, object]:
+    methods = study.resolved.get("methods")
+    settings = methods.get(method) if isinstance(methods, Mapping) else None
+    return settings if isinstance(settings, Mapping) else {}
 
 
 _UNFINISHED = (("failed", "failed"), ("pending", "not run yet"))

@@ -16,6 +16,7 @@ class Cost:
 
     Attributes:
         method: Its name.
+        policies: Experts it trained; None before a cell is finished.
         completions: Sampled for training, selection and search.
         tokens: Of these completions.
         seconds_sum: Of all stages, as if run one after the other.
@@ -26,6 +27,7 @@ class Cost:
     """
 
     method: str
+    policies: int | None
     completions: MetricValue
     tokens: MetricValue
     seconds_sum: MetricValue
@@ -45,6 +47,7 @@ def costs(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Cost]:
     return [
         Cost(
             method=method.name,
+            policies=method.policies,
             completions=trained(method.name, "sum: completions"),
             tokens=trained(method.name, "sum: tokens"),
             seconds_sum=trained(method.name, "sum: seconds"),

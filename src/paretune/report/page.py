@@ -307,6 +307,7 @@ def _cost_row(cost: Cost, utility: float | None) -> dict[str, object]:
     memory = cost.peak_memory_bytes.value
     cells = [
         number(utility),
+        table_cell(cost.policies),
         number(cost.completions.value),
         seconds(cost.seconds_sum.value),
         seconds(cost.seconds_chain.value),

@@ -93,8 +93,8 @@ def seeds_table(study: StudyRecords) -> Table:
 def costs_table(study: StudyRecords, metrics: Sequence[MetricRow]) -> Table:
     """Return what each method cost: completions, seconds, memory, decoding speed."""
     columns = (
-        "task", "budget_completions", "method", "completions", "tokens", "seconds_sum", "seconds_longest_chain",
-        "peak_memory_bytes", "tokens_per_second", "speed_relative_to_base", "seeds",
+        "task", "budget_completions", "method", "policies", "completions", "tokens", "seconds_sum",
+        "seconds_longest_chain", "peak_memory_bytes", "tokens_per_second", "speed_relative_to_base", "seeds",
     )  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for part in comparisons(study):
@@ -103,7 +103,7 @@ def costs_table(study: StudyRecords, metrics: Sequence[MetricRow]) -> Table:
                 cost.completions, cost.tokens, cost.seconds_sum, cost.seconds_chain, cost.peak_memory_bytes,
                 cost.tokens_per_second, cost.speed_ratio,
             )  # fmt: skip
-            head = (part.task.name, part.budget_completions, cost.method)
+            head = (part.task.name, part.budget_completions, cost.method, cost.policies)
             rows.append((*head, *(each.value for each in values), len(cost.completions.per_seed)))
     return Table("costs", "Cost per method: mean over finished seeds", columns, tuple(rows))
 

@@ -9,9 +9,12 @@ from paretune.records.study import StudyRecords
 from paretune.report.comparison import comparisons
 from paretune.report.costs import costs
 from paretune.report.measured import achieved, measured, rows_of
-from paretune.report.wording import interval, number
+from paretune.report.wording import interval, number, table_cell
 
-HEADS = ("method", "achieved utility", "hypervolume, naive", "completions", "seconds", "tokens/s to base", "seeds")
+HEADS = (
+    "method", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds", "tokens/s to base",
+    "seeds",
+)  # fmt: skip
 
 
 def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
@@ -23,7 +26,8 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
         for cost in costs(part, rows):
             cells = part.method(cost.method).cells
             volume = measured(mine, cost.method, "pareto_optimality", "naive")
-            numbers = [number(each.value) for each in (cost.completions, cost.seconds_sum, cost.speed_ratio)]
+            numbers = [table_cell(cost.policies)]
+            numbers += [number(each.value) for each in (cost.completions, cost.seconds_sum, cost.speed_ratio)]
             done = sum(cell.state == "done" for cell in cells.values())
             lines.append(
                 (cost.method, interval(means[cost.method]), interval(volume), *numbers, f"{done}/{len(cells)}")
