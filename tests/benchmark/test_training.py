@@ -82,7 +82,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path
         train("rewarded_soups", task, {"tokens": 8}, output=out)
     with pytest.raises(ConfigError, match="budget must be at least one completion, got 0"):
         train("rewarded_soups", task, 0, output=out)
-    with pytest.raises(ConfigError, match=r"got 'rewarded_soup'. Did you mean 'rewarded_soups'\?"):
+    with pytest.raises(
+        ConfigError, match=r"^method must be one of .*, got 'rewarded_soup'\. Did you mean 'rewarded_soups'\?"
+    ):
         train("rewarded_soup", task, BUDGET, output=out)
     with pytest.raises(ConfigError, match=r"settings must be among .*got 'rnk'. Did you mean 'rank'\?"):
         train("rewarded_soups", task, BUDGET, settings={"rnk": 2}, output=out)

@@ -77,6 +77,21 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ),
         (["generate", "gone", "-p", "a=1", "--top-p", "2", "x"], "paretune: --top-p must lie above 0 and at most at 1"),
         (
+            ["generate", "gone", "a=0.7,b=0.3", "How are you?"],
+            "paretune: preference must be given as --preference name=number,name=number, got 'a=0.7,b=0.3' without "
+            '--preference. Write paretune generate gone --preference a=0.7,b=0.3 "PROMPT".\n',
+        ),
+        (["generate", "gone", "How are you?"], "paretune: preference must be given as --preference name=number"),
+        (["generate", "gone"], "paretune: preference must be given as --preference name=number,name=number, got none."),
+        (
+            ["generate", "gone", "-p", "a=1"],
+            'paretune: prompts must be one or more, got none. Write paretune generate gone --preference a=1 "PROMPT".',
+        ),
+        (
+            ["train", "liner", "-t", "counselling", "-o", "out"],
+            "paretune: method must be one of linear, ",
+        ),
+        (
             ["train", "linear", "-t", "counselling", "-o", "out", "--set", "rank"],
             "paretune: --set must be given key=value",
         ),

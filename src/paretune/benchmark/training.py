@@ -16,10 +16,12 @@ from paretune.benchmark.plan import PlannedStage
 from paretune.benchmark.stages import run_group, stage_result
 from paretune.benchmark.study import method_entry
 from paretune.benchmark.worker import Link, quiet_link
+from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.preferences import check_preferences, das_dennis
 from paretune.core.stages import in_order
 from paretune.core.task import Task
+from paretune.methods import METHODS
 from paretune.records.files import is_done
 from paretune.records.layout import stage_folder
 
@@ -59,6 +61,8 @@ def train(
     from paretune.models.solutions import FILE, SolutionSet, load_solutions
     from paretune.tasks import load_task
 
+    if ":" not in method:
+        check_choice("method", method, METHODS)
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = method_entry(method, dict(settings or {}), "train")
     count = len(instance.objectives)

@@ -140,9 +140,9 @@ def train(
 @app.command
 def generate(
     folder: Path,
-    prompts: Annotated[list[str], Parameter(negative=())],
+    prompts: Annotated[list[str] | None, Parameter(negative=())] = None,
     *,
-    preference: Annotated[str, Parameter(name=["--preference", "-p"])],
+    preference: Annotated[str | None, Parameter(name=["--preference", "-p"])] = None,
     samples: int = 1,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -153,16 +153,17 @@ def generate(
 
     Args:
         folder: What train saved, or a cell of a study (runs/CELL).
-        prompts: One or more prompts.
-        preference: Weights of the objectives, such as empathy=0.7,brevity=0.3; those left out count 0.
+        prompts: One or more prompts; needed.
+        preference: Weights of the objectives, such as empathy=0.7,brevity=0.3; those left out count 0. Needed.
         samples: Completions per prompt.
         temperature: 1 samples as trained; lower is less varied.
         top_p: Share of the probability mass that is sampled from.
         seed: Another seed, other completions.
         as_json: Print JSON.
     """
-    from paretune.cli.values import check_sampling, parse_preference
+    from paretune.cli.values import check_sampling, given, parse_preference
 
+    preference, prompts = given(folder, preference, prompts or [])
     wanted = parse_preference(preference)
     check_sampling(samples, temperature, top_p)
     from paretune.models.solutions import load_solutions

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +15,8 @@ import yaml
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.benchmark.worker import Link
 from paretune.core.errors import ConfigError, PreferenceError
+
+PREFERENCE = re.compile(r"\s*[A-Za-z][\w-]*\s*=\s*[\d.]+\s*(,.*=.*)?")
 
 
 def parse_preference(text: str) -> dict[str, float]:
@@ -33,6 +37,23 @@ def parse_preference(text: str) -> dict[str, float]:
                 f"preference must read name=number,name=number, got '{part.strip()}'. Write empathy=0.7,brevity=0.3."
             ) from None
     return preference
+
+
+def given(folder: Path, preference: str | None, prompts: Sequence[str]) -> tuple[str, list[str]]:
+    """Return preference and prompts as they were typed.
+
+    Raises:
+        ConfigError: If one of them was left out, or the preference was typed without its option.
+    """
+    command = f"paretune generate {folder}"
+    if preference is None:
+        typed = next((prompt for prompt in prompts if PREFERENCE.fullmatch(prompt)), None)
+        got = "none" if typed is None else f"'{typed}' without --preference"
+        advice = f'Write {command} --preference {typed or "empathy=0.7,brevity=0.3"} "PROMPT".'
+        raise ConfigError(f"preference must be given as --preference name=number,name=number, got {got}. {advice}")
+    if not prompts:
+        raise ConfigError(f'prompts must be one or more, got none. Write {command} --preference {preference} "PROMPT".')
+    return preference, list(prompts)
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
