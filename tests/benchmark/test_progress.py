@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,9 @@ from paretune.benchmark import progress
 from paretune.benchmark.progress import LiveTable, Meter, PlainLines, Progress, Silent, display
 
 SHOWN = Progress(9, 3, 2, 1, 12_000, 25_000, 120.0, 108.3, "training x2")
-LINE = "cells 3/9 done, 2 running, 1 failed, 12,000/25,000 completions, 120 samples/s, 1:48 left | training x2"
+LINE = (
+    "cells 3/9 done, 2 running, 1 failed, 12,000 of at most 25,000 completions, 120 samples/s, 1:48 left | training x2"
+)
 
 
 def test_a_line_says_cells_speed_and_time_left() -> None:
@@ -22,6 +25,17 @@ def test_the_speed_is_that_of_the_last_half_minute() -> None:
         meter.add(10 if second <= 30 else 40, float(second))
     assert meter.rate() == 40.0
     assert meter.total == 31 * 10 + 30 * 40
+
+
+def test_time_left_is_told_once_enough_was_measured_and_until_then_its_absence() -> None:
+    meter = Meter()
+    assert meter.seconds_left(100) is None
+    for second in range(20):
+        meter.add(10, float(second))
+        assert meter.seconds_left(100) is None
+    meter.add(10, 20.0)
+    assert meter.seconds_left(100) == pytest.approx(10)  # 10 a second
+    assert "samples/s, time left not measured yet |" in replace(SHOWN, seconds_left=None).line()
 
 
 def test_plain_lines_are_rare_and_messages_come_at_once() -> None:

@@ -79,6 +79,18 @@ def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> Non
     assert (last.done, last.failed, last.completions) == (2, 0, last.total_completions)
 
 
+def test_the_total_of_progress_stays_what_it_was_where_completions_are_spared(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch()
+    monkeypatch.setenv("FAKE_EVALUATION", "answers alike")
+    run(study(), tmp_path / "out", progress=watch)
+    last = watch.shown[-1]
+    assert {each.total_completions for each in watch.shown} == {last.total_completions}
+    assert last.spared == 2 * 3 * 3  # in 2 cells, 3 of 4 preferences share the answer of the first; 3 prompts
+    assert last.completions + last.spared == last.total_completions
+
+
 def test_what_is_added_is_all_that_is_done(study: Make, tmp_path: Path) -> None:
     folder, evaluations = tmp_path / "out", tmp_path / "evaluations.txt"
     run(study(seeds=1), folder, progress=False)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
+ESTIMATE_SECONDS = 20.0  # measured before time left is told: workers start one by one, and first answers come in bursts
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -23,10 +24,11 @@ class Progress:
         running: Cells something is being done for.
         failed: Cells failed.
         completions: Completions made by this call, training and evaluation.
-        total_completions: All that this call is to make.
+        total_completions: The most that this call is to make, as planned; it does not change.
         rate: Completions per second over the last half minute; None before the first.
-        seconds_left: Estimate; None before there is a rate.
+        seconds_left: Estimate; None before enough was measured for one.
         doing: What is going on, for people.
+        spared: Completions of the total that nobody had to make, such as for preferences answered by the same policy.
     """
 
     cells: int
@@ -38,17 +40,18 @@ class Progress:
     rate: float | None
     seconds_left: float | None
     doing: str
+    spared: int = 0
 
     def line(self) -> str:
         """Return one line of text."""
         parts = [f"cells {self.done}/{self.cells} done", f"{self.running} running"]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        parts.append(f"{self.completions:,}/{self.total_completions:,} completions")
+        parts.append(f"{self.completions:,} of at most {self.total_completions:,} completions")
         if self.rate is not None:
             parts.append(f"{self.rate:,.0f} samples/s")
-        if self.seconds_left is not None:
-            parts.append(f"{clock_text(self.seconds_left)} left")
+        left = "time left not measured yet" if self.seconds_left is None else f"{clock_text(self.seconds_left)} left"
+        parts.append(left)
         return f"{', '.join(parts)} | {self.doing}"
 
 
@@ -69,9 +72,11 @@ class Meter:
     def __init__(self) -> None:
         self._points: deque[tuple[float, int]] = deque()
         self.total = 0
+        self._started: float | None = None
 
     def add(self, completions: int, now: float) -> None:
         """Count completions."""
+        self._started = now if self._started is None else self._started
         self.total += completions
         self._points.append((now, self.total))
         while now - self._points[0][0] > RATE_SECONDS:
@@ -83,6 +88,13 @@ class Meter:
             return None
         (start, first), (end, last) = self._points[0], self._points[-1]
         return (last - first) / (end - start) if end > start else None
+
+    def seconds_left(self, completions: int) -> float | None:
+        """Return how long so many completions will take, or None while too little is known."""
+        rate = self.rate()
+        if not rate or self._started is None or self._points[-1][0] - self._started < ESTIMATE_SECONDS:
+            return None
+        return completions / rate
 
 
 class Display(Protocol):
@@ -172,7 +184,7 @@ class LiveTable(Silent):
         self._bar.update(
             self._task,
             description=progress.line(),
-            completed=progress.completions,
+            completed=progress.completions + progress.spared,
             total=max(progress.total_completions, 1),
         )
 

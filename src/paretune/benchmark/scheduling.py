@@ -362,9 +362,8 @@ class Scheduler:
         write_json(self.root / "timing.keys.json", {**self._timing_keys(), **keys})
 
     def _show(self) -> None:
-        rate = self.meter.rate()
-        total = self.plan.completions_to_train + self.plan.completions_to_evaluate - self.spared
-        left = max(0, total - self.meter.total)
+        total = self.plan.completions_to_train + self.plan.completions_to_evaluate
+        left = max(0, total - self.spared - self.meter.total)
         running: set[str] = set()
         kinds: dict[str, int] = {}
         for worker in self.workers:
@@ -380,8 +379,9 @@ class Scheduler:
                 failed=len(self.failed_cells),
                 completions=self.meter.total,
                 total_completions=total,
-                rate=rate,
-                seconds_left=left / rate if rate else None,
+                rate=self.meter.rate(),
+                seconds_left=self.meter.seconds_left(left),
                 doing=", ".join(f"{words[kind]} x{count}" for kind, count in kinds.items()) or "finishing",
+                spared=self.spared,
             )
         )
