@@ -30,7 +30,7 @@ def spent(*arguments: str) -> tuple[float, str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["run", "--help"], *(["ls", kind] for kind in ("tasks", "methods", "studies"))],
+    [["--help"], ["--version"], ["run", "--help"], ["ls"], ["ls", "methods"]],
     ids=" ".join,
 )
 def test_help_and_lists_answer_at_once_without_torch(arguments: list[str]) -> None:
@@ -50,6 +50,24 @@ def test_lists_name_what_a_study_can_name(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out) == found["methods"]
     assert execute(["ls"]) == OK
     assert "methods:\n  linear" in capsys.readouterr().out
+
+
+def test_lists_describe_each_name_and_give_the_family_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    from paretune.methods import METHODS, resolve_method
+
+    assert execute(["ls", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    for entries in found.values():
+        for entry in entries:
+            assert entry["description"].endswith(".")
+            assert "\n" not in entry["description"]
+    assert {entry["name"]: entry["family"] for entry in found["methods"]} == {
+        name: resolve_method(name).family for name in METHODS
+    }
+    assert execute(["ls", "methods"]) == OK
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("rewarded_soups"))
+    assert line.split()[1] == "meta-policy"
+    assert line.split(maxsplit=2)[2].startswith("Train one expert per objective and average their deltas")
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

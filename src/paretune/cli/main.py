@@ -84,7 +84,7 @@ def report(folder: Path) -> int:
 
 @app.command(name="ls")
 def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
-    """List what can be named in a study.
+    """List what can be named in a study, each with what it is.
 
     Args:
         kind: What to list; everything by default.
@@ -101,7 +101,8 @@ def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
         if kind is None:
             print(f"{each}:")
         for entry in entries:
-            print(f"{'  ' if kind is None else ''}{entry['name']:<24}{entry['source']}")
+            family = f"{entry['family']:<15}" if "family" in entry else ""
+            print(f"{'  ' if kind is None else ''}{entry['name']:<22}{family}{entry['description']}")
     return OK
 
 
