@@ -102,6 +102,28 @@ def test_a_worker_leaves_when_its_parent_is_killed(tmp_path: Path, words: str) -
     assert not Path(f"/proc/{worker}").exists()
 
 
+def test_loading_a_model_writes_no_progress_bar_into_a_workers_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import model_folders
+
+    (tmp_path / "loading.py").write_text(
+        "from paretune.models.base import load_base\ndef load(job, link):\n    load_base(job['model'])\n    return {}\n"
+    )
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    model = str(model_folders.save_base(tmp_path / "model"))
+    job = {"kind": "job", "run": "loading:load", "imports": [str(tmp_path)], "model": model}
+    worker = Worker(0, 1, tmp_path / "worker.log", ())
+    wait_for(worker, "ready")
+    worker.give("loading", job)
+    try:
+        wait_for(worker, "done")
+    finally:
+        worker.job = None
+        worker.close()
+    assert (tmp_path / "worker.log").read_text() == ""
+
+
 def test_a_dead_worker_says_how_it_died(tmp_path: Path) -> None:
     worker = Worker(3, 1, tmp_path / "worker.log", ())
     wait_for(worker, "ready")

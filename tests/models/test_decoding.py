@@ -342,3 +342,19 @@ def test_a_gpu_decodes_the_same_distribution_in_bf16(folders: dict[str, Path]) -
     # bf16 logits of up to 4 have steps of 2^-6; two passes differ by a few of them
     torch.testing.assert_close(rollout.log_probs, scored, rtol=0, atol=0.15)
     bank.unwrap()
+
+
+def test_a_token_that_ends_and_pads_draws_no_warning_of_a_missing_mask_and_samples_the_same(
+    any_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import modeling_utils
+
+    prompts = [(1, 2, 3, 0)] * 6  # all of one length: no mask is needed
+    plain = sample(any_base, None, prompts, Mixing.reference(6), keys(6), NEW, end_ids=())
+    warned: list[str] = []
+    monkeypatch.setattr(modeling_utils.logger, "warning_once", warned.append)
+    monkeypatch.setattr(any_base.model.config, "pad_token_id", 0)
+    again = sample(any_base, None, prompts, Mixing.reference(6), keys(6), NEW, end_ids=())
+    assert bool((again.token_ids == 0).any())  # it was drawn, too, and read again
+    assert warned == []
+    assert texts(again) == texts(plain)

@@ -39,6 +39,7 @@ class Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)
         environment.update(dict.fromkeys(ONE_THREAD_VARIABLES, str(threads)), TOKENIZERS_PARALLELISM="false")
+        environment.setdefault("TQDM_DISABLE", "1")  # bars for loading a model fill the log, whoever started the run
         source = str(Path(__file__).parents[2])  # a worker finds the same paretune, installed or not
         paths = [source, *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

@@ -176,10 +176,17 @@ class _Loop:
             mask = self.mask[:, :seen]
             if self.base.full_attention:
                 mask = mask[:, None, None, :]  # ready-made: transformers would build it anew at every token
+        if mask is None and self._looks_padded(ids):
+            mask = self.mask[:, :seen]  # all true: it says that this is no padding, and changes nothing else
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": self.cache}
         if self.base.takes_positions:
             arguments["position_ids"] = positions
         return forward_logits(self.base, self.bank, mixing, arguments, keep=1)[:, -1].float()
+
+    def _looks_padded(self, ids: Tensor) -> bool:
+        """Whether transformers takes the batch for a padded one, for a token that pads elsewhere and is real here."""
+        pad = getattr(self.base.model.config, "pad_token_id", None)
+        return pad is not None and bool((ids[:, [0, -1]] == pad).any())
 
     def run(self) -> None:
         alive = torch.ones(len(self.at), dtype=torch.bool, device=self.device)
