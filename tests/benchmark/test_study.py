@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,32 @@ def test_the_copy_of_a_built_in_study_keeps_its_name(tmp_path: Path) -> None:
     write_lock(tmp_path, planned_records(planned))
     (tmp_path / COPY).write_text(planned.study.text.replace("name: quick", ""))
     assert load_study(tmp_path / COPY).name == "quick"
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_anything_is_trained_or_torch_is_loaded(
+    fakes: None, tmp_path: Path
+) -> None:
+    import real_task
+
+    real_task.write(tmp_path / "tiny")
+    with (tmp_path / "tiny" / "test.jsonl").open("a") as file:
+        file.write('{"prompt": "I feel alone . You keep my sister sad ."}\n')  # 10 tokens, 2 more in the template
+    path = write(tmp_path, "tasks: [tiny]\nmethods: {linear: {}}\nbudget: {completions: 64}\n")
+    assert len(load_study(path).tasks) == 1  # 12 tokens are allowed
+    with (tmp_path / "tiny" / "test.jsonl").open("a") as file:
+        file.write('{"prompt": "I feel alone . You keep my sister sad . a"}\n')
+    code = "import sys; from paretune.cli.main import execute; print(execute(sys.argv[1:]), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "plan", str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
+    assert "tasks.0: test prompt 'test-5' of task 'tiny' must have at most 12 tokens, template included" in done.stderr
+
+
+def test_a_task_whose_tokenizer_cannot_be_read_alone_is_left_to_training(fakes: None, tmp_path: Path) -> None:
+    import real_task
+
+    real_task.write(tmp_path / "tiny")
+    path = write(tmp_path, "tasks: [tiny]\nmethods: {linear: {}}\nbudget: {completions: 64}\n")
+    for damage in ("{}", None):
+        file = tmp_path / "tiny" / "model" / "tokenizer.json"
+        file.unlink() if damage is None else file.write_text(damage)
+        assert len(load_study(path).tasks) == 1

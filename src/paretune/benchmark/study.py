@@ -275,6 +275,7 @@ def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:
 
 def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
     from paretune.tasks import TASKS, load_task
+    from paretune.tasks.checks import check_prompts, plain_tokenizer
 
     tasks: list[Task] = []
     for index, source in enumerate(sources):
@@ -285,6 +286,9 @@ def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
         is_path = file is not None and source not in TASKS and (file.exists() or file.suffix in (".yaml", ".yml"))
         try:
             task = load_task(str(file) if is_path else source)
+            tokenizer = plain_tokenizer(task.model)
+            if tokenizer is not None:  # else training checks them, once it has loaded the model
+                check_prompts(task, tokenizer)
         except ParetuneError as error:
             raise type(error)(f"{where}: {error}") from error
         if any(task.name == other.name for other in tasks):

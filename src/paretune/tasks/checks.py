@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,31 @@ def check_context(task: Task, context_tokens: int | None = None) -> None:
             f"{limit} tokens, got {task.max_prompt_tokens} + {task.max_completion_tokens} = {wanted}. Lower one, or "
             "take a model with a longer context."
         )
+
+
+def plain_tokenizer(model: str) -> Callable[..., dict[str, list[list[int]]]] | None:
+    """Return the tokenizer of a model folder without the library that runs the model, to count tokens before it loads.
+
+    Returns:
+        What `check_prompts` takes; None for a hub id, and where a folder's tokenizer cannot be read alone.
+    """
+    file = Path(model).expanduser() / "tokenizer.json"
+    if not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception:  # noqa: BLE001  # it raises nothing narrower; loading the model says what is wrong with the file
+        return None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def encode(texts: Sequence[str], **options: object) -> dict[str, list[list[int]]]:
+        # one by one: threads that encode_batch starts would warn in every process started after them
+        return {"input_ids": [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]}
+
+    return encode
 
 
 def check_prompts(task: Task, tokenizer: Any, context_tokens: int | None = None) -> None:
