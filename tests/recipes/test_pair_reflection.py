@@ -108,6 +108,22 @@ def test_prompts_are_evened_out_and_the_replies_of_people_stay_out_of_the_task(m
     assert texts["dev"] == [f'You feel "sad" {index}.' for index in range(3)]
 
 
+def test_the_figures_of_the_readme_are_measured_on_replies_of_each_level_and_on_the_base_model(
+    made_up: Path, recipe: Path
+) -> None:
+    command = [sys.executable, str(recipe / "measure.py"), "--data", str(made_up.parent / "data")]
+    environment = {**os.environ, "PYTHONPATH": str(recipe.parents[1] / "src")}
+    done = subprocess.run(
+        [*command, "--task", str(made_up / "task")], env=environment, check=True, capture_output=True, text=True
+    )
+    names, level, other, stock, base, *_ = done.stdout.splitlines()
+    assert names == "mean of reflection, empathy, brevity, fluency"
+    assert level.startswith("replies of level 2 (3): ")
+    assert other.startswith("level 2 beside somebody else's prompt (3): ")
+    assert stock.startswith("'You want to make a change but you are not sure how.' beside every prompt (3): ")
+    assert base.startswith("base model (24): ")  # three prompts, eight samples
+
+
 def test_the_page_is_written_from_the_records_whatever_they_say(made_up: Path, recipe: Path, tmp_path: Path) -> None:
     summarise = load(recipe / "summarise.py", "pair_summarise")
     from paretune.records.reading import read_study
