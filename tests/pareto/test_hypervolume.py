@@ -94,6 +94,27 @@ def test_dense_simplex_tends_to_one_over_k_factorial():
     assert hypervolume(np.array(lattice) / steps, [0, 0, 0]) == pytest.approx(math.comb(60, 3) / 60**3, rel=1e-9)
 
 
+def test_dense_bent_front_tends_to_its_area():
+    # (t^2, (1 - t)^2), whose inner points no linear weights find: area under (1 - sqrt(x))^2 from 0 to 1 is 1/6. The
+    # staircase of n steps lacks at most the sum of dx dy = sum of (2t/n) (2(1 - t)/n) -> 2 / 3n = .0007 at n = 1000.
+    t = np.linspace(0, 1, 1001)
+    assert 1 / 6 - 0.0007 < hypervolume(np.column_stack([t**2, (1 - t) ** 2]), [0, 0]) < 1 / 6
+
+
+def test_published_front_of_rewarded_soups():
+    # Ramé et al. 2023, news summaries: rewards of 11 interpolations as printed, each scaled by its own range. By
+    # columns from the right, each as high as the highest point so far: .618. The straight chord gives (1 + ... + 9) /
+    # 100 = .45.
+    first = [0.984, 1.109, 1.197, 1.285, 1.394, 1.459, 1.513, 1.569, 1.653, 1.728, 1.781]
+    second = [-0.788, -0.785, -0.777, -0.862, -1.082, -1.080, -1.118, -1.212, -1.325, -1.315, -1.526]
+    points = np.column_stack([first, second])
+    scaled = (points - points.min(axis=0)) / np.ptp(points, axis=0)
+    columns = np.diff(scaled[:, 0]) * np.maximum.accumulate(scaled[::-1, 1])[::-1][1:]
+    assert hypervolume(scaled, [0, 0]) == pytest.approx(columns.sum(), abs=1e-12)
+    assert hypervolume(scaled, [0, 0]) == pytest.approx(0.618, abs=0.0005)
+    assert hypervolume(np.linspace([0, 1], [1, 0], 11), [0, 0]) == pytest.approx(0.45)
+
+
 def test_wrong_shapes_and_values_are_refused():
     with pytest.raises(ShapeError, match=r"one entry per objective \(2\)"):
         hypervolume([[1, 1]], [0, 0, 0])

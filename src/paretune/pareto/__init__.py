@@ -1,1 +1,1 @@
-"""Fronts and their indicators. Scores are maximised, reference points lie below them. Numpy and moocore only."""
+"""Fronts and their indicators, with and without what evaluation noise adds. Numpy, scipy and moocore only."""

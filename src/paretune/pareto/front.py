@@ -47,8 +47,12 @@ def front(scores: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(points[non_dominated(points)])
 
 
-def check_scores(scores: ArrayLike) -> NDArray[np.float64]:
+def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]:
     """Return scores as finite `[N, K]`.
+
+    Args:
+        scores: One row a solution and one column an objective.
+        name: What the caller calls them, for the error.
 
     Raises:
         ShapeError: If there are not two dimensions, or no objective.
@@ -56,8 +60,48 @@ def check_scores(scores: ArrayLike) -> NDArray[np.float64]:
     """
     points = np.asarray(scores, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] == 0:
-        raise ShapeError(f"scores must have one row a solution and one column an objective, got {list(points.shape)}.")
+        raise ShapeError(f"{name} must have one row a solution and one column an objective, got {list(points.shape)}.")
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
-        raise NonFiniteError(f"scores must be finite, got {points[row].tolist()} in row {row}. Leave such rows out.")
+        raise NonFiniteError(f"{name} must be finite, got {points[row].tolist()} in row {row}. Leave such rows out.")
     return points
+
+
+def check_some_scores(scores: ArrayLike, name: str = "scores", objectives: int | None = None) -> NDArray[np.float64]:
+    """Return scores as finite `[N, K]` with at least one row.
+
+    Args:
+        scores: One row a solution and one column an objective.
+        name: What the caller calls them, for the error.
+        objectives: The K they must have; any if None.
+
+    Raises:
+        ShapeError: If there are not two dimensions, no row, no objective, or not K of them.
+        NonFiniteError: If a score is NaN or infinite.
+    """
+    points = check_scores(scores, name)
+    if len(points) == 0:
+        raise ShapeError(f"{name} must have at least one row, got none. Of an empty set this figure does not exist.")
+    if objectives is not None and points.shape[1] != objectives:
+        raise ShapeError(
+            f"{name} must have one column per objective ({objectives}), got {points.shape[1]}. "
+            "Score both sets on the same objectives."
+        )
+    return points
+
+
+def check_reference_point(reference_point: ArrayLike, objectives: int) -> NDArray[np.float64]:
+    """Return a reference point as finite `[K]`.
+
+    Raises:
+        ShapeError: If there is not one entry per objective.
+        NonFiniteError: If an entry is NaN or infinite.
+    """
+    corner = np.asarray(reference_point, dtype=np.float64)
+    if corner.shape != (objectives,):
+        raise ShapeError(
+            f"reference_point must have one entry per objective ({objectives}), got shape {list(corner.shape)}."
+        )
+    if not np.isfinite(corner).all():
+        raise NonFiniteError(f"reference_point must be finite, got {corner.tolist()}. Set it in the task.")
+    return corner

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import moocore
-import numpy as np
 from numpy.typing import ArrayLike
 
-from paretune.core.errors import NonFiniteError, ShapeError
-from paretune.pareto.front import check_scores
+from paretune.pareto.front import check_reference_point, check_scores
 
 
 def hypervolume(scores: ArrayLike, reference_point: ArrayLike) -> float:
     """Return the volume of the union of boxes between the reference point and each score vector.
 
     Measured scores carry noise, and the union of boxes is a maximum: the more candidates, the higher it comes out by
-    chance alone. Compare sets of equal size only, and call the figure naive.
+    chance alone. Compare sets of equal size only, and call the figure naive. `polar.hypervolume_pair` measures what
+    is left of it without that chance.
 
     Args:
         scores: `[N, K]`, higher is better.
@@ -35,13 +34,7 @@ def hypervolume(scores: ArrayLike, reference_point: ArrayLike) -> float:
         3.0
     """
     points = check_scores(scores)
-    corner = np.asarray(reference_point, dtype=np.float64)
-    if corner.shape != points.shape[1:]:
-        raise ShapeError(
-            f"reference_point must have one entry per objective ({points.shape[1]}), got shape {list(corner.shape)}."
-        )
-    if not np.isfinite(corner).all():
-        raise NonFiniteError(f"reference_point must be finite, got {corner.tolist()}. Set it in the task.")
+    corner = check_reference_point(reference_point, points.shape[1])
     above = points[(points > corner).all(axis=1)]
     if len(above) == 0:
         return 0.0
