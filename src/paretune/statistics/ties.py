@@ -16,7 +16,8 @@ class TieGroups:
     """Methods grouped from the best downwards.
 
     Attributes:
-        groups: Indices of the methods in each group, by falling mean; the first of a group is its leader.
+        groups: Indices of the methods in each group, by falling mean; the first of a group is its leader. A method
+            whose seeds vary much may be in a higher group than one with a higher mean.
         reason: Why nothing could be told apart; empty when it could have been.
     """
 
@@ -38,9 +39,9 @@ class TieGroups:
 def tie_groups(values: ArrayLike, confidence: float = 0.95) -> TieGroups:
     """Group methods with their leader while the paired difference to it may be 0.
 
-    The best method leads the first group. Downwards by mean, methods join it until one differs from the leader; that
-    one leads the next group. Anchoring at the leader keeps a long chain of small differences from becoming one tie.
-    Differences to one leader are corrected together after Holm, over all methods not grouped yet.
+    The best method leads the first group, and all that cannot be told from it join. Of those left the best leads the
+    next group. Anchoring at the leader keeps a long chain of small differences from becoming one tie. Differences to
+    one leader are corrected together after Holm, over all methods not grouped yet.
 
     Args:
         values: Higher is better, one row a method and one column a seed, `[M, S]`; columns are paired.
@@ -75,9 +76,8 @@ def tie_groups(values: ArrayLike, confidence: float = 0.95) -> TieGroups:
         leader, *others = order
         p_values = [_p_value(matrix[leader], matrix[other]) for other in others]
         differs = holm(p_values, 1 - confidence)
-        tied = next((place for place, different in enumerate(differs) if different), len(others))
-        groups.append((leader, *others[:tied]))
-        order = others[tied:]
+        groups.append((leader, *(other for other, different in zip(others, differs, strict=True) if not different)))
+        order = [other for other, different in zip(others, differs, strict=True) if different]
     return TieGroups(tuple(groups))
 
 
@@ -88,6 +88,10 @@ def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
         p_values: One per hypothesis, `[H]`.
         level: Chance of one or more false rejections.
 
+    Raises:
+        ShapeError: If there is more than one dimension.
+        NonFiniteError: If a p-value is NaN or not between 0 and 1.
+
     Source:
         Holm 1979: the i-th smallest of H p-values is compared with level / (H - i + 1), until one is too large.
 
@@ -96,6 +100,12 @@ def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
         [True, True]
     """
     sample = np.asarray(p_values, dtype=np.float64)
+    if sample.ndim != 1:
+        raise ShapeError(f"p_values must be a list, got shape {list(sample.shape)}. Correct one family at a time.")
+    if not ((sample >= 0) & (sample <= 1)).all():
+        raise NonFiniteError(
+            f"p_values must lie between 0 and 1, got {sample.tolist()}. Write 1 where no test was made."
+        )
     order = np.argsort(sample, kind="stable")
     limits = level / np.arange(len(sample), 0, -1)
     rejected = np.zeros(len(sample), dtype=np.bool_)
