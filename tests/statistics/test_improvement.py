@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
+from paretune.statistics.improvement import probability_of_improvement
+
+runs = st.lists(st.integers(0, 5), min_size=1, max_size=7)
+
+
+def test_ties_count_half():
+    # 2 beats 1 and ties 2; 1 ties 1 and loses to 2: (1 + .5 + .5 + 0) / 4
+    assert probability_of_improvement([2, 1], [1, 2]).mean == 0.5
+    assert probability_of_improvement([3, 2], [1, 2]).mean == (1 + 1 + 1 + 0.5) / 4
+
+
+def test_tasks_count_the_same():
+    # 1 on the first task, 0 on the second, 1/2 on the third
+    assert probability_of_improvement([[3, 4], [1, 2], [1, 1]], [[1, 2], [3, 4], [1, 1]]).mean == 0.5
+
+
+@given(runs, runs)
+def test_value_agrees_with_mann_whitney(first, second):
+    expected = (
+        stats.mannwhitneyu(first, second, method="asymptotic").statistic if len(set(first + second)) > 1 else None
+    )
+    found = probability_of_improvement(first, second).mean
+    assert found == pytest.approx(0.5 if expected is None else expected / len(first) / len(second), abs=1e-12)
+
+
+@given(runs, runs)
+def test_exchanging_the_methods_mirrors_the_interval(first, second):
+    there, back = probability_of_improvement(first, second), probability_of_improvement(second, first)
+    assert back.mean == pytest.approx(1 - there.mean, abs=1e-12)
+    assert back.low == pytest.approx(1 - there.high, abs=1e-9)
+    assert back.high == pytest.approx(1 - there.low, abs=1e-9)
+    assert 0 <= there.low <= there.mean <= there.high <= 1
+
+
+def test_ends_solve_their_equation():
+    # 5 against 5, 1 + 3 + 4 + 5 + 5 = 18 of 25 pairs won; V(theta) = theta (1 - theta) (1 + 4 ((1 - theta)/(2 - theta)
+    # + theta/(1 + theta))) / 25 and t for 8 degrees of freedom is 2.306004: an end is |18/25 - theta| = 2.306004
+    # sqrt(V(theta)).
+    interval = probability_of_improvement([1, 3, 5, 6, 9], [0, 2, 2.5, 4, 5.5])
+    assert interval.mean == 0.72
+    for theta in (interval.low, interval.high):
+        variance = theta * (1 - theta) * (1 + 4 * ((1 - theta) / (2 - theta) + theta / (1 + theta))) / 25
+        assert abs(0.72 - theta) == pytest.approx(2.306004 * variance**0.5, abs=1e-6)
+    assert interval.low < 0.72 < interval.high
+    assert interval.count == 10
+    assert interval.method == "Mann-Whitney score interval over 1 task, 5 against 5 runs each"
+
+
+def test_winning_every_pair_still_leaves_doubt_which_more_runs_remove():
+    few = probability_of_improvement([2, 2, 2], [1, 1, 1])
+    many = probability_of_improvement(np.full((4, 10), 2), np.full((4, 10), 1))
+    assert (few.mean, few.high, many.high) == (1.0, 1.0, 1.0)
+    assert few.low < 0.5  # 3 against 3 separate by chance in 2 of 20 cases
+    assert 0.9 < many.low < 1
+
+
+def test_one_run_each_says_next_to_nothing():
+    interval = probability_of_improvement([1], [0])
+    assert interval.low < 0.05
+    assert interval.high == 1.0
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+def test_interval_covers_the_true_probability(tasks, count, shift):
+    # Two normal methods whose means differ by `shift` sd: the first wins with chance Phi(shift / sqrt 2). 300 draws
+    # have a standard error of .0126 at 95 %, and few runs take few values, so that coverage moves in steps: .91 at
+    # least.
+    generator, true = np.random.default_rng(11), stats.norm.cdf(shift / 2**0.5)
+    intervals = [
+        probability_of_improvement(generator.normal(shift, 1, (tasks, count)), generator.normal(0, 1, (tasks, count)))
+        for _ in range(300)
+    ]
+    share = np.mean([interval.low <= true <= interval.high for interval in intervals])
+    print(f"{tasks} tasks, {count} runs, probability {true:.2f}: {share:.1%}")
+    assert share >= 0.91
+
+
+def test_wrong_shapes_and_values_are_refused():
+    with pytest.raises(ShapeError, match="row for each of the same tasks, got 2 and 1"):
+        probability_of_improvement([[1, 2], [1, 2]], [[1, 2]])
+    with pytest.raises(ShapeError, match="second must have at least one run"):
+        probability_of_improvement([1], [])
+    with pytest.raises(NonFiniteError, match="first must be finite"):
+        probability_of_improvement([float("nan")], [1])
+    with pytest.raises(ConfigError, match="got 95"):
+        probability_of_improvement([1], [1], confidence=95)
