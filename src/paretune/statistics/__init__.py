@@ -1,1 +1,1 @@
-"""What a few seeds allow to say: Student-t intervals, paired differences and tie groups. Numpy and scipy only."""
+"""What a few seeds allow to say: intervals, paired differences, tie groups, shares of runs. Numpy and scipy only."""
