@@ -54,14 +54,14 @@ def test_one_run_leaves_almost_everything_open():
 @pytest.mark.parametrize("count", [10, 20])
 def test_interval_covers_the_true_share(count):
     # Exact, without draws: of `count` runs, k are above with the binomial probability. Coverage swings with the share,
-    # by about .04 at 10 runs; Wilson's interval promises 95 % on average over shares, and 88 % at each of these.
+    # by about .04 at 10 runs; Wilson's interval promises 95 % on average over shares, and 92 % at each of these.
     profile = performance_profile(np.arange(count), np.arange(-1, count) + 0.0)  # shares count/count, ..., 1/count, 0
     true = np.linspace(0.15, 0.85, 71)
     chances = stats.binom.pmf(np.round(profile.share * count)[:, None], count, true)  # [k, share]
     coverage = (chances * ((profile.low[:, None] <= true) & (true <= profile.high[:, None]))).sum(axis=0)
     print(f"{count} runs: {coverage.min():.1%} at worst, {coverage.mean():.1%} on average")
     assert coverage.mean() == pytest.approx(0.95, abs=0.015)
-    assert coverage.min() > 0.88
+    assert coverage.min() > 0.919
 
 
 def test_wrong_shapes_and_values_are_refused():
