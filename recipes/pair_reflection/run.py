@@ -13,6 +13,7 @@ import json
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("results/pair_reflection"), help="new or unfinished folder")
     parser.add_argument("--tiny", action="store_true", help="a few prompts and updates")
     arguments = parser.parse_args()
+    began, from_nothing = time.monotonic(), not (arguments.output / "study").exists()
     try:
         study = write_study(arguments)
         result = run(study, arguments.output / "study")  # the same as `paretune run study.yaml -o study`
@@ -60,6 +62,8 @@ def main() -> int:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
     (arguments.output / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n", encoding="utf-8")
+    call = {"seconds": round(time.monotonic() - began), "from_nothing": from_nothing}
+    (arguments.output / "call.json").write_text(json.dumps(call) + "\n", encoding="utf-8")
     print(summary(result))
     print(f"page of results: python {Path(__file__).with_name('summarise.py')} {arguments.output}")
     return 0 if result.complete else 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import re
 import shutil
 import sys
@@ -76,7 +77,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of the page")
     arguments = parser.parse_args()
     try:
-        text = page(read_study(arguments.folder / "study"), command(arguments.folder))
+        text = page(read_study(arguments.folder / "study"), command(arguments.folder), duration(arguments.folder))
         figure = arguments.folder / "study" / "report" / "figures" / "front.png"
         if not figure.is_file():
             raise RecordError(f"{figure} must exist, got no such file. Run run.py again, or `paretune report`.")
@@ -102,8 +103,22 @@ def command(folder: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def page(study: StudyRecords, command_line: str) -> str:
+def duration(folder: Path) -> str:
+    """Say how long the last call of `run.py` took, and whether it did everything."""
+    file = folder / "call.json"
+    call = json.loads(file.read_text(encoding="utf-8"))
+    minutes, seconds = divmod(call["seconds"], 60)
+    what = "The command took" if call["from_nothing"] else "The last call, which finished what earlier ones left, took"
+    return f"{what} {minutes}:{seconds:02d} minutes, report included."
+
+
+def page(study: StudyRecords, command_line: str, took: str) -> str:
     """Return the page.
+
+    Args:
+        study: What was run.
+        command_line: The command that ran it.
+        took: A sentence: how long it took.
 
     Raises:
         RecordError: If no method is finished, or the base model was not evaluated.
@@ -111,10 +126,6 @@ def page(study: StudyRecords, command_line: str) -> str:
     task = next(iter(study.tasks.values()))
     base, methods = outcomes(study, task)
     budget = study.cells[0].budget_completions
-    seconds = sum({stage.key: stage.seconds for cell in study.cells for stage in cell.stages}.values())
-    completions = sum(
-        {stage.key: stage.counts["completions"] for cell in study.cells for stage in cell.stages}.values()
-    )
     unfinished = [
         f"`{cell.method}` is {cell.state}: {cell.message or cell.reason}"
         for cell in study.cells
@@ -132,8 +143,7 @@ def page(study: StudyRecords, command_line: str) -> str:
             "```bash",
             command_line,
             "```",
-            f"{machine(study)}. Training and measuring took {seconds / 60:.1f} worker minutes for {completions:,.0f} "
-            "completions, those that methods share counted once. The prompts are people's own words from PAIR (Min et "
+            f"{machine(study)}. {took} The prompts are people's own words from PAIR (Min et "
             "al. 2022, Apache 2.0); `recipes/pair_reflection/README.md` says what each score is.",
             "",
             *([*unfinished, ""] if unfinished else []),

@@ -129,7 +129,7 @@ def test_the_page_is_written_from_the_records_whatever_they_say(made_up: Path, r
     from paretune.records.reading import read_study
 
     study = read_study(made_up / "study")
-    page = summarise.page(study, "python run.py")
+    page = summarise.page(study, "python run.py", "The command took 1:02 minutes.")
     for part in ("`linear`", "`weight_grid`", "`rewarded_soups`", "fluency (audit)", "no advice"):
         assert part in page
     assert page.count("\n  - base model: “") == summarise.SHOWN
