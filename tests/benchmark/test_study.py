@@ -137,7 +137,7 @@ def test_defaults_are_written_out_and_the_file_names_the_study(study: Make, tmp_
     assert (loaded.name, loaded.budgets, loaded.seeds, loaded.grid, loaded.unseen) == ("mine", (64,), (0, 1, 2), 2, 1)
     assert loaded.methods[0].settings["updates_seconds"] == 0.001  # YAML reads 1e-3 as text; a setting says number
     assert loaded.imports == (str(tmp_path),)
-    assert loaded.resolved()["evaluation"] == {"samples": 1, "prompts": None}
+    assert loaded.resolved()["evaluation"] == {"samples": 1, "prompts": None, "kl_matched": False}
 
 
 def test_more_unseen_preferences_keep_the_first_ones(study: Make) -> None:

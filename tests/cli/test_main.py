@@ -107,7 +107,7 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ),
         (
             ["train", "liner", "-t", "counselling", "-o", "out"],
-            "paretune: method must be one of linear, ",
+            "paretune: method must be one of exact_gradient, ",
         ),
         (
             ["train", "linear", "-t", "counselling", "-o", "out", "--set", "rank"],

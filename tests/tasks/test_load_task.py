@@ -114,7 +114,7 @@ def test_listing_tasks_imports_neither_torch_nor_pydantic():
 
 def test_an_unknown_name_gets_a_suggestion(here):
     message = (
-        r"task must be one of counselling, the path of a task\.yaml, or module:name, got 'counseling'\. Did you mean "
+        r"task must be one of controlled, counselling, the path of a task\.yaml, or module:name, got 'counseling'\. Did you mean "
         r"'counselling'\?"
     )
     with pytest.raises(UnknownNameError, match=message):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,13 @@ from paretune.core.task import Task
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
 from paretune.records.files import DONE, is_done, mark_done, read_json, write_json
-from paretune.records.layout import cell_folder, evaluation_path, reference_path
+from paretune.records.layout import cell_folder, evaluation_path, outcome_path, reference_path, truth_path
+from paretune.records.outcomes import OutcomeRecord, write_outcome
 from paretune.records.study import CellRecord
 from paretune.records.writing import write_cell, write_cell_evaluation, write_reference
+
+if TYPE_CHECKING:
+    from paretune.models.solutions import SolutionSet
 
 
 def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
@@ -63,6 +67,10 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         records.update(zip(missing, made, strict=True))
         solutions.bank.unwrap()  # the base model is shared by all jobs of this process
     _write(root, job, task, entry, keys, records, link.threads)
+    if task.enumeration is not None or job["decoding"]["kl_matched"]:
+        scored = _outcomes(solutions, [records[index] for index in range(len(preferences))], task, job, link)
+        write_outcome(outcome_path(root, job["cell"]), scored)
+        solutions.bank.unwrap()
     names = [f"../../stages/{result.key}/adapter" for result in assembly.experts]
     folder = cell_folder(root, job["cell"])
     write_json(folder / "solution.json", solutions.plain(names))
@@ -77,7 +85,7 @@ def evaluate_reference(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     """Evaluate the base model of a task instance on its test prompts.
 
     Args:
-        job: `folder`, `task`, `seed`, `task_key`, `decoding` and `key`.
+        job: `folder`, `task`, `seed`, `task_key`, `decoding`, `preferences` and `key`.
         link: To the parent.
     """
     root, task, seed = Path(job["folder"]), job_task(job), int(job["seed"])
@@ -97,8 +105,32 @@ def evaluate_reference(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         progress=link.progress,
     )
     write_reference(root, task.name, seed, record)
+    if task.enumeration is not None:
+        from paretune.rl.outcomes import tables, truth
+
+        log_reference, rewards = tables(task, task.splits["test"][: job["decoding"]["prompts"]], scorer(task))
+        points = np.asarray(job["preferences"], dtype=np.float64)
+        write_outcome(truth_path(root, task.name, seed), truth(log_reference, rewards, points, task.beta))
     write_json(reference_path(root, task.name, seed).with_suffix(".json"), {"key": job["key"]})
     return {}
+
+
+def _outcomes(
+    solutions: SolutionSet, records: Sequence[EvaluationRecord], task: Task, job: Mapping[str, Any], link: Link
+) -> OutcomeRecord:
+    """Score a cell's policies at every scale: exactly where completions can be listed, else from samples."""
+    from paretune.rl.outcomes import outcomes, sampled_outcomes, tables
+
+    rows, policy = task.splits["test"][: job["decoding"]["prompts"]], solutions.policies_for(job["preferences"])
+    if task.enumeration is not None:
+        log_reference, rewards = tables(task, rows, scorer(task))
+        return outcomes(
+            policy, rows, task.enumeration, log_reference, rewards, seed=int(job["seed"]), progress=link.progress
+        )
+    return sampled_outcomes(
+        policy, records, rows, scorer(task), task.objective_names, tuple(objective.name for objective in task.audit),
+        int(job["decoding"]["samples"]), int(job["seed"]), link.progress,
+    )  # fmt: skip
 
 
 def assemble(job: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEntry, Assembly, list[str]]:

@@ -59,10 +59,15 @@ def evaluation_key(training: str, task: Task, told: FloatArray, preferences: Flo
     )
 
 
-def reference_key(task: Task, decoding: object) -> str:
-    """Digest what the evaluation of the base model depends on."""
+def reference_key(task: Task, decoding: object, preferences: FloatArray) -> str:
+    """Digest what the evaluation of the base model depends on.
+
+    Where completions can be listed, the optimum for each of the preferences `[M, K]` is part of it.
+    """
+    truth = {"preferences": preferences.tolist(), "beta": task.beta} if task.enumeration is not None else {}
     return digest(
         {
+            **truth,
             "key_version": KEY_VERSION,
             "task": task.evaluation_key(),
             "model": task.model_digest,

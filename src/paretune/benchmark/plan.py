@@ -23,6 +23,7 @@ from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
 from paretune.records.layout import cell_folder, reference_path, stage_folder
+from paretune.records.outcomes import SCALES
 from paretune.records.reading import read_stage
 
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one
@@ -231,7 +232,13 @@ def plan(
 
 def decoding(study: Study) -> dict[str, object]:
     """Return how evaluation samples: at temperature 1, so that the KL is that of the policy itself."""
-    return {"temperature": 1.0, "top_p": 1.0, "samples": study.samples, "prompts": study.prompts}
+    return {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "samples": study.samples,
+        "prompts": study.prompts,
+        "kl_matched": study.kl_matched,
+    }
 
 
 def _cell(
@@ -353,7 +360,8 @@ def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequenc
 
 def evaluated_completions(study: Study, cell: PlannedCell) -> int:
     """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
-    return len(test_rows(study, cell.task)) * len(cell.preferences) * study.samples
+    scales = len(SCALES) if study.kl_matched and cell.task.enumeration is None else 1
+    return len(test_rows(study, cell.task)) * len(cell.preferences) * study.samples * scales
 
 
 def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:
@@ -367,7 +375,9 @@ def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
     marker = path.with_suffix(".json")
     if not (path.is_file() and marker.is_file()):
         return False
-    return bool(read_json(marker).get("key") == reference_key(task.instance(seed), decoding(study)))
+    return bool(
+        read_json(marker).get("key") == reference_key(task.instance(seed), decoding(study), study.preferences(task)[0])
+    )
 
 
 def _rate(keys: Sequence[str], root: Path) -> tuple[float, bool]:

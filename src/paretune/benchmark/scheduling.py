@@ -130,8 +130,14 @@ class Scheduler:
         if self.references:
             task_name, seed = self.references.pop(0)
             task = next(task for task in self.study.tasks if task.name == task_name)
-            key = reference_key(task.instance(seed), decoding(self.study))
-            payload = {**self._payload("reference", task, seed), "decoding": decoding(self.study), "key": key}
+            preferences, _ = self.study.preferences(task)
+            key = reference_key(task.instance(seed), decoding(self.study), preferences)
+            payload = {
+                **self._payload("reference", task, seed),
+                "decoding": decoding(self.study),
+                "preferences": preferences.tolist(),
+                "key": key,
+            }
             return Job("reference", (task_name, seed), payload)
         return None
 

@@ -74,6 +74,7 @@ class _Preferences(_Part):
 class _Evaluation(_Part):
     samples: Natural = 1
     prompts: Natural | None = None
+    kl_matched: bool = False
 
 
 class _StudyFile(_Part):
@@ -134,6 +135,8 @@ class Study:
         unseen: Number of random preferences that no method is told of.
         samples: Completions per test prompt in evaluation.
         prompts: Number of test prompts used; None for all.
+        kl_matched: Whether policies are also evaluated at smaller scales of their experts' weights; where completions
+            can be listed, they always are.
         workers: Worker processes, or `auto`.
         imports: Folders added to the import path, in worker processes too.
         folder: Where relative paths start; None for a built-in study.
@@ -150,6 +153,7 @@ class Study:
     unseen: int
     samples: int
     prompts: int | None
+    kl_matched: bool
     workers: int | Literal["auto"]
     imports: tuple[str, ...]
     folder: str | None
@@ -177,7 +181,7 @@ class Study:
             "budget": {"completions": list(self.budgets)},
             "seeds": list(self.seeds),
             "preferences": {"grid": self.grid, "unseen": self.unseen},
-            "evaluation": {"samples": self.samples, "prompts": self.prompts},
+            "evaluation": {"samples": self.samples, "prompts": self.prompts, "kl_matched": self.kl_matched},
             "workers": self.workers,
         }
 
@@ -220,6 +224,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         unseen=file.preferences.unseen,
         samples=file.evaluation.samples,
         prompts=file.evaluation.prompts,
+        kl_matched=file.evaluation.kl_matched,
         workers=file.workers,
         imports=imports,
         folder=imports[0] if imports else None,

@@ -31,6 +31,10 @@ class RewardError(ParetuneError):
     """A reward function broke its contract so badly that no row of the batch could be scored."""
 
 
+class EnumerationError(ParetuneError):
+    """A policy can be sampled, but not asked for the probability of every completion."""
+
+
 class BudgetError(ParetuneError):
     """A budget is too small for what was asked, or would be exceeded."""
 

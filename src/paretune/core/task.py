@@ -58,6 +58,24 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Enumeration:
+    """All completions of a task that is small enough to list them: sequences of exactly `length` letters.
+
+    Attributes:
+        letters: Token ids a completion is made of; the base model says nothing else.
+        length: Tokens of every completion.
+    """
+
+    letters: tuple[int, ...]
+    length: int
+
+    @property
+    def completions(self) -> int:
+        """Number of completions Y of a prompt."""
+        return int(len(self.letters) ** self.length)
+
+
+@dataclass(frozen=True)
 class Task:
     """Prompts, K objectives, a base model, beta and a frozen reference point.
 
@@ -74,6 +92,7 @@ class Task:
         beta: KL coefficient, in reward units per nat.
         max_prompt_tokens: Longest prompt, template included.
         max_completion_tokens: Longest completion.
+        enumeration: Its completions, where they can be listed and policies scored exactly; else None.
     """
 
     name: str
@@ -88,6 +107,7 @@ class Task:
     beta: float = 0.05
     max_prompt_tokens: int = 256
     max_completion_tokens: int = 64
+    enumeration: Enumeration | None = None
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in (*self.objectives, *self.audit)]

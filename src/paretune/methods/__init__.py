@@ -12,6 +12,7 @@ METHODS = {
     "linear": "paretune.methods.single_policy.linear:Linear",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
+    "exact_gradient": "paretune.methods.exact_gradient:ExactGradient",
 }
 
 

@@ -69,7 +69,7 @@ class BaseModel:
     def pad_id(self) -> int:
         """Token id that fills up rows; never read by attention, so any id will do."""
         pad = getattr(self.tokenizer, "pad_token_id", None)
-        return int(pad) if pad is not None else self.end_ids[0]
+        return int(pad) if pad is not None else next(iter(self.end_ids), 0)
 
     @cached_property
     def takes_positions(self) -> bool:

@@ -18,6 +18,7 @@ from paretune.models.base import BaseModel
 from paretune.models.decoding import Rollout, forward_logits, sample
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
+from paretune.models.tree import tree_log_probs
 
 ROWS_AT_ONCE = 512  # rows decoded together; noise does not depend on it
 
@@ -84,6 +85,23 @@ class Policy:
 
     def __len__(self) -> int:
         return len(self.preferences)
+
+    def scaled(self, scales: Sequence[float]) -> Policy:
+        """Return the same policies with their expert weights multiplied by each scale: M blocks of S rows.
+
+        Scale 0 is the base model; between 0 and 1 lie policies of less KL, without any training.
+        """
+        factors = np.asarray(scales, dtype=np.float64)
+        count = len(factors)
+        return Policy(
+            self.base, self.bank, self.template, self.max_prompt_tokens, self.max_completion_tokens,
+            np.repeat(self.preferences, count, axis=0), [answer for answer in self.answers for _ in range(count)],
+            (self.expert_weights[:, None, :] * factors[:, None]).reshape(len(self) * count, -1),
+        )  # fmt: skip
+
+    def identity(self, index: int) -> bytes:
+        """Return what tells the policy of one preference from others: equal bytes, equal policy."""
+        return bytes((self.expert_weights[index] + 0.0).tobytes())  # -0.0 and 0.0 are one weight
 
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids of formatted prompts.
@@ -227,6 +245,28 @@ class Policy:
             self.base, self.bank, mixing, completions.prompt_ids, completions.token_ids.to(device),
             completions.lengths.to(device),
         ).cpu()  # fmt: skip
+
+    @torch.no_grad()
+    def completion_table(
+        self, prompts: Sequence[str], letters: Sequence[int], length: int, policy_index: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return the log-probability of every completion of fixed length, all rows as one tree of prefixes.
+
+        Args:
+            prompts: Raw prompts, B of them.
+            letters: Token ids a completion may be made of.
+            length: Tokens of every completion.
+            policy_index: Which preference answers each prompt.
+
+        Returns:
+            `[B, len(letters)^length]` in nats, in lexicographic order, the last token changing fastest.
+
+        Raises:
+            EnumerationError: If the policy can only be sampled.
+            ModelError: If the base model cannot read a tree.
+        """
+        mixing = self.mixing(self._owners(policy_index, len(prompts)))
+        return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), letters, length).cpu()
 
     @torch.no_grad()
     def next_token_log_probs(

@@ -78,7 +78,7 @@ def _length_parts(mixing: Mixing, lengths: Tensor) -> list[Tensor]:
     return [part.flatten() for part in choices[costs.index(min(costs))]]
 
 
-def _left_pad(base: BaseModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def left_pad(base: BaseModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return prompt ids `[B, P]` and which of them are real."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), base.pad_id, device=base.device)
@@ -94,7 +94,7 @@ def _plain_logits(
     lengths: Tensor,
 ) -> Tensor:  # fmt: skip
     """One pass over prompt and completion of every row."""
-    ids, real = _left_pad(base, prompts)
+    ids, real = left_pad(base, prompts)
     steps = token_ids.shape[1]
     inside = torch.arange(steps, device=base.device)[None, :] < lengths[:, None]
     mask = torch.cat([real, inside], dim=1)
@@ -130,7 +130,7 @@ class _PromptHeads:
             owner.append(seen[identity])
         self.owner = torch.tensor(owner)
         self.last = torch.tensor([prompt[-1] for prompt in prompts])
-        ids, real = _left_pad(base, [list(prompts[row][:-1]) or [base.pad_id] for row in first])
+        ids, real = left_pad(base, [list(prompts[row][:-1]) or [base.pad_id] for row in first])
         for number, row in enumerate(first):
             if len(prompts[row]) == 1:
                 real[number] = False  # a prompt of one token has no head; its row attends to nothing before

@@ -37,6 +37,16 @@ def reference_path(study: Path, task: str, seed: int) -> Path:
     return study / "references" / f"{_file_name('task', task)}-{seed}.parquet"
 
 
+def outcome_path(study: Path, cell: str) -> Path:
+    """Return what the policies of a cell do at every scale of their experts' weights."""
+    return cell_folder(study, cell) / "outcomes.json"
+
+
+def truth_path(study: Path, task: str, seed: int) -> Path:
+    """Return what can be reached on a task instance whose completions can be listed."""
+    return study / "references" / f"{_file_name('task', task)}-{seed}.truth.json"
+
+
 def _file_name(kind: str, name: str) -> str:
     if not name or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|\0\n'):
         raise RecordError(f"{kind} must have a name that can be a file name, got '{name}'. Rename it.")

@@ -3,13 +3,16 @@
 Layout:
     study.lock.json                      name, resolved study, tasks, planned cells, environment
     stages/<key>/                        stage.json, ledger.json, adapters, DONE.json
-    runs/<cell>/                         cell.json, solution.json, evaluations/<index>.parquet, DONE.json | FAILED.json
+    runs/<cell>/                         cell.json, solution.json, evaluations/<index>.parquet, outcomes.json,
+                                         DONE.json | FAILED.json
     references/<task>-<seed>.parquet     the base model on the test prompts
+    references/<task>-<seed>.truth.json  what can be reached, where completions can be listed
     timing.json                          decoding times
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +27,17 @@ from paretune.core.ledger import Ledger
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
 from paretune.records.files import AGAIN, DONE, FAILED, SCHEMA_VERSION, read_json, why_not_done
-from paretune.records.layout import cell_folder, evaluation_path, lock_path, reference_path, stage_folder, timing_path
+from paretune.records.layout import (
+    cell_folder,
+    evaluation_path,
+    lock_path,
+    outcome_path,
+    reference_path,
+    stage_folder,
+    timing_path,
+    truth_path,
+)
+from paretune.records.outcomes import TruthRecord, read_outcome, read_truth
 from paretune.records.study import (
     FAILURE_REASONS,
     CellRecord,
@@ -54,7 +67,8 @@ def read_study(folder: Path) -> StudyRecords:
     study = read_lock(folder)
     stages: dict[str, StageRecord] = {}
     cells = tuple(_cell(folder, study, cell, stages) for cell in study.cells)
-    return replace(study, cells=cells, references=_references(folder, study), timings=read_timings(folder))
+    references, truths = _references(folder, study)
+    return replace(study, cells=cells, references=references, truths=truths, timings=read_timings(folder))
 
 
 def read_lock(folder: Path) -> StudyRecords:
@@ -156,8 +170,14 @@ def _finished(folder: Path, study: StudyRecords, planned: CellRecord, stages: di
             stages[key] = read_stage(folder, key)
     count = len(study.tasks[planned.task].preferences)
     evaluations = [read_evaluation(evaluation_path(folder, planned.cell, index)) for index in range(count)]
+    outcomes = outcome_path(folder, planned.cell)
     return replace(
-        planned, state="done", stages=tuple(stages[key] for key in keys), evaluations=tuple(evaluations), message=""
+        planned,
+        state="done",
+        stages=tuple(stages[key] for key in keys),
+        evaluations=tuple(evaluations),
+        outcomes=read_outcome(outcomes) if outcomes.exists() else None,
+        message="",
     )
 
 
@@ -190,14 +210,16 @@ def _finished_stages(folder: Path, cell: Path, stages: dict[str, StageRecord]) -
     return tuple(stages[key] for key in keys)
 
 
-def _references(folder: Path, study: StudyRecords) -> dict[tuple[str, int], EvaluationRecord]:
-    references = {}
+def _references(
+    folder: Path, study: StudyRecords
+) -> tuple[dict[tuple[str, int], EvaluationRecord], dict[tuple[str, int], TruthRecord]]:
+    references, truths = {}, {}
     for task, seed in sorted({(cell.task, cell.seed) for cell in study.cells}):
-        try:
+        with contextlib.suppress(RecordError):  # metrics that need it say that it is missing
             references[task, seed] = read_evaluation(reference_path(folder, task, seed))
-        except RecordError:
-            continue  # metrics that need it say that it is missing
-    return references
+            if truth_path(folder, task, seed).exists():
+                truths[task, seed] = read_truth(truth_path(folder, task, seed))
+    return references, truths
 
 
 def _planned(cell: Mapping[str, Any]) -> CellRecord:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
 from paretune.records.evaluation import EvaluationRecord, utility
+from paretune.records.outcomes import OutcomeRecord, TruthRecord
 
 CellState = Literal["done", "failed", "pending"]
 FailureReason = Literal[
@@ -104,6 +105,7 @@ class CellRecord:
     message: str = ""
     stages: tuple[StageRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
+    outcomes: OutcomeRecord | None = None  # at every scale of the experts' weights, where it was asked for
 
     def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
         """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""
@@ -166,6 +168,7 @@ class StudyRecords:
         tasks: Task name -> info.
         cells: Every planned cell, finished or not.
         references: (task, seed) -> evaluation of the base model on the test prompts.
+        truths: (task, seed) -> what can be reached, where completions can be listed.
         timings: Inference measurements.
         environment: Versions and hardware the study ran on.
     """
@@ -176,5 +179,6 @@ class StudyRecords:
     tasks: Mapping[str, TaskInfo]
     cells: tuple[CellRecord, ...]
     references: Mapping[tuple[str, int], EvaluationRecord] = field(default_factory=dict)
+    truths: Mapping[tuple[str, int], TruthRecord] = field(default_factory=dict)
     timings: tuple[TimingRecord, ...] = ()
     environment: Mapping[str, object] = field(default_factory=dict)

@@ -12,7 +12,10 @@ from paretune.core.checks import did_you_mean
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import Task
 
-TASKS: Final[dict[str, str]] = {"counselling": "paretune.tasks.counselling:load"}
+TASKS: Final[dict[str, str]] = {
+    "counselling": "paretune.tasks.counselling:load",
+    "controlled": "paretune.tasks.controlled:load",
+}
 """Built-in tasks, name -> `module:function` that returns the task."""
 
 FILE_NAME: Final = "task.yaml"

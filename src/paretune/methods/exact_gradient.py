@@ -1,0 +1,152 @@
+"""The ceiling: experts trained on the exact J of all completions, without any sampling noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from paretune.core.answers import AnswerRule
+from paretune.core.errors import ConfigError, TaskError
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly, Family
+from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import trained_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paretune.models.bank import ExpertBank
+
+PROMPTS_AT_ONCE = 4  # of one pass for each expert: what fits into a processor's caches
+
+
+@dataclass(frozen=True)
+class ExactGradientSettings:
+    """Settings of `ExactGradient`."""
+
+    rank: int = 8  # of every expert, as the methods' own
+    alpha: float = 16.0  # scale alpha / rank
+    learning_rate: float = 1e-2  # AdamW, falling to 0 over the last third of the updates
+    updates: int = 200  # each over all training prompts and all completions; docs/results/controlled.md
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.updates < 1:
+            raise ConfigError(f"rank and updates must be at least 1, got {self.rank} and {self.updates}.")
+        if not self.alpha > 0 or not self.learning_rate > 0:
+            raise ConfigError(f"alpha and learning_rate must be positive, got {self.alpha}, {self.learning_rate}.")
+
+
+class ExactGradient:
+    """Train one expert per wanted preference on the exact J: what an expert of this shape can reach at all.
+
+    No method: it uses every completion and its probability, which no sampler has, and is charged nothing. What methods
+    lose against it they lose to noise, budget or merging; what it loses against the optimum, to the expert's capacity
+    and to what 16 training prompts tell of others.
+
+    Source:
+        Exact policy gradient; DESIGN of the controlled suite.
+    """
+
+    name: ClassVar[str] = "exact_gradient"
+    family: ClassVar[Family] = "ceiling"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = ExactGradientSettings
+
+    def __init__(self, settings: ExactGradientSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return one expert per wanted preference.
+
+        Raises:
+            TaskError: If the task's completions cannot be listed.
+        """
+        if task.enumeration is None:
+            raise TaskError(
+                f"exact_gradient must have a task whose completions can be listed, got '{task.name}'. Use a controlled "
+                "task, or leave the method out."
+            )
+        return tuple(
+            Stage(
+                kind="expert",
+                run="paretune.methods.exact_gradient:train_exactly",
+                settings=asdict(self.settings),
+                member={"objective_weights": [float(weight) for weight in row]},
+                seed=seed,
+            )
+            for row in preferences
+        )
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the expert trained for the nearest preference."""
+        experts = tuple(results.values())
+        return Assembly(experts, AnswerRule("nearest", trained_weights(experts)))
+
+
+def train_exactly(context: StageContext) -> None:
+    """Train the experts of a population on `J = w . E r - beta KL`, summed over all completions of all prompts."""
+    import torch
+
+    from paretune.models.adapters import save_adapter
+    from paretune.models.bank import ExpertBank
+    from paretune.models.base import load_base
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.outcomes import tables
+
+    task = context.task
+    settings = ExactGradientSettings(**context.stages[0].settings)  # type: ignore[arg-type]  # written by stages()
+    wanted = np.asarray([stage.member["objective_weights"] for stage in context.stages], dtype=np.float64)
+    base = load_base(task.model)
+    log_reference, rewards = tables(task, task.splits["train"], Scorer(task.objectives))
+    bank = ExpertBank(base, len(wanted), settings.rank, settings.alpha)
+    bank.initialise([stage.seed for stage in context.stages])
+    utilities = torch.from_numpy(np.moveaxis(rewards @ wanted.T, 2, 0)).float().to(base.device)  # [E, P, Y]
+    reference = torch.from_numpy(log_reference).float().to(base.device)
+    optimiser = torch.optim.AdamW([bank.flat], lr=settings.learning_rate, weight_decay=0.0)
+    values = torch.zeros(len(wanted))
+    try:
+        for update in range(settings.updates):
+            left = (settings.updates - update) / settings.updates
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * min(1.0, 3 * left)
+            values = _ascend(bank, task, utilities, reference)
+            bank.flat.grad = bank.take_gradients()
+            optimiser.step()
+            bank.flat.grad = None
+            context.progress(0)
+            context.log({"update": update + 1, "objective": values.tolist()})
+        for index, stage in enumerate(context.stages):
+            save_adapter(bank, index, context.adapter_folder(stage))
+            context.seal(stage, {"objective": float(values[index])})
+    finally:
+        bank.unwrap()
+
+
+def _ascend(bank: ExpertBank, task: Task, utilities: Tensor, reference: Tensor) -> Tensor:
+    """Add up the gradients of -J / beta over all prompts and return J before the update, `[E]`."""
+    import torch
+
+    from paretune.models.mixing import Mixing
+    from paretune.models.tree import tree_log_probs
+    from paretune.rl.outcomes import enumeration_of
+
+    enumeration = enumeration_of(task)
+    experts, prompts = utilities.shape[:2]
+    texts = [task.format_prompt(str(row["prompt"])) for row in task.splits["train"]]
+    total = torch.zeros(experts)
+    for start in range(0, prompts, PROMPTS_AT_ONCE):
+        part = [bank.base.encode(text) for text in texts[start : start + PROMPTS_AT_ONCE]]
+        mixing = Mixing.population(experts, len(part))
+        table = tree_log_probs(bank.base, bank, mixing, part * experts, enumeration.letters, enumeration.length).view(
+            experts, len(part), -1
+        )
+        here = slice(start, start + len(part))
+        gain = utilities[:, here] - task.beta * (table - reference[here])
+        values = (table.exp() * gain).sum(dim=2).sum(dim=1) / prompts  # [E]
+        (-values.sum() / task.beta).backward()
+        total += values.detach().cpu()
+    return total

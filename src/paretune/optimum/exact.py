@@ -1,0 +1,101 @@
+"""The best policy for a preference where all completions can be listed: `pi* ~ pi_ref exp(w.r / beta)`.
+
+`J_w = w . E r - beta KL(pi, pi_ref)` is what training optimises; per objective, `J_k = E r_k - beta KL`, and as a
+preference sums to 1, `J_w = w . J`. In these coordinates the attainable set is convex and the optima are its front.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.errors import ShapeError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What policies do on P prompts, exactly or by estimate.
+
+    Attributes:
+        rewards: Expected reward of each objective, `[..., P, K]`.
+        kl: KL to the base model in nats, `[..., P]`.
+    """
+
+    rewards: FloatArray
+    kl: FloatArray
+
+    def scores(self, beta: float) -> FloatArray:
+        """Return `J_k = E r_k - beta KL`, averaged over prompts, `[..., K]`."""
+        return np.asarray((self.rewards - beta * self.kl[..., None]).mean(axis=-2))
+
+
+def outcome(log_probs: FloatArray, log_reference: FloatArray, rewards: FloatArray) -> Outcome:
+    """Return the exact outcome of policies.
+
+    Args:
+        log_probs: Log-probabilities of all completions, `[..., P, Y]`.
+        log_reference: The same under the base model, `[P, Y]`.
+        rewards: `[P, Y, K]`.
+
+    Raises:
+        ShapeError: If the shapes disagree.
+    """
+    if log_probs.shape[-2:] != log_reference.shape or rewards.shape[:2] != log_reference.shape:
+        raise ShapeError(
+            "log_probs, log_reference and rewards must agree on prompts and completions, got "
+            f"{log_probs.shape}, {log_reference.shape} and {rewards.shape}."
+        )
+    probabilities = np.exp(log_probs)
+    return Outcome(
+        np.einsum("...py,pyk->...pk", probabilities, rewards),
+        np.sum(probabilities * (log_probs - log_reference), axis=-1),
+    )
+
+
+def log_optimum(log_reference: FloatArray, rewards: FloatArray, preference: FloatArray, beta: float) -> FloatArray:
+    """Return the log-probabilities of the best policy for one preference `[K]`, `[P, Y]`.
+
+    Source:
+        Korbak et al. 2022; the KL-regularised optimum in closed form.
+    """
+    tilted = log_reference + rewards @ preference / beta
+    return np.asarray(tilted - np.logaddexp.reduce(tilted, axis=-1, keepdims=True))
+
+
+def optimal_outcome(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArray, beta: float) -> Outcome:
+    """Return the outcome of the best policy for each preference `[M, K]`: rewards `[M, P, K]`, KL `[M, P]`."""
+    found = [
+        outcome(log_optimum(log_reference, rewards, preference, beta), log_reference, rewards)
+        for preference in preferences
+    ]
+    return Outcome(np.stack([each.rewards for each in found]), np.stack([each.kl for each in found]))
+
+
+def captured_share(
+    scores: FloatArray, reference_scores: FloatArray, optimum_scores: FloatArray, preferences: FloatArray
+) -> float:
+    """Return how much of what could be gained was gained: a ratio of sums over preferences.
+
+    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base.
+
+    Args:
+        scores: `J_k` of the policy assigned to each preference, `[M, K]`.
+        reference_scores: `J_k` of the base model, `[K]`.
+        optimum_scores: `J_k` of each preference's optimum, `[M, K]`.
+        preferences: `[M, K]`.
+    """
+    gained, possible = gains(scores, reference_scores, optimum_scores, preferences)
+    return float(gained.sum() / possible.sum())
+
+
+def gains(
+    scores: FloatArray, reference_scores: FloatArray, optimum_scores: FloatArray, preferences: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return gained and possible `J` above the base for each preference, `[M]` and `[M]`; see `captured_share`."""
+    gained = np.einsum("mk,mk->m", preferences, scores - reference_scores)
+    possible = np.einsum("mk,mk->m", preferences, optimum_scores - reference_scores)
+    return gained, possible

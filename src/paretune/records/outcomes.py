@@ -1,0 +1,133 @@
+"""What a cell's policies do at every scale, and what the best policy would do where that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.errors import RecordError
+from paretune.records.files import AGAIN, read_json, write_json
+
+FloatArray = NDArray[np.float64]
+SCHEMA = 1
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the experts' weights, the last the policy itself
+
+
+@dataclass(frozen=True)
+class OutcomeRecord:
+    """What the policies of one cell do on the test prompts, at every scale of their experts' weights.
+
+    Attributes:
+        preferences: Preferences answered, `[M, K]`.
+        scales: What the expert weights were multiplied by, `[S]`: 0 is the base model, 1 the policy itself.
+        rewards: Expected rewards `[M, S, P, K]`.
+        kl: KL to the base model in nats, `[M, S, P]`; NaN where there is none.
+        exact: Whether these are sums over all completions; else means over samples.
+        seconds: Seconds it took to score one policy, on average.
+        reason: Why there is no KL, or no exact score; empty when there is.
+    """
+
+    preferences: FloatArray
+    scales: FloatArray
+    rewards: FloatArray
+    kl: FloatArray
+    exact: bool
+    seconds: float
+    reason: str = ""
+
+    def at_scale(self, scale: float) -> tuple[FloatArray, FloatArray]:
+        """Return rewards `[M, P, K]` and KL `[M, P]` at one scale."""
+        (index,) = np.flatnonzero(self.scales == scale)
+        return self.rewards[:, index], self.kl[:, index]
+
+
+@dataclass(frozen=True)
+class TruthRecord:
+    """What can be reached on the test prompts of a task instance.
+
+    Attributes:
+        beta: KL coefficient.
+        reference_rewards: Expected rewards of the base model `[P, K]`.
+        preferences: Preferences of the study `[M, K]`.
+        rewards: Expected rewards of the optimum for each, `[M, P, K]`.
+        kl: Its KL in nats, `[M, P]`.
+        front_preferences: A denser set `[F, K]`.
+        front_scores: `J_k` of the optimum for each of them, mean over prompts, `[F, K]`.
+    """
+
+    beta: float
+    reference_rewards: FloatArray
+    preferences: FloatArray
+    rewards: FloatArray
+    kl: FloatArray
+    front_preferences: FloatArray
+    front_scores: FloatArray
+
+    @property
+    def reference_scores(self) -> FloatArray:
+        """`J_k` of the base model, whose KL is 0, `[K]`."""
+        return np.asarray(self.reference_rewards.mean(axis=0))
+
+    @property
+    def scores(self) -> FloatArray:
+        """`J_k` of the optimum for each preference, `[M, K]`."""
+        return np.asarray((self.rewards - self.beta * self.kl[..., None]).mean(axis=1))
+
+
+def write_outcome(path: Path, record: OutcomeRecord | TruthRecord) -> None:
+    """Write a record as JSON; NaN becomes null.
+
+    Raises:
+        RecordError: If the disk is full.
+    """
+    write_json(path, {"schema_version": SCHEMA, **{name: _plain(value) for name, value in vars(record).items()}})
+
+
+def read_outcome(path: Path) -> OutcomeRecord:
+    """Read what the policies of a cell do.
+
+    Raises:
+        RecordError: If it is missing or damaged.
+    """
+    record: OutcomeRecord = _read(path, OutcomeRecord, ("exact", "seconds", "reason"))
+    return record
+
+
+def read_truth(path: Path) -> TruthRecord:
+    """Read what can be reached on a task instance.
+
+    Raises:
+        RecordError: If it is missing or damaged.
+    """
+    record: TruthRecord = _read(path, TruthRecord, ("beta",))
+    return record
+
+
+def _read(path: Path, cls: Any, plain: tuple[str, ...]) -> Any:
+    data: Mapping[str, Any] = read_json(path)
+    try:
+        if data["schema_version"] != SCHEMA:
+            raise RecordError(f"{path} must have schema version {SCHEMA}, got {data['schema_version']}. {AGAIN}")
+        return cls(
+            **{
+                name: value if name in plain else np.array(value, dtype=np.float64)  # null becomes NaN
+                for name, value in data.items()
+                if name != "schema_version"
+            }
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path} must have all its fields, got trouble with {error}. {AGAIN}") from error
+
+
+def _plain(value: object) -> object:
+    """Return plain data; NaN becomes None, which JSON can hold."""
+    if not isinstance(value, np.ndarray):
+        return value
+    numbers = value.astype(object)
+    numbers[np.isnan(value)] = None
+    return numbers.tolist()

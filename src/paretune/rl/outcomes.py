@@ -1,0 +1,241 @@
+"""What policies do, exactly where all completions can be listed, by sampling where a policy can only be sampled."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.digests import digest
+from paretune.core.errors import EnumerationError, RewardError, TaskError
+from paretune.core.preferences import FloatArray, das_dennis
+from paretune.core.scores import Score
+from paretune.core.task import Enumeration, Row, Task
+from paretune.models.base import BaseModel, load_base
+from paretune.models.policy import Policy
+from paretune.optimum.exact import optimal_outcome, outcome
+from paretune.records.evaluation import EvaluationRecord
+from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord
+from paretune.rl.evaluation import evaluate, reference_policy
+
+SAMPLES = 64  # of each prompt where a policy can only be sampled
+FRONT_DIVISIONS = {2: 100, 3: 4}  # 101 points for two objectives, Das-Dennis p = 4 for three
+OTHER_DIVISIONS = 3
+
+
+def all_texts(base: BaseModel, enumeration: Enumeration) -> list[str]:
+    """Return the texts of all completions, in the order of `Policy.completion_table`."""
+    places = np.unravel_index(np.arange(enumeration.completions), (len(enumeration.letters),) * enumeration.length)
+    ids = np.asarray(enumeration.letters)[np.stack(places, axis=1)]
+    return [base.decode(row) for row in ids.tolist()]
+
+
+def all_rewards(rows: Sequence[Row], texts: Sequence[str], score: Score, objectives: int) -> FloatArray:
+    """Score every completion of every prompt with the task's own reward functions, `[P, Y, K]`.
+
+    Raises:
+        RewardError: If a reward is missing: an expectation needs all of them.
+    """
+    tables = []
+    for row in rows:
+        scores = score([row] * len(texts), texts)
+        rewards = scores.rewards[:, :objectives]
+        if np.isnan(rewards).any():
+            faults = sorted(set(scores.statuses[:, :objectives][np.isnan(rewards)].tolist()))
+            raise RewardError(
+                f"rewards of all completions must be there, got {int(np.isnan(rewards).sum())} missing "
+                f"({', '.join(faults)}). Correct the reward function."
+            )
+        tables.append(rewards)
+    return np.stack(tables)
+
+
+def reference_table(base: BaseModel, task: Task, rows: Sequence[Row]) -> FloatArray:
+    """Return the log-probability of every completion under the base model, `[P, Y]`."""
+    enumeration = enumeration_of(task)
+    prompts = [str(row["prompt"]) for row in rows]
+    table = reference_policy(base, task).completion_table(
+        prompts, enumeration.letters, enumeration.length, [0] * len(prompts)
+    )
+    return np.asarray(table.double().numpy())
+
+
+_TABLES: dict[str, tuple[FloatArray, FloatArray]] = {}  # of the last instance: cells of one come after another
+
+
+def tables(task: Task, rows: Sequence[Row], score: Score) -> tuple[FloatArray, FloatArray]:
+    """Return all completions under the base model, `[P, Y]`, and their rewards, `[P, Y, K]`; the last are kept.
+
+    Raises:
+        TaskError: If the task's completions cannot be listed.
+        RewardError: If a reward is missing.
+    """
+    key = digest([task.training_key(), task.evaluation_key(), list(rows)])
+    if key not in _TABLES:
+        base = load_base(task.model)
+        made = (
+            reference_table(base, task, rows),
+            all_rewards(rows, all_texts(base, enumeration_of(task)), score, len(task.objectives)),
+        )
+        _TABLES.clear()
+        _TABLES[key] = made
+    return _TABLES[key]
+
+
+def enumeration_of(task: Task) -> Enumeration:
+    """Return how a task's completions are listed.
+
+    Raises:
+        TaskError: If they cannot be.
+    """
+    if task.enumeration is None:
+        raise TaskError(
+            f"task '{task.name}' must have completions that can be listed, got an ordinary language model. Use a "
+            "controlled task."
+        )
+    return task.enumeration
+
+
+def truth(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArray, beta: float) -> TruthRecord:
+    """Return what can be reached.
+
+    Args:
+        log_reference: All completions under the base model `[P, Y]`.
+        rewards: `[P, Y, K]`.
+        preferences: Of the study, `[M, K]`.
+        beta: KL coefficient.
+    """
+    objectives = rewards.shape[2]
+    front = das_dennis(objectives, FRONT_DIVISIONS.get(objectives, OTHER_DIVISIONS))
+    best = optimal_outcome(log_reference, rewards, preferences, beta)
+    return TruthRecord(
+        beta=beta,
+        reference_rewards=outcome(log_reference, log_reference, rewards).rewards,
+        preferences=preferences,
+        rewards=best.rewards,
+        kl=best.kl,
+        front_preferences=front,
+        front_scores=np.stack(
+            [optimal_outcome(log_reference, rewards, point[None], beta).scores(beta)[0] for point in front]
+        ),
+    )
+
+
+def outcomes(
+    policy: Policy,
+    rows: Sequence[Row],
+    enumeration: Enumeration,
+    log_reference: FloatArray,
+    rewards: FloatArray,
+    scales: Sequence[float] = SCALES,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda completions: None,
+) -> OutcomeRecord:
+    """Score a policy's M preferences at every scale; equal expert weights are scored once.
+
+    Args:
+        policy: M preferences.
+        rows: P prompts.
+        enumeration: How completions are listed.
+        log_reference: All completions under the base model `[P, Y]`.
+        rewards: `[P, Y, K]`.
+        scales: What the expert weights are multiplied by.
+        seed: Of the samples, where the policy can only be sampled.
+        progress: Told after each policy, so that a stop is noticed.
+    """
+    scaled = policy.scaled(scales)  # preference-major: M blocks of S rows
+    prompts = [str(row["prompt"]) for row in rows]
+    known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
+    reason, began = "", time.perf_counter()
+    found = []
+    for index in range(len(scaled)):
+        key = scaled.identity(index)
+        if key not in known:
+            try:
+                table = scaled.completion_table(
+                    prompts, enumeration.letters, enumeration.length, [index] * len(prompts)
+                )
+                made = outcome(table.double().numpy(), log_reference, rewards)
+                known[key] = made.rewards, made.kl
+            except EnumerationError as error:
+                reason = str(error)
+                known[key] = _sampled(scaled, index, prompts, enumeration, rewards, seed)
+            progress(0)
+        found.append(known[key])
+    shape = (len(policy), len(scales), len(rows))
+    return OutcomeRecord(
+        preferences=policy.preferences,
+        scales=np.asarray(scales, dtype=np.float64),
+        rewards=np.stack([each for each, _ in found]).reshape(*shape, rewards.shape[2]),
+        kl=np.stack([kl for _, kl in found]).reshape(shape),
+        exact=not reason,
+        seconds=(time.perf_counter() - began) / len(known),
+        reason=reason,
+    )
+
+
+def sampled_outcomes(
+    policy: Policy,
+    answered: Sequence[EvaluationRecord],
+    rows: Sequence[Row],
+    score: Score,
+    objectives: Sequence[str],
+    audit: Sequence[str],
+    samples: int,
+    seed: int,
+    progress: Callable[[int], None] = lambda completions: None,
+) -> OutcomeRecord:
+    """Estimate what a policy's M preferences do at every scale, from samples of every prompt.
+
+    Args:
+        policy: M preferences.
+        answered: Their evaluations at scale 1, with the same samples and seed.
+        rows: P prompts.
+        score: Scores completions on objectives and audit objectives.
+        objectives: Names of the K objectives.
+        audit: Names of the audit objectives.
+        samples: Completions per prompt.
+        seed: Of the noise.
+        progress: Told of completions as they are made.
+    """
+    began = time.perf_counter()
+    lower = len(SCALES) - 1
+    made = evaluate(policy.scaled(SCALES[:-1]), rows, score, objectives, audit, samples, seed, progress=progress)
+    records = [
+        record for index, last in enumerate(answered) for record in (*made[index * lower : (index + 1) * lower], last)
+    ]
+    prompts, count = len(rows), len(objectives)
+    rewards, kl = [], []
+    for record in records:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a prompt without any reward has the mean NaN
+            rewards.append(np.nanmean(record.rewards[:, :count].reshape(prompts, samples, count), axis=1))
+        kl.append((record.log_probs - record.reference_log_probs).reshape(prompts, samples).mean(axis=1))
+    shape = (len(policy), len(SCALES), prompts)
+    return OutcomeRecord(
+        preferences=policy.preferences,
+        scales=np.asarray(SCALES),
+        rewards=np.stack(rewards).reshape(*shape, count),
+        kl=np.stack(kl).reshape(shape),
+        exact=False,
+        seconds=(time.perf_counter() - began) / len(made),
+        reason=f"estimated from {samples} samples of each prompt",
+    )
+
+
+def _sampled(
+    policy: Policy, index: int, prompts: Sequence[str], enumeration: Enumeration, rewards: FloatArray, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean rewards of samples `[P, K]`, and no KL `[P]`: the probability of what was sampled is not known."""
+    completions = policy.generate(prompts, [index] * len(prompts), samples=SAMPLES, seed=seed)
+    places = {letter: place for place, letter in enumerate(enumeration.letters)}
+    drawn: NDArray[np.int64] = np.zeros(len(completions.texts), dtype=np.int64)
+    for row in range(len(drawn)):
+        for token in completions.ids(row):
+            drawn[row] = drawn[row] * len(places) + places[token]
+    owners = np.repeat(np.arange(len(prompts)), SAMPLES)
+    means = rewards[owners, drawn].reshape(len(prompts), SAMPLES, -1).mean(axis=1)
+    return np.asarray(means), np.full(len(prompts), np.nan)

@@ -1,0 +1,89 @@
+"""Controlled tasks: tiny models over letters with random rewards, small enough that the best policy is known exactly.
+
+Two dials: `rho`, the correlation of the objectives, and `heterogeneity`, how much the rewards depend on the prompt. A
+seed names an instance. Instances are drawn on first use and kept in a cache folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from paretune.core.digests import model_digest
+from paretune.core.task import SPLITS, Enumeration, Objective, Row, Split, Task
+from paretune.tasks.controlled.settings import LETTERS, NAMES, PROMPTS_EACH, ControlledSettings
+
+PASS = 0.6  # of a reward in [0, 1] whose mean under the base is about .5
+
+
+@dataclass(frozen=True)
+class ControlledTask(Task):
+    """A task whose every completion can be listed. Make one with `load`.
+
+    Attributes:
+        settings: Its dials.
+    """
+
+    settings: ControlledSettings = field(default_factory=ControlledSettings)
+
+    def instance(self, seed: int) -> Task:
+        """Return the instance that a seed names: another base model, other prompts and rewards, the same dials."""
+        made = _make(replace(self.settings, seed=seed))
+        object.__setattr__(made, "source", self.source)  # frozen; its source is that of the family
+        return made
+
+
+def load(
+    rho: float = ControlledSettings.rho,
+    heterogeneity: float = ControlledSettings.heterogeneity,
+    objectives: int = ControlledSettings.objectives,
+    alphabet: int = ControlledSettings.alphabet,
+    length: int = ControlledSettings.length,
+) -> ControlledTask:
+    """Return instance 0 of a controlled task; `instance(seed)` returns the others.
+
+    Args:
+        rho: Spearman's correlation of any two objectives under the base model, within prompts, -1/(K-1) to 1.
+        heterogeneity: Share of the rewards' variance that depends on features of the prompt, 0 to 1.
+        objectives: Number of objectives K, 2 to 5.
+        alphabet: Number of letters.
+        length: Letters of a completion.
+
+    Raises:
+        TaskError: If a dial is out of its range, or there would be too many completions to list.
+    """
+    return _make(ControlledSettings(rho, heterogeneity, objectives, alphabet, length))
+
+
+def _make(settings: ControlledSettings) -> ControlledTask:
+    from paretune.tasks.controlled.store import load_instance
+
+    stored = load_instance(settings)
+    rows: dict[Split, tuple[Row, ...]] = {}
+    for number, split in enumerate(SPLITS):
+        chosen = stored.prompts[number * PROMPTS_EACH : (number + 1) * PROMPTS_EACH]
+        rows[split] = tuple(
+            {
+                "prompt": " ".join(LETTERS[letter] for letter in letters),
+                "prompt_id": f"{split}-{index:02d}",
+                "instance": settings.text(),
+            }
+            for index, letters in enumerate(chosen.tolist())
+        )
+    return ControlledTask(
+        name=settings.name,
+        source={"controlled": {key: value for key, value in vars(settings).items() if key != "seed"}},
+        model=str(stored.folder / "model"),
+        model_digest=model_digest(str(stored.folder / "model")),
+        template="{prompt} " + LETTERS[0],  # the same last letter: every prompt is left from the same place
+        splits=rows,
+        objectives=tuple(
+            Objective(name, f"paretune.tasks.controlled.rewards:{name}", pass_threshold=PASS)
+            for name in NAMES[: settings.objectives]
+        ),
+        reference_point=(0.0,) * settings.objectives,
+        beta=stored.beta,
+        max_prompt_tokens=settings.prompt_length + 1,
+        max_completion_tokens=settings.length,
+        enumeration=Enumeration(tuple(range(settings.alphabet)), settings.length),
+        settings=settings,
+    )

@@ -1,0 +1,86 @@
+"""Reward functions of controlled tasks, with TRL's signature; the column `instance` says which fields to look up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from paretune.core.errors import RewardError
+from paretune.tasks.controlled.settings import LETTERS, NAMES, ControlledSettings
+from paretune.tasks.controlled.store import load_instance
+
+
+def first(
+    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+) -> list[float]:
+    """Score completions on the first objective."""
+    return _score(0, prompts, completions, instance)
+
+
+def second(
+    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+) -> list[float]:
+    """Score completions on the second objective."""
+    return _score(1, prompts, completions, instance)
+
+
+def third(
+    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+) -> list[float]:
+    """Score completions on the third objective."""
+    return _score(2, prompts, completions, instance)
+
+
+def fourth(
+    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+) -> list[float]:
+    """Score completions on the fourth objective."""
+    return _score(3, prompts, completions, instance)
+
+
+def fifth(
+    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+) -> list[float]:
+    """Score completions on the fifth objective."""
+    return _score(4, prompts, completions, instance)
+
+
+def _score(objective: int, prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str]) -> list[float]:
+    rewards = []
+    for prompt, completion, name in zip(prompts, completions, instance, strict=True):
+        table = _table(name, prompt)
+        if objective >= len(table[0]):
+            raise RewardError(
+                f"reward '{NAMES[objective]}' must be one of the task's {len(table[0])} objectives, got none. "
+                "Name another."
+            )
+        rewards.append(table[_place(name, completion)][objective])
+    return rewards
+
+
+@lru_cache(maxsize=256)  # prompts of a few instances, a few hundred kilobytes each at most
+def _table(instance: str, prompt: str) -> list[list[float]]:
+    """Return the rewards of all completions of a prompt, `[Y, K]`; plain lists are the fastest to look one up."""
+    letters = [LETTERS.index(letter) for letter in prompt.split()]
+    fields = load_instance(ControlledSettings.from_text(instance)).fields
+    table: list[list[float]] = fields.rewards(np.asarray([letters], dtype=np.int64))[0].tolist()
+    return table
+
+
+@lru_cache(maxsize=65_536)  # twice the limit of completions
+def _place(instance: str, completion: str) -> int:
+    """Return the row of a completion in the table."""
+    settings = ControlledSettings.from_text(instance)
+    letters = completion.split()
+    alphabet = LETTERS[: settings.alphabet]
+    if len(letters) != settings.length or any(letter not in alphabet for letter in letters):
+        raise RewardError(
+            f"completion of a controlled task must be {settings.length} of the letters {alphabet}, got '{completion}'. "
+            "Sample it with the task's own model and length."
+        )
+    place = 0
+    for letter in letters:
+        place = place * settings.alphabet + alphabet.index(letter)
+    return place

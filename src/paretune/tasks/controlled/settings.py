@@ -1,0 +1,115 @@
+"""The dials of a controlled task, checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from paretune.core.errors import TaskError
+
+LIMIT = 32_768  # completions a prompt may have: 8 letters, length 5; scoring a policy takes time in proportion
+PROMPTS_EACH = 16  # of each split
+LETTERS = "abcdefghijklmnop"
+NAMES = ("first", "second", "third", "fourth", "fifth")
+GENERATOR_VERSION = 1  # part of every instance's key: raise it when equal settings give another task
+
+
+@dataclass(frozen=True)
+class ControlledSettings:
+    """What makes a controlled task.
+
+    Attributes:
+        rho: Rank correlation of any two objectives under the base model, within prompts.
+        heterogeneity: Share of the rewards' variance that depends on features of the prompt.
+        objectives: Number of objectives K.
+        alphabet: Number of letters A.
+        length: Letters of a completion L; there are A^L completions.
+        seed: Which instance.
+    """
+
+    rho: float = 0.0
+    heterogeneity: float = 0.1
+    objectives: int = 2
+    alphabet: int = 8
+    length: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("objectives", 2, len(NAMES)), ("alphabet", 3, len(LETTERS)), ("length", 1, 6),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise TaskError(
+                    f"{name} of a controlled task must be a whole number from {low} to {high}, got {value!r}. "
+                    "Correct it."
+                )
+        for name in ("rho", "heterogeneity"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), (int, float)):
+                raise TaskError(f"{name} of a controlled task must be a number, got {getattr(self, name)!r}.")
+        lowest = -1 / (self.objectives - 1)
+        if not lowest - 1e-9 <= self.rho <= 1:
+            raise TaskError(
+                f"rho of a controlled task must be between {lowest:.3g} and 1, got {self.rho}. {self.objectives} "
+                f"objectives cannot all be correlated more negatively than -1/(K-1). Choose a value in this range."
+            )
+        if not 0 <= self.heterogeneity <= 1:
+            raise TaskError(
+                f"heterogeneity of a controlled task must be between 0 and 1, got {self.heterogeneity}. "
+                "It is a share of variance."
+            )
+        if self.completions > LIMIT:
+            raise TaskError(
+                f"alphabet and length of a controlled task must give at most {LIMIT:,} completions, got "
+                f"{self.alphabet}^{self.length} = {self.completions:,}. Lower one of them."
+            )
+
+    @property
+    def completions(self) -> int:
+        """Number of completions of a prompt, A^L."""
+        return int(self.alphabet**self.length)
+
+    @property
+    def prompt_length(self) -> int:
+        """Letters of a prompt: as many as give twice the prompts that are drawn, their order not counted."""
+        length = 1
+        while math.comb(self.alphabet + length - 1, length) < 2 * 3 * PROMPTS_EACH:
+            length += 1
+        return length
+
+    @property
+    def name(self) -> str:
+        """Name of the task, the same for all its instances."""
+        parts = [f"controlled-rho{self.rho:+g}"]
+        fields = {"heterogeneity": "h", "objectives": "k", "alphabet": "a", "length": "l"}
+        for field, short in fields.items():
+            value = getattr(self, field)
+            if value != getattr(ControlledSettings, field):
+                parts.append(f"{short}{value:g}")
+        return "-".join(parts)
+
+    def text(self) -> str:
+        """Return the settings as text, from which `from_text` makes them again."""
+        return json.dumps(self.plain(), sort_keys=True)
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def from_text(text: str) -> ControlledSettings:
+        """Make settings from `text`.
+
+        Raises:
+            TaskError: If it was written by another version of the generator.
+        """
+        plain = json.loads(text)
+        if plain.pop("generator") != GENERATOR_VERSION:
+            raise TaskError(
+                f"instance must be drawn by version {GENERATOR_VERSION} of the generator, got {text}. Use the version "
+                "of the library that made it."
+            )
+        return ControlledSettings(**plain)
+
+    def plain(self) -> dict[str, object]:
+        """Return plain data, the generator's version included."""
+        return {**asdict(self), "rho": float(self.rho), "generator": GENERATOR_VERSION}
