@@ -1,9 +1,10 @@
-"""What every test relies on: one thread a process, no download, the same random examples in every run."""
+"""What every test relies on: one thread a process, no download, a cache of its own, the same random examples."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +34,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("no GPU found")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep instances of controlled tasks out of the user's folders, and those of another version out of the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers of this run: an instance is drawn once
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETUNE_CACHE", str(folder / "cache"))
+        yield folder / "cache"
 
 
 @pytest.fixture(scope="session")
