@@ -114,8 +114,8 @@ def test_listing_tasks_imports_neither_torch_nor_pydantic():
 
 def test_an_unknown_name_gets_a_suggestion(here):
     message = (
-        r"task must be one of controlled, counselling, the path of a task\.yaml, or module:name, got 'counseling'\. Did you mean "
-        r"'counselling'\?"
+        r"task must be one of controlled, counselling, the path of a task\.yaml, or module:name, got 'counseling'\. "
+        r"Did you mean 'counselling'\?"
     )
     with pytest.raises(UnknownNameError, match=message):
         load_task("counseling")
