@@ -1,7 +1,8 @@
 """Studies made up in memory, for tests of records, metrics and report: `import builders`.
 
 `synthetic_study()` looks like a finished quick study (three objectives and one audit, three methods, three seeds, seven
-preferences, decoding times) and takes milliseconds. `failed`, `pending`, `missing` and `timed` break it on purpose.
+preferences, decoding times) and takes milliseconds. `failed`, `pending`, `missing` and `timed` break it on purpose;
+`exact` gives it the truth of a task whose completions can be listed.
 The small builders below it (`task_info`, `evaluation`, `stage`, `cell`, `study`) are for values derived by hand.
 """
 
@@ -16,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from paretune.core.digests import digest
 from paretune.core.preferences import centre, corners, das_dennis
 from paretune.core.seeds import generator
+from paretune.optimum.exact import Outcome, log_optimum, optimal_outcome, outcome
 from paretune.records.evaluation import EvaluationRecord
+from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord
 from paretune.records.study import (
     CellRecord,
     CellState,
@@ -31,6 +34,10 @@ from paretune.records.study import (
 OBJECTIVES = ("reflection", "empathy", "brevity")
 AUDIT = ("fluency",)
 METHODS = {"linear": "single-policy", "weight_grid": "multi-policy", "rewarded_soups": "meta-policy"}
+CEILING = "exact_gradient"
+FAMILIES = {**METHODS, CEILING: "ceiling"}
+STRENGTH = {"linear": 0.5, "weight_grid": 0.45, "rewarded_soups": 0.4, CEILING: 0.9}  # of the optimum's tilt
+LISTED = 40  # completions of a task whose completions can be listed
 PROMPTS = (
     "I keep putting off calling my sister.",
     "Nobody at work listens to me, & I'm <done> with it.",  # a report that does not escape breaks here
@@ -56,8 +63,9 @@ def task_info(
     reference_point: Sequence[float] | None = None,
     test_prompts: int = len(PROMPTS),
     samples: int = 2,
+    dials: Mapping[str, float] | None = None,
 ) -> TaskInfo:
-    """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0."""
+    """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0, no dials."""
     count = len(objectives)
     if preferences is None:
         preferences = np.vstack([das_dennis(count, 2), _unseen(count)])
@@ -76,6 +84,7 @@ def task_info(
         samples=samples,
         preferences=points,
         unseen=np.zeros(len(points), dtype=np.bool_) if unseen is None else np.asarray(unseen, dtype=np.bool_),
+        dials=dials or {},
     )
 
 
@@ -162,13 +171,14 @@ def cell(
     state: CellState = "done",
     reason: FailureReason | None = None,
     message: str = "",
+    outcomes: OutcomeRecord | None = None,
 ) -> CellRecord:
     """Return a cell, done unless said otherwise."""
     return CellRecord(
         cell=f"{task}-{method}-{budget}-{seed}",
         task=task,
         method=method,
-        family=METHODS.get(method, "single-policy"),
+        family=FAMILIES.get(method, "single-policy"),
         budget_completions=budget,
         seed=seed,
         state=state,
@@ -176,6 +186,50 @@ def cell(
         message=message,
         stages=tuple(stages),
         evaluations=tuple(evaluations),
+        outcomes=outcomes,
+    )
+
+
+def outcomes(
+    rewards: ArrayLike,
+    kl: ArrayLike,
+    preferences: ArrayLike,
+    scales: Sequence[float] = (0.0, 1.0),
+    exact: bool = True,
+    reason: str = "",
+) -> OutcomeRecord:
+    """Return what policies do at every scale: rewards `[M, S, P, K]`, KL `[M, S, P]`, preferences `[M, K]`."""
+    return OutcomeRecord(
+        preferences=np.atleast_2d(np.asarray(preferences, dtype=np.float64)),
+        scales=np.asarray(scales, dtype=np.float64),
+        rewards=np.asarray(rewards, dtype=np.float64),
+        kl=np.asarray(kl, dtype=np.float64),
+        exact=exact,
+        seconds=0.5,
+        reason=reason,
+    )
+
+
+def truth(
+    reference_rewards: ArrayLike,
+    rewards: ArrayLike,
+    kl: ArrayLike,
+    preferences: ArrayLike,
+    beta: float = 0.05,
+    front_scores: ArrayLike | None = None,
+) -> TruthRecord:
+    """Return a truth: base `[P, K]`, optima `[M, P, K]` and their KL `[M, P]`; the front is those optima if None."""
+    points = np.atleast_2d(np.asarray(preferences, dtype=np.float64))
+    optimum = Outcome(np.asarray(rewards, dtype=np.float64), np.asarray(kl, dtype=np.float64))
+    scores = optimum.scores(beta) if front_scores is None else np.asarray(front_scores, dtype=np.float64)
+    return TruthRecord(
+        beta=beta,
+        reference_rewards=np.asarray(reference_rewards, dtype=np.float64),
+        preferences=points,
+        rewards=optimum.rewards,
+        kl=optimum.kl,
+        front_preferences=points if front_scores is None else np.zeros_like(scores),
+        front_scores=scores,
     )
 
 
@@ -184,6 +238,7 @@ def study(
     tasks: Sequence[TaskInfo] | None = None,
     references: Mapping[tuple[str, int], EvaluationRecord] | None = None,
     timings: Sequence[TimingRecord] = (),
+    truths: Mapping[tuple[str, int], TruthRecord] | None = None,
 ) -> StudyRecords:
     """Return a study of the given cells; one default task unless others are given."""
     infos = (task_info(),) if tasks is None else tasks
@@ -201,6 +256,7 @@ def study(
         cells=tuple(cells),
         references=references or {},
         timings=tuple(timings),
+        truths=truths or {},
         environment={"paretune": "0.1.0", "python": "3.11.9", "torch": "2.9.0", "cpu": "test", "threads": 1, "gpu": ""},
     )
 
@@ -214,18 +270,20 @@ def synthetic_study(
     pending: Sequence[tuple[str, int]] = (),
     missing: int = 0,
     timed: bool = True,
+    exact: bool = False,
 ) -> StudyRecords:
     """Return a finished quick study that repeats exactly.
 
     Args:
         seeds: Seeds of every method.
-        methods: Some of `METHODS`.
+        methods: Some of `FAMILIES`.
         task: A task with three objectives and one audit.
         budget: Completions per cell.
         failed: (method, seed) -> reason; these cells have no evaluations and the stages of what had finished.
         pending: (method, seed) of cells that never ran.
         missing: How many completions of every evaluation have no empathy reward.
         timed: Whether decoding was timed.
+        exact: Whether completions can be listed, so that policies are scored exactly and the optimum is known.
     """
     info = task_info() if task is None else task
     reasons = failed or {}
@@ -241,10 +299,12 @@ def synthetic_study(
                 cells.append(cell(method, seed, (), (), info.name, budget, "pending"))
             else:
                 answers = [_answer(info, method, seed, index, missing) for index in range(len(info.preferences))]
-                cells.append(cell(method, seed, answers, spent, info.name, budget))
+                scored = _outcomes(info, method, seed) if exact else None
+                cells.append(cell(method, seed, answers, spent, info.name, budget, outcomes=scored))
     timings = [_timing(info.name, method, position) for position, method in enumerate(methods)] if timed else []
     references = {(info.name, seed): _reference(info, seed, missing) for seed in seeds}
-    return study(cells, [info], references, timings)
+    truths = {(info.name, seed): _truth(info, seed) for seed in seeds} if exact else {}
+    return study(cells, [info], references, timings, truths)
 
 
 def assert_same(first: object, second: object, where: str = "") -> None:
@@ -276,12 +336,16 @@ def _unseen(count: int) -> NDArray[np.float64]:
 
 def _members(method: str) -> NDArray[np.float64]:
     count = len(OBJECTIVES)
+    if method == CEILING:
+        return das_dennis(count, 2)
     return corners(count) if method == "rewarded_soups" else np.vstack([corners(count), centre(count)])
 
 
 def _stages(method: str, budget: int, seed: int) -> list[StageRecord]:
     """Linear and weight_grid share four experts; weight_grid measures them after; soups train three longer ones."""
     members = _members(method)
+    if method == CEILING:
+        return [stage(f"exact {row.round(4).tolist()} {seed}", 0, seconds=9.0) for row in members]
     each = budget // 3 if method == "rewarded_soups" else budget // 4 - 100
     experts = [stage(f"expert {row.round(4).tolist()} {each} {seed}", each, seconds=each / 150) for row in members]
     if method != "weight_grid":
@@ -313,6 +377,43 @@ def _answer(info: TaskInfo, method: str, seed: int, index: int, missing: int) ->
     kl = 1.5 * float((acting**2).sum())
     return evaluation(
         rewards, preference, OBJECTIVES, AUDIT, answer, weights, kl=kl + 0.01 * seed, samples=info.samples
+    )
+
+
+def _world(info: TaskInfo, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return log-probabilities of all completions under the base `[P, Y]`, and their rewards `[P, Y, K]`."""
+    drawn = generator("world", info.name, seed)
+    raw = drawn.normal(0, 1, (info.test_prompts, LISTED))
+    log_reference = raw - np.logaddexp.reduce(raw, axis=1, keepdims=True)
+    rewards = np.clip(drawn.normal(0.4, 0.06, (info.test_prompts, LISTED, len(info.trained))), 0, 1)
+    return log_reference, rewards
+
+
+def _outcomes(info: TaskInfo, method: str, seed: int) -> OutcomeRecord:
+    """Policies are tilted as the optimum of their acting preference is, only less; scales are shares of that tilt."""
+    log_reference, rewards = _world(info, seed)
+    strength = STRENGTH[method] + 0.02 * float(generator("strength", method, seed).normal())
+    acting = np.stack([_mixture(method, each)[0] @ _members(method) for each in info.preferences])
+    tables = [
+        [log_optimum(log_reference, scale * strength * rewards, point, info.beta) for scale in SCALES]
+        for point in acting
+    ]
+    found = outcome(np.array(tables), log_reference, rewards)
+    return outcomes(found.rewards, found.kl, info.preferences, SCALES)
+
+
+def _truth(info: TaskInfo, seed: int) -> TruthRecord:
+    log_reference, rewards = _world(info, seed)
+    optimum = optimal_outcome(log_reference, rewards, info.preferences, info.beta)
+    dense = das_dennis(len(info.trained), 12)
+    return TruthRecord(
+        beta=info.beta,
+        reference_rewards=np.einsum("py,pyk->pk", np.exp(log_reference), rewards),
+        preferences=info.preferences,
+        rewards=optimum.rewards,
+        kl=optimum.kl,
+        front_preferences=dense,
+        front_scores=optimal_outcome(log_reference, rewards, dense, info.beta).scores(info.beta),
     )
 
 

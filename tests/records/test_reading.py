@@ -84,6 +84,18 @@ def test_task_info_survives_with_open_ranges_and_no_threshold(tmp_path):
     assert_same(study.tasks, read_lock(tmp_path).tasks)
 
 
+def test_dials_survive_and_an_older_lock_has_none(tmp_path):
+    study = small_study()
+    dials = {"rho": -0.8, "objectives": 3.0}
+    write_study(tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], dials=dials)}))
+    assert read_lock(tmp_path).tasks["counselling"].dials == dials
+    path = tmp_path / "study.lock.json"
+    lock = json.loads(path.read_text())
+    del lock["tasks"]["counselling"]["dials"]
+    path.write_text(json.dumps(lock))
+    assert read_lock(tmp_path).tasks["counselling"].dials == {}
+
+
 def test_lock_alone_is_a_study_with_every_cell_pending(tmp_path):
     write_lock(tmp_path, small_study())
     study = read_study(tmp_path)

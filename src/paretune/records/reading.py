@@ -254,6 +254,7 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         samples=info["samples"],
         preferences=np.array(info["preferences"], dtype=np.float64),
         unseen=np.array(info["unseen"], dtype=np.bool_),
+        dials={name: float(value) for name, value in info.get("dials", {}).items()},
     )
 
 

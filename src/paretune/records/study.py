@@ -47,6 +47,7 @@ class TaskInfo:
         samples: Completions per test prompt in evaluation.
         preferences: All preferences evaluated, `[M, K]`.
         unseen: Which of them no method was told of before evaluation, `[M]`.
+        dials: Settings a controlled task was made with, such as `rho`; empty for others.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TaskInfo:
     samples: int
     preferences: NDArray[np.float64]
     unseen: NDArray[np.bool_]
+    dials: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def trained(self) -> tuple[ObjectiveInfo, ...]:

@@ -208,4 +208,5 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "samples": info.samples,
         "preferences": info.preferences,
         "unseen": info.unseen,
+        "dials": dict(info.dials),
     }
