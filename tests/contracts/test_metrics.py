@@ -19,6 +19,7 @@ STUDIES = {
     "no empathy reward": {"missing": 8},
     "one seed": {"seeds": (0,)},
     "not timed": {"timed": False},
+    "exact": {"exact": True},
     "all failed": {"failed": {("linear", seed): "out_of_memory" for seed in range(3)}},
 }
 
@@ -72,7 +73,8 @@ def test_every_value_is_finite_or_missing_with_a_reason(name, records):
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "inference_efficiency"])
 def test_metric_names_the_seeds_it_lost(name):
-    rows = load_metric(name).measure(synthetic_study(failed={("linear", 1): "crash"}, pending=[("weight_grid", 2)]))
+    lost = {"failed": {("linear", 1): "crash"}, "pending": [("weight_grid", 2)]}
+    rows = load_metric(name).measure(synthetic_study(exact=True, **lost))
     for row in rows:
         assert ("2 of 3 seeds: seed 1 failed (crash)" in row.value.reason) == (row.method == "linear")
         assert ("2 of 3 seeds: seed 2 has not finished" in row.value.reason) == (row.method == "weight_grid")

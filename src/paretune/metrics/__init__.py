@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 METRICS = {
     "performance": "paretune.metrics.performance:Performance",
+    "captured_share": "paretune.metrics.captured_share:CapturedShare",
     "pass_ratio": "paretune.metrics.pass_ratio:PassRatio",
     "pareto_optimality": "paretune.metrics.pareto_optimality:ParetoOptimality",
     "training_efficiency": "paretune.metrics.training_efficiency:TrainingEfficiency",

@@ -1,0 +1,83 @@
+"""Captured share: how much of what could be gained over the base model was gained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.protocols import MetricRow
+from paretune.metrics.exact import ExactScores, exact_scores, has_truth
+from paretune.metrics.seeds import Group, Measure, groups, over_seeds, preference_labels
+from paretune.optimum.exact import captured_share, gains
+from paretune.records.study import CellRecord, StudyRecords
+
+Bools = NDArray[np.bool_]
+
+
+class CapturedShare:
+    """Gain in `J = w . E r - beta KL` over the base model, as a share of the best policy's gain.
+
+    A ratio of sums over preferences, `sum_w (J - J_base) / sum_w (J* - J_base)`: 0 for the base model, 1 for the best
+    policies there are, negative below the base. A mean of the preferences' own shares would be ruled by those with next
+    to nothing to gain; a preference's share therefore never stands without the gain it is a share of.
+
+    Rows by label: empty, all preferences of the task; `seen` and `unseen`; `preference: ...`, one. The possible gain,
+    averaged over preferences and seeds, closes the reason.
+
+    Source:
+        Ours; the best policy in closed form is that of Korbak et al. 2022.
+    """
+
+    name = "captured_share"
+    title = "Captured share"
+    unit = "share of the possible gain in J"
+    higher_is_better = True
+
+    def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
+        """Return the rows of every task, method and budget; one only for tasks whose optimum is not known."""
+        return [row for group in groups(study) for row in self._rows(group, study)]
+
+    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+        task = group.task
+        everything = np.ones(len(task.preferences), dtype=np.bool_)
+        parts = {"": everything}
+        if has_truth(study, task):
+            parts |= {"seen": ~task.unseen, "unseen": task.unseen}
+            single = zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True)
+            parts |= {f"preference: {label}": chosen for label, chosen in single}
+        found = {cell.seed: exact_scores(study, cell, task) for cell in group.cells if cell.state == "done"}
+        return [
+            group.row(
+                self.name, label, over_seeds(group.cells, _share(group, found, chosen), _note(group, found, chosen))
+            )
+            for label, chosen in parts.items()
+            if chosen.any()
+        ]
+
+
+def _share(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> Measure:
+    points = group.task.preferences[chosen]
+
+    def measure(cell: CellRecord) -> float | str:
+        scored = found[cell.seed]
+        if isinstance(scored, str):
+            return scored
+        base = scored.truth.reference_scores
+        if not gains(scored.optimum[chosen], base, scored.optimum[chosen], points)[1].sum() > 0:
+            return "has nothing to gain over the base model"
+        return captured_share(scored.scores[chosen], base, scored.optimum[chosen], points)
+
+    return measure
+
+
+def _note(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> str:
+    """Say how much there is to gain, the denominator: J per preference, averaged over seeds."""
+    points = group.task.preferences[chosen]
+    possible = [
+        float(gains(each.optimum[chosen], each.truth.reference_scores, each.optimum[chosen], points)[1].mean())
+        for each in found.values()
+        if not isinstance(each, str)
+    ]
+    return f"possible gain {np.mean(possible):.3g} in J" if possible else ""

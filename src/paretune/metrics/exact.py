@@ -1,0 +1,57 @@
+"""What metrics of exact scores share: a cell's `J` beside what can be reached, or why there is none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.preferences import SAME_PREFERENCE
+from paretune.records.outcomes import TruthRecord
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo
+
+FloatArray = NDArray[np.float64]
+
+
+class ExactScores(NamedTuple):
+    """A finished cell's scores beside those of its task instance's best policies, for the task's preferences.
+
+    Attributes:
+        scores: `J_k = E r_k - beta KL` of the policy assigned to each preference, `[M, K]`.
+        optimum: The same of each preference's best policy, `[M, K]`.
+        truth: What can be reached on the instance.
+    """
+
+    scores: FloatArray
+    optimum: FloatArray
+    truth: TruthRecord
+
+
+def exact_scores(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> ExactScores | str:
+    """Return the exact scores of a finished cell, or why it has none."""
+    truth = study.truths.get((cell.task, cell.seed))
+    if truth is None:
+        return "has no known optimum (completions cannot be listed)"
+    record = cell.outcomes
+    if record is None:
+        return "has no record of exact scores"
+    if not record.exact or not np.isfinite(record.kl).all():
+        return f"has no KL ({record.reason or 'its policy can only be sampled'})"
+    own, best = _rows(record.preferences, task.preferences), _rows(truth.preferences, task.preferences)
+    if own is None or best is None:
+        return "has no exact scores for a preference"
+    rewards, kl = record.at_scale(1.0)
+    scores = (rewards - truth.beta * kl[..., None]).mean(axis=1)
+    return ExactScores(np.asarray(scores[own]), truth.scores[best], truth)
+
+
+def has_truth(study: StudyRecords, task: TaskInfo) -> bool:
+    """Say whether the best policies are known for some instance of a task."""
+    return any(name == task.name for name, _ in study.truths)
+
+
+def _rows(known: FloatArray, wanted: FloatArray) -> NDArray[np.int64] | None:
+    """Return where each wanted preference `[M, K]` stands among the known ones, or None where one is missing."""
+    same = np.abs(wanted[:, None] - known[None]).max(axis=2) <= SAME_PREFERENCE
+    return np.asarray(same.argmax(axis=1)) if same.any(axis=1).all() else None

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from builders import cell, outcomes, study, synthetic_study, task_info, truth
+from paretune.core.protocols import MetricValue
+from paretune.metrics.captured_share import CapturedShare
+from paretune.records.outcomes import OutcomeRecord
+
+TWO = ("reflection", "empathy")
+POINTS = [[1.0, 0.0], [0.0, 1.0]]
+BETA = 0.1
+INFO = task_info(preferences=POINTS, unseen=[False, True], objectives=TWO, audit=())
+# One prompt; base J (.5, .5). Optima: E r (1, .2) and (.3, .8), KL 1: J (.9, .1) and (.2, .7), so gains .4 and .2.
+TRUTH = truth([[0.5, 0.5]], [[[1.0, 0.2]], [[0.3, 0.8]]], [[1.0], [1.0]], POINTS, BETA)
+
+
+def scored(first: float, second: float, kl: float = 1.0, exact: bool = True, reason: str = "") -> OutcomeRecord:
+    """Policies with the given reward on the objective their preference asks for, and 0 on the other."""
+    own = np.array([[first, 0.0], [0.0, second]])
+    rewards = np.stack([np.full_like(own, 0.5), own], axis=1)[:, :, None]  # [M, S, P, K]
+    return outcomes(rewards, np.array([[[0.0], [kl]]] * 2), POINTS, exact=exact, reason=reason)
+
+
+def measured(*records: OutcomeRecord | None, known: bool = True) -> dict[str, MetricValue]:
+    cells = [cell(seed=seed, outcomes=record) for seed, record in enumerate(records)]
+    truths = {("counselling", seed): TRUTH for seed in range(len(records))} if known else {}
+    return {row.label: row.value for row in CapturedShare().measure(study(cells, [INFO], truths=truths))}
+
+
+def test_share_is_a_ratio_of_sums_and_not_a_mean_of_shares() -> None:
+    # rewards .9 and .6 at a price of .1: J .8 and .5, gains .3 and 0: (.3 + 0) / (.4 + .2), not the mean of .75 and 0
+    rows = measured(scored(0.9, 0.6))
+    assert rows[""].value == pytest.approx(0.5)
+    assert rows["seen"].value == pytest.approx(0.75)
+    assert rows["unseen"].value == pytest.approx(0.0)
+
+
+def test_kl_is_paid_for() -> None:
+    # the same rewards at a KL of 3 nats: J .6 and .3, gains .1 and -.2
+    assert measured(scored(0.9, 0.6, kl=3.0))[""].value == pytest.approx(-0.1 / 0.6)
+
+
+def test_no_share_stands_without_the_gain_it_is_a_share_of() -> None:
+    rows = measured(scored(0.9, 0.6))
+    assert "possible gain 0.4 in J" in rows["preference: reflection"].reason
+    assert "possible gain 0.2 in J" in rows["preference: empathy"].reason
+    assert "possible gain 0.3 in J" in rows[""].reason
+
+
+def test_seeds_are_instances_with_a_student_interval() -> None:
+    value = measured(scored(0.9, 0.6), scored(0.9, 0.72))[""]  # shares .5 and .7: sd .1 sqrt 2, so standard error .1
+    assert value.per_seed == pytest.approx({0: 0.5, 1: 0.7})
+    assert value.high == pytest.approx(0.6 + 12.7062 * 0.1, abs=1e-4)
+
+
+def test_task_without_a_known_optimum_has_one_row_that_says_so() -> None:
+    rows = measured(scored(0.9, 0.6), known=False)
+    assert list(rows) == [""]
+    assert rows[""].value is None
+    assert rows[""].reason == "0 of 1 seeds: seed 0 has no known optimum (completions cannot be listed)"
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (scored(0.9, 0.6, kl=float("nan"), exact=False, reason="no table"), "seed 0 has no KL (no table)"),
+        (scored(0.9, 0.6, exact=False), "seed 0 has no KL (its policy can only be sampled)"),
+        (None, "seed 0 has no record of exact scores"),
+        (outcomes(np.zeros((1, 2, 1, 2)), np.zeros((1, 2, 1)), POINTS[:1]), "has no exact scores for a preference"),
+    ],
+)
+def test_policy_without_exact_scores_has_no_share(record: OutcomeRecord | None, reason: str) -> None:
+    value = measured(record)[""]
+    assert value.value is None
+    assert reason in value.reason
+
+
+def test_nothing_to_gain_is_no_share() -> None:
+    flat = truth([[0.5, 0.5]], [[[0.5, 0.5]]] * 2, [[0.0]] * 2, POINTS, BETA)
+    records = study([cell(outcomes=scored(0.9, 0.6))], [INFO], truths={("counselling", 0): flat})
+    (value, *_) = (row.value for row in CapturedShare().measure(records))
+    assert value.reason == "0 of 1 seeds: seed 0 has nothing to gain over the base model; possible gain 0 in J"
+
+
+def test_base_is_0_the_optimum_1_and_every_policy_below_it() -> None:
+    records = synthetic_study(exact=True)
+    for row in CapturedShare().measure(records):
+        assert row.value.value is not None
+        assert 0 < row.value.value < 1
+    optimum = scored(1.0, 0.8)
+    assert measured(optimum)[""].value == pytest.approx(1.0)
+    base = outcomes(np.full((2, 2, 1, 2), 0.5), np.zeros((2, 2, 1)), POINTS)
+    assert measured(base)[""].value == pytest.approx(0.0)
