@@ -1,46 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from builders import cell, evaluation, study, synthetic_study, task_info
+from paretune.core.protocols import MetricValue
 from paretune.metrics.pareto_optimality import ParetoOptimality
+from paretune.metrics.prompts import prompt_scores
+from paretune.pareto.polar import hypervolume_pair
 
 TWO = ("reflection", "empathy")
+NAN = float("nan")
 
 
-def measured(scores, reference_point=(0.0, 0.0)):
+def measured(rewards: Sequence[ArrayLike], reference_point: Sequence[float] = (0.0, 0.0)) -> dict[str, MetricValue]:
+    """Two candidates, rewards `[P, K]` each."""
     preferences = [[1, 0], [0, 1]]
     info = task_info(preferences=preferences, objectives=TWO, audit=(), reference_point=reference_point)
-    records = [evaluation([score], preference, TWO) for score, preference in zip(scores, preferences)]
-    (row,) = ParetoOptimality().measure(study([cell(evaluations=records)], [info]))
-    return row
+    records = [evaluation(each, preference, TWO) for each, preference in zip(rewards, preferences, strict=True)]
+    rows = ParetoOptimality().measure(study([cell(evaluations=records)], [info]))
+    return {row.label.split(", 2")[0]: row.value for row in rows}
 
 
-def test_volume_lies_between_the_scores_and_the_tasks_reference_point():
+def test_volume_lies_between_the_scores_and_the_tasks_reference_point() -> None:
     # .8 x .2 + .5 x .6 - .5 x .2 = .36; from (.1, .1): .7 x .1 + .4 x .5 - .4 x .1 = .23
-    assert measured([[0.8, 0.2], [0.5, 0.6]]).value.value == pytest.approx(0.36)
-    assert measured([[0.8, 0.2], [0.5, 0.6]], (0.1, 0.1)).value.value == pytest.approx(0.23)
+    assert measured([[[0.8, 0.2]], [[0.5, 0.6]]])["naive"].value == pytest.approx(0.36)
+    assert measured([[[0.8, 0.2]], [[0.5, 0.6]]], (0.1, 0.1))["naive"].value == pytest.approx(0.23)
 
 
-def test_label_says_naive_how_many_candidates_and_from_where():
-    row = measured([[0.8, 0.2], [0.5, 0.6]], (0.1, -2.0))
-    assert row.label == "naive, 2 candidates, reference point (0.1, -2)"
-    assert "naive" in ParetoOptimality.title
+def test_labels_say_naive_or_cross_fitted_how_many_candidates_and_from_where() -> None:
+    info = task_info(preferences=[[1, 0], [0, 1]], objectives=TWO, audit=(), reference_point=(0.1, -2.0))
+    labels = [row.label for row in ParetoOptimality().measure(study([cell()], [info]))]
+    assert labels == [
+        "naive, 2 candidates, reference point (0.1, -2)",
+        "cross-fitted, 2 candidates, reference point (0.1, -2)",
+        "expected utility, naive, 2 candidates",
+        "expected utility, cross-fitted, 2 candidates",
+        "evaluation sd: reflection",
+        "evaluation sd: empathy",
+    ]
 
 
-def test_policies_below_the_reference_point_have_volume_zero_and_missing_ones_none():
-    assert measured([[0.1, 0.1], [0.1, 0.1]], (0.2, 0.0)).value.value == 0.0
-    value = measured([[0.8, 0.2], [0.5, np.nan]]).value
+def test_without_noise_both_figures_agree() -> None:
+    rows = measured([[[0.8, 0.2]] * 4, [[0.5, 0.6]] * 4])
+    assert rows["cross-fitted"].value == pytest.approx(0.36, rel=1e-6)
+    # best for reflection .8, for empathy .6
+    assert rows["expected utility, naive"].value == pytest.approx(0.7)
+    assert rows["expected utility, cross-fitted"].value == pytest.approx(0.7)
+    assert rows["evaluation sd: reflection"].value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_noise_raises_the_naive_figures_above_the_cross_fitted_ones() -> None:
+    rng = np.random.default_rng(0)
+    rows = measured([0.5 + rng.normal(0, 0.2, (40, 2)) for _ in range(2)])
+    for kind in ("", "expected utility, "):
+        naive, fitted = rows[f"{kind}naive"].value, rows[f"{kind}cross-fitted"].value
+        assert naive is not None
+        assert fitted is not None
+        assert naive > fitted
+    assert rows["evaluation sd: empathy"].value == pytest.approx(0.2 / np.sqrt(40), rel=0.2)
+
+
+def test_one_prompt_has_no_halves() -> None:
+    rows = measured([[[0.8, 0.2]], [[0.5, 0.6]]])
+    assert rows["cross-fitted"].value is None
+    assert "seed 0 has no cross-fitted figure (one prompt" in rows["cross-fitted"].reason
+    assert "seed 0 has no evaluation sd (one prompt" in rows["evaluation sd: empathy"].reason
+
+
+def test_policies_below_the_reference_point_have_volume_zero_and_missing_ones_none() -> None:
+    assert measured([[[0.1, 0.1]], [[0.1, 0.1]]], (0.2, 0.0))["naive"].value == 0.0
+    value = measured([[[0.8, 0.2]], [[0.5, NAN]]])["naive"]
     assert value.value is None
     assert value.reason.startswith("0 of 1 seeds: seed 0 has no empathy reward for empathy")
 
 
-def test_candidate_that_is_missing_costs_the_seed_its_value():
+def test_a_prompt_that_lacks_a_reward_of_one_candidate_is_left_out_for_all() -> None:
+    # the second prompt lifts the first candidate to .9 but lacks a reward of the other: both are judged on the first
+    rows = measured([[[0.8, 0.2], [1.0, 1.0]], [[0.5, 0.6], [0.5, NAN]]])
+    assert rows["naive"].value == pytest.approx(0.36)
+    assert rows["naive"].reason.endswith("1 of 2 prompts left out for all candidates: a reward is missing")
+    nothing = measured([[[0.8, NAN], [1.0, 1.0]], [[0.5, 0.6], [0.5, NAN]]])["naive"]
+    assert "seed 0 has no prompt on which every candidate has all rewards" in nothing.reason
+
+
+def test_candidate_that_is_missing_costs_the_seed_its_value() -> None:
     info = task_info(preferences=[[1, 0], [0, 1]], objectives=TWO, audit=())
-    (row,) = ParetoOptimality().measure(study([cell(evaluations=[evaluation([[1, 1]], [1, 0], TWO)])], [info]))
-    assert row.value.value is None
-    assert "has no evaluation for empathy" in row.value.reason
+    records = study([cell(evaluations=[evaluation([[1, 1]], [1, 0], TWO)])], [info])
+    for row in ParetoOptimality().measure(records):
+        assert row.value.value is None
+        assert "has no evaluation for empathy" in row.value.reason
 
 
-def test_label_is_the_same_for_every_method():
+def test_samples_of_a_prompt_are_averaged_and_prompts_are_candidates_common_ground() -> None:
+    first = evaluation([[0.2, 0.4], [0.4, 0.6], [1.0, 1.0], [0.0, 0.0]], [1, 0], TWO, samples=2)
+    found = prompt_scores([first, first])
+    assert not isinstance(found, str)
+    np.testing.assert_allclose(found[0], [[[0.3, 0.5], [0.5, 0.5]]] * 2)
+    assert prompt_scores([first, evaluation([[1, 1]], [0, 1], TWO)]) == "has evaluations on different prompts"
+    uneven = evaluation([[0.2, 0.4], [0.4, 0.6], [1.0, 1.0]], [1, 0], TWO, samples=2)
+    assert prompt_scores([uneven]) == "has prompts with unequal numbers of completions"
+
+
+def test_the_metric_measures_the_tasks_prompts_from_the_tasks_corner() -> None:
+    records = synthetic_study(seeds=(0,))
+    info = records.tasks["counselling"]
+    scores = [
+        each.rewards[:, :3].reshape(info.test_prompts, info.samples, 3).mean(axis=1)
+        for each in records.cells[0].evaluations
+    ]
+    pair = hypervolume_pair(scores, info.reference_point)
+    naive, fitted, *_ = ParetoOptimality().measure(records)
+    assert naive.value.value == pytest.approx(pair.naive)
+    assert fitted.value.value == pytest.approx(pair.cross_fitted)
+    moved = task_info(reference_point=(0.1, 0.1, 0.1))
+    other = next(iter(ParetoOptimality().measure(synthetic_study(seeds=(0,), task=moved))))
+    assert other.value.value is not None
+    assert other.value.value < 0.8 * pair.naive
+
+
+def test_label_is_the_same_for_every_method() -> None:
     rows = ParetoOptimality().measure(synthetic_study(failed={("linear", 0): "crash"}))
-    assert {row.label for row in rows} == {"naive, 7 candidates, reference point (0, 0, 0)"}
+    assert {row.label for row in rows if row.label.startswith("naive")} == {
+        "naive, 7 candidates, reference point (0, 0, 0)"
+    }

@@ -1,51 +1,120 @@
-"""Pareto-optimality: the hypervolume of the scores a method reaches over all preferences."""
+"""Pareto-optimality: what the set of a method's policies is worth, with and without what evaluation noise adds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import numpy as np
+from paretune.core.protocols import MetricRow
+from paretune.metrics.prompts import prompt_scores
+from paretune.metrics.seeds import Group, Measure, answers, groups, measured_scores, names, over_seeds
+from paretune.pareto.cross_fitting import EstimatePair
+from paretune.pareto.polar import hypervolume_pair
+from paretune.pareto.utility import expected_utility_pair
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
-from paretune.core.protocols import MetricRow, MetricValue
-from paretune.metrics.seeds import Group, Measure, groups, left_out, measured_scores, over_seeds
-from paretune.pareto.hypervolume import hypervolume
-from paretune.records.study import CellRecord, StudyRecords
+
+class Pairs(NamedTuple):
+    """What is measured of one cell.
+
+    Attributes:
+        volume: Hypervolume above the task's reference point.
+        utility: Expected utility of the best candidate for each of the task's preferences.
+        dropped: Prompts left out for all candidates, since a reward is missing.
+        prompts: Prompts in all.
+    """
+
+    volume: EstimatePair
+    utility: EstimatePair
+    dropped: int
+    prompts: int
 
 
 class ParetoOptimality:
-    """Naive hypervolume of one score vector per preference, above the task's frozen reference point.
+    """Hypervolume and expected utility of one candidate per preference, naive and cross-fitted.
 
-    Naive: evaluation noise raises it, the more so the more candidates there are and the closer they lie together. Every
-    method therefore enters exactly one candidate per preference of the task, or has no value. Candidates and reference
-    point stand in the label, since figures that differ in either cannot be compared.
+    Naive figures take the best candidates in hindsight, so evaluation noise raises them, the more so the more
+    candidates there are and the closer they lie together. Cross-fitted ones choose on one half of the prompts and value
+    on the other, and lean low. The truth lies between. Every method enters exactly one candidate per preference of the
+    task, or has no value. Candidates and reference point stand in the labels: figures that differ in either cannot be
+    compared. A prompt on which any candidate lacks a reward is left out for all of them.
+
+    Rows by label: `naive, ...` and `cross-fitted, ...`, the hypervolume; `expected utility, naive, ...` and
+    `expected utility, cross-fitted, ...`; `evaluation sd: ...`, the noise of a candidate's mean on an objective.
 
     Source:
-        Kong et al. 2025, Pareto-optimality; Zitzler and Thiele 1998.
+        Kong et al. 2025, Pareto-optimality; Zitzler and Thiele 1998; Zintgraf et al. 2015.
     """
 
     name = "pareto_optimality"
-    title = "Hypervolume (naive)"
-    unit = "volume"
+    title = "Hypervolume and expected utility"
+    unit = "as labelled"
     higher_is_better = True
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
-        """Return one row for every task, method and budget."""
-        return [group.row(self.name, _label(group), _value(group)) for group in groups(study)]
+        """Return the rows of every task, method and budget."""
+        return [row for group in groups(study) for row in self._rows(group)]
+
+    def _rows(self, group: Group) -> list[MetricRow]:
+        task, found = group.task, {cell.seed: _pairs(cell, group.task) for cell in group.cells if cell.state == "done"}
+        candidates = f"{len(task.preferences)} candidates"
+        corner = ", ".join(f"{coordinate:g}" for coordinate in task.reference_point)
+        above = f"{candidates}, reference point ({corner})"
+        figures: dict[str, Callable[[Pairs], float | str]] = {
+            f"naive, {above}": lambda pairs: pairs.volume.naive,
+            f"cross-fitted, {above}": lambda pairs: _cross_fitted(pairs.volume),
+            f"expected utility, naive, {candidates}": lambda pairs: pairs.utility.naive,
+            f"expected utility, cross-fitted, {candidates}": lambda pairs: _cross_fitted(pairs.utility),
+        }
+        figures |= {f"evaluation sd: {name}": _noise(index) for index, name in enumerate(names(task))}
+        note = _dropped(found)
+        return [
+            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), note))
+            for label, figure in figures.items()
+        ]
 
 
-def _label(group: Group) -> str:
-    corner = ", ".join(f"{coordinate:g}" for coordinate in group.task.reference_point)
-    return f"naive, {len(group.task.preferences)} candidates, reference point ({corner})"
+def _pairs(cell: CellRecord, task: TaskInfo) -> Pairs | str:
+    missing = measured_scores(cell, task)
+    records = answers(cell, task)
+    if isinstance(missing, str) or isinstance(records, str):
+        return missing if isinstance(missing, str) else str(records)
+    found = prompt_scores(records)
+    if isinstance(found, str):
+        return found
+    scores, dropped = found
+    return Pairs(
+        hypervolume_pair(scores, task.reference_point),
+        expected_utility_pair(scores, task.preferences),
+        dropped,
+        scores.shape[1] + dropped,
+    )
 
 
-def _value(group: Group) -> MetricValue:
-    everything = np.ones(group.task.preferences.shape, dtype=np.bool_)
-    return over_seeds(group.cells, _volume(group), left_out(group.cells, group.task, everything))
-
-
-def _volume(group: Group) -> Measure:
+def _measure(found: dict[int, Pairs | str], figure: Callable[[Pairs], float | str]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
-        scores = measured_scores(cell, group.task)
-        return scores if isinstance(scores, str) else hypervolume(scores, group.task.reference_point)
+        pairs = found[cell.seed]
+        return pairs if isinstance(pairs, str) else figure(pairs)
 
     return measure
+
+
+def _cross_fitted(pair: EstimatePair) -> float | str:
+    return f"has no cross-fitted figure ({pair.reason})" if pair.cross_fitted is None else pair.cross_fitted
+
+
+def _noise(index: int) -> Callable[[Pairs], float | str]:
+    def noise(pairs: Pairs) -> float | str:
+        sd = pairs.volume.evaluation_sd
+        return f"has no evaluation sd ({pairs.volume.reason})" if sd is None else sd[index]
+
+    return noise
+
+
+def _dropped(found: dict[int, Pairs | str]) -> str:
+    pairs = [each for each in found.values() if not isinstance(each, str)]
+    dropped = sum(each.dropped for each in pairs)
+    if not dropped:
+        return ""
+    total = sum(each.prompts for each in pairs)
+    return f"{dropped} of {total} prompts left out for all candidates: a reward is missing"
