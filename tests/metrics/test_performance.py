@@ -134,3 +134,15 @@ def test_order_of_evaluations_and_preferences_does_not_matter(first, second):
     shuffled = cell(evaluations=[whole.evaluations[index] for index in first])
     other = task(info.preferences[list(second)], info.unseen[list(second)])
     assert measured(shuffled, info=other)[""].value == pytest.approx(measured(whole)[""].value)
+
+
+def test_from_twenty_seeds_prompts_are_drawn_within_them_and_the_rule_is_named():
+    few, many = (
+        measured(*(seed_cell(seed, 0.01 * seed) for seed in range(19))),
+        measured(*(seed_cell(seed, 0.01 * seed) for seed in range(20))),
+    )
+    assert "bootstrap" not in few[""].reason
+    assert many[""].reason == "interval: nested bootstrap over 20 seeds and 2 prompts"
+    # lifts of 0 to .19 on two of three preferences' utilities, and on both objectives of the third: mean .095
+    assert many[""].value == pytest.approx((0.6 + 0.8 + 0.45) / 3 + 0.095)
+    assert many[""].low < many[""].value < many[""].high

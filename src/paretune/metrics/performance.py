@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
+from paretune.metrics.prompts import prompt_scores
 from paretune.metrics.seeds import (
     Group,
     Measure,
@@ -69,9 +70,16 @@ def _note(group: Group, chosen: NDArray[np.bool_]) -> str:
 
 
 def _utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
-    def measure(cell: CellRecord) -> float | str:
-        achieved = measured_utilities(cell, task, chosen)
-        return achieved if isinstance(achieved, str) else float(achieved.mean())
+    points = task.preferences[chosen]
+
+    def measure(cell: CellRecord) -> float | NDArray[np.float64] | str:
+        achieved, records = measured_utilities(cell, task, chosen), answers(cell, task, chosen)
+        if isinstance(achieved, str) or isinstance(records, str):
+            return achieved if isinstance(achieved, str) else str(records)
+        found = prompt_scores(records)
+        if isinstance(found, str) or found[1]:  # the mean then is over completions, not over prompts
+            return float(achieved.mean())
+        return np.asarray(np.einsum("npk,nk->p", found[0], points) / len(points))
 
     return measure
 

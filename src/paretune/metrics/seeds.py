@@ -12,9 +12,10 @@ from paretune.core.preferences import preference_label
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
-from paretune.statistics.intervals import mean_interval
+from paretune.statistics.intervals import BOOTSTRAP_FROM, mean_interval
 
-Measure = Callable[[CellRecord], float | str]  # a finished cell's value, or why it has none
+FloatArray = NDArray[np.float64]
+Measure = Callable[[CellRecord], float | FloatArray | str]  # a finished cell's value, one a prompt, or why it has none
 
 
 class Group(NamedTuple):
@@ -47,28 +48,39 @@ def groups(study: StudyRecords) -> Iterator[Group]:
 
 
 def over_seeds(cells: Sequence[CellRecord], measure: Measure, note: str = "") -> MetricValue:
-    """Measure every finished cell and return the mean over seeds with its Student-t interval.
+    """Measure every finished cell and return the mean over seeds with its interval.
+
+    Student-t over seeds; from 20 seeds with a value for each of P prompts the nested bootstrap, which the reason names.
 
     Args:
         cells: One a seed.
-        measure: From a finished cell to its value, or to the reason why it has none.
+        measure: From a finished cell to its value, or to the reason why it has none; where the value is a mean over
+            prompts, to those of the prompts `[P]`.
         note: What a reader must know although there is a value; goes to the end of the reason.
 
     Returns:
         The value. Seeds without one are left out of the mean and named in the reason.
     """
     values: dict[int, float] = {}
+    prompts: list[FloatArray] = []
     lost = []
     for cell in cells:
         result = measure(cell) if cell.state == "done" else _state(cell)
         if isinstance(result, str):
             lost.append(f"seed {cell.seed} {result}")
-        elif not np.isfinite(result):
+        elif not np.isfinite(result).all():
             lost.append(f"seed {cell.seed}: its value is not finite")
         else:
-            values[cell.seed] = float(result)
+            values[cell.seed] = float(np.mean(result))
+            prompts += [result] if isinstance(result, np.ndarray) else []
     missing = f"{len(values)} of {len(cells)} seeds: {', '.join(lost)}" if lost else ""
-    return seed_mean(values, missing or ("" if values else "no cells"), note)
+    missing = missing or ("" if values else "no cells")
+    if len(values) >= BOOTSTRAP_FROM and len(prompts) == len(values) and len({each.shape for each in prompts}) == 1:
+        found = mean_interval(np.stack(prompts))
+        return MetricValue(
+            found.mean, found.low, found.high, values, _joined(missing, f"interval: {found.method}", note)
+        )
+    return seed_mean(values, missing, note)
 
 
 def seed_mean(values: Mapping[int, float], missing: str = "", note: str = "") -> MetricValue:
