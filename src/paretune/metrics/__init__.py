@@ -18,6 +18,7 @@ METRICS = {
     "captured_share": "paretune.metrics.captured_share:CapturedShare",
     "pass_ratio": "paretune.metrics.pass_ratio:PassRatio",
     "pareto_optimality": "paretune.metrics.pareto_optimality:ParetoOptimality",
+    "true_front": "paretune.metrics.true_front:TrueFront",
     "training_efficiency": "paretune.metrics.training_efficiency:TrainingEfficiency",
     "inference_efficiency": "paretune.metrics.inference_efficiency:InferenceEfficiency",
 }

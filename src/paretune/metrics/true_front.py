@@ -1,0 +1,113 @@
+"""Distance to the true front: how close a method's policies come to the best ones there are, where those are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.protocols import MetricRow
+from paretune.metrics.exact import ExactScores, exact_scores, has_truth
+from paretune.metrics.seeds import Group, Measure, groups, over_seeds
+from paretune.pareto.coverage import coverage
+from paretune.pareto.distance import additive_epsilon, igd_plus
+from paretune.pareto.hypervolume import hypervolume
+from paretune.pareto.utility import maximum_utility_loss
+from paretune.records.study import CellRecord, StudyRecords
+
+FloatArray = NDArray[np.float64]
+TOLERANCE = 0.1  # of the largest gain over the base model in each objective
+
+
+class TrueFront:
+    """Indicators against the exact front, in coordinates `J_k = E r_k - beta KL`.
+
+    There the attainable set is convex, and the best policies dominate every other. The reference point is, in each
+    objective, the lowest J on the exact front or the base model's if that is lower: a property of the task instance,
+    not of any result. The base model itself would not do: where objectives compete, hardly any policy is above it in
+    all of them. Scores are exact, so there is no choice among noisy candidates to correct for.
+
+    Rows by label: empty, the relative hypervolume, the method's divided by the exact front's, with those of the base
+    model and of the best policies for the same preferences in the reason, since so few points do not fill a front;
+    `IGD+`, `additive epsilon` and `maximum utility loss`, which are better when lower; `coverage F1`, of the best
+    policies for the task's own preferences, at a tolerance of 10 % of the largest gain in each objective.
+
+    Source:
+        Zitzler and Thiele 1998; Ishibuchi et al. 2015; Zitzler et al. 2003; Zintgraf et al. 2015; Yang, Sun and
+        Narasimhan 2019.
+    """
+
+    name = "true_front"
+    title = "Relative hypervolume and distance to the true front"
+    unit = "as labelled"
+    higher_is_better = True
+
+    def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
+        """Return the rows of every task, method and budget; one only for tasks whose front is not known."""
+        return [row for group in groups(study) for row in self._rows(group, study)]
+
+    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+        task = group.task
+        found = {cell.seed: exact_scores(study, cell, task) for cell in group.cells if cell.state == "done"}
+        note = _note(found, len(task.preferences))
+        figures: dict[str, Callable[[ExactScores], float | str]] = {
+            "": lambda each: relative_hypervolume(each, each.scores)
+        }
+        if has_truth(study, task):
+            figures |= {
+                "IGD+ (lower is better)": lambda each: igd_plus(each.scores, _front(each)),
+                "additive epsilon (lower is better)": lambda each: additive_epsilon(each.scores, _front(each)),
+                "maximum utility loss (lower is better)": lambda each: maximum_utility_loss(
+                    each.scores, each.optimum, task.preferences
+                ),
+                f"coverage F1, tolerance {TOLERANCE:.0%} of the largest gain": _coverage,
+            }
+        return [
+            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), "" if label else note))
+            for label, figure in figures.items()
+        ]
+
+
+def _front(each: ExactScores) -> FloatArray:
+    return np.concatenate([each.truth.front_scores, each.optimum])  # so that each preference's optimum is on it
+
+
+def corner(each: ExactScores) -> FloatArray:
+    """Return the reference point of a task instance, `[K]`."""
+    return np.asarray(np.minimum(_front(each).min(axis=0), each.truth.reference_scores))
+
+
+def relative_hypervolume(each: ExactScores, scores: FloatArray) -> float | str:
+    """Return the hypervolume of scores `[N, K]` as a share of the exact front's, or why there is none."""
+    whole = hypervolume(_front(each), corner(each))
+    return hypervolume(scores, corner(each)) / whole if whole > 0 else "has no front above its reference point"
+
+
+def _note(found: dict[int, ExactScores | str], candidates: int) -> str:
+    scored = [each for each in found.values() if not isinstance(each, str)]
+    pairs = [
+        (relative_hypervolume(each, each.truth.reference_scores[None]), relative_hypervolume(each, each.optimum))
+        for each in scored
+    ]
+    measured = np.array([pair for pair in pairs if not isinstance(pair[0], str)], dtype=np.float64)
+    if len(measured) == 0:
+        return ""
+    base, best = measured.mean(axis=0)
+    return (
+        f"{candidates} candidates; reference point: the lowest J of front and base model; the base model alone has "
+        f"{base:.3g}, the best policies for the same preferences {best:.3g}"
+    )
+
+
+def _coverage(each: ExactScores) -> float | str:
+    gain = (_front(each) - each.truth.reference_scores).max(axis=0)
+    return coverage(each.scores, each.optimum, TOLERANCE * np.maximum(gain, 0)).f1
+
+
+def _measure(found: dict[int, ExactScores | str], figure: Callable[[ExactScores], float | str]) -> Measure:
+    def measure(cell: CellRecord) -> float | str:
+        scored = found[cell.seed]
+        return scored if isinstance(scored, str) else figure(scored)
+
+    return measure
