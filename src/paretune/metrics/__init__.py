@@ -19,6 +19,7 @@ METRICS = {
     "pass_ratio": "paretune.metrics.pass_ratio:PassRatio",
     "pareto_optimality": "paretune.metrics.pareto_optimality:ParetoOptimality",
     "true_front": "paretune.metrics.true_front:TrueFront",
+    "kl_matched": "paretune.metrics.kl_matched:KlMatched",
     "training_efficiency": "paretune.metrics.training_efficiency:TrainingEfficiency",
     "inference_efficiency": "paretune.metrics.inference_efficiency:InferenceEfficiency",
 }
