@@ -30,7 +30,7 @@ class ExactGradientSettings:
 
     rank: int = 8  # of every expert, as the methods' own
     alpha: float = 16.0  # scale alpha / rank
-    learning_rate: float = 1e-2  # AdamW, falling to 0 over the last third of the updates
+    learning_rate: float = 2e-2  # AdamW, falling to 0 over the last third of the updates
     updates: int = 200  # each over all training prompts and all completions; docs/results/controlled.md
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ TERM_SHARES = (
 FEATURES = 1  # of a prompt; what experts learn of two from 16 prompts does not carry over to others (docs/log.md)
 CORNER_KL = 1.5  # nats between the base and the optimum for one objective alone, mean over training prompts
 RHO_TOLERANCE = 0.05  # each pair's realised rank correlation from the dial
+CORRECTIONS = 10  # at most, of pairs beyond it
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def make_fields(
         random: Source of the draws.
 
     Raises:
-        TaskError: If the correlation cannot be reached within its tolerance.
+        TaskError: If the correlation cannot be reached within its tolerance, or there are too few completions for an
+            optimum that far from the base.
     """
 
     def draw() -> FloatArray:
@@ -177,31 +179,45 @@ def _correlating(rho: float, white: FloatArray, probabilities: FloatArray) -> Fl
     objectives = white.shape[2]
     pairs = np.triu_indices(objectives, k=1)
 
-    def root(pearson: float) -> FloatArray:
-        wanted = np.full((objectives, objectives), pearson)
-        np.fill_diagonal(wanted, 1.0)
-        values, vectors = np.linalg.eigh(wanted)
-        return np.asarray((vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T)
+    def equal(pearson: float) -> FloatArray:
+        return np.where(np.eye(objectives, dtype=bool), 1.0, pearson)
 
-    def realised(pearson: float) -> FloatArray:
-        return rank_correlations(white @ root(pearson), probabilities)[pairs]
+    def realised(wanted: FloatArray) -> FloatArray:
+        return rank_correlations(white @ _root(wanted), probabilities)
+
+    def off(found: FloatArray) -> float:
+        return float(np.abs(found[pairs] - rho).max())
 
     low, high = -1.0 / (objectives - 1), 1.0
     for _ in range(16):  # 2 / 2^16 is far below the tolerance
         middle = (low + high) / 2
-        if realised(middle).mean() < rho:
+        if realised(equal(middle))[pairs].mean() < rho:
             low = middle
         else:
             high = middle
     ends = (-1.0 / (objectives - 1), 1.0)
-    best = min((*ends, (low + high) / 2), key=lambda pearson: abs(realised(pearson).mean() - rho))
-    off = np.abs(realised(best) - rho).max()
-    if off > RHO_TOLERANCE:
+    best = min((*ends, (low + high) / 2), key=lambda pearson: abs(realised(equal(pearson))[pairs].mean() - rho))
+    wanted = equal(best)
+    found = realised(wanted)
+    for _ in range(CORRECTIONS):  # of three objectives or more, pairs may need Pearson correlations of their own
+        if off(found) <= RHO_TOLERANCE:
+            break
+        wanted = _root(wanted + equal(rho) - np.where(np.eye(objectives, dtype=bool), 1.0, found))
+        wanted = wanted @ wanted
+        wanted = wanted / np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
+        found = realised(wanted)
+    if off(found) > RHO_TOLERANCE:
         raise TaskError(
-            f"rho of a controlled task must be reached within {RHO_TOLERANCE}, got a pair {off:.3f} away from {rho}. "
-            "Choose another seed, a longer completion or a larger alphabet."
+            f"rho of a controlled task must be reached within {RHO_TOLERANCE}, got a pair {off(found):.3f} away from "
+            f"{rho}. Choose another seed, a longer completion or a larger alphabet."
         )
-    return root(best)
+    return _root(wanted)
+
+
+def _root(wanted: FloatArray) -> FloatArray:
+    """Return the symmetric root of the nearest matrix without negative eigenvalues, `[K, K]`."""
+    values, vectors = np.linalg.eigh(wanted)
+    return np.asarray((vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T)
 
 
 def _temperatures(log_reference: FloatArray, fields: FloatArray) -> FloatArray:
@@ -211,7 +227,14 @@ def _temperatures(log_reference: FloatArray, fields: FloatArray) -> FloatArray:
         middle = np.sqrt(low * high)
         far = corner_kl(log_reference, fields / middle, 1.0) > CORNER_KL
         low, high = np.where(far, middle, low), np.where(far, high, middle)
-    return np.asarray(np.sqrt(low * high))
+    temperatures = np.asarray(np.sqrt(low * high))
+    reached = corner_kl(log_reference, fields / temperatures, 1.0).min()
+    if reached < CORNER_KL - 0.01:  # even the best completion alone is nearer
+        raise TaskError(
+            f"alphabet and length of a controlled task must leave room for an optimum {CORNER_KL} nats from the base, "
+            f"got {fields.shape[1]} completions, {reached:.2f} nats. Raise one of them."
+        )
+    return temperatures
 
 
 def corner_kl(log_reference: FloatArray, rewards: FloatArray, beta: float) -> FloatArray:

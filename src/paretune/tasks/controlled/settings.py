@@ -11,6 +11,7 @@ from paretune.core.errors import TaskError
 
 LIMIT = 32_768  # completions a prompt may have: 8 letters, length 5; scoring a policy takes time in proportion
 PROMPTS_EACH = 16  # of each split
+PROMPT_LETTERS = 4
 LETTERS = "abcdefghijklmnop"
 NAMES = ("first", "second", "third", "fourth", "fifth")
 GENERATOR_VERSION = 1  # part of every instance's key: raise it when equal settings give another task
@@ -72,10 +73,15 @@ class ControlledSettings:
         return int(self.alphabet**self.length)
 
     @property
+    def prompt_letters(self) -> int:
+        """Letters a prompt may be made of: few, so that what 16 prompts teach carries over to others."""
+        return min(self.alphabet, PROMPT_LETTERS)
+
+    @property
     def prompt_length(self) -> int:
         """Letters of a prompt: as many as give twice the prompts that are drawn, their order not counted."""
         length = 1
-        while math.comb(self.alphabet + length - 1, length) < 2 * 3 * PROMPTS_EACH:
+        while math.comb(self.prompt_letters + length - 1, length) < 2 * 3 * PROMPTS_EACH:
             length += 1
         return length
 

@@ -21,6 +21,9 @@ from paretune.tasks.controlled.fields import Fields, all_completions, make_field
 from paretune.tasks.controlled.settings import PROMPTS_EACH, ControlledSettings
 
 CACHE_VARIABLE = "PARETUNE_CACHE"
+FILES = (
+    "model/config.json", "model/model.safetensors", "model/tokenizer.json", "fields.safetensors", "instance.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ def load_instance(settings: ControlledSettings) -> Instance:
     Raises:
         TaskError: If the cache folder cannot be written, or the wanted correlation cannot be reached.
     """
+    from safetensors import SafetensorError
+
     folder = cache_folder() / digest(settings.plain())
-    if not (folder / "instance.json").is_file():
+    if not _is_whole(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix="new-", dir=folder.parent))
@@ -61,7 +66,7 @@ def load_instance(settings: ControlledSettings) -> Instance:
                 _move(made, folder)
             finally:
                 shutil.rmtree(made, ignore_errors=True)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors reports a full disk in its own way
             raise TaskError(
                 f"instances of controlled tasks must find room in {folder.parent}, got {error}. Make room there, or "
                 f"name another folder in the environment variable {CACHE_VARIABLE}."
@@ -69,14 +74,18 @@ def load_instance(settings: ControlledSettings) -> Instance:
     return _read(folder)
 
 
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES)
+
+
 def _move(made: Path, folder: Path) -> None:
     """Put a drawn instance in its place; another process may have been faster with an equal one."""
-    if folder.exists() and not (folder / "instance.json").is_file():
-        shutil.rmtree(folder)  # damaged: the file that is written last is missing
+    if folder.exists() and not _is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it too
     try:
         os.rename(made, folder)
     except OSError:
-        if not (folder / "instance.json").is_file():
+        if not _is_whole(folder):
             raise
 
 
@@ -91,12 +100,12 @@ def _read(folder: Path) -> Instance:
         fields = Fields(
             arrays["shared"], arrays["by_feature"], arrays["codes"], float(arrays["scale"][0]), arrays["offset"]
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return Instance(folder, np.asarray(plain["prompts"], dtype=np.int64), fields, float(plain["beta"]))
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise TaskError(
-            f"instance of a controlled task must be readable, got {error} in {folder}. Remove that folder; it is drawn "
-            "again."
+            f"instance of a controlled task must be readable, got {type(error).__name__}: {error} in {folder}. Remove "
+            "that folder; it is drawn again."
         ) from error
-    return Instance(folder, np.asarray(plain["prompts"], dtype=np.int64), fields, float(plain["beta"]))
 
 
 def _draw(settings: ControlledSettings, folder: Path) -> None:
@@ -110,7 +119,8 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
 
     # model and prompts do not depend on the dials: tasks of one seed differ in their rewards alone
     shape = (settings.alphabet, settings.seed, settings.plain()["generator"])
-    save_model(settings.alphabet, generator("controlled model", *map(str, shape)), folder / "model")
+    with torch.random.fork_rng(devices=[]):  # a cold cache leaves the caller's own draws as they are
+        save_model(settings.alphabet, generator("controlled model", *map(str, shape)), folder / "model")
     prompts = draw_prompts(settings, generator("controlled prompts", *map(str, shape)))
     base = load_base(str(folder / "model"), device="cpu", dtype=torch.float32)
     train = [[*row, 0] for row in prompts[:PROMPTS_EACH].tolist()]  # with the template's last letter
@@ -134,6 +144,6 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
 
 def draw_prompts(settings: ControlledSettings, random: np.random.Generator) -> NDArray[np.int64]:
     """Draw the prompts of the three splits, no two of the same letters, `[48, letters]`."""
-    bags = list(itertools.combinations_with_replacement(range(settings.alphabet), settings.prompt_length))
+    bags = list(itertools.combinations_with_replacement(range(settings.prompt_letters), settings.prompt_length))
     chosen = random.permutation(len(bags))[: 3 * PROMPTS_EACH]
     return np.stack([random.permutation(bags[index]) for index in chosen]).astype(np.int64)
