@@ -101,7 +101,7 @@ def _rows(
     count, prompt = ids.shape
     branches, nodes, device = tree.branches, len(tree.letter), base.device
     letter_ids = torch.tensor(list(letters), device=device)
-    first = letter_ids.repeat(count)[:, None]  # [count * branches, 1]
+    first = letter_ids[:branches].repeat(count)[:, None]  # [count * branches, 1]
     node_ids = torch.where(tree.letter.to(device)[None] < 0, first, letter_ids[tree.letter.clamp(min=0).to(device)])
     ids, real = ids.repeat_interleave(branches, dim=0), real.repeat_interleave(branches, dim=0)
     mask = torch.zeros(len(ids), prompt + nodes, prompt + nodes, dtype=torch.bool, device=device)
