@@ -121,8 +121,8 @@ def test_the_metrics_table_narrows_down_to_one_metric_and_shows_details_on_reque
     everything = rows.count()
     visit.page.check("#detail-0")
     assert rows.count() > everything
-    visit.page.select_option("#metric-0", label="Hypervolume (naive)")
-    assert rows.count() == 3
+    visit.page.select_option("#metric-0", label="Hypervolume and expected utility")
+    assert rows.count() == 3 * (4 + 3)  # two pairs, and the noise of three objectives
 
 
 def test_another_baseline_turns_its_own_row_into_the_baseline(visit: Visit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from paretune.metrics.seeds import preference_labels
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
+from paretune.report.palette import method_colours
 
 FloatArray = NDArray[np.float64]
+CEILING = "ceiling"  # the family of what is no method
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class MethodResult:
     answers: tuple[str, ...]
 
     @property
+    def ceiling(self) -> bool:
+        """Whether it is no method but the best one could reach: shown, never ranked."""
+        return self.family == CEILING
+
+    @property
     def done(self) -> list[CellRecord]:
         """Its finished cells."""
         return [cell for cell in self.cells.values() if cell.state == "done"]
@@ -63,7 +71,7 @@ class Comparison:
         task: The task.
         budget_completions: Completions each cell might spend.
         seeds: Planned seeds, S of them.
-        methods: In the order of the study.
+        methods: In the order of the study, a ceiling last.
         base_scores: Scores of the base model by seed, `[S, K]`.
         base_audit_scores: Its audit scores, `[S, A]`.
         references: Its evaluations by seed.
@@ -102,6 +110,11 @@ class Comparison:
         """Utility of the base model, `[S, P]`."""
         return np.stack([utility(self.base_scores, each) for each in self.task.preferences], axis=1)
 
+    @property
+    def ranked(self) -> tuple[MethodResult, ...]:
+        """The methods that are compared with each other: all but a ceiling."""
+        return tuple(each for each in self.methods if not each.ceiling)
+
     def method(self, name: str) -> MethodResult:
         """Return the method of that name."""
         return next(each for each in self.methods if each.name == name)
@@ -111,6 +124,12 @@ def comparisons(study: StudyRecords) -> tuple[Comparison, ...]:
     """Return one comparison for each task and budget, in the order of the study."""
     keys = dict.fromkeys((cell.task, cell.budget_completions) for cell in study.cells)
     return tuple(_comparison(study, study.tasks[task], budget) for task, budget in keys)
+
+
+def shown_colours(parts: Sequence[Comparison]) -> dict[str, str]:
+    """Return a colour for each method of a report, and one of its own for a ceiling."""
+    methods = [method for part in parts for method in part.methods]
+    return method_colours([each.name for each in methods], {each.name for each in methods if each.ceiling})
 
 
 def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
@@ -124,6 +143,7 @@ def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
             base[row], base_audit[row] = references[seed].scores, references[seed].audit_scores
     names = dict.fromkeys(cell.method for cell in cells)
     methods = tuple(_method_result(task, seeds, [cell for cell in cells if cell.method == name]) for name in names)
+    methods = tuple(sorted(methods, key=lambda method: method.ceiling))
     return Comparison(task, budget, seeds, methods, base, base_audit, references)
 
 

@@ -88,7 +88,7 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
     found += [
         one_policy(method.name, part.budget_completions, _settings(study, method.name))
         for part in parts
-        for method in part.methods
+        for method in part.ranked
         if method.policies == 1 and len(part.task.preferences) > 1
     ]
     without = [part.title for part in parts if len(part.references) < len(part.seeds)]

@@ -13,13 +13,13 @@ import numpy as np
 from paretune.core.protocols import MetricRow
 from paretune.pareto.front import front
 from paretune.records.study import StudyRecords
-from paretune.report.comparison import Comparison, FloatArray, comparisons
+from paretune.report.comparison import Comparison, FloatArray, comparisons, shown_colours
 from paretune.report.costs import costs
 from paretune.report.estimates import column_mean
 from paretune.report.heat_map import baselines, heat_map, separable
 from paretune.report.islands import MAX_COLUMNS, shown_preferences
 from paretune.report.measured import achieved
-from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker, method_colours
+from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
 from paretune.report.wording import count, number
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
 
     folder.mkdir(parents=True, exist_ok=True)
     parts = comparisons(study)
-    colours = method_colours([method.name for part in parts for method in part.methods])
+    colours = shown_colours(parts)
     files = []
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks: boxes
@@ -99,7 +99,9 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
                     elinewidth=0.6,
                     label=label,
                 )
-            _draw_steps(axes, np.stack([across[0], up[0]], axis=1), part.task.reference_point[[a, b]], colour)
+            _draw_steps(
+                axes, np.stack([across[0], up[0]], axis=1), part.task.reference_point[[a, b]], colour, method.ceiling
+            )
         base = _estimates(part, part.base_scores)
         axes.plot(base[0, a], base[0, b], "*", color=BASE_COLOUR, ms=9, ls="", label="base model")
         axes.plot(*part.task.reference_point[[a, b]], "x", color=BASE_COLOUR, label="reference corner")
@@ -148,7 +150,7 @@ def heat_map_figure(part: Comparison) -> Figure | None:
 
 def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, str]) -> Figure | None:
     """Plot achieved utility against completions, seconds (filled: sum, hollow: longest chain) and decoding speed."""
-    means, spent = achieved(part, rows), costs(part, rows)
+    means, spent = achieved(part, rows), [cost for cost in costs(part, rows) if not part.method(cost.method).ceiling]
     if all(value.value is None for value in means.values()):
         return None
     figure = _figure(11.0, 3.4)
@@ -199,7 +201,7 @@ def _estimates(part: Comparison, values: FloatArray) -> FloatArray:
     return np.array(rows).T
 
 
-def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str) -> None:
+def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str, ceiling: bool = False) -> None:
     present = points[np.isfinite(points).all(axis=1)]
     above = present[(present > corner).all(axis=1)]
     if len(above) == 0:
@@ -207,7 +209,7 @@ def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str)
     kept = np.unique(front(above), axis=0)  # rising across, so falling up
     across = [corner[0], *np.repeat(kept[:, 0], 2)]
     up = [*np.repeat(kept[:, 1], 2), corner[1]]
-    axes.plot(across, up, color=colour, lw=0.8, alpha=0.7)
+    axes.plot(across, up, color=colour, lw=0.8, alpha=0.7, ls="--" if ceiling else "-")
 
 
 def _column(part: Comparison, column: int) -> str:

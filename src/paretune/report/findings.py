@@ -57,9 +57,11 @@ def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]
         comparison: The comparison.
         rows: All rows of the study's metrics.
     """
-    spent = costs(comparison, rows)
+    ranked = [method.name for method in comparison.ranked]
+    spent = [cost for cost in costs(comparison, rows) if cost.method in ranked]
+    means = {name: value for name, value in achieved(comparison, rows).items() if name in ranked}
     return [
-        Finding("Who leads on average?", _overall(comparison, achieved(comparison, rows))),
+        Finding("Who leads on average?", _overall(comparison, means)),
         Finding("For which preferences?", _by_preference(comparison)),
         Finding("Better than the base model?", _against_base(comparison)),
         Finding("At what cost?", _training_cost(spent)),
@@ -90,7 +92,7 @@ def _p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float |
 def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
     found = lead({name: value.per_seed for name, value in means.items()})
     if found is None:
-        if any(method.done for method in comparison.methods):
+        if any(method.done for method in comparison.ranked):
             return "No method has a utility for every preference in any seed, so there is nothing to compare."
         return "No method has finished a cell yet, so there is nothing to compare."
     what = (
@@ -153,7 +155,7 @@ def _by_preference(comparison: Comparison) -> str:
     for column, label in enumerate(comparison.labels):
         values = {
             method.name: column_mean(method.utilities[:, column], comparison.seeds).per_seed
-            for method in comparison.methods
+            for method in comparison.ranked
         }
         found = lead(values)
         if found is not None and sum(bool(each) for each in values.values()) > 1:
@@ -193,7 +195,10 @@ def _against_base(comparison: Comparison) -> str:
         return "The base model was not evaluated, so this cannot be said."
     differences = heat_map(comparison, BASE)
     parts = []
+    ranked = [method.name for method in comparison.ranked]
     for name, row in zip(differences.methods, differences.differences, strict=True):
+        if name not in ranked:
+            continue
         measured = [each for each in row if each.value is not None]
         if not measured:
             parts.append(f"{name} has no results")

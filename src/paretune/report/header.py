@@ -13,10 +13,12 @@ from paretune.report.wording import count, listing
 def subtitle(study: StudyRecords, parts: Sequence[Comparison]) -> str:
     """Say in one sentence what this is a report of."""
     tasks = list(dict.fromkeys(part.task.name for part in parts))
-    methods = list(dict.fromkeys(method.name for part in parts for method in part.methods))
+    methods = list(dict.fromkeys(method.name for part in parts for method in part.ranked))
+    ceilings = any(method.ceiling for part in parts for method in part.methods)
+    compared = f"{count(len(methods), 'method')}{' and a ceiling' if ceilings else ''}"
     return (
-        f"Report of a paretune study: {count(len(methods), 'method')} compared on {listing(tasks) or 'no task'}, each "
-        "training language models for several objectives at once."
+        f"Report of a paretune study: {compared} compared on {listing(tasks) or 'no task'}, each training language "
+        "models for several objectives at once."
     )
 
 

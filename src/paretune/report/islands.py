@@ -86,6 +86,7 @@ def front_data(comparison: Comparison, colours: dict[str, str]) -> dict[str, obj
                 "family": each.family,
                 "colour": colours[each.name],
                 "marker": family_marker(each.family),
+                "ceiling": each.ceiling,
             }
             for each in comparison.methods
         ],

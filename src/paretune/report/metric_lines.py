@@ -11,8 +11,11 @@ from paretune.report.comparison import Comparison
 from paretune.report.measured import rows_of
 from paretune.report.wording import interval
 
-NAIVE = "naive: biased upward by evaluation noise; its cross-fitted twin does not exist yet"
-DETAILS = ("preference: ", "kl: ", "chain: completions", "chain: tokens", "chain: flops")
+NAIVE = "naive: biased upward by evaluation noise; on average the truth lies between this and the cross-fitted figure"
+DETAILS = (
+    "preference: ", "kl: ", "chain: completions", "chain: tokens", "chain: flops", "evaluation sd: ", "J at KL ",
+)  # fmt: skip
+EXACT = ("captured_share", "true_front", "kl_matched")  # say nothing of tasks they do not apply to, unless asked
 MARGIN = 4.0  # of 100 units: keeps marks inside the drawing
 
 
@@ -68,7 +71,8 @@ def _lines(rows: Sequence[MetricRow], new_unit: bool) -> list[MetricLine]:
     name, label = rows[0].metric, rows[0].label
     title, unit = _title_and_unit(name, label)
     place = _scale([row.value for row in rows])
-    warning = NAIVE if "hypervolume" in title.lower() else ""
+    warning = NAIVE if "naive, " in label else ""
+    inapplicable = name in EXACT and all(row.value.value is None for row in rows)
     return [
         MetricLine(
             title=title,
@@ -82,7 +86,7 @@ def _lines(rows: Sequence[MetricRow], new_unit: bool) -> list[MetricLine]:
             dot=place(row.value.value),
             low=place(row.value.low),
             high=place(row.value.high),
-            detail=label.startswith(DETAILS) and label != "kl: all",
+            detail=inapplicable or (label.startswith(DETAILS) and label != "kl: all"),
             first=new_unit and index == 0,
         )
         for index, row in enumerate(rows)
@@ -95,6 +99,8 @@ def _title_and_unit(name: str, label: str) -> tuple[str, str]:
     metric = load_metric(name)
     if label.startswith("kl: "):
         return metric.title, "nats, distance from the base model, the price of the utility"
+    if "lower is better" in label:
+        return metric.title, ""
     direction = "higher is better" if metric.higher_is_better else "lower is better"
     unit = "" if metric.unit == "as labelled" else f"{metric.unit}, "
     return metric.title, unit + direction

@@ -20,7 +20,7 @@ from paretune import __version__
 from paretune.core.protocols import MetricRow
 from paretune.pareto.front import non_dominated
 from paretune.records.study import StudyRecords
-from paretune.report.comparison import Comparison, comparisons
+from paretune.report.comparison import Comparison, comparisons, shown_colours
 from paretune.report.completeness import failure, warnings
 from paretune.report.costs import Cost, costs
 from paretune.report.estimates import column_mean
@@ -39,7 +39,8 @@ from paretune.report.islands import (
 )
 from paretune.report.measured import achieved
 from paretune.report.metric_lines import metric_lines
-from paretune.report.palette import family_marker, method_colours
+from paretune.report.palette import family_marker
+from paretune.report.ranking import interval_rule, main_table
 from paretune.report.samples import DISAGREEMENTS, FIRST_PROMPTS, shown_seed
 from paretune.report.tables import Table, stages_table
 from paretune.report.terms import TERMS
@@ -58,12 +59,13 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         files: Relative names of files written beside the page, to link to.
     """
     parts = comparisons(study)
-    colours = method_colours([method.name for part in parts for method in part.methods])
+    colours = shown_colours(parts)
     shapes = {method.name: family_marker(method.family) for part in parts for method in part.methods}
     plotly, script = _plotly(), _script()
     stages = stages_table(study)
     environment = _environment()
-    environment.globals |= {"colours": colours, "shapes": shapes, "base": BASE}
+    ceilings = {method.name for part in parts for method in part.methods if method.ceiling}
+    environment.globals |= {"colours": colours, "shapes": shapes, "base": BASE, "ceilings": ceilings}
     return environment.get_template("report.html.jinja").render(
         study=study,
         policy=content_policy(plotly, script),
@@ -157,6 +159,8 @@ def _part(
         "preferences": len(part.labels),
         "matrix": [_matrix_row(part, method.name) for method in part.methods],
         "findings": findings(part, rows),
+        "ranking": main_table(part, rows),
+        "interval_rule": interval_rule(list(means.values())),
         "front_sentence": _front_sentence(part),
         "front_notice": front["notice"],
         "front_table": _front_table(part),
@@ -212,7 +216,7 @@ def _pairs(part: Comparison) -> list[dict[str, str]]:
 
 def _front_sentence(part: Comparison) -> str:
     owners, points = [], []
-    for method in part.methods:
+    for method in part.ranked:
         for scores in _mean_scores(part, method.name):
             owners.append(method.name)
             points.append(scores)
@@ -221,7 +225,7 @@ def _front_sentence(part: Comparison) -> str:
     kept = [owner for owner, keep in zip(owners, non_dominated(np.array(points)), strict=True) if keep]
     shares = [
         f"{method.name} {kept.count(method.name)} of {owners.count(method.name)}"
-        for method in part.methods
+        for method in part.ranked
         if method.name in owners
     ]
     return (

@@ -43,7 +43,7 @@ class PromptSamples:
 def shown_seed(comparison: Comparison) -> int | None:
     """Return the lowest seed that most methods finished: all texts shown come from it."""
     finished = {
-        seed: sum(seed in (cell.seed for cell in method.done) for method in comparison.methods)
+        seed: sum(seed in (cell.seed for cell in method.done) for method in comparison.ranked)
         for seed in comparison.seeds
     }
     best = max(finished.values(), default=0)
@@ -65,7 +65,7 @@ def prompt_samples(comparison: Comparison, preference: NDArray[np.float64], base
     by_method = {
         name: _utility_by_prompt(record, preference)
         for name, record in records.items()
-        if record is not comparison.references.get(seed)
+        if record is not comparison.references.get(seed) and not comparison.method(name).ceiling
     }
     ids = sorted({prompt_id for record in records.values() for prompt_id in record.prompt_ids})
     first = ids[:FIRST_PROMPTS]

@@ -9,11 +9,12 @@ from paretune.records.study import StudyRecords
 from paretune.report.comparison import comparisons
 from paretune.report.costs import costs
 from paretune.report.measured import achieved, measured, rows_of
+from paretune.report.ranking import ranking
 from paretune.report.wording import interval, number, table_cell
 
 HEADS = (
-    "method", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds", "tokens/s to base",
-    "seeds",
+    "method", "rank", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
+    "tokens/s to base", "seeds",
 )  # fmt: skip
 
 
@@ -23,14 +24,23 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
     for part in comparisons(study):
         mine, means = rows_of(part, rows), achieved(part, rows)
         lines: list[tuple[str, ...]] = [HEADS]
-        for cost in costs(part, rows):
-            cells = part.method(cost.method).cells
+        spent = {cost.method: cost for cost in costs(part, rows)}
+        ranked = dict(ranking(part, rows))
+        for method in part.methods:
+            cost, cells = spent[method.name], method.cells
             volume = measured(mine, cost.method, "pareto_optimality", "naive")
             numbers = [table_cell(cost.policies)]
             numbers += [number(each.value) for each in (cost.completions, cost.seconds_sum, cost.speed_ratio)]
             done = sum(cell.state == "done" for cell in cells.values())
             lines.append(
-                (cost.method, interval(means[cost.method]), interval(volume), *numbers, f"{done}/{len(cells)}")
+                (
+                    cost.method,
+                    ranked[cost.method],
+                    interval(means[cost.method]),
+                    interval(volume),
+                    *numbers,
+                    f"{done}/{len(cells)}",
+                )
             )
         blocks.append(f"{part.title}\n{_aligned(lines)}")
     return "\n\n".join(blocks)

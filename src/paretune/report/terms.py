@@ -21,8 +21,9 @@ TERMS = (
     ),
     (
         "95 % interval",
-        "Student-t interval of the mean of one value per seed. It covers chance in training and sampling, on these "
-        "test prompts; it says nothing about other prompts. With one seed there is none.",
+        "Student-t interval of the mean of one value per seed; for achieved utility from 20 seeds on, a nested "
+        "bootstrap that draws seeds, and prompts within each. It covers chance in training and sampling, on these test "
+        "prompts; it says nothing about new prompts. With one seed there is none.",
     ),
     (
         "Told apart",
@@ -30,15 +31,32 @@ TERMS = (
         "number of methods compared with the leader (Holm). Only seeds that both finished count.",
     ),
     (
+        "Rank, tie group",
+        "The method with the highest mean leads the first group, and all that cannot be told apart from it share its "
+        "rank; of the others the best leads the next group. Groups are anchored at their leader, so two methods of a "
+        "group may differ from each other, and a chain of small differences is no tie.",
+    ),
+    (
         "Front, non-dominated",
         "A point is non-dominated if no other is at least as good in every objective and better in one.",
     ),
     (
-        "Hypervolume (naive)",
-        "Volume between the task's frozen reference point and the mean scores reached over all preferences, "
-        "computed exactly. Naive: evaluation noise pushes it up, the more so the more points there are, so compare "
-        "it only between methods with equally many. Its cross-fitted twin, which removes that bias, does not exist "
-        "yet.",
+        "Hypervolume, naive and cross-fitted",
+        "Volume between the task's frozen reference point and the mean scores reached over all preferences. Naive: "
+        "computed exactly from all prompts; evaluation noise pushes it up, the more so the more points there are, so "
+        "compare it only between methods with equally many. Cross-fitted: half of the prompts choose the best point of "
+        "each direction and the other half says what it is worth, averaged over many halves; it leans low. On average "
+        "the truth lies between the two. Evaluation sd is the noise of one point's mean score.",
+    ),
+    (
+        "Expected utility, naive and cross-fitted",
+        "For each preference the utility of the best point of the set in hindsight, averaged over preferences: what a "
+        "user would get who could try all policies first. Achieved utility is what users do get.",
+    ),
+    (
+        "Ceiling",
+        "No method: experts of the same size trained on the exact objective over all completions, without sampling. "
+        "What methods lose against it they lose to noise, budget or merging. It is shown, never ranked or counted.",
     ),
     (
         "KL",

@@ -52,7 +52,7 @@ const drawPair = (element, front, a, b, options) => {
     }
     const [stepX, stepY] = staircase(points.map((point, i) => [x[i][0], y[i][0]]), corner);
     traces.push({ type: "scatter", mode: "lines", x: stepX, y: stepY, hoverinfo: "skip", opacity: 0.75,
-      line: { color: method.colour, width: 1.5 } });
+      line: { color: method.colour, width: 1.5, dash: method.ceiling ? "dash" : "solid" } });
     const tint = method.colour + (dark() ? "b0" : "59");
     traces.push({
       type: "scatter", mode: "markers", name: plain(method.name), x: x.map((each) => each[0]), y: y.map((each) => each[0]),
@@ -113,7 +113,7 @@ const drawCosts = (index) => {
     if (panel === "speed") xs.push(1);
     costs.forEach((cost, m) => {
       const method = front.methods[m];
-      if (hiddenMethods.has(method.name) || cost.utility[0] === null) return;
+      if (method.ceiling || hiddenMethods.has(method.name) || cost.utility[0] === null) return; // a ceiling is charged nothing
       const drawn = series.filter(([key]) => cost[key] !== null);
       if (!drawn.length) return;
       xs.push(...drawn.map(([key]) => cost[key]));

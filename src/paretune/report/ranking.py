@@ -1,0 +1,98 @@
+"""The main table: methods in tie groups, each anchored at its leader, with what they reach and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.report.comparison import Comparison
+from paretune.report.costs import costs
+from paretune.report.findings import lead
+from paretune.report.measured import achieved, measured, rows_of
+from paretune.report.tables import Table, Value
+from paretune.report.wording import MISSING, interval, number, seconds
+from paretune.statistics.intervals import BOOTSTRAP_FROM
+
+CEILING = "ceiling"
+TITLE = (
+    "Methods of one rank cannot be told apart from the rank's leader, its first line: differences paired by seed, "
+    "corrected after Holm over all methods not ranked above"
+)
+
+
+def ranks(utilities: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+    """Return the rank of every method that has a value; a tie group shares its leader's.
+
+    As `statistics.ties.tie_groups`, but each pair is compared on all seeds that both have, so that a seed lost by one
+    method takes no seed from the others.
+
+    Args:
+        utilities: Method -> seed -> value.
+
+    Returns:
+        By rank; the leader of a group before the others.
+    """
+    found: dict[str, int] = {}
+    rest = dict(utilities)
+    while (first := lead(rest)) is not None:
+        rank = len(found) + 1
+        found |= dict.fromkeys((first.leader, *first.tied), rank)
+        rest = {name: rest[name] for name in first.behind}
+    return found
+
+
+def ranking(comparison: Comparison, rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
+    """Return method and rank of a comparison in the order of the main table: by rank, those without one, the ceiling.
+
+    Args:
+        comparison: The comparison.
+        rows: All rows of the study's metrics.
+    """
+    means = achieved(comparison, rows)
+    found = ranks({method.name: means[method.name].per_seed for method in comparison.ranked})
+    texts = {name: str(rank) for name, rank in found.items()}
+    texts |= {method.name: MISSING for method in comparison.ranked if method.name not in found}
+    return [*texts.items(), *((method.name, CEILING) for method in comparison.methods if method.ceiling)]
+
+
+def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
+    """Return one line a method: rank, utility, its price in KL, share of the possible gain, hypervolume, cost."""
+    mine, means = rows_of(comparison, rows), achieved(comparison, rows)
+    spent = {cost.method: cost for cost in costs(comparison, rows)}
+    shares = {name: measured(mine, name, "captured_share") for name in means}
+    exact = any(share.value is not None for share in shares.values())
+    lines: list[tuple[Value, ...]] = []
+    for name, rank in ranking(comparison, rows):
+        method, cost = comparison.method(name), spent[name]
+        volumes = [measured(mine, name, "pareto_optimality", kind).value for kind in ("naive", "cross-fitted")]
+        lines.append(
+            (
+                rank,
+                name,
+                interval(means[name]),
+                *((interval(shares[name]),) if exact else ()),
+                number(measured(mine, name, "performance", "kl: all").value),
+                " / ".join(number(each) for each in volumes),
+                "not charged" if method.ceiling else number(cost.completions.value),
+                seconds(cost.seconds_sum.value),
+                f"{len(method.done)}/{len(method.cells)}",
+            )
+        )
+    columns = (
+        "rank", "method", "achieved utility", *(("captured share",) if exact else ()), "KL, nats",
+        "hypervolume, naive / cross-fitted", "completions", "seconds", "seeds",
+    )  # fmt: skip
+    return Table("ranking", TITLE, columns, tuple(lines))
+
+
+def interval_rule(values: Sequence[MetricValue]) -> str:
+    """Name the rule of the intervals of achieved utility."""
+    if any("bootstrap" in value.reason for value in values):
+        return (
+            f"From {BOOTSTRAP_FROM} seeds on, the intervals of achieved utility are those of a nested bootstrap, which "
+            "draws seeds anew and prompts within each; all others are Student-t intervals over seeds."
+        )
+    return (
+        f"All intervals are Student-t intervals over seeds; from {BOOTSTRAP_FROM} seeds on, those of achieved utility "
+        "would be a nested bootstrap over seeds and prompts."
+    )
