@@ -18,7 +18,8 @@ import pytest
 from paretune.benchmark.plan import plan
 from paretune.benchmark.progress import Progress, Silent
 from paretune.benchmark.runner import StudyResult, run
-from paretune.core.errors import BudgetError, StudyError
+from paretune.core.errors import BudgetError, ParetuneError, StudyError
+from paretune.records.merging import merged
 from paretune.records.study import CellRecord
 
 Make = Callable[..., dict[str, Any]]
@@ -297,3 +298,36 @@ def test_a_folder_with_other_files_is_refused(study: Make, tmp_path: Path) -> No
     with pytest.raises(StudyError, match="must be empty or hold this study"):
         run(study(), tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_parts_run_alone_in_their_own_folders_and_make_one_report(study: Make, tmp_path: Path) -> None:
+    made = study(parts={"early": {"seeds": [0]}, "late": {"seeds": [1]}})
+    early = run(made, tmp_path / "early", progress=False, part="early")
+    assert early.complete
+    assert {key: cell.state for key, cell in cells(early).items()} == {("fake", 0): "done", ("fake", 1): "pending"}
+    assert set(early.records.references) == {("fake", 0)}
+    late = run(made, tmp_path / "late", progress=False, part="late")
+    whole = merged([early.records, late.records])
+    assert [cell.state for cell in whole.cells] == ["done", "done"]
+    together = run(made, tmp_path / "early", progress=False)  # the same folder, the rest of it
+    assert together.complete
+    assert hashes(tmp_path / "early") == hashes(tmp_path / "early") | hashes(tmp_path / "late")
+
+
+@pytest.mark.parametrize(
+    ("parts", "asked", "message"),
+    [
+        ({}, "early", "part must be left out: study has no parts, got 'early'"),
+        ({"early": {"seeds": [0]}}, "erly", "part must be one of early, got 'erly'. Did you mean 'early'?"),
+        ({"early": {"seeds": [7]}}, "early", "parts.early.seeds must be among the study's seeds, got 7"),
+        ({"early": {"tasks": ["fakes"]}}, "early", "parts.early.tasks must be one of fake, got 'fakes'"),
+        ({"early": {"task": ["fake"]}}, "early", "parts.early.task must be one of the keys seeds, tasks, got 'task'"),
+    ],
+)
+def test_a_part_that_does_not_exist_is_refused_and_leaves_no_folder(
+    study: Make, tmp_path: Path, parts: dict[str, Any], asked: str, message: str
+) -> None:
+    with pytest.raises(ParetuneError) as caught:
+        run(study(parts=parts), tmp_path / "out", progress=False, part=asked)
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -119,7 +119,10 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_study_that_does_not_exist_is_refused_with_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"study must be one of quick, got 'quik'. Did you mean 'quick'\?"):
+    with pytest.raises(
+        ConfigError,
+        match=r"study must be one of controlled, controlled-full, quick, got 'quik'. Did you mean 'quick'\?",
+    ):
         load_study("quik")
     with pytest.raises(ConfigError, match=r"study must be a file that exists, got '.*gone.yaml'"):
         load_study(tmp_path / "gone.yaml")
@@ -162,7 +165,7 @@ def test_a_users_method_is_versioned_by_its_file(fakes: None, tmp_path: Path, mo
 def test_built_in_studies_keep_to_known_keys(name: str) -> None:
     data, _ = read_yaml(built_in_studies()[name])
     assert data["name"] == name
-    assert set(data) <= {"name", "tasks", "methods", "budget", "seeds", "preferences", "evaluation", "workers"}
+    assert set(data) <= {"name", "tasks", "methods", "budget", "seeds", "preferences", "evaluation", "workers", "parts"}
 
 
 def test_the_commands_of_the_report_find_a_relative_task_and_an_own_method_from_the_studys_folder(

@@ -17,6 +17,7 @@ from paretune.benchmark.folder import check_folder, default_folder, groups_folde
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
 from paretune.benchmark.study import MethodEntry, Study, load_study
+from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, in_order
@@ -178,6 +179,7 @@ def plan(
     folder: str | Path | None = None,
     *,
     workers: int | None = None,
+    part: str | None = None,
 ) -> Plan:
     """Say what running a study would do, without doing any of it.
 
@@ -185,9 +187,10 @@ def plan(
         source: A study file, the name of a built-in study, or the same content as a mapping.
         folder: Its folder; by default `results/<name>`.
         workers: Worker processes; by default what the study says.
+        part: Name of one of the study's parts; by default all cells.
 
     Raises:
-        ConfigError: If the study breaks its rules.
+        ConfigError: If the study breaks its rules, or has no such part.
         BudgetError: If a budget is too small for a method.
         StudyError: If the folder holds another study.
     """
@@ -195,18 +198,23 @@ def plan(
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)
     stages: dict[str, tuple[Stage, Task, int, list[str]]] = {}
+    pairs = pairs_of(study, part)
     cells = [
         _cell(study, root, task, entry, budget, seed, stages)
         for task in study.tasks
         for entry in study.methods
         for budget in study.budgets
         for seed in study.seeds
+        if (task.name, seed) in pairs
     ]
     planned = _stages(root, stages)
     by_key = {each.key: each for each in planned}
     cells = [_settle(cell, by_key) for cell in cells]
     references = tuple(
-        (task.name, seed) for task in study.tasks for seed in study.seeds if not reference_done(study, root, task, seed)
+        (task.name, seed)
+        for task in study.tasks
+        for seed in study.seeds
+        if (task.name, seed) in pairs and not reference_done(study, root, task, seed)
     )
     count = workers or worker_count(study.workers, small=all(is_small(task) for task in study.tasks))
     rate, measured = _rate([each.key for each in planned if each.state == "finished"], root)
@@ -228,6 +236,20 @@ def plan(
         rate_measured=measured,
         by_key=by_key,
     )
+
+
+def pairs_of(study: Study, part: str | None) -> set[tuple[str, int]]:
+    """Return the (task, seed) of a part, or of the whole study.
+
+    Raises:
+        ConfigError: If the study has no such part.
+    """
+    if part is None:
+        return {(task.name, seed) for task in study.tasks for seed in study.seeds}
+    if not study.parts:
+        raise ConfigError(f"part must be left out: {study.where} has no parts, got '{part}'. Run all of it.")
+    chosen = study.parts[check_choice("part", part, study.parts)]
+    return {(task, seed) for task in chosen.tasks for seed in chosen.seeds}
 
 
 def decoding(study: Study) -> dict[str, object]:

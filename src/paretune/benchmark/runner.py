@@ -35,21 +35,24 @@ class StudyResult:
         page: The report, one offline HTML file.
         records: Everything measured.
         problems: What failed beyond cells, such as timing; cells say so themselves.
+        asked: Names of the cells that this call was to finish; None for all.
     """
 
     folder: Path
     page: Path
     records: StudyRecords
     problems: tuple[str, ...] = ()
+    asked: frozenset[str] | None = None
 
     @property
     def failed(self) -> tuple[CellRecord, ...]:
-        """Cells that failed."""
-        return tuple(cell for cell in self.records.cells if cell.state != "done")
+        """Cells that were to be finished and are not."""
+        asked = [cell for cell in self.records.cells if self.asked is None or cell.cell in self.asked]
+        return tuple(cell for cell in asked if cell.state != "done")
 
     @property
     def complete(self) -> bool:
-        """Whether every cell is done and nothing else failed."""
+        """Whether every cell that was asked for is done and nothing else failed."""
         return not self.failed and not self.problems
 
 
@@ -59,6 +62,7 @@ def run(
     *,
     workers: int | None = None,
     progress: bool | Display = True,
+    part: str | None = None,
 ) -> StudyResult:
     """Run a study, or finish, extend or just reread it: whatever is on disk already is not done again.
 
@@ -67,6 +71,7 @@ def run(
         folder: Where it goes; by default `results/<name>`.
         workers: Worker processes; by default what the study says.
         progress: Whether to show progress on stderr, or what to show it with.
+        part: Name of one of the study's parts, to run its cells alone; by default all cells.
 
     Returns:
         Report and records. Failed cells are part of them; the next call tries those again.
@@ -81,15 +86,18 @@ def run(
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)  # before anything is written there
     if not lock_path(root).exists():
-        make_plan(study, root, workers=workers)  # a study that cannot run leaves no folder behind
+        make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root) as lock:
-        planned = make_plan(study, root, workers=workers)
+        everything = make_plan(study, root, workers=workers)
+        planned = everything if part is None else make_plan(study, root, workers=workers, part=part)
         write_bytes(root / COPY, study.text.encode())
-        write_lock(root, planned_records(planned))
+        write_lock(root, planned_records(everything))
         problems = Scheduler(planned, lock, shown).execute()
         page = write_report(root)
-        return StudyResult(root, page, read_study(root), tuple(problems))
+        return StudyResult(
+            root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)
+        )
 
 
 def planned_records(planned: Plan) -> StudyRecords:

@@ -77,6 +77,11 @@ class _Evaluation(_Part):
     kl_matched: bool = False
 
 
+class _Selection(_Part):
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] | None = None
+
+
 class _StudyFile(_Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
     tasks: Annotated[list[Any], Field(min_length=1)]
@@ -86,6 +91,7 @@ class _StudyFile(_Part):
     preferences: _Preferences = _Preferences()
     evaluation: _Evaluation = _Evaluation()
     workers: _Workers = "auto"
+    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], _Selection] = {}
 
 
 RULES = {
@@ -98,6 +104,19 @@ _PARTS: dict[KeyPath, type[_Part]] = {
     ("preferences",): _Preferences,
     ("evaluation",): _Evaluation,
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a study's cells, which one call can run alone.
+
+    Attributes:
+        tasks: Names of its tasks.
+        seeds: Its seeds.
+    """
+
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -139,6 +158,7 @@ class Study:
             can be listed, they always are.
         workers: Worker processes, or `auto`.
         imports: Folders added to the import path, in worker processes too.
+        parts: Name -> the cells that `run --part` runs alone.
         folder: Where relative paths start; None for a built-in study.
     """
 
@@ -156,6 +176,7 @@ class Study:
     kl_matched: bool
     workers: int | Literal["auto"]
     imports: tuple[str, ...]
+    parts: Mapping[str, Part]
     folder: str | None
 
     def told_preferences(self, task: Task) -> FloatArray:
@@ -212,11 +233,12 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     for entry in imports:
         if entry not in sys.path:
             sys.path.insert(0, entry)
+    tasks = _tasks(file.tasks, place)
     return Study(
         name=file.name or default_name,
         where=place.name,
         text=text,
-        tasks=_tasks(file.tasks, place),
+        tasks=tasks,
         methods=tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items()),
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
         seeds=_distinct(file.seeds, place.at("seeds")),
@@ -227,6 +249,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         kl_matched=file.evaluation.kl_matched,
         workers=file.workers,
         imports=imports,
+        parts=_parts(file, tasks, place),
         folder=imports[0] if imports else None,
     )
 
@@ -268,7 +291,30 @@ def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
     try:
         return _StudyFile.model_validate(dict(data))
     except ValidationError as error:
-        raise explain(error, place, lambda path: _PARTS[path].model_fields, RULES) from None
+        raise explain(error, place, _known_keys, RULES) from None
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    part = _Selection if path[:1] == ("parts",) and len(path) == 2 else _PARTS[path]
+    return list(part.model_fields)
+
+
+def _parts(file: _StudyFile, tasks: Sequence[Task], place: Place) -> dict[str, Part]:
+    """Check the parts of a study; what a part does not select, it has all of."""
+    parts = {}
+    for name, selection in file.parts.items():
+        chosen = selection.tasks if selection.tasks is not None else [task.name for task in tasks]
+        for task in chosen:
+            check_choice(place.at("parts", name, "tasks"), task, [each.name for each in tasks])
+        seeds = file.seeds if selection.seeds is None else selection.seeds
+        for seed in seeds:
+            if seed not in file.seeds:
+                raise ConfigError(
+                    f"{place.at('parts', name, 'seeds')} must be among the study's seeds, got {seed}. Add it there, or "
+                    "remove it here."
+                )
+        parts[name] = Part(tuple(chosen), tuple(seeds))
+    return parts
 
 
 def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders import synthetic_study
+from paretune.core.errors import RecordError
+from paretune.records.merging import merged
+from paretune.records.study import StudyRecords
+
+EVERYTHING = synthetic_study(seeds=(0, 1), exact=True)
+
+
+def part(seed: int, folder: str) -> StudyRecords:
+    """The study as the folder knows it in which only the cells of one seed were run."""
+    cells = tuple(
+        cell if cell.seed == seed else replace(cell, state="pending", evaluations=(), outcomes=None, stages=())
+        for cell in EVERYTHING.cells
+    )
+    return replace(
+        EVERYTHING,
+        folder=Path(folder),
+        cells=cells,
+        references={key: value for key, value in EVERYTHING.references.items() if key[1] == seed},
+        truths={key: value for key, value in EVERYTHING.truths.items() if key[1] == seed},
+    )
+
+
+def test_parts_of_a_study_are_the_study() -> None:
+    whole = merged([part(0, "a"), part(1, "b")])
+    assert whole.cells == EVERYTHING.cells
+    assert set(whole.references) == set(EVERYTHING.references)
+    assert set(whole.truths) == set(EVERYTHING.truths)
+    assert whole.timings == EVERYTHING.timings
+    assert whole.folder is None
+
+
+def test_a_finished_cell_counts_before_a_failed_one_and_a_failed_before_a_pending_one() -> None:
+    failed = synthetic_study(seeds=(0, 1), exact=True, failed={("linear", 0): "crash"})
+    assert merged([failed, part(0, "b")]).cells[0].state == "done"
+    assert merged([part(1, "a"), failed]).cells[0].state == "failed"
+    assert merged([failed, part(1, "a")]).cells[0].state == "failed"
+
+
+def test_folders_of_different_studies_are_refused() -> None:
+    first = part(0, "a")
+    with pytest.raises(RecordError, match=r"must hold parts of one study, got 'a' of 'synthetic' and 'b' with 'other'"):
+        merged([first, replace(part(1, "b"), name="other")])
+    changed = {**first.resolved, "budget": {"completions": [12]}}
+    with pytest.raises(RecordError, match=r"got 'a' of 'synthetic' and 'b' with other budget"):
+        merged([first, replace(part(1, "b"), resolved=changed)])
