@@ -108,7 +108,7 @@ def test_batches_without_a_gradient_are_left_out_of_the_share():
     gradients[:, 1] = 0.0
     pairs = relations(gradients).conflicts
     assert np.isnan(pairs.values[0, 1])
-    assert pairs.reasons[0][1] == "in every batch the gradient of objective 0 or 1 is zero"
+    assert pairs.reasons[0][1] == "in every batch the gradient of objective 0 or objective 1 is zero"
 
 
 def test_order_of_objectives_scale_and_sign():

@@ -133,7 +133,7 @@ def _conflicts(blocks: FloatArray, confidence: float) -> PairEstimates:
         usable = (own[:, i, i] > 0) & (own[:, j, j] > 0)
         count = int(usable.sum())
         if count == 0:
-            return PairEstimate(reason=f"in every batch the gradient of objective {i} or {j} is zero")
+            return PairEstimate(reason=f"in every batch the gradient of objective {i} or objective {j} is zero")
         share = int((own[usable, i, j] < 0).sum()) / count
         z2 = float(special.ndtri((1 + confidence) / 2)) ** 2
         centre = (share + z2 / (2 * count)) / (1 + z2 / count)  # Wilson: the ends solve a quadratic
