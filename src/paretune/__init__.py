@@ -11,6 +11,7 @@ _PUBLIC = {  # name -> module that defines it; imported on first use, so that `i
     "train": "paretune.benchmark.training",
     "run": "paretune.benchmark.runner",
     "plan": "paretune.benchmark.plan",
+    "probe": "paretune.benchmark.probe",
     "load_solutions": "paretune.models.solutions",
     "Task": "paretune.core.task",
     "Objective": "paretune.core.task",
@@ -24,12 +25,14 @@ __all__ = [
     "load_solutions",
     "load_task",
     "plan",
+    "probe",
     "run",
     "train",
 ]
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import plan
+    from paretune.benchmark.probe import probe
     from paretune.benchmark.runner import run
     from paretune.benchmark.training import train
     from paretune.core.errors import ParetuneError

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import paretune
-from paretune.core.errors import MissingDependencyError, ParetuneError
+from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
 
 OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
 Kind = Literal["tasks", "methods", "objectives", "metrics", "studies"]
@@ -31,53 +31,80 @@ app = App(
 
 
 @app.command
-def run(study: str, *, output: Output = None, workers: int | None = None, quiet: bool = False) -> int:
+def run(
+    study: str,
+    *,
+    output: Output = None,
+    workers: int | None = None,
+    part: str | None = None,
+    quiet: bool = False,
+) -> int:
     """Run a study; run it again to finish, extend or repair it. Finished work is never repeated.
 
     Args:
         study: A study file, or the name of a built-in study.
         output: Folder of the study; by default results/NAME.
         workers: Worker processes; by default what the study says.
+        part: Run this part of the study alone.
         quiet: Show no progress.
     """
     from paretune.benchmark.runner import run as run_study
     from paretune.benchmark.summary import summary
 
-    result = run_study(study, output, workers=workers, progress=not quiet)
+    result = run_study(study, output, workers=workers, progress=not quiet, part=part)
     print(summary(result))
     return OK if result.complete else SOME_FAILED
 
 
 @app.command
-def plan(study: str, *, output: Output = None, workers: int | None = None, as_json: Json = False) -> int:
+def plan(
+    study: str,
+    *,
+    output: Output = None,
+    workers: int | None = None,
+    part: str | None = None,
+    as_json: Json = False,
+) -> int:
     """Say what running a study would do: cells, cost and time. Changes nothing.
 
     Args:
         study: A study file, or the name of a built-in study.
         output: Folder of the study; by default results/NAME.
         workers: Worker processes; by default what the study says.
+        part: Look at this part of the study alone.
         as_json: Print JSON.
     """
     from paretune.benchmark.plan import plan as make_plan
     from paretune.benchmark.summary import plan_text
 
-    planned = make_plan(study, output, workers=workers)
+    planned = make_plan(study, output, workers=workers, part=part)
     print(json.dumps(planned.plain(), indent=2) if as_json else plan_text(planned))
     return OK
 
 
 @app.command
-def report(folder: Path) -> int:
-    """Write the report of a study again, from what its folder holds.
+def report(folder: Path, *others: Path, output: Output = None) -> int:
+    """Write the report of a study again, from what its folder holds; or one report of parts run in several folders.
 
     Args:
         folder: Folder of a study.
+        others: Folders of other parts of the same study.
+        output: Folder of the merged report; needed for several folders.
     """
+    from paretune.records.merging import merged
     from paretune.records.reading import read_study
     from paretune.report import summary_table, write_report
 
-    page = write_report(folder)
-    print(summary_table(read_study(folder)))
+    if not others:
+        if output is not None:
+            raise ConfigError("output must be left out for one folder: its report goes into it. Remove it.")
+        page, records = write_report(folder), read_study(folder)
+    else:
+        if output is None:
+            raise ConfigError("output must name a folder for the merged report, got none. Add -o DIR.")
+        records = merged([read_study(each) for each in (folder, *others)])
+        page = write_report(output, records)
+    print(summary_table(records))
     print(f"\nreport: {page}")
     return OK
 
@@ -135,6 +162,43 @@ def train(
     print(f"{solutions.method} with {len(solutions.experts)} experts saved to {output}")
     names = ", ".join(f"{name}=..." for name in solutions.objectives)
     print(f'next: paretune generate {output} --preference {names.replace(", ", ",")} "prompt"')
+    return OK
+
+
+@app.command
+def probe(
+    task: str,
+    *,
+    samples: int = 1024,
+    seed: int = 0,
+    study: Annotated[Path | None, Parameter(name="--from")] = None,
+    pilot: int | None = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> int:
+    """Say how the objectives of a task relate: correlated, competing, independent, or undetermined.
+
+    Args:
+        task: Name of a task, path of a task.yaml, or module:name.
+        samples: Completions sampled from the base model.
+        seed: Names the task instance, the prompts and the noise.
+        study: Folder of a finished study, whose policies tell what improving one objective does to the others.
+        pilot: Completions to train an expert for each objective with, to tell it instead.
+        output: Folder to write to; by default results/probe-TASK.
+        as_json: Print JSON.
+    """
+    from paretune.benchmark.probe import probe as probe_task
+    from paretune.cli.relations import StepLines, print_probe
+    from paretune.tasks import load_task
+
+    sys.path.insert(0, os.getcwd())  # as for train
+    loaded = load_task(task)
+    folder = output or Path("results") / f"probe-{loaded.name}"
+    found = probe_task(loaded, samples, seed, study, pilot, folder, StepLines())
+    if as_json:
+        print(json.dumps(found.plain(), indent=2))
+    else:
+        print_probe(found)
     return OK
 
 
