@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,15 +90,16 @@ class Policy:
     def scaled(self, scales: Sequence[float]) -> Policy:
         """Return the same policies with their expert weights multiplied by each scale: M blocks of S rows.
 
-        Scale 0 is the base model; between 0 and 1 lie policies of less KL, without any training.
+        Scale 0 is the base model; between 0 and 1 lie policies of less KL, without any training. A subclass stays what
+        it is; one that keeps more than expert weights for each preference scales them itself.
         """
         factors = np.asarray(scales, dtype=np.float64)
         count = len(factors)
-        return Policy(
-            self.base, self.bank, self.template, self.max_prompt_tokens, self.max_completion_tokens,
-            np.repeat(self.preferences, count, axis=0), [answer for answer in self.answers for _ in range(count)],
-            (self.expert_weights[:, None, :] * factors[:, None]).reshape(len(self) * count, -1),
-        )  # fmt: skip
+        made = copy.copy(self)
+        made.preferences = np.repeat(self.preferences, count, axis=0)
+        made.answers = tuple(answer for answer in self.answers for _ in range(count))
+        made.expert_weights = np.repeat(self.expert_weights, count, axis=0) * np.tile(factors, len(self))[:, None]
+        return made
 
     def identity(self, index: int) -> bytes:
         """Return what tells the policy of one preference from others: equal bytes, equal policy."""
