@@ -41,8 +41,15 @@ class OutcomeRecord:
     reason: str = ""
 
     def at_scale(self, scale: float) -> tuple[FloatArray, FloatArray]:
-        """Return rewards `[M, P, K]` and KL `[M, P]` at one scale."""
-        (index,) = np.flatnonzero(self.scales == scale)
+        """Return rewards `[M, P, K]` and KL `[M, P]` at one scale.
+
+        Raises:
+            RecordError: If policies were not scored at it.
+        """
+        if scale not in self.scales:
+            known = ", ".join(f"{each:g}" for each in self.scales)
+            raise RecordError(f"scale must be one of {known}, got {scale:g}. Ask for one of them.")
+        index = int(np.flatnonzero(self.scales == scale)[0])
         return self.rewards[:, index], self.kl[:, index]
 
 
