@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.digests import digest
-from paretune.core.errors import EnumerationError, RewardError, TaskError
+from paretune.core.errors import EnumerationError, RewardError, ShapeError, TaskError
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.scores import Score
 from paretune.core.task import Enumeration, Row, Task
@@ -234,7 +234,13 @@ def _sampled(
     places = {letter: place for place, letter in enumerate(enumeration.letters)}
     drawn: NDArray[np.int64] = np.zeros(len(completions.texts), dtype=np.int64)
     for row in range(len(drawn)):
-        for token in completions.ids(row):
+        ids = completions.ids(row)
+        if len(ids) != enumeration.length or not places.keys() >= {*ids}:
+            raise ShapeError(
+                f"sampled completions must be {enumeration.length} of the {len(places)} letters that are listed, got "
+                f"token ids {list(ids)}. Let the task's max_completion_tokens be the length, and no letter end a text."
+            )
+        for token in ids:
             drawn[row] = drawn[row] * len(places) + places[token]
     owners = np.repeat(np.arange(len(prompts)), SAMPLES)
     means = rewards[owners, drawn].reshape(len(prompts), SAMPLES, -1).mean(axis=1)
