@@ -1,6 +1,6 @@
 """Choose the learning rate of every method on controlled tasks, by one sweep for all, on tuning instances only.
 
-    python recipes/controlled_learning_rate.py             # four rates, three methods, three correlations, three instances
+    python recipes/controlled_learning_rate.py             # four rates, three methods, three tasks, three instances
     python recipes/controlled_learning_rate.py --tiny      # to see it run
 
 Tuning instances are seeds from 10,000; reported ones lie below and are never looked at here.
