@@ -54,6 +54,18 @@ def test_drawing_leaves_the_callers_random_numbers_as_they_are(tmp_path: Path, c
     assert torch.equal(torch.rand(3), first)
 
 
+def test_drawing_says_nothing_and_leaves_the_callers_progress_bars_on(
+    tmp_path: Path, cache_in: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import logging
+
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    cache_in(tmp_path)
+    load_instance(SETTINGS)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+
+
 def test_an_instance_is_drawn_once_and_nothing_else_is_left(tmp_path: Path, cache_in: Any) -> None:
     folder = cache_in(tmp_path)
     made = load_instance(SETTINGS).folder

@@ -146,20 +146,6 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep transformers from showing progress of files that are written in milliseconds."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
     """Keep transformers' progress bars off the terminal: two for every instance of a study."""
     from transformers.utils import logging
 
