@@ -110,8 +110,10 @@ def test_equal_seeds_give_equal_probes_and_other_seeds_others(found: Probe, task
     again = probe(task, SAMPLES)
     assert same(found, again)
     other = probe(task, SAMPLES, seed=1)
-    assert other.rewards.correlations.values[0, 1] != found.rewards.correlations.values[0, 1]
-    assert other.gradients.cosines.values[0, 1] != found.gradients.cosines.values[0, 1]
+    for first, second in (
+        (found.rewards.correlations, other.rewards.correlations), (found.gradients.cosines, other.gradients.cosines),
+    ):  # fmt: skip
+        assert abs(first.values[0, 1] - second.values[0, 1]) > 1e-3  # other noise, not another order of sums
 
 
 def test_an_objective_turned_round_turns_its_row_round(folder: Path) -> None:
