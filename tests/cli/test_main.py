@@ -78,7 +78,10 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["plan", "quik"], "paretune: study must be one of quick, got 'quik'. Did you mean 'quick'?\n"),
+        (
+            ["plan", "quik"],
+            "paretune: study must be one of controlled, controlled-full, quick, got 'quik'. Did you mean 'quick'?\n",
+        ),
         (["run", "gone.yaml"], "paretune: study must be a file that exists, got 'gone.yaml'. Check the path.\n"),
         (
             ["generate", "gone", "-p", "warm", "x"],
@@ -205,3 +208,20 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     with process.stderr:
         assert "Traceback" not in process.stderr.read()
     process.wait()
+
+
+def test_several_folders_need_a_place_for_their_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert execute(["report", "a", "b"]) == USAGE
+    assert "output must name a folder for the merged report, got none. Add -o DIR." in capsys.readouterr().err
+    assert execute(["report", "a", "-o", str(tmp_path)]) == USAGE
+    assert "output must be left out for one folder: its report goes into it." in capsys.readouterr().err
+
+
+def test_folders_of_parts_become_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import builders
+    from paretune.records import reading
+
+    records = builders.synthetic_study(seeds=(0, 1))
+    monkeypatch.setattr(reading, "read_study", lambda folder: records)
+    assert execute(["report", "a", "b", "-o", str(tmp_path / "whole")]) == OK
+    assert (tmp_path / "whole" / "report" / "index.html").is_file()
