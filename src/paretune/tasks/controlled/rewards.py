@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,52 +12,27 @@ from paretune.tasks.controlled.settings import LETTERS, NAMES, ControlledSetting
 from paretune.tasks.controlled.store import load_instance
 
 
-def first(
-    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
-) -> list[float]:
-    """Score completions on the first objective."""
-    return _score(0, prompts, completions, instance)
+def _reward(objective: int) -> Callable[..., list[float]]:
+    """Return the reward function of one objective, by its index."""
+
+    def reward(
+        prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+    ) -> list[float]:
+        rewards = []
+        for prompt, completion, name in zip(prompts, completions, instance, strict=True):
+            table = _table(name, prompt)
+            if objective >= len(table[0]):
+                raise RewardError(
+                    f"reward '{NAMES[objective]}' must be one of the task's {len(table[0])} objectives, got none. "
+                    "Name another."
+                )
+            rewards.append(table[_place(name, completion)][objective])
+        return rewards
+
+    return reward
 
 
-def second(
-    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
-) -> list[float]:
-    """Score completions on the second objective."""
-    return _score(1, prompts, completions, instance)
-
-
-def third(
-    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
-) -> list[float]:
-    """Score completions on the third objective."""
-    return _score(2, prompts, completions, instance)
-
-
-def fourth(
-    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
-) -> list[float]:
-    """Score completions on the fourth objective."""
-    return _score(3, prompts, completions, instance)
-
-
-def fifth(
-    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
-) -> list[float]:
-    """Score completions on the fifth objective."""
-    return _score(4, prompts, completions, instance)
-
-
-def _score(objective: int, prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str]) -> list[float]:
-    rewards = []
-    for prompt, completion, name in zip(prompts, completions, instance, strict=True):
-        table = _table(name, prompt)
-        if objective >= len(table[0]):
-            raise RewardError(
-                f"reward '{NAMES[objective]}' must be one of the task's {len(table[0])} objectives, got none. "
-                "Name another."
-            )
-        rewards.append(table[_place(name, completion)][objective])
-    return rewards
+first, second, third, fourth, fifth = (_reward(objective) for objective in range(len(NAMES)))
 
 
 @lru_cache(maxsize=256)  # prompts of a few instances, a few hundred kilobytes each at most
