@@ -1,0 +1,199 @@
+"""All runs of a budget together: interquartile means, chances of improvement, and performance profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.metrics.seeds import seed_mean
+from paretune.report.comparison import Comparison, MethodResult
+from paretune.report.islands import rounded
+from paretune.report.measured import measured, rows_of
+from paretune.report.tables import Table
+from paretune.report.wording import MISSING, count, interval, listing
+from paretune.statistics.improvement import probability_of_improvement
+from paretune.statistics.interquartile import interquartile_mean
+from paretune.statistics.profiles import Profile, performance_profile
+
+FloatArray = NDArray[np.float64]
+ENOUGH_RUNS = 20  # of each method: fewer make a profile of a few steps with an interval from floor to ceiling
+THRESHOLDS = 101
+CAPTURED, ACHIEVED = ("captured_share", "captured share"), ("performance", "achieved utility")
+
+
+@dataclass(frozen=True)
+class Overall:
+    """All runs of one budget, of every method on every task.
+
+    Attributes:
+        budget_completions: The budget.
+        tasks: Names of the tasks.
+        score: What a run's score is.
+        seeds: Seeds that all ranked methods finished on all tasks.
+        runs: Method -> scores `[tasks, seeds]`; only methods that have any.
+        ceilings: Which of them are ceilings.
+        left_out: Methods without a score on every task.
+    """
+
+    budget_completions: int
+    tasks: tuple[str, ...]
+    score: str
+    seeds: tuple[int, ...]
+    runs: Mapping[str, FloatArray]
+    ceilings: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Name it."""
+        return f"{self.budget_completions:,} completions, {count(len(self.tasks), 'task')}, {self.score}"
+
+    @property
+    def ranked(self) -> dict[str, FloatArray]:
+        """The runs of all that are methods."""
+        return {name: runs for name, runs in self.runs.items() if name not in self.ceilings}
+
+
+def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Overall]:
+    """Collect the runs of every budget that has several tasks, or several instances of one controlled task.
+
+    The score of a run is its captured share where every task has one, else its achieved utility.
+
+    Args:
+        parts: All comparisons of the study.
+        rows: All rows of its metrics.
+    """
+    budgets: dict[int, list[Comparison]] = {}
+    for part in parts:
+        budgets.setdefault(part.budget_completions, []).append(part)
+    found = [
+        _overall(budget, members, rows)
+        for budget, members in budgets.items()
+        if len(members) > 1 or (members[0].task.dials and len(members[0].seeds) > 1)
+    ]
+    return [each for each in found if each is not None]
+
+
+def mean_table(overall: Overall) -> Table:
+    """Return each method's interquartile mean over tasks: of every seed's runs, then averaged over seeds."""
+    lines = []
+    for name, runs in sorted(overall.runs.items(), key=lambda item: item[0] in overall.ceilings):
+        value = middle_mean(runs, overall.seeds)
+        lines.append((name, interval(value), runs.size, value.reason))
+    title = f"Interquartile mean of a run's {overall.score}: the middle half of the tasks [95 % interval over seeds]"
+    if len(overall.tasks) == 1:
+        title = f"Interquartile mean of a run's {overall.score}: the middle half of the instances"
+    columns = ("method", "interquartile mean", "runs", "remarks")
+    kept = 4 if any(line[3] for line in lines) else 3
+    return Table("overall", title, columns[:kept], tuple(line[:kept] for line in lines))
+
+
+def middle_mean(runs: FloatArray, seeds: Sequence[int]) -> MetricValue:
+    """Return the interquartile mean over tasks of runs `[tasks, seeds]`, and over runs where there is one task."""
+    if len(runs) == 1:
+        reason = "one task: its instances are the runs, and the middle half of them has no interval"
+        return MetricValue(interquartile_mean(runs), reason=reason)
+    return seed_mean({seed: interquartile_mean(column) for seed, column in zip(seeds, runs.T, strict=True)})
+
+
+def improvement_table(overall: Overall) -> Table | None:
+    """Return the chance that a run of the row's method scores higher than one of the column's; None for one method."""
+    names = list(overall.ranked)
+    if len(names) < 2:
+        return None
+    lines = []
+    for first in names:
+        cells = []
+        for second in names:
+            found = probability_of_improvement(overall.runs[first], overall.runs[second])
+            value = MetricValue(found.mean, found.low, found.high)
+            cells.append(MISSING if first == second else interval(value))
+        lines.append((first, *cells))
+    title = (
+        "Chance that a run of the row's method scores higher than a run of the column's on the same task, a tie "
+        "counting half [95 % interval]"
+    )
+    return Table("improvement", title, ("method", *(f"against {name}" for name in names)), tuple(lines))
+
+
+def profiles(overall: Overall) -> dict[str, Profile] | str:
+    """Return the performance profile of each method, or why there are none."""
+    ranked = overall.ranked
+    fewest = min((runs.size for runs in ranked.values()), default=0)
+    if fewest < ENOUGH_RUNS:
+        return (
+            f"Performance profiles are left out: they need {ENOUGH_RUNS} runs of each method, and there are {fewest}."
+        )
+    scores = np.concatenate([runs.ravel() for runs in ranked.values()])
+    margin = 0.02 * (float(np.ptp(scores)) or 1.0)
+    thresholds = np.linspace(scores.min() - margin, scores.max() + margin, THRESHOLDS)
+    return {name: performance_profile(runs, thresholds) for name, runs in ranked.items()}
+
+
+def profile_data(overall: Overall, colours: Mapping[str, str]) -> dict[str, object]:
+    """Return the profiles for the page; no method where there are none."""
+    found = profiles(overall)
+    drawn = {} if isinstance(found, str) else found
+    return {
+        "score": overall.score,
+        "methods": [
+            {
+                "name": name,
+                "colour": colours[name],
+                **{
+                    key: [rounded(float(value)) for value in column]
+                    for key, column in (
+                        ("thresholds", each.thresholds),
+                        ("share", each.share),
+                        ("low", each.low),
+                        ("high", each.high),
+                    )
+                },
+            }
+            for name, each in drawn.items()
+        ],
+    }
+
+
+def overall_sentence(overall: Overall) -> str:
+    """Say what the runs are, and what was left out."""
+    runs = f"{count(len(overall.tasks), 'task')} and {count(len(overall.seeds), 'seed')} that all methods finished"
+    lost = f" Left out, since a task has no score of theirs: {listing(overall.left_out)}." if overall.left_out else ""
+    return f"A run is one method with one seed on one task, its score the {overall.score}; {runs}.{lost}"
+
+
+def _overall(budget: int, parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> Overall | None:
+    methods = {method.name: method for part in parts for method in part.methods}
+    tables = {metric: _scores(parts, rows, methods, metric) for metric in (CAPTURED, ACHIEVED)}
+    ranked = [name for name, method in methods.items() if not method.ceiling]
+    metric = CAPTURED if any(all(tables[CAPTURED][name]) for name in ranked) else ACHIEVED
+    found = {name: each for name, each in tables[metric].items() if all(each)}
+    common = [set(seeds) for name, each in found.items() if name in ranked for seeds in each]
+    seeds = tuple(sorted(set.intersection(*common))) if common else ()
+    if not seeds:
+        return None
+    runs = {
+        name: np.array([[values[seed] for seed in seeds] for values in each])
+        for name, each in found.items()
+        if all(seed in values for values in each for seed in seeds)
+    }
+    return Overall(
+        budget,
+        tuple(part.task.name for part in parts),
+        metric[1],
+        seeds,
+        runs,
+        tuple(name for name in runs if methods[name].ceiling),
+        tuple(name for name in methods if name not in runs),
+    )
+
+
+def _scores(
+    parts: Sequence[Comparison], rows: Sequence[MetricRow], methods: Mapping[str, MethodResult], metric: tuple[str, str]
+) -> dict[str, list[Mapping[int, float]]]:
+    by_part = [rows_of(part, rows) for part in parts]
+    return {name: [measured(mine, name, metric[0]).per_seed for mine in by_part] for name in methods}

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+import builders
+from paretune.metrics import measure_all
+from paretune.records.study import StudyRecords
+from paretune.report.comparison import comparisons
+from paretune.report.overall import (
+    Overall,
+    improvement_table,
+    mean_table,
+    middle_mean,
+    overall_sentence,
+    overalls,
+    profile_data,
+    profiles,
+)
+
+NAMES = ("kind", "short")
+
+
+def study(utilities: Mapping[str, Sequence[Sequence[float]]]) -> StudyRecords:
+    """Method -> task -> utility of every seed."""
+    infos = [
+        builders.task_info(f"task {index}", [[1, 0], [0, 1]], objectives=NAMES, audit=(), test_prompts=1, samples=1)
+        for index in range(max(map(len, utilities.values())))
+    ]
+    cells = [
+        builders.cell(
+            method, seed, [builders.evaluation([[value] * 2], each, NAMES) for each in info.preferences], task=info.name
+        )
+        for method, tasks in utilities.items()
+        for info, values in zip(infos, tasks, strict=False)
+        for seed, value in enumerate(values)
+    ]
+    return builders.study(cells, infos)
+
+
+def collected(records: StudyRecords) -> Overall:
+    (found,) = overalls(comparisons(records), measure_all(records, ["performance", "captured_share"]))
+    return found
+
+
+def test_runs_are_collected_by_task_and_seed() -> None:
+    found = collected(study({"linear": [[0.5, 0.6], [0.1, 0.2]], "weight_grid": [[0.7, 0.8], [0.3, 0.4]]}))
+    np.testing.assert_allclose(found.runs["linear"], [[0.5, 0.6], [0.1, 0.2]])
+    assert found.score == "achieved utility"
+    assert found.title == "6,000 completions, 2 tasks, achieved utility"
+    assert overall_sentence(found).endswith("2 tasks and 2 seeds that all methods finished.")
+
+
+def test_a_seed_that_one_method_lost_counts_for_none() -> None:
+    found = collected(study({"linear": [[0.5, 0.6], [0.1, 0.2]], "weight_grid": [[0.7, 0.8], [0.3]]}))
+    assert found.seeds == (0,)
+    np.testing.assert_allclose(found.runs["linear"], [[0.5], [0.1]])
+
+
+def test_a_method_without_a_task_is_left_out_and_named() -> None:
+    found = collected(study({"linear": [[0.5, 0.6], [0.1, 0.2]], "weight_grid": [[0.7, 0.8]]}))
+    assert list(found.runs) == ["linear"]
+    assert "Left out, since a task has no score of theirs: weight_grid." in overall_sentence(found)
+    assert improvement_table(found) is None
+
+
+def test_one_ordinary_task_has_nothing_to_add_up() -> None:
+    records = builders.synthetic_study()
+    assert overalls(comparisons(records), measure_all(records)) == []
+
+
+def test_instances_of_one_controlled_task_are_runs_and_their_score_is_the_captured_share() -> None:
+    info = builders.task_info(dials={"rho": 0.0})
+    found = collected(builders.synthetic_study(methods=(builders.CEILING, *builders.METHODS), task=info, exact=True))
+    assert found.score == "captured share"
+    assert found.ceilings == (builders.CEILING,)
+    assert list(found.ranked) == list(builders.METHODS)
+    table = mean_table(found)
+    assert table.rows[-1][0] == builders.CEILING
+    assert "has no interval" in str(table.rows[0][-1])
+    improvement = improvement_table(found)
+    assert improvement is not None
+    assert builders.CEILING not in " ".join(improvement.columns)
+
+
+def test_interquartile_mean_is_of_each_seeds_tasks_with_an_interval_over_seeds() -> None:
+    # of four tasks the middle two count: .4 and .6 for seed 0, .5 and .7 for seed 1: .5 and .6, standard error .05
+    runs = np.array([[0.0, 0.1], [0.4, 0.5], [0.6, 0.7], [9.0, 9.0]])
+    value = middle_mean(runs, (0, 1))
+    assert value.value == pytest.approx(0.55)
+    assert value.high == pytest.approx(0.55 + 12.7062 * 0.05, abs=1e-4)
+
+
+def test_chances_of_improvement_compare_on_the_same_task() -> None:
+    # within each task every run of linear wins, although its runs on task 1 lie below the other's on task 0
+    table = improvement_table(
+        collected(study({"linear": [[0.9, 0.8], [0.4, 0.3]], "weight_grid": [[0.7, 0.6], [0.2, 0.1]]}))
+    )
+    assert table is not None
+    assert table.columns == ("method", "against linear", "against weight_grid")
+    assert str(table.rows[0][2]).startswith("1.00 [")
+    assert str(table.rows[1][1]).startswith("0.000 [")
+    assert table.rows[0][1] == "–"
+
+
+def test_profiles_need_twenty_runs_of_every_method() -> None:
+    few = collected(study({"linear": [[0.5] * 9, [0.1] * 9], "weight_grid": [[0.7] * 9, [0.3] * 9]}))
+    assert profiles(few) == "Performance profiles are left out: they need 20 runs of each method, and there are 18."
+    assert profile_data(few, {})["methods"] == []
+    many = collected(study({"linear": [[0.5] * 10, [0.1] * 10], "weight_grid": [[0.7] * 10, [0.3] * 10]}))
+    found = profiles(many)
+    assert not isinstance(found, str)
+    assert found["linear"].share[0] == 1.0
+    assert found["linear"].share[-1] == 0.0
+    assert (found["weight_grid"].share >= found["linear"].share).all()
+    drawn = profile_data(many, {"linear": "#000000", "weight_grid": "#111111"})["methods"]
+    assert isinstance(drawn, list)
+    assert [line["name"] for line in drawn] == ["linear", "weight_grid"]
