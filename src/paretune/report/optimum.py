@@ -1,0 +1,146 @@
+"""How far the best policy for a preference may be: estimated from the base model's samples, or bounded from below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.errors import ConfigError
+from paretune.core.protocols import MetricValue
+from paretune.optimum.estimated import best_trained, estimated_front
+from paretune.records.study import StudyRecords
+from paretune.report.comparison import Comparison
+from paretune.report.estimates import column_mean
+from paretune.report.tables import Table
+from paretune.report.wording import MISSING, count, interval, number
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OptimumEstimate:
+    """What is known of the best J of a comparison's preferences, `J = w . E r - beta KL`.
+
+    Attributes:
+        samples: Completions of the base model per prompt.
+        best: Estimated J* by preference, without a value where it cannot be told, M of them.
+        trained: Highest J of the trained policies by preference, and whose it is; None without any.
+    """
+
+    samples: int
+    best: tuple[MetricValue, ...]
+    trained: tuple[tuple[float, str] | None, ...]
+
+
+def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate | None:
+    """Estimate what could be reached on a task whose optimum is not known; None where it is.
+
+    The completions of all seeds come from one base model on the same prompts, and are taken together. Prompts on which
+    a reward is missing are left out.
+
+    Args:
+        part: The comparison.
+        study: Its study.
+    """
+    if any(name == part.task.name for name, _ in study.truths):
+        return None
+    rewards = _base_rewards(part)
+    preferences = part.task.preferences
+    trained = tuple(_best_trained(part, column) for column in range(len(preferences)))
+    samples = 0 if rewards is None else rewards.shape[1]
+    if rewards is None or samples < 2:
+        reason = (
+            "the base model was not evaluated on common prompts with all rewards"
+            if rewards is None
+            else "one completion of the base model per prompt; raise evaluation samples"
+        )
+        return OptimumEstimate(samples, (MetricValue(None, reason=reason),) * len(preferences), trained)
+    try:
+        front = estimated_front(rewards, preferences, part.task.beta)
+    except ConfigError as error:  # beta 0: the best policy leaves the base model altogether
+        return OptimumEstimate(samples, (MetricValue(None, reason=str(error)),) * len(preferences), trained)
+    best = tuple(
+        MetricValue(None, reason=reason) if reason else MetricValue(float(value), float(low), float(high))
+        for value, low, high, reason in zip(
+            front.best.values, front.best.low, front.best.high, front.reasons, strict=True
+        )
+    )
+    return OptimumEstimate(samples, best, trained)
+
+
+def optimum_sentence(found: OptimumEstimate, labels: Sequence[str]) -> str:
+    """Say in one line what is known; the interval of a mean averages the preferences' own ends, which is too wide."""
+    told = [index for index, value in enumerate(found.best) if value.value is not None]
+    open_ = [index for index, value in enumerate(found.best) if value.value is None]
+    parts = []
+    if told:
+        values = np.array(
+            [[found.best[i].value, found.best[i].low, found.best[i].high] for i in told], dtype=np.float64
+        )
+        mean, low, high = values.mean(axis=0).tolist()
+        parts.append(
+            f"From {found.samples} completions of the base model per prompt, the best J there is, averaged over "
+            f"{_of(told, labels)}, is estimated at {interval(MetricValue(mean, low, high))}"
+            f"{_trained(found, told, '; the best trained policies reach')}."
+        )
+    if open_:
+        parts.append(
+            f"For {_of(open_, labels)} it cannot be told: {found.best[open_[0]].reason.rstrip('.')}"
+            f"{_trained(found, open_, '. A lower bound, J of the best trained policy:')}."
+        )
+    return " ".join(parts)
+
+
+def optimum_table(found: OptimumEstimate, labels: Sequence[str]) -> Table:
+    """Return estimate and lower bound of every preference."""
+    lines = []
+    for label, value, trained in zip(labels, found.best, found.trained, strict=True):
+        bound = (MISSING, "") if trained is None else (number(trained[0]), trained[1])
+        lines.append((label, interval(value), *bound, value.reason))
+    title = (
+        "Best J there is, estimated [95 % interval over completions, these prompts], and the best of the trained "
+        "policies, a lower bound that noise raises"
+    )
+    columns = ("preference", "estimated optimum", "best trained", "by", "why there is no estimate")
+    return Table("optimum", title, columns, tuple(lines))
+
+
+def _base_rewards(part: Comparison) -> FloatArray | None:
+    """Return the base model's rewards by prompt, the completions of all seeds together, `[P, S, K]`."""
+    records = list(part.references.values())
+    if not records:
+        return None
+    columns = len(records[0].objectives)
+    by_prompt: dict[str, list[FloatArray]] = {}
+    for record in records:
+        for prompt, rewards in zip(record.prompt_ids, record.rewards[:, :columns], strict=True):
+            by_prompt.setdefault(prompt, []).append(rewards)
+    most = max(map(len, by_prompt.values()))
+    whole = [np.array(rows) for rows in by_prompt.values() if len(rows) == most and np.isfinite(rows).all()]
+    return np.stack(whole) if whole else None
+
+
+def _best_trained(part: Comparison, column: int) -> tuple[float, str] | None:
+    values = []
+    for method in part.ranked:
+        scores = method.utilities[:, column] - part.task.beta * method.kl[:, column]
+        value = column_mean(scores, part.seeds).value
+        values.append(float("nan") if value is None else value)
+    bound = best_trained(values) if values else None
+    if bound is None or bound.value is None or bound.index is None:
+        return None
+    return bound.value, part.ranked[bound.index].name
+
+
+def _trained(found: OptimumEstimate, columns: Sequence[int], words: str) -> str:
+    values = [each[0] for each in (found.trained[column] for column in columns) if each is not None]
+    return f"{words} {number(float(np.mean(values)))}" if len(values) == len(columns) else ""
+
+
+def _of(columns: Sequence[int], labels: Sequence[str]) -> str:
+    if len(columns) == len(labels):
+        return f"all {count(len(labels), 'preference')}"
+    return f"{len(columns)} of {count(len(labels), 'preference')}"
