@@ -15,6 +15,7 @@ INFO = task_info(preferences=POINTS, objectives=TWO, audit=())
 IGD, EPSILON, LOSS = (
     f"{name} (lower is better)" for name in ("IGD+", "additive epsilon", "maximum utility loss")
 )  # fmt: skip
+VOLUME = "relative hypervolume, 2 candidates"
 COVERAGE = "coverage F1, tolerance 10% of the largest gain"
 
 
@@ -36,17 +37,19 @@ def measured(
 def test_relative_hypervolume_lies_above_the_lowest_of_front_and_base() -> None:
     # Corner (1, 1). Front (4, 1), (3, 2), (1, 3): only (3, 2) has a volume, 2 x 1. The policy (2, 2) has 1 x 1.
     rows = measured([[2.0, 2.0], [2.0, 2.0]])
-    assert rows[""].value == pytest.approx(0.5)
-    assert "2 candidates; reference point: the lowest J of front and base model" in rows[""].reason
+    assert rows[VOLUME].value == pytest.approx(0.5)
     # the optima (4, 1) and (1, 3) alone are at the corner's edges, as the base (2, 1) is
-    assert "the base model alone has 0, the best policies for the same preferences 0" in rows[""].reason
+    assert rows[VOLUME].reason.endswith(
+        "the base model alone has 0, the best policies for the same preferences 0; reference point: the lowest J of "
+        "front and base model"
+    )
 
 
 def test_a_base_below_the_front_lowers_the_reference_point() -> None:
     # Corner (0, 1): the front has 3 x 1 + 1 x 1 and the policy (1, 3) has 1 x 2, from (1, 1) it would have none.
     rows = measured([[1.0, 3.0], [1.0, 3.0]], base=(0.0, 1.0))
-    assert rows[""].value == pytest.approx(0.5)
-    assert measured([[1.0, 3.0], [1.0, 3.0]])[""].value == 0.0
+    assert rows[VOLUME].value == pytest.approx(0.5)
+    assert measured([[1.0, 3.0], [1.0, 3.0]])[VOLUME].value == 0.0
 
 
 def test_distances_to_the_front() -> None:
@@ -70,14 +73,14 @@ def test_the_front_itself_is_at_no_distance() -> None:
 
 def test_front_without_volume_has_no_relative_one() -> None:
     rows = measured([[2.0, 2.0], [2.0, 2.0]], middle=())
-    assert rows[""].value is None
-    assert rows[""].reason == "0 of 1 seeds: seed 0 has no front above its reference point"
+    assert rows[VOLUME].value is None
+    assert rows[VOLUME].reason == "0 of 1 seeds: seed 0 has no front above its reference point"
     assert rows[IGD].value is not None
 
 
 def test_task_without_a_known_front_has_one_row_that_says_so() -> None:
     rows = TrueFront().measure(synthetic_study(seeds=(0,)))
-    assert {row.label for row in rows} == {""}
+    assert {row.label for row in rows} == {"relative hypervolume, 7 candidates"}
     assert {row.value.reason for row in rows} == {
         "0 of 1 seeds: seed 0 has no known optimum (completions cannot be listed)"
     }
@@ -88,12 +91,12 @@ def test_policies_nearer_to_their_optima_are_nearer_on_every_indicator() -> None
     near, far = (measured((base + share * (optima - base)).tolist(), optima.tolist()) for share in (0.9, 0.4))
     for label in (IGD, EPSILON, LOSS):
         assert (far[label].value or 0.0) > (near[label].value or 0.0) > 0
-    assert 0 < (far[""].value or 0.0) < (near[""].value or 0.0) < 1
+    assert 0 < (far[VOLUME].value or 0.0) < (near[VOLUME].value or 0.0) < 1
 
 
 def test_every_method_of_an_exact_study_has_a_place_below_the_front() -> None:
     records = synthetic_study(methods=(*METHODS, CEILING), exact=True)
     for row in TrueFront().measure(records):
-        if row.label == "":
+        if row.label.startswith("relative hypervolume"):
             assert 0 < (row.value.value or 0.0) < 1
             assert len(row.value.per_seed) == 3

@@ -123,8 +123,8 @@ def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) ->
         (tag, list(attributes)) for tag, attributes in safe.tags
     ]
     islands = [json.loads(text) for text in hostile.scripts if text.startswith("{")]
-    assert len(islands) == 1
-    prompt = islands[0]["samples"]["preferences"][0]["prompts"][0]["prompt"]
+    assert len(islands) == 2  # the study's, and that of its one task and budget
+    prompt = islands[1]["samples"]["preferences"][0]["prompts"][0]["prompt"]
     assert prompt == builders.PROMPTS[0] + poison  # inert, and still whole
 
 

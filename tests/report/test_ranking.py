@@ -61,7 +61,7 @@ def test_a_ceiling_is_shown_last_and_never_ranked(exact: StudyRecords, part: Com
     *ranked, last = ranking(part, rows)
     assert last == (builders.CEILING, "ceiling")
     assert all(rank.isdigit() for _, rank in ranked)
-    assert main_table(part, rows).rows[-1][-3] == "not charged"
+    assert main_table(part, rows).rows[-1][-2] == "not charged"
 
 
 def test_a_ceiling_changes_no_rank_no_sentence_and_no_colour() -> None:

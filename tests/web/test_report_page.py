@@ -121,7 +121,7 @@ def test_the_metrics_table_narrows_down_to_one_metric_and_shows_details_on_reque
     everything = rows.count()
     visit.page.check("#detail-0")
     assert rows.count() > everything
-    visit.page.select_option("#metric-0", label="Hypervolume and expected utility")
+    visit.page.select_option("#metric-0", label="Pareto-optimality")
     assert rows.count() == 3 * (4 + 3)  # two pairs, and the noise of three objectives
 
 

@@ -47,7 +47,7 @@ class ParetoOptimality:
     """
 
     name = "pareto_optimality"
-    title = "Hypervolume and expected utility"
+    title = "Pareto-optimality"
     unit = "as labelled"
     higher_is_better = True
 

@@ -28,7 +28,7 @@ class TrueFront:
     not of any result. The base model itself would not do: where objectives compete, hardly any policy is above it in
     all of them. Scores are exact, so there is no choice among noisy candidates to correct for.
 
-    Rows by label: empty, the relative hypervolume, the method's divided by the exact front's, with those of the base
+    Rows by label: `relative hypervolume, ...`, the method's divided by the exact front's, with those of the base
     model and of the best policies for the same preferences in the reason, since so few points do not fill a front;
     `IGD+`, `additive epsilon` and `maximum utility loss`, which are better when lower; `coverage F1`, of the best
     policies for the task's own preferences, at a tolerance of 10 % of the largest gain in each objective.
@@ -39,7 +39,7 @@ class TrueFront:
     """
 
     name = "true_front"
-    title = "Relative hypervolume and distance to the true front"
+    title = "True front"
     unit = "as labelled"
     higher_is_better = True
 
@@ -50,9 +50,10 @@ class TrueFront:
     def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
         task = group.task
         found = {cell.seed: exact_scores(study, cell, task) for cell in group.cells if cell.state == "done"}
-        note = _note(found, len(task.preferences))
+        note = _note(found)
+        volume = f"relative hypervolume, {len(task.preferences)} candidates"
         figures: dict[str, Callable[[ExactScores], float | str]] = {
-            "": lambda each: relative_hypervolume(each, each.scores)
+            volume: lambda each: relative_hypervolume(each, each.scores)
         }
         if has_truth(study, task):
             figures |= {
@@ -64,7 +65,9 @@ class TrueFront:
                 f"coverage F1, tolerance {TOLERANCE:.0%} of the largest gain": _coverage,
             }
         return [
-            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), "" if label else note))
+            group.row(
+                self.name, label, over_seeds(group.cells, _measure(found, figure), note if label == volume else "")
+            )
             for label, figure in figures.items()
         ]
 
@@ -84,7 +87,7 @@ def relative_hypervolume(each: ExactScores, scores: FloatArray) -> float | str:
     return hypervolume(scores, corner(each)) / whole if whole > 0 else "has no front above its reference point"
 
 
-def _note(found: dict[int, ExactScores | str], candidates: int) -> str:
+def _note(found: dict[int, ExactScores | str]) -> str:
     scored = [each for each in found.values() if not isinstance(each, str)]
     pairs = [
         (relative_hypervolume(each, each.truth.reference_scores[None]), relative_hypervolume(each, each.optimum))
@@ -95,8 +98,8 @@ def _note(found: dict[int, ExactScores | str], candidates: int) -> str:
         return ""
     base, best = measured.mean(axis=0)
     return (
-        f"{candidates} candidates; reference point: the lowest J of front and base model; the base model alone has "
-        f"{base:.3g}, the best policies for the same preferences {best:.3g}"
+        f"the base model alone has {base:.3g}, the best policies for the same preferences {best:.3g}; reference point: "
+        "the lowest J of front and base model"
     )
 
 

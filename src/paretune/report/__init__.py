@@ -26,6 +26,8 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     """
     from paretune.metrics import measure_all
     from paretune.records.reading import read_study
+    from paretune.report.comparison import comparisons
+    from paretune.report.dials import controlled_table
     from paretune.report.figures import write_figures
     from paretune.report.page import render_page
     from paretune.report.tables import write_tables
@@ -34,7 +36,9 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     rows = measure_all(records)
     target = folder / "report"
     target.mkdir(parents=True, exist_ok=True)
-    files = write_tables(records, rows, target) + write_figures(records, rows, target / "figures")
+    controlled = controlled_table(comparisons(records), rows)
+    files = write_tables(records, rows, target, [] if controlled is None else [controlled])
+    files += write_figures(records, rows, target / "figures")
     page = target / "index.html"
     page.write_text(
         render_page(records, rows, [file.relative_to(target).as_posix() for file in files]), encoding="utf-8"

@@ -21,3 +21,10 @@ def column_mean(values: NDArray[np.float64], seeds: Sequence[int], missing: str 
     """
     measured = {seed: float(value) for seed, value in zip(seeds, values, strict=True) if np.isfinite(value)}
     return seed_mean(measured, missing="" if measured else missing)
+
+
+def difference(first: MetricValue, second: MetricValue) -> MetricValue:
+    """Return the mean of `first - second` with its interval, seed by seed, over the seeds that both have."""
+    common = [seed for seed in first.per_seed if seed in second.per_seed]
+    values = np.array([first.per_seed[seed] - second.per_seed[seed] for seed in common])
+    return column_mean(values, common)

@@ -53,6 +53,9 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
     """
     import matplotlib as mpl
 
+    from paretune.report.dials import panels
+    from paretune.report.exact_figures import kl_figure, share_figure  # they are made of what is below
+
     folder.mkdir(parents=True, exist_ok=True)
     parts = comparisons(study)
     colours = shown_colours(parts)
@@ -65,10 +68,17 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
                 "front": front_figure(part, colours),
                 "heat_map": heat_map_figure(part),
                 "cost": cost_figure(part, rows, colours),
+                "kl_matched": kl_figure(part, parts, study, colours),
             }
             for name, figure in drawn.items():
                 if figure is not None:
                     files += _save(figure, folder / f"{name}{suffix}")
+        shares = panels(parts, rows)
+        for index, panel in enumerate(shares):
+            figure = share_figure(panel, rows, colours)
+            if figure is not None:
+                suffix = "" if len(shares) == 1 else f"_{index + 1}"
+                files += _save(figure, folder / f"captured_share{suffix}")
     return files
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.costs import Cost, costs
-from paretune.report.estimates import column_mean
+from paretune.report.estimates import column_mean, difference
 from paretune.report.heat_map import BASE, heat_map, separable
-from paretune.report.measured import achieved
+from paretune.report.measured import achieved, measured, rows_of
 from paretune.report.wording import count, interval, listing, number, seconds
 from paretune.statistics.paired import paired_p_value
 from paretune.statistics.ties import holm
@@ -60,8 +60,10 @@ def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]
     ranked = [method.name for method in comparison.ranked]
     spent = [cost for cost in costs(comparison, rows) if cost.method in ranked]
     means = {name: value for name, value in achieved(comparison, rows).items() if name in ranked}
+    captured = _captured(comparison, rows)
     return [
         Finding("Who leads on average?", _overall(comparison, means)),
+        *((Finding("How much of the possible gain?", captured),) if captured else ()),
         Finding("For which preferences?", _by_preference(comparison)),
         Finding("Better than the base model?", _against_base(comparison)),
         Finding("At what cost?", _training_cost(spent)),
@@ -134,20 +136,14 @@ def _top(means: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _why_tied(means: Mapping[str, MetricValue], found: Lead) -> str:
-    if all(_difference(means[name], means[found.leader]).low is None for name in found.tied):
+    if all(difference(means[name], means[found.leader]).low is None for name in found.tied):
         return "they have fewer than two seeds in common, so nothing shows how far chance reaches"
     return "the difference, paired by seed and corrected for the number of methods, may be 0"
 
 
 def _gaps(means: Mapping[str, MetricValue], found: Lead) -> list[str]:
-    gaps = {name: _difference(means[name], means[found.leader]) for name in found.behind}
+    gaps = {name: difference(means[name], means[found.leader]) for name in found.behind}
     return [f"{name} (difference {interval(gap, signed=True)})" for name, gap in gaps.items()]
-
-
-def _difference(first: MetricValue, second: MetricValue) -> MetricValue:
-    common = [seed for seed in first.per_seed if seed in second.per_seed]
-    values = np.array([first.per_seed[seed] - second.per_seed[seed] for seed in common])
-    return column_mean(values, common)
 
 
 def _by_preference(comparison: Comparison) -> str:
@@ -181,6 +177,26 @@ def _by_preference(comparison: Comparison) -> str:
         where = "Among those, the" if alone else "The"
         sentence += f" {where} highest mean is that of {counts}: an observation, not a result."
     return sentence
+
+
+def _captured(comparison: Comparison, rows: Sequence[MetricRow]) -> str:
+    """Say what share of the possible gain each method captured; empty where the optimum is not known."""
+    mine = rows_of(comparison, rows)
+    shares = [(method, measured(mine, method.name, "captured_share")) for method in comparison.methods]
+    known = [(method, value) for method, value in shares if value.value is not None]
+    if not known:
+        return ""
+    parts = [f"{method.name} {interval(value)}" for method, value in known if not method.ceiling]
+    ceilings = [f"{method.name} {interval(value)}" for method, value in known if method.ceiling]
+    told = f"Of what the best policies gain over the base model, KL paid for: {listing(parts)}." if parts else ""
+    found = lead({method.name: value.per_seed for method, value in known if not method.ceiling})
+    if found is not None and len(parts) > 1:
+        rivals = [name for name in found.tied if name not in found.leaders]
+        tied = f", which cannot be told apart from {listing(rivals)}" if rivals else ""
+        told += f" The largest share is that of {listing(found.leaders)}{tied}."
+    above = f" The ceiling, trained without sampling noise: {listing(ceilings)}." if ceilings else ""
+    lost = [method.name for method, value in shares if value.value is None and not method.ceiling]
+    return (told + above + (f" No share is known of {listing(lost)}." if lost else "")).strip()
 
 
 def _grouped(owners: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from paretune.records.study import StudyRecords
+from paretune.records.study import StudyRecords, TaskInfo
 from paretune.report.comparison import Comparison
 from paretune.report.completeness import STATUSES, failure, missing_rewards, state_counts
 from paretune.report.wording import count, listing
@@ -32,28 +32,30 @@ def tiles(study: StudyRecords, parts: Sequence[Comparison]) -> list[dict[str, st
         _tile("seeds", f"{len(seeds)}", listing([str(seed) for seed in seeds]) if len(seeds) <= 10 else ""),
         _tile("rewards missing", f"{lost.missing:,}", f"of {lost.total:,}, tests and base model"),
     ]
-    for task in dict.fromkeys(part.task.name for part in parts):
-        info = study.tasks[task]
-        which = f" ({task})" if len(study.tasks) > 1 else ""
-        audits = [each.name for each in info.objectives if each.audit]
-        corner = ", ".join(f"{each:g}" for each in info.reference_point)
-        unseen = int(info.unseen.sum())
-        tiles += [
-            _tile(
-                f"objectives{which}",
-                listing([each.name for each in info.trained]),
-                f"audit, never trained on: {listing(audits)}" if audits else "no audit",
-            ),
-            _tile(f"preferences{which}", f"{len(info.preferences)}", f"{unseen} of them unseen in training"),
-            _tile(
-                f"test prompts{which}",
-                f"{info.test_prompts}",
-                f"{count(info.samples, 'completion')} of each per preference",
-            ),
-            _tile(f"reference point{which}", f"({corner})", "fixed in the task"),
-            _tile(f"base model{which}", "/".join(info.model.split("/")[-2:]), f"KL coefficient beta {info.beta:g}"),
-        ]
+    by_task = {task: _task_tiles(study.tasks[task]) for task in dict.fromkeys(part.task.name for part in parts)}
+    for same in zip(*by_task.values(), strict=True):
+        if all(tile == same[0] for tile in same):
+            tiles.append(same[0])
+        else:
+            tiles += [tile | {"name": f"{tile['name']} ({task})"} for task, tile in zip(by_task, same, strict=True)]
     return tiles
+
+
+def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
+    audits = [each.name for each in info.objectives if each.audit]
+    corner = ", ".join(f"{each:g}" for each in info.reference_point)
+    model = "tiny, one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
+    return [
+        _tile(
+            "objectives",
+            listing([each.name for each in info.trained]),
+            f"audit, never trained on: {listing(audits)}" if audits else "no audit",
+        ),
+        _tile("preferences", f"{len(info.preferences)}", f"{int(info.unseen.sum())} of them unseen in training"),
+        _tile("test prompts", f"{info.test_prompts}", f"{count(info.samples, 'completion')} of each per preference"),
+        _tile("reference point", f"({corner})", "fixed in the task"),
+        _tile("base model", model, f"KL coefficient beta {info.beta:.3g}"),
+    ]
 
 
 def _tile(name: str, value: str, detail: str) -> dict[str, str]:

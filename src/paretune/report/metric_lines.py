@@ -13,7 +13,8 @@ from paretune.report.wording import interval
 
 NAIVE = "naive: biased upward by evaluation noise; on average the truth lies between this and the cross-fitted figure"
 DETAILS = (
-    "preference: ", "kl: ", "chain: completions", "chain: tokens", "chain: flops", "evaluation sd: ", "J at KL ",
+    "preference: ", "kl: ", "chain: completions", "chain: tokens", "chain: flops", "evaluation sd: ",
+    "J at KL ", "utility at KL ",
 )  # fmt: skip
 EXACT = ("captured_share", "true_front", "kl_matched")  # say nothing of tasks they do not apply to, unless asked
 MARGIN = 4.0  # of 100 units: keeps marks inside the drawing

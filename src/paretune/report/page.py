@@ -23,6 +23,7 @@ from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, comparisons, shown_colours
 from paretune.report.completeness import failure, warnings
 from paretune.report.costs import Cost, costs
+from paretune.report.dials import panel_data, panels, share_table, volume_table
 from paretune.report.estimates import column_mean
 from paretune.report.findings import findings
 from paretune.report.header import commands, failures, lost_rewards, subtitle, tiles
@@ -37,8 +38,19 @@ from paretune.report.islands import (
     sample_data,
     shown_preferences,
 )
+from paretune.report.kl_curves import kl_curves, kl_data, kl_notes, kl_tables
 from paretune.report.measured import achieved
 from paretune.report.metric_lines import metric_lines
+from paretune.report.optimum import optimum_estimate, optimum_sentence, optimum_table
+from paretune.report.overall import (
+    Overall,
+    improvement_table,
+    mean_table,
+    overall_sentence,
+    overalls,
+    profile_data,
+    profiles,
+)
 from paretune.report.palette import family_marker
 from paretune.report.ranking import interval_rule, main_table
 from paretune.report.samples import DISAGREEMENTS, FIRST_PROMPTS, shown_seed
@@ -63,6 +75,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
     shapes = {method.name: family_marker(method.family) for part in parts for method in part.methods}
     plotly, script = _plotly(), _script()
     stages = stages_table(study)
+    shares, together = panels(parts, rows), overalls(parts, rows)
     environment = _environment()
     ceilings = {method.name for part in parts for method in part.methods if method.ceiling}
     environment.globals |= {"colours": colours, "shapes": shapes, "base": BASE, "ceilings": ceilings}
@@ -75,7 +88,19 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         subtitle=subtitle(study, parts),
         warnings=warnings(study, parts),
         tiles=tiles(study, parts),
-        parts=[_part(study, part, rows, colours) for part in parts],
+        parts=[_part(study, part, rows, colours, parts) for part in parts],
+        panels=[
+            {"title": each.title, "drawn": each.drawn, "tables": [share_table(each, rows), volume_table(each, rows)]}
+            for each in shares
+        ],
+        has_kl=any(kl_curves(part, ()) for part in parts),
+        overalls=[_together(each) for each in together],
+        study_data=json_island(
+            {
+                "panels": [panel_data(each, rows, colours) for each in shares],
+                "profiles": [profile_data(each, colours) for each in together],
+            }
+        ),
         failures=failures(study),
         lost=lost_rewards(study),
         commands=commands(study),
@@ -140,18 +165,23 @@ def _left_out(total: int, what: str, where: str) -> str:
 
 
 def _part(
-    study: StudyRecords, part: Comparison, rows: Sequence[MetricRow], colours: dict[str, str]
+    study: StudyRecords,
+    part: Comparison,
+    rows: Sequence[MetricRow],
+    colours: dict[str, str],
+    parts: Sequence[Comparison],
 ) -> dict[str, object]:
     spent, means = costs(part, rows), achieved(part, rows)
     shown = shown_preferences(len(part.labels), len(part.objectives), MAX_COLUMNS)
     maps = _heat_maps(part, shown)
     front, samples = front_data(part, colours), sample_data(part, shown)
-    lines = metric_lines(part, rows)
+    lines, optimum = metric_lines(part, rows), optimum_estimate(part, study)
     data = {
         "front": front,
         "heat": heat_data(maps),
         "costs": cost_data(spent, means),
         "samples": samples,
+        "kl": kl_data(kl_curves(part, parts), part, study, colours),
     }
     return {
         "title": part.title,
@@ -161,6 +191,10 @@ def _part(
         "findings": findings(part, rows),
         "ranking": main_table(part, rows),
         "interval_rule": interval_rule(list(means.values())),
+        "optimum": None if optimum is None else optimum_sentence(optimum, part.labels),
+        "optimum_table": None if optimum is None else optimum_table(optimum, part.labels),
+        "kl_notes": kl_notes(part, rows) if data["kl"] else [],
+        "kl_tables": kl_tables(part, rows) if data["kl"] else [],
         "front_sentence": _front_sentence(part),
         "front_notice": front["notice"],
         "front_table": _front_table(part),
@@ -176,12 +210,23 @@ def _part(
         "metrics": lines,
         "metric_titles": list(dict.fromkeys(line.title for line in lines)),
         "cost_sentence": _cost_sentence(part),
-        "cost_rows": [_cost_row(cost, means[cost.method].value) for cost in spent],
+        "cost_rows": [_cost_row(cost, means[cost.method].value, part.method(cost.method).ceiling) for cost in spent],
         "timing_note": _timing_note(study, part),
         "text_seed": shown_seed(part),
         "text_preferences": [part.labels[column] for column in shown],
         "text_notice": samples["notice"],
         "data": json_island(data),
+    }
+
+
+def _together(overall: Overall) -> dict[str, object]:
+    found = profiles(overall)
+    return {
+        "title": overall.title,
+        "sentence": overall_sentence(overall),
+        "tables": [each for each in (mean_table(overall), improvement_table(overall)) if each is not None],
+        "notice": found if isinstance(found, str) else "",
+        "score": overall.score,
     }
 
 
@@ -307,7 +352,7 @@ def _cost_sentence(part: Comparison) -> str:
     )
 
 
-def _cost_row(cost: Cost, utility: float | None) -> dict[str, object]:
+def _cost_row(cost: Cost, utility: float | None, ceiling: bool) -> dict[str, object]:
     memory = cost.peak_memory_bytes.value
     cells = [
         number(utility),
@@ -319,6 +364,8 @@ def _cost_row(cost: Cost, utility: float | None) -> dict[str, object]:
         number(cost.tokens_per_second.value),
         number(cost.speed_ratio.value),
     ]
+    if ceiling:
+        cells[2] = "not charged"
     return {"method": cost.method, "cells": cells}
 
 

@@ -165,13 +165,21 @@ def to_markdown(table: Table) -> str:
     return "\n".join([*lines, ""])
 
 
-def write_tables(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) -> list[Path]:
+def write_tables(
+    study: StudyRecords, rows: Sequence[MetricRow], folder: Path, more: Sequence[Table] = ()
+) -> list[Path]:
     """Write `tables.csv` (metrics), `tables.md` (all), `tables/*.csv` (the others) and `results.parquet`.
+
+    Args:
+        study: The study.
+        rows: Its metrics.
+        folder: Where to.
+        more: Further tables.
 
     Returns:
         The files written.
     """
-    tables = all_tables(study, rows)
+    tables = (*all_tables(study, rows), *more)
     parts = folder / "tables"
     parts.mkdir(parents=True, exist_ok=True)
     contents = {folder / "tables.csv": to_csv(tables[0])}

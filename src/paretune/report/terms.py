@@ -54,6 +54,35 @@ TERMS = (
         "user would get who could try all policies first. Achieved utility is what users do get.",
     ),
     (
+        "J, captured share",
+        "J is utility minus beta times KL: what training optimises. Captured share is the gain in J over the base "
+        "model, divided by the gain of the best policies, both summed over preferences and averaged over prompts: "
+        "0 for the base model, 1 for the best policies there are, negative below the base. It is known where all "
+        "completions can be listed; elsewhere the best J is estimated from samples of the base model where they "
+        "suffice.",
+    ),
+    (
+        "True front",
+        "The best policies' J for each objective, utility of that objective minus beta times KL. Relative "
+        "hypervolume divides a method's volume by the front's, above the lowest J of front and base model. IGD+ "
+        "is what the nearest policy lacks on average to dominate a point of the front; additive epsilon the least "
+        "that, added to all policies, would make them dominate all of it; maximum utility loss the most a user "
+        "loses against the best policies. Coverage F1 says how many of the best policies are met, within the "
+        "tolerance stated.",
+    ),
+    (
+        "Equal KL",
+        "All of a policy's expert weights are multiplied by 0, 1/4, 1/2, 3/4 and 1. Utility between these points "
+        "is read off straight lines, at quarters of the smallest KL that every method reaches with every seed.",
+    ),
+    (
+        "Interquartile mean, chance of improvement, performance profile",
+        "Over all runs of a budget, a run being one method with one seed on one task. The interquartile mean "
+        "leaves out the lowest and the highest quarter of the tasks. The chance of improvement is how often a run "
+        "of one method beats one of another on the same task. A profile is the share of runs above each score; it "
+        "needs 20 runs.",
+    ),
+    (
         "Ceiling",
         "No method: experts of the same size trained on the exact objective over all completions, without sampling. "
         "What methods lose against it they lose to noise, budget or merging. It is shown, never ranked or counted.",

@@ -134,3 +134,68 @@ const drawCosts = (index) => {
     draw(element, traces, shape);
   }
 };
+
+const lineOf = (method, dashed) => ({ color: method.colour, width: 2, dash: dashed ? "dash" : "solid" });
+const baseline = (y, text) => ({ shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: colour("muted"), width: 1, dash: "dot" } }],
+  annotations: [{ xref: "paper", x: 1, y, text, showarrow: false, xanchor: "right", yanchor: "bottom", font: { size: 12, color: colour("muted") } }] });
+const direct = { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 } };
+
+const drawPossible = () => study.panels.forEach((panel, index) => {
+  const element = byId(`possible-${index}`);
+  if (!element) return;
+  const traces = panel.methods.filter((method) => !hiddenMethods.has(method.name)).map((method) => {
+    const points = method.points.filter((point) => point[1] !== null);
+    const values = points.map((point) => point.slice(1));
+    return { type: "scatter", mode: "lines+markers", name: plain(method.name) + (method.ceiling ? " (ceiling)" : ""),
+      x: points.map((point) => point[0]), y: values.map((value) => value[0]), error_y: bars(values, method.colour + (dark() ? "c0" : "80")),
+      line: lineOf(method, method.ceiling), marker: { size: 10, symbol: method.marker, color: method.colour },
+      text: values.map((value) => `<b>${plain(method.name)}</b><br>captured share: ${interval(value)}`),
+      hovertemplate: "%{text}<br>rho %{x}<extra></extra>" };
+  });
+  const ends = panel.methods.flatMap((method) => method.points.flatMap((point) => point.slice(1).filter((each) => each !== null)));
+  const shape = layout(
+    { title: { text: "rho, correlation of the objectives: competing ← → agreeing", font: { size: 13 } }, zeroline: false },
+    { title: { text: "captured share, better →", font: { size: 13 } }, zeroline: false,
+      range: [Math.max(-0.6, Math.min(-0.05, ...ends) - 0.03), Math.min(1.4, Math.max(1.05, ...ends) + 0.05)] });
+  const one = baseline(1, "the best policies"), zero = baseline(0, "base model");
+  draw(element, traces, { ...shape, ...direct, shapes: [...one.shapes, ...zero.shapes], annotations: [...one.annotations, ...zero.annotations] });
+});
+
+const drawKl = (index) => {
+  const element = byId(`kl-${index}`), { kl, front } = parts[index];
+  if (!element || !kl) return;
+  const traces = [];
+  for (const curve of kl.curves) {
+    const method = front.methods[curve.method];
+    if (hiddenMethods.has(method.name)) continue;
+    const told = (value, more) => `<b>${plain(method.name)}</b>${more}<br>utility: ${interval(value)}`;
+    traces.push({ type: "scatter", mode: "lines+markers", name: plain(method.name) + (method.ceiling ? " (ceiling)" : ""), x: curve.kl,
+      y: curve.utility.map((value) => value[0]), error_y: bars(curve.utility, method.colour + (dark() ? "90" : "50")),
+      line: lineOf(method, method.ceiling), marker: { size: curve.kl.map((_, i) => (i === curve.kl.length - 1 ? 11 : 6)), symbol: method.marker, color: method.colour },
+      text: curve.utility.map((value) => told(value, "")), hovertemplate: "%{text}<br>KL: %{x:.3f} nats<extra></extra>" });
+    if (curve.others.length) traces.push({ type: "scatter", mode: "markers", showlegend: false, x: curve.others.map((each) => each[1]), y: curve.others.map((each) => each[2]),
+      marker: { size: 10, symbol: method.marker + "-open", color: method.colour, line: { width: 2 } },
+      text: curve.others.map((each) => told(each.slice(2), `, ${number(each[0])} completions`)), hovertemplate: "%{text}<br>KL: %{x:.3f} nats<extra></extra>" });
+  }
+  if (kl.optimum) traces.push({ type: "scatter", mode: "markers", name: "the best policies", x: [kl.optimum[0]], y: [kl.optimum[1]],
+    marker: { size: 14, symbol: "star", color: colour("text") }, hovertemplate: "the best policies<br>utility: %{y:.3f}<br>KL: %{x:.3f} nats<extra></extra>" });
+  const shape = layout(
+    { title: { text: "KL to the base model, nats, nearer ←", font: { size: 13 } }, rangemode: "tozero" },
+    { title: { text: "utility, mean over preferences, better →", font: { size: 13 } } });
+  draw(element, traces, { ...shape, ...direct });
+};
+
+const drawProfiles = () => study.profiles.forEach((profile, index) => {
+  const element = byId(`profile-${index}`);
+  if (!element) return;
+  const traces = profile.methods.filter((method) => !hiddenMethods.has(method.name)).flatMap((method) => [
+    { type: "scatter", mode: "lines", x: method.thresholds, y: method.low, line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false },
+    { type: "scatter", mode: "lines", x: method.thresholds, y: method.high, line: { width: 0, shape: "hv" }, fill: "tonexty", fillcolor: method.colour + "26", hoverinfo: "skip", showlegend: false },
+    { type: "scatter", mode: "lines", name: plain(method.name), x: method.thresholds, y: method.share, line: { color: method.colour, width: 2, shape: "hv" },
+      hovertemplate: `<b>${plain(method.name)}</b><br>above %{x:.3f}: %{y:.0%}<extra></extra>` },
+  ]);
+  const shape = layout(
+    { title: { text: `${plain(profile.score)} of a run`, font: { size: 13 } } },
+    { title: { text: "share of runs above, better →", font: { size: 13 } }, range: [-0.02, 1.02] });
+  draw(element, traces, { ...shape, ...direct });
+});

@@ -1,5 +1,5 @@
 // Connects controls to what they change, and draws the page for the first time.
-const drawPart = (index) => { drawFront(index); drawCosts(index); };
+const drawPart = (index) => { drawFront(index); drawCosts(index); drawKl(index); drawPossible(); drawProfiles(); };
 const showPart = () => {
   all("[data-part]").forEach((each) => { each.hidden = Number(each.dataset.part) !== current(); });
   drawPart(current());

@@ -2,6 +2,7 @@
 const byId = (id) => document.getElementById(id);
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 const parts = all("script.part-data").map((script) => JSON.parse(script.textContent));
+const study = JSON.parse(byId("study-data").textContent);
 const hiddenMethods = new Set();
 const root = document.documentElement;
 let printing = false;

@@ -1,0 +1,173 @@
+"""What methods capture of what is possible on controlled tasks, by the correlation of the objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.report.comparison import Comparison, MethodResult
+from paretune.report.islands import rounded, triple
+from paretune.report.measured import measured, rows_of
+from paretune.report.palette import family_marker
+from paretune.report.tables import Table
+from paretune.report.wording import MINUS, MISSING, interval, seconds
+
+RHO = "rho"
+UNITS = {"alphabet": "letters"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Controlled tasks that differ in nothing but the correlation of their objectives, at one budget.
+
+    Attributes:
+        title: What they have in common.
+        columns: One task each, by rising rho.
+        rhos: Their correlations; NaN where the records hold none.
+        methods: Every method of any of them, a ceiling last.
+    """
+
+    title: str
+    columns: tuple[Comparison, ...]
+    rhos: tuple[float, ...]
+    methods: tuple[MethodResult, ...]
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a line to draw: at least two correlations."""
+        return len(self.columns) > 1 and bool(np.isfinite(self.rhos).all())
+
+    def shares(self, method: str, rows: Sequence[MetricRow]) -> list[MetricValue]:
+        """Return a method's captured shares, one a column."""
+        return [measured(rows_of(part, rows), method, "captured_share") for part in self.columns]
+
+    def volumes(self, method: str, rows: Sequence[MetricRow]) -> list[MetricValue]:
+        """Return a method's relative hypervolumes, one a column."""
+        return [measured(rows_of(part, rows), method, "true_front", "relative hypervolume") for part in self.columns]
+
+
+def panels(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Panel]:
+    """Group the tasks of a study whose optimum is known.
+
+    Args:
+        parts: All comparisons of the study.
+        rows: All rows of its metrics.
+    """
+    groups: dict[tuple[int, tuple[tuple[str, float], ...]], list[Comparison]] = {}
+    for part in parts:
+        if any(measured(rows_of(part, rows), each.name, "captured_share").value is not None for each in part.methods):
+            others = tuple(sorted((name, value) for name, value in part.task.dials.items() if name != RHO))
+            groups.setdefault((part.budget_completions, others), []).append(part)
+    found = []
+    for (budget, others), members in groups.items():
+        members.sort(key=_rho)
+        methods = {method.name: method for part in members for method in part.methods}
+        common = [f"{UNITS.get(name, name)} {value:g}" for name, value in others]
+        found.append(
+            Panel(
+                ", ".join([f"{budget:,} completions", *common]),
+                tuple(members),
+                tuple(_rho(part) for part in members),
+                tuple(sorted(methods.values(), key=lambda method: method.ceiling)),
+            )
+        )
+    return found
+
+
+def panel_data(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, str]) -> dict[str, object]:
+    """Return the lines of a panel for the page."""
+    return {
+        "title": panel.title,
+        "methods": [
+            {
+                "name": method.name,
+                "colour": colours[method.name],
+                "marker": family_marker(method.family),
+                "ceiling": method.ceiling,
+                "points": [
+                    [rounded(rho), *triple(value)]
+                    for rho, value in zip(panel.rhos, panel.shares(method.name, rows), strict=True)
+                ],
+            }
+            for method in panel.methods
+        ],
+    }
+
+
+def share_table(panel: Panel, rows: Sequence[MetricRow]) -> Table:
+    """Return captured shares, a row a method and a column a correlation, the ceiling last."""
+    title = f"Captured share of the possible gain in J [95 % interval over seeds]; {panel.title}"
+    lines = [(method.name, *(interval(value) for value in panel.shares(method.name, rows))) for method in panel.methods]
+    return Table("captured_share", title, ("method", *_heads(panel)), tuple(lines))
+
+
+def volume_table(panel: Panel, rows: Sequence[MetricRow]) -> Table:
+    """Return relative hypervolumes, and the seconds it took to score one policy exactly."""
+    title = f"Relative hypervolume [95 % interval over seeds]; {panel.title}"
+    lines = [
+        (
+            method.name,
+            *(interval(value) for value in panel.volumes(method.name, rows)),
+            _scoring(panel, method.name),
+        )
+        for method in panel.methods
+    ]
+    return Table("relative_hypervolume", title, ("method", *_heads(panel), "scoring a policy"), tuple(lines))
+
+
+def controlled_table(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> Table | None:
+    """Return the numbers of all panels in full, one line a method and task; None without a known optimum."""
+    lines = []
+    for panel in panels(parts, rows):
+        for method in panel.methods:
+            shares, volumes = panel.shares(method.name, rows), panel.volumes(method.name, rows)
+            for part, rho, share, volume in zip(panel.columns, panel.rhos, shares, volumes, strict=True):
+                spent = _seconds(part, method.name)
+                lines.append(
+                    (
+                        part.task.name, part.budget_completions, rho if np.isfinite(rho) else None, method.name,
+                        "yes" if method.ceiling else "no", share.value, share.low, share.high,
+                        volume.value, volume.low, volume.high, spent, len(share.per_seed),
+                    )
+                )  # fmt: skip
+    columns = (
+        "task", "budget_completions", "rho", "method", "ceiling", "captured_share", "captured_low", "captured_high",
+        "relative_hypervolume", "hypervolume_low", "hypervolume_high", "scoring_seconds_per_policy", "seeds",
+    )  # fmt: skip
+    title = "What methods capture of what is possible, by correlation of the objectives"
+    return Table("controlled", title, columns, tuple(lines)) if lines else None
+
+
+def _rho(part: Comparison) -> float:
+    return part.task.dials.get(RHO, float("nan"))
+
+
+def _heads(panel: Panel) -> list[str]:
+    return [
+        f"rho {rho:g}".replace("-", MINUS) if np.isfinite(rho) else part.task.name
+        for part, rho in zip(panel.columns, panel.rhos, strict=True)
+    ]
+
+
+def _seconds(part: Comparison, name: str) -> float | None:
+    found = (
+        [cell.outcomes.seconds for cell in part.method(name).done if cell.outcomes is not None]
+        if _has(part, name)
+        else []
+    )
+    return float(np.mean(found)) if found else None
+
+
+def _scoring(panel: Panel, name: str) -> str:
+    found = [value for value in (_seconds(part, name) for part in panel.columns) if value is not None]
+    if not found:
+        return MISSING
+    mean = float(np.mean(found))
+    return f"{mean:.2f} s" if mean < 1 else seconds(mean)
+
+
+def _has(part: Comparison, name: str) -> bool:
+    return any(method.name == name for method in part.methods)
