@@ -77,6 +77,16 @@ def test_policy_without_exact_scores_has_no_share(record: OutcomeRecord | None, 
     assert reason in value.reason
 
 
+def test_every_prompt_counts_the_same() -> None:
+    # the two prompts' rewards are 1 and .6 for the first preference, 1 and .2 for the second: means .8 and .6, KL 0
+    rewards = np.array([[[[1.0, 0.0], [0.6, 0.0]]], [[[0.0, 1.0], [0.0, 0.2]]]])  # [M, S, P, K]
+    known = truth(np.full((2, 2), 0.5), np.ones((2, 2, 2)), np.zeros((2, 2)), POINTS, BETA)
+    record = outcomes(rewards, np.zeros((2, 1, 2)), POINTS, scales=(1.0,))
+    records = study([cell(outcomes=record)], [INFO], truths={("counselling", 0): known})
+    rows = {row.label: row.value.value for row in CapturedShare().measure(records)}
+    assert rows[""] == pytest.approx((0.3 + 0.1) / (0.5 + 0.5))
+
+
 def test_nothing_to_gain_is_no_share() -> None:
     flat = truth([[0.5, 0.5]], [[[0.5, 0.5]]] * 2, [[0.0]] * 2, POINTS, BETA)
     records = study([cell(outcomes=scored(0.9, 0.6))], [INFO], truths={("counselling", 0): flat})
