@@ -145,7 +145,8 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
     charged = {name: sum(stage.counts[name] for stage in stages) for name in stages[0].counts}
     charged["seconds"] = sum(stage.seconds for stage in stages)
     source = (
-        f"a pilot of {budget // count:,} completions for each objective, {len(rows)} development prompts x {samples}"
+        f"a pilot of {budget // count:,} completions for each objective, {len(rows)} development prompts x {samples}; "
+        "for intervals give a study of several seeds with --from"
     )
     return Outcomes(_relations([_paired(records[0], records[1:], units)]), source, charged)
 

@@ -44,7 +44,7 @@ def print_probe(found: Probe) -> None:
         if matrix.pairs is not None:
             console.print(_table(matrix))
         for note in matrix.notes():
-            console.print(f"  missing: {note}")
+            console.print(f"  {'missing' if matrix.pairs is None else 'note'}: {note}")
     if found.outcomes.relations is not None:
         console.print(f"  from {found.outcomes.source}{_cost(found.outcomes.charged)}")
     for problem in found.problems:
@@ -69,6 +69,6 @@ def _cost(charged: Mapping[str, float]) -> str:
     if not charged:
         return ""
     return (
-        f", charged {charged['completions']:,.0f} completions, {charged['tokens']:,.0f} tokens and "
+        f"; charged {charged['completions']:,.0f} completions, {charged['tokens']:,.0f} tokens and "
         f"{charged['seconds']:.0f} s"
     )
