@@ -80,7 +80,7 @@ def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
             )
         )
     columns = (
-        "rank", "method", "achieved utility", *(("captured share", "rank by it") if exact else ()), "KL, nats",
+        "rank", "method", "achieved utility", *(("captured share", "rank by share") if exact else ()), "KL, nats",
         "hypervolume, naive / cross-fitted", "completions", "seeds",
     )  # fmt: skip
     return Table("ranking", TITLE, columns, tuple(lines))
