@@ -6,6 +6,7 @@ preference sums to 1, `J_w = w . J`. In these coordinates the attainable set is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,8 @@ def captured_share(
 ) -> float:
     """Return how much of what could be gained was gained: a ratio of sums over preferences.
 
-    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base.
+    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base; NaN
+    where nothing can be gained.
 
     Args:
         scores: `J_k` of the policy assigned to each preference, `[M, K]`.
@@ -91,7 +93,7 @@ def captured_share(
         preferences: `[M, K]`.
     """
     gained, possible = gains(scores, reference_scores, optimum_scores, preferences)
-    return float(gained.sum() / possible.sum())
+    return float(gained.sum() / possible.sum()) if possible.sum() > 0 else math.nan
 
 
 def gains(

@@ -135,6 +135,7 @@ def make_fields(
     mean = (probabilities[:, :, None] * everything[:train]).sum(axis=1).mean(axis=0)
     temperatures = _temperatures(log_reference, everything[:train])
     scale = 0.5 / float((np.abs(everything - mean) / temperatures).max())
+    scale = float(f"{scale:.5g}")  # beta is part of every key; processors differ in its eighth digit
     return Fields(shared / temperatures, by_feature / temperatures, codes, scale, 0.5 - scale * mean / temperatures)
 
 
