@@ -83,8 +83,8 @@ def captured_share(
 ) -> float:
     """Return how much of what could be gained was gained: a ratio of sums over preferences.
 
-    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base; NaN
-    where nothing can be gained.
+    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base;
+    NaN where nothing can be gained.
 
     Args:
         scores: `J_k` of the policy assigned to each preference, `[M, K]`.
