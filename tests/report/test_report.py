@@ -70,3 +70,15 @@ def test_the_terminal_table_shows_a_dash_for_what_was_not_measured() -> None:
     *_, last = summary_table(builders.synthetic_study(seeds=(0,), timed=False)).splitlines()
     assert "[" not in last  # one seed: no interval
     assert last.split()[-2] == "–"
+
+
+def test_the_terminal_shows_captured_shares_where_the_optimum_is_known() -> None:
+    from paretune.metrics import measure_all
+    from paretune.report.wording import interval
+
+    study = builders.synthetic_study(exact=True)
+    shares = {row.method: row.value for row in measure_all(study, ["captured_share"]) if row.label == ""}
+    _, heads, *lines = summary_table(study).splitlines()
+    assert "captured share" in heads
+    assert all(interval(shares[line.split()[0]]) in line for line in lines)
+    assert "captured share" not in summary_table(builders.synthetic_study())

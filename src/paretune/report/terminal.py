@@ -16,6 +16,7 @@ HEADS = (
     "method", "rank", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
     "tokens/s to base", "seeds",
 )  # fmt: skip
+SHARE = "captured share"  # a column of tasks whose optimum is known
 
 
 def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
@@ -23,7 +24,9 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
     blocks = []
     for part in comparisons(study):
         mine, means = rows_of(part, rows), achieved(part, rows)
-        lines: list[tuple[str, ...]] = [HEADS]
+        shares = {each.name: measured(mine, each.name, "captured_share") for each in part.methods}
+        known = any(share.value is not None for share in shares.values())
+        lines: list[tuple[str, ...]] = [(*HEADS[:2], *([SHARE] if known else []), *HEADS[2:])]
         spent = {cost.method: cost for cost in costs(part, rows)}
         ranked = dict(ranking(part, rows))
         for method in part.methods:
@@ -36,6 +39,7 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
                 (
                     cost.method,
                     ranked[cost.method],
+                    *([interval(shares[cost.method])] if known else []),
                     interval(means[cost.method]),
                     interval(volume),
                     *numbers,
