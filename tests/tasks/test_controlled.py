@@ -244,6 +244,14 @@ def test_rewards_beyond_the_range_of_the_splits_are_cut_to_it() -> None:
         ({"alphabet": 16}, r"must give at most 32,768 completions, got 16\^4 = 65,536"),
         ({"colour": 3}, r"task 'controlled' must accept its arguments, got TypeError.*'colour'"),
         ({"seed": 3}, r"task 'controlled' must accept its arguments"),
+        (
+            {"alphabet": 3, "length": 1, "objectives": 3},
+            r"must give more completions than objectives, got 3 for 3\. Raise",
+        ),
+        (
+            {"alphabet": 5, "length": 1, "objectives": 5},
+            r"must give more completions than objectives, got 5 for 5\. Raise",
+        ),
         ({"alphabet": 3, "length": 1}, r"must leave room for an optimum 1\.5 nats from the base, got 3 completions"),
     ],
 )

@@ -66,6 +66,11 @@ class ControlledSettings:
                 f"alphabet and length of a controlled task must give at most {LIMIT:,} completions, got "
                 f"{self.alphabet}^{self.length} = {self.completions:,}. Lower one of them."
             )
+        if self.completions <= self.objectives:  # fields of mean 0 over Y completions span Y - 1 dimensions
+            raise TaskError(
+                f"alphabet and length of a controlled task must give more completions than objectives, got "
+                f"{self.completions} for {self.objectives}. Raise one of them, or ask for fewer objectives."
+            )
 
     @property
     def completions(self) -> int:
