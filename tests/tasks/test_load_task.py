@@ -131,6 +131,7 @@ def test_an_unknown_name_gets_a_suggestion(here):
         ("my_tasks:number", r"task 'my_tasks:number' must be a Task, got int\. Return a paretune\.Task\."),
         ({"my_tasks:make": {"sise": 3}}, r"task 'my_tasks:make' must accept its arguments, got TypeError.*'sise'"),
         ({"my_tasks:make": [3]}, r"arguments of task 'my_tasks:make' must be a mapping, got \[3\]"),
+        ({"counselling": {"size": 3}}, r"task 'counselling' must have no arguments, got size\. Leave them out\."),
         ("no_tasks:make", r"module of 'no_tasks:make' must be importable"),
     ],
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from paretune.core.checks import did_you_mean
+from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import Task
 
@@ -33,7 +34,7 @@ def load_task(source: str | Path | Mapping[str, object] | Task) -> Task:
         The task. Its `source` loads it again from any folder; a `module:name` needs the same import path.
 
     Raises:
-        UnknownNameError: If there is no such task, key, function or column.
+        UnknownNameError: If there is no such task, key, function, argument of a built-in task, or column.
         ConfigError: If a task file breaks its schema.
         TaskError: If its prompts or rewards cannot be used.
         ModelError: If its model cannot be used.
@@ -78,6 +79,8 @@ def _call(name: str, arguments: object, source: str | Mapping[str, object]) -> T
     if name not in TASKS and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # as `python -m` does; a task's methods may import late, so it stays
     made = load_attribute(TASKS.get(name, name))
+    if name in TASKS:
+        _check_arguments(name, arguments or {}, tuple(inspect.signature(made).parameters))
     if callable(made):
         try:
             made = made(**(arguments or {}))
@@ -91,3 +94,10 @@ def _call(name: str, arguments: object, source: str | Mapping[str, object]) -> T
     loaded = copy.copy(made)
     object.__setattr__(loaded, "source", source)  # frozen, and `replace` would call a subclass's own __init__
     return loaded
+
+
+def _check_arguments(name: str, given: Mapping[object, object], known: tuple[str, ...]) -> None:
+    if given and not known:
+        raise TaskError(f"task '{name}' must have no arguments, got {', '.join(map(str, given))}. Leave them out.")
+    for argument in given:
+        check_choice(f"argument of task '{name}'", str(argument), known)
