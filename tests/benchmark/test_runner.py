@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -35,6 +36,16 @@ def contents(folder: Path, *parts: str) -> dict[str, tuple[bytes, int]]:
 def hashes(folder: Path) -> dict[str, str]:
     """What was trained, by stage."""
     return {path.parent.parent.name: path.read_text() for path in folder.glob("stages/*/adapter/adapter.json")}
+
+
+def recipe(name: str) -> Any:
+    """A script of `recipes/`, imported."""
+    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), HERE.parents[1] / "recipes" / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def cells(result: StudyResult) -> dict[tuple[str, int], CellRecord]:
@@ -309,6 +320,14 @@ def test_parts_run_alone_in_their_own_folders_and_make_one_report(study: Make, t
     late = run(made, tmp_path / "late", progress=False, part="late")
     whole = merged([early.records, late.records])
     assert [cell.state for cell in whole.cells] == ["done", "done"]
+    kept = recipe("keep_part.py")
+    kept.keep(tmp_path / "early", "early", tmp_path / "kept")
+    assert "fake" in (tmp_path / "kept" / "tables.csv").read_text()
+    digests = json.loads((tmp_path / "kept" / "digests.json").read_text())
+    (cell,) = [cell for cell in early.records.cells if cell.state == "done"]
+    assert digests[cell.cell]["stages"] == [stage.key for stage in cell.stages]
+    with pytest.raises(ParetuneError, match="part 'late' must be finished, got 1 unfinished cells"):
+        kept.keep(tmp_path / "early", "late", tmp_path / "kept")
     together = run(made, tmp_path / "early", progress=False)  # the same folder, the rest of it
     assert together.complete
     assert hashes(tmp_path / "early") == hashes(tmp_path / "early") | hashes(tmp_path / "late")

@@ -1,0 +1,76 @@
+"""Keep what a finished part of a study found: its tables, and the digests that say what it was made of.
+
+    python recipes/keep_part.py results/controlled-full competing docs/results/data/controlled-full
+
+Writes `tables.csv`, `tables/*.csv` and `digests.json` into a folder of the part's name. The runs themselves stay where
+they are; the same command as before repeats them, and their digests say whether it made the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from paretune.benchmark.plan import pairs_of
+from paretune.benchmark.study import load_study
+from paretune.core.errors import ParetuneError, RecordError
+from paretune.records.files import read_json, write_json
+from paretune.records.layout import cell_folder
+from paretune.records.reading import read_study
+from paretune.report import write_report
+
+KEPT = ("tables.csv", "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
+
+
+def main() -> int:
+    """Read the study's folder and write the part's tables; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the study's folder")
+    parser.add_argument("part", help="name of a finished part")
+    parser.add_argument("output", type=Path, help="folder of the kept parts")
+    arguments = parser.parse_args()
+    try:
+        keep(arguments.folder, arguments.part, arguments.output / arguments.part)
+    except ParetuneError as error:
+        print(f"keep_part: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def keep(folder: Path, part: str, output: Path) -> None:
+    """Write what a part found.
+
+    Raises:
+        RecordError: If a cell of the part is not finished.
+    """
+    records = read_study(folder)
+    pairs = pairs_of(load_study(folder / "study.yaml"), part)
+    cells = tuple(cell for cell in records.cells if (cell.task, cell.seed) in pairs)
+    unfinished = [cell.cell for cell in cells if cell.state != "done"]
+    if unfinished:
+        raise RecordError(
+            f"part '{part}' must be finished, got {len(unfinished)} unfinished cells ({unfinished[0]}, ...). Run "
+            f"`paretune run {folder / 'study.yaml'} --part {part} -o {folder}`."
+        )
+    tasks = {name: info for name, info in records.tasks.items() if any(cell.task == name for cell in cells)}
+    with tempfile.TemporaryDirectory() as scratch:
+        write_report(Path(scratch), replace(records, cells=cells, tasks=tasks))
+        for name in KEPT:
+            file = Path(scratch) / "report" / name
+            if file.is_file():
+                (output / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, output / name)
+    digests = {}
+    for cell in cells:
+        plain = read_json(cell_folder(folder, cell.cell) / "cell.json")
+        digests[cell.cell] = {key: plain[key] for key in ("training_key", "evaluation_key", "stages")}
+    environment = {key: value for key, value in records.environment.items() if isinstance(value, (str, int, float))}
+    write_json(output / "digests.json", {"study": records.name, "part": part, "environment": environment, **digests})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
