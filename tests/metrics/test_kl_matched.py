@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from builders import CEILING, cell, outcomes, study, synthetic_study, task_info
+from builders import CEILING, cell, outcomes, study, synthetic_study, task_info, truth
 from paretune.core.protocols import MetricValue
 from paretune.metrics.kl_matched import Curve, KlMatched, common_levels, curve, utility_at
-from paretune.records.outcomes import OutcomeRecord
+from paretune.records.outcomes import OutcomeRecord, TruthRecord
 from paretune.records.study import CellRecord
 
 TWO = ("reflection", "empathy")
 POINTS = [[1.0, 0.0], [0.5, 0.5]]
 INFO = task_info(preferences=POINTS, objectives=TWO, audit=())
 NAN = float("nan")
+BETAS = {0: 0.05, 1: 0.2}  # of the task instances
 
 
 def scored(kl: Sequence[float], utilities: Sequence[float], exact: bool = True) -> OutcomeRecord:
@@ -31,7 +32,13 @@ def scored(kl: Sequence[float], utilities: Sequence[float], exact: bool = True) 
 
 
 def measured(cells: Sequence[CellRecord], levels: Sequence[float] | None = None) -> dict[tuple[str, str], MetricValue]:
-    return {(row.method, row.label): row.value for row in KlMatched(levels).measure(study(cells, [INFO]))}
+    truths = {("counselling", seed): known(beta) for seed, beta in BETAS.items()}
+    rows = KlMatched(levels).measure(study(cells, [INFO], truths=truths))
+    return {(row.method, row.label): row.value for row in rows}
+
+
+def known(beta: float) -> TruthRecord:
+    return truth([[0.0, 0.0]], np.zeros((2, 1, 2)), np.zeros((2, 1)), POINTS, beta)
 
 
 def test_curve_averages_over_preferences_and_prompts() -> None:
@@ -61,6 +68,14 @@ def test_exact_scores_give_j_as_well() -> None:
     assert rows["linear", "J at KL 2"].value == pytest.approx(0.9 - 0.05 * 2)
     rows = measured([cell(outcomes=scored([0, 2], [0.5, 0.9], exact=False))])
     assert ("linear", "J at KL 2") not in rows
+
+
+def test_j_of_each_seed_is_priced_with_beta_of_its_own_instance() -> None:
+    rows = measured([cell(seed=seed, outcomes=scored([0, 2], [0.5, 0.9])) for seed in (0, 1, 2)])
+    found = rows["linear", "J at KL 2"]
+    assert found.per_seed == pytest.approx({0: 0.9 - 0.05 * 2, 1: 0.9 - 0.2 * 2})
+    assert "seed 2 has no record of its task instance's beta" in found.reason
+    assert len(rows["linear", "utility at KL 2"].per_seed) == 3
 
 
 def test_the_ceiling_sets_no_level() -> None:

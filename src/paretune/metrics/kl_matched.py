@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,19 +76,22 @@ class KlMatched:
                 for each in found[other.task.name, other.method, other.budget_completions].values()
             ]
             levels = common_levels(alike) if self.levels is None else tuple(self.levels)
-            rows += self._rows(group, found[group.task.name, group.method, group.budget_completions], levels)
+            rows += self._rows(study, group, found[group.task.name, group.method, group.budget_completions], levels)
         return rows
 
-    def _rows(self, group: Group, found: dict[int, Curve | str], levels: Sequence[float]) -> list[MetricRow]:
+    def _rows(
+        self, study: StudyRecords, group: Group, found: dict[int, Curve | str], levels: Sequence[float]
+    ) -> list[MetricRow]:
         if not levels:
             nothing = over_seeds(group.cells, _without(found))
             return [group.row(self.name, "", nothing)]
         exact = any(cell.outcomes is not None and cell.outcomes.exact for cell in group.cells)
         reach = min((each.reach for each in found.values() if not isinstance(each, str)), default=np.inf)
         rows = []
-        for prefix, price in (("utility", 0.0), *((("J", group.task.beta),) if exact else ())):
+        free = {cell.seed: 0.0 for cell in group.cells}
+        for prefix, prices in (("utility", free), *((("J", _betas(study, group)),) if exact else ())):
             for level in levels:
-                measure = _at(found, level, reach, price)
+                measure = _at(found, level, reach, prices)
                 rows.append(group.row(self.name, f"{prefix} at KL {level:.3g}", over_seeds(group.cells, measure)))
         return rows
 
@@ -140,7 +143,13 @@ def _without(found: dict[int, Curve | str]) -> Measure:
     return measure
 
 
-def _at(found: dict[int, Curve | str], level: float, reach: float, price: float) -> Measure:
+def _betas(study: StudyRecords, group: Group) -> dict[int, float]:
+    """Return beta by seed: that of the task's instance, which differs between the instances of a controlled task."""
+    truths = ((seed, study.truths.get((group.task.name, seed))) for seed in (cell.seed for cell in group.cells))
+    return {seed: truth.beta for seed, truth in truths if truth is not None}
+
+
+def _at(found: dict[int, Curve | str], level: float, reach: float, prices: Mapping[int, float]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
         each = found[cell.seed]
         if isinstance(each, str):
@@ -149,6 +158,8 @@ def _at(found: dict[int, Curve | str], level: float, reach: float, price: float)
             return f"ends at KL {each.reach:.3g}"
         if level > reach:  # of the method: a mean of only those that go so far would choose among seeds
             return "is left out, since another seed ends before"
-        return utility_at(each, level) - price * level
+        if cell.seed not in prices:
+            return "has no record of its task instance's beta"
+        return utility_at(each, level) - prices[cell.seed] * level
 
     return measure

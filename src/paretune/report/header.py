@@ -45,6 +45,7 @@ def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
     audits = [each.name for each in info.objectives if each.audit]
     corner = ", ".join(f"{each:g}" for each in info.reference_point)
     model = "tiny, one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
+    beta = ", one per seed" if info.dials else f" {info.beta:.3g}"
     return [
         _tile(
             "objectives",
@@ -54,7 +55,7 @@ def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
         _tile("preferences", f"{len(info.preferences)}", f"{int(info.unseen.sum())} of them unseen in training"),
         _tile("test prompts", f"{info.test_prompts}", f"{count(info.samples, 'completion')} of each per preference"),
         _tile("reference point", f"({corner})", "fixed in the task"),
-        _tile("base model", model, f"KL coefficient beta {info.beta:.3g}"),
+        _tile("base model", model, f"KL coefficient beta{beta}"),
     ]
 
 
