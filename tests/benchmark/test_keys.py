@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from paretune.benchmark.keys import reference_key
 from paretune.benchmark.plan import plan
+from paretune.core.task import Enumeration
+from paretune.records.outcomes import FRONT_DIVISIONS
 
 Make = Callable[..., dict[str, Any]]
 
@@ -63,3 +66,12 @@ def test_an_edited_reward_of_the_audit_changes_the_evaluation_key_only(
 def test_a_cells_folder_can_be_read_by_people(study: Make) -> None:
     first = cell(study())
     assert first.name == f"fake-fake-64-s0-{first.training_key[:8]}"
+
+
+def test_a_denser_front_has_what_can_be_reached_computed_again(study: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = cell(study())
+    listed = dataclasses.replace(planned.task, enumeration=Enumeration((0, 1), 2))
+    keys = [reference_key(planned.task, {}, planned.preferences), reference_key(listed, {}, planned.preferences)]
+    monkeypatch.setitem(FRONT_DIVISIONS, len(listed.objectives), 7)
+    assert keys[0] == reference_key(planned.task, {}, planned.preferences)
+    assert keys[1] != reference_key(listed, {}, planned.preferences)

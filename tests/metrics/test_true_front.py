@@ -24,10 +24,11 @@ def measured(
     optima: Sequence[Sequence[float]] = ((4.0, 1.0), (1.0, 3.0)),
     base: Sequence[float] = (2.0, 1.0),
     middle: Sequence[Sequence[float]] = ((3.0, 2.0),),
+    front: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, MetricValue]:
     """Policies of one prompt and KL 0, so that J is the reward; the front has a middle point beside the optima."""
     rewards = np.array(scores)[:, None, None]
-    front = np.array([*optima, *middle])
+    front = [*optima, *middle] if front is None else front
     known = truth([base], np.array(optima)[:, None], np.zeros((2, 1)), POINTS, front_scores=front)
     scored = outcomes(rewards, np.zeros((len(scores), 1, 1)), POINTS, scales=(1.0,))
     rows = TrueFront().measure(study([cell(outcomes=scored)], [INFO], truths={("counselling", 0): known}))
@@ -40,8 +41,8 @@ def test_relative_hypervolume_lies_above_the_lowest_of_front_and_base() -> None:
     assert rows[VOLUME].value == pytest.approx(0.5)
     # the optima (4, 1) and (1, 3) alone are at the corner's edges, as the base (2, 1) is
     assert rows[VOLUME].reason.endswith(
-        "the base model alone has 0, the best policies for the same preferences 0; reference point: the lowest J of "
-        "front and base model"
+        "the base model alone has 0, the best policies for the same preferences 0; front of 3 points; reference "
+        "point: the lowest J of front and base model"
     )
 
 
@@ -53,9 +54,9 @@ def test_a_base_below_the_front_lowers_the_reference_point() -> None:
 
 
 def test_distances_to_the_front() -> None:
-    # Lacking of the policy (2, 2) to (4, 1), (3, 2), (1, 3) and the optima again: 2, 1, 1, 2, 1
+    # Lacking of the policy (2, 2) to (4, 1), (1, 3), (3, 2): 2, 1, 1
     rows = measured([[2.0, 2.0], [2.0, 2.0]])
-    assert rows[IGD].value == pytest.approx(7 / 5)
+    assert rows[IGD].value == pytest.approx(4 / 3)
     assert rows[EPSILON].value == pytest.approx(2.0)
     assert rows[LOSS].value == pytest.approx(2.0)  # for all weight on the first: 4 against 2
 
@@ -76,6 +77,21 @@ def test_front_without_volume_has_no_relative_one() -> None:
     assert rows[VOLUME].value is None
     assert rows[VOLUME].reason == "0 of 1 seeds: seed 0 has no front above its reference point"
     assert rows[IGD].value is not None
+
+
+def test_distances_are_to_the_front_alone_whatever_the_preferences_of_the_study() -> None:
+    scores, front = [[2.0, 2.0], [2.0, 2.0]], [[4.0, 1.0], [3.0, 2.0], [1.0, 3.0]]
+    one = measured(scores, front=front)
+    other = measured(scores, optima=[[3.5, 1.6], [1.5, 2.7]], front=front)
+    for label in (IGD, EPSILON):
+        assert one[label].value == other[label].value
+
+
+def test_no_best_policy_has_more_volume_than_the_front() -> None:
+    # Corner (1, 1): the front (4, 1), (1, 3) has no volume, the best policies (3, 2) and (2, 2.5) have 2 x 1 + 1 x .5
+    optima = [[3.0, 2.0], [2.0, 2.5]]
+    rows = measured(optima, optima=optima, front=[[4.0, 1.0], [1.0, 3.0]])
+    assert rows[VOLUME].value == pytest.approx(1.0)
 
 
 def test_task_without_a_known_front_has_one_row_that_says_so() -> None:

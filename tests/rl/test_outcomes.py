@@ -270,7 +270,7 @@ def test_what_can_be_reached_is_a_front_above_the_base(task: Task, known: Any) -
     assert found.reference_rewards == pytest.approx(np.einsum("py,pyk->pk", np.exp(known[0]), known[1]))
 
 
-@pytest.mark.parametrize(("objectives", "points"), [(2, 101), (3, 15), (4, 20)])
+@pytest.mark.parametrize(("objectives", "points"), [(2, 101), (3, 231), (4, 165), (5, 126), (6, 56)])
 def test_the_front_is_as_dense_as_its_objectives_allow(objectives: int, points: int) -> None:
     random = np.random.default_rng(0)
     found = truth(np.log(np.full((2, 5), 0.2)), random.random((2, 5, objectives)), np.eye(objectives), 0.1)

@@ -9,6 +9,7 @@ from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.records.outcomes import front_divisions
 
 
 def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages: Sequence[Stage]) -> str:
@@ -62,9 +63,12 @@ def evaluation_key(training: str, task: Task, told: FloatArray, preferences: Flo
 def reference_key(task: Task, decoding: object, preferences: FloatArray) -> str:
     """Digest what the evaluation of the base model depends on.
 
-    Where completions can be listed, the optimum for each of the preferences `[M, K]` is part of it.
+    Where completions can be listed, the optimum for each of the preferences `[M, K]` and the front are part of it.
     """
-    truth = {"preferences": preferences.tolist(), "beta": task.beta} if task.enumeration is not None else {}
+    truth = {}
+    if task.enumeration is not None:
+        divisions = front_divisions(len(task.objectives))
+        truth = {"preferences": preferences.tolist(), "beta": task.beta, "front_divisions": divisions}
     return digest(
         {
             **truth,

@@ -57,8 +57,10 @@ class TrueFront:
         }
         if has_truth(study, task):
             figures |= {
-                "IGD+ (lower is better)": lambda each: igd_plus(each.scores, _front(each)),
-                "additive epsilon (lower is better)": lambda each: additive_epsilon(each.scores, _front(each)),
+                "IGD+ (lower is better)": lambda each: igd_plus(each.scores, each.truth.front_scores),
+                "additive epsilon (lower is better)": lambda each: additive_epsilon(
+                    each.scores, each.truth.front_scores
+                ),
                 "maximum utility loss (lower is better)": lambda each: maximum_utility_loss(
                     each.scores, each.optimum, task.preferences
                 ),
@@ -72,18 +74,19 @@ class TrueFront:
         ]
 
 
-def _front(each: ExactScores) -> FloatArray:
-    return np.concatenate([each.truth.front_scores, each.optimum])  # so that each preference's optimum is on it
-
-
 def corner(each: ExactScores) -> FloatArray:
     """Return the reference point of a task instance, `[K]`."""
-    return np.asarray(np.minimum(_front(each).min(axis=0), each.truth.reference_scores))
+    return np.asarray(np.minimum(each.truth.front_scores.min(axis=0), each.truth.reference_scores))
 
 
 def relative_hypervolume(each: ExactScores, scores: FloatArray) -> float | str:
-    """Return the hypervolume of scores `[N, K]` as a share of the exact front's, or why there is none."""
-    whole = hypervolume(_front(each), corner(each))
+    """Return the hypervolume of scores `[N, K]` as a share of the exact front's, or why there is none.
+
+    The best policies for the study's own preferences count towards the front: they lie between its points, a little
+    beyond the steps of so many, and a finer grid of them than the front's own would otherwise exceed 1.
+    """
+    front = np.unique(np.concatenate([each.truth.front_scores, each.optimum]), axis=0)
+    whole = hypervolume(front, corner(each))
     return hypervolume(scores, corner(each)) / whole if whole > 0 else "has no front above its reference point"
 
 
@@ -97,14 +100,15 @@ def _note(found: dict[int, ExactScores | str]) -> str:
     if len(measured) == 0:
         return ""
     base, best = measured.mean(axis=0)
+    points = " or ".join(str(count) for count in sorted({len(each.truth.front_scores) for each in scored}))
     return (
-        f"the base model alone has {base:.3g}, the best policies for the same preferences {best:.3g}; reference point: "
-        "the lowest J of front and base model"
+        f"the base model alone has {base:.3g}, the best policies for the same preferences {best:.3g}; front of "
+        f"{points} points; reference point: the lowest J of front and base model"
     )
 
 
 def _coverage(each: ExactScores) -> float | str:
-    gain = (_front(each) - each.truth.reference_scores).max(axis=0)
+    gain = (each.truth.front_scores - each.truth.reference_scores).max(axis=0)
     return coverage(each.scores, each.optimum, TOLERANCE * np.maximum(gain, 0)).f1
 
 

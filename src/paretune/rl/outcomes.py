@@ -18,12 +18,10 @@ from paretune.models.base import BaseModel, load_base
 from paretune.models.policy import Policy
 from paretune.optimum.exact import optimal_outcome, outcome
 from paretune.records.evaluation import EvaluationRecord
-from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord
+from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord, front_divisions
 from paretune.rl.evaluation import evaluate, reference_policy
 
 SAMPLES = 64  # of each prompt where a policy can only be sampled
-FRONT_DIVISIONS = {2: 100, 3: 4}  # 101 points for two objectives, Das-Dennis p = 4 for three
-OTHER_DIVISIONS = 3
 
 
 def all_texts(base: BaseModel, enumeration: Enumeration) -> list[str]:
@@ -109,7 +107,7 @@ def truth(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArra
         beta: KL coefficient.
     """
     objectives = rewards.shape[2]
-    front = das_dennis(objectives, FRONT_DIVISIONS.get(objectives, OTHER_DIVISIONS))
+    front = das_dennis(objectives, front_divisions(objectives))
     best = optimal_outcome(log_reference, rewards, preferences, beta)
     return TruthRecord(
         beta=beta,
