@@ -79,9 +79,9 @@ def _call(name: str, arguments: object, source: str | Mapping[str, object]) -> T
     if name not in TASKS and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # as `python -m` does; a task's methods may import late, so it stays
     made = load_attribute(TASKS.get(name, name))
-    if name in TASKS:
-        _check_arguments(name, arguments or {}, tuple(inspect.signature(made).parameters))
     if callable(made):
+        if name in TASKS:
+            _check_arguments(name, arguments or {}, tuple(inspect.signature(made).parameters))
         try:
             made = made(**(arguments or {}))
         except TypeError as error:

@@ -8,6 +8,7 @@ code over the letters of the prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +136,8 @@ def make_fields(
     mean = (probabilities[:, :, None] * everything[:train]).sum(axis=1).mean(axis=0)
     temperatures = _temperatures(log_reference, everything[:train])
     scale = 0.5 / float((np.abs(everything - mean) / temperatures).max())
-    scale = float(f"{scale:.5g}")  # beta is part of every key; processors differ in its eighth digit
+    # beta is part of every key, and processors differ in its eighth digit; down, so that no reward leaves [0, 1]
+    scale = float(Context(prec=5, rounding=ROUND_DOWN).create_decimal_from_float(scale))
     return Fields(shared / temperatures, by_feature / temperatures, codes, scale, 0.5 - scale * mean / temperatures)
 
 

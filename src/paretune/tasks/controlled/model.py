@@ -22,7 +22,7 @@ HEARD = 0.3  # share of what the base writes into the head's directions that is 
 def save_model(alphabet: int, random: np.random.Generator, folder: Path) -> None:
     """Draw a GPT-2 and write it with its tokenizer into a folder.
 
-    The parameters are drawn in fp64 and rounded to fp32, so equal settings give equal files on any machine. The
+    The parameters are drawn in fp64 and rounded to fp32, so equal settings give an equal model on any machine. The
     vocabulary is the alphabet: prompts and completions are letters, and no letter ends a text.
     """
     import torch
