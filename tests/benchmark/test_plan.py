@@ -30,6 +30,12 @@ def test_a_plan_counts_shared_stages_once_and_charges_them_to_every_cell(study: 
     assert planned.minutes > 0
 
 
+def test_policies_at_scale_0_are_the_base_model_once(study: Make, tmp_path: Path) -> None:
+    planned = plan(study(seeds=1, evaluation={"kl_matched": True}), tmp_path / "out")
+    # 4 preferences at 4 scales above 0, and the base; 3 test prompts; and once more the base for the study
+    assert planned.completions_to_evaluate == (4 * 4 + 1) * 3 + 3
+
+
 def test_lengths_of_one_trajectory_are_trained_once(study: Make, tmp_path: Path) -> None:
     planned = plan(study(budget={"completions": [64, 128]}, seeds=1), tmp_path / "out")
     assert len(planned.stages) == 4

@@ -382,8 +382,10 @@ def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequenc
 
 def evaluated_completions(study: Study, cell: PlannedCell) -> int:
     """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
-    scales = len(SCALES) if study.kl_matched and cell.task.enumeration is None else 1
-    return len(test_rows(study, cell.task)) * len(cell.preferences) * study.samples * scales
+    policies = len(cell.preferences)
+    if study.kl_matched and cell.task.enumeration is None:
+        policies = policies * (len(SCALES) - 1) + 1  # at scale 0 all of them are the base model
+    return len(test_rows(study, cell.task)) * policies * study.samples
 
 
 def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:
