@@ -44,6 +44,22 @@ def test_a_finished_cell_counts_before_a_failed_one_and_a_failed_before_a_pendin
     assert merged([failed, part(1, "a")]).cells[0].state == "failed"
 
 
+def test_what_the_folders_ran_on_is_said_where_they_differ() -> None:
+    second = part(1, "b")
+    other = replace(second, environment={**second.environment, "cpu": "another", "gpu": "one", "threads": 1})
+    whole = merged([part(0, "a"), other, second])
+    assert whole.environment == {**second.environment, "cpu": "test | another", "gpu": "none | one"}
+
+
+def test_a_task_or_method_that_changed_between_the_folders_is_named() -> None:
+    digests = {"tasks": {"counselling": "1"}, "methods": {"linear": "1", "mine": "1"}}
+    first = replace(part(0, "a"), resolved={**EVERYTHING.resolved, "digests": digests})
+    changed = {**digests, "methods": {"linear": "1", "mine": "2"}}
+    second = replace(part(1, "b"), resolved={**EVERYTHING.resolved, "digests": changed})
+    with pytest.raises(RecordError, match=r"with another version of method 'mine'\. Run its cells again in one of"):
+        merged([first, second])
+
+
 def test_folders_of_different_studies_are_refused() -> None:
     first = part(0, "a")
     with pytest.raises(RecordError, match=r"must hold parts of one study, got 'a' of 'synthetic' and 'b' with 'other'"):

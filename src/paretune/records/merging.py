@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from paretune.core.errors import RecordError
 from paretune.records.study import CellRecord, StudyRecords
@@ -27,9 +28,13 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
         different = [key for key in MUST_AGREE if other.resolved.get(key) != first.resolved.get(key)]
         if other.name != first.name or different:
             what = f"'{other.name}'" if other.name != first.name else f"other {different[0]}"
+            advice = "Run all parts from the same study file."
+            if other.name == first.name and different[0] == "digests":
+                what = _changed(first, other)
+                advice = "Run its cells again in one of the folders with the version used in the other."
             raise RecordError(
                 f"folders must hold parts of one study, got '{first.folder}' of '{first.name}' and '{other.folder}' "
-                f"with {what}. Run all parts from the same study file."
+                f"with {what}. {advice}"
             )
     best: dict[str, CellRecord] = {}
     for part in parts:
@@ -44,7 +49,30 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
         references={key: record for part in reversed(parts) for key, record in part.references.items()},
         truths={key: record for part in reversed(parts) for key, record in part.truths.items()},
         timings=tuple(timings.values()),
+        environment=_environments(parts),
     )
+
+
+def _changed(first: StudyRecords, other: StudyRecords) -> str:
+    """Name the tasks and methods that differ between two folders of a study."""
+    digests: list[Any] = [part.resolved.get("digests") or {} for part in (first, other)]
+    names = [
+        f"{noun} '{name}'"
+        for noun, kind in (("task", "tasks"), ("method", "methods"))
+        for known, found in [[each.get(kind, {}) for each in digests]]
+        for name in sorted({*known, *found})
+        if known.get(name) != found.get(name)
+    ]
+    return f"another version of {', '.join(names)}"
+
+
+def _environments(parts: Sequence[StudyRecords]) -> dict[str, object]:
+    """Return what the folders ran on: by key their one value, or all that differ."""
+    found = {}
+    for key in dict.fromkeys(key for part in parts for key in part.environment):
+        values = list(dict.fromkeys(part.environment.get(key, "") for part in parts))
+        found[key] = values[0] if len(values) == 1 else " | ".join(str(value) or "none" for value in values)
+    return found
 
 
 def _better(cell: CellRecord, known: CellRecord) -> bool:
