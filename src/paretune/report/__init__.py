@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     from paretune.report.tables import write_tables
 
     records = read_study(folder) if study is None else study
+    if records.folder is not None and records.folder.resolve() != folder.resolve():
+        records = replace(records, folder=None)  # `study.yaml` is not here
     rows = measure_all(records)
     target = folder / "report"
     target.mkdir(parents=True, exist_ok=True)

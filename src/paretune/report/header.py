@@ -89,7 +89,9 @@ def lost_rewards(study: StudyRecords) -> list[str]:
 
 
 def commands(study: StudyRecords) -> list[str]:
-    """Return the commands that finish the study, train it anew, and rewrite this page."""
-    folder = "." if study.folder is None else study.folder.name or "."
+    """Return the commands that finish the study, train it anew, and rewrite this page; if merged, only the last."""
+    if study.folder is None:  # its parts lie in several folders, and none of them is this one
+        return ["paretune report DIR DIR -o OUT"]
+    folder = study.folder.name or "."
     again = f"{folder}-again" if folder != "." else "again"
     return ["paretune run study.yaml -o .", f"paretune run study.yaml -o ../{again}", "paretune report ."]
