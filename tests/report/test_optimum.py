@@ -95,6 +95,10 @@ def test_prompts_with_a_missing_reward_are_left_out_and_none_left_is_said() -> N
     assert [value.value for value in found.best] == pytest.approx(
         estimated_front(rewards[1:], [[1, 0], [0, 1]], 0.05).best.values.tolist()
     )
+    assert optimum_sentence(found, ["kind", "short"]).endswith(
+        "Left out: 1 of 3 prompts, with a missing reward of the base model or fewer completions than others."
+    )
+    assert "Left out" not in optimum_sentence(estimated(study(base_rewards(200, 0.02))), ["kind", "short"])
     rewards[:, 5] = np.nan
     assert {value.reason for value in estimated(study(rewards)).best} == {
         "the base model was not evaluated on common prompts with all rewards"

@@ -28,18 +28,22 @@ class OptimumEstimate:
         samples: Completions of the base model per prompt.
         best: Estimated J* by preference, without a value where it cannot be told, M of them.
         trained: Highest J of the trained policies by preference, and whose it is; None without any.
+        prompts: Prompts the base model was evaluated on.
+        left_out: How many of them are left out, for a missing reward or for fewer completions than others have.
     """
 
     samples: int
     best: tuple[MetricValue, ...]
     trained: tuple[tuple[float, str] | None, ...]
+    prompts: int = 0
+    left_out: int = 0
 
 
 def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate | None:
     """Estimate what could be reached on a task whose optimum is not known; None where it is.
 
     The completions of all seeds come from one base model on the same prompts, and are taken together. Prompts on which
-    a reward is missing are left out.
+    a reward is missing, or that have fewer completions than others, are left out and counted.
 
     Args:
         part: The comparison.
@@ -47,28 +51,31 @@ def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate |
     """
     if any(name == part.task.name for name, _ in study.truths):
         return None
-    rewards = _base_rewards(part)
+    rewards, prompts = _base_rewards(part)
     preferences = part.task.preferences
     trained = tuple(_best_trained(part, column) for column in range(len(preferences)))
     samples = 0 if rewards is None else rewards.shape[1]
+    lost = prompts - (0 if rewards is None else len(rewards))
     if rewards is None or samples < 2:
         reason = (
             "the base model was not evaluated on common prompts with all rewards"
             if rewards is None
             else "one completion of the base model per prompt; raise evaluation samples"
         )
-        return OptimumEstimate(samples, (MetricValue(None, reason=reason),) * len(preferences), trained)
+        return OptimumEstimate(samples, (MetricValue(None, reason=reason),) * len(preferences), trained, prompts, lost)
     try:
         front = estimated_front(rewards, preferences, part.task.beta)
     except ConfigError as error:  # beta 0: the best policy leaves the base model altogether
-        return OptimumEstimate(samples, (MetricValue(None, reason=str(error)),) * len(preferences), trained)
+        return OptimumEstimate(
+            samples, (MetricValue(None, reason=str(error)),) * len(preferences), trained, prompts, lost
+        )
     best = tuple(
         MetricValue(None, reason=reason) if reason else MetricValue(float(value), float(low), float(high))
         for value, low, high, reason in zip(
             front.best.values, front.best.low, front.best.high, front.reasons, strict=True
         )
     )
-    return OptimumEstimate(samples, best, trained)
+    return OptimumEstimate(samples, best, trained, prompts, lost)
 
 
 def optimum_sentence(found: OptimumEstimate, labels: Sequence[str]) -> str:
@@ -91,6 +98,11 @@ def optimum_sentence(found: OptimumEstimate, labels: Sequence[str]) -> str:
             f"For {_of(open_, labels)} it cannot be told: {found.best[open_[0]].reason.rstrip('.')}"
             f"{_trained(found, open_, '. A lower bound, J of the best trained policy:')}."
         )
+    if found.left_out:
+        parts.append(
+            f"Left out: {found.left_out} of {count(found.prompts, 'prompt')}, with a missing reward of the base model "
+            "or fewer completions than others."
+        )
     return " ".join(parts)
 
 
@@ -108,11 +120,14 @@ def optimum_table(found: OptimumEstimate, labels: Sequence[str]) -> Table:
     return Table("optimum", title, columns, tuple(lines))
 
 
-def _base_rewards(part: Comparison) -> FloatArray | None:
-    """Return the base model's rewards by prompt, the completions of all seeds together, `[P, S, K]`."""
+def _base_rewards(part: Comparison) -> tuple[FloatArray | None, int]:
+    """Return the base model's rewards on whole prompts, the completions of all seeds together, `[P, S, K]`.
+
+    Beside them stands the number of all prompts, whole or not.
+    """
     records = list(part.references.values())
     if not records:
-        return None
+        return None, 0
     columns = len(records[0].objectives)
     by_prompt: dict[str, list[FloatArray]] = {}
     for record in records:
@@ -120,7 +135,7 @@ def _base_rewards(part: Comparison) -> FloatArray | None:
             by_prompt.setdefault(prompt, []).append(rewards)
     most = max(map(len, by_prompt.values()))
     whole = [np.array(rows) for rows in by_prompt.values() if len(rows) == most and np.isfinite(rows).all()]
-    return np.stack(whole) if whole else None
+    return (np.stack(whole) if whole else None), len(by_prompt)
 
 
 def _best_trained(part: Comparison, column: int) -> tuple[float, str] | None:
