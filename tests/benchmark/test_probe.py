@@ -86,8 +86,8 @@ def test_a_probe_labels_the_objectives_of_the_micro_task(found: Probe) -> None:
     assert found.gradients.cosines.labels()[0][1] == "correlated"
     assert found.outcomes.relations is None
     assert found.matrices()[2].notes() == [
-        "no policy was trained for one objective alone. Give a finished study with --from STUDY, or train a pilot with "
-        "--pilot 1500."
+        "no policy was trained for one objective alone. Give a finished study (--from STUDY), or train a pilot "
+        "(--pilot 1500)."
     ]
 
 
@@ -153,7 +153,7 @@ def test_progress_tells_every_step(task: Task) -> None:
     probe(task, SAMPLES, progress=lambda *step: heard.append(step))
     assert {step for step, _, _ in heard} == {"sampling and scoring", "computing gradients"}
     assert ("sampling and scoring", SAMPLES, SAMPLES) in heard
-    assert ("computing gradients", 64, 64) in heard
+    assert ("computing gradients", SAMPLES, SAMPLES) in heard
 
 
 def test_a_constant_reward_is_missing_with_the_reason(folder: Path) -> None:
@@ -198,12 +198,12 @@ def test_what_cannot_be_probed_is_refused_before_anything_is_sampled(folder: Pat
     with pytest.raises(TaskError, match=r"must have at least two objectives to relate, got one \('first'\)\. Add"):
         probe(with_rewards(folder, "first"), SAMPLES, output=out)
     with pytest.raises(
-        BudgetError, match=r"--samples must be at least 256, 4 batches of 64 completions, got 255\. Try"
+        BudgetError, match=r"samples \(--samples\) must be at least 256, 4 batches of 64 completions, got 255\. Try"
     ):
         probe(task, 255, output=out)
-    with pytest.raises(ConfigError, match="outcomes must come from one source, got --from and --pilot"):
+    with pytest.raises(ConfigError, match=r"outcomes .* one source, got study \(--from\) and pilot \(--pilot\)\."):
         probe(task, study="study", pilot=64, output=out)
-    with pytest.raises(BudgetError, match=r"--pilot must be at least 8 completions for each objective, .* got 7\."):
+    with pytest.raises(BudgetError, match=r"pilot \(--pilot\) must be at least 8 completions for each .* got 7\."):
         probe(task, pilot=7, output=out)
     with pytest.raises(RecordError, match="must be a study"):
         probe(task, study=tmp_path, output=out)
@@ -301,6 +301,25 @@ def test_more_seeds_come_before_policies_trained_for_the_preference_and_those_be
     assert study_outcomes(fewer, named, np.ones(2)).source.startswith("weight_grid of")
 
 
+def test_the_ceiling_tells_no_outcomes(task: Task) -> None:
+    named, exact = replace(task, name="micro"), made_up(seeds=3, method="exact_gradient")
+    assert {cell.family for cell in exact.cells} == {"ceiling"}
+    assert study_outcomes(exact, named, np.ones(2)).relations is None
+    beside = replace(exact, cells=(*exact.cells, *made_up(seeds=1).cells))  # more seeds would have won
+    assert study_outcomes(beside, named, np.ones(2)).source.startswith("rewarded_soups of")
+
+
+def test_an_output_that_is_no_folder_is_refused_before_anything_is_sampled(task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "taken"
+    file.write_text("mine")
+    heard: list[str] = []
+    for output in (file, file / "below"):
+        with pytest.raises(ConfigError, match=rf"output \(-o\) must be a folder .*, got '{output}' .*\. Name another"):
+            probe(task, SAMPLES, output=output, progress=lambda doing, done, total: heard.append(doing))
+    assert heard == []
+    assert file.read_text() == "mine"
+
+
 def test_a_probe_from_a_study_shows_its_outcomes(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named, study = replace(task, name="micro"), made_up()
     monkeypatch.setattr(probe_outcomes, "read_study", lambda folder: study)
@@ -316,8 +335,12 @@ def test_a_probe_from_a_study_shows_its_outcomes(task: Task, tmp_path: Path, mon
 
 def test_a_study_of_something_else_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_outcomes, "read_study", lambda folder: made_up())
-    with pytest.raises(ConfigError, match=r"--from must be a study of the task '.*', got one of micro\. Name another"):
+    with pytest.raises(
+        ConfigError, match=r"study \(--from\) must be one of the task '.*', got one of micro\. Name another"
+    ):
         read_for("somewhere", task)
     other = replace(task, name="micro", objectives=(task.objectives[1], Objective("third", "rewards:first")))
-    with pytest.raises(ConfigError, match="--from must be a study with the objectives second, third, got first, sec"):
+    with pytest.raises(
+        ConfigError, match=r"study \(--from\) must be one with the objectives second, third, got first, sec"
+    ):
         read_for("somewhere", other)

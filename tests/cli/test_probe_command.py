@@ -34,7 +34,7 @@ def test_a_probe_prints_a_matrix_per_level_and_says_where_the_files_are(
     assert files == ["relations.json", "relations.png", "relations.svg"]
     assert "results/probe-letters/relations.json" in captured.out
     assert "sampling and scoring: 512 of 512\n" in captured.err
-    assert "computing gradients: 64 of 64\n" in captured.err
+    assert "computing gradients: 512 of 512\n" in captured.err
 
 
 def test_json_is_what_the_file_holds(task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +52,7 @@ def test_a_pilot_is_printed_with_what_it_was_charged(
     printed = capsys.readouterr().out
     assert "from a pilot of 64 completions for each objective" in printed
     assert "charged 128 completions" in printed
-    assert "for intervals give a study of several seeds with --from" in printed
+    assert "for intervals give a study (--from) of several seeds" in printed
     assert "note: first and second: one seed: no interval" in printed
 
 
@@ -60,12 +60,15 @@ def test_a_pilot_is_printed_with_what_it_was_charged(
     ("arguments", "message"),
     [
         (["counseling"], "paretune: task must be one of controlled, counselling, the path of a task.yaml"),
-        (["counselling", "--samples", "100"], "paretune: --samples must be at least 256"),
-        (["counselling", "--pilot", "1"], "paretune: --pilot must be at least 8 completions for each objective"),
+        (["counselling", "--samples", "100"], "paretune: samples (--samples) must be at least 256"),
+        (
+            ["counselling", "--pilot", "1"],
+            "paretune: pilot (--pilot) must be at least 8 completions for each objective",
+        ),
         (["counselling", "--from", "gone"], "paretune: gone must be a study, got no study.lock.json in it."),
         (
             ["counselling", "--from", "gone", "--pilot", "64"],
-            "paretune: outcomes must come from one source, got --from",
+            "paretune: outcomes must come from one source, got study (--from)",
         ),
     ],
 )

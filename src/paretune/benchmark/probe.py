@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,8 @@ def probe(
 
     Raises:
         TaskError: If the task has a single objective, or a prompt is too long.
-        ConfigError: If the study is of another task, or both a study and a pilot are given.
+        ConfigError: If the study is of another task, both a study and a pilot are given, or the output folder cannot
+            be written.
         BudgetError: If there are too few samples, or too few completions for a pilot.
         RecordError: If the study cannot be read.
         RewardError: If no reward gives a score.
@@ -176,6 +178,8 @@ def probe(
     instance = load_task(task).instance(seed)
     _check(instance, samples, study, pilot)
     records = None if study is None else read_for(study, instance)
+    if output is not None:
+        _check_output(Path(output))
     from paretune.models.base import load_base
     from paretune.objectives.scoring import Scorer
 
@@ -211,13 +215,29 @@ def _check(task: Task, samples: int, study: str | Path | None, pilot: int | None
         )
     if samples < FEWEST:
         raise BudgetError(
-            f"--samples must be at least {FEWEST}, {SMALLEST_BATCHES} batches of {BATCH} completions, got {samples}. "
-            "Try 1024."
+            f"samples (--samples) must be at least {FEWEST}, {SMALLEST_BATCHES} batches of {BATCH} completions, got "
+            f"{samples}. Try 1024."
         )
     if study is not None and pilot is not None:
-        raise ConfigError("outcomes must come from one source, got --from and --pilot. Leave one of them out.")
+        raise ConfigError(
+            "outcomes must come from one source, got study (--from) and pilot (--pilot). Leave one of them out."
+        )
     if pilot is not None:
         check_pilot(pilot)
+
+
+def _check_output(folder: Path) -> None:
+    """Make the folder before anything is sampled: hours of samples must not end at a name that is taken."""
+    what = ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"'{folder}' ({error.strerror})"
+    else:
+        if not os.access(folder, os.W_OK):
+            what = f"'{folder}', which is read-only"
+    if what:
+        raise ConfigError(f"output (-o) must be a folder that can be written, got {what}. Name another folder.")
 
 
 def _prompts(task: Task, base: BaseModel, seed: int) -> list[Row]:
@@ -287,7 +307,7 @@ def _gradients(
             gradients.append(
                 objective_gradients(bank, chosen, token_ids[rows], lengths[rows], advantages, up_projections(bank))
             )
-            progress("computing gradients", start + each, count)
+            progress("computing gradients", (start + each) * prompts, count * prompts)
     finally:
         bank.unwrap()
     return gradient_relations(gram_of(gradients))

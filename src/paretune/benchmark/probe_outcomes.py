@@ -20,8 +20,9 @@ from paretune.records.study import CellRecord, StudyRecords
 from paretune.relations.outcomes import OutcomeRelations, outcome_relations
 
 PILOT_METHOD = "rewarded_soups"  # trains one expert for each objective alone
+CEILING = "ceiling"  # the family of what is no method
 PILOT_EVALUATED = 256  # completions at least of each policy on development prompts: a standard error of .02 at sd .3
-ADVICE = "Give a finished study with --from STUDY, or train a pilot with --pilot 1500."
+ADVICE = "Give a finished study (--from STUDY), or train a pilot (--pilot 1500)."
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it is done, how much there is
 
@@ -56,14 +57,14 @@ def read_for(folder: str | Path, task: Task) -> StudyRecords:
     study = read_study(Path(folder))
     if task.name not in study.tasks:
         raise ConfigError(
-            f"--from must be a study of the task '{task.name}', got one of {', '.join(study.tasks)}. Name another "
+            f"study (--from) must be one of the task '{task.name}', got one of {', '.join(study.tasks)}. Name another "
             "study, or probe that task."
         )
     names = tuple(objective.name for objective in study.tasks[task.name].trained)
     if names != task.objective_names:
         raise ConfigError(
-            f"--from must be a study with the objectives {', '.join(task.objective_names)}, got {', '.join(names)}. "
-            "Run the study again with the task as it is now."
+            f"study (--from) must be one with the objectives {', '.join(task.objective_names)}, got "
+            f"{', '.join(names)}. Run the study again with the task as it is now."
         )
     return study
 
@@ -71,9 +72,9 @@ def read_for(folder: str | Path, task: Task) -> StudyRecords:
 def study_outcomes(study: StudyRecords, task: Task, units: FloatArray) -> Outcomes:
     """Compare a study's policies for one objective alone with the base model, paired by prompt and seed.
 
-    Of the methods that answer each of the K corner preferences with a policy of its own, the one with most seeds is
-    taken; of several, one that trained for the preference rather than selected a policy for it, then the one with the
-    largest budget, then the first of the study.
+    Of the methods (the ceiling is none) that answer each of the K corner preferences with a policy of its own, the one
+    with most seeds is taken; of several, one that trained for the preference rather than selected a policy for it, then
+    the one with the largest budget, then the first of the study.
 
     Args:
         study: The study.
@@ -82,6 +83,8 @@ def study_outcomes(study: StudyRecords, task: Task, units: FloatArray) -> Outcom
     """
     groups: dict[tuple[str, int], list[CellRecord]] = {}
     for cell in study.cells:
+        if cell.family == CEILING:  # trained on what no sampler sees
+            continue
         if cell.task == task.name and (cell.task, cell.seed) in study.references:
             groups.setdefault((cell.method, cell.budget_completions), []).append(cell)
     found = []
@@ -108,7 +111,8 @@ def check_pilot(completions: int) -> None:
     least = ExpertSettings().group_size
     if completions < least:
         raise BudgetError(
-            f"--pilot must be at least {least} completions for each objective, one group, got {completions}. Try 1500."
+            f"pilot (--pilot) must be at least {least} completions for each objective, one group, got {completions}. "
+            "Try 1500."
         )
 
 
@@ -146,7 +150,7 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
     charged["seconds"] = sum(stage.seconds for stage in stages)
     source = (
         f"a pilot of {budget // count:,} completions for each objective, {len(rows)} development prompts x {samples}; "
-        "for intervals give a study of several seeds with --from"
+        "for intervals give a study (--from) of several seeds"
     )
     return Outcomes(_relations([_paired(records[0], records[1:], units)]), source, charged)
 
