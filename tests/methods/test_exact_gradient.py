@@ -123,9 +123,12 @@ def test_a_task_whose_completions_cannot_be_listed_is_refused(task: Task) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rank": 0}, "rank and updates must be at least 1, got 0 and"),
-        ({"updates": 0}, "rank and updates must be at least 1, got 8 and 0"),
-        ({"alpha": 0.0}, "alpha and learning_rate must be positive, got 0.0"),
+        ({"rank": 0}, r"rank and updates must be at least 1, got 0 and 200\. Raise them\."),
+        ({"updates": 0}, r"rank and updates must be at least 1, got 8 and 0\. Raise them\."),
+        (
+            {"alpha": 0.0},
+            r"alpha and learning_rate must be positive, got 0\.0 and 0\.02\. Leave them out to take 16 and 0\.02\.",
+        ),
         ({"learning_rate": -1.0}, "alpha and learning_rate must be positive, got .* -1.0"),
         ({"learning_rate": float("nan")}, "alpha and learning_rate must be positive, got .* nan"),
     ],

@@ -244,7 +244,7 @@ def test_rewards_beyond_the_range_of_the_splits_are_cut_to_it() -> None:
         ({"rho": math.nan}, r"rho .* must be between -1 and 1, got nan\."),
         ({"rho": -0.6, "objectives": 3}, r"rho .* between -0\.5 and 1, got -0\.6\. 3 objectives cannot all be"),
         ({"rho": -0.3, "objectives": 5}, r"rho .* between -0\.25 and 1, got -0\.3"),
-        ({"rho": "0.2"}, r"rho of a controlled task must be a number, got '0\.2'"),
+        ({"rho": "0.2"}, r"rho of a controlled task must be a number, got '0\.2'\. Write one, like 0\.2\."),
         ({"rho": True}, r"rho of a controlled task must be a number, got True"),
         ({"heterogeneity": 1.1}, r"heterogeneity of a controlled task must be between 0 and 1, got 1\.1\."),
         ({"heterogeneity": -0.1}, r"heterogeneity .* between 0 and 1, got -0\.1"),

@@ -35,9 +35,12 @@ class ExactGradientSettings:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.updates < 1:
-            raise ConfigError(f"rank and updates must be at least 1, got {self.rank} and {self.updates}.")
+            raise ConfigError(f"rank and updates must be at least 1, got {self.rank} and {self.updates}. Raise them.")
         if not self.alpha > 0 or not self.learning_rate > 0:
-            raise ConfigError(f"alpha and learning_rate must be positive, got {self.alpha}, {self.learning_rate}.")
+            raise ConfigError(
+                f"alpha and learning_rate must be positive, got {self.alpha} and {self.learning_rate}. Leave them out "
+                f"to take {ExactGradientSettings.alpha:g} and {ExactGradientSettings.learning_rate:g}."
+            )
 
 
 class ExactGradient:
@@ -48,7 +51,7 @@ class ExactGradient:
     and to what 16 training prompts tell of others.
 
     Source:
-        Exact policy gradient; DESIGN of the controlled suite.
+        Exact policy gradient (Sutton et al. 2000), summed over all completions.
     """
 
     name: ClassVar[str] = "exact_gradient"

@@ -48,7 +48,7 @@ def outcome(log_probs: FloatArray, log_reference: FloatArray, rewards: FloatArra
     if log_probs.shape[-2:] != log_reference.shape or rewards.shape[:2] != log_reference.shape:
         raise ShapeError(
             "log_probs, log_reference and rewards must agree on prompts and completions, got "
-            f"{log_probs.shape}, {log_reference.shape} and {rewards.shape}."
+            f"{log_probs.shape}, {log_reference.shape} and {rewards.shape}. List the same completions for all three."
         )
     probabilities = np.exp(log_probs)
     ratios = np.zeros(log_probs.shape)  # what is never said adds nothing: p log p goes to 0 with p

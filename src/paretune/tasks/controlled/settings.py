@@ -49,7 +49,9 @@ class ControlledSettings:
                 )
         for name in ("rho", "heterogeneity"):
             if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), (int, float)):
-                raise TaskError(f"{name} of a controlled task must be a number, got {getattr(self, name)!r}.")
+                raise TaskError(
+                    f"{name} of a controlled task must be a number, got {getattr(self, name)!r}. Write one, like 0.2."
+                )
         lowest = -1 / (self.objectives - 1)
         if not lowest - 1e-9 <= self.rho <= 1:
             raise TaskError(
