@@ -214,7 +214,8 @@ def test_several_folders_need_a_place_for_their_report(capsys: pytest.CaptureFix
     assert execute(["report", "a", "b"]) == USAGE
     assert "output must name a folder for the merged report, got none. Add -o DIR." in capsys.readouterr().err
     assert execute(["report", "a", "-o", str(tmp_path)]) == USAGE
-    assert "output must be left out for one folder: its report goes into it." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"output must be left out for one folder, whose report goes into it, got '{tmp_path}'. Remove it." in said
 
 
 def test_folders_of_parts_become_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,5 +77,5 @@ def test_halves_that_are_no_halves_are_refused():
     for halves in ([[True, True]], [[False, False]], [[True, False, False]], [True, False], np.zeros((0, 2))):
         with pytest.raises(ShapeError, match=r"a column a prompt \(2\).*Take them from prompt_halves"):
             check_halves(halves, 2)
-    with pytest.raises(ShapeError, match="at least two prompts and one split, got 1 and 3"):
+    with pytest.raises(ShapeError, match=r"at least two prompts and one split, got 1 and 3\. Evaluate more prompts"):
         prompt_halves(1, splits=3)

@@ -183,13 +183,13 @@ def test_policies_below_the_reference_point_have_no_volume():
 
 
 def test_wrong_shapes_and_values_are_refused():
-    with pytest.raises(ShapeError, match=r"reference_point must have one entry per objective \(2\)"):
+    with pytest.raises(ShapeError, match=r"reference_point must have one entry per objective \(2\).* Give the lowest"):
         hypervolume_pair(np.zeros((1, 2, 2)), [0])
     with pytest.raises(NonFiniteError, match="reference_point must be finite"):
         hypervolume_pair(np.zeros((1, 2, 2)), [0, float("nan")])
     with pytest.raises(NonFiniteError, match="prompt_scores must be finite"):
         hypervolume_pair(np.full((1, 2, 2), float("nan")), [0, 0])
-    with pytest.raises(ShapeError, match="same candidates, got 1 and 2"):
+    with pytest.raises(ShapeError, match=r"same candidates, got 1 and 2\. Score every candidate"):
         cross_fitted_hypervolume([[1, 1]], [[1, 1], [2, 2]], [0, 0], polar_directions(2))
     with pytest.raises(ShapeError, match="at least one row"):
         polar_hypervolume(np.zeros((0, 2)), [0, 0], polar_directions(2))

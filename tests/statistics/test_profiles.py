@@ -67,7 +67,7 @@ def test_interval_covers_the_true_share(count):
 def test_wrong_shapes_and_values_are_refused():
     with pytest.raises(ShapeError, match="got 0 runs"):
         performance_profile([], [0.5])
-    with pytest.raises(ShapeError, match="thresholds must be a list"):
+    with pytest.raises(ShapeError, match=r"thresholds must be a list.* write one threshold as"):
         performance_profile([0.5], 0.5)
     with pytest.raises(NonFiniteError, match="Leave out runs without a score"):
         performance_profile([float("nan")], [0.5])

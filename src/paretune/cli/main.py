@@ -97,7 +97,9 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
 
     if not others:
         if output is not None:
-            raise ConfigError("output must be left out for one folder: its report goes into it. Remove it.")
+            raise ConfigError(
+                f"output must be left out for one folder, whose report goes into it, got '{output}'. Remove it."
+            )
         page, records = write_report(folder), read_study(folder)
     else:
         if output is None:

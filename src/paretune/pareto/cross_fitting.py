@@ -11,7 +11,7 @@ from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.core.seeds import generator as stream
 
 FloatArray = NDArray[np.float64]
-SPLITS = 16  # one split of 50 equal policies with a noise of .03 gives a volume with an sd of 9 %, 16 splits of 6 %
+SPLITS = 16  # one alone depends much on which prompts happen to fall into which half
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ def prompt_halves(
         [2, 2]
     """
     if prompts < 2 or splits < 1:
-        raise ShapeError(f"halves must have at least two prompts and one split, got {prompts} and {splits}.")
+        raise ShapeError(
+            f"halves must have at least two prompts and one split, got {prompts} and {splits}. "
+            "Evaluate more prompts, or leave splits out."
+        )
     source = stream("prompt halves", prompts) if generator is None else generator
     places = source.permuted(np.tile(np.arange(prompts), (splits, 1)), axis=1)
     return np.asarray(places < prompts // 2)

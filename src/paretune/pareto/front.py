@@ -60,7 +60,10 @@ def check_scores(scores: ArrayLike, name: str = "scores") -> NDArray[np.float64]
     """
     points = np.asarray(scores, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] == 0:
-        raise ShapeError(f"{name} must have one row a solution and one column an objective, got {list(points.shape)}.")
+        raise ShapeError(
+            f"{name} must have one row a solution and one column an objective, got shape {list(points.shape)}. "
+            "Write a single solution as [[0.4, 0.6]]."
+        )
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise NonFiniteError(f"{name} must be finite, got {points[row].tolist()} in row {row}. Leave such rows out.")
@@ -100,7 +103,8 @@ def check_reference_point(reference_point: ArrayLike, objectives: int) -> NDArra
     corner = np.asarray(reference_point, dtype=np.float64)
     if corner.shape != (objectives,):
         raise ShapeError(
-            f"reference_point must have one entry per objective ({objectives}), got shape {list(corner.shape)}."
+            f"reference_point must have one entry per objective ({objectives}), got shape {list(corner.shape)}. "
+            "Give the lowest score that counts in each objective."
         )
     if not np.isfinite(corner).all():
         raise NonFiniteError(f"reference_point must be finite, got {corner.tolist()}. Set it in the task.")

@@ -90,7 +90,10 @@ def cross_fitted_hypervolume(
     """
     radii, others = _radii(first, reference_point, directions), _radii(second, reference_point, directions)
     if len(radii) != len(others):
-        raise ShapeError(f"first and second must have the same candidates, got {len(radii)} and {len(others)}.")
+        raise ShapeError(
+            f"first and second must have the same candidates, got {len(radii)} and {len(others)}. "
+            "Score every candidate on both halves."
+        )
     rows = np.arange(len(directions))
     chosen, valued = others[radii.argmax(axis=0), rows], radii[others.argmax(axis=0), rows]
     objectives = directions.shape[1]

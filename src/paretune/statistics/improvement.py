@@ -40,7 +40,7 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike, confidence: 
     Departures:
         Agarwal et al. draw the runs of each task anew; at a few runs that interval is too narrow, and has no width
         where all runs of one method win. In place of Newcombe's normal quantile we take Student's t with T (n + m - 2)
-        degrees of freedom: three equal runs against three were covered 88 % of the time. Over T tasks we divide the
+        degrees of freedom, since the normal quantile is too near for few runs. Over T tasks we divide the
         variance at the common mean by T, which is right for equal tasks and too large for unequal ones.
 
     Example:
@@ -51,7 +51,8 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike, confidence: 
     check_confidence(confidence)
     if len(left) != len(right):
         raise ShapeError(
-            f"first and second must have a row for each of the same tasks, got {len(left)} and {len(right)}."
+            f"first and second must have a row for each of the same tasks, got {len(left)} and {len(right)}. "
+            "Leave out tasks that only one method has runs of."
         )
     wins = (np.sign(left[:, :, None] - right[:, None, :]) + 1) / 2  # [T, n, m]
     found, (tasks, n, m) = float(wins.mean()), wins.shape
@@ -77,7 +78,10 @@ def _by_task(scores: ArrayLike, name: str) -> NDArray[np.float64]:
     sample = np.asarray(scores, dtype=np.float64)
     rows = sample[None] if sample.ndim == 1 else sample
     if rows.ndim != 2 or rows.size == 0:
-        raise ShapeError(f"{name} must have at least one run, or a row of runs a task, got shape {list(sample.shape)}.")
+        raise ShapeError(
+            f"{name} must have at least one run, or a row of runs a task, got shape {list(sample.shape)}. "
+            "Leave out methods without a run."
+        )
     if not np.isfinite(rows).all():
         raise NonFiniteError(f"{name} must be finite, got a NaN or infinity. Leave out runs without a score.")
     return rows

@@ -106,7 +106,9 @@ def finite_values(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or len(sample) == 0:
-        raise ShapeError(f"{name} must be a list of at least one number, got shape {list(sample.shape)}.")
+        raise ShapeError(
+            f"{name} must be a list of at least one number, got shape {list(sample.shape)}. Give one number a seed."
+        )
     if not np.isfinite(sample).all():
         raise NonFiniteError(f"{name} must be finite, got {sample.tolist()}. Leave out seeds without a value.")
     return sample
@@ -123,7 +125,9 @@ def finite_seeds(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if sample.ndim != 2:
         return finite_values(values, name)
     if sample.size == 0:
-        raise ShapeError(f"{name} must have at least one number per seed, got shape {list(sample.shape)}.")
+        raise ShapeError(
+            f"{name} must have at least one number per seed, got shape {list(sample.shape)}. Leave out empty seeds."
+        )
     if not np.isfinite(sample).all():
         row = int(np.flatnonzero(~np.isfinite(sample).all(axis=1))[0])
         raise NonFiniteError(

@@ -67,7 +67,7 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike, confidence: fl
     if len(sample) == 0 or taus.ndim != 1:
         raise ShapeError(
             f"scores must have at least one run and thresholds must be a list, got {len(sample)} runs and thresholds "
-            f"of shape {list(taus.shape)}."
+            f"of shape {list(taus.shape)}. Leave out methods without a run, and write one threshold as [0.5]."
         )
     if not np.isfinite(sample).all() or not np.isfinite(taus).all():
         raise NonFiniteError(
