@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 import builders
+from paretune import report
 from paretune.core.errors import RecordError
 from paretune.metrics import measure_all
 from paretune.report import summary_table, write_report
@@ -82,3 +84,14 @@ def test_the_terminal_shows_captured_shares_where_the_optimum_is_known() -> None
     assert "captured share" in heads
     assert all(interval(shares[line.split()[0]]) in line for line in lines)
     assert "captured share" not in summary_table(builders.synthetic_study())
+
+
+def test_files_of_the_report_take_no_private_name_from_each_other() -> None:
+    for file in Path(report.__file__).parent.glob("*.py"):
+        taken = [
+            alias.name
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        ]
+        assert not [name for name in taken if name.startswith("_") and name != "__version__"], file.name

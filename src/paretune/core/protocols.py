@@ -11,7 +11,8 @@ from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 
-Family = Literal["single-policy", "multi-policy", "meta-policy", "ceiling"]  # ceiling: no method, what one could reach
+Family = Literal["single-policy", "multi-policy", "meta-policy", "ceiling"]
+CEILING: Family = "ceiling"  # the family of what is no method, but what one could reach
 FAMILIES: tuple[Family, ...] = ("single-policy", "multi-policy", "meta-policy")
 
 

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import MetricRow
+from paretune.core.protocols import CEILING, MetricRow
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 FloatArray = NDArray[np.float64]
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
-CEILING = "ceiling"
 
 
 class Curve(NamedTuple):

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.protocols import CEILING
 from paretune.metrics.seeds import preference_labels
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 from paretune.report.palette import method_colours
 
 FloatArray = NDArray[np.float64]
-CEILING = "ceiling"  # the family of what is no method
 
 
 @dataclass(frozen=True)

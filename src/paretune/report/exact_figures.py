@@ -11,7 +11,7 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray
 from paretune.report.dials import Panel
-from paretune.report.figures import _figure, _note, _text
+from paretune.report.figures import add_note, blank_figure, plain_text
 from paretune.report.kl_curves import kl_curves, optimum
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
 
@@ -23,7 +23,7 @@ def share_figure(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, 
     """Plot captured share against the correlation of the objectives, the ceiling dashed; None with one correlation."""
     if not panel.drawn:
         return None
-    figure = _figure(6.0, 4.0)
+    figure = blank_figure(6.0, 4.0)
     axes = figure.add_subplot()
     for method in panel.methods:
         values = [(rho, value) for rho, value in zip(panel.rhos, panel.shares(method.name, rows), strict=True)]
@@ -35,7 +35,7 @@ def share_figure(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, 
             fmt=MATPLOTLIB_MARKERS[family_marker(method.family)],
             ls="--" if method.ceiling else "-",
             color=colours[method.name],
-            label=_text(method.name) + (" (ceiling)" if method.ceiling else ""),
+            label=plain_text(method.name) + (" (ceiling)" if method.ceiling else ""),
             ms=5,
             elinewidth=0.6,
             capsize=2,
@@ -66,11 +66,11 @@ def kl_figure(
     curves = kl_curves(part, parts)
     if not curves:
         return None
-    figure = _figure(6.0, 4.0)
+    figure = blank_figure(6.0, 4.0)
     axes = figure.add_subplot()
     for each in curves:
         shape, colour = MATPLOTLIB_MARKERS[family_marker(each.method.family)], colours[each.method.name]
-        label = _text(each.method.name) + (" (ceiling)" if each.method.ceiling else "")
+        label = plain_text(each.method.name) + (" (ceiling)" if each.method.ceiling else "")
         heights = _heights(each.utilities)
         style = "--" if each.method.ceiling else "-"
         axes.errorbar(
@@ -87,7 +87,7 @@ def kl_figure(
     axes.set_xlabel("KL to the base model, nats")
     axes.set_ylabel("utility, mean over preferences \u2192")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(curves) + 1)
-    _note(figure, part, "; hollow: other budgets" if any(each.others for each in curves) else "")
+    add_note(figure, part, "; hollow: other budgets" if any(each.others for each in curves) else "")
     return figure
 
 

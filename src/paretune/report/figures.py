@@ -72,13 +72,13 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
             }
             for name, figure in drawn.items():
                 if figure is not None:
-                    files += _save(figure, folder / f"{name}{suffix}")
+                    files += save_figure(figure, folder / f"{name}{suffix}")
         shares = panels(parts, rows)
         for index, panel in enumerate(shares):
             figure = share_figure(panel, rows, colours)
             if figure is not None:
                 suffix = "" if len(shares) == 1 else f"_{index + 1}"
-                files += _save(figure, folder / f"captured_share{suffix}")
+                files += save_figure(figure, folder / f"captured_share{suffix}")
     return files
 
 
@@ -87,7 +87,7 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
     pairs = list(itertools.combinations(range(len(part.objectives)), 2))[:MAX_PAIRS]
     if not pairs or not any(method.done for method in part.methods):
         return None
-    figure = _figure(4.0 * min(len(pairs), 3), 3.6 * -(-len(pairs) // 3))
+    figure = blank_figure(4.0 * min(len(pairs), 3), 3.6 * -(-len(pairs) // 3))
     for place, (a, b) in enumerate(pairs):
         axes = figure.add_subplot(-(-len(pairs) // 3), min(len(pairs), 3), place + 1)
         for method in part.methods:
@@ -95,7 +95,9 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
             across, up = _estimates(part, method.scores[:, :, a]), _estimates(part, method.scores[:, :, b])
             colour = colours[method.name]
             for shown, fill in ((~part.task.unseen, colour), (part.task.unseen, "white")):
-                label = f"{_text(method.name)} ({method.family})" if fill == colour else "_"  # _: not in the legend
+                label = "_"  # not in the legend
+                if fill == colour:
+                    label = f"{plain_text(method.name)} ({method.family})"
                 x, y = across[:, shown], up[:, shown]
                 axes.errorbar(
                     x[0],
@@ -115,10 +117,10 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
         base = _estimates(part, part.base_scores)
         axes.plot(base[0, a], base[0, b], "*", color=BASE_COLOUR, ms=9, ls="", label="base model")
         axes.plot(*part.task.reference_point[[a, b]], "x", color=BASE_COLOUR, label="reference corner")
-        axes.set_xlabel(f"{_text(part.objectives[a])}: mean reward, better \u2192")
-        axes.set_ylabel(f"{_text(part.objectives[b])}: mean reward, better \u2192")
+        axes.set_xlabel(f"{plain_text(part.objectives[a])}: mean reward, better \u2192")
+        axes.set_ylabel(f"{plain_text(part.objectives[b])}: mean reward, better \u2192")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(part.methods) + 2)
-    _note(figure, part, "; hollow: unseen preference")
+    add_note(figure, part, "; hollow: unseen preference")
     return figure
 
 
@@ -132,7 +134,7 @@ def heat_map_figure(part: Comparison) -> Figure | None:
     shown = shown_preferences(len(part.labels), len(part.objectives), MAX_COLUMNS)
     found = heat_map(part, names[0], shown)
     values = np.array([[np.nan if each.value is None else each.value for each in row] for row in found.differences])
-    figure = _figure(2.2 + 0.85 * len(shown), 1.9 + 0.5 * len(part.methods))
+    figure = blank_figure(2.2 + 0.85 * len(shown), 1.9 + 0.5 * len(part.methods))
     axes = figure.add_subplot()
     axes.grid(visible=False)
     scale = found.scale or 1.0
@@ -151,10 +153,10 @@ def heat_map_figure(part: Comparison) -> Figure | None:
                 lw=0,
             )
         axes.text(column, row, number(value.value, signed=True), ha="center", va="center", bbox=PAPER)
-    axes.set_yticks(range(len(found.methods)), [_text(name) for name in found.methods])
+    axes.set_yticks(range(len(found.methods)), [plain_text(name) for name in found.methods])
     axes.set_xticks(range(len(shown)), [_column(part, column) for column in shown], fontsize=7)
-    figure.colorbar(image, label=f"utility minus {_text(names[0])}", shrink=0.9)
-    _note(figure, part, "; hatched: may be 0")
+    figure.colorbar(image, label=f"utility minus {plain_text(names[0])}", shrink=0.9)
+    add_note(figure, part, "; hatched: may be 0")
     return figure
 
 
@@ -163,7 +165,7 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
     means, spent = achieved(part, rows), [cost for cost in costs(part, rows) if not part.method(cost.method).ceiling]
     if all(value.value is None for value in means.values()):
         return None
-    figure = _figure(11.0, 3.4)
+    figure = blank_figure(11.0, 3.4)
     first, second, third = figure.subplots(1, 3, sharey=True)
     for cost in spent:
         utility, colour = means[cost.method], colours[cost.method]
@@ -178,7 +180,7 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
             (third, cost.speed_ratio.value, colour),
         ):
             if value is not None:
-                label = _text(cost.method) if axes is first else None
+                label = plain_text(cost.method) if axes is first else None
                 axes.errorbar(
                     value, utility.value, yerr=reach, fmt=shape, color=colour, mfc=fill, label=label, elinewidth=0.6
                 )
@@ -189,11 +191,12 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
         axes.set_xlabel(title)
     first.set_ylabel("achieved utility, better \u2192")
     figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=len(spent))
-    _note(figure, part)
+    add_note(figure, part)
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """Return a figure with nothing in it, of so many inches."""
     from matplotlib.figure import Figure as MatplotlibFigure  # without pyplot: no global state, no display
 
     return MatplotlibFigure(figsize=(width, height), layout="constrained")
@@ -224,19 +227,22 @@ def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str,
 
 def _column(part: Comparison, column: int) -> str:
     unseen = "\n(unseen)" if part.task.unseen[column] else ""
-    return _text(part.labels[column]).replace(", ", "\n") + unseen
+    return plain_text(part.labels[column]).replace(", ", "\n") + unseen
 
 
-def _note(figure: Figure, part: Comparison, more: str = "") -> None:
-    note = f"{_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
+def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
+    """Write below a figure what it was drawn from."""
+    note = f"{plain_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
     figure.supxlabel(note, fontsize=7, color="#666666")
 
 
-def _text(name: str) -> str:
-    return name.replace("$", r"\$")  # a dollar sign would start mathematics
+def plain_text(name: str) -> str:
+    """Return a name as matplotlib shows it unchanged: a dollar sign would start mathematics."""
+    return name.replace("$", r"\$")
 
 
-def _save(figure: Figure, path: Path) -> list[Path]:
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as SVG and PNG, and return both files."""
     files = [path.with_suffix(".svg"), path.with_suffix(".png")]
     figure.savefig(files[0], metadata={"Date": None})
     figure.savefig(files[1], dpi=150)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from paretune.core.protocols import MetricRow, MetricValue
+from paretune.core.protocols import CEILING, MetricRow, MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.costs import costs
 from paretune.report.findings import lead
@@ -13,7 +13,6 @@ from paretune.report.tables import Table, Value
 from paretune.report.wording import MISSING, interval, number
 from paretune.statistics.intervals import BOOTSTRAP_FROM
 
-CEILING = "ceiling"
 TITLE = "Main results; methods of one rank cannot be told apart from its first"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paretune.relations.labels import PairEstimates
-from paretune.report.figures import DIVERGING, PAPER, STYLE, _figure, _save, _text
+from paretune.report.figures import DIVERGING, PAPER, STYLE, blank_figure, plain_text, save_figure
 from paretune.report.wording import MINUS, MISSING
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def write_relations_figure(matrices: Sequence[RelationMatrix], title: str, path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks: boxes
-        figure = _figure((1.2 + 1.35 * count) * len(drawn), 1.6 + 0.75 * count)
+        figure = blank_figure((1.2 + 1.35 * count) * len(drawn), 1.6 + 0.75 * count)
         for axes, matrix in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
             _draw(axes, matrix)
-        note = f"{_text(title)}; 95 % intervals; hatched: not determined. Blue: rise together, orange: compete"
+        note = f"{plain_text(title)}; 95 % intervals; hatched: not determined. Blue: rise together, orange: compete"
         figure.supxlabel(note, fontsize=7, color="#666666")
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def _draw(axes: Axes, matrix: RelationMatrix) -> None:
@@ -127,10 +127,10 @@ def _draw(axes: Axes, matrix: RelationMatrix) -> None:
         text = "\n".join(matrix.cell(row, column)).replace(" [", "\n[")
         paper = None if row == column else PAPER
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, bbox=paper)
-    names = [_text(name) for name in matrix.objectives]
+    names = [plain_text(name) for name in matrix.objectives]
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
-    axes.set_title(_text(matrix.title).replace(": ", ":\n", 1), fontsize=8)
+    axes.set_title(plain_text(matrix.title).replace(": ", ":\n", 1), fontsize=8)
 
 
 def _two(value: float) -> str:
