@@ -16,7 +16,7 @@ from paretune.records.files import AGAIN, read_json, write_json
 FloatArray = NDArray[np.float64]
 SCHEMA = 1
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the experts' weights, the last the policy itself
-FRONT_DIVISIONS = {2: 100, 3: 20, 4: 8, 5: 5}  # 101, 231, 165 and 126 points; 15 for K = 3 have 78 % of its volume
+FRONT_DIVISIONS = {2: 100, 3: 20, 4: 8, 5: 5}  # 101, 231, 165 and 126 points
 OTHER_DIVISIONS = 3
 
 
