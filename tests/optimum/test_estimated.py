@@ -103,21 +103,26 @@ def repeat(corner_kl, counts, tasks=10, draws=30, heterogeneity=0.25):
     return np.array(covered)
 
 
-# Over 300 seeds the standard error of a coverage of .95 is .0126, of .90 .017. J* must be covered 91 % of the time.
-@pytest.mark.parametrize(("corner_kl", "rest"), [(0.6, 0.88), (1.2, 0.84)])
+def least(coverage, repetitions):
+    """Return a coverage less three standard errors of its count."""
+    return coverage - 3 * math.sqrt(coverage * (1 - coverage) / repetitions)
+
+
+# J*: .95 nominal, .912 over 300. The rest, as stated: .90 at 0.6 nats, .848 over 300, and .84 at 1.2 nats, .777.
+@pytest.mark.parametrize(("corner_kl", "rest"), [(0.6, 0.90), (1.2, 0.84)])
 def test_intervals_cover_the_enumerated_optimum_and_nothing_is_refused(corner_kl, rest):
     covered = repeat(corner_kl, counts=(256,))
     assert np.isfinite(covered).all()
     coverage = covered.mean(axis=0)
-    assert coverage[0] >= 0.91, coverage
-    assert (coverage[1:] >= rest).all(), coverage  # least for KL, which hangs on the rarest completions
+    assert coverage[0] >= least(0.95, 300), coverage
+    assert (coverage[1:] >= least(rest, 300)).all(), coverage  # least for KL, which hangs on the rarest completions
 
 
 def test_completions_of_trained_policies_reach_further():
-    covered = repeat(corner_kl=2.0, counts=(128, 64, 64), tasks=5)  # 150 seeds: standard error .018
+    covered = repeat(corner_kl=2.0, counts=(128, 64, 64), tasks=5)  # 150 repetitions
     assert np.isfinite(covered).all()
     coverage = covered.mean(axis=0)
-    assert (coverage >= 0.90).all(), coverage
+    assert (coverage >= least(0.95, 150)).all(), coverage  # all nominal: .897
 
 
 def test_coin_toss_matches_paper():
