@@ -344,3 +344,17 @@ def test_a_study_of_something_else_is_refused(task: Task, monkeypatch: pytest.Mo
         ConfigError, match=r"study \(--from\) must be one with the objectives second, third, got first, sec"
     ):
         read_for("somewhere", other)
+
+
+@pytest.mark.slow
+def test_a_probe_reads_the_folder_of_a_study_that_has_run(folder: Path, task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"tasks: [{folder}]\nmethods: {{rewarded_soups: {{}}}}\nbudget: {{completions: 1024}}\nseeds: 2\nworkers: 1\n"
+    )
+    assert paretune.run(file, tmp_path / "study").complete
+    found = probe(task, SAMPLES, study=tmp_path / "study")
+    assert found.outcomes.source == "rewarded_soups of study 'study', 1,024 completions, seeds 0, 1"
+    assert found.outcomes.relations is not None
+    assert np.isfinite(found.outcomes.relations.changes.low).all()  # two seeds give an interval
+    assert (np.diag(found.outcomes.relations.changes.values) > 0).all()  # each expert gains what it was trained for
