@@ -12,6 +12,7 @@ import numpy as np
 from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
+from paretune.core.protocols import CEILING
 from paretune.core.task import Task
 from paretune.methods.experts import ExpertSettings
 from paretune.records.evaluation import EvaluationRecord
@@ -20,7 +21,6 @@ from paretune.records.study import CellRecord, StudyRecords
 from paretune.relations.outcomes import OutcomeRelations, outcome_relations
 
 PILOT_METHOD = "rewarded_soups"  # trains one expert for each objective alone
-CEILING = "ceiling"  # the family of what is no method
 PILOT_EVALUATED = 256  # completions at least of each policy on development prompts: a standard error of .02 at sd .3
 ADVICE = "Give a finished study (--from STUDY), or train a pilot (--pilot 1500)."
 
