@@ -61,7 +61,7 @@ def main() -> int:
         share = f"{np.mean(answered):.3f}" if answered else "missing"
         print(f"{name}: {len(answered)} of {len(flat)} answered, the interval holds J* in {share}")
         for index, preference in enumerate(PREFERENCES):
-            mine = [row[index] for row in rows_held if row[index] is not None]
+            mine = [bool(row[index]) for row in rows_held if row[index] is not None]
             print(f"  preference {preference.tolist()}: {np.mean(mine):.3f} of {len(mine)}" if mine else "  none")
     return 0
 
