@@ -2,13 +2,15 @@
 
     python recipes/keep_part.py results/controlled-full competing docs/results/data/controlled-full
 
-Writes `tables.csv`, `tables/*.csv` and `digests.json` into a folder of the part's name. The runs themselves stay where
-they are; the same command as before repeats them, and their digests say whether it made the same.
+Writes `tables.csv`, `tables/*.csv`, `captured_share_paired.csv` and `digests.json` into a folder of the part's name.
+The runs themselves stay where they are; the same command as before repeats them, and their digests say whether it made
+the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import tempfile
@@ -18,10 +20,13 @@ from pathlib import Path
 from paretune.benchmark.plan import pairs_of
 from paretune.benchmark.study import load_study
 from paretune.core.errors import ParetuneError, RecordError
+from paretune.metrics import measure_all
 from paretune.records.files import read_json, write_json
 from paretune.records.layout import cell_folder
 from paretune.records.reading import read_study
+from paretune.records.study import StudyRecords
 from paretune.report import write_report
+from paretune.statistics.paired import paired_difference
 
 KEPT = ("tables.csv", "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
 
@@ -64,12 +69,31 @@ def keep(folder: Path, part: str, output: Path) -> None:
             if file.is_file():
                 (output / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, output / name)
+    write_pairs(replace(records, cells=cells, tasks=tasks), output / "captured_share_paired.csv")
     digests = {}
     for cell in cells:
         plain = read_json(cell_folder(folder, cell.cell) / "cell.json")
         digests[cell.cell] = {key: plain[key] for key in ("training_key", "evaluation_key", "stages")}
     environment = {key: value for key, value in records.environment.items() if isinstance(value, (str, int, float))}
     write_json(output / "digests.json", {"study": records.name, "part": part, "environment": environment, **digests})
+
+
+def write_pairs(records: StudyRecords, path: Path) -> None:
+    """Write the differences in captured share of all pairs of methods, paired by seed; nothing where none is known."""
+    lines = ["task,first,second,difference,low,high,seeds"]
+    shares = {
+        (row.task, row.method): row.value.per_seed
+        for row in measure_all(records, ["captured_share"])
+        if not row.label and row.value.value is not None
+    }
+    for (task, first), (other, second) in itertools.combinations(shares, 2):
+        seeds = sorted(shares[task, first].keys() & shares[other, second].keys())
+        if task == other and len(seeds) > 1:
+            mine, theirs = ([shares[task, name][seed] for seed in seeds] for name in (first, second))
+            found = paired_difference(mine, theirs)
+            lines.append(f"{task},{first},{second},{found.mean:.4f},{found.low:.4f},{found.high:.4f},{len(seeds)}")
+    if len(lines) > 1:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

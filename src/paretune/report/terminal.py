@@ -13,7 +13,7 @@ from paretune.report.ranking import ranking
 from paretune.report.wording import interval, number, table_cell
 
 HEADS = (
-    "method", "rank", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
+    "method", "rank by utility", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
     "tokens/s to base", "seeds",
 )  # fmt: skip
 SHARE = "captured share"  # a column of tasks whose optimum is known
@@ -26,7 +26,7 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
         mine, means = rows_of(part, rows), achieved(part, rows)
         shares = {each.name: measured(mine, each.name, "captured_share") for each in part.methods}
         known = any(share.value is not None for share in shares.values())
-        lines: list[tuple[str, ...]] = [(*HEADS[:2], *([SHARE] if known else []), *HEADS[2:])]
+        lines: list[tuple[str, ...]] = [(*HEADS[:3], *([SHARE] if known else []), *HEADS[3:])]
         spent = {cost.method: cost for cost in costs(part, rows)}
         ranked = dict(ranking(part, rows))
         for method in part.methods:
@@ -39,8 +39,8 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
                 (
                     cost.method,
                     ranked[cost.method],
-                    *([interval(shares[cost.method])] if known else []),
                     interval(means[cost.method]),
+                    *([interval(shares[cost.method])] if known else []),
                     interval(volume),
                     *numbers,
                     f"{done}/{len(cells)}",
