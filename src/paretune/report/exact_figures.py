@@ -11,7 +11,7 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray
 from paretune.report.dials import Panel
-from paretune.report.figures import add_note, blank_figure, plain_text
+from paretune.report.drawing import add_note, blank_figure, plain_text
 from paretune.report.kl_curves import kl_curves, optimum
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
 

@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,29 +15,19 @@ from paretune.pareto.front import front
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray, comparisons, shown_colours
 from paretune.report.costs import costs
+from paretune.report.drawing import DIVERGING, PAPER, STYLE, add_note, blank_figure, plain_text, save_figure
 from paretune.report.estimates import column_mean
 from paretune.report.heat_map import baselines, heat_map, separable
 from paretune.report.islands import MAX_COLUMNS, shown_preferences
 from paretune.report.measured import achieved
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
-from paretune.report.wording import count, number
+from paretune.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_PAIRS = 6
-PAPER: dict[str, Any] = {
-    "facecolor": "white",
-    "alpha": 0.6,
-    "linewidth": 0,
-    "pad": 1.5,
-}  # behind numbers, over hatching
-DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
-STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
-    "axes.axisbelow": True, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "paretune",
-}  # fmt: skip
 
 
 def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) -> list[Path]:
@@ -195,13 +185,6 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
     return figure
 
 
-def blank_figure(width: float, height: float) -> Figure:
-    """Return a figure with nothing in it, of so many inches."""
-    from matplotlib.figure import Figure as MatplotlibFigure  # without pyplot: no global state, no display
-
-    return MatplotlibFigure(figsize=(width, height), layout="constrained")
-
-
 def _estimates(part: Comparison, values: FloatArray) -> FloatArray:
     """Return mean and lengths of the lower and upper bar over seeds `[S, N]`, as `[3, N]`."""
     found = [column_mean(column, part.seeds) for column in values.T]
@@ -228,22 +211,3 @@ def _draw_steps(axes: Axes, points: FloatArray, corner: FloatArray, colour: str,
 def _column(part: Comparison, column: int) -> str:
     unseen = "\n(unseen)" if part.task.unseen[column] else ""
     return plain_text(part.labels[column]).replace(", ", "\n") + unseen
-
-
-def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
-    """Write below a figure what it was drawn from."""
-    note = f"{plain_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
-    figure.supxlabel(note, fontsize=7, color="#666666")
-
-
-def plain_text(name: str) -> str:
-    """Return a name as matplotlib shows it unchanged: a dollar sign would start mathematics."""
-    return name.replace("$", r"\$")
-
-
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, and return both files."""
-    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
-    figure.savefig(files[0], metadata={"Date": None})
-    figure.savefig(files[1], dpi=150)
-    return files

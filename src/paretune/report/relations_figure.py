@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paretune.relations.labels import PairEstimates
-from paretune.report.figures import DIVERGING, PAPER, STYLE, blank_figure, plain_text, save_figure
+from paretune.report.drawing import DIVERGING, PAPER, STYLE, blank_figure, plain_text, save_figure
 from paretune.report.wording import MINUS, MISSING
 
 if TYPE_CHECKING:

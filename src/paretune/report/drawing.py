@@ -1,0 +1,50 @@
+"""What every static figure starts and ends with: style, an empty figure, a note below it, its two files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.report.comparison import Comparison
+from paretune.report.wording import count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAPER: dict[str, Any] = {
+    "facecolor": "white",
+    "alpha": 0.6,
+    "linewidth": 0,
+    "pad": 1.5,
+}  # behind numbers, over hatching
+DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
+STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
+    "axes.axisbelow": True, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "paretune",
+}  # fmt: skip
+
+
+def blank_figure(width: float, height: float) -> Figure:
+    """Return a figure with nothing in it, of so many inches."""
+    from matplotlib.figure import Figure as MatplotlibFigure  # without pyplot: no global state, no display
+
+    return MatplotlibFigure(figsize=(width, height), layout="constrained")
+
+
+def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
+    """Write below a figure what it was drawn from."""
+    note = f"{plain_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
+    figure.supxlabel(note, fontsize=7, color="#666666")
+
+
+def plain_text(name: str) -> str:
+    """Return a name as matplotlib shows it unchanged: a dollar sign would start mathematics."""
+    return name.replace("$", r"\$")
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as SVG and PNG, and return both files."""
+    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
+    figure.savefig(files[0], metadata={"Date": None})
+    figure.savefig(files[1], dpi=150)
+    return files
