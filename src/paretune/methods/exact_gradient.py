@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -105,6 +105,7 @@ def train_exactly(context: StageContext) -> None:
     wanted = np.asarray([stage.member["objective_weights"] for stage in context.stages], dtype=np.float64)
     base = load_base(task.model)
     log_reference, rewards = tables(task, task.splits["train"], Scorer(task.objectives))
+    prompts = [base.encode(task.format_prompt(str(row["prompt"]))) for row in task.splits["train"]]
     bank = ExpertBank(base, len(wanted), settings.rank, settings.alpha)
     bank.initialise([stage.seed for stage in context.stages])
     utilities = torch.from_numpy(np.moveaxis(rewards @ wanted.T, 2, 0)).float().to(base.device)  # [E, P, Y]
@@ -116,7 +117,7 @@ def train_exactly(context: StageContext) -> None:
             left = (settings.updates - update) / settings.updates
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * min(1.0, 3 * left)
-            values = _ascend(bank, task, utilities, reference)
+            values = _ascend(bank, task, prompts, utilities, reference)
             bank.flat.grad = bank.take_gradients()
             optimiser.step()
             bank.flat.grad = None
@@ -129,7 +130,7 @@ def train_exactly(context: StageContext) -> None:
         bank.unwrap()
 
 
-def _ascend(bank: ExpertBank, task: Task, utilities: Tensor, reference: Tensor) -> Tensor:
+def _ascend(bank: ExpertBank, task: Task, prompts: Sequence[list[int]], utilities: Tensor, reference: Tensor) -> Tensor:
     """Add up the gradients of -J / beta over all prompts and return J before the update, `[E]`."""
     import torch
 
@@ -138,18 +139,17 @@ def _ascend(bank: ExpertBank, task: Task, utilities: Tensor, reference: Tensor) 
     from paretune.rl.outcomes import enumeration_of
 
     enumeration = enumeration_of(task)
-    experts, prompts = utilities.shape[:2]
-    texts = [task.format_prompt(str(row["prompt"])) for row in task.splits["train"]]
+    experts = len(utilities)
     total = torch.zeros(experts)
-    for start in range(0, prompts, PROMPTS_AT_ONCE):
-        part = [bank.base.encode(text) for text in texts[start : start + PROMPTS_AT_ONCE]]
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        part = list(prompts[start : start + PROMPTS_AT_ONCE])
         mixing = Mixing.population(experts, len(part))
         table = tree_log_probs(bank.base, bank, mixing, part * experts, enumeration.letters, enumeration.length).view(
             experts, len(part), -1
         )
         here = slice(start, start + len(part))
         gain = utilities[:, here] - task.beta * (table - reference[here])
-        values = (table.exp() * gain).sum(dim=2).sum(dim=1) / prompts  # [E]
+        values = (table.exp() * gain).sum(dim=2).sum(dim=1) / len(prompts)  # [E]
         (-values.sum() / task.beta).backward()
         total += values.detach().cpu()
     return total

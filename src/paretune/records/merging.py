@@ -39,7 +39,7 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
     best: dict[str, CellRecord] = {}
     for part in parts:
         for cell in part.cells:
-            if cell.cell not in best or (best[cell.cell].state != "done" and _better(cell, best[cell.cell])):
+            if cell.cell not in best or _better(cell, best[cell.cell]):
                 best[cell.cell] = cell
     timings = {(timing.task, timing.method): timing for part in reversed(parts) for timing in part.timings}
     return replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,9 +27,8 @@ SAMPLES = 64  # of each prompt where a policy can only be sampled
 
 def all_texts(base: BaseModel, enumeration: Enumeration) -> list[str]:
     """Return the texts of all completions, in the order of `Policy.completion_table`."""
-    places = np.unravel_index(np.arange(enumeration.completions), (len(enumeration.letters),) * enumeration.length)
-    ids = np.asarray(enumeration.letters)[np.stack(places, axis=1)]
-    return [base.decode(row) for row in ids.tolist()]
+    sequences = itertools.product(enumeration.letters, repeat=enumeration.length)
+    return [base.decode(list(ids)) for ids in sequences]
 
 
 def all_rewards(rows: Sequence[Row], texts: Sequence[str], score: Score, objectives: int) -> FloatArray:
@@ -116,9 +116,7 @@ def truth(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArra
         rewards=best.rewards,
         kl=best.kl,
         front_preferences=front,
-        front_scores=np.stack(
-            [optimal_outcome(log_reference, rewards, point[None], beta).scores(beta)[0] for point in front]
-        ),
+        front_scores=optimal_outcome(log_reference, rewards, front, beta).scores(beta),
     )
 
 
