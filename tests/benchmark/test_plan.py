@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.plan import parameter_count, plan
+from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
+from paretune.benchmark.summary import plan_text
 from paretune.core.errors import BudgetError
 from paretune.records.writing import write_lock
 
@@ -80,14 +80,21 @@ def test_planning_and_running_import_no_torch_here(study: Make) -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_parameters_are_counted_from_the_header_alone(tmp_path: Path) -> None:
-    header = json.dumps(
-        {
-            "__metadata__": {"format": "pt"},
-            "a": {"dtype": "F16", "shape": [3, 4], "data_offsets": [0, 24]},
-            "b": {"dtype": "F16", "shape": [], "data_offsets": [24, 26]},
-        }
-    ).encode()
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(struct.pack("<Q", len(header)) + header)  # no tensor data: they are not read
-    assert parameter_count(file) == 13
+def test_what_an_exact_gradient_reads_takes_time_and_is_not_charged(tmp_path: Path) -> None:
+    def study(updates: int) -> dict[str, Any]:
+        return {
+            "name": "s", "tasks": [{"controlled": {"rho": 0, "alphabet": 4, "length": 3}}], "seeds": 1,
+            "methods": {"exact_gradient": {"updates": updates}}, "budget": {"completions": 64},
+            "preferences": {"grid": 2, "unseen": 0},
+        }  # fmt: skip
+
+    few, many = (plan(study(updates), tmp_path / "out") for updates in (10, 60))
+    assert few.completions_charged == few.completions_to_train == 0
+    # 50 updates of 3 experts over 64 completions of 16 prompts more, at 600,000 a second and worker
+    assert (many.minutes - few.minutes) * 60 * few.workers == pytest.approx(50 * 3 * 64 * 16 / 600_000)
+    assert "completions per second" not in plan_text(few)  # nothing to sample, so no rate
+
+
+def test_the_rate_until_one_is_measured_follows_the_length_of_completions(study: Make, tmp_path: Path) -> None:
+    planned = plan(study(), tmp_path / "out")
+    assert (planned.rate, planned.rate_measured) == (3_200 / planned.cells[0].task.max_completion_tokens, False)

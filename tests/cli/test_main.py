@@ -75,6 +75,20 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.strip() == paretune.__version__
 
 
+def test_a_plan_says_which_instances_it_draws_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "study.yaml").write_text(
+        "name: s\ntasks: [{controlled: {rho: 0, alphabet: 4, length: 3}}]\nmethods: {linear: {}}\n"
+        "budget: {completions: 200}\nseeds: 2\n"
+    )
+    for seeds in ([0, 1], []):  # the second time they are there
+        assert execute(["plan", str(tmp_path / "study.yaml"), "-o", str(tmp_path / "out")]) == OK
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("drawing instance")]
+        assert [int(line.split()[2]) for line in lines] == seeds
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

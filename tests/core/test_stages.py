@@ -29,6 +29,10 @@ def test_a_longer_run_keeps_shape_and_trajectory_and_gets_its_own_folder() -> No
     assert longer[2] != key
 
 
+def test_an_estimate_of_its_time_is_no_part_of_what_a_stage_is() -> None:
+    assert keys(replace(STAGE, enumerated=100)) == keys(STAGE)
+
+
 @pytest.mark.parametrize("change", [{"seed": 2}, {"member": {"objective_weights": [0.0, 1.0]}}])
 def test_members_of_a_population_share_the_shape_only(change: dict[str, Any]) -> None:
     shape, trajectory, key = keys(replace(STAGE, **change))

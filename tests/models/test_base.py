@@ -2,12 +2,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import micro_task
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
-from paretune.models.base import BaseModel, default_device, load_base
+from paretune.models.base import BaseModel, default_device, default_dtype, load_base
+from paretune.tasks.controlled.model import save_model
+
+
+@pytest.fixture
+def gpt2_letters(tmp_path: Path) -> BaseModel:
+    save_model(4, np.random.default_rng(0), tmp_path)
+    return load_base(str(tmp_path), device="cpu")
 
 
 def test_a_base_model_is_frozen_and_loaded_once(folders: dict[str, Path]) -> None:
@@ -51,6 +60,22 @@ def test_a_truncated_parameter_file_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
         load_base(str(folder), device="cpu")
+
+
+def test_a_prompt_its_tokenizer_does_not_know_is_refused(gpt2_letters: BaseModel) -> None:
+    message = (
+        r"prompt must be text that the model's tokenizer can encode, got 'hello' \(.*UNK.*\)\. Write it with its 4 "
+        r"tokens: a b c d$"
+    )
+    with pytest.raises(ModelError, match=message):
+        gpt2_letters.encode("hello")
+    assert gpt2_letters.encode("a d") == [0, 3]
+
+
+def test_a_small_model_is_fp32_on_a_gpu_too(folders: dict[str, Path]) -> None:
+    assert default_dtype("cuda", str(folders["llama"])) == torch.float32
+    assert default_dtype("cuda:1", "owner/name") == torch.bfloat16  # of unknown size
+    assert default_dtype("cpu", "owner/name") == torch.float32
 
 
 def test_a_device_is_found() -> None:

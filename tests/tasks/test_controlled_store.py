@@ -66,6 +66,16 @@ def test_drawing_says_nothing_and_leaves_the_callers_progress_bars_on(
     assert logging.is_progress_bar_enabled()
 
 
+def test_drawing_is_noted_once_for_whoever_listens(
+    tmp_path: Path, cache_in: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = cache_in(tmp_path)
+    with caplog.at_level("INFO", logger="paretune"):
+        load_instance(SETTINGS)
+        load_instance(SETTINGS)  # found
+    assert caplog.messages == [f"drawing instance 0 of {SETTINGS.name}, once: it is kept in {folder}"]
+
+
 def test_an_instance_is_drawn_once_and_nothing_else_is_left(tmp_path: Path, cache_in: Any) -> None:
     folder = cache_in(tmp_path)
     made = load_instance(SETTINGS).folder

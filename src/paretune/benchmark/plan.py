@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from paretune.benchmark.executors import worker_count
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
@@ -19,6 +15,7 @@ from paretune.benchmark.stages import finished_prefixes, longest_prefix
 from paretune.benchmark.study import MethodEntry, Study, load_study
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
+from paretune.core.model_config import is_small
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
@@ -27,9 +24,9 @@ from paretune.records.layout import cell_folder, reference_path, stage_folder
 from paretune.records.outcomes import SCALES
 from paretune.records.reading import read_stage
 
-SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one
-TRAINING_RATE = 100.0  # completions per second and worker, quick study on two busy laptop cores; until measured
-EVALUATION_RATE = 75.0  # the same for evaluation: longer texts, read again by the base and by the audit
+TRAINING_RATE = 3_200.0  # tokens per second and worker, quick study on two busy laptop cores; until measured
+EVALUATION_RATE = 2_400.0  # the same for evaluation: longer texts, read again by the base and by the audit
+ENUMERATION_RATE = 600_000.0  # completions a second and worker that an exact gradient reads, study `controlled`
 START_SECONDS = 20.0  # imports of a worker, and the report
 
 State = Literal["finished", "new", "unfinished", "failed"]
@@ -110,7 +107,7 @@ class Plan:
         completions_to_train: Completions still to be made in training.
         completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
         minutes: Estimate of what is left.
-        rate: Training completions per second and worker behind the estimate.
+        rate: Training completions per second and worker behind the estimate, where any are charged.
         rate_measured: Whether it was measured on finished stages of this folder.
     """
 
@@ -216,11 +213,13 @@ def plan(
         for seed in study.seeds
         if (task.name, seed) in pairs and not reference_done(study, root, task, seed)
     )
-    count = workers or worker_count(study.workers, small=all(is_small(task) for task in study.tasks))
-    rate, measured = _rate([each.key for each in planned if each.state == "finished"], root)
+    count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
     train = missing_completions(planned)
+    rate, measured = _rate(planned, root)
     evaluate = _evaluations(study, cells, references)
-    seconds = (train / rate + evaluate / EVALUATION_RATE) / count
+    enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
+    tokens = max(task.max_completion_tokens for task in study.tasks)
+    work = (train / rate if train else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
     return Plan(
         study=study,
         folder=root,
@@ -231,7 +230,7 @@ def plan(
         completions_charged=sum(cell.charged for cell in cells),
         completions_to_train=train,
         completions_to_evaluate=evaluate,
-        minutes=(seconds + START_SECONDS) / 60 if train or evaluate else 0.0,
+        minutes=(sum(work) / count + START_SECONDS) / 60 if any(work) else 0.0,
         rate=rate,
         rate_measured=measured,
         by_key=by_key,
@@ -404,26 +403,20 @@ def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
     )
 
 
-def _rate(keys: Sequence[str], root: Path) -> tuple[float, bool]:
-    records = [read_stage(root, key) for key in keys]
+def _rate(stages: Sequence[PlannedStage], root: Path) -> tuple[float, bool]:
+    """Return completions per second and worker, and whether finished stages say so: else it is `TRAINING_RATE`."""
+    charged = [each for each in stages if each.stage.completions]
+    records = [read_stage(root, each.key) for each in charged if each.state == "finished"]
     seconds = sum(record.seconds for record in records)
     completions = sum(record.counts["completions"] for record in records)
-    if seconds <= 0 or completions <= 0:
-        return TRAINING_RATE, False
-    return completions / seconds, True
+    if seconds > 0 and completions > 0:
+        return completions / seconds, True
+    tokens = sum(each.stage.completions * each.task.max_completion_tokens for each in charged)
+    return TRAINING_RATE * sum(each.stage.completions for each in charged) / max(tokens, 1), False
 
 
-def is_small(task: Task) -> bool:
-    """Whether a task's model is small enough for one thread a worker; a model of unknown size is not."""
+def one_thread_each(task: Task) -> bool:
+    """Whether a task's model is small enough for one thread a worker, and no GPU would take it."""
     if Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists():
         return False
-    files = sorted(Path(task.model).expanduser().glob("*.safetensors"))
-    return bool(files) and sum(parameter_count(file) for file in files) < SMALL_MODEL_PARAMETERS
-
-
-def parameter_count(file: Path) -> int:
-    """Count the parameters of a safetensors file from its header."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return sum(int(np.prod(entry["shape"])) for name, entry in header.items() if name != "__metadata__")
+    return is_small(task.model)

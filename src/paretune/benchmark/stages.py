@@ -37,6 +37,7 @@ def stage_to_plain(stage: Stage) -> dict[str, Any]:
         "completions": stage.completions,
         "seed": stage.seed,
         "version": stage.version,
+        "enumerated": stage.enumerated,
     }
 
 

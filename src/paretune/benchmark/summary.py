@@ -51,8 +51,8 @@ def plan_text(plan: Plan) -> str:
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
         "cells, shared stages to each",
         f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",
-        f"time:     about {plan.minutes:.1f} minutes with {plan.workers} workers "
-        f"({plan.rate:.0f} completions per second and worker, {source})",
+        f"time:     about {plan.minutes:.1f} minutes with {plan.workers} workers"
+        + (f" ({plan.rate:,.0f} completions per second and worker, {source})" if plan.rate else ""),
     ]
     return "\n".join(lines)
 

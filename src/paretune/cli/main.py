@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,6 +53,8 @@ def run(
     from paretune.benchmark.runner import run as run_study
     from paretune.benchmark.summary import summary
 
+    if quiet:
+        logging.getLogger("paretune").setLevel(logging.WARNING)
     result = run_study(study, output, workers=workers, progress=not quiet, part=part)
     print(summary(result))
     return OK if result.complete else SOME_FAILED
@@ -260,10 +264,10 @@ def execute(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 some cells failed, 2 usage or configuration, 3 environment, 130 stopped.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars for loading a file would tear our progress apart
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result: Any = app(
-            list(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, result_action="return_value"
-        )
+        with notes_shown():
+            result: Any = app(given, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         return USAGE  # it has printed what was wrong
     except KeyboardInterrupt:
@@ -280,6 +284,20 @@ def execute(arguments: Sequence[str] | None = None) -> int:
         environment = isinstance(error, MissingDependencyError) or not isinstance(error, ParetuneError)
         return ENVIRONMENT if environment else USAGE
     return int(result or OK)
+
+
+@contextmanager
+def notes_shown() -> Iterator[None]:
+    """Print what the library notes, such as an instance it is drawing, on stderr."""
+    logger, handler = logging.getLogger("paretune"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class Stage:
         member: Plain data that may differ within a population, such as `objective_weights`.
         needs: Stages whose results it reads.
         completions: Its budget; charged in full to every cell that uses it.
+        enumerated: Completions it reads without sampling, charged to nobody; for an estimate of its time alone.
         seed: Training seed.
         run: `module:function` called as `run(context)`, see `StageContext`.
         version: Raised when the run function's results change.
@@ -35,6 +36,7 @@ class Stage:
     completions: int = 0
     seed: int = 0
     version: int = 1
+    enumerated: int = 0
 
     def trajectory_key(self, task: Task) -> str:
         """Digest all but the length: equal trajectories are prefixes of one another."""

@@ -73,6 +73,7 @@ class ExactGradient:
                 f"exact_gradient must have a task whose completions can be listed, got '{task.name}'. Use a controlled "
                 "task, or leave the method out."
             )
+        listed = len(task.splits["train"]) * task.enumeration.completions
         return tuple(
             Stage(
                 kind="expert",
@@ -80,6 +81,7 @@ class ExactGradient:
                 settings=asdict(self.settings),
                 member={"objective_weights": [float(weight) for weight in row]},
                 seed=seed,
+                enumerated=self.settings.updates * listed,
             )
             for row in preferences
         )

@@ -13,7 +13,7 @@ from torch import nn
 
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
-from paretune.core.model_config import context_limit
+from paretune.core.model_config import context_limit, is_small
 
 
 @dataclass(eq=False)
@@ -89,8 +89,20 @@ class BaseModel:
         return set(kinds) == {"full_attention"} and config._attn_implementation == "sdpa"
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a formatted prompt, without special tokens of the tokenizer's own."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Return the token ids of a formatted prompt, without special tokens of the tokenizer's own.
+
+        Raises:
+            ModelError: If the tokenizer has no token for a part of it and none for what it does not know.
+        """
+        try:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        except Exception as error:  # tokenizers raises nothing more precise
+            known = sorted(self.tokenizer.get_vocab())
+            sample = f"{' '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
+            raise ModelError(
+                f"prompt must be text that the model's tokenizer can encode, got {text[:60]!r} ({error}). Write it "
+                f"with its {len(known):,} tokens: {sample}"
+            ) from error
 
     def decode(self, token_ids: list[int]) -> str:
         """Return the text of a completion, special tokens left out."""
@@ -102,9 +114,12 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def default_dtype(device: str) -> torch.dtype:
-    """Return bf16 on a GPU and fp32 on a CPU."""
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+def default_dtype(device: str, model: str) -> torch.dtype:
+    """Return bf16 for a model on a GPU, fp32 on a CPU.
+
+    A small model is fp32 on a GPU too: it gains no speed from bf16, and enumerated probabilities need the digits.
+    """
+    return torch.bfloat16 if device.startswith("cuda") and not is_small(model) else torch.float32
 
 
 def load_base(model: str, device: str | None = None, dtype: torch.dtype | None = None) -> BaseModel:
@@ -113,14 +128,14 @@ def load_base(model: str, device: str | None = None, dtype: torch.dtype | None =
     Args:
         model: Local folder or hub id of a decoder-only model.
         device: `cpu` or `cuda`; by default a GPU when there is one.
-        dtype: Number format; by default bf16 on a GPU and fp32 on a CPU.
+        dtype: Number format; by default see `default_dtype`.
 
     Raises:
         ModelError: If the folder or hub id cannot be loaded as a causal language model.
     """
     device = device or default_device()
     name = str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
-    return _load_once(name, model_digest(name), device, dtype or default_dtype(device))
+    return _load_once(name, model_digest(name), device, dtype or default_dtype(device, name))
 
 
 @lru_cache(maxsize=4)

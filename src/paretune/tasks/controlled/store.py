@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from paretune.core.errors import TaskError
 from paretune.core.seeds import generator
 from paretune.tasks.controlled.fields import Fields, all_completions, make_fields
 from paretune.tasks.controlled.settings import PROMPTS_EACH, ControlledSettings
+
+_log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "PARETUNE_CACHE"
 FILES = (
@@ -60,6 +63,7 @@ def load_instance(settings: ControlledSettings) -> Instance:
 
     folder = cache_folder() / digest(settings.plain())
     if not _is_whole(folder):
+        _log.info("drawing instance %d of %s, once: it is kept in %s", settings.seed, settings.name, folder.parent)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix="new-", dir=folder.parent))
