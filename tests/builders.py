@@ -432,3 +432,13 @@ def _timing(task: str, method: str, position: int) -> TimingRecord:
     base = (2000.0, 2100.0, 1900.0, 2050.0, 1990.0)
     ratio = 0.9 - 0.1 * position
     return TimingRecord(task, method, 64, tuple(ratio * each for each in base), base, 2, "cpu")
+
+
+def study_of_experts(experts: int) -> StudyRecords:
+    """Return a study of one finished cell whose method trained so many experts, `completions_each` 7,000."""
+    info = task_info()
+    rewards = np.full((info.test_prompts * info.samples, 4), 0.5)
+    answers = [evaluation(rewards, each, audit=AUDIT, samples=info.samples) for each in info.preferences]
+    stages = [stage(f"expert {number}") for number in range(experts)]
+    made = study([cell(evaluations=answers, stages=stages)], [info])
+    return dataclasses.replace(made, resolved={**made.resolved, "methods": {"linear": {"completions_each": 7000}}})

@@ -98,3 +98,12 @@ def test_what_an_exact_gradient_reads_takes_time_and_is_not_charged(tmp_path: Pa
 def test_the_rate_until_one_is_measured_follows_the_length_of_completions(study: Make, tmp_path: Path) -> None:
     planned = plan(study(), tmp_path / "out")
     assert (planned.rate, planned.rate_measured) == (3_200 / planned.cells[0].task.max_completion_tokens, False)
+
+
+def test_the_dials_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
+    study = {
+        "name": "s", "tasks": [{"controlled": {"rho": -0.5, "alphabet": 4, "length": 3, "heterogeneity": 0.2}}],
+        "methods": {"linear": {}}, "budget": {"completions": 500}, "seeds": 2,
+    }  # fmt: skip
+    (info,) = planned_records(plan(study, tmp_path / "out")).tasks.values()
+    assert info.dials == {"rho": -0.5, "heterogeneity": 0.2, "objectives": 2.0, "alphabet": 4.0, "length": 3.0}

@@ -29,3 +29,12 @@ def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_f
     assert "policies: linear 4, weight_grid 4, rewarded_soups 3 (trained for counselling, 6,000 completions)" in text
     assert text.count("one policy only") == 1
     assert "note:     linear trains one policy only on 1,200 completions, and it answers every preference. Each" in text
+
+
+def test_a_method_with_one_policy_for_all_preferences_is_noted() -> None:
+    one, two = (
+        summary(StudyResult(Path("s"), Path("s/index.html"), builders.study_of_experts(experts))) for experts in (1, 2)
+    )
+    (note,) = (line for line in one.splitlines() if line.startswith("note:"))
+    assert "linear trains one policy only on 6,000 completions" in note
+    assert "note:" not in two

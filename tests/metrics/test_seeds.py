@@ -110,4 +110,10 @@ def test_completions_without_a_reward_are_counted_where_they_belong():
 
 def test_preferences_that_look_alike_have_different_labels():
     labels = preference_labels(task_info(preferences=[[0.333, 0.667, 0], [0.334, 0.666, 0], [0, 0, 1]]))
-    assert labels == ["reflection .33, empathy .67 (#0)", "reflection .33, empathy .67 (#1)", "brevity"]
+    assert labels == ["reflection .333, empathy .667", "reflection .334, empathy .666", "brevity"]
+    twice = [[1 / 3, 2 / 3, 0], [1 / 3 + 1e-9, 2 / 3 - 1e-9, 0], [0.3, 0.7, 0]]
+    assert preference_labels(task_info(preferences=twice)) == [
+        "reflection .333333, empathy .666667 (#0)",
+        "reflection .333333, empathy .666667 (#1)",
+        "reflection .30, empathy .70",
+    ]

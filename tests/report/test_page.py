@@ -129,22 +129,11 @@ def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) ->
 
 
 def test_a_method_with_one_policy_for_all_preferences_is_said_to_have_one() -> None:
-    info = builders.task_info()
-    rewards = np.full((info.test_prompts * info.samples, 4), 0.5)
-    answers = [
-        builders.evaluation(rewards, each, audit=builders.AUDIT, samples=info.samples) for each in info.preferences
-    ]
-
-    def study(experts: int) -> StudyRecords:
-        stages = [builders.stage(f"expert {number}") for number in range(experts)]
-        made = builders.study([builders.cell(evaluations=answers, stages=stages)], [info])
-        return replace(made, resolved={**made.resolved, "methods": {"linear": {"completions_each": 7000}}})
-
     said = (
         "linear trains one policy only on 6,000 completions, and it answers every preference. Each policy takes 7,000"
     )
-    assert said in words(render(study(1)))
-    assert "one policy only" not in words(render(study(2)))
+    assert said in words(render(builders.study_of_experts(1)))
+    assert "one policy only" not in words(render(builders.study_of_experts(2)))
 
 
 def test_json_islands_hold_no_character_that_could_begin_markup() -> None:

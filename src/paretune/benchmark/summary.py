@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paretune.report import summary_table
-from paretune.report.completeness import missing_rewards, one_policy
+from paretune.report.comparison import comparisons
+from paretune.report.completeness import lone_policies, missing_rewards, one_policy
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import Plan
@@ -20,6 +21,7 @@ def summary(result: StudyResult) -> str:
         for cell in result.failed
     ]
     lines += result.problems
+    lines += [f"note: {each}" for each in lone_policies(result.records, comparisons(result.records))]
     missing = missing_rewards(result.records)
     if missing.missing:
         causes = ", ".join(f"{name} {number:,} ({status})" for (name, status), number in missing.causes.items())

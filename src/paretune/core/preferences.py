@@ -58,13 +58,13 @@ def preference_from_mapping(preference: Mapping[str, float], objectives: Sequenc
     return np.asarray(check_preferences(row, len(objectives))[0])
 
 
-def preference_label(preference: ArrayLike, objectives: Sequence[str]) -> str:
+def preference_label(preference: ArrayLike, objectives: Sequence[str], digits: int = 2) -> str:
     """Name a preference for people: `empathy .70, brevity .30`; a corner is just its objective."""
     row = np.asarray(preference, dtype=np.float64)
     parts = [(name, weight) for name, weight in zip(objectives, row, strict=True) if weight > 0]
     if len(parts) == 1:
         return parts[0][0]
-    return ", ".join(f"{name} {f'{weight:.2f}'.removeprefix('0')}" for name, weight in parts)
+    return ", ".join(f"{name} {f'{weight:.{digits}f}'.removeprefix('0')}" for name, weight in parts)
 
 
 def corners(objectives: int) -> FloatArray:

@@ -14,6 +14,8 @@ from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 from paretune.statistics.intervals import BOOTSTRAP_FROM, mean_interval
 
+MAX_DIGITS = 6  # of a weight in a label
+
 FloatArray = NDArray[np.float64]
 Measure = Callable[[CellRecord], float | FloatArray | str]  # a finished cell's value, one a prompt, or why it has none
 
@@ -143,8 +145,12 @@ def names(task: TaskInfo) -> list[str]:
 
 
 def preference_labels(task: TaskInfo) -> list[str]:
-    """Name the task's preferences, each differently, also where two look alike in two decimals."""
+    """Name the task's preferences, each differently: with as many decimals as that takes where two look alike."""
     labels = [preference_label(preference, names(task)) for preference in task.preferences]
+    for digits in range(3, MAX_DIGITS + 1):
+        alike = [index for index, label in enumerate(labels) if labels.count(label) > 1]
+        for index in alike:
+            labels[index] = preference_label(task.preferences[index], names(task), digits)
     return [f"{label} (#{index})" if labels.count(label) > 1 else label for index, label in enumerate(labels)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +85,7 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
     if fewest < ENOUGH_SEEDS:
         detail = "one run shows no spread, so there are no intervals" if fewest == 1 else "intervals are very wide"
         found.append(f"Only {count(fewest, 'seed')}: {detail}. Use at least {ENOUGH_SEEDS} before drawing conclusions.")
-    found += [
-        one_policy(method.name, part.budget_completions, _settings(study, method.name))
-        for part in parts
-        for method in part.ranked
-        if method.policies == 1 and len(part.task.preferences) > 1
-    ]
+    found += lone_policies(study, parts)
     without = [part.title for part in parts if len(part.references) < len(part.seeds)]
     if without:
         found.append(f"The base model was not evaluated for every seed: {listing(without)}.")
@@ -100,6 +95,17 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
             f"{lost.missing:,} of {lost.total:,} rewards are missing. They are left out of means, never counted as 0."
         )
     return found
+
+
+def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]:
+    """Say which methods answered every preference with a single policy, and what would change it."""
+    found = [
+        one_policy(method.name, part.budget_completions, _settings(study, method.name))
+        for part in parts
+        for method in part.ranked
+        if method.policies == 1 and len(part.task.preferences) > 1
+    ]
+    return list(dict.fromkeys(found))  # once for several tasks
 
 
 def one_policy(method: str, budget_completions: int, settings: Mapping[str, object]) -> str:
