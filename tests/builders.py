@@ -19,7 +19,7 @@ from paretune.core.preferences import centre, corners, das_dennis
 from paretune.core.seeds import generator
 from paretune.optimum.exact import Outcome, log_optimum, optimal_outcome, outcome
 from paretune.records.evaluation import EvaluationRecord
-from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord
+from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord, with_exact
 from paretune.records.study import (
     CellRecord,
     CellState,
@@ -300,10 +300,14 @@ def synthetic_study(
             else:
                 answers = [_answer(info, method, seed, index, missing) for index in range(len(info.preferences))]
                 scored = _outcomes(info, method, seed) if exact else None
+                if scored is not None:
+                    answers = [with_exact(*each) for each in zip(answers, *scored.at_scale(1.0), strict=True)]
                 cells.append(cell(method, seed, answers, spent, info.name, budget, outcomes=scored))
     timings = [_timing(info.name, method, position) for position, method in enumerate(methods)] if timed else []
     references = {(info.name, seed): _reference(info, seed, missing) for seed in seeds}
     truths = {(info.name, seed): _truth(info, seed) for seed in seeds} if exact else {}
+    for key, known in truths.items():
+        references[key] = with_exact(references[key], known.reference_rewards, np.zeros(info.test_prompts))
     return study(cells, [info], references, timings, truths)
 
 

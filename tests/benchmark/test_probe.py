@@ -285,6 +285,26 @@ def test_a_prompt_without_a_score_is_left_out_of_base_and_policies_alike(task: T
     np.testing.assert_allclose(found.changes.values, [[0.2, -0.1], [0.0, 0.3]], atol=1e-9)
 
 
+def test_outcomes_are_exact_where_that_is_known(task: Task) -> None:
+    study = made_up(seeds=1)
+    base = study.references["micro", 0]
+    known = [[0.5, 0.4], [0.7, 0.2]]
+    study = replace(
+        study,
+        references={("micro", 0): replace(base, exact_rewards=np.array(known))},
+        cells=tuple(
+            replace(cell, evaluations=tuple(
+                replace(each, exact_rewards=np.array(known) + [0.1 * (1 - index), 0.05 * index])
+                for index, each in enumerate(cell.evaluations)
+            ))
+            for cell in study.cells
+        ),
+    )  # fmt: skip
+    found = study_outcomes(study, replace(task, name="micro"), np.ones(2)).relations
+    assert found is not None
+    np.testing.assert_allclose(found.changes.values, [[0.1, 0.0], [0.0, 0.05]], atol=1e-9)
+
+
 def test_a_method_with_one_policy_for_all_corners_tells_no_outcomes(task: Task) -> None:
     found = study_outcomes(made_up(own=2, kind="nearest"), replace(task, name="micro"), np.ones(2))
     assert found.relations is None

@@ -11,7 +11,8 @@ from paretune.core.ledger import Ledger
 from paretune.core.stages import Stage
 from paretune.core.task import Objective, Task
 from paretune.records.files import mark_done, mark_failed, write_json
-from paretune.records.layout import cell_folder, evaluation_path, stage_folder
+from paretune.records.layout import cell_folder, evaluation_path, outcome_path, stage_folder, truth_path
+from paretune.records.outcomes import write_outcome
 from paretune.records.reading import read_lock, read_stage, read_study
 from paretune.records.study import ObjectiveInfo
 from paretune.records.writing import (
@@ -40,6 +41,8 @@ def write_study(folder, study):
     write_timings(folder, study.timings)
     for (task, seed), record in study.references.items():
         write_reference(folder, task, seed, record)
+    for (task, seed), truth in study.truths.items():
+        write_outcome(truth_path(folder, task, seed), truth)
     for stage in {stage.key: stage for cell in study.cells for stage in cell.stages}.values():
         write_stage_record(folder, stage)
     for cell in study.cells:
@@ -48,6 +51,8 @@ def write_study(folder, study):
         path = write_cell(folder, cell, "t", "e", [stage.key for stage in cell.stages], {"threads": 1})
         for index, record in enumerate(cell.evaluations):
             write_cell_evaluation(folder, cell.cell, index, record)
+        if cell.outcomes is not None:
+            write_outcome(outcome_path(folder, cell.cell), cell.outcomes)
         if cell.state == "failed":
             mark_failed(path, cell.reason, cell.message)
         else:
@@ -82,6 +87,50 @@ def test_task_info_survives_with_open_ranges_and_no_threshold(tmp_path):
     study = replace(study, tasks={"counselling": replace(info, objectives=(odd, *info.objectives))}, cells=())
     write_lock(tmp_path, study)
     assert_same(study.tasks, read_lock(tmp_path).tasks)
+
+
+def test_exact_scores_are_read_beside_the_samples(tmp_path):
+    study = small_study(exact=True)
+    write_study(tmp_path, study)
+    found = read_study(tmp_path)
+    assert_same(replace(study, folder=tmp_path, resolved=json.loads(json.dumps(study.resolved))), found)
+    cell = found.cells[0]
+    rewards, kl = cell.outcomes.at_scale(1.0)
+    for index, record in enumerate(cell.evaluations):
+        assert record.scores == pytest.approx(rewards[index].mean(axis=0))
+        assert record.kl == pytest.approx(kl[index].mean())
+        assert record.scores != pytest.approx(record.rewards[:, :3].mean(axis=0))  # the samples' mean
+    base = found.references[cell.task, cell.seed]
+    assert base.scores == pytest.approx(found.truths[cell.task, cell.seed].reference_rewards.mean(axis=0))
+    assert base.kl == 0
+
+
+def test_scores_from_samples_at_every_scale_are_not_taken_for_exact(tmp_path):
+    study = small_study(exact=True)
+    study = replace(
+        study,
+        cells=tuple(replace(cell, outcomes=replace(cell.outcomes, exact=False)) for cell in study.cells),
+    )
+    write_study(tmp_path, study)
+    for cell in read_study(tmp_path).cells:
+        assert [record.exact_rewards for record in cell.evaluations] == [None] * 2
+
+
+def test_exact_scores_of_other_prompts_or_preferences_cost_their_cell_alone(tmp_path):
+    study = small_study(exact=True)
+    first, second, *others = study.cells
+    one, two = first.outcomes, second.outcomes
+    prompt = replace(one, rewards=one.rewards[:, :, :1], kl=one.kl[:, :, :1])
+    preference = replace(two, preferences=two.preferences[:1], rewards=two.rewards[:1], kl=two.kl[:1])
+    cells = (replace(first, outcomes=prompt), replace(second, outcomes=preference), *others)
+    write_study(tmp_path, replace(study, cells=cells))
+    read = {cell.cell: cell for cell in read_study(tmp_path).cells}
+    assert {name: cell.state for name, cell in read.items() if cell.state != "done"} == {
+        first.cell: "pending",
+        second.cell: "pending",
+    }
+    assert "exact scores must be of the prompts that were sampled" in read[first.cell].message
+    assert "outcomes.json must have all its fields" in read[second.cell].message
 
 
 def test_dials_survive_and_an_older_lock_has_none(tmp_path):

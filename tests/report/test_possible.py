@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import builders
@@ -59,6 +60,10 @@ def test_tasks_that_differ_in_rho_alone_make_one_line_a_method(study: StudyRecor
         for point, task in zip(line["points"], ("task -0.8", "task +0.6"), strict=True):
             value = told[task, line["name"]]
             assert point[1:] == pytest.approx([value.value, value.low, value.high], rel=1e-4)
+    # beside one another around their rho, the range of which is 1.4
+    shifts = np.array([line["shift"] for line in lines])
+    assert shifts.sum() == pytest.approx(0)
+    assert np.diff(shifts) == pytest.approx([0.012 * 1.4] * 3)
 
 
 def test_other_dials_make_another_panel() -> None:

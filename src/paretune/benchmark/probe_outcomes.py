@@ -179,7 +179,9 @@ def _paired(base: EvaluationRecord, trained: Sequence[EvaluationRecord], units: 
 
 
 def _by_prompt(record: EvaluationRecord) -> dict[str, FloatArray]:
-    """Return the mean reward of each prompt in the K objectives, NaN where all are missing."""
+    """Return the expected or mean reward of each prompt in the K objectives, NaN where all are missing."""
+    if record.exact_rewards is not None:
+        return dict(zip(dict.fromkeys(record.prompt_ids), record.exact_rewards, strict=True))
     rewards = record.rewards[:, : len(record.objectives)]
     ids = np.asarray(record.prompt_ids)
     known = np.isfinite(rewards)

@@ -35,6 +35,9 @@ class EvaluationRecord:
         rewards: `[N, K + audit]`; NaN where there is none.
         statuses: Why a reward is what it is, `[N, K + audit]` of `RewardStatus`.
         latency_seconds: Seconds from the start of its batch until its last token, `[N]`.
+        exact_rewards: Expected rewards `[P, K]`, summed over all completions; a row for each prompt, in the order in
+            which `prompt_ids` names them first. None where samples are all there is.
+        exact_kl: KL to the base model of each prompt in nats, `[P]`, likewise.
     """
 
     split: str
@@ -54,6 +57,8 @@ class EvaluationRecord:
     rewards: NDArray[np.float64]
     statuses: NDArray[np.str_]
     latency_seconds: NDArray[np.float64]
+    exact_rewards: NDArray[np.float64] | None = None
+    exact_kl: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.prompt_ids)
@@ -63,10 +68,21 @@ class EvaluationRecord:
                 f"rewards must have one row per completion and one column per objective ({rows} x {columns}), "
                 f"got {self.rewards.shape}."
             )
+        wanted = (len(set(self.prompt_ids)), len(self.objectives))
+        if self.exact_rewards is not None and self.exact_rewards.shape != wanted:
+            raise ShapeError(
+                f"exact_rewards must have one row per prompt and one column per objective ({wanted[0]} x {wanted[1]}), "
+                f"got {self.exact_rewards.shape}."
+            )
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """Mean reward of each of the K objectives over prompts, missing rewards left out, `[K]` (NaN if all miss)."""
+        """Mean reward of each of the K objectives over prompts, `[K]`.
+
+        Exact where that is known. Else a mean over samples, missing rewards left out (NaN if all miss).
+        """
+        if self.exact_rewards is not None:
+            return np.asarray(self.exact_rewards.mean(axis=0))
         return _means(self.rewards[:, : len(self.objectives)])
 
     @property
@@ -76,7 +92,9 @@ class EvaluationRecord:
 
     @property
     def kl(self) -> float:
-        """Sequence-level KL to the base model in nats, estimated from the sampled completions (k1)."""
+        """Sequence-level KL to the base model in nats: exact, or estimated from the sampled completions (k1)."""
+        if self.exact_kl is not None:
+            return float(self.exact_kl.mean())
         return float(np.mean(self.log_probs - self.reference_log_probs))
 
 

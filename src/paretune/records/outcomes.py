@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.errors import RecordError
+from paretune.core.errors import RecordError, ShapeError
+from paretune.records.evaluation import EvaluationRecord
 from paretune.records.files import AGAIN, read_json, write_json
 
 FloatArray = NDArray[np.float64]
@@ -91,6 +92,18 @@ class TruthRecord:
     def scores(self) -> FloatArray:
         """`J_k` of the optimum for each preference, `[M, K]`."""
         return np.asarray((self.rewards - self.beta * self.kl[..., None]).mean(axis=1))
+
+
+def with_exact(evaluation: EvaluationRecord, rewards: FloatArray, kl: FloatArray) -> EvaluationRecord:
+    """Return an evaluation that knows the expected rewards `[P, K]` and, where finite, the KL `[P]` of its policy.
+
+    Raises:
+        RecordError: If the two are not of the same prompts and objectives.
+    """
+    try:
+        return replace(evaluation, exact_rewards=rewards, exact_kl=kl if np.isfinite(kl).all() else None)
+    except ShapeError as error:
+        raise RecordError(f"exact scores must be of the prompts that were sampled: {error} {AGAIN}") from error
 
 
 def write_outcome(path: Path, record: OutcomeRecord | TruthRecord) -> None:

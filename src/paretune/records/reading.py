@@ -37,7 +37,7 @@ from paretune.records.layout import (
     timing_path,
     truth_path,
 )
-from paretune.records.outcomes import TruthRecord, read_outcome, read_truth
+from paretune.records.outcomes import TruthRecord, read_outcome, read_truth, with_exact
 from paretune.records.study import (
     FAILURE_REASONS,
     CellRecord,
@@ -170,13 +170,17 @@ def _finished(folder: Path, study: StudyRecords, planned: CellRecord, stages: di
             stages[key] = read_stage(folder, key)
     count = len(study.tasks[planned.task].preferences)
     evaluations = [read_evaluation(evaluation_path(folder, planned.cell, index)) for index in range(count)]
-    outcomes = outcome_path(folder, planned.cell)
+    path = outcome_path(folder, planned.cell)
+    outcomes = read_outcome(path) if path.exists() else None
+    if outcomes is not None and outcomes.exact:
+        with _fields_of(path):
+            evaluations = [with_exact(*each) for each in zip(evaluations, *outcomes.at_scale(1.0), strict=True)]
     return replace(
         planned,
         state="done",
         stages=tuple(stages[key] for key in keys),
         evaluations=tuple(evaluations),
-        outcomes=read_outcome(outcomes) if outcomes.exists() else None,
+        outcomes=outcomes,
         message="",
     )
 
@@ -218,7 +222,10 @@ def _references(
         with contextlib.suppress(RecordError):  # metrics that need it say that it is missing
             references[task, seed] = read_evaluation(reference_path(folder, task, seed))
             if truth_path(folder, task, seed).exists():
-                truths[task, seed] = read_truth(truth_path(folder, task, seed))
+                truth = read_truth(truth_path(folder, task, seed))
+                rewards, kl = truth.reference_rewards, np.zeros(len(truth.reference_rewards))
+                references[task, seed] = with_exact(references[task, seed], rewards, kl)
+                truths[task, seed] = truth
     return references, truths
 
 

@@ -17,6 +17,7 @@ from paretune.report.wording import MINUS, MISSING, interval, seconds
 
 RHO = "rho"
 UNITS = {"alphabet": "letters"}
+SHIFT = 0.012  # between neighbouring methods, in units of the range of rho: no interval hides another
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Panel:
     def drawn(self) -> bool:
         """Whether there is a line to draw: at least two correlations."""
         return len(self.columns) > 1 and bool(np.isfinite(self.rhos).all())
+
+    def shift(self, place: int) -> float:
+        """Return how far beside its rho the method at a place of `methods` is drawn."""
+        return (place - (len(self.methods) - 1) / 2) * SHIFT * (max(self.rhos) - min(self.rhos))
 
     def shares(self, method: str, rows: Sequence[MetricRow]) -> list[MetricValue]:
         """Return a method's captured shares, one a column."""
@@ -87,12 +92,13 @@ def panel_data(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, st
                 "colour": colours[method.name],
                 "marker": family_marker(method.family),
                 "ceiling": method.ceiling,
+                "shift": rounded(panel.shift(place)),
                 "points": [
                     [rounded(rho), *triple(value)]
                     for rho, value in zip(panel.rhos, panel.shares(method.name, rows), strict=True)
                 ],
             }
-            for method in panel.methods
+            for place, method in enumerate(panel.methods)
         ],
     }
 

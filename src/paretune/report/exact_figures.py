@@ -25,11 +25,11 @@ def share_figure(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, 
         return None
     figure = blank_figure(6.0, 4.0)
     axes = figure.add_subplot()
-    for method in panel.methods:
-        values = [(rho, value) for rho, value in zip(panel.rhos, panel.shares(method.name, rows), strict=True)]
-        known = [(rho, value) for rho, value in values if value.value is not None]
+    for place, method in enumerate(panel.methods):
+        values = zip(panel.rhos, panel.shares(method.name, rows), strict=True)
+        known = [(rho + panel.shift(place), value) for rho, value in values if value.value is not None]
         axes.errorbar(
-            [rho for rho, _ in known],
+            [across for across, _ in known],
             _heights([value for _, value in known]),
             yerr=_reach([value for _, value in known]),
             fmt=MATPLOTLIB_MARKERS[family_marker(method.family)],

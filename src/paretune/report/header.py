@@ -46,6 +46,8 @@ def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
     corner = ", ".join(f"{each:g}" for each in info.reference_point)
     model = "tiny, one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
     beta = ", one per seed" if info.dials else f" {info.beta:.3g}"
+    sampled = f"{count(info.samples, 'completion')} of each per preference"
+    scored = f"scored over all completions; {sampled} to read" if info.dials else sampled
     return [
         _tile(
             "objectives",
@@ -53,7 +55,7 @@ def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
             f"audit, never trained on: {listing(audits)}" if audits else "no audit",
         ),
         _tile("preferences", f"{len(info.preferences)}", f"{int(info.unseen.sum())} of them unseen in training"),
-        _tile("test prompts", f"{info.test_prompts}", f"{count(info.samples, 'completion')} of each per preference"),
+        _tile("test prompts", f"{info.test_prompts}", scored),
         _tile("reference point", f"({corner})", "fixed in the task"),
         _tile("base model", model, f"KL coefficient beta{beta}"),
     ]

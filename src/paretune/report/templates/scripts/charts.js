@@ -147,10 +147,10 @@ const drawPossible = () => study.panels.forEach((panel, index) => {
     const points = method.points.filter((point) => point[1] !== null);
     const values = points.map((point) => point.slice(1));
     return { type: "scatter", mode: "lines+markers", name: plain(method.name) + (method.ceiling ? " (ceiling)" : ""),
-      x: points.map((point) => point[0]), y: values.map((value) => value[0]), error_y: bars(values, method.colour + (dark() ? "c0" : "80")),
-      line: lineOf(method, method.ceiling), marker: { size: 10, symbol: method.marker, color: method.colour },
+      x: points.map((point) => point[0] + method.shift), y: values.map((value) => value[0]), error_y: bars(values, method.colour + (dark() ? "c0" : "80")),
+      customdata: points.map((point) => point[0]), line: lineOf(method, method.ceiling), marker: { size: 10, symbol: method.marker, color: method.colour },
       text: values.map((value) => `<b>${plain(method.name)}</b><br>captured share: ${interval(value)}`),
-      hovertemplate: "%{text}<br>rho %{x}<extra></extra>" };
+      hovertemplate: "%{text}<br>rho %{customdata}<extra></extra>" };
   });
   const ends = panel.methods.flatMap((method) => method.points.flatMap((point) => point.slice(1).filter((each) => each !== null)));
   const shape = layout(

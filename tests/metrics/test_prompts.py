@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import builders
+from paretune.metrics.prompts import prompt_scores
+
+SAMPLED = builders.evaluation(np.linspace(0, 1, 12).reshape(4, 3), [1, 0, 0], samples=2)
+EXACT = replace(SAMPLED, exact_rewards=np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
+
+
+def test_scores_by_prompt_are_means_over_its_completions() -> None:
+    scores, dropped = prompt_scores([SAMPLED])
+    assert dropped == 0
+    assert scores == pytest.approx(SAMPLED.rewards.reshape(1, 2, 2, 3).mean(axis=2))
+
+
+def test_scores_by_prompt_are_exact_where_all_of_them_are() -> None:
+    scores, dropped = prompt_scores([EXACT, EXACT])
+    assert dropped == 0
+    assert scores.tolist() == [EXACT.exact_rewards.tolist()] * 2  # type: ignore[union-attr]
+    mixed, _ = prompt_scores([EXACT, SAMPLED])  # exact beside sampled would compare unlike things
+    assert mixed[0].tolist() == mixed[1].tolist() == prompt_scores([SAMPLED])[0][0].tolist()
+
+
+def test_exact_scores_do_not_need_the_samples_rewards() -> None:
+    holed = replace(EXACT, rewards=np.full((4, 3), np.nan))
+    scores, dropped = prompt_scores([holed])
+    assert (scores.shape, dropped) == ((1, 2, 3), 0)
+    assert prompt_scores([replace(holed, exact_rewards=None)]) == (
+        "has no prompt on which every candidate has all rewards"
+    )
