@@ -288,13 +288,14 @@ def test_a_prompt_without_a_score_is_left_out_of_base_and_policies_alike(task: T
 def test_outcomes_are_exact_where_that_is_known(task: Task) -> None:
     study = made_up(seeds=1)
     base = study.references["micro", 0]
-    known = [[0.5, 0.4], [0.7, 0.2]]
+    known = np.array([[0.5, 0.4], [0.7, 0.2]])
+    moves = np.array([[0.1, 0.0], [0.0, 0.05]])
     study = replace(
         study,
-        references={("micro", 0): replace(base, exact_rewards=np.array(known))},
+        references={("micro", 0): replace(base, exact_rewards=known)},
         cells=tuple(
             replace(cell, evaluations=tuple(
-                replace(each, exact_rewards=np.array(known) + [0.1 * (1 - index), 0.05 * index])
+                replace(each, exact_rewards=known + moves[index])
                 for index, each in enumerate(cell.evaluations)
             ))
             for cell in study.cells
@@ -302,7 +303,7 @@ def test_outcomes_are_exact_where_that_is_known(task: Task) -> None:
     )  # fmt: skip
     found = study_outcomes(study, replace(task, name="micro"), np.ones(2)).relations
     assert found is not None
-    np.testing.assert_allclose(found.changes.values, [[0.1, 0.0], [0.0, 0.05]], atol=1e-9)
+    np.testing.assert_allclose(found.changes.values, moves, atol=1e-9)
 
 
 def test_a_method_with_one_policy_for_all_corners_tells_no_outcomes(task: Task) -> None:
