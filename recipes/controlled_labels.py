@@ -139,10 +139,10 @@ class Listed:
         mixing = Mixing.reference(1) if bank is None else Mixing.population(1, 1)
         ids = [self.ids[index]]
         if bank is None:
-            table = tree_log_probs(self.base, None, mixing, ids, self.listed.letters, self.listed.length)
+            table = tree_log_probs(self.base, None, mixing, ids, self.listed.token_ids, self.listed.length)
         else:
             with bank.using(mixing):
-                table = tree_log_probs(self.base, bank, mixing, ids, self.listed.letters, self.listed.length)
+                table = tree_log_probs(self.base, bank, mixing, ids, self.listed.token_ids, self.listed.length)
         return table.double()
 
 

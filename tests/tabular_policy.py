@@ -55,7 +55,7 @@ class TabularPolicy(Policy):
         return bytes(self.log_tables[index].tobytes())
 
     def completion_table(
-        self, prompts: Sequence[str], letters: Sequence[int], length: int, policy_index: Sequence[int] | None = None
+        self, prompts: Sequence[str], token_ids: Sequence[int], length: int, policy_index: Sequence[int] | None = None
     ) -> Tensor:
         rows = zip(policy_index or [0] * len(prompts), prompts, strict=True)
         return torch.from_numpy(np.stack([self.log_tables[index, self.places[prompt]] for index, prompt in rows]))
@@ -65,7 +65,7 @@ class SampledPolicy(Policy):
     """A policy of expert weights that nobody can ask for probabilities, as one that searches would be."""
 
     def completion_table(
-        self, prompts: Sequence[str], letters: Sequence[int], length: int, policy_index: Sequence[int] | None = None
+        self, prompts: Sequence[str], token_ids: Sequence[int], length: int, policy_index: Sequence[int] | None = None
     ) -> Tensor:
         raise EnumerationError("policy must be sampled, it searches.")
 

@@ -75,3 +75,13 @@ def test_a_denser_front_has_what_can_be_reached_computed_again(study: Make, monk
     monkeypatch.setitem(FRONT_DIVISIONS, len(listed.objectives), 7)
     assert keys[0] == reference_key(planned.task, {}, planned.preferences)
     assert keys[1] != reference_key(listed, {}, planned.preferences)
+
+
+@pytest.mark.parametrize("change", [{"beta": 0.123}, {"model_digest": "other"}, {"template": "{prompt} "}])
+def test_what_can_be_reached_depends_on_beta_and_on_what_the_base_model_reads(
+    study: Make, change: dict[str, Any]
+) -> None:
+    planned = cell(study())
+    listed = dataclasses.replace(planned.task, enumeration=Enumeration((0, 1), 2))
+    other = dataclasses.replace(listed, **change)
+    assert reference_key(other, {}, planned.preferences) != reference_key(listed, {}, planned.preferences)

@@ -116,6 +116,13 @@ def test_missing_rewards_are_left_out_of_the_mean_and_counted():
     assert "1 of 2 without empathy reward" in value.reason
 
 
+def test_a_prompt_with_a_missing_reward_still_counts_with_the_completions_it_has():
+    rewards = [[0.2, 0.1], [0.4, 0.1], [0.6, 0.1], [np.nan, 0.1]]  # two prompts, two completions each
+    holed = cell(evaluations=[evaluation(rewards, [1, 0], TWO, samples=2)])
+    value = measured(holed, info=task([[1, 0]], [False]))[""]
+    assert value.value == pytest.approx(0.4)  # over three completions; the first prompt alone would give .3
+
+
 def test_failed_seed_is_named():
     failed = cell(seed=1, state="failed", reason="crash")
     value = measured(seed_cell(0), failed, seed_cell(2, lift=0.3))[""]

@@ -37,6 +37,13 @@ def test_parts_of_a_study_are_the_study() -> None:
     assert whole.folder is None
 
 
+def test_each_folder_adds_the_timings_it_has() -> None:
+    first, *others = EVERYTHING.timings
+    parts = [replace(part(0, "a"), timings=(first,)), replace(part(1, "b"), timings=tuple(others))]
+    found = {(timing.task, timing.method): timing for timing in merged(parts).timings}
+    assert found == {(timing.task, timing.method): timing for timing in EVERYTHING.timings}
+
+
 def test_a_finished_cell_counts_before_a_failed_one_and_a_failed_before_a_pending_one() -> None:
     failed = synthetic_study(seeds=(0, 1), exact=True, failed={("linear", 0): "crash"})
     assert merged([failed, part(0, "b")]).cells[0].state == "done"

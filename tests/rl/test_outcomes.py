@@ -235,7 +235,7 @@ def test_a_policy_that_can_only_be_sampled_is_sampled_and_has_no_kl(task: Task, 
 def test_samples_that_are_not_listed_are_refused(task: Task, base: BaseModel, known: Any) -> None:
     policy = sampled(policy_of(task, base))
     policy.max_completion_tokens = 2
-    with pytest.raises(ShapeError, match=r"sampled completions must be 3 of the 4 letters that are listed, got token"):
+    with pytest.raises(ShapeError, match=r"sampled completions must be 3 of the 4 tokens that are listed, got token"):
         scored(task, known, policy)
 
 
@@ -334,3 +334,47 @@ def test_a_task_whose_completions_cannot_be_listed_is_refused(task: Task) -> Non
     ordinary = replace(task, enumeration=None)
     with pytest.raises(TaskError, match=r"must have completions that can be listed, got an ordinary language model"):
         tables(ordinary, task.splits["train"][:3], Scorer(task.objectives))
+
+
+class Greedy(Policy):
+    """Says what is likeliest: not with the probabilities of the model behind it."""
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        return super().generate(*args, **{**options, "temperature": 1e-4})
+
+
+def test_a_policy_that_samples_its_own_way_is_not_scored_with_the_models_probabilities(
+    task: Task, base: BaseModel, known: Any
+) -> None:
+    made = policy_of(task, base)
+    greedy = Greedy(
+        base, made.bank, made.template, made.max_prompt_tokens, made.max_completion_tokens, made.preferences,
+        made.answers, made.expert_weights,
+    )  # fmt: skip
+    record = scored(task, known, greedy, scales=(1.0,))
+    assert not record.exact
+    assert record.reason == (
+        "Greedy must say with which probabilities it samples, got a generate of its own and no completion_table. "
+        "Override that as well; until then it is scored from samples."
+    )
+
+
+def test_preferences_of_a_subclass_are_taken_for_equal_only_where_it_says_so(base: BaseModel, task: Task) -> None:
+    class Stateful(Policy):
+        """Keeps more than expert weights."""
+
+    weights = np.array([[1.0, 0.0], [1.0, 0.0]])
+    plain = policy_of(task, base, weights)
+    assert plain.identity(0) == plain.identity(1)
+    plain.__class__ = Stateful
+    assert plain.identity(0) != plain.identity(1)
+
+
+@pytest.mark.parametrize("lost", [0.01, -0.01, np.nan])
+def test_probabilities_that_do_not_sum_to_1_are_refused(task: Task, known: Any, lost: float) -> None:
+    policy = optimum(task, known, PREFERENCES)
+    policy.log_tables = policy.log_tables.copy()
+    policy.log_tables[1, 4] += np.log1p(-lost)
+    policy.scaled = lambda scales: policy  # type: ignore[method-assign]  # which would normalise again
+    with pytest.raises(ShapeError, match=r"must sum to 1 for every prompt, got .* from TabularPolicy\. List every tok"):
+        scored(task, known, policy, scales=(1.0,))

@@ -216,6 +216,21 @@ def test_a_field_has_mean_0_and_variance_1(length: int) -> None:
     assert field.std() == pytest.approx(1)
 
 
+def test_a_fields_variance_comes_from_places_neighbours_and_ends_in_their_shares() -> None:
+    letters, draws, random = 6, 60, np.random.default_rng(0)
+    alone, ends = [], []
+    for _ in range(draws):
+        cube = random_field(all_completions(letters, 3), letters, random).reshape(letters, letters, letters)
+        first, middle, last = (cube.mean(axis=tuple({0, 1, 2} - {axis})) for axis in range(3))
+        alone.append(sum(float(np.var(each)) for each in (first, middle, last)))
+        both = cube.mean(axis=1) - first[:, None] - last
+        ends.append(float(np.var(both)))
+    # a table of pairs drawn at random spends 2 / (letters + 1) of its variance on its letters alone
+    leaked = 2 / (letters + 1)
+    assert np.mean(alone) == pytest.approx(0.5 + leaked * 0.5, abs=0.03)
+    assert np.mean(ends) == pytest.approx((1 - leaked) * 0.2, abs=0.02)
+
+
 @pytest.mark.parametrize("seed", range(6))  # of six scales about three would be rounded up to the nearest
 def test_rewards_of_the_splits_reach_their_range_and_never_leave_it(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -57,7 +57,7 @@ def test_a_completion_that_the_model_cannot_have_said_is_refused(task: Task, com
 
 def test_an_objective_that_the_task_does_not_have_is_refused(task: Task) -> None:
     row = task.splits["train"][0]
-    with pytest.raises(RewardError, match=r"reward 'third' must be one of the task's 2 objectives, got none\."):
+    with pytest.raises(RewardError, match=r"must be one of the task's: first, second, got 'third'\. Name"):
         rewards.third([str(row["prompt"])], ["a b c"], [str(row["instance"])])
 
 

@@ -23,7 +23,6 @@ from paretune.records.reading import read_study
 from paretune.records.study import CellRecord, ObjectiveInfo, StudyRecords, TaskInfo
 from paretune.records.writing import write_lock
 from paretune.report import write_report
-from paretune.tasks.controlled import ControlledTask
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,5 @@ def task_info(study: Study, task: Task) -> TaskInfo:
         samples=study.samples,
         preferences=points,
         unseen=unseen,
-        dials=_dials(task),
+        dials=task.dials,
     )
-
-
-def _dials(task: Task) -> dict[str, float]:
-    """Return the settings of a controlled task; others have none."""
-    if not isinstance(task, ControlledTask):
-        return {}
-    return {name: float(value) for name, value in vars(task.settings).items() if name != "seed"}

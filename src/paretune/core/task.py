@@ -59,20 +59,20 @@ class Objective:
 
 @dataclass(frozen=True)
 class Enumeration:
-    """All completions of a task that is small enough to list them: sequences of exactly `length` letters.
+    """All completions of a task that is small enough to list them: sequences of exactly `length` tokens.
 
     Attributes:
-        letters: Token ids a completion is made of; the base model says nothing else.
+        token_ids: What a completion is made of; the base model says nothing else.
         length: Tokens of every completion.
     """
 
-    letters: tuple[int, ...]
+    token_ids: tuple[int, ...]
     length: int
 
     @property
     def completions(self) -> int:
         """Number of completions Y of a prompt."""
-        return int(len(self.letters) ** self.length)
+        return int(len(self.token_ids) ** self.length)
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Task:
         max_prompt_tokens: Longest prompt, template included.
         max_completion_tokens: Longest completion.
         enumeration: Its completions, where they can be listed and policies scored exactly; else None.
+        dials: Settings of the family whose instances seeds name, such as `rho`; none where all seeds are one task.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Task:
     max_prompt_tokens: int = 256
     max_completion_tokens: int = 64
     enumeration: Enumeration | None = None
+    dials: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in (*self.objectives, *self.audit)]

@@ -74,7 +74,7 @@ class TrueFront:
         ]
 
 
-def corner(each: ExactScores) -> FloatArray:
+def reference_point(each: ExactScores) -> FloatArray:
     """Return the reference point of a task instance, `[K]`."""
     return np.asarray(np.minimum(each.truth.front_scores.min(axis=0), each.truth.reference_scores))
 
@@ -86,8 +86,8 @@ def relative_hypervolume(each: ExactScores, scores: FloatArray) -> float | str:
     beyond the steps of so many, and a finer grid of them than the front's own would otherwise exceed 1.
     """
     front = np.unique(np.concatenate([each.truth.front_scores, each.optimum]), axis=0)
-    whole = hypervolume(front, corner(each))
-    return hypervolume(scores, corner(each)) / whole if whole > 0 else "has no front above its reference point"
+    whole = hypervolume(front, reference_point(each))
+    return hypervolume(scores, reference_point(each)) / whole if whole > 0 else "has no front above its reference point"
 
 
 def _note(found: dict[int, ExactScores | str]) -> str:

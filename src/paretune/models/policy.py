@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import EnumerationError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
@@ -92,6 +92,9 @@ class Policy:
 
         Scale 0 is the base model; between 0 and 1 lie policies of less KL, without any training. A subclass stays what
         it is; one that keeps more than expert weights for each preference scales them itself.
+
+        Args:
+            scales: S factors, such as 0.5.
         """
         factors = np.asarray(scales, dtype=np.float64)
         count = len(factors)
@@ -102,8 +105,16 @@ class Policy:
         return made
 
     def identity(self, index: int) -> bytes:
-        """Return what tells the policy of one preference from others: equal bytes, equal policy."""
-        return bytes((self.expert_weights[index] + 0.0).tobytes())  # -0.0 and 0.0 are one weight
+        """Return what tells the policy of one preference from others: equal bytes, equal policy, scored once.
+
+        A subclass may keep more than expert weights, so no two of its preferences are taken for equal unless it
+        overrides this.
+
+        Args:
+            index: Which of the M preferences.
+        """
+        own = b"" if type(self) is Policy else str(index).encode()
+        return own + bytes((self.expert_weights[index] + 0.0).tobytes())  # -0.0 and 0.0 are one weight
 
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids of formatted prompts.
@@ -250,25 +261,32 @@ class Policy:
 
     @torch.no_grad()
     def completion_table(
-        self, prompts: Sequence[str], letters: Sequence[int], length: int, policy_index: Sequence[int] | None = None
+        self, prompts: Sequence[str], token_ids: Sequence[int], length: int, policy_index: Sequence[int] | None = None
     ) -> Tensor:
         """Return the log-probability of every completion of fixed length, all rows as one tree of prefixes.
 
         Args:
             prompts: Raw prompts, B of them.
-            letters: Token ids a completion may be made of.
+            token_ids: Tokens a completion may be made of, A of them.
             length: Tokens of every completion.
             policy_index: Which preference answers each prompt.
 
         Returns:
-            `[B, len(letters)^length]` in nats, in lexicographic order, the last token changing fastest.
+            `[B, A^length]` in nats, in lexicographic order, the last token changing fastest.
 
         Raises:
-            EnumerationError: If the policy can only be sampled.
+            EnumerationError: If the policy can only be sampled. One of a subclass that samples in a way of its own, and
+                does not override this, is.
             ModelError: If the base model cannot read a tree.
         """
+        kind = type(self)
+        if kind.generate is not Policy.generate and kind.completion_table is Policy.completion_table:
+            raise EnumerationError(
+                f"{kind.__name__} must say with which probabilities it samples, got a generate of its own and no "
+                "completion_table. Override that as well; until then it is scored from samples."
+            )
         mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), letters, length).cpu()
+        return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), token_ids, length).cpu()
 
     @torch.no_grad()
     def next_token_log_probs(

@@ -24,25 +24,25 @@ def tree_log_probs(
     bank: ExpertBank | None,
     mixing: Mixing,
     prompts: Sequence[Sequence[int]],
-    letters: Sequence[int],
+    token_ids: Sequence[int],
     length: int,
 ) -> Tensor:
-    """Return the log-probability of every sequence of `length` letters after each prompt, `[B, A^length]`, in nats.
+    """Return the log-probability of every sequence of `length` tokens after each prompt, `[B, A^length]`, in nats.
 
-    Each row is split by the first letter, and the prefixes behind it are packed into one sequence in which every token
-    attends to its ancestors only. Other tokens than the letters keep their probability: a row sums to less than 1 where
-    the model may also say something else. Differentiable in the experts' parameters.
+    Each row is split by the first token, and the prefixes behind it are packed into one sequence in which every token
+    attends to its ancestors only. Tokens that are not among `token_ids` keep their probability: a row sums to less than
+    1 where the model may also say something else. Differentiable in the experts' parameters.
 
     Args:
         base: The base model; its attention must read a ready-made mask.
         bank: Its bank of experts; None scores under the base model alone.
         mixing: Expert weights of the B rows.
         prompts: Token ids of each row's prompt.
-        letters: The A token ids a completion may be made of.
+        token_ids: The A tokens a completion may be made of.
         length: Tokens of every completion.
 
     Returns:
-        Completions in lexicographic order of `letters`, the last token changing fastest.
+        Completions in lexicographic order of `token_ids`, the last token changing fastest.
 
     Raises:
         ModelError: If the model cannot read a tree.
@@ -52,36 +52,36 @@ def tree_log_probs(
             f"model must take positions and attend to all earlier tokens to score all completions at once, got "
             f"'{base.name}'. Score samples instead."
         )
-    tree = _tree(len(letters), length)
+    tree = _tree(len(token_ids), length)
     ids, real = left_pad(base, prompts)
-    branches, size = tree.branches, ids.shape[1] + len(tree.letter)
+    branches, size = tree.branches, ids.shape[1] + len(tree.token)
     parts = []
     each = max(1, PASS_TOKENS // (branches * size))
     for start in range(0, len(prompts), each):
         rows = torch.arange(start, min(start + each, len(prompts)))
-        parts.append(_rows(base, bank, mixing, ids[rows], real[rows], rows, letters, tree))
+        parts.append(_rows(base, bank, mixing, ids[rows], real[rows], rows, token_ids, tree))
     return torch.cat(parts)
 
 
 class _Tree:
-    """Shape of the prefixes behind one first letter (or behind the prompt itself where completions are one letter)."""
+    """Shape of the prefixes behind one first token (or behind the prompt itself where completions are one token)."""
 
     def __init__(self, alphabet: int, length: int) -> None:
         self.alphabet, self.length = alphabet, length
         self.branches = alphabet if length > 1 else 1
-        letter, parent, depth = ([-1], [-1], [1]) if length > 1 else ([], [], [])  # -1: the branch's own letter
-        level = list(range(len(letter)))
+        token, parent, depth = ([-1], [-1], [1]) if length > 1 else ([], [], [])  # -1: the branch's own token
+        level = list(range(len(token)))
         for step in range(2, length):
             following = []
             for node in level:
                 for each in range(alphabet):
-                    following.append(len(letter))
-                    letter.append(each)
+                    following.append(len(token))
+                    token.append(each)
                     parent.append(node)
                     depth.append(step)
             level = following
-        self.letter, self.depth = torch.tensor(letter, dtype=torch.long), torch.tensor(depth, dtype=torch.long)
-        count = len(letter)
+        self.token, self.depth = torch.tensor(token, dtype=torch.long), torch.tensor(depth, dtype=torch.long)
+        count = len(token)
         self.ancestors = torch.eye(count, dtype=torch.bool)
         for node in range(count):  # parents come before their children
             if parent[node] >= 0:
@@ -95,14 +95,14 @@ def _tree(alphabet: int, length: int) -> _Tree:
 
 def _rows(
     base: BaseModel, bank: ExpertBank | None, mixing: Mixing, ids: Tensor, real: Tensor, rows: Tensor,
-    letters: Sequence[int], tree: _Tree,
+    token_ids: Sequence[int], tree: _Tree,
 ) -> Tensor:  # fmt: skip
     """Score some rows in one pass."""
     count, prompt = ids.shape
-    branches, nodes, device = tree.branches, len(tree.letter), base.device
-    letter_ids = torch.tensor(list(letters), device=device)
-    first = letter_ids[:branches].repeat(count)[:, None]  # [count * branches, 1]
-    node_ids = torch.where(tree.letter.to(device)[None] < 0, first, letter_ids[tree.letter.clamp(min=0).to(device)])
+    branches, nodes, device = tree.branches, len(tree.token), base.device
+    choices = torch.tensor(list(token_ids), device=device)
+    first = choices[:branches].repeat(count)[:, None]  # [count * branches, 1]
+    node_ids = torch.where(tree.token.to(device)[None] < 0, first, choices[tree.token.clamp(min=0).to(device)])
     ids, real = ids.repeat_interleave(branches, dim=0), real.repeat_interleave(branches, dim=0)
     mask = torch.zeros(len(ids), prompt + nodes, prompt + nodes, dtype=torch.bool, device=device)
     causal = torch.ones(prompt, prompt, dtype=torch.bool, device=device).tril()
@@ -117,8 +117,8 @@ def _rows(
     }  # fmt: skip
     owners = rows.repeat_interleave(branches)
     logits = forward_logits(base, bank, mixing.rows(owners), arguments, keep=nodes + 1).float()
-    table = logits.log_softmax(dim=-1)[:, :, letter_ids].view(count, branches, nodes + 1, tree.alphabet)
-    total = table[:, 0, 0]  # [count, A]: the first letter, read in every branch alike
+    table = logits.log_softmax(dim=-1)[:, :, choices].view(count, branches, nodes + 1, tree.alphabet)
+    total = table[:, 0, 0]  # [count, A]: the first token, read in every branch alike
     if tree.length == 1:
         return total
     total = total[:, :, None]  # [count, A, prefixes so far]

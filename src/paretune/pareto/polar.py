@@ -119,6 +119,10 @@ def polar_hypervolume(scores: ArrayLike, reference_point: ArrayLike, directions:
 def polar_directions(objectives: int, count: int = DIRECTIONS) -> FloatArray:
     """Return directions spread evenly over the positive part of the unit sphere, `[D, K]`; the same at every call.
 
+    Args:
+        objectives: K.
+        count: D; more are more exact.
+
     Source:
         Kronecker sequence of the generalised golden ratio (Roberts 2018, The unreasonable effectiveness of quasirandom
         sequences), mapped to the absolute values of normal variables, whose direction is uniform.

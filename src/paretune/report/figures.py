@@ -106,7 +106,7 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
             )
         base = _estimates(part, part.base_scores)
         axes.plot(base[0, a], base[0, b], "*", color=BASE_COLOUR, ms=9, ls="", label="base model")
-        axes.plot(*part.task.reference_point[[a, b]], "x", color=BASE_COLOUR, label="reference corner")
+        axes.plot(*part.task.reference_point[[a, b]], "x", color=BASE_COLOUR, label="reference point")
         axes.set_xlabel(f"{plain_text(part.objectives[a])}: mean reward, better \u2192")
         axes.set_ylabel(f"{plain_text(part.objectives[b])}: mean reward, better \u2192")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(part.methods) + 2)

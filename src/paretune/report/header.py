@@ -44,7 +44,7 @@ def tiles(study: StudyRecords, parts: Sequence[Comparison]) -> list[dict[str, st
 def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
     audits = [each.name for each in info.objectives if each.audit]
     corner = ", ".join(f"{each:g}" for each in info.reference_point)
-    model = "tiny, one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
+    model = "one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
     beta = ", one per seed" if info.dials else f" {info.beta:.3g}"
     sampled = f"{count(info.samples, 'completion')} of each per preference"
     scored = f"scored over all completions; {sampled} to read" if info.dials else sampled

@@ -119,7 +119,10 @@ def kl_table(part: Comparison, rows: Sequence[MetricRow]) -> Table | None:
                 )
             )
     columns = ("KL, nats", "method", "utility", "difference to the highest", "seeds", "why missing")
-    title = "Utility at equal KL, read off the curves; differences are paired by seed [95 % Student-t interval]"
+    title = (
+        "Utility at equal KL, read off the curves; differences are paired by seed [95 % Student-t interval, not "
+        "corrected for having chosen the highest]"
+    )
     return Table("kl_matched", title, columns, tuple(lines)) if lines else None
 
 
@@ -132,7 +135,12 @@ def kl_tables(part: Comparison, rows: Sequence[MetricRow]) -> list[Table]:
     found = []
     for place, name, title in (
         (2, "kl_utility", "Utility at equal KL, read off the curves [95 % Student-t interval over seeds]"),
-        (3, "kl_difference", "Difference to the highest utility at that KL, paired by seed [95 % interval]"),
+        (
+            3,
+            "kl_difference",
+            "Difference to the method of highest utility at that KL, paired by seed [95 % interval, not corrected for "
+            "that choice]",
+        ),
     ):
         lines = [
             (method.name, *(line[place] for line in whole.rows if line[1] == method.name)) for method in part.methods
@@ -149,7 +157,7 @@ def kl_notes(part: Comparison, rows: Sequence[MetricRow]) -> list[str]:
 
 
 def _apart(method: str, best: str, at: Mapping[str, MetricValue]) -> str:
-    return "highest" if method == best else interval(difference(at[method], at[best]), signed=True)
+    return "highest method" if method == best else interval(difference(at[method], at[best]), signed=True)
 
 
 def _curves(part: Comparison, method: MethodResult) -> dict[int, Curve]:

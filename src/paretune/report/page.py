@@ -253,7 +253,7 @@ def _pairs(part: Comparison) -> list[dict[str, str]]:
             "across": names[first],
             "up": names[second],
             "alt": f"Mean reward on {names[first]} (across) and {names[second]} (up) for {drawn}, with the base model "
-            "and the reference corner. The table below holds the same numbers.",
+            "and the reference point. The table below holds the same numbers.",
         }
         for first, second in itertools.combinations(range(len(names)), 2)
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from paretune.core.digests import digest
 from paretune.core.errors import EnumerationError, RewardError, ShapeError, TaskError
@@ -23,11 +24,12 @@ from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord, front_
 from paretune.rl.evaluation import evaluate, reference_policy
 
 SAMPLES = 64  # of each prompt where a policy can only be sampled
+SUM_TOLERANCE = 1e-3  # of the probabilities of all completions
 
 
 def all_texts(base: BaseModel, enumeration: Enumeration) -> list[str]:
     """Return the texts of all completions, in the order of `Policy.completion_table`."""
-    sequences = itertools.product(enumeration.letters, repeat=enumeration.length)
+    sequences = itertools.product(enumeration.token_ids, repeat=enumeration.length)
     return [base.decode(list(ids)) for ids in sequences]
 
 
@@ -56,9 +58,22 @@ def reference_table(base: BaseModel, task: Task, rows: Sequence[Row]) -> FloatAr
     enumeration = enumeration_of(task)
     prompts = [str(row["prompt"]) for row in rows]
     table = reference_policy(base, task).completion_table(
-        prompts, enumeration.letters, enumeration.length, [0] * len(prompts)
+        prompts, enumeration.token_ids, enumeration.length, [0] * len(prompts)
     )
-    return np.asarray(table.double().numpy())
+    return _whole(table, "the base model")
+
+
+def _whole(table: Tensor, whose: str) -> FloatArray:
+    """Return log-probabilities of all completions `[P, Y]` as numbers, of which each row must sum to 1."""
+    values = np.asarray(table.double().numpy())
+    sums = np.exp(values).sum(axis=1)
+    far = sums[np.argmax(np.abs(sums - 1))]
+    if not abs(far - 1) <= SUM_TOLERANCE:
+        raise ShapeError(
+            f"probabilities of all listed completions must sum to 1 for every prompt, got {far:.4g} from {whose}. List "
+            "every token that the model can say, and let the policy return normalised log-probabilities."
+        )
+    return values
 
 
 _TABLES: dict[str, tuple[FloatArray, FloatArray]] = {}  # of the last instance: cells of one come after another
@@ -130,7 +145,7 @@ def outcomes(
     seed: int = 0,
     progress: Callable[[int], None] = lambda completions: None,
 ) -> OutcomeRecord:
-    """Score a policy's M preferences at every scale; equal expert weights are scored once.
+    """Score a policy's M preferences at every scale; equal policies are scored once.
 
     Args:
         policy: M preferences.
@@ -141,6 +156,9 @@ def outcomes(
         scales: What the expert weights are multiplied by.
         seed: Of the samples, where the policy can only be sampled.
         progress: Told after each policy, so that a stop is noticed.
+
+    Raises:
+        ShapeError: If the probabilities of all completions do not sum to 1.
     """
     scaled = policy.scaled(scales)  # preference-major: M blocks of S rows
     prompts = [str(row["prompt"]) for row in rows]
@@ -152,9 +170,9 @@ def outcomes(
         if key not in known:
             try:
                 table = scaled.completion_table(
-                    prompts, enumeration.letters, enumeration.length, [index] * len(prompts)
+                    prompts, enumeration.token_ids, enumeration.length, [index] * len(prompts)
                 )
-                made = outcome(table.double().numpy(), log_reference, rewards)
+                made = outcome(_whole(table, type(policy).__name__), log_reference, rewards)
                 known[key] = made.rewards, made.kl
             except EnumerationError as error:
                 reason = str(error)
@@ -227,14 +245,15 @@ def _sampled(
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean rewards of samples `[P, K]`, and no KL `[P]`: the probability of what was sampled is not known."""
     completions = policy.generate(prompts, [index] * len(prompts), samples=SAMPLES, seed=seed)
-    places = {letter: place for place, letter in enumerate(enumeration.letters)}
+    places = {token: place for place, token in enumerate(enumeration.token_ids)}
     drawn: NDArray[np.int64] = np.zeros(len(completions.texts), dtype=np.int64)
     for row in range(len(drawn)):
         ids = completions.ids(row)
         if len(ids) != enumeration.length or not places.keys() >= {*ids}:
             raise ShapeError(
-                f"sampled completions must be {enumeration.length} of the {len(places)} letters that are listed, got "
-                f"token ids {list(ids)}. Let the task's max_completion_tokens be the length, and no letter end a text."
+                f"sampled completions must be {enumeration.length} of the {len(places)} tokens that are listed, got "
+                f"token ids {list(ids)}. Let the task's max_completion_tokens be the length, and no "
+                "token end a text."
             )
         for token in ids:
             drawn[row] = drawn[row] * len(places) + places[token]

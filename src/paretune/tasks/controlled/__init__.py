@@ -85,5 +85,6 @@ def _make(settings: ControlledSettings) -> ControlledTask:
         max_prompt_tokens=settings.prompt_length + 1,
         max_completion_tokens=settings.length,
         enumeration=Enumeration(tuple(range(settings.alphabet)), settings.length),
+        dials={name: float(value) for name, value in vars(settings).items() if name != "seed"},
         settings=settings,
     )

@@ -23,8 +23,8 @@ def _reward(objective: int) -> Callable[..., list[float]]:
             table = _table(name, prompt)
             if objective >= len(table[0]):
                 raise RewardError(
-                    f"reward '{NAMES[objective]}' must be one of the task's {len(table[0])} objectives, got none. "
-                    "Name another."
+                    f"reward function must be one of the task's: {', '.join(NAMES[: len(table[0])])}, got "
+                    f"'{NAMES[objective]}'. Name one of them, or make the task with more objectives."
                 )
             rewards.append(table[_place(name, completion)][objective])
         return rewards

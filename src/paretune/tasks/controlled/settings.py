@@ -95,7 +95,7 @@ class ControlledSettings:
     @property
     def name(self) -> str:
         """Name of the task, the same for all its instances."""
-        parts = [f"controlled-rho{self.rho:+g}"]
+        parts = [f"controlled-rho{self.rho + 0.0:+g}"]
         fields = {"heterogeneity": "h", "objectives": "k", "alphabet": "a", "length": "l"}
         for field, short in fields.items():
             value = getattr(self, field)
@@ -125,4 +125,5 @@ class ControlledSettings:
 
     def plain(self) -> dict[str, object]:
         """Return plain data, the generator's version included."""
-        return {**asdict(self), "rho": float(self.rho), "generator": GENERATOR_VERSION}
+        dials = {"rho": float(self.rho) + 0.0, "heterogeneity": float(self.heterogeneity) + 0.0}  # -0.0 is 0
+        return {**asdict(self), **dials, "generator": GENERATOR_VERSION}

@@ -74,10 +74,10 @@ const drawPair = (element, front, a, b, options) => {
       marker: { symbol: "star", size: 14, color: colour("base"), line: { width: 1, color: colour("surface") } },
       hovertemplate: ["<b>base model</b>", ...front.objectives.map((name, k) => `${plain(name)}: ${interval(front.base[k])}`)].join("<br>") + "<extra></extra>" });
   }
-  traces.push({ type: "scatter", mode: "markers+text", x: [corner[0]], y: [corner[1]], text: ["reference corner"],
+  traces.push({ type: "scatter", mode: "markers+text", x: [corner[0]], y: [corner[1]], text: ["reference point"],
     textposition: "top right", textfont: { color: colour("muted"), size: 12 },
     marker: { symbol: "x-thin", size: 10, line: { width: 2, color: colour("muted") } },
-    hovertemplate: `<b>reference corner</b><br>${number(corner[0])}, ${number(corner[1])}<extra></extra>` });
+    hovertemplate: `<b>reference point</b><br>${number(corner[0])}, ${number(corner[1])}<extra></extra>` });
   if (!xs.length) { xs.push(corner[0] + 1); ys.push(corner[1] + 1); }
   const shape = layout(
     { title: { text: `${plain(front.objectives[a])}: mean reward, better →`, font: { size: 13 } }, range: range(xs, options.zoom, corner[0]), zeroline: false },
