@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from paretune.core.checks import check_choice, did_you_mean
+from paretune.core.checks import check_choice, check_seed, did_you_mean
 from paretune.core.errors import ConfigError, UnknownNameError
 
 
@@ -19,3 +19,13 @@ def test_an_unknown_name_is_refused_with_all_choices_and_the_closest() -> None:
 
 def test_no_guess_is_made_when_nothing_is_close() -> None:
     assert did_you_mean("zzz", ["linear"]) == ""
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, "3", None])
+def test_a_seed_that_is_no_whole_number_from_0_on_is_refused(seed: object) -> None:
+    with pytest.raises(ConfigError, match=r"seed must be a whole number from 0 on, got .*\. Give such a one\."):
+        check_seed(seed)
+
+
+def test_a_seed_passes() -> None:
+    assert check_seed(0) == 0

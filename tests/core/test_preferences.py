@@ -61,9 +61,10 @@ def test_a_preference_typed_with_six_decimals_sums_closely_enough() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([0.7, 0.7], r"non-negative and sum to 1, got \[0.7, 0.7\] \(sum 1.4\). Divide it by its sum."),
-        ([1.5, -0.5], r"got \[1.5, -0.5\]"),
-        ([np.nan, 1.0], r"got \[nan, 1.0\]"),
+        ([0.7, 0.7], r"must sum to 1, got \[0.7, 0.7\] \(sum 1.4\). Divide it by its sum."),
+        ([0.0, 0.0], r"must sum to 1, got .* Give some objective a weight\."),
+        ([1.5, -0.5], r"must be finite and non-negative, got \[1.5, -0.5\]"),
+        ([np.nan, 1.0], r"must be finite and non-negative, got \[nan, 1.0\]"),
         ([np.inf, 0.0], r"got \[inf, 0.0\]"),
         ([1.0], r"one entry per objective \(2\), got shape \[1, 1\]"),
         ([[[1.0, 0.0]]], r"got shape \[1, 1, 2\]"),

@@ -50,6 +50,10 @@ class InOneFolder:
     results: dict[str, StageResult] = field(default_factory=dict)
     events: list[Mapping[str, Any]] = field(default_factory=list)
     told: list[int] = field(default_factory=list)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+
+    def ledger(self, stage: Stage) -> Ledger:
+        return self.ledgers.setdefault(stage.key(self.task), Ledger())
 
     def adapter_folder(self, stage: Stage) -> Path:
         return self.root / stage.key(self.task) / "adapter"
@@ -57,7 +61,7 @@ class InOneFolder:
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         key, folder = stage.key(self.task), self.adapter_folder(stage)
         assert key not in self.results
-        self.results[key] = StageResult(stage, key, folder.parent, folder, dict(values), Ledger(), 0.0)
+        self.results[key] = StageResult(stage, key, folder.parent, folder, dict(values), self.ledger(stage), 0.0)
 
     def progress(self, completions: int, message: str = "") -> None:
         self.told.append(completions)
@@ -162,6 +166,9 @@ def test_the_objective_starts_at_the_base_and_rises(trained: tuple[InOneFolder, 
     values = np.asarray([event["objective"] for event in context.events])  # [updates, E]
     assert values.shape == (60, 3)
     assert [event["update"] for event in context.events] == list(range(1, 61))
+    spent = [ledger.seconds for ledger in context.ledgers.values()]
+    assert [list(each) for each in spent] == [["update"]] * 3  # loading the model is nobody's training
+    assert len({each["update"] for each in spent}) == 1
     known = tables(small, small.splits["train"], Scorer(small.objectives))
     best = truth(*known, WANTED, small.beta)
     assert values[0] == pytest.approx(WANTED @ best.reference_scores, abs=1e-5)  # B is 0

@@ -140,3 +140,11 @@ def test_an_assembly_without_one_trained_expert_for_each_of_its_rule_is_refused(
         SolutionSet.from_assembly(
             task, Assembly(tuple(found), AnswerRule("combined", np.eye(2))), "mine", "meta-policy"
         )
+
+
+def test_a_study_in_place_of_one_of_its_cells_is_told_which_there_are(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "solution.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"one cell of a study, .* with 2 finished cells\. Name one .*runs/a\.$"):
+        load_solutions(tmp_path)

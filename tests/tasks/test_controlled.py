@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -195,9 +196,11 @@ def test_a_worker_makes_the_same_instance_from_the_source() -> None:
         (THREE, "controlled-rho+0-k3-a6"),
     ],
 )
-def test_a_task_is_named_by_the_dials_that_were_turned(dials: dict[str, Any], name: str) -> None:
+def test_a_task_is_named_by_the_dials_that_were_turned_and_found_by_that_name(dials: dict[str, Any], name: str) -> None:
     assert load(**dials).name == name
-    assert load(5, **dials).name == name
+    found = load_task(name)
+    assert found.training_key() == load(**dials).training_key()
+    assert load_task(found.source) == found
 
 
 def test_completions_are_listed_with_the_last_letter_changing_fastest() -> None:
@@ -314,3 +317,14 @@ def test_a_correlation_that_few_completions_cannot_have_is_refused() -> None:
     """Ranks of nine completions of very different probability come in steps."""
     with pytest.raises(TaskError, match=r"rho .* must be reached within 0\.05, got a pair 0\.\d+ away from -0\.5\."):
         load(1, rho=-0.5, objectives=3, alphabet=3, length=2)
+
+
+@pytest.mark.parametrize("name", ["controlled-rho", "controlled-rho0.5", "controlled-rho+0-x3", "controlled-rho+1.2.3"])
+def test_what_only_begins_like_the_name_of_a_controlled_task_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"task must be one of controlled, .* got '{re.escape(name)}'"):
+        load_task(name)
+
+
+def test_a_name_with_a_dial_out_of_range_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"rho of a controlled task must be between -1 and 1, got -1\.5"):
+        load_task("controlled-rho-1.5")

@@ -16,7 +16,7 @@ from paretune.benchmark.plan import PlannedStage
 from paretune.benchmark.stages import run_group, stage_result
 from paretune.benchmark.study import method_entry
 from paretune.benchmark.worker import Link, quiet_link
-from paretune.core.checks import check_choice
+from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.preferences import check_preferences, das_dennis
 from paretune.core.stages import in_order
@@ -54,13 +54,14 @@ def train(
         progress: Hears of completions made.
 
     Raises:
-        ConfigError: If the method, a setting or the budget is not known.
+        ConfigError: If the method, a setting, the budget or the seed cannot be used.
         BudgetError: If the budget is too small for the method.
         StudyError: If the output folder already holds something else.
     """
     from paretune.models.solutions import FILE, SolutionSet, load_solutions
     from paretune.tasks import load_task
 
+    check_seed(seed)
     if ":" not in method:
         check_choice("method", method, METHODS)
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)

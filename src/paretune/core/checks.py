@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from paretune.core.errors import UnknownNameError
+from paretune.core.errors import ConfigError, UnknownNameError
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
@@ -24,3 +24,14 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     if value not in known:
         raise UnknownNameError(f"{name} must be one of {', '.join(known)}, got '{value}'.{did_you_mean(value, known)}")
     return value
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed that is a whole number from 0 on.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0 on, got {seed!r}. Give such a one.")
+    return seed

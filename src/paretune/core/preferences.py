@@ -34,10 +34,15 @@ def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
         )
     for row in rows:
         total = float(row.sum())
-        if not np.isfinite(row).all() or (row < 0).any() or abs(total - 1) > SUM_TOLERANCE:
+        if not np.isfinite(row).all() or (row < 0).any():
             raise PreferenceError(
-                f"preference must be non-negative and sum to 1, got {row.tolist()} (sum {total:.6g}). "
-                "Divide it by its sum."
+                f"preference must be finite and non-negative, got {row.tolist()}. Give every objective a weight from 0 "
+                "to 1."
+            )
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise PreferenceError(
+                f"preference must sum to 1, got {row.tolist()} (sum {total:.6g}). "
+                + ("Divide it by its sum." if total > 0 else "Give some objective a weight.")
             )
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -115,8 +116,10 @@ def train_exactly(context: StageContext) -> None:
     reference = torch.from_numpy(log_reference).float().to(base.device)
     optimiser = torch.optim.AdamW([bank.flat], lr=settings.learning_rate, weight_decay=0.0)
     values = torch.zeros(len(wanted))
+    ledgers = [context.ledger(stage) for stage in context.stages]
     try:
         for update in range(settings.updates):
+            began = time.perf_counter()
             rate = settings.learning_rate * min(1.0, 3 * (settings.updates - update) / settings.updates)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -124,6 +127,9 @@ def train_exactly(context: StageContext) -> None:
             bank.flat.grad = bank.take_gradients()
             optimiser.step()
             bank.flat.grad = None
+            share = (time.perf_counter() - began) / len(ledgers)
+            for ledger in ledgers:
+                ledger.add_seconds("update", share)
             context.progress(0)
             context.log({"update": update + 1, "objective": values.tolist(), "learning_rate": rate})
         for index, stage in enumerate(context.stages):

@@ -100,8 +100,8 @@ class BaseModel:
             known = sorted(self.tokenizer.get_vocab())
             sample = f"{' '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
             raise ModelError(
-                f"prompt must be text that the model's tokenizer can encode, got {text[:60]!r} ({error}). Write it "
-                f"with its {len(known):,} tokens: {sample}"
+                f"prompt must be text that the model's tokenizer can encode, got '{text[:60]}' in the task's template. "
+                f"Write it with tokens that it knows, {len(known):,} in all, with spaces between them: {sample}"
             ) from error
 
     def decode(self, token_ids: list[int]) -> str:

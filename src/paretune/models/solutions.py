@@ -155,6 +155,12 @@ def load_solutions(folder: str | Path) -> SolutionSet:
         data = json.loads((source / FILE).read_text())
         version = data.get("schema_version")
     except (OSError, ValueError, AttributeError) as error:  # no file, no JSON or UTF-8, no keys and values
+        cells = sorted(path.parent for path in source.glob(f"runs/*/{FILE}"))
+        if cells:
+            raise RecordError(
+                f"a solution set must be one cell of a study, got the study '{source}' with {len(cells)} finished "
+                f"cells. Name one of them, such as {cells[0]}."
+            ) from error
         raise RecordError(
             f"a solution set must be a folder with a readable {FILE}, got '{source}' ({error}). Name the folder given "
             "to `-o`, or a cell's folder under `runs/`."

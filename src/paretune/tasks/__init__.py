@@ -26,9 +26,10 @@ def load_task(source: str | Path | Mapping[str, object] | Task) -> Task:
     """Find and check a task; no model is loaded and no reward function runs.
 
     Args:
-        source: Name of a built-in task; path of a task file or of the folder of a `task.yaml`; `module:name` of a
-            function or class that returns a task; one of these with arguments, `{"module:name": {"size": 3}}`; the
-            content of a task file as a mapping, relative paths from the current folder; or a task.
+        source: Name of a built-in task, of a controlled one also with its dials, as in `controlled-rho-0.8-l3`; path of
+            a task file or of the folder of a `task.yaml`; `module:name` of a function or class that returns a task; one
+            of these with arguments, `{"module:name": {"size": 3}}`; the content of a task file as a mapping, relative
+            paths from the current folder; or a task.
 
     Returns:
         The task. Its `source` loads it again from any folder; a `module:name` needs the same import path.
@@ -51,6 +52,12 @@ def load_task(source: str | Path | Mapping[str, object] | Task) -> Task:
     if str(source) in TASKS:
         return _call(str(source), {}, str(source))
     path = Path(source).expanduser()
+    if isinstance(source, str) and source.startswith("controlled-") and not path.exists():
+        from paretune.tasks.controlled import named
+
+        made = named(source)
+        if made is not None:
+            return made
     if path.exists() or path.suffix in (".yaml", ".yml") or isinstance(source, Path):
         from paretune.tasks.files import load_task_file
 

@@ -54,6 +54,16 @@ def load(
     return _make(ControlledSettings(rho, heterogeneity, objectives, alphabet, length))
 
 
+def named(name: str) -> ControlledTask | None:
+    """Return the controlled task of the name that studies and reports print, or None where it is no such name.
+
+    Raises:
+        TaskError: If a dial is out of its range.
+    """
+    settings = ControlledSettings.from_name(name)
+    return None if settings is None else _make(settings)
+
+
 def _make(settings: ControlledSettings) -> ControlledTask:
     from paretune.tasks.controlled.store import load_instance
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any, Final
 
 from paretune.core.errors import TaskError
 
@@ -14,6 +16,16 @@ PROMPTS_EACH = 16  # of each split
 PROMPT_LETTERS = 4
 LETTERS = "abcdefghijklmnop"
 NAMES = ("first", "second", "third", "fourth", "fifth")
+DIALS: Final[dict[str, tuple[type[int] | type[float], str]]] = {
+    "rho": (float, "rho"), "heterogeneity": (float, "h"), "objectives": (int, "k"), "alphabet": (int, "a"),
+    "length": (int, "l"),
+}  # fmt: skip
+"""Dials: their type, and their short form in a task's name."""
+NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+NAME = re.compile(
+    rf"controlled-rho(?P<rho>[+-]{NUMBER})(?:-h(?P<heterogeneity>{NUMBER}))?"
+    r"(?:-k(?P<objectives>\d+))?(?:-a(?P<alphabet>\d+))?(?:-l(?P<length>\d+))?"
+)
 GENERATOR_VERSION = 1  # part of every instance's key: raise it when equal settings give another task
 
 
@@ -96,12 +108,27 @@ class ControlledSettings:
     def name(self) -> str:
         """Name of the task, the same for all its instances."""
         parts = [f"controlled-rho{self.rho + 0.0:+g}"]
-        fields = {"heterogeneity": "h", "objectives": "k", "alphabet": "a", "length": "l"}
-        for field, short in fields.items():
-            value = getattr(self, field)
-            if value != getattr(ControlledSettings, field):
+        for dial, (_, short) in DIALS.items():
+            value = getattr(self, dial)
+            if dial != "rho" and value != getattr(ControlledSettings, dial):
                 parts.append(f"{short}{value:g}")
         return "-".join(parts)
+
+    @staticmethod
+    def from_name(name: str) -> ControlledSettings | None:
+        """Return instance 0 of the task of a `name`, or None where it is no such name.
+
+        Example:
+            >>> ControlledSettings.from_name("controlled-rho-0.8-l3").name
+            'controlled-rho-0.8-l3'
+        """
+        found = NAME.fullmatch(name)
+        if found is None:
+            return None
+        dials: dict[str, Any] = {
+            dial: number(found[dial]) for dial, (number, _) in DIALS.items() if found[dial] is not None
+        }
+        return ControlledSettings(**dials)
 
     def text(self) -> str:
         """Return the settings as text, from which `from_text` makes them again."""
