@@ -246,6 +246,45 @@ def test_too_few_effective_completions_are_refused_with_what_to_do():
     assert front.effective_samples[0] == pytest.approx([1, 1, 100], rel=1e-3)
 
 
+def test_a_single_prompt_that_hangs_on_one_completion_is_refused_for_all():
+    # weights of the third prompt: 1 and 99 times exp(-20); without the first, its J* falls by 20 x .05
+    rewards = np.zeros((3, 100, 1))
+    rewards[2, 0] = 1.0
+    front = estimated_front(rewards, [1.0], beta=0.05)
+    assert front.reasons == (
+        "effective completions of every prompt must be at least 1.25, got fewer for 1 of 3 prompts, the worst 1.0. "
+        "Draw more completions, raise beta, or add proposals nearer to the optimum.",
+    )
+    assert np.isnan([table(front, end) for end in ("values", "low", "high")]).all()
+
+
+def test_a_prompt_with_one_possible_completion_is_refused_where_rounding_would_give_a_number():
+    # of the second prompt's completions the base model could have given one in 40: nothing is left without it
+    log_ref = np.zeros((3, 40))
+    log_ref[1, 1:] = -np.inf
+    rewards = np.random.default_rng(0).random((3, 40, 1))
+    front = estimated_front(rewards, [1.0], 10.0, Proposals(log_ref, np.zeros((3, 40, 1)), (40,)))
+    assert front.effective_samples[0, 1] == 1.0
+    assert "got fewer for 1 of 3 prompts" in front.reasons[0]
+
+
+def test_just_enough_effective_completions_keep_an_estimate_within_reach():
+    # weights 10 and 90 times a: with a of .0125 the effective sample is (10 + 1.125)^2 / (100 + .014) = 1.24, with .014
+    # it is 1.27. Leaving the first out divides the normaliser by 10, so J* moves by no more than 2.3 beta.
+    def front(weight):
+        rewards = np.zeros((3, 91, 1))
+        rewards[2] = np.log(weight / 10)
+        rewards[2, 0] = 0.0
+        return estimated_front(rewards, [1.0], beta=1.0)
+
+    assert front(0.0125).effective_samples[0, 2] == pytest.approx(1.24, abs=0.005)
+    assert "1 of 3 prompts" in front(0.0125).reasons[0]
+    found = front(0.014)
+    assert found.effective_samples[0, 2] == pytest.approx(1.27, abs=0.005)
+    assert found.reasons == ("",)
+    assert np.abs([found.best.values[0], found.best.low[0], found.best.high[0]]).max() < 15
+
+
 def test_each_preference_is_refused_for_itself():
     # the second objective is constant; weights of 30 completions are 1 and e^2:
     # (1 + e^2)^2 / (2 (1 + e^4)) x 30 = 19.0 effective ones

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import micro_task
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import das_dennis, random_preferences
 from paretune.optimum.exact import Outcome, captured_share, gains, log_optimum, optimal_outcome, outcome
 from paretune.pareto.front import non_dominated
@@ -135,3 +135,44 @@ def test_tables_of_other_prompts_or_completions_are_refused(wrong: tuple[int, ..
         outcome(np.zeros(wrong), reference, rewards())
     with pytest.raises(ShapeError, match=r"must agree on prompts and completions, got \(.*\. List the same"):
         outcome(reference, reference, rewards(2))
+
+
+@pytest.mark.parametrize("beta", [0.0, -0.1, math.nan, math.inf])
+def test_a_beta_that_has_no_best_policy_is_refused(beta: float) -> None:
+    reference, _ = random_tables()
+    with pytest.raises(
+        ConfigError, match=r"beta must be positive, got .*\. At 0 the best policy leaves the base model"
+    ):
+        log_optimum(reference, rewards(), np.asarray([1.0, 0.0]), beta)
+    with pytest.raises(ConfigError, match="beta must be positive"):
+        optimal_outcome(reference, rewards(), np.eye(2), beta)
+
+
+def test_an_optimum_of_arrays_that_do_not_fit_is_refused() -> None:
+    reference, _ = random_tables()
+    point = np.asarray([1.0, 0.0])
+    for arrays in (
+        (reference[0], rewards()[0], point),
+        (reference, rewards(2), point),
+        (reference, rewards(), np.ones(3) / 3),
+        (reference, rewards(), np.eye(2)),
+    ):
+        with pytest.raises(ShapeError, match=r"must have shapes \[P, Y\], \[P, Y, K\] and \[K\], got .* List the same"):
+            log_optimum(*arrays, BETA)
+    for preferences in (point, np.zeros((0, 2))):
+        with pytest.raises(ShapeError, match=r"preferences must have shape \[M, K\], got .* Give one row"):
+            optimal_outcome(reference, rewards(), preferences, BETA)
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_gains_of_other_preferences_or_objectives_are_refused(wrong: int) -> None:
+    arrays = [np.ones((3, 2)), np.ones(2), np.ones((3, 2)), np.ones((3, 2))]
+    arrays[wrong] = np.ones((4, 2)) if wrong != 1 else np.ones(1)  # one number would be taken for every objective
+    for function in (gains, captured_share):
+        with pytest.raises(ShapeError, match=r"must have shapes \[M, K\], \[K\], \[M, K\] and \[M, K\], got .* Score"):
+            function(*arrays)
+
+
+def test_nothing_to_gain_is_no_number() -> None:
+    point = np.ones((1, 2))
+    assert math.isnan(captured_share(point, np.ones(2), point, np.asarray([[0.5, 0.5]])))

@@ -14,6 +14,8 @@ from paretune.statistics.intervals import check_confidence
 
 FloatArray = NDArray[np.float64]
 SMALLEST_SAMPLE = 20.0  # effective completions of the median prompt: the least of all would refuse by luck of the draw
+LONE_SAMPLE = 1.25  # of every prompt: below, one completion has nine tenths of the weight, and without it all is noise
+MORE = "Draw more completions, raise beta, or add proposals nearer to the optimum."
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +151,8 @@ def estimated_front(
         confidence: Coverage of each interval, between 0 and 1.
 
     Returns:
-        The estimates. A preference whose median prompt has fewer than 20 effective completions has none, and a reason.
+        The estimates. A preference whose median prompt has fewer than 20 effective completions, or any prompt fewer
+        than 1.25, has none, and a reason.
         On enumerated tasks of 16 prompts with 256 completions each, tests hold 95 % intervals of J* to their nominal
         coverage, within three standard errors of the count, at 0.6 and 1.2 nats; those of KL and rewards, which hang
         more on rare completions, to 90 % and 84 %. Where half of the completions come from two trained policies, they
@@ -246,6 +249,7 @@ def _estimate(
             [beta * log_normaliser[..., None], kl[..., None], expected, expected - beta * kl[..., None]], axis=-1
         )
 
+    # with 1.25 effective completions the share of one is at most 1 / sqrt(1.25), so no mean weight without it is near 0
     mean, without = _leave_one_out(moments, counts)
     values, corrections, variances = _jackknife(quantities(mean, shift), quantities(without, shift[:, None]), counts)
     return _mean(values, corrections, variances, effective, confidence), effective
@@ -295,13 +299,18 @@ def _mean(
 
 def _reason(effective: FloatArray) -> str:
     median = float(np.median(effective))
-    if median >= SMALLEST_SAMPLE:
+    if median < SMALLEST_SAMPLE:
+        return (
+            f"effective completions of the median prompt must be at least {SMALLEST_SAMPLE:g}, got {median:.1f}: "
+            f"{int((effective < SMALLEST_SAMPLE).sum())} of {len(effective)} prompts have fewer, "
+            f"the worst {effective.min():.1f}. {MORE}"
+        )
+    lone = int((effective < LONE_SAMPLE).sum())
+    if lone == 0:
         return ""
     return (
-        f"effective completions of the median prompt must be at least {SMALLEST_SAMPLE:g}, got {median:.1f}: "
-        f"{int((effective < SMALLEST_SAMPLE).sum())} of {len(effective)} prompts have fewer, "
-        f"the worst {effective.min():.1f}. "
-        "Draw more completions, raise beta, or add proposals nearer to the optimum."
+        f"effective completions of every prompt must be at least {LONE_SAMPLE:g}, got fewer for {lone} of "
+        f"{len(effective)} prompts, the worst {effective.min():.1f}. {MORE}"
     )
 
 

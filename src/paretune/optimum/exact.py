@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 
 FloatArray = NDArray[np.float64]
 
@@ -60,17 +60,48 @@ def outcome(log_probs: FloatArray, log_reference: FloatArray, rewards: FloatArra
 
 
 def log_optimum(log_reference: FloatArray, rewards: FloatArray, preference: FloatArray, beta: float) -> FloatArray:
-    """Return the log-probabilities of the best policy for one preference `[K]`, `[P, Y]`.
+    """Return the log-probabilities of the best policy for one preference, `[P, Y]`.
+
+    Args:
+        log_reference: Log-probabilities of all completions under the base model, `[P, Y]`.
+        rewards: `[P, Y, K]`.
+        preference: `[K]`.
+        beta: What a nat of KL costs, in units of reward.
+
+    Raises:
+        ShapeError: If the shapes disagree.
+        ConfigError: If `beta` is not positive.
 
     Source:
         Korbak et al. 2022; the KL-regularised optimum in closed form.
     """
+    if log_reference.ndim != 2 or rewards.shape != (*log_reference.shape, *preference.shape) or preference.ndim != 1:
+        raise ShapeError(
+            "log_reference, rewards and preference must have shapes [P, Y], [P, Y, K] and [K], got "
+            f"{log_reference.shape}, {rewards.shape} and {preference.shape}. List the same completions for both, and "
+            "give one weight per objective."
+        )
+    if not (np.isfinite(beta) and beta > 0):
+        raise ConfigError(f"beta must be positive, got {beta}. At 0 the best policy leaves the base model altogether.")
     tilted = log_reference + rewards @ preference / beta
     return np.asarray(tilted - np.logaddexp.reduce(tilted, axis=-1, keepdims=True))
 
 
 def optimal_outcome(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArray, beta: float) -> Outcome:
-    """Return the outcome of the best policy for each preference `[M, K]`: rewards `[M, P, K]`, KL `[M, P]`."""
+    """Return the outcome of the best policy for each preference: rewards `[M, P, K]`, KL `[M, P]`.
+
+    Args:
+        log_reference: Log-probabilities of all completions under the base model, `[P, Y]`.
+        rewards: `[P, Y, K]`.
+        preferences: At least one, `[M, K]`.
+        beta: What a nat of KL costs, in units of reward.
+
+    Raises:
+        ShapeError: If the shapes disagree, or there is no preference.
+        ConfigError: If `beta` is not positive.
+    """
+    if preferences.ndim != 2 or len(preferences) == 0:
+        raise ShapeError(f"preferences must have shape [M, K], got {preferences.shape}. Give one row per preference.")
     found = [
         outcome(log_optimum(log_reference, rewards, preference, beta), log_reference, rewards)
         for preference in preferences
@@ -83,14 +114,19 @@ def captured_share(
 ) -> float:
     """Return how much of what could be gained was gained: a ratio of sums over preferences.
 
-    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base;
-    NaN where nothing can be gained.
+    `sum_w (J_w - J_ref,w) / sum_w (J*_w - J_ref,w)`: 0 for the base model, 1 for the optimum, negative below the base.
 
     Args:
         scores: `J_k` of the policy assigned to each preference, `[M, K]`.
         reference_scores: `J_k` of the base model, `[K]`.
         optimum_scores: `J_k` of each preference's optimum, `[M, K]`.
         preferences: `[M, K]`.
+
+    Returns:
+        The share; NaN where nothing can be gained, which `gains` tells beforehand and the metric says in words.
+
+    Raises:
+        ShapeError: If the shapes disagree.
     """
     gained, possible = gains(scores, reference_scores, optimum_scores, preferences)
     return float(gained.sum() / possible.sum()) if possible.sum() > 0 else math.nan
@@ -99,7 +135,23 @@ def captured_share(
 def gains(
     scores: FloatArray, reference_scores: FloatArray, optimum_scores: FloatArray, preferences: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return gained and possible `J` above the base for each preference, `[M]` and `[M]`; see `captured_share`."""
+    """Return gained and possible `J` above the base for each preference, `[M]` and `[M]`.
+
+    Args:
+        scores: See `captured_share`, as are the others.
+        reference_scores: `[K]`.
+        optimum_scores: `[M, K]`.
+        preferences: `[M, K]`.
+
+    Raises:
+        ShapeError: If the shapes disagree.
+    """
+    shapes = [np.shape(each) for each in (scores, reference_scores, optimum_scores, preferences)]
+    if len(shapes[3]) != 2 or shapes != [shapes[3], shapes[3][1:], shapes[3], shapes[3]]:
+        raise ShapeError(
+            "scores, reference_scores, optimum_scores and preferences must have shapes [M, K], [K], [M, K] and "
+            f"[M, K], got {', '.join(map(str, shapes))}. Score the same preferences and objectives in all of them."
+        )
     gained = np.einsum("mk,mk->m", preferences, scores - reference_scores)
     possible = np.einsum("mk,mk->m", preferences, optimum_scores - reference_scores)
     return gained, possible
