@@ -9,10 +9,16 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.plan import plan
+from paretune.benchmark.evaluating import evaluate_reference
+from paretune.benchmark.keys import reference_key
+from paretune.benchmark.plan import decoding, plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text
+from paretune.benchmark.worker import Link
+from paretune.core.digests import digest
 from paretune.core.errors import BudgetError
+from paretune.records.files import read_json, write_json
+from paretune.records.layout import reference_path, truth_path
 from paretune.records.writing import write_lock
 
 Make = Callable[..., dict[str, Any]]
@@ -98,6 +104,62 @@ def test_what_an_exact_gradient_reads_takes_time_and_is_not_charged(tmp_path: Pa
 def test_the_rate_until_one_is_measured_follows_the_length_of_completions(study: Make, tmp_path: Path) -> None:
     planned = plan(study(), tmp_path / "out")
     assert (planned.rate, planned.rate_measured) == (3_200 / planned.cells[0].task.max_completion_tokens, False)
+
+
+LISTED = {
+    "name": "s", "tasks": [{"controlled": {"rho": 0, "alphabet": 4, "length": 3}}], "seeds": 1,
+    "methods": {"linear": {}}, "budget": {"completions": 500}, "preferences": {"grid": 1, "unseen": 0},
+}  # fmt: skip
+
+
+def evaluate_base(study: dict[str, Any], folder: Path) -> tuple[Path, Path, Path]:
+    """Evaluate the base model as a worker does; return its evaluation, its marker and what can be reached."""
+    planned = plan(study, folder)
+    write_lock(folder, planned_records(planned))
+    ((name, seed),) = planned.references
+    (task,) = planned.study.tasks
+    preferences, _ = planned.study.preferences(task)
+    rules = decoding(planned.study)
+    job = {
+        "folder": str(folder), "task": task.source, "seed": seed, "decoding": rules,
+        "preferences": preferences.tolist(), "task_key": digest(task.instance(seed).training_key()),
+        "key": reference_key(task.instance(seed), rules, preferences),
+    }  # fmt: skip
+    evaluate_reference(job, Link(lambda message: None, lambda: False, threads=1))
+    path = reference_path(folder, name, seed)
+    return path, path.with_suffix(".json"), truth_path(folder, name, seed)
+
+
+def test_a_base_model_with_a_lost_or_damaged_file_is_evaluated_again(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    files = evaluate_base(LISTED, folder)
+    assert plan(LISTED, folder).references == ()
+    for path in files:
+        content = path.read_bytes()
+        path.unlink()
+        assert len(plan(LISTED, folder).references) == 1, path
+        other_numbers = content.translate(bytes.maketrans(b"6789", b"7896"))  # of what can be reached: can be read
+        for damage in (b"[]", other_numbers):
+            path.write_bytes(damage)
+            assert len(plan(LISTED, folder).references) == 1, path
+        path.write_bytes(content)
+    assert plan(LISTED, folder).references == ()
+
+
+def test_a_base_model_evaluated_before_markers_named_their_files_counts_while_these_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    evaluation, marker, truth = evaluate_base(LISTED, folder)
+    write_json(marker, {"key": read_json(marker)["key"]})
+    assert plan(LISTED, folder).references == ()
+    for path in (evaluation, truth):
+        content = path.read_bytes()
+        path.write_bytes(content[:-9])
+        assert len(plan(LISTED, folder).references) == 1, path
+        path.write_bytes(content)
+    truth.unlink()
+    assert len(plan(LISTED, folder).references) == 1
+    evaluate_base(LISTED, folder)
+    assert plan(LISTED, folder).references == ()
 
 
 def test_the_dials_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:

@@ -56,10 +56,21 @@ def test_seeds_are_instances_with_a_student_interval() -> None:
 
 
 def test_task_without_a_known_optimum_has_one_row_that_says_so() -> None:
-    rows = measured(scored(0.9, 0.6), known=False)
+    rows = measured(scored(0.9, 0.6, exact=False, reason="estimated from 64 samples of each prompt"), known=False)
     assert list(rows) == [""]
     assert rows[""].value is None
     assert rows[""].reason == "0 of 1 seeds: seed 0 has no known optimum (completions cannot be listed)"
+
+
+def test_a_lost_record_of_what_can_be_reached_is_not_taken_for_a_task_without_one() -> None:
+    lost = "has no known optimum (the record of what can be reached is missing or damaged: run the same command again)"
+    assert measured(scored(0.9, 0.6), known=False)[""].reason == f"0 of 1 seeds: seed 0 {lost}"
+    sampled = scored(0.9, 0.6, exact=False)  # another policy of the task was scored exactly
+    assert measured(scored(0.9, 0.6), sampled, known=False)[""].reason == f"0 of 2 seeds: seed 0 {lost}, seed 1 {lost}"
+    cells = [cell(seed=seed, outcomes=scored(0.9, 0.6)) for seed in (0, 1)]
+    rows = CapturedShare().measure(study(cells, [INFO], truths={("counselling", 0): TRUTH}))
+    assert rows[0].value.per_seed == pytest.approx({0: 0.5})
+    assert f"1 of 2 seeds: seed 1 {lost}" in rows[0].value.reason
 
 
 @pytest.mark.parametrize(
@@ -68,6 +79,7 @@ def test_task_without_a_known_optimum_has_one_row_that_says_so() -> None:
         (scored(0.9, 0.6, kl=float("nan"), exact=False, reason="no table"), "seed 0 has no KL (no table)"),
         (scored(0.9, 0.6, exact=False), "seed 0 has no KL (its policy can only be sampled)"),
         (None, "seed 0 has no record of exact scores"),
+        (scored(float("nan"), 0.6), "seed 0 has exact scores that are no finite numbers"),
         (outcomes(np.zeros((1, 2, 1, 2)), np.zeros((1, 2, 1)), POINTS[:1]), "has no exact scores for a preference"),
     ],
 )

@@ -13,7 +13,7 @@ from paretune.core.task import Objective, Task
 from paretune.records.files import mark_done, mark_failed, write_json
 from paretune.records.layout import cell_folder, evaluation_path, outcome_path, stage_folder, truth_path
 from paretune.records.outcomes import write_outcome
-from paretune.records.reading import read_lock, read_stage, read_study
+from paretune.records.reading import read_lock, read_reference, read_stage, read_study
 from paretune.records.study import ObjectiveInfo
 from paretune.records.writing import (
     write_cell,
@@ -225,6 +225,19 @@ def test_damaged_failure_marker_is_still_a_failure(folder):
 def test_unreadable_reference_is_left_out(folder):
     (folder / "references" / "counselling-1.parquet").write_bytes(b"")
     assert list(read_study(folder).references) == [("counselling", 0)]
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 1}'])
+def test_without_its_record_of_what_can_be_reached_a_reference_does_not_pass_for_exact(tmp_path, content):
+    write_study(tmp_path, small_study(exact=True))
+    path = truth_path(tmp_path, "counselling", 1)
+    path.unlink() if content is None else path.write_text(content)
+    found = read_study(tmp_path)
+    assert list(found.references) == list(found.truths) == [("counselling", 0)]
+    with pytest.raises(RecordError, match="Run the same command again"):
+        read_reference(tmp_path, "counselling", 1, exact=True)
+    evaluation, truth = read_reference(tmp_path, "counselling", 1, exact=False)
+    assert (evaluation.exact_rewards, truth) == (None, None)
 
 
 def test_folder_that_is_no_study_is_refused(tmp_path):

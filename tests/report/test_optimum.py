@@ -112,6 +112,60 @@ def test_beta_of_0_has_no_optimum_to_estimate() -> None:
     assert all("beta must be positive" in value.reason for value in found.best)
 
 
+def other_reference(records: StudyRecords, **changes: object) -> StudyRecords:
+    """The study, whose second seed has another reference evaluation."""
+    key = ("counselling", 1)
+    return replace(records, references={**records.references, key: replace(records.references[key], **changes)})
+
+
+def test_completions_of_other_prompts_are_not_taken_together() -> None:
+    records = study(base_rewards(200, 0.02))
+    prompts = list(records.references["counselling", 1].prompts)
+    prompts[100:200] = ["Another question."] * 100
+    found = estimated(other_reference(records, prompts=tuple(prompts)))
+    said = optimum_sentence(found, NAMES)
+    assert {value.value for value in found.best} == {None}
+    assert "cannot be told: prompt 'test-001' has another text with seed 1 than with seed 0. A lower bound" in said
+    assert found.trained[0] == (pytest.approx(0.5), "linear")
+
+
+def test_completions_of_another_base_model_are_not_taken_together() -> None:
+    records = study(base_rewards(200, 0.02))
+    record = records.references["counselling", 1]
+    tokens = np.array([len(ids) for ids in record.token_ids])
+    noisy = other_reference(records, reference_log_probs=record.reference_log_probs + 0.09 * tokens)  # as of bf16
+    assert estimated(noisy).best == estimated(records).best
+    found = estimated(other_reference(records, reference_log_probs=record.reference_log_probs - 0.11 * tokens))
+    assert {value.value for value in found.best} == {None}
+    assert found.best[0].reason.startswith("the base model of seed 1 is another than that of seed 0: it gives one ")
+
+
+def test_nothing_is_estimated_for_instances_of_a_family_with_one_beta() -> None:
+    records = study(base_rewards(200, 0.02))
+    info = replace(records.tasks["counselling"], dials={"rho": 0.5})
+    found = estimated(replace(records, tasks={"counselling": info}))
+    assert {value.reason for value in found.best} == {
+        "every seed names an instance of the task, with rewards and beta of its own"
+    }
+    assert found.trained == (None, None)
+
+
+def test_an_optimum_whose_record_is_lost_is_not_estimated() -> None:
+    exact = builders.synthetic_study(exact=True)
+    (part,) = comparisons(lost := replace(exact, truths={}))
+    found = optimum_estimate(part, lost)
+    assert found is not None
+    assert {(value.value, value.reason) for value in found.best} == {
+        (None, "the record of what can be reached is missing or damaged: run the same command again")
+    }
+    assert optimum_sentence(found, part.labels).endswith(
+        "it cannot be told: the record of what can be reached is missing or damaged: run the same command again."
+    )
+    assert set(found.trained) == {None}  # with which beta?
+    one = replace(exact, truths=dict(list(exact.truths.items())[:1]))
+    assert optimum_estimate(comparisons(one)[0], one) is None
+
+
 def test_a_known_optimum_is_not_estimated_and_an_unknown_one_is_on_the_page() -> None:
     exact = builders.synthetic_study(exact=True)
     assert optimum_estimate(comparisons(exact)[0], exact) is None

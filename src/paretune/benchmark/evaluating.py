@@ -13,7 +13,7 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.stages import job_task, stage_result, use_threads
 from paretune.benchmark.study import MethodEntry, method_entry
 from paretune.benchmark.worker import Link
-from paretune.core.digests import digest
+from paretune.core.digests import digest, file_digest
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
 from paretune.core.stages import in_order
@@ -104,14 +104,18 @@ def evaluate_reference(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         split="test",
         progress=link.progress,
     )
+    files = [reference_path(root, task.name, seed)]
+    marker = files[0].with_suffix(".json")
+    marker.unlink(missing_ok=True)  # until all files are there, none of them counts
     write_reference(root, task.name, seed, record)
     if task.enumeration is not None:
         from paretune.rl.outcomes import tables, truth
 
         log_reference, rewards = tables(task, task.splits["test"][: job["decoding"]["prompts"]], scorer(task))
         points = np.asarray(job["preferences"], dtype=np.float64)
-        write_outcome(truth_path(root, task.name, seed), truth(log_reference, rewards, points, task.beta))
-    write_json(reference_path(root, task.name, seed).with_suffix(".json"), {"key": job["key"]})
+        files.append(truth_path(root, task.name, seed))
+        write_outcome(files[1], truth(log_reference, rewards, points, task.beta))
+    write_json(marker, {"key": job["key"], "files": {each.name: file_digest(each) for each in files}})
     return {}
 
 

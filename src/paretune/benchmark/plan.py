@@ -14,15 +14,16 @@ from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, tr
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
 from paretune.benchmark.study import MethodEntry, Study, load_study
 from paretune.core.checks import check_choice
+from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.model_config import is_small
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
-from paretune.records.layout import cell_folder, reference_path, stage_folder
+from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path
 from paretune.records.outcomes import SCALES
-from paretune.records.reading import read_stage
+from paretune.records.reading import read_reference, read_stage
 
 TRAINING_RATE = 3_200.0  # tokens per second and worker, quick study on two busy laptop cores; until measured
 EVALUATION_RATE = 2_400.0  # the same for evaluation: longer texts, read again by the base and by the audit
@@ -393,14 +394,24 @@ def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:
 
 
 def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
-    """Whether the base model has been evaluated on the test prompts of a task instance."""
-    path = reference_path(root, task.name, seed)
-    marker = path.with_suffix(".json")
-    if not (path.is_file() and marker.is_file()):
+    """Whether the base model has been evaluated on the test prompts of a task instance.
+
+    Its files must be those the marker names by their digests; those of an older marker, which names none, readable.
+    """
+    instance = task.instance(seed)
+    key = reference_key(instance, decoding(study), study.preferences(task)[0])
+    path, exact = reference_path(root, task.name, seed), instance.enumeration is not None
+    try:
+        marker = read_json(path.with_suffix(".json"))
+        if marker["key"] != key:
+            return False
+        if "files" in marker:
+            files = [path, truth_path(root, task.name, seed)] if exact else [path]
+            return all(file_digest(each) == marker["files"][each.name] for each in files)
+        read_reference(root, task.name, seed, exact)
+    except (RecordError, OSError, KeyError, TypeError):  # missing, damaged, or a marker that is none
         return False
-    return bool(
-        read_json(marker).get("key") == reference_key(task.instance(seed), decoding(study), study.preferences(task)[0])
-    )
+    return True
 
 
 def _rate(stages: Sequence[PlannedStage], root: Path) -> tuple[float, bool]:

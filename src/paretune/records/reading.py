@@ -53,7 +53,8 @@ def read_study(folder: Path) -> StudyRecords:
     """Read a study.
 
     Cells that are neither finished nor failed are `pending`; so is a finished cell whose files are damaged, with a
-    message that says which. A reference evaluation that cannot be read is left out.
+    message that says which. A reference evaluation that cannot be read is left out, and so is one without its record of
+    what can be reached where completions can be listed: sampled scores must not stand in for exact ones.
 
     Args:
         folder: What `paretune run` wrote.
@@ -67,7 +68,7 @@ def read_study(folder: Path) -> StudyRecords:
     study = read_lock(folder)
     stages: dict[str, StageRecord] = {}
     cells = tuple(_cell(folder, study, cell, stages) for cell in study.cells)
-    references, truths = _references(folder, study)
+    references, truths = _references(folder, replace(study, cells=cells))
     return replace(study, cells=cells, references=references, truths=truths, timings=read_timings(folder))
 
 
@@ -117,6 +118,28 @@ def read_stage(folder: Path, key: str) -> StageRecord:
             phases=ledger.seconds,
             peak_memory_bytes=ledger.peak_memory_bytes,
         )
+
+
+def read_reference(folder: Path, task: str, seed: int, exact: bool) -> tuple[EvaluationRecord, TruthRecord | None]:
+    """Read how the base model did on the test prompts of a task instance.
+
+    Args:
+        folder: The study's folder.
+        task: Name of the task.
+        seed: Names the instance.
+        exact: Whether its completions can be listed, so that scores are exact and the optimum is known.
+
+    Returns:
+        Its evaluation, and what can be reached, None where that is not known.
+
+    Raises:
+        RecordError: If a file is missing or damaged, or the two are not of the same prompts and objectives.
+    """
+    evaluation = read_evaluation(reference_path(folder, task, seed))
+    if not exact:
+        return evaluation, None
+    truth = read_truth(truth_path(folder, task, seed))
+    return with_exact(evaluation, truth.reference_rewards, np.zeros(len(truth.reference_rewards))), truth
 
 
 def read_timings(folder: Path) -> tuple[TimingRecord, ...]:
@@ -218,13 +241,12 @@ def _references(
     folder: Path, study: StudyRecords
 ) -> tuple[dict[tuple[str, int], EvaluationRecord], dict[tuple[str, int], TruthRecord]]:
     references, truths = {}, {}
+    listed = {cell.task for cell in study.cells if cell.outcomes is not None and cell.outcomes.exact}
     for task, seed in sorted({(cell.task, cell.seed) for cell in study.cells}):
-        with contextlib.suppress(RecordError):  # metrics that need it say that it is missing
-            references[task, seed] = read_evaluation(reference_path(folder, task, seed))
-            if truth_path(folder, task, seed).exists():
-                truth = read_truth(truth_path(folder, task, seed))
-                rewards, kl = truth.reference_rewards, np.zeros(len(truth.reference_rewards))
-                references[task, seed] = with_exact(references[task, seed], rewards, kl)
+        exact = task in listed or truth_path(folder, task, seed).exists()
+        with contextlib.suppress(RecordError):  # metrics that need it say that it is missing or damaged
+            references[task, seed], truth = read_reference(folder, task, seed, exact)
+            if truth is not None:
                 truths[task, seed] = truth
     return references, truths
 

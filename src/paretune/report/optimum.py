@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import ConfigError
 from paretune.core.protocols import MetricValue
+from paretune.metrics.exact import LOST, can_be_listed, has_truth
 from paretune.optimum.estimated import best_trained, estimated_front
+from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison
 from paretune.report.estimates import column_mean
@@ -18,6 +20,8 @@ from paretune.report.tables import Table
 from paretune.report.wording import MISSING, count, interval, number
 
 FloatArray = NDArray[np.float64]
+SAME_BASE = 0.1  # nats a token: bf16 scores of one text in two batches differ by less, two base models by more
+INSTANCES = "every seed names an instance of the task, with rewards and beta of its own"
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,28 @@ class OptimumEstimate:
 def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate | None:
     """Estimate what could be reached on a task whose optimum is not known; None where it is.
 
-    The completions of all seeds come from one base model on the same prompts, and are taken together. Prompts on which
-    a reward is missing, or that have fewer completions than others, are left out and counted.
+    Nothing is estimated where completions can be listed, or seeds name instances of a family: each has its own base
+    model, rewards and beta. Else the completions of all seeds are taken together, unless records show that they come
+    from several base models or answer other prompts. Prompts on which a reward is missing, or that have fewer
+    completions than others, are left out and counted.
 
     Args:
         part: The comparison.
         study: Its study.
     """
-    if any(name == part.task.name for name, _ in study.truths):
-        return None
-    rewards, prompts = _base_rewards(part)
     preferences = part.task.preferences
+    if has_truth(study, part.task):
+        return None
+    if can_be_listed(study, part.task) or part.task.dials:  # no J without the instances' own beta
+        value = MetricValue(None, reason=LOST if can_be_listed(study, part.task) else INSTANCES)
+        return OptimumEstimate(0, (value,) * len(preferences), (None,) * len(preferences))
+    unlike = _unlike(part)
+    rewards, prompts = (None, 0) if unlike else _base_rewards(part)
     trained = tuple(_best_trained(part, column) for column in range(len(preferences)))
     samples = 0 if rewards is None else rewards.shape[1]
     lost = prompts - (0 if rewards is None else len(rewards))
     if rewards is None or samples < 2:
-        reason = (
+        reason = unlike or (
             "the base model was not evaluated on common prompts with all rewards"
             if rewards is None
             else "one completion of the base model per prompt; raise evaluation samples"
@@ -118,6 +128,29 @@ def optimum_table(found: OptimumEstimate, labels: Sequence[str]) -> Table:
     )
     columns = ("preference", "estimated optimum", "best trained", "by", "why there is no estimate")
     return Table("optimum", title, columns, tuple(lines))
+
+
+def _unlike(part: Comparison) -> str:
+    """Say why completions of different seeds must not be taken together; empty where they may."""
+    prompts: dict[str, tuple[int, str]] = {}
+    scored: dict[tuple[str, tuple[int, ...]], tuple[int, float]] = {}
+    for seed, record in part.references.items():
+        for row, (name, text) in enumerate(zip(record.prompt_ids, record.prompts, strict=True)):
+            first, known = prompts.setdefault(name, (seed, text))
+            if known != text:
+                return f"prompt '{name}' has another text with seed {seed} than with seed {first}"
+            log_prob = _log_prob_a_token(record, row)
+            first, same = scored.setdefault((name, record.token_ids[row]), (seed, log_prob))
+            if abs(log_prob - same) > SAME_BASE:
+                return (
+                    f"the base model of seed {seed} is another than that of seed {first}: it gives one completion of "
+                    f"prompt '{name}' {log_prob:.2f} nats a token, not {same:.2f}"
+                )
+    return ""
+
+
+def _log_prob_a_token(record: EvaluationRecord, row: int) -> float:
+    return float(record.reference_log_probs[row]) / max(len(record.token_ids[row]), 1)
 
 
 def _base_rewards(part: Comparison) -> tuple[FloatArray | None, int]:
