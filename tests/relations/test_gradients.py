@@ -88,6 +88,16 @@ def test_gradient_that_cannot_be_told_from_zero_has_no_cosine():
     assert example.labels()[1][1] == "correlated"
 
 
+def test_a_norm_that_one_batch_alone_holds_up_is_told_from_zero_at_no_confidence():
+    # Products of different batches of 4, 1, 1, -1 have the mean (5^2 - 19) / 12 = .5, and (1^2 - 3) / 6 = -1/3 without
+    # the first. At confidence .1 the interval, .5 -+ .137 x 2.5, lies above 0, and yet there is a root of -1/3.
+    gradients = np.ones((4, 2, 1))
+    gradients[:, 0, 0] = 4.0, 1.0, 1.0, -1.0
+    pairs = relations(gradients, confidence=0.1).cosines
+    assert pairs.reasons[0] == ("the gradient of objective 0 cannot be told from zero",) * 2
+    assert pairs.values[1, 1] == 1
+
+
 def test_share_of_conflicts_is_counted_within_batches():
     # 2 of 8 batches conflict; Wilson at 95 %: centre (.25 + 3.8415/16) / (1 + 3.8415/8) = .33111,
     # half sqrt(3.8415 x (.1875/8 + 3.8415/256)) / 1.48018 = .25962

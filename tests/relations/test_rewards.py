@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.relations.rewards import reward_relations
 
 PROMPTS, SAMPLES = 16, 64
@@ -26,9 +26,9 @@ def brute_force(first, second):
 
 
 def test_correlation_of_one_prompt_matches_paper():
-    # ranks 1 2 3 4 5 and 2 1 4 3 5: squared differences 1 + 1 + 1 + 1 + 0 = 4, so 1 - 6 x 4 / (5 x 24) = .8
-    rewards = np.stack([[10.0, 20.0, 30.0, 40.0, 50.0], [2.0, 1.0, 4.0, 3.0, 9.0]], axis=1)[None]
-    assert reward_relations(rewards).correlations.values[0, 1] == pytest.approx(0.8, abs=1e-12)  # rounding
+    # ranks 1 to 8 and 2 1 4 3 6 5 7 8: six squared differences of 1, so 1 - 6 x 6 / (8 x 63) = 13 / 14
+    rewards = np.stack([np.arange(8.0) ** 2, [2.0, 1.0, 4.0, 3.0, 6.0, 5.0, 7.0, 9.0]], axis=1)[None]
+    assert reward_relations(rewards).correlations.values[0, 1] == pytest.approx(13 / 14, abs=1e-12)  # rounding
 
 
 def test_correlation_and_interval_are_the_mean_over_prompts_of_the_jackknife():
@@ -65,6 +65,35 @@ def test_interval_covers_the_true_correlation_as_often_as_it_promises():
     pairs = [reward_relations(copula(0.5, seed, prompts=4, samples=48)).correlations for seed in range(300)]
     covered = np.mean([each.low[0, 1] <= truth <= each.high[0, 1] for each in pairs])
     assert abs(covered - 0.95) <= 0.038
+
+
+def unrelated(kind, seed, prompts, samples):
+    """Draw rewards of two objectives that have nothing to do with each other."""
+    normal = np.random.default_rng([seed, prompts, samples]).normal(size=(prompts, samples, 2))
+    return {"continuous": normal, "binary": (normal > 0) * 1.0, "rare": (normal > 0.84) * 1.0}[kind]
+
+
+@pytest.mark.parametrize("kind", ["continuous", "binary", "rare"])
+@pytest.mark.parametrize(("prompts", "samples"), [(1, 4), (4, 4), (1, 8), (1, 12), (2, 8)])
+def test_unrelated_rewards_of_few_completions_are_hardly_ever_labelled_related(kind, prompts, samples):
+    # 300 draws at the promised 5 %: standard error .0126; three of them is .038. One prompt of 4 gave 17 % when it had
+    # a label
+    labels = [
+        reward_relations(unrelated(kind, seed, prompts, samples)).correlations.labels()[0][1] for seed in range(300)
+    ]
+    wrong = sum(label in ("correlated", "competing") for label in labels)
+    assert wrong <= (0.05 + 0.038) * max(sum(label is not None for label in labels), 30), wrong
+
+
+def test_perfect_agreement_of_few_completions_has_a_value_and_no_interval():
+    ranks = np.arange(11.0)
+    pairs = reward_relations(np.stack([ranks, -ranks], axis=1)[None]).correlations
+    assert pairs.values[0, 1] == -1
+    assert np.isnan([pairs.low[0, 1], pairs.high[0, 1]]).all()
+    assert pairs.reasons[0][1] == "11 completions that tell, fewer than 12: no interval"
+    assert pairs.labels()[0][1] is None
+    two_prompts = np.stack([ranks, -ranks], axis=1)[None, :8].repeat(2, axis=0)  # 16 completions together
+    assert reward_relations(two_prompts).correlations.labels()[0][1] == "competing"
 
 
 def test_prompts_that_are_easy_in_both_objectives_do_not_correlate_them():
@@ -159,8 +188,21 @@ def test_a_prompt_on_which_hardly_anything_varies_is_left_out():
 
 
 def test_too_few_completions_are_missing_with_the_reason():
-    relations = reward_relations(copula(0.5, seed=8, samples=3))
-    assert relations.correlations.reasons[0][1] == "no prompt has 4 completions with both rewards, on which both vary"
+    relations = reward_relations(copula(0.5, seed=8, samples=7))
+    assert relations.correlations.reasons[0][1] == "no prompt has 8 completions with both rewards, on which both vary"
+    rewards = copula(0.5, seed=8, prompts=3, samples=12)
+    rewards[0, :5, 0] = np.nan  # seven remain
+    assert reward_relations(rewards).prompts[0, 1] == 2
+
+
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf])
+def test_an_infinite_reward_is_refused_and_not_taken_for_a_missing_one(wrong):
+    rewards = copula(0.5, seed=9)
+    rewards[1, 2, 0] = wrong
+    with pytest.raises(
+        NonFiniteError, match=r"rewards must be finite or NaN, got an infinity\. Write a missing reward"
+    ):
+        reward_relations(rewards)
 
 
 def test_wrong_shapes_and_confidences_are_refused():

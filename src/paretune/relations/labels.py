@@ -55,6 +55,8 @@ def label(low: float | None, high: float | None, margin: float = MARGIN) -> Labe
 
     An interval wholly above the margin is `correlated`, wholly below minus the margin `competing`, inside the two
     `independent`, and `undetermined` otherwise. To be independent is thus shown, not assumed where nothing was found.
+    All labels are read from one interval, so that `independent` at 95 % is held to 97.5 % on either side, which is
+    stricter than two one-sided tests.
 
     Args:
         low: Lower end; None or NaN if there is no interval.
@@ -68,8 +70,10 @@ def label(low: float | None, high: float | None, margin: float = MARGIN) -> Labe
         ConfigError: If `margin` is not positive, or `low` lies above `high`.
 
     Source:
-        Schuirmann 1987, two one-sided tests: equivalence is an interval inside the margin. Departs from it in taking
-        the same interval for every label, so that `independent` at 95 % is held to 97.5 % on either side.
+        Schuirmann 1987, two one-sided tests: equivalence is an interval inside the margin.
+
+    Departures:
+        Schuirmann's tests at 5 % take the 90 % interval; here `independent` takes the interval of the other labels.
 
     Example:
         >>> label(0.2, 0.4), label(-0.1, 0.1), label(0.1, 0.3), label(None, None)

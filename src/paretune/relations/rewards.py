@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.relations.labels import FloatArray, PairEstimate, PairEstimates, each_pair
 from paretune.statistics.intervals import check_confidence
 
-SMALLEST_SAMPLE = 4  # completions of a prompt: with fewer, leaving one out leaves correlations of 1 and -1 only
+SMALLEST_SAMPLE = 8  # completions of a prompt: of 4, a third of binary rewards agree perfectly by chance; of 8, 1 %
+FEWEST = 12  # completions in all: of one prompt of 8, 8 % of unrelated rewards were labelled related; of 12, 5 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,8 @@ def reward_relations(rewards: ArrayLike, confidence: float = 0.95) -> RewardRela
     although no completion has to choose between them.
 
     The interval accounts for sampling within prompts (jackknife over completions); the prompts are taken as they are.
-    A prompt on which a reward is constant, or is once any one completion is left out, says nothing and is left out.
+    A prompt on which a reward is constant, or is once any one completion is left out, says nothing and is left out, and
+    so is one with fewer than 8 completions: few ranks agree perfectly by chance, and then look certain.
 
     Args:
         rewards: Of sampled completions of the base model, `[P, S, K]`, P prompts of S completions each. A NaN is
@@ -45,24 +47,27 @@ def reward_relations(rewards: ArrayLike, confidence: float = 0.95) -> RewardRela
         confidence: Coverage of the intervals, between 0 and 1.
 
     Returns:
-        The correlations and their counts. A pair is missing, with the reason, if no prompt says anything about it.
+        The correlations and their counts. A pair is missing, with the reason, if no prompt says anything about it, and
+        has no interval, with the reason, if the prompts that do have fewer than 12 completions together. Intervals
+        cover less often than promised where rewards hardly vary: 83 % for one prompt of 12 in which one in five scores.
 
     Raises:
         ShapeError: If there are not three dimensions, or one of them is empty.
+        NonFiniteError: If a reward is infinite.
         ConfigError: If `confidence` is not between 0 and 1.
 
     Source:
         Spearman 1904; Efron and Stein 1981, the jackknife estimate of variance; Satterthwaite 1946.
 
     Example:
-        >>> rewards = np.stack([np.arange(8.0), np.arange(8.0) ** 2, -np.arange(8.0)], axis=1)[None]
+        >>> rewards = np.stack([np.arange(12.0), np.arange(12.0) ** 2, -np.arange(12.0)], axis=1)[None]
         >>> reward_relations(rewards).correlations.labels()[0]
         ('correlated', 'correlated', 'competing')
     """
     array = _check_rewards(rewards)
     check_confidence(confidence)
     prompts, samples, objectives = array.shape
-    known = np.isfinite(array)
+    known = ~np.isnan(array)
     both = np.einsum("psi,psj->pij", known.astype(np.int64), known.astype(np.int64))  # [P, K, K]
     used = np.zeros((objectives, objectives), dtype=np.int64)
 
@@ -107,6 +112,8 @@ def _centred_ranks(values: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _mean(rows: list[tuple[float, float, int]], confidence: float) -> PairEstimate:
     values, variances, counts = (np.asarray(column) for column in zip(*rows, strict=True))
     mean, error = float(values.mean()), float(np.sqrt(variances.sum()) / len(rows))
+    if counts.sum() < FEWEST:
+        return PairEstimate(mean, reason=f"{counts.sum()} completions that tell, fewer than {FEWEST}: no interval")
     if error == 0:
         return PairEstimate(mean, mean, mean)
     freedom = variances.sum() ** 2 / (variances**2 / (counts - 1)).sum()  # Satterthwaite
@@ -117,9 +124,9 @@ def _mean(rows: list[tuple[float, float, int]], confidence: float) -> PairEstima
 def _reason(rewards: FloatArray, i: int, j: int) -> str:
     for objective in (i, j):
         column = rewards[:, :, objective]
-        if not np.isfinite(column).any():
+        if np.isnan(column).all():
             return f"objective {objective} has no reward"
-        spread = [np.ptp(row[np.isfinite(row)]) for row in column if np.isfinite(row).any()]
+        spread = [np.ptp(row[~np.isnan(row)]) for row in column if not np.isnan(row).all()]
         if max(spread) == 0:
             return f"objective {objective} is constant within every prompt"
     return f"no prompt has {SMALLEST_SAMPLE} completions with both rewards, on which both vary"
@@ -132,4 +139,6 @@ def _check_rewards(rewards: ArrayLike) -> FloatArray:
             f"rewards must have the axes prompts, completions and objectives, got shape {list(array.shape)}. "
             "Group the completions by prompt."
         )
+    if np.isinf(array).any():
+        raise NonFiniteError("rewards must be finite or NaN, got an infinity. Write a missing reward as NaN.")
     return array
