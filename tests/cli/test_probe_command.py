@@ -52,7 +52,8 @@ def test_a_pilot_is_printed_with_what_it_was_charged(
     printed = capsys.readouterr().out
     assert "from a pilot of 64 completions for each objective" in printed
     assert "charged 128 completions" in printed
-    assert "for intervals give a study (--from) of several seeds" in printed
+    assert "one seed, so without labels. For labels run a study of this task with three seeds or more" in printed
+    assert "give its folder (--from STUDY)." in printed
     assert "note: first and second: one seed: no interval" in printed
 
 

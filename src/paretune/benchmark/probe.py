@@ -127,6 +127,7 @@ class Probe:
             else {
                 **_plain_pairs(outcomes.per_gain),
                 "changes": _plain_pairs(outcomes.changes, labels=False),
+                "seeds": outcomes.seeds.tolist(),
                 "source": self.outcomes.source,
             },
         }
@@ -149,6 +150,7 @@ def probe(
     pilot: int | None = None,
     output: str | Path | None = None,
     progress: Progress = lambda doing, done, total: None,
+    method: str | None = None,
 ) -> Probe:
     """Measure how the objectives of a task relate under its base model, and say it in labels.
 
@@ -160,24 +162,26 @@ def probe(
         pilot: Completions to train one expert for each objective with, to tell the outcomes instead.
         output: Folder for `relations.json` and the figure; None writes nothing.
         progress: Hears what is being done, how much is done and how much there is.
+        method: Method of the study whose policies tell the outcomes; None takes the one with most seeds.
 
     Returns:
         Relations at three levels, each pair `correlated`, `competing`, `independent` or `undetermined`.
 
     Raises:
         TaskError: If the task has a single objective, or a prompt is too long.
-        ConfigError: If the study is of another task, both a study and a pilot are given, or the output folder cannot
-            be written.
+        ConfigError: If the study is of another task, its method cannot tell outcomes, both a study and a pilot or a
+            method without a study are given, or the output folder cannot be written.
         BudgetError: If there are too few samples, or too few completions for a pilot.
         RecordError: If the study cannot be read.
         RewardError: If no reward gives a score.
+        ModelError: If the base model or a reward model cannot be loaded.
     """
     from paretune.tasks import load_task
 
     started = time.perf_counter()
     instance = load_task(task).instance(seed)
-    _check(instance, samples, study, pilot)
-    records = None if study is None else read_for(study, instance)
+    _check(instance, samples, study, pilot, method)
+    records = None if study is None else read_for(study, instance, method)
     if output is not None:
         _check_output(Path(output))
     from paretune.models.base import load_base
@@ -185,13 +189,13 @@ def probe(
 
     base, scorer = load_base(instance.model), Scorer(instance.objectives)
     rows = _prompts(instance, base, seed)
-    each = min(BATCH // len(rows), BATCH)  # completions of a prompt in a batch
+    each = BATCH // len(rows)  # completions of a prompt in a batch
     count = samples // (len(rows) * each) * each
     parts, rewards = _sample(instance, base, scorer, rows, count, seed, progress)
     gradients = _gradients(base, parts, rewards, each, seed, progress)
     units = np.array([high - low for low, high in (objective.range for objective in instance.objectives)])
     if records is not None:
-        outcomes = study_outcomes(records, instance, units)
+        outcomes = study_outcomes(records, instance, units, method)
     elif pilot is not None:
         outcomes = pilot_outcomes(instance, pilot, seed, units, progress)
     else:
@@ -207,7 +211,7 @@ def probe(
     return found if output is None else _write(found, Path(output))
 
 
-def _check(task: Task, samples: int, study: str | Path | None, pilot: int | None) -> None:
+def _check(task: Task, samples: int, study: str | Path | None, pilot: int | None, method: str | None) -> None:
     names = task.objective_names
     if len(names) < 2:
         raise TaskError(
@@ -221,6 +225,11 @@ def _check(task: Task, samples: int, study: str | Path | None, pilot: int | None
     if study is not None and pilot is not None:
         raise ConfigError(
             "outcomes must come from one source, got study (--from) and pilot (--pilot). Leave one of them out."
+        )
+    if method is not None and study is None:
+        raise ConfigError(
+            f"method (--method) must be one of a study (--from), got '{method}' without a study. Give the study, or "
+            "leave it out."
         )
     if pilot is not None:
         check_pilot(pilot)

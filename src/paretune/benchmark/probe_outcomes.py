@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from paretune.benchmark.worker import Link
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.checks import did_you_mean
+from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import CEILING
 from paretune.core.task import Task
@@ -47,12 +48,13 @@ def nothing_trained() -> Outcomes:
     return Outcomes(None, f"no policy was trained for one objective alone. {ADVICE}", {})
 
 
-def read_for(folder: str | Path, task: Task) -> StudyRecords:
-    """Read a study that is to tell the outcomes of a task.
+def read_for(folder: str | Path, task: Task, method: str | None = None) -> StudyRecords:
+    """Read a study, of which a method, or any if None, is to tell the outcomes of a task.
 
     Raises:
         RecordError: If the folder is no study.
         ConfigError: If the study has no such task, or one with other objectives.
+        UnknownNameError: If the method cannot tell outcomes; the message lists those that can.
     """
     study = read_study(Path(folder))
     if task.name not in study.tasks:
@@ -66,10 +68,27 @@ def read_for(folder: str | Path, task: Task) -> StudyRecords:
             f"study (--from) must be one with the objectives {', '.join(task.objective_names)}, got "
             f"{', '.join(names)}. Run the study again with the task as it is now."
         )
+    if method is not None:
+        _check_method(study, task, method)
     return study
 
 
-def study_outcomes(study: StudyRecords, task: Task, units: FloatArray) -> Outcomes:
+def _check_method(study: StudyRecords, task: Task, method: str) -> None:
+    usable = sorted({name for name, _ in _answering(study, task)})
+    if method in usable:
+        return
+    if not usable:
+        raise UnknownNameError(
+            f"method (--method) must have a policy of its own for each objective alone, got '{method}', and no "
+            f"finished method of study '{study.name}' has. Finish it, or add rewarded_soups to it."
+        )
+    raise UnknownNameError(
+        f"method (--method) must be one that has finished in study '{study.name}' with a policy of its own for each "
+        f"objective alone ({', '.join(usable)}), got '{method}'. Name one of them.{did_you_mean(method, usable)}"
+    )
+
+
+def study_outcomes(study: StudyRecords, task: Task, units: FloatArray, method: str | None = None) -> Outcomes:
     """Compare a study's policies for one objective alone with the base model, paired by prompt and seed.
 
     Of the methods (the ceiling is none) that answer each of the K corner preferences with a policy of its own, the one
@@ -80,26 +99,33 @@ def study_outcomes(study: StudyRecords, task: Task, units: FloatArray) -> Outcom
         study: The study.
         task: A task of it.
         units: What to divide each objective's scores by `[K]`.
+        method: The only method to take; None takes any.
     """
-    groups: dict[tuple[str, int], list[CellRecord]] = {}
+    found = []
+    for (name, budget), answers in _answering(study, task).items():
+        if method in (None, name):
+            trained = all(record.answer != "selected" for each in answers.values() for record in each)
+            found.append(((len(answers), trained, budget), name, answers))
+    if not found:
+        reason = f"study '{study.name}' has no finished method with a policy of its own for each objective alone"
+        return Outcomes(None, f"{reason}. Finish it, or add rewarded_soups to it. {ADVICE}", {})
+    (_, _, budget), name, answers = max(found, key=lambda each: each[0])
+    pairs = [_paired(study.references[task.name, seed], answers[seed], units) for seed in sorted(answers)]
+    source = f"{name} of study '{study.name}', {budget:,} completions, seeds {', '.join(map(str, sorted(answers)))}"
+    return Outcomes(_relations(pairs), source, {})
+
+
+def _answering(study: StudyRecords, task: Task) -> dict[tuple[str, int], dict[int, list[EvaluationRecord]]]:
+    """Return what answered each corner preference with a policy of its own: (method, budget) -> seed -> K answers."""
+    groups: dict[tuple[str, int], dict[int, list[EvaluationRecord]]] = {}
     for cell in study.cells:
         if cell.family == CEILING:  # trained on what no sampler sees
             continue
         if cell.task == task.name and (cell.task, cell.seed) in study.references:
-            groups.setdefault((cell.method, cell.budget_completions), []).append(cell)
-    found = []
-    for (method, budget), cells in groups.items():
-        answers = {cell.seed: answer for cell in cells if (answer := _corner_answers(cell, len(task.objectives)))}
-        if answers and all(_differ(each) for each in answers.values()):
-            trained = all(record.answer != "selected" for each in answers.values() for record in each)
-            found.append(((len(answers), trained, budget), method, answers))
-    if not found:
-        reason = f"study '{study.name}' has no finished method with a policy of its own for each objective alone"
-        return Outcomes(None, f"{reason}. Finish it, or add rewarded_soups to it. {ADVICE}", {})
-    (_, _, budget), method, answers = max(found, key=lambda each: each[0])
-    pairs = [_paired(study.references[task.name, seed], answers[seed], units) for seed in sorted(answers)]
-    source = f"{method} of study '{study.name}', {budget:,} completions, seeds {', '.join(map(str, sorted(answers)))}"
-    return Outcomes(_relations(pairs), source, {})
+            answers = _corner_answers(cell, len(task.objectives))
+            if answers:
+                groups.setdefault((cell.method, cell.budget_completions), {})[cell.seed] = answers
+    return {key: seeds for key, seeds in groups.items() if all(_differ(each) for each in seeds.values())}
 
 
 def check_pilot(completions: int) -> None:
@@ -149,8 +175,7 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
     charged = {name: sum(stage.counts[name] for stage in stages) for name in stages[0].counts}
     charged["seconds"] = sum(stage.seconds for stage in stages)
     source = (
-        f"a pilot of {budget // count:,} completions for each objective, {len(rows)} development prompts x {samples}; "
-        "for intervals give a study (--from) of several seeds"
+        f"a pilot of {budget // count:,} completions for each objective, {len(rows)} development prompts x {samples}"
     )
     return Outcomes(_relations([_paired(records[0], records[1:], units)]), source, charged)
 
@@ -172,7 +197,7 @@ def _paired(base: EvaluationRecord, trained: Sequence[EvaluationRecord], units: 
     tables = [_by_prompt(record) for record in (base, *trained)]
     prompts = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
     scores = np.array([[table[prompt] for prompt in prompts] for table in tables])  # [1 + K, P, K]
-    kept = np.isfinite(scores).all(axis=0)  # [P, K]
+    kept = ~np.isnan(scores).any(axis=0)  # [P, K]
     total = np.where(kept, scores, 0.0).sum(axis=1)
     count = kept.sum(axis=0)
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan) / units)
@@ -184,7 +209,7 @@ def _by_prompt(record: EvaluationRecord) -> dict[str, FloatArray]:
         return dict(zip(dict.fromkeys(record.prompt_ids), record.exact_rewards, strict=True))
     rewards = record.rewards[:, : len(record.objectives)]
     ids = np.asarray(record.prompt_ids)
-    known = np.isfinite(rewards)
+    known = ~np.isnan(rewards)
     found = {}
     for prompt in dict.fromkeys(record.prompt_ids):
         mine = ids == prompt

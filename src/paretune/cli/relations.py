@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from paretune.benchmark.probe import Probe
     from paretune.report.relations_figure import RelationMatrix
 
+ONE_SEED = (
+    "one seed, so without labels. For labels run a study of this task with three seeds or more and give its folder "
+    "(--from STUDY)."
+)
 WIDE = 10_000  # where no terminal is, nothing is folded: a file has no width
 
 
@@ -45,8 +49,11 @@ def print_probe(found: Probe) -> None:
             console.print(_table(matrix))
         for note in matrix.notes():
             console.print(f"  {'missing' if matrix.pairs is None else 'note'}: {note}")
-    if found.outcomes.relations is not None:
+    outcomes = found.outcomes.relations
+    if outcomes is not None:
         console.print(f"  from {found.outcomes.source}{_cost(found.outcomes.charged)}")
+        if outcomes.seeds.max() == 1:
+            console.print(f"  {ONE_SEED}")
     for problem in found.problems:
         console.print(f"reward: {problem}")
     console.print(f"\n{found.seconds:.0f} s; " + ", ".join(str(file) for file in found.files))
