@@ -240,3 +240,23 @@ def test_folders_of_parts_become_one_report(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(reading, "read_study", lambda folder: records)
     assert execute(["report", "a", "b", "-o", str(tmp_path / "whole")]) == OK
     assert (tmp_path / "whole" / "report" / "index.html").is_file()
+
+
+def test_a_merged_report_goes_into_a_folder_of_its_own_and_is_made_of_different_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import builders
+    from paretune.records import reading
+
+    records = builders.synthetic_study(seeds=(0, 1))
+    monkeypatch.setattr(reading, "read_study", lambda folder: records)
+    monkeypatch.chdir(tmp_path)
+    assert execute(["report", "a", "./a", "-o", "whole"]) == USAGE
+    assert "folders must be different ones, got 'a' twice. Name it once." in capsys.readouterr().err
+    Path("b").mkdir()
+    Path("b/study.lock.json").write_text("{}")
+    assert execute(["report", "a", "b", "-o", "b"]) == USAGE
+    assert "output must be a folder of its own, got 'b', which holds a study" in capsys.readouterr().err
+    assert not Path("b/report").exists()
+    assert execute(["report", "a", "b", "-o", "whole"]) == OK
+    assert f"{len(records.cells)} cells were finished in several folders: taken" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 
 from builders import synthetic_study
 from paretune.core.errors import RecordError
-from paretune.records.merging import merged
+from paretune.records.merging import finished_twice, merged
 from paretune.records.study import StudyRecords
 
 EVERYTHING = synthetic_study(seeds=(0, 1), exact=True)
@@ -35,6 +35,7 @@ def test_parts_of_a_study_are_the_study() -> None:
     assert set(whole.truths) == set(EVERYTHING.truths)
     assert whole.timings == EVERYTHING.timings
     assert whole.folder is None
+    assert whole.merged_from == ("a", "b")
 
 
 def test_each_folder_adds_the_timings_it_has() -> None:
@@ -67,10 +68,29 @@ def test_a_task_or_method_that_changed_between_the_folders_is_named() -> None:
         merged([first, second])
 
 
+def test_a_setting_that_differs_is_named_with_both_values() -> None:
+    resolved = {**EVERYTHING.resolved, "methods": {"a": {"updates": 5}, "b": {}}}
+    other = {**resolved, "methods": {"a": {"updates": 6}, "b": {}}}
+    pair = [replace(part(0, "a"), resolved=resolved), replace(part(1, "b"), resolved=other)]
+    with pytest.raises(RecordError, match=r"'b' with another methods.a.updates: 6 in place of 5\. Run all parts"):
+        merged(pair)
+    pair[1] = replace(pair[1], resolved={**resolved, "methods": {"a": {"updates": 5}}})
+    with pytest.raises(RecordError, match=r"with another methods.b: none in place of {}\."):
+        merged(pair)
+
+
+def test_cells_that_several_folders_finished_are_counted() -> None:
+    assert finished_twice([part(0, "a"), part(1, "b")]) == 0
+    assert finished_twice([part(0, "a"), EVERYTHING]) == len(EVERYTHING.cells) // 2
+
+
 def test_folders_of_different_studies_are_refused() -> None:
     first = part(0, "a")
     with pytest.raises(RecordError, match=r"must hold parts of one study, got 'a' of 'synthetic' and 'b' with 'other'"):
         merged([first, replace(part(1, "b"), name="other")])
     changed = {**first.resolved, "budget": {"completions": [12]}}
-    with pytest.raises(RecordError, match=r"got 'a' of 'synthetic' and 'b' with other budget"):
+    with pytest.raises(
+        RecordError,
+        match=r"got 'a' of 'synthetic' and 'b' with another budget.completions: \[12\] in place of \[6000\]\.",
+    ):
         merged([first, replace(part(1, "b"), resolved=changed)])

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import builders
+from paretune.records.study import StudyRecords
 from paretune.report import write_report
 from paretune.report.comparison import comparisons
+from paretune.report.completeness import warnings
 from paretune.report.header import commands, tiles
 
 
@@ -27,3 +29,43 @@ def test_a_report_beside_no_study_file_says_how_it_is_merged_again(tmp_path: Pat
     for page, merged in ((own, False), (elsewhere, True)):
         assert ("paretune report DIR DIR -o OUT" in page) is merged
         assert ("paretune run study.yaml" in page) is not merged
+
+
+def in_parts(done: set[int], failed: bool = False) -> StudyRecords:
+    """Return a study with a part for each of two seeds, of which only some have run."""
+    whole = builders.synthetic_study(seeds=(0, 1), failed={("linear", 0): "crash"} if failed else None)
+    cells = tuple(
+        cell if cell.seed in done else replace(cell, state="pending", evaluations=(), stages=()) for cell in whole.cells
+    )
+    names = list(whole.tasks)
+    parts = {"one": {"tasks": names, "seeds": [0]}, "two": {"tasks": names, "seeds": [1]}}
+    return replace(whole, cells=cells, resolved={**whole.resolved, "parts": parts})
+
+
+def test_the_report_of_a_part_names_it_and_runs_it_alone(tmp_path: Path) -> None:
+    records = replace(in_parts({1}), folder=tmp_path / "b")
+    assert commands(records) == [
+        "paretune run study.yaml --part two -o .",
+        "paretune run study.yaml --part two -o ../b-again",
+        "paretune report .",
+    ]
+    said = warnings(records, comparisons(records))
+    assert said[0].startswith("This folder holds part two of the study, and not one. Run those too;")
+    assert not any(each.startswith("Incomplete") for each in said)  # all there is of part two
+    assert any(each.startswith("Only 1 seed: one run shows no spread") for each in said)
+
+
+def test_what_a_part_lacks_is_counted_within_it() -> None:
+    said = warnings(in_parts({0}, failed=True), comparisons(in_parts({0}, failed=True)))
+    assert any(each.startswith("Incomplete: 1 cell failed of 3.") for each in said)
+
+
+def test_a_study_of_which_all_parts_have_run_is_like_any_other(tmp_path: Path) -> None:
+    records = replace(in_parts({0, 1}), folder=tmp_path / "b")
+    assert commands(records)[0] == "paretune run study.yaml -o ."
+    assert not any("This folder holds" in each for each in warnings(records, comparisons(records)))
+
+
+def test_a_merged_report_names_the_folders_it_was_made_of() -> None:
+    records = replace(in_parts({0, 1}), merged_from=("a", "my parts/b"))
+    assert commands(records) == ["paretune report a 'my parts/b' -o OUT"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -78,12 +79,22 @@ def test_the_terminal_shows_captured_shares_where_the_optimum_is_known() -> None
     from paretune.metrics import measure_all
     from paretune.report.wording import interval
 
-    study = builders.synthetic_study(exact=True)
+    study = builders.synthetic_study(methods=(*builders.METHODS, builders.CEILING), exact=True)
     shares = {row.method: row.value for row in measure_all(study, ["captured_share"]) if row.label == ""}
     _, heads, *lines = summary_table(study).splitlines()
     assert "captured share" in heads
     assert all(interval(shares[line.split()[0]]) in line for line in lines)
     assert "captured share" not in summary_table(builders.synthetic_study())
+    (ceiling,) = (line for line in lines if line.startswith(builders.CEILING))
+    assert "not charged" in ceiling
+
+
+def test_the_terminal_says_of_a_task_that_has_not_run_that_alone() -> None:
+    one, two = (builders.synthetic_study(task=builders.task_info(name)) for name in ("one", "two"))
+    idle = [replace(cell, state="pending", evaluations=(), stages=()) for cell in two.cells]
+    study = replace(one, tasks={**one.tasks, **two.tasks}, cells=(*one.cells, *idle))
+    *_, empty, last = summary_table(study).splitlines()
+    assert (empty, last) == ("", "two, 6,000 completions: not run yet")
 
 
 def test_files_of_the_report_take_no_private_name_from_each_other() -> None:

@@ -105,11 +105,15 @@ def planned_records(planned: Plan) -> StudyRecords:
     return StudyRecords(
         name=study.name,
         folder=planned.folder,
-        resolved={**study.resolved(), "folder": study.folder, "digests": digests(study)},
+        resolved={**study.resolved(), "parts": _parts(study), "folder": study.folder, "digests": digests(study)},
         tasks={task.name: task_info(study, task) for task in study.tasks},
         cells=tuple(cell_record(cell) for cell in planned.cells),
         environment=environment(worker_threads(planned.workers)),
     )
+
+
+def _parts(study: Study) -> dict[str, object]:
+    return {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
 
 
 def task_info(study: Study, task: Task) -> TaskInfo:

@@ -95,7 +95,8 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
         others: Folders of other parts of the same study.
         output: Folder of the merged report; needed for several folders.
     """
-    from paretune.records.merging import merged
+    from paretune.records.layout import lock_path
+    from paretune.records.merging import finished_twice, merged
     from paretune.records.reading import read_study
     from paretune.report import summary_table, write_report
 
@@ -108,8 +109,20 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
     else:
         if output is None:
             raise ConfigError("output must name a folder for the merged report, got none. Add -o DIR.")
-        records = merged([read_study(each) for each in (folder, *others)])
+        folders = (folder, *others)
+        for index, each in enumerate(folders):
+            if each.resolve() in {other.resolve() for other in folders[:index]}:
+                raise ConfigError(f"folders must be different ones, got '{each}' twice. Name it once.")
+        if lock_path(output).exists():
+            raise ConfigError(
+                f"output must be a folder of its own, got '{output}', which holds a study. Name another with -o."
+            )
+        parts = [read_study(each) for each in folders]
+        records = merged(parts)
         page = write_report(output, records)
+        twice = finished_twice(parts)
+        if twice:
+            print(f"{twice} cells were finished in several folders: taken from the first of them", file=sys.stderr)
     print(summary_table(records))
     print(f"\nreport: {page}")
     return OK

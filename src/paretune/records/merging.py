@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
     for other in parts[1:]:
         different = [key for key in MUST_AGREE if other.resolved.get(key) != first.resolved.get(key)]
         if other.name != first.name or different:
-            what = f"'{other.name}'" if other.name != first.name else f"other {different[0]}"
+            what = f"'{other.name}'" if other.name != first.name else _difference(different[0], first, other)
             advice = "Run all parts from the same study file."
             if other.name == first.name and different[0] == "digests":
                 what = _changed(first, other)
@@ -50,7 +50,24 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
         truths={key: record for part in reversed(parts) for key, record in part.truths.items()},
         timings=tuple(timings.values()),
         environment=_environments(parts),
+        merged_from=tuple(str(part.folder) for part in parts),
     )
+
+
+def finished_twice(parts: Sequence[StudyRecords]) -> int:
+    """Return how many cells several of the folders finished."""
+    done = [cell.cell for part in parts for cell in part.cells if cell.state == "done"]
+    return len(done) - len(set(done))
+
+
+def _difference(key: str, first: StudyRecords, other: StudyRecords) -> str:
+    """Name the first setting in which two folders differ, with both values."""
+    path, here, there = key, first.resolved.get(key), other.resolved.get(key)
+    while isinstance(here, Mapping) and isinstance(there, Mapping):
+        name = next(name for name in [*here, *there] if here.get(name) != there.get(name))
+        path, here, there = f"{path}.{name}", here.get(name), there.get(name)
+    shown = ["none" if value is None else str(value) for value in (here, there)]
+    return f"another {path}: {shown[1]} in place of {shown[0]}"
 
 
 def _changed(first: StudyRecords, other: StudyRecords) -> str:

@@ -173,6 +173,7 @@ class StudyRecords:
         truths: (task, seed) -> what can be reached, where completions can be listed.
         timings: Inference measurements.
         environment: Versions and hardware the study ran on.
+        merged_from: Folders of its parts, where it was put together from several.
     """
 
     name: str
@@ -184,3 +185,4 @@ class StudyRecords:
     truths: Mapping[tuple[str, int], TruthRecord] = field(default_factory=dict)
     timings: tuple[TimingRecord, ...] = ()
     environment: Mapping[str, object] = field(default_factory=dict)
+    merged_from: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,15 +75,22 @@ def missing_rewards(study: StudyRecords) -> MissingRewards:
 def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
     """Return what a reader must know before believing any number; empty when there is nothing."""
     found = []
-    states = state_counts(study)
+    running, waiting = started_parts(study)
+    if waiting:
+        found.append(
+            f"This folder holds {listing([f'part {name}' for name in running])} of the study, and not "
+            f"{listing(waiting)}. Run those too; several folders make one report with paretune report DIR DIR -o OUT."
+        )
+    cells = [cell for cell in study.cells if not waiting or any(in_part(study, cell, name) for name in running)]
+    states: Counter[str] = Counter(cell.state for cell in cells)
     absent = [count(states[state], f"cell {word}", f"cells {word}") for state, word in _UNFINISHED if states[state]]
     if absent:
         found.append(
-            f"Incomplete: {listing(absent)} of {len(study.cells)}. A method's numbers rest on the seeds it finished; "
+            f"Incomplete: {listing(absent)} of {len(cells)}. A method's numbers rest on the seeds it finished; "
             "differences are taken over seeds that both sides finished."
         )
-    fewest = min((len(part.seeds) for part in parts), default=0)
-    if fewest < ENOUGH_SEEDS:
+    fewest = min((seeds for part in parts if (seeds := finished_seeds(part))), default=0)
+    if 0 < fewest < ENOUGH_SEEDS:
         detail = "one run shows no spread, so there are no intervals" if fewest == 1 else "intervals are very wide"
         found.append(f"Only {count(fewest, 'seed')}: {detail}. Use at least {ENOUGH_SEEDS} before drawing conclusions.")
     found += lone_policies(study, parts)
@@ -95,6 +103,32 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
             f"{lost.missing:,} of {lost.total:,} rewards are missing. They are left out of means, never counted as 0."
         )
     return found
+
+
+def started_parts(study: StudyRecords) -> tuple[list[str], list[str]]:
+    """Return the parts of which some cell has run, and the others; nothing where none has, or there are no parts."""
+    running = [
+        name
+        for name in _parts(study)
+        if any(cell.state != "pending" for cell in study.cells if in_part(study, cell, name))
+    ]
+    return running, [name for name in _parts(study) if name not in running] if running else []
+
+
+def in_part(study: StudyRecords, cell: CellRecord, part: str) -> bool:
+    """Whether a cell belongs to a part of the study."""
+    chosen = _parts(study)[part]
+    return cell.task in chosen["tasks"] and cell.seed in chosen["seeds"]
+
+
+def _parts(study: StudyRecords) -> Mapping[str, Any]:
+    parts = study.resolved.get("parts")
+    return parts if isinstance(parts, Mapping) else {}
+
+
+def finished_seeds(part: Comparison) -> int:
+    """Return the number of seeds with which some method finished."""
+    return len({cell.seed for method in part.methods for cell in method.done})
 
 
 def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]:

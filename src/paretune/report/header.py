@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from paretune.records.study import StudyRecords, TaskInfo
 from paretune.report.comparison import Comparison
-from paretune.report.completeness import STATUSES, failure, missing_rewards, state_counts
+from paretune.report.completeness import STATUSES, failure, missing_rewards, started_parts, state_counts
 from paretune.report.wording import count, listing
 
 
@@ -93,7 +94,13 @@ def lost_rewards(study: StudyRecords) -> list[str]:
 def commands(study: StudyRecords) -> list[str]:
     """Return the commands that finish the study, train it anew, and rewrite this page; if merged, only the last."""
     if study.folder is None:  # its parts lie in several folders, and none of them is this one
-        return ["paretune report DIR DIR -o OUT"]
+        return [f"paretune report {' '.join(map(shlex.quote, study.merged_from)) or 'DIR DIR'} -o OUT"]
     folder = study.folder.name or "."
     again = f"{folder}-again" if folder != "." else "again"
-    return ["paretune run study.yaml -o .", f"paretune run study.yaml -o ../{again}", "paretune report ."]
+    running, waiting = started_parts(study)
+    parts = [f" --part {name}" for name in running] if waiting else [""]
+    return [
+        *(f"paretune run study.yaml{part} -o ." for part in parts),
+        *(f"paretune run study.yaml{part} -o ../{again}" for part in parts),
+        "paretune report .",
+    ]

@@ -21,8 +21,11 @@ SHARE = "captured share"  # a column of tasks whose optimum is known
 
 def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
     """Align one line per method under a heading for each task and budget; brackets hold 95 % intervals over seeds."""
-    blocks = []
+    blocks, waiting = [], []
     for part in comparisons(study):
+        if all(cell.state == "pending" for method in part.methods for cell in method.cells.values()):
+            waiting.append(part.title)
+            continue
         mine, means = rows_of(part, rows), achieved(part, rows)
         shares = {each.name: measured(mine, each.name, "captured_share") for each in part.methods}
         known = any(share.value is not None for share in shares.values())
@@ -33,7 +36,8 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
             cost, cells = spent[method.name], method.cells
             volume = measured(mine, cost.method, "pareto_optimality", "naive")
             numbers = [table_cell(cost.policies)]
-            numbers += [number(each.value) for each in (cost.completions, cost.seconds_sum, cost.speed_ratio)]
+            numbers += ["not charged" if method.ceiling else number(cost.completions.value)]
+            numbers += [number(each.value) for each in (cost.seconds_sum, cost.speed_ratio)]
             done = sum(cell.state == "done" for cell in cells.values())
             lines.append(
                 (
@@ -47,6 +51,8 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
                 )
             )
         blocks.append(f"{part.title}\n{_aligned(lines)}")
+    if waiting:
+        blocks.append("\n".join(f"{title}: not run yet" for title in waiting))
     return "\n\n".join(blocks)
 
 
