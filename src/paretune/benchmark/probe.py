@@ -21,6 +21,7 @@ from paretune.benchmark.probe_outcomes import (
     read_for,
     study_outcomes,
 )
+from paretune.core.checks import check_seed
 from paretune.core.errors import BudgetError, ConfigError, TaskError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import Score
@@ -179,7 +180,7 @@ def probe(
     from paretune.tasks import load_task
 
     started = time.perf_counter()
-    instance = load_task(task).instance(seed)
+    instance = load_task(task).instance(check_seed(seed))
     _check(instance, samples, study, pilot, method)
     records = None if study is None else read_for(study, instance, method)
     if output is not None:

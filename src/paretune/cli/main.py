@@ -191,6 +191,7 @@ def probe(
     samples: int = 1024,
     seed: int = 0,
     study: Annotated[Path | None, Parameter(name="--from")] = None,
+    method: str | None = None,
     pilot: int | None = None,
     output: Output = None,
     as_json: Json = False,
@@ -202,6 +203,7 @@ def probe(
         samples: Completions sampled from the base model.
         seed: Names the task instance, the prompts and the noise.
         study: Folder of a finished study, whose policies tell what improving one objective does to the others.
+        method: Method of that study whose policies to take; by default the one with most seeds.
         pilot: Completions to train an expert for each objective with, to tell it instead.
         output: Folder to write to; by default results/probe-TASK.
         as_json: Print JSON.
@@ -213,7 +215,7 @@ def probe(
     sys.path.insert(0, os.getcwd())  # as for train
     loaded = load_task(task)
     folder = output or Path("results") / f"probe-{loaded.name}"
-    found = probe_task(loaded, samples, seed, study, pilot, folder, StepLines())
+    found = probe_task(loaded, samples, seed, study, pilot, folder, StepLines(), method)
     if as_json:
         print(json.dumps(found.plain(), indent=2))
     else:
