@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,8 +63,51 @@ def test_a_seed_that_one_method_lost_counts_for_none() -> None:
 def test_a_method_without_a_task_is_left_out_and_named() -> None:
     found = collected(study({"linear": [[0.5, 0.6], [0.1, 0.2]], "weight_grid": [[0.7, 0.8]]}))
     assert list(found.runs) == ["linear"]
-    assert "Left out, since a task has no score of theirs: weight_grid." in overall_sentence(found)
+    assert overall_sentence(found).endswith(" Left out: weight_grid (no achieved utility on task 1).")
     assert improvement_table(found) is None
+
+
+def test_a_ceiling_without_a_seed_is_left_out_for_that_seed() -> None:
+    tasks = [[0.5, 0.6], [0.1, 0.2]]
+    found = collected(study({"linear": tasks, "weight_grid": tasks, builders.CEILING: [[0.9], [0.8, 0.7]]}))
+    assert (list(found.runs), found.seeds, found.ceilings) == (["linear", "weight_grid"], (0, 1), ())
+    assert overall_sentence(found).endswith(" Left out: exact_gradient (no achieved utility of seed 1 on some task).")
+
+
+def test_methods_without_a_common_seed_have_no_runs_and_the_reason() -> None:
+    # linear has both seeds on both tasks, weight_grid seed 0 on one and seed 1 on the other
+    records = study({"linear": [[0.5, 0.6], [0.1, 0.2]], "weight_grid": [[0.7, 0.8], [0.3, 0.4]]})
+    lost = {("task 0", 0), ("task 1", 1)}
+    kept = [each for each in records.cells if each.method == "linear" or (each.task, each.seed) not in lost]
+    found = collected(dataclasses.replace(records, cells=tuple(kept)))
+    assert (found.runs, found.seeds, found.left_out) == ({}, (), {})
+    assert overall_sentence(found) == (
+        "There are no runs to show: no seed has the achieved utility of every method on every task "
+        "(linear has seeds 0 and 1, weight_grid has none)."
+    )
+    assert mean_table(found) is None
+    assert improvement_table(found) is None
+    assert str(profiles(found)).endswith("there are 0.")
+
+
+def test_no_method_with_every_task_is_said() -> None:
+    records = study({"linear": [[0.5], [0.1]], "weight_grid": [[0.7], [0.3]]})
+    kept = [each for each in records.cells if each.task == ("task 0" if each.method == "linear" else "task 1")]
+    found = collected(dataclasses.replace(records, cells=tuple(kept)))
+    assert overall_sentence(found) == (
+        "There are no runs to show: no method has a score on every task. "
+        "Left out: linear (no achieved utility on task 1); weight_grid (no achieved utility on task 0)."
+    )
+
+
+def test_captured_share_is_the_score_although_one_method_has_none() -> None:
+    info = builders.task_info(dials={"rho": 0.0})
+    records = builders.synthetic_study(task=info, exact=True)
+    cells = [dataclasses.replace(each, outcomes=None) if each.method == "linear" else each for each in records.cells]
+    found = collected(dataclasses.replace(records, cells=tuple(cells)))
+    assert found.score == "captured share"
+    assert found.left_out == {"linear": "no captured share on counselling"}
+    assert list(found.runs) == ["weight_grid", "rewarded_soups"]
 
 
 def test_one_ordinary_task_has_nothing_to_add_up() -> None:
@@ -78,6 +122,7 @@ def test_instances_of_one_controlled_task_are_runs_and_their_score_is_the_captur
     assert found.ceilings == (builders.CEILING,)
     assert list(found.ranked) == list(builders.METHODS)
     table = mean_table(found)
+    assert table is not None
     assert table.rows[-1][0] == builders.CEILING
     assert "has no interval" in str(table.rows[0][-1])
     improvement = improvement_table(found)

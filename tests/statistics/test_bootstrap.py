@@ -6,12 +6,15 @@ from paretune.statistics import bootstrap
 from paretune.statistics.bootstrap import expanded_percentiles, nested_bootstrap
 
 
+@pytest.mark.parametrize("shared_sd", [0.0, 20.0])
 @pytest.mark.parametrize(("seed_sd", "prompt_sd"), [(1.0, 0.0), (1.0, 2.0), (1.0, 0.3)])
-def test_resampled_means_vary_as_the_mean_of_the_seeds_does(seed_sd, prompt_sd):
+def test_resampled_means_vary_as_the_mean_of_the_seeds_does(seed_sd, prompt_sd, shared_sd):
     # The variance of a mean of S seeds is B / S, with B the sample variance of the seeds' means, prompts' noise
-    # included. A variance from 20,000 draws has a relative standard error of sqrt(2 / 20000) = 1 %.
+    # included, but for what prompts do to all seeds. A variance from 20,000 draws has a relative standard error of
+    # sqrt(2 / 20000) = 1 %.
     generator = np.random.default_rng(0)
     values = generator.normal(0, seed_sd, size=(20, 1)) + generator.normal(0, 1, size=(20, 6)) * prompt_sd
+    values = values + generator.normal(0, shared_sd, size=6)
     means = nested_bootstrap(values, generator, resamples=20_000)
     expected = values.mean(axis=1).var(ddof=1) / 20
     assert means.var() == pytest.approx(expected, rel=0.05)
@@ -19,11 +22,18 @@ def test_resampled_means_vary_as_the_mean_of_the_seeds_does(seed_sd, prompt_sd):
 
 
 def test_prompts_are_drawn_within_seeds():
-    # Seeds have equal means: drawing seeds changes nothing, drawing prompts within them does. Each mean of 2 prompts at
-    # -1 and 1 has variance 1/2 x 2 (values are stretched by sqrt(P / (P - 1)) = sqrt 2), over 20 seeds .05.
-    values = np.tile([-1.0, 1.0], (20, 1)) + np.array([1e-9, -1e-9] * 10)[:, None]
+    # Seeds have equal means, and so have prompts: drawing seeds changes nothing, drawing prompts within them does. Each
+    # mean of 2 prompts at -1 and 1 has variance 1/2 x 2 (values are stretched by sqrt(P / (P - 1)) = sqrt 2), over 20
+    # seeds .05.
+    values = np.tile([[-1.0, 1.0], [1.0, -1.0]], (10, 1))
     means = nested_bootstrap(values, np.random.default_rng(0), resamples=20_000)
     assert means.var() == pytest.approx(0.05, rel=0.05)
+
+
+def test_prompts_that_move_all_seeds_alike_change_no_draw():
+    # Powers of 2 give every subset of prompts another mean; seeds that agree on each of them leave nothing to draw.
+    values = np.tile(2.0 ** np.arange(10), (20, 1))
+    assert nested_bootstrap(values, np.random.default_rng(0), resamples=50) == pytest.approx(102.3)
 
 
 def test_skewness_survives():

@@ -33,12 +33,10 @@ def covered(draw, repeats, interval=mean_interval):
 @pytest.mark.parametrize("model", [one_value, prompts_and_seeds])
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_default_interval_covers_the_true_mean_as_often_as_it_promises(model, seeds):
-    # 2,000 draws: standard error of the coverage sqrt(.95 x .05 / 2000) = .0049; four of them is .0195, so that .92 is
-    # safe
+    # 2,000 draws: standard error of the coverage sqrt(.95 x .05 / 2000) = .0049; four of them is .0195
     share = covered(lambda generator: model(seeds, generator), 2000)
     print(f"{model.__name__}, {seeds} seeds: {share:.1%}")
     assert abs(share - 0.95) < 0.0195
-    assert share >= 0.92
 
 
 def nested(values, generator):
@@ -68,12 +66,36 @@ def test_interval_keeps_another_promise(confidence):
     assert share == pytest.approx(confidence, abs=0.045)  # four standard errors at .5
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10, 20])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_seeds_that_may_collapse_are_covered_less(seeds):
-    """Printed, not promised: three seeds seldom show what happens to one in five."""
+    """Three seeds seldom show what happens to one in five."""
     share = covered(lambda generator: one_in_five_collapses(seeds, generator), 1000)
     print(f"one seed in five collapses, {seeds} seeds, Student-t: {share:.1%}")
-    assert 0.5 < share < 1  # at 3 seeds half of all draws show no collapse, and nearly all of those miss
+    assert share < 0.92  # at 10 seeds .8^10 = 11 % of draws show no collapse and miss; standard error .01
+
+
+@pytest.mark.parametrize(
+    ("shared_sd", "seed_sd", "prompt_sd"), [(0.3, 0.02, 0.02), (0.3, 0.02, 0.2), (0.0, 0.02, 0.2), (0.0, 0.05, 0.2)]
+)
+def test_nested_bootstrap_is_as_wide_as_student_whether_seeds_share_their_prompts_or_not(shared_sd, seed_sd, prompt_sd):
+    # Seeds that answer the same prompts do not vary by them, however different the prompts: Student-t on the seeds'
+    # means knows how wide to be. Measured: 0.98 to 1.05; 200 draws have a standard error of about .01. Where the seeds'
+    # own variance is small, the noise of prompts bounds it from below, which the t interval does not know.
+    generator = np.random.default_rng(10)
+    widths, held = [], []
+    for _ in range(200):
+        shared = generator.normal(0, shared_sd, size=16)
+        values = prompts_and_seeds(20, generator, seed_sd, prompt_sd) + shared
+        student = mean_interval(values.mean(axis=1))
+        low, high = nested(values, generator)
+        widths.append((high - low) / (student.high - student.low))
+        held.append(low <= TRUE + shared.mean() <= high)
+    print(
+        f"sd of shared prompts {shared_sd}, seeds {seed_sd}, own prompts {prompt_sd}: {np.mean(widths):.2f} of the "
+        f"width of Student-t, {np.mean(held):.1%}"
+    )
+    assert 0.93 < np.mean(widths) < 1.1
+    assert np.mean(held) >= 0.90  # standard error .015
 
 
 def test_interval_speaks_of_these_prompts():

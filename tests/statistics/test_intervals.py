@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
-from paretune.statistics.intervals import mean_interval
+from paretune.statistics.intervals import mean_interval, wilson_interval
 
 values = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
 
@@ -71,12 +71,12 @@ def test_prompts_of_few_seeds_are_averaged_first():
 
 
 def test_every_prompt_counts():
-    # Powers of 2 give every subset of prompts another mean.
+    # Powers of 2 give every subset of prompts another mean. Seeds that agree on every prompt leave no doubt.
     values = np.tile(2.0 ** np.arange(10), (20, 1))
     assert mean_interval(values[:3]).mean == pytest.approx(102.3)
     many = mean_interval(values)
     assert many.mean == pytest.approx(102.3)
-    assert many.low < 102.3 < many.high
+    assert (many.low, many.high) == pytest.approx((102.3, 102.3))
 
 
 def test_one_seed_with_prompts_has_no_interval():
@@ -121,3 +121,21 @@ def test_a_prompt_without_a_number_is_refused_with_its_seed():
 def test_confidence_in_percent_is_refused():
     with pytest.raises(ConfigError, match=r"got 95.*Write 95 % as 0.95"):
         mean_interval([0.1, 0.2], confidence=95)
+    with pytest.raises(ConfigError, match=r"got 95.*Write 95 % as 0.95"):
+        wilson_interval(0.5, 10, confidence=95)
+
+
+@given(st.integers(1, 30).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_interval_of_a_share_agrees_with_scipy(draws):
+    above, count = draws
+    low, high = wilson_interval(above / count, count, 0.9)
+    expected = stats.binomtest(above, count).proportion_ci(0.9, method="wilson")
+    assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert 0 <= low <= high <= 1
+
+
+def test_half_a_draw_solves_the_equation_of_wilson():
+    # ends solve (p - theta)^2 = z^2 theta (1 - theta) / n; z = 1.959964, and n need not be whole
+    for theta in wilson_interval([0.3, 1.0], [2.5, 7.5])[0]:
+        share, count = (0.3, 2.5) if theta < 0.3 else (1.0, 7.5)
+        assert (share - theta) ** 2 == pytest.approx(1.959964**2 * theta * (1 - theta) / count, rel=1e-6)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.statistics.paired import paired_p_value
 from paretune.statistics.ties import holm, tie_groups
 
@@ -127,7 +127,11 @@ def test_no_methods_give_no_groups():
 def test_missing_values_and_wrong_shapes_are_refused():
     with pytest.raises(NonFiniteError, match="Keep the seeds that every method has"):
         tie_groups([[0.1, float("nan")]])
-    with pytest.raises(ShapeError, match="one row a method"):
-        tie_groups([0.1, 0.2])
-    with pytest.raises(ShapeError, match="one row a method"):
-        tie_groups(np.zeros((2, 0)))
+    for wrong in ([0.1, 0.2], np.zeros((2, 0))):
+        with pytest.raises(ShapeError, match=r"one row a method.*\. Give each method its value for every seed"):
+            tie_groups(wrong)
+
+
+def test_confidence_in_percent_is_refused():
+    with pytest.raises(ConfigError, match=r"got 95.*Write 95 % as 0.95"):
+        tie_groups([[0.1, 0.2], [0.8, 0.9]], confidence=95)

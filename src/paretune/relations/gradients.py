@@ -10,7 +10,7 @@ from scipy import special
 
 from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.relations.labels import FloatArray, PairEstimate, PairEstimates, each_pair
-from paretune.statistics.intervals import check_confidence
+from paretune.statistics.intervals import check_confidence, wilson_interval
 
 SMALLEST_BATCHES = 4  # three are left when one is left out, the fewest with more than one pair to average
 
@@ -135,10 +135,8 @@ def _conflicts(blocks: FloatArray, confidence: float) -> PairEstimates:
         if count == 0:
             return PairEstimate(reason=f"in every batch the gradient of objective {i} or objective {j} is zero")
         share = int((own[usable, i, j] < 0).sum()) / count
-        z2 = float(special.ndtri((1 + confidence) / 2)) ** 2
-        centre = (share + z2 / (2 * count)) / (1 + z2 / count)  # Wilson: the ends solve a quadratic
-        half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-        return PairEstimate(share, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+        low, high = wilson_interval(share, count, confidence)
+        return PairEstimate(share, float(low), float(high))
 
     return each_pair(blocks.shape[2], estimate)
 

@@ -34,9 +34,10 @@ class Overall:
         tasks: Names of the tasks.
         score: What a run's score is.
         seeds: Seeds that all ranked methods finished on all tasks.
-        runs: Method -> scores `[tasks, seeds]`; only methods that have any.
+        runs: Method -> scores `[tasks, seeds]`; only methods that have one of every seed on every task.
         ceilings: Which of them are ceilings.
-        left_out: Methods without a score on every task.
+        left_out: Method -> why it has no runs.
+        reason: Why nobody has runs; empty where somebody has.
     """
 
     budget_completions: int
@@ -45,7 +46,8 @@ class Overall:
     seeds: tuple[int, ...]
     runs: Mapping[str, FloatArray]
     ceilings: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
+    reason: str = ""
 
     @property
     def title(self) -> str:
@@ -61,7 +63,8 @@ class Overall:
 def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Overall]:
     """Collect the runs of every budget that has several tasks, or several instances of one controlled task.
 
-    The score of a run is its captured share where every task has one, else its achieved utility.
+    The score of a run is its captured share where some method has one on every task, else its achieved utility. A
+    budget whose methods have no seed in common has no runs, and says why.
 
     Args:
         parts: All comparisons of the study.
@@ -70,16 +73,17 @@ def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Ove
     budgets: dict[int, list[Comparison]] = {}
     for part in parts:
         budgets.setdefault(part.budget_completions, []).append(part)
-    found = [
+    return [
         _overall(budget, members, rows)
         for budget, members in budgets.items()
         if len(members) > 1 or (members[0].task.dials and len(members[0].seeds) > 1)
     ]
-    return [each for each in found if each is not None]
 
 
-def mean_table(overall: Overall) -> Table:
-    """Return each method's interquartile mean over tasks: of every seed's runs, then averaged over seeds."""
+def mean_table(overall: Overall) -> Table | None:
+    """Return each method's interquartile mean over tasks, averaged over seeds; None where there are no runs."""
+    if not overall.runs:
+        return None
     lines = []
     for name, runs in sorted(overall.runs.items(), key=lambda item: item[0] in overall.ceilings):
         value = middle_mean(runs, overall.seeds)
@@ -160,36 +164,63 @@ def profile_data(overall: Overall, colours: Mapping[str, str]) -> dict[str, obje
 
 
 def overall_sentence(overall: Overall) -> str:
-    """Say what the runs are, and what was left out."""
+    """Say what the runs are, and what was left out and why."""
+    reasons = "; ".join(f"{name} ({reason})" for name, reason in overall.left_out.items())
+    lost = f" Left out: {reasons}." if reasons else ""
+    if overall.reason:
+        return f"There are no runs to show: {overall.reason}.{lost}"
     runs = f"{count(len(overall.tasks), 'task')} and {count(len(overall.seeds), 'seed')} that all methods finished"
-    lost = f" Left out, since a task has no score of theirs: {listing(overall.left_out)}." if overall.left_out else ""
     return f"A run is one method with one seed on one task, its score the {overall.score}; {runs}.{lost}"
 
 
-def _overall(budget: int, parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> Overall | None:
+def _overall(budget: int, parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> Overall:
     methods = {method.name: method for part in parts for method in part.methods}
     tables = {metric: _scores(parts, rows, methods, metric) for metric in (CAPTURED, ACHIEVED)}
     ranked = [name for name, method in methods.items() if not method.ceiling]
     metric = CAPTURED if any(all(tables[CAPTURED][name]) for name in ranked) else ACHIEVED
     found = {name: each for name, each in tables[metric].items() if all(each)}
-    common = [set(seeds) for name, each in found.items() if name in ranked for seeds in each]
-    seeds = tuple(sorted(set.intersection(*common))) if common else ()
-    if not seeds:
-        return None
+    finished = {name: set.intersection(*map(set, found[name])) for name in ranked if name in found}
+    seeds = tuple(sorted(set.intersection(*finished.values()))) if finished else ()
+    tasks = tuple(part.task.name for part in parts)
+    lacks = {name: _lacks(each, tasks, seeds, metric[1]) for name, each in tables[metric].items()}
     runs = {
         name: np.array([[values[seed] for seed in seeds] for values in each])
         for name, each in found.items()
-        if all(seed in values for values in each for seed in seeds)
+        if seeds and not lacks[name]
     }
     return Overall(
         budget,
-        tuple(part.task.name for part in parts),
+        tasks,
         metric[1],
         seeds,
         runs,
         tuple(name for name in runs if methods[name].ceiling),
-        tuple(name for name in methods if name not in runs),
+        {name: reason for name, reason in lacks.items() if reason},
+        "" if seeds else _nothing_shared(finished, metric[1]),
     )
+
+
+def _lacks(scores: Sequence[Mapping[int, float]], tasks: Sequence[str], seeds: Sequence[int], score: str) -> str:
+    """Say which of the scores, one mapping from seeds a task, a method lacks; empty when none."""
+    empty = [task for task, values in zip(tasks, scores, strict=True) if not values]
+    if empty:
+        return f"no {score} on {listing(empty)}"
+    missing = [seed for seed in seeds if any(seed not in values for values in scores)]
+    if missing:
+        return f"no {score} of {_seeds(missing)} on some task"
+    return ""
+
+
+def _nothing_shared(finished: Mapping[str, set[int]], score: str) -> str:
+    """Say why no seed counts, from those with which each method finished all tasks."""
+    if not finished:
+        return "no method has a score on every task"
+    each = ", ".join(f"{name} has {_seeds(sorted(seeds))}" for name, seeds in finished.items())
+    return f"no seed has the {score} of every method on every task ({each})"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {listing([str(seed) for seed in seeds])}" if seeds else "none"
 
 
 def _scores(

@@ -15,8 +15,10 @@ def nested_bootstrap(
 ) -> NDArray[np.float64]:
     """Return means of resampled values: seeds with replacement, then prompts with replacement within each.
 
-    The seeds' means already vary with their prompts, and a second draw would count that noise twice. The means are
-    therefore drawn towards their common mean first, such that both draws together vary as the seeds' means do.
+    What a prompt does to all seeds alike is taken away first: seeds that share their prompts do not vary by it, and
+    a draw of prompts would. What is left of a prompt's noise is already in the seeds' means, and a second draw would
+    count it twice. The means are therefore drawn towards their common mean, such that both draws together vary as the
+    seeds' means do. Prompts may be the same for all seeds or others for each.
 
     Args:
         values: One per seed and prompt, `[S, P]`, at least two seeds. For a difference of methods pass the differences:
@@ -70,15 +72,16 @@ def expanded_percentiles(means: NDArray[np.float64], seeds: int, confidence: flo
 def _matched(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rescale values around their means so that a mean of a nested draw has variance B / S.
 
-    B is the variance of the seeds' means and W that of prompts within a seed. A nested draw of the values as they are
-    has (B (S - 1) / S + W (P - 1) / P^2) / S.
+    B is the variance of the seeds' means and W that of prompts within a seed, each prompt's mean over seeds taken
+    away. A nested draw of the values as they are has (B (S - 1) / S + W (P - 1) / P^2) / S. Where W / P happens to
+    exceed B, it takes B's place: it is part of what seeds' means vary by.
     """
     seeds, prompts = values.shape
-    mean, means = values.mean(), values.mean(axis=1, keepdims=True)
+    mean = values.mean()
+    own = values - values.mean(axis=0) + mean
+    means = own.mean(axis=1, keepdims=True)
     between = float(means.var(ddof=1))
-    within = float(values.var(axis=1, ddof=1).mean()) / prompts if prompts > 1 else 0.0  # W / P
-    if between == 0:
-        return np.asarray(values)
-    pull = np.sqrt(max(0.0, 1 - within / between) * seeds / (seeds - 1))
+    within = float(own.var(axis=1, ddof=1).mean()) / prompts if prompts > 1 else 0.0  # W / P
+    pull = np.sqrt(max(0.0, 1 - within / between) * seeds / (seeds - 1)) if between > 0 else 0.0
     stretch = np.sqrt(prompts / (prompts - 1)) if prompts > 1 else 1.0
-    return np.asarray(mean + pull * (means - mean) + stretch * (values - means))
+    return np.asarray(mean + pull * (means - mean) + stretch * (own - means))

@@ -1,4 +1,4 @@
-"""The interval of a mean over seeds."""
+"""The interval of a mean over seeds, and that of a share."""
 
 from __future__ import annotations
 
@@ -85,6 +85,40 @@ def mean_interval(
     error = float(per_seed.std(ddof=1) / np.sqrt(count))
     half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * error
     return Interval(mean, mean - half, mean + half, count, method=method)
+
+
+def wilson_interval(
+    share: ArrayLike, count: ArrayLike, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the interval of a share, which has width at 0 and 1 as well.
+
+    Args:
+        share: Shares between 0 and 1, of any shape.
+        count: Of how many independent draws each is the share, above 0; need not be whole. Broadcast to the shares.
+        confidence: Coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper ends, each of the shape of the shares, within [0, 1].
+
+    Raises:
+        ConfigError: If `confidence` is not between 0 and 1.
+
+    Source:
+        Wilson 1927, Probable inference, the law of succession, and statistical inference.
+
+    Example:
+        >>> low, high = wilson_interval(0.5, 10)
+        >>> float(low.round(3)), float(high.round(3))
+        (0.237, 0.763)
+    """
+    check_confidence(confidence)
+    part = np.asarray(share, dtype=np.float64)
+    squared = float(special.ndtri((1 + confidence) / 2)) ** 2 / np.asarray(count, dtype=np.float64)  # z^2 / n
+    centre = (part + squared / 2) / (1 + squared)
+    half = np.sqrt(squared * part * (1 - part) + squared**2 / 4) / (1 + squared)
+    low = np.where(part == 0, 0.0, centre - half)  # exactly 0 and 1 there, but for rounding
+    high = np.where(part == 1, 1.0, centre + half)
+    return low, high
 
 
 def check_confidence(confidence: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.statistics.intervals import check_confidence
 from paretune.statistics.paired import paired_p_value
 
 
@@ -53,6 +54,7 @@ def tie_groups(values: ArrayLike, confidence: float = 0.95) -> TieGroups:
     Raises:
         ShapeError: If there are not two dimensions, or no seed.
         NonFiniteError: If a value is NaN or infinite.
+        ConfigError: If `confidence` is not between 0 and 1.
 
     Source:
         Holm 1979, A simple sequentially rejective multiple test procedure.
@@ -62,8 +64,12 @@ def tie_groups(values: ArrayLike, confidence: float = 0.95) -> TieGroups:
         ((1,), (0,))
     """
     matrix = np.asarray(values, dtype=np.float64)
+    check_confidence(confidence)
     if matrix.ndim != 2 or (len(matrix) > 0 and matrix.shape[1] == 0):
-        raise ShapeError(f"values must have one row a method and one column a seed, got shape {list(matrix.shape)}.")
+        raise ShapeError(
+            f"values must have one row a method and one column a seed, got shape {list(matrix.shape)}. "
+            "Give each method its value for every seed, and write one method as [[0.5, 0.6]]."
+        )
     if not np.isfinite(matrix).all():
         raise NonFiniteError("values must be finite, got a NaN or infinity. Keep the seeds that every method has.")
     if len(matrix) == 0:
@@ -74,8 +80,8 @@ def tie_groups(values: ArrayLike, confidence: float = 0.95) -> TieGroups:
     groups = []
     while order:
         leader, *others = order
-        p_values = [_p_value(matrix[leader], matrix[other]) for other in others]
-        differs = holm(p_values, 1 - confidence)
+        p_values = [paired_p_value(matrix[leader], matrix[other]) for other in others]
+        differs = holm(np.array(p_values, dtype=np.float64), 1 - confidence)  # two seeds or more: no p-value is None
         groups.append((leader, *(other for other, different in zip(others, differs, strict=True) if not different)))
         order = [other for other, different in zip(others, differs, strict=True) if different]
     return TieGroups(tuple(groups))
@@ -111,8 +117,3 @@ def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
     rejected = np.zeros(len(sample), dtype=np.bool_)
     rejected[order] = np.logical_and.accumulate(sample[order] <= limits)
     return rejected
-
-
-def _p_value(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    p_value = paired_p_value(first, second)
-    return 1.0 if p_value is None else p_value
