@@ -18,6 +18,7 @@ from paretune.report.dials import panel_data, panels, share_table, volume_table
 from paretune.report.findings import findings
 from paretune.report.kl_curves import kl_curves, kl_data, kl_notes, kl_tables, optimum
 from paretune.report.page import render_page
+from paretune.report.wording import MINUS
 
 METHODS = (builders.CEILING, *builders.METHODS)
 
@@ -129,6 +130,37 @@ def test_the_share_is_told_in_words_and_the_ceiling_apart(study: StudyRecords) -
     assert builders.CEILING not in methods
     assert ceiling.startswith(f"{builders.CEILING} 0.")
     assert "The largest share is that of" in methods
+
+
+def test_a_ceiling_below_a_method_is_said_to_be_none(study: StudyRecords) -> None:
+    weak = tuple(
+        replace(cell, outcomes=replace(cell.outcomes, rewards=cell.outcomes.rewards - 0.2))
+        if cell.method == builders.CEILING and cell.outcomes
+        else cell
+        for cell in study.cells
+    )
+    told = []
+    for records in (study, replace(study, cells=weak)):
+        answers = findings(comparisons(records)[0], measure_all(records))
+        told.append({each.question: each.answer for each in answers}["How much of the possible gain?"])
+    assert "It lies below" not in told[0]
+    names = ", ".join(list(builders.METHODS)[:2])
+    assert f"It lies below {names} and {list(builders.METHODS)[2]}, so it was not trained long enough" in told[1]
+
+
+def test_shares_beyond_the_edge_of_the_figure_are_named(study: StudyRecords) -> None:
+    far = tuple(
+        replace(cell, outcomes=replace(cell.outcomes, rewards=cell.outcomes.rewards - 0.5))
+        if cell.method == "linear" and cell.task == "task -0.8" and cell.outcomes
+        else cell
+        for cell in study.cells
+    )
+    for records, names in ((study, []), (replace(study, cells=far), ["linear"])):
+        rows = measure_all(records, ["captured_share"])
+        (panel,) = panels(comparisons(records), rows)
+        outside = panel.outside(rows)
+        assert [each.split()[0] for each in outside] == names
+        assert all(each.endswith(f"at rho {MINUS}0.8") for each in outside)
 
 
 def test_a_report_of_a_controlled_study_has_its_figures_and_its_table(tmp_path: Path, study: StudyRecords) -> None:

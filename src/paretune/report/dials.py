@@ -13,9 +13,10 @@ from paretune.report.islands import rounded, triple
 from paretune.report.measured import measured, rows_of
 from paretune.report.palette import family_marker
 from paretune.report.tables import Table
-from paretune.report.wording import MINUS, MISSING, interval, seconds
+from paretune.report.wording import MINUS, MISSING, interval, number, seconds
 
 RHO = "rho"
+LIMITS = (-0.6, 1.4)  # of the axis at most: one share far below the base must not flatten all others
 UNITS = {"alphabet": "letters"}
 SHIFT = 0.012  # between neighbouring methods, in units of the range of rho: no interval hides another
 
@@ -48,6 +49,15 @@ class Panel:
     def shares(self, method: str, rows: Sequence[MetricRow]) -> list[MetricValue]:
         """Return a method's captured shares, one a column."""
         return [measured(rows_of(part, rows), method, "captured_share") for part in self.columns]
+
+    def outside(self, rows: Sequence[MetricRow]) -> list[str]:
+        """Name the shares that lie beyond the figure."""
+        return [
+            f"{method.name} {number(value.value)} at {head}"
+            for method in self.methods
+            for head, value in zip(_heads(self), self.shares(method.name, rows), strict=True)
+            if value.value is not None and not LIMITS[0] <= value.value <= LIMITS[1]
+        ]
 
     def volumes(self, method: str, rows: Sequence[MetricRow]) -> list[MetricValue]:
         """Return a method's relative hypervolumes, one a column."""
@@ -86,6 +96,7 @@ def panel_data(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, st
     """Return the lines of a panel for the page."""
     return {
         "title": panel.title,
+        "limits": LIMITS,
         "methods": [
             {
                 "name": method.name,

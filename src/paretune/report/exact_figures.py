@@ -10,7 +10,7 @@ import numpy as np
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray
-from paretune.report.dials import Panel
+from paretune.report.dials import LIMITS, Panel
 from paretune.report.drawing import add_note, blank_figure, plain_text
 from paretune.report.kl_curves import kl_curves, optimum
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
@@ -51,11 +51,14 @@ def share_figure(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, 
             fontsize=7,
             color=BASE_COLOUR,
         )
-    axes.set_ylim(max(-0.6, axes.get_ylim()[0]), min(1.4, max(1.08, axes.get_ylim()[1])))
+    axes.set_ylim(max(LIMITS[0], axes.get_ylim()[0]), min(LIMITS[1], max(1.08, axes.get_ylim()[1])))
     axes.set_xlabel("rho: correlation of the objectives")
     axes.set_ylabel("captured share, better \u2192")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(panel.methods))
-    figure.supxlabel(f"{panel.title}; 95 % Student-t intervals over seeds", fontsize=7, color="#666666")
+    note = f"{panel.title}; 95 % Student-t intervals over seeds"
+    outside = panel.outside(rows)
+    beyond = f"\nbeyond the edge: {', '.join(map(plain_text, outside))}" if outside else ""
+    figure.supxlabel(note + beyond, fontsize=7, color="#666666")
     return figure
 
 

@@ -195,6 +195,10 @@ def _captured(comparison: Comparison, rows: Sequence[MetricRow]) -> str:
         tied = f", which cannot be told apart from {listing(rivals)}" if rivals else ""
         told += f" The largest share is that of {listing(found.leaders)}{tied}."
     above = f" The ceiling, trained without sampling noise: {listing(ceilings)}." if ceilings else ""
+    best = max((value.value or 0.0 for method, value in known if method.ceiling), default=np.inf)
+    passed = [method.name for method, value in known if not method.ceiling and (value.value or 0.0) > best]
+    if passed:
+        above += f" It lies below {listing(passed)}, so it was not trained long enough to be one: give it more updates."
     lost = [method.name for method, value in shares if value.value is None and not method.ceiling]
     return (told + above + (f" No share is known of {listing(lost)}." if lost else "")).strip()
 

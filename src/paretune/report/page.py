@@ -90,7 +90,12 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         tiles=tiles(study, parts),
         parts=[_part(study, part, rows, colours, parts) for part in parts],
         panels=[
-            {"title": each.title, "drawn": each.drawn, "tables": [share_table(each, rows), volume_table(each, rows)]}
+            {
+                "title": each.title,
+                "drawn": each.drawn,
+                "outside": listing(each.outside(rows)),
+                "tables": [share_table(each, rows), volume_table(each, rows)],
+            }
             for each in shares
         ],
         has_kl=any(kl_curves(part, ()) for part in parts),

@@ -37,8 +37,13 @@ const staircase = (pairs, corner) => { // outline of everything some point is at
   return [xs, ys];
 };
 
+const within = (ends, values) => { // ends of bars count up to one span beyond the points: a wide interval must not hide them
+  const low = Math.min(...values), high = Math.max(...values), span = high - low || 0.1;
+  return ends.map((end) => Math.max(low - span, Math.min(high + span, end)));
+};
+
 const drawPair = (element, front, a, b, options) => {
-  const traces = [], xs = [], ys = [];
+  const traces = [], xs = [], ys = [], endsX = [], endsY = [];
   const corner = [front.reference[a], front.reference[b]];
   front.methods.forEach((method, index) => {
     if (hiddenMethods.has(method.name)) return;
@@ -47,8 +52,8 @@ const drawPair = (element, front, a, b, options) => {
     const x = points.map((point) => point.scores[a]), y = points.map((point) => point.scores[b]);
     xs.push(...x.map((each) => each[0])); ys.push(...y.map((each) => each[0]));
     if (options.intervals) {
-      xs.push(...x.flatMap((each) => (each[1] === null ? [] : [each[1], each[2]])));
-      ys.push(...y.flatMap((each) => (each[1] === null ? [] : [each[1], each[2]])));
+      endsX.push(...x.flatMap((each) => (each[1] === null ? [] : [each[1], each[2]])));
+      endsY.push(...y.flatMap((each) => (each[1] === null ? [] : [each[1], each[2]])));
     }
     const [stepX, stepY] = staircase(points.map((point, i) => [x[i][0], y[i][0]]), corner);
     traces.push({ type: "scatter", mode: "lines", x: stepX, y: stepY, hoverinfo: "skip", opacity: 0.75,
@@ -79,6 +84,7 @@ const drawPair = (element, front, a, b, options) => {
     marker: { symbol: "x-thin", size: 10, line: { width: 2, color: colour("muted") } },
     hovertemplate: `<b>reference point</b><br>${number(corner[0])}, ${number(corner[1])}<extra></extra>` });
   if (!xs.length) { xs.push(corner[0] + 1); ys.push(corner[1] + 1); }
+  xs.push(...within(endsX, xs)); ys.push(...within(endsY, ys));
   const shape = layout(
     { title: { text: `${plain(front.objectives[a])}: mean reward, better →`, font: { size: 13 } }, range: range(xs, options.zoom, corner[0]), zeroline: false },
     { title: { text: `${plain(front.objectives[b])}: mean reward, better →`, font: { size: 13 } }, range: range(ys, options.zoom, corner[1]), zeroline: false });
@@ -156,7 +162,7 @@ const drawPossible = () => study.panels.forEach((panel, index) => {
   const shape = layout(
     { title: { text: "rho, correlation of the objectives: competing ← → agreeing", font: { size: 13 } }, zeroline: false },
     { title: { text: "captured share, better →", font: { size: 13 } }, zeroline: false,
-      range: [Math.max(-0.6, Math.min(-0.05, ...ends) - 0.03), Math.min(1.4, Math.max(1.05, ...ends) + 0.05)] });
+      range: [Math.max(panel.limits[0], Math.min(-0.05, ...ends) - 0.03), Math.min(panel.limits[1], Math.max(1.05, ...ends) + 0.05)] });
   const one = baseline(1, "the best policies"), zero = baseline(0, "base model");
   draw(element, traces, { ...shape, ...direct, shapes: [...one.shapes, ...zero.shapes], annotations: [...one.annotations, ...zero.annotations] });
 });
