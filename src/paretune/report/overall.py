@@ -72,7 +72,8 @@ def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Ove
     """
     budgets: dict[int, list[Comparison]] = {}
     for part in parts:
-        budgets.setdefault(part.budget_completions, []).append(part)
+        if any(method.done for method in part.methods):  # of a study in parts, others may run later
+            budgets.setdefault(part.budget_completions, []).append(part)
     return [
         _overall(budget, members, rows)
         for budget, members in budgets.items()
