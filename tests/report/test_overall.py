@@ -112,10 +112,9 @@ def test_captured_share_is_the_score_although_one_method_has_none() -> None:
 
 def test_a_task_that_has_not_run_at_all_takes_no_part() -> None:
     whole = study({"linear": [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], "weight_grid": [[0.2, 0.3], [0.4, 0.5], [0.6, 0.7]]})
-    last = list(whole.tasks)[-1]
-    cells = tuple(
-        dataclasses.replace(each, state="pending", evaluations=()) if each.task == last else each for each in whole.cells
-    )
+    *_, last = whole.tasks
+    idle = {"state": "pending", "evaluations": ()}
+    cells = tuple(dataclasses.replace(each, **idle) if each.task == last else each for each in whole.cells)
     found = collected(dataclasses.replace(whole, cells=cells))
     assert found.left_out == {}
     assert found.runs["linear"] == pytest.approx(np.array([[0.1, 0.2], [0.3, 0.4]]))
