@@ -64,6 +64,7 @@ def task_info(
     test_prompts: int = len(PROMPTS),
     samples: int = 2,
     dials: Mapping[str, float] | None = None,
+    listed: bool = False,
 ) -> TaskInfo:
     """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0, no dials."""
     count = len(objectives)
@@ -84,6 +85,7 @@ def task_info(
         samples=samples,
         preferences=points,
         unseen=np.zeros(len(points), dtype=np.bool_) if unseen is None else np.asarray(unseen, dtype=np.bool_),
+        listed=listed,
         dials=dials or {},
     )
 
@@ -285,7 +287,7 @@ def synthetic_study(
         timed: Whether decoding was timed.
         exact: Whether completions can be listed, so that policies are scored exactly and the optimum is known.
     """
-    info = task_info() if task is None else task
+    info = dataclasses.replace(task_info() if task is None else task, listed=exact)
     reasons = failed or {}
     cells = []
     for method in methods:

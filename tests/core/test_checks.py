@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from paretune.core.checks import check_choice, check_seed, did_you_mean
@@ -23,9 +24,10 @@ def test_no_guess_is_made_when_nothing_is_close() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, "3", None])
 def test_a_seed_that_is_no_whole_number_from_0_on_is_refused(seed: object) -> None:
-    with pytest.raises(ConfigError, match=r"seed must be a whole number from 0 on, got .*\. Give such a one\."):
+    with pytest.raises(ConfigError, match=r"seed must be a whole number from 0 on, got .*\. Write 0, 1, 2, \.\.\.$"):
         check_seed(seed)
 
 
 def test_a_seed_passes() -> None:
     assert check_seed(0) == 0
+    assert type(check_seed(np.int64(3))) is int

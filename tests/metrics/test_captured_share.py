@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from builders import cell, outcomes, study, synthetic_study, task_info, truth
 from paretune.core.protocols import MetricValue
 from paretune.metrics.captured_share import CapturedShare
+from paretune.metrics.exact import LOST
 from paretune.records.outcomes import OutcomeRecord
 
 TWO = ("reflection", "empathy")
 POINTS = [[1.0, 0.0], [0.0, 1.0]]
 BETA = 0.1
-INFO = task_info(preferences=POINTS, unseen=[False, True], objectives=TWO, audit=())
+INFO = task_info(preferences=POINTS, unseen=[False, True], objectives=TWO, audit=(), listed=True)
 # One prompt; base J (.5, .5). Optima: E r (1, .2) and (.3, .8), KL 1: J (.9, .1) and (.2, .7), so gains .4 and .2.
 TRUTH = truth([[0.5, 0.5]], [[[1.0, 0.2]], [[0.3, 0.8]]], [[1.0], [1.0]], POINTS, BETA)
 
@@ -23,10 +26,13 @@ def scored(first: float, second: float, kl: float = 1.0, exact: bool = True, rea
     return outcomes(rewards, np.array([[[0.0], [kl]]] * 2), POINTS, exact=exact, reason=reason)
 
 
-def measured(*records: OutcomeRecord | None, known: bool = True) -> dict[str, MetricValue]:
+def measured(*records: OutcomeRecord | None, known: bool = True, listed: bool = True) -> dict[str, MetricValue]:
     cells = [cell(seed=seed, outcomes=record) for seed, record in enumerate(records)]
     truths = {("counselling", seed): TRUTH for seed in range(len(records))} if known else {}
-    return {row.label: row.value for row in CapturedShare().measure(study(cells, [INFO], truths=truths))}
+    return {
+        row.label: row.value
+        for row in CapturedShare().measure(study(cells, [replace(INFO, listed=listed)], truths=truths))
+    }
 
 
 def test_share_is_a_ratio_of_sums_and_not_a_mean_of_shares() -> None:
@@ -56,14 +62,15 @@ def test_seeds_are_instances_with_a_student_interval() -> None:
 
 
 def test_task_without_a_known_optimum_has_one_row_that_says_so() -> None:
-    rows = measured(scored(0.9, 0.6, exact=False, reason="estimated from 64 samples of each prompt"), known=False)
+    record = scored(0.9, 0.6, exact=False, reason="estimated from 64 samples of each prompt")
+    rows = measured(record, known=False, listed=False)
     assert list(rows) == [""]
     assert rows[""].value is None
     assert rows[""].reason == "0 of 1 seeds: seed 0 has no known optimum (completions cannot be listed)"
 
 
 def test_a_lost_record_of_what_can_be_reached_is_not_taken_for_a_task_without_one() -> None:
-    lost = "has no known optimum (the record of what can be reached is missing or damaged: run the same command again)"
+    lost = f"has no known optimum ({LOST})"
     assert measured(scored(0.9, 0.6), known=False)[""].reason == f"0 of 1 seeds: seed 0 {lost}"
     sampled = scored(0.9, 0.6, exact=False)  # another policy of the task was scored exactly
     assert measured(scored(0.9, 0.6), sampled, known=False)[""].reason == f"0 of 2 seeds: seed 0 {lost}, seed 1 {lost}"

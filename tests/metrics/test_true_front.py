@@ -11,7 +11,7 @@ from paretune.metrics.true_front import TrueFront
 
 TWO = ("reflection", "empathy")
 POINTS = [[1.0, 0.0], [0.0, 1.0]]
-INFO = task_info(preferences=POINTS, objectives=TWO, audit=())
+INFO = task_info(preferences=POINTS, objectives=TWO, audit=(), listed=True)
 IGD, EPSILON, LOSS = (
     f"{name} (lower is better)" for name in ("IGD+", "additive epsilon", "maximum utility loss")
 )  # fmt: skip

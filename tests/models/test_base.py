@@ -65,7 +65,7 @@ def test_a_truncated_parameter_file_is_refused(tmp_path: Path) -> None:
 def test_a_prompt_its_tokenizer_does_not_know_is_refused(gpt2_letters: BaseModel) -> None:
     message = (
         r"prompt must be text that the model's tokenizer can encode, got 'hello' in the task's template\. Write it "
-        r"with tokens that it knows, 4 in all, with spaces between them: a b c d$"
+        r"with the 4 tokens that it knows: a b c d$"
     )
     with pytest.raises(ModelError, match=message):
         gpt2_letters.encode("hello")

@@ -146,5 +146,5 @@ def test_a_study_in_place_of_one_of_its_cells_is_told_which_there_are(tmp_path: 
     for name in ("b", "a"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "solution.json").write_text("{}")
-    with pytest.raises(RecordError, match=r"one cell of a study, .* with 2 finished cells\. Name one .*runs/a\.$"):
+    with pytest.raises(RecordError, match=r"one cell of a study, .* itself\. Name one of its 2 .*runs/a\.$"):
         load_solutions(tmp_path)

@@ -82,6 +82,7 @@ def test_a_setting_that_differs_is_named_with_both_values() -> None:
 def test_cells_that_several_folders_finished_are_counted() -> None:
     assert finished_twice([part(0, "a"), part(1, "b")]) == 0
     assert finished_twice([part(0, "a"), EVERYTHING]) == len(EVERYTHING.cells) // 2
+    assert finished_twice([EVERYTHING] * 3) == len(EVERYTHING.cells)
 
 
 def test_folders_of_different_studies_are_refused() -> None:

@@ -118,19 +118,23 @@ def test_scores_from_samples_at_every_scale_are_not_taken_for_exact(tmp_path):
 
 def test_exact_scores_of_other_prompts_or_preferences_cost_their_cell_alone(tmp_path):
     study = small_study(exact=True)
-    first, second, *others = study.cells
-    one, two = first.outcomes, second.outcomes
+    first, second, third, *others = study.cells
+    one, two, three = first.outcomes, second.outcomes, third.outcomes
     prompt = replace(one, rewards=one.rewards[:, :, :1], kl=one.kl[:, :, :1])
     preference = replace(two, preferences=two.preferences[:1], rewards=two.rewards[:1], kl=two.kl[:1])
-    cells = (replace(first, outcomes=prompt), replace(second, outcomes=preference), *others)
+    turned = replace(three, preferences=three.preferences[::-1])
+    changed = [
+        replace(cell, outcomes=each)
+        for cell, each in zip((first, second, third), (prompt, preference, turned), strict=True)
+    ]
+    cells = (*changed, *others)
     write_study(tmp_path, replace(study, cells=cells))
     read = {cell.cell: cell for cell in read_study(tmp_path).cells}
-    assert {name: cell.state for name, cell in read.items() if cell.state != "done"} == {
-        first.cell: "pending",
-        second.cell: "pending",
-    }
+    lost = {first.cell, second.cell, third.cell}
+    assert {name: cell.state for name, cell in read.items() if cell.state != "done"} == dict.fromkeys(lost, "pending")
     assert "exact scores must be of the prompts that were sampled" in read[first.cell].message
-    assert "outcomes.json must have all its fields" in read[second.cell].message
+    for cell in (second, third):
+        assert "outcomes.json must be of the preferences that were evaluated" in read[cell.cell].message
 
 
 def test_dials_survive_and_an_older_lock_has_none(tmp_path):

@@ -7,7 +7,7 @@ import builders
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
 from paretune.report.comparison import comparisons
-from paretune.report.completeness import warnings
+from paretune.report.completeness import started_parts, warnings
 from paretune.report.header import commands, tiles
 
 
@@ -69,3 +69,21 @@ def test_a_study_of_which_all_parts_have_run_is_like_any_other(tmp_path: Path) -
 def test_a_merged_report_names_the_folders_it_was_made_of() -> None:
     records = replace(in_parts({0, 1}), merged_from=("a", "my parts/b"))
     assert commands(records) == ["paretune report a 'my parts/b' -o OUT"]
+
+
+def test_a_cell_that_two_parts_share_starts_neither_of_them_alone() -> None:
+    whole = in_parts({0})
+    names = list(whole.tasks)
+    parts = {"one": {"tasks": names, "seeds": [0]}, "both": {"tasks": names, "seeds": [0, 1]}}
+    found = replace(whole, resolved={**whole.resolved, "parts": parts})
+    assert started_parts(found) == (["one"], ["both"])  # all of one lies in both too; of both, seed 1 has not run
+
+
+def test_what_is_said_to_be_scored_exactly_is_what_can_be_listed() -> None:
+    details = []
+    for listed, dials in ((True, {}), (False, {"rho": 0.6})):
+        info = replace(builders.task_info(dials=dials), listed=listed)
+        records = replace(builders.synthetic_study(seeds=(0,)), tasks={info.name: info})
+        (tile,) = (tile for tile in tiles(records, comparisons(records)) if tile["name"] == "test prompts")
+        details.append("scored over all completions" in tile["detail"])
+    assert details == [True, False]

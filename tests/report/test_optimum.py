@@ -156,10 +156,11 @@ def test_an_optimum_whose_record_is_lost_is_not_estimated() -> None:
     found = optimum_estimate(part, lost)
     assert found is not None
     assert {(value.value, value.reason) for value in found.best} == {
-        (None, "the record of what can be reached is missing or damaged: run the same command again")
+        (None, "the record of what can be reached is missing or damaged: use paretune run on the study again")
     }
     assert optimum_sentence(found, part.labels).endswith(
-        "it cannot be told: the record of what can be reached is missing or damaged: run the same command again."
+        "it cannot be told: the record of what can be reached is missing or damaged: use paretune run on the study "
+        "again."
     )
     assert set(found.trained) == {None}  # with which beta?
     one = replace(exact, truths=dict(list(exact.truths.items())[:1]))

@@ -120,6 +120,14 @@ def test_a_task_that_has_not_run_at_all_takes_no_part() -> None:
     assert found.runs["linear"] == pytest.approx(np.array([[0.1, 0.2], [0.3, 0.4]]))
 
 
+def test_a_task_of_which_every_cell_failed_is_missed() -> None:
+    whole = study({"linear": [[0.1, 0.2], [0.3, 0.4]], "weight_grid": [[0.2, 0.3], [0.4, 0.5]]})
+    lost = {"state": "failed", "evaluations": ()}
+    cells = tuple(dataclasses.replace(each, **lost) if each.task == "task 1" else each for each in whole.cells)
+    found = collected(dataclasses.replace(whole, cells=cells))
+    assert found.left_out == dict.fromkeys(("linear", "weight_grid"), "no achieved utility on task 1")
+
+
 def test_one_ordinary_task_has_nothing_to_add_up() -> None:
     records = builders.synthetic_study()
     assert overalls(comparisons(records), measure_all(records)) == []

@@ -145,7 +145,7 @@ def test_many_seeds_and_tasks_that_do_not_go_together_narrow_the_interval():
 def test_wrong_shapes_and_values_are_refused():
     with pytest.raises(ShapeError, match=r"row for each of the same tasks, got 2 and 1\. Leave out tasks"):
         probability_of_improvement([[1, 2], [1, 2]], [[1, 2]])
-    with pytest.raises(ShapeError, match=r"second must have at least one run.* Leave out methods"):
+    with pytest.raises(ShapeError, match=r"second must be at least one run.* leave out methods"):
         probability_of_improvement([1], [])
     with pytest.raises(NonFiniteError, match="first must be finite"):
         probability_of_improvement([float("nan")], [1])

@@ -143,7 +143,7 @@ def test_many_seeds_and_tasks_that_do_not_go_together_narrow_the_interval():
 
 def test_wrong_shapes_and_values_are_refused():
     for wrong in ([], np.zeros((2, 0)), 0.5, np.zeros((2, 2, 2))):
-        with pytest.raises(ShapeError, match=r"scores must have at least one run.* Leave out methods without a run"):
+        with pytest.raises(ShapeError, match=r"scores must be at least one run.* leave out methods without a run"):
             performance_profile(wrong, [0.5])
     with pytest.raises(ShapeError, match=r"thresholds must be a list.* Write one threshold as"):
         performance_profile([0.5], 0.5)

@@ -194,6 +194,8 @@ def test_a_worker_makes_the_same_instance_from_the_source() -> None:
         ({"rho": 0.2, **SMALL}, "controlled-rho+0.2-a6-l3"),
         ({"rho": -0.8, "heterogeneity": 0.5, **SMALL}, "controlled-rho-0.8-h0.5-a6-l3"),
         (THREE, "controlled-rho+0-k3-a6"),
+        ({"rho": -1 / 3, **SMALL}, "controlled-rho-0.3333333333333333-a6-l3"),
+        ({"rho": -0.0, **SMALL}, "controlled-rho+0-a6-l3"),
     ],
 )
 def test_a_task_is_named_by_the_dials_that_were_turned_and_found_by_that_name(dials: dict[str, Any], name: str) -> None:

@@ -108,7 +108,7 @@ class Plan:
         completions_to_train: Completions still to be made in training.
         completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
         minutes: Estimate of what is left.
-        rate: Training completions per second and worker behind the estimate, where any are charged.
+        rate: Training completions per second and worker behind the estimate, None where none are charged.
         rate_measured: Whether it was measured on finished stages of this folder.
     """
 
@@ -122,7 +122,7 @@ class Plan:
     completions_to_train: int
     completions_to_evaluate: int
     minutes: float
-    rate: float
+    rate: float | None
     rate_measured: bool
     by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
 
@@ -220,7 +220,7 @@ def plan(
     evaluate = _evaluations(study, cells, references)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
     tokens = max(task.max_completion_tokens for task in study.tasks)
-    work = (train / rate if train else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
+    work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
     return Plan(
         study=study,
         folder=root,
@@ -414,8 +414,11 @@ def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
     return True
 
 
-def _rate(stages: Sequence[PlannedStage], root: Path) -> tuple[float, bool]:
-    """Return completions per second and worker, and whether finished stages say so: else it is `TRAINING_RATE`."""
+def _rate(stages: Sequence[PlannedStage], root: Path) -> tuple[float | None, bool]:
+    """Return completions per second and worker, and whether finished stages say so: else it is `TRAINING_RATE`.
+
+    None where no stage is charged for any.
+    """
     charged = [each for each in stages if each.stage.completions]
     records = [read_stage(root, each.key) for each in charged if each.state == "finished"]
     seconds = sum(record.seconds for record in records)
@@ -423,7 +426,7 @@ def _rate(stages: Sequence[PlannedStage], root: Path) -> tuple[float, bool]:
     if seconds > 0 and completions > 0:
         return completions / seconds, True
     tokens = sum(each.stage.completions * each.task.max_completion_tokens for each in charged)
-    return TRAINING_RATE * sum(each.stage.completions for each in charged) / max(tokens, 1), False
+    return (TRAINING_RATE * sum(each.stage.completions for each in charged) / tokens if tokens else None), False
 
 
 def one_thread_each(task: Task) -> bool:

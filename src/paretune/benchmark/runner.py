@@ -133,5 +133,6 @@ def task_info(study: Study, task: Task) -> TaskInfo:
         samples=study.samples,
         preferences=points,
         unseen=unseen,
+        listed=task.enumeration is not None,
         dials=task.dials,
     )

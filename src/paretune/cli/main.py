@@ -99,6 +99,7 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
     from paretune.records.merging import finished_twice, merged
     from paretune.records.reading import read_study
     from paretune.report import summary_table, write_report
+    from paretune.report.wording import count
 
     if not others:
         if output is not None:
@@ -122,7 +123,7 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
         page = write_report(output, records)
         twice = finished_twice(parts)
         if twice:
-            print(f"{twice} cells were finished in several folders: taken from the first of them", file=sys.stderr)
+            print(f"finished in several folders, taken from the first of them: {count(twice, 'cell')}", file=sys.stderr)
     print(summary_table(records))
     print(f"\nreport: {page}")
     return OK

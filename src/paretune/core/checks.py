@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 from paretune.core.errors import ConfigError, UnknownNameError
 
@@ -27,11 +28,11 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def check_seed(seed: object) -> int:
-    """Return a seed that is a whole number from 0 on.
+    """Return a seed as an int; it must be a whole number from 0 on.
 
     Raises:
         ConfigError: If it is not.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed must be a whole number from 0 on, got {seed!r}. Give such a one.")
-    return seed
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0 on, got {seed!r}. Write 0, 1, 2, ...")
+    return int(seed)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
-from paretune.metrics.exact import ExactScores, exact_scores, has_truth
+from paretune.metrics.exact import ExactScores, exact_scores
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds, preference_labels
 from paretune.optimum.exact import captured_share, gains
 from paretune.records.study import CellRecord, StudyRecords
@@ -43,7 +43,7 @@ class CapturedShare:
         task = group.task
         everything = np.ones(len(task.preferences), dtype=np.bool_)
         parts = {"": everything}
-        if has_truth(study, task):
+        if task.listed:
             parts |= {"seen": ~task.unseen, "unseen": task.unseen}
             single = zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True)
             parts |= {f"preference: {label}": chosen for label, chosen in single}

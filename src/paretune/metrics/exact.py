@@ -12,7 +12,7 @@ from paretune.records.outcomes import TruthRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 FloatArray = NDArray[np.float64]
-LOST = "the record of what can be reached is missing or damaged: run the same command again"
+LOST = "the record of what can be reached is missing or damaged: use paretune run on the study again"
 
 
 class ExactScores(NamedTuple):
@@ -33,7 +33,7 @@ def exact_scores(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> Exact
     """Return the exact scores of a finished cell, or why it has none."""
     truth = study.truths.get((cell.task, cell.seed))
     if truth is None:
-        return f"has no known optimum ({LOST if can_be_listed(study, task) else 'completions cannot be listed'})"
+        return f"has no known optimum ({LOST if task.listed else 'completions cannot be listed'})"
     record = cell.outcomes
     if record is None:
         return "has no record of exact scores"
@@ -47,17 +47,6 @@ def exact_scores(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> Exact
     if not (np.isfinite(scores).all() and np.isfinite(truth.scores[best]).all()):
         return "has exact scores that are no finite numbers"
     return ExactScores(scores, truth.scores[best], truth)
-
-
-def has_truth(study: StudyRecords, task: TaskInfo) -> bool:
-    """Say whether the best policies are known for some instance of a task."""
-    return any(name == task.name for name, _ in study.truths)
-
-
-def can_be_listed(study: StudyRecords, task: TaskInfo) -> bool:
-    """Say whether a task's completions can be listed: some cell has exact scores, whether or not the best are known."""
-    cells = (cell.outcomes for cell in study.cells if cell.task == task.name)
-    return has_truth(study, task) or any(record is not None and record.exact for record in cells)
 
 
 def _rows(known: FloatArray, wanted: FloatArray) -> NDArray[np.int64] | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
-from paretune.metrics.exact import ExactScores, exact_scores, has_truth
+from paretune.metrics.exact import ExactScores, exact_scores
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds
 from paretune.pareto.coverage import coverage
 from paretune.pareto.distance import additive_epsilon, igd_plus
@@ -55,7 +55,7 @@ class TrueFront:
         figures: dict[str, Callable[[ExactScores], float | str]] = {
             volume: lambda each: relative_hypervolume(each, each.scores)
         }
-        if has_truth(study, task):
+        if task.listed:
             figures |= {
                 "IGD+ (lower is better)": lambda each: igd_plus(each.scores, each.truth.front_scores),
                 "additive epsilon (lower is better)": lambda each: additive_epsilon(

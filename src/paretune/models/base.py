@@ -101,7 +101,7 @@ class BaseModel:
             sample = f"{' '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
             raise ModelError(
                 f"prompt must be text that the model's tokenizer can encode, got '{text[:60]}' in the task's template. "
-                f"Write it with tokens that it knows, {len(known):,} in all, with spaces between them: {sample}"
+                f"Write it with the {len(known):,} tokens that it knows: {sample}"
             ) from error
 
     def decode(self, token_ids: list[int]) -> str:

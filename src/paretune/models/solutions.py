@@ -158,8 +158,8 @@ def load_solutions(folder: str | Path) -> SolutionSet:
         cells = sorted(path.parent for path in source.glob(f"runs/*/{FILE}"))
         if cells:
             raise RecordError(
-                f"a solution set must be one cell of a study, got the study '{source}' with {len(cells)} finished "
-                f"cells. Name one of them, such as {cells[0]}."
+                f"a solution set must be one cell of a study, got the study '{source}' itself. Name one of its "
+                f"{len(cells)} that finished, such as {cells[0]}."
             ) from error
         raise RecordError(
             f"a solution set must be a folder with a readable {FILE}, got '{source}' ({error}). Name the folder given "

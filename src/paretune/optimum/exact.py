@@ -82,7 +82,7 @@ def log_optimum(log_reference: FloatArray, rewards: FloatArray, preference: Floa
             "give one weight per objective."
         )
     if not (np.isfinite(beta) and beta > 0):
-        raise ConfigError(f"beta must be positive, got {beta}. At 0 the best policy leaves the base model altogether.")
+        raise ConfigError(f"beta must be finite and positive, got {beta}. Give what a nat of KL costs, such as 0.05.")
     tilted = log_reference + rewards @ preference / beta
     return np.asarray(tilted - np.logaddexp.reduce(tilted, axis=-1, keepdims=True))
 

@@ -68,7 +68,10 @@ class EvaluationRecord:
                 f"rewards must have one row per completion and one column per objective ({rows} x {columns}), "
                 f"got {self.rewards.shape}."
             )
-        wanted = (len(set(self.prompt_ids)), len(self.objectives))
+        prompts = len(set(self.prompt_ids))
+        if self.exact_kl is not None and self.exact_kl.shape != (prompts,):
+            raise ShapeError(f"exact_kl must have one entry per prompt ({prompts}), got {self.exact_kl.shape}.")
+        wanted = (prompts, len(self.objectives))
         if self.exact_rewards is not None and self.exact_rewards.shape != wanted:
             raise ShapeError(
                 f"exact_rewards must have one row per prompt and one column per objective ({wanted[0]} x {wanted[1]}), "

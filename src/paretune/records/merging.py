@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,8 +57,8 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
 
 def finished_twice(parts: Sequence[StudyRecords]) -> int:
     """Return how many cells several of the folders finished."""
-    done = [cell.cell for part in parts for cell in part.cells if cell.state == "done"]
-    return len(done) - len(set(done))
+    done = Counter(cell.cell for part in parts for cell in part.cells if cell.state == "done")
+    return sum(folders > 1 for folders in done.values())
 
 
 def _difference(key: str, first: StudyRecords, other: StudyRecords) -> str:

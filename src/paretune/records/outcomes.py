@@ -95,13 +95,13 @@ class TruthRecord:
 
 
 def with_exact(evaluation: EvaluationRecord, rewards: FloatArray, kl: FloatArray) -> EvaluationRecord:
-    """Return an evaluation that knows the expected rewards `[P, K]` and, where finite, the KL `[P]` of its policy.
+    """Return an evaluation that knows the expected rewards `[P, K]` and the KL `[P]` of its policy.
 
     Raises:
-        RecordError: If the two are not of the same prompts and objectives.
+        RecordError: If they are not of the same prompts and objectives.
     """
     try:
-        return replace(evaluation, exact_rewards=rewards, exact_kl=kl if np.isfinite(kl).all() else None)
+        return replace(evaluation, exact_rewards=rewards, exact_kl=kl)
     except ShapeError as error:
         raise RecordError(f"exact scores must be of the prompts that were sampled: {error} {AGAIN}") from error
 

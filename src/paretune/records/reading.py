@@ -24,6 +24,7 @@ import numpy as np
 
 from paretune.core.errors import RecordError
 from paretune.core.ledger import Ledger
+from paretune.core.preferences import SAME_PREFERENCE
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
 from paretune.records.files import AGAIN, DONE, FAILED, SCHEMA_VERSION, read_json, why_not_done
@@ -68,7 +69,7 @@ def read_study(folder: Path) -> StudyRecords:
     study = read_lock(folder)
     stages: dict[str, StageRecord] = {}
     cells = tuple(_cell(folder, study, cell, stages) for cell in study.cells)
-    references, truths = _references(folder, replace(study, cells=cells))
+    references, truths = _references(folder, study)
     return replace(study, cells=cells, references=references, truths=truths, timings=read_timings(folder))
 
 
@@ -196,6 +197,10 @@ def _finished(folder: Path, study: StudyRecords, planned: CellRecord, stages: di
     path = outcome_path(folder, planned.cell)
     outcomes = read_outcome(path) if path.exists() else None
     if outcomes is not None and outcomes.exact:
+        answered = np.array([each.preference for each in evaluations])
+        known = outcomes.preferences
+        if known.shape != answered.shape or np.abs(known - answered).max() > SAME_PREFERENCE:
+            raise RecordError(f"{path} must be of the preferences that were evaluated, got {known.tolist()}. {AGAIN}")
         with _fields_of(path):
             evaluations = [with_exact(*each) for each in zip(evaluations, *outcomes.at_scale(1.0), strict=True)]
     return replace(
@@ -241,11 +246,9 @@ def _references(
     folder: Path, study: StudyRecords
 ) -> tuple[dict[tuple[str, int], EvaluationRecord], dict[tuple[str, int], TruthRecord]]:
     references, truths = {}, {}
-    listed = {cell.task for cell in study.cells if cell.outcomes is not None and cell.outcomes.exact}
     for task, seed in sorted({(cell.task, cell.seed) for cell in study.cells}):
-        exact = task in listed or truth_path(folder, task, seed).exists()
         with contextlib.suppress(RecordError):  # metrics that need it say that it is missing or damaged
-            references[task, seed], truth = read_reference(folder, task, seed, exact)
+            references[task, seed], truth = read_reference(folder, task, seed, study.tasks[task].listed)
             if truth is not None:
                 truths[task, seed] = truth
     return references, truths
@@ -283,6 +286,7 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         samples=info["samples"],
         preferences=np.array(info["preferences"], dtype=np.float64),
         unseen=np.array(info["unseen"], dtype=np.bool_),
+        listed=bool(info.get("listed", info.get("dials"))),
         dials={name: float(value) for name, value in info.get("dials", {}).items()},
     )
 

@@ -47,7 +47,8 @@ class TaskInfo:
         samples: Completions per test prompt in evaluation.
         preferences: All preferences evaluated, `[M, K]`.
         unseen: Which of them no method was told of before evaluation, `[M]`.
-        dials: Settings a controlled task was made with, such as `rho`; empty for others.
+        listed: Whether all completions can be listed, so that policies are scored exactly and the best is known.
+        dials: Settings of the family whose instances seeds name, such as `rho`; none where all seeds are one task.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TaskInfo:
     samples: int
     preferences: NDArray[np.float64]
     unseen: NDArray[np.bool_]
+    listed: bool = False
     dials: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -208,5 +208,6 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "samples": info.samples,
         "preferences": info.preferences,
         "unseen": info.unseen,
+        "listed": info.listed,
         "dials": dict(info.dials),
     }

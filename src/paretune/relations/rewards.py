@@ -13,7 +13,7 @@ from paretune.relations.labels import FloatArray, PairEstimate, PairEstimates, e
 from paretune.statistics.intervals import check_confidence
 
 SMALLEST_SAMPLE = 8  # completions of a prompt: of 4, a third of binary rewards agree perfectly by chance; of 8, 1 %
-FEWEST = 12  # completions in all: of one prompt of 8, 8 % of unrelated rewards were labelled related; of 12, 5 %
+FEWEST = 12  # completions in all: of one prompt of 8, 8 % of unrelated rewards were labelled related; of 12, 4 %
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,12 +106,16 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
 
 
 def started_parts(study: StudyRecords) -> tuple[list[str], list[str]]:
-    """Return the parts of which some cell has run, and the others; nothing where none has, or there are no parts."""
-    running = [
-        name
-        for name in _parts(study)
-        if any(cell.state != "pending" for cell in study.cells if in_part(study, cell, name))
-    ]
+    """Return the parts that have run, and the others; nothing where none has, or there are no parts.
+
+    A cell that several parts have in common tells of none of them, unless a part has no other.
+    """
+    running = []
+    for name in _parts(study):
+        mine = [cell for cell in study.cells if in_part(study, cell, name)]
+        alone = [cell for cell in mine if not any(in_part(study, cell, part) for part in _parts(study) if part != name)]
+        if any(cell.state != "pending" for cell in alone or mine):
+            running.append(name)
     return running, [name for name in _parts(study) if name not in running] if running else []
 
 

@@ -195,12 +195,26 @@ def _captured(comparison: Comparison, rows: Sequence[MetricRow]) -> str:
         tied = f", which cannot be told apart from {listing(rivals)}" if rivals else ""
         told += f" The largest share is that of {listing(found.leaders)}{tied}."
     above = f" The ceiling, trained without sampling noise: {listing(ceilings)}." if ceilings else ""
-    best = max((value.value or 0.0 for method, value in known if method.ceiling), default=np.inf)
-    passed = [method.name for method, value in known if not method.ceiling and (value.value or 0.0) > best]
+    passed = _above_the_ceiling(comparison, mine)
     if passed:
-        above += f" It lies below {listing(passed)}, so it was not trained long enough to be one: give it more updates."
+        above += (
+            f" For the preferences it was trained for it lies below {listing(passed)}, so it was not trained long "
+            "enough to be one: give it more updates."
+        )
     lost = [method.name for method, value in shares if value.value is None and not method.ceiling]
     return (told + above + (f" No share is known of {listing(lost)}." if lost else "")).strip()
+
+
+def _above_the_ceiling(comparison: Comparison, mine: Sequence[MetricRow]) -> list[str]:
+    """Return the methods that captured more than a ceiling of the preferences it was told of, beyond doubt."""
+    shares = {method.name: measured(mine, method.name, "captured_share", "seen") for method in comparison.methods}
+    found = []
+    for ceiling in (method for method in comparison.methods if method.ceiling):
+        for method in comparison.ranked:
+            apart = difference(shares[method.name], shares[ceiling.name])
+            if apart.low is not None and apart.low > 0:
+                found.append(method.name)
+    return found
 
 
 def _grouped(owners: Mapping[str, str]) -> dict[str, list[str]]:

@@ -48,7 +48,7 @@ def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
     model = "one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
     beta = ", one per seed" if info.dials else f" {info.beta:.3g}"
     sampled = f"{count(info.samples, 'completion')} of each per preference"
-    scored = f"scored over all completions; {sampled} to read" if info.dials else sampled
+    scored = f"scored over all completions; {sampled} to read" if info.listed else sampled
     return [
         _tile(
             "objectives",

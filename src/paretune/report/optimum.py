@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import ConfigError
 from paretune.core.protocols import MetricValue
-from paretune.metrics.exact import LOST, can_be_listed, has_truth
+from paretune.metrics.exact import LOST
 from paretune.optimum.estimated import best_trained, estimated_front
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import StudyRecords
@@ -56,10 +56,10 @@ def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate |
         study: Its study.
     """
     preferences = part.task.preferences
-    if has_truth(study, part.task):
+    if any(task == part.task.name for task, _ in study.truths):
         return None
-    if can_be_listed(study, part.task) or part.task.dials:  # no J without the instances' own beta
-        value = MetricValue(None, reason=LOST if can_be_listed(study, part.task) else INSTANCES)
+    if part.task.listed or part.task.dials:  # no J without the instances' own beta
+        value = MetricValue(None, reason=LOST if part.task.listed else INSTANCES)
         return OptimumEstimate(0, (value,) * len(preferences), (None,) * len(preferences))
     unlike = _unlike(part)
     rewards, prompts = (None, 0) if unlike else _base_rewards(part)

@@ -72,7 +72,8 @@ def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Ove
     """
     budgets: dict[int, list[Comparison]] = {}
     for part in parts:
-        if any(method.done for method in part.methods):  # of a study in parts, others may run later
+        cells = (cell for method in part.methods for cell in method.cells.values())
+        if any(cell.state != "pending" for cell in cells):  # else it has not run yet
             budgets.setdefault(part.budget_completions, []).append(part)
     return [
         _overall(budget, members, rows)

@@ -47,8 +47,9 @@ def probability_of_improvement(first: ArrayLike, second: ArrayLike, confidence: 
         where all runs of one method win; it also takes the tasks of one seed as independent. In place of Newcombe's
         normal quantile we take Student's t with n + m - 2 degrees of freedom, since the normal quantile is too near for
         few runs. Over T tasks we divide the variance by the number of independent tasks that would vary as the seeds
-        do, at most T (DeLong et al. 1988, with seeds as the units), and by one where one method wins every pair, since
-        nothing then shows how tasks go together; no interval over tasks ends nearer to 0 or 1 than the one there.
+        do, at most T and below one where tasks make seeds differ more than one task does (DeLong et al. 1988, with
+        seeds as the units), and by one where one method wins every pair or has a single seed, since nothing then shows
+        how tasks go together; no interval over tasks ends nearer to 0 or 1 than the one there.
 
     Example:
         >>> probability_of_improvement([0.6, 0.7, 0.8], [0.5, 0.6, 0.7]).mean  # 6 wins and 2 ties of 9
@@ -104,8 +105,8 @@ def _by_task(scores: ArrayLike, name: str) -> NDArray[np.float64]:
     rows = sample[None] if sample.ndim == 1 else sample
     if rows.ndim != 2 or rows.size == 0:
         raise ShapeError(
-            f"{name} must have at least one run, or a row of runs a task, got shape {list(sample.shape)}. "
-            "Leave out methods without a run."
+            f"{name} must be at least one run [S], or a row of runs a task [T, S], got shape {list(sample.shape)}. "
+            "Give such an array, and leave out methods without a run."
         )
     if not np.isfinite(rows).all():
         raise NonFiniteError(f"{name} must be finite, got a NaN or infinity. Leave out runs without a score.")

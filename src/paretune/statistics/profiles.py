@@ -65,8 +65,9 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike, confidence: fl
     Departures:
         Agarwal et al. draw the runs of each task anew, which gives no width where all runs or none are above, and takes
         the tasks of one seed as independent. In place of Korn and Graubard's number of runs we take that of seeds where
-        all runs or none are above, since no run then shows how tasks go together; and no interval ends nearer to
-        0 or 1 than the one there.
+        all runs or none are above, since no run then shows how tasks go together; Wilson's interval in place of Clopper
+        and Pearson's; the runs are further divided by the square of Student's t over the normal quantile, with as many
+        degrees of freedom as seeds less one; and no interval ends nearer to 0 or 1 than the one there.
 
     Example:
         >>> performance_profile([0.25, 0.5, 0.75, 1.0], [0.0, 0.5, 1.0]).share.tolist()
@@ -76,8 +77,8 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike, confidence: fl
     check_confidence(confidence)
     if sample.ndim not in (1, 2) or sample.size == 0:
         raise ShapeError(
-            f"scores must have at least one run, or a row of runs a task, got shape {list(sample.shape)}. "
-            "Leave out methods without a run."
+            f"scores must be at least one run [S], or a row of runs a task [T, S], got shape {list(sample.shape)}. "
+            "Give such an array, and leave out methods without a run."
         )
     if taus.ndim != 1:
         raise ShapeError(f"thresholds must be a list, got shape {list(taus.shape)}. Write one threshold as [0.5].")

@@ -107,11 +107,11 @@ class ControlledSettings:
     @property
     def name(self) -> str:
         """Name of the task, the same for all its instances."""
-        parts = [f"controlled-rho{self.rho + 0.0:+g}"]
+        parts = [f"controlled-rho{'-' if self.rho < 0 else '+'}{_digits(abs(self.rho))}"]
         for dial, (_, short) in DIALS.items():
             value = getattr(self, dial)
             if dial != "rho" and value != getattr(ControlledSettings, dial):
-                parts.append(f"{short}{value:g}")
+                parts.append(f"{short}{_digits(value)}")
         return "-".join(parts)
 
     @staticmethod
@@ -154,3 +154,9 @@ class ControlledSettings:
         """Return plain data, the generator's version included."""
         dials = {"rho": float(self.rho) + 0.0, "heterogeneity": float(self.heterogeneity) + 0.0}  # -0.0 is 0
         return {**asdict(self), **dials, "generator": GENERATOR_VERSION}
+
+
+def _digits(value: float) -> str:
+    """Write a number as short as it can be read back from."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
