@@ -52,6 +52,7 @@ def share_figure(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, 
             color=BASE_COLOUR,
         )
     axes.set_ylim(max(LIMITS[0], axes.get_ylim()[0]), min(LIMITS[1], max(1.08, axes.get_ylim()[1])))
+    axes.set_xticks(panel.rhos)
     axes.set_xlabel("rho: correlation of the objectives")
     axes.set_ylabel("captured share, better \u2192")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(panel.methods))

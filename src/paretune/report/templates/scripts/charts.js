@@ -160,7 +160,8 @@ const drawPossible = () => study.panels.forEach((panel, index) => {
   });
   const ends = panel.methods.flatMap((method) => method.points.flatMap((point) => point.slice(1).filter((each) => each !== null)));
   const shape = layout(
-    { title: { text: "rho, correlation of the objectives: competing ← → agreeing", font: { size: 13 } }, zeroline: false },
+    { title: { text: "rho, correlation of the objectives: competing ← → agreeing", font: { size: 13 } }, zeroline: false,
+      tickvals: [...new Set(panel.methods.flatMap((method) => method.points.map((point) => point[0])))] },
     { title: { text: "captured share, better →", font: { size: 13 } }, zeroline: false,
       range: [Math.max(panel.limits[0], Math.min(-0.05, ...ends) - 0.03), Math.min(panel.limits[1], Math.max(1.05, ...ends) + 0.05)] });
   const one = baseline(1, "the best policies"), zero = baseline(0, "base model");
