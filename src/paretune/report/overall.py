@@ -1,4 +1,4 @@
-"""All runs of a budget together: interquartile means, chances of improvement, and performance profiles."""
+"""All runs of a budget together: interquartile means, probabilities of improvement, and performance profiles."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def improvement_table(overall: Overall) -> Table | None:
             cells.append(MISSING if first == second else interval(value))
         lines.append((first, *cells))
     title = (
-        "Chance that a run of the row's method scores higher than a run of the column's on the same task, a tie "
-        "counting half [95 % interval]"
+        "Probability of improvement: that a run of the row's method scores higher than a run of the column's on the "
+        "same task, a tie counting half [95 % interval]"
     )
     return Table("improvement", title, ("method", *(f"against {name}" for name in names)), tuple(lines))
 

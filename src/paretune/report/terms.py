@@ -76,9 +76,9 @@ TERMS = (
         "is read off straight lines, at quarters of the smallest KL that every method reaches with every seed.",
     ),
     (
-        "Interquartile mean, chance of improvement, performance profile",
+        "Interquartile mean, probability of improvement, performance profile",
         "Over all runs of a budget, a run being one method with one seed on one task. The interquartile mean "
-        "leaves out the lowest and the highest quarter of the tasks. The chance of improvement is how often a run "
+        "leaves out the lowest and the highest quarter of the tasks. The probability of improvement is how often a run "
         "of one method beats one of another on the same task. A profile is the share of runs above each score; it "
         "needs 20 runs.",
     ),
