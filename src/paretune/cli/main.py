@@ -179,7 +179,8 @@ def train(
     sys.path.insert(0, os.getcwd())  # a user's module:Class lies beside them, not beside this program
     given = parse_settings(settings or [])
     solutions = train_method(method, task, budget, seed, settings=given, output=output, progress=LineLink(budget))
-    print(f"{solutions.method} with {len(solutions.experts)} experts saved to {output}")
+    experts = "1 expert" if len(solutions.experts) == 1 else f"{len(solutions.experts)} experts"
+    print(f"{solutions.method} with {experts} saved to {output}")
     names = ", ".join(f"{name}=..." for name in solutions.objectives)
     print(f'next: paretune generate {output} --preference {names.replace(", ", ",")} "prompt"')
     return OK
