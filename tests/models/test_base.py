@@ -70,6 +70,8 @@ def test_a_prompt_its_tokenizer_does_not_know_is_refused(gpt2_letters: BaseModel
     with pytest.raises(ModelError, match=message):
         gpt2_letters.encode("hello")
     assert gpt2_letters.encode("a d") == [0, 3]
+    with pytest.raises(ValueError, match="text"):  # what is no text at all is another mistake, and told as one
+        gpt2_letters.encode(None)  # type: ignore[arg-type]
 
 
 def test_a_small_model_is_fp32_on_a_gpu_too(folders: dict[str, Path]) -> None:

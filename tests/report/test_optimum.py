@@ -109,7 +109,7 @@ def test_beta_of_0_has_no_optimum_to_estimate() -> None:
     records = study(base_rewards(60, 0.02))
     info = replace(records.tasks["counselling"], beta=0.0)
     found = estimated(replace(records, tasks={"counselling": info}))
-    assert all("beta must be positive" in value.reason for value in found.best)
+    assert all("beta must be finite and positive" in value.reason for value in found.best)
 
 
 def other_reference(records: StudyRecords, **changes: object) -> StudyRecords:

@@ -96,7 +96,9 @@ class BaseModel:
         """
         try:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        except Exception as error:  # tokenizers raises nothing more precise
+        except Exception as error:
+            if type(error) is not Exception:  # tokenizers raises just that; anything else is no fault of the text
+                raise
             known = sorted(self.tokenizer.get_vocab())
             sample = f"{' '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
             raise ModelError(

@@ -10,6 +10,7 @@ from scipy import special
 
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.core.preferences import check_preferences
+from paretune.optimum.exact import check_beta
 from paretune.statistics.intervals import check_confidence
 
 FloatArray = NDArray[np.float64]
@@ -175,8 +176,7 @@ def estimated_front(
     """
     array, log_weights, counts = _check_samples(rewards, proposals)
     rows = check_preferences(preferences, array.shape[2])
-    if not (np.isfinite(beta) and beta > 0):
-        raise ConfigError(f"beta must be positive, got {beta}. At 0 the best policy leaves the base model altogether.")
+    check_beta(beta)
     check_confidence(confidence)
     results = [_estimate(array, row, beta, log_weights, counts, confidence) for row in rows]
     columns = [np.stack(parts) for parts in zip(*(table for table, _ in results), strict=True)]  # three of [M, 2 + 2 K]

@@ -81,10 +81,19 @@ def log_optimum(log_reference: FloatArray, rewards: FloatArray, preference: Floa
             f"{log_reference.shape}, {rewards.shape} and {preference.shape}. List the same completions for both, and "
             "give one weight per objective."
         )
-    if not (np.isfinite(beta) and beta > 0):
-        raise ConfigError(f"beta must be finite and positive, got {beta}. Give what a nat of KL costs, such as 0.05.")
+    check_beta(beta)
     tilted = log_reference + rewards @ preference / beta
     return np.asarray(tilted - np.logaddexp.reduce(tilted, axis=-1, keepdims=True))
+
+
+def check_beta(beta: float) -> None:
+    """Check that a nat of KL costs something.
+
+    Raises:
+        ConfigError: If `beta` is not finite and positive: at 0 the best policy leaves the base model altogether.
+    """
+    if not (np.isfinite(beta) and beta > 0):
+        raise ConfigError(f"beta must be finite and positive, got {beta}. Give what a nat of KL costs, such as 0.05.")
 
 
 def optimal_outcome(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArray, beta: float) -> Outcome:
