@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from paretune.core.preferences import das_dennis
 from paretune.core.scores import Scores
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import captured_share, log_optimum, outcome
@@ -47,15 +46,6 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def task() -> Task:
     return load_task({"controlled": {"rho": -0.2, "heterogeneity": 0.5, "alphabet": 4, "length": 3}})
-
-
-@pytest.fixture
-def base(task: Task) -> Iterator[BaseModel]:
-    loaded = load_base(task.model, device="cpu")
-    yield loaded
-    bank = getattr(loaded.model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
 
 
 @pytest.fixture(scope="session")
