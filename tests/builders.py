@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paretune.core.digests import digest
+from paretune.core.digests import bytes_digest, digest
 from paretune.core.preferences import centre, corners, das_dennis
 from paretune.core.seeds import generator
 from paretune.optimum.exact import Outcome, log_optimum, optimal_outcome, outcome
@@ -111,11 +111,13 @@ def evaluation(
     prompts = [index // samples for index in range(rows)]
     replies = [REPLIES[index % len(REPLIES)] for index in range(rows)]
     point = np.full(len(objectives), np.nan) if preference is None else np.asarray(preference, dtype=np.float64)
+    weights = np.zeros(0) if preference is None else np.asarray(expert_weights, dtype=np.float64)
     return EvaluationRecord(
         split=split,
         preference=point,
         answer="reference" if preference is None else answer,
-        expert_weights=np.zeros(0) if preference is None else np.asarray(expert_weights, dtype=np.float64),
+        expert_weights=weights,
+        identity=bytes_digest(weights.tobytes()),
         objectives=tuple(objectives),
         audit=tuple(audit),
         prompt_ids=tuple(f"test-{index:03d}" for index in prompts),
@@ -160,6 +162,7 @@ def stage(
         seconds=seconds,
         phases={"sampling": 0.5 * seconds, "scoring": 0.2 * seconds, "update": 0.3 * seconds},
         peak_memory_bytes=400_000_000,
+        adapters=int(kind == "expert"),
     )
 
 

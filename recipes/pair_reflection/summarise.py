@@ -234,7 +234,7 @@ def method_table(task: TaskInfo, base: Outcome, methods: list[Outcome]) -> list[
     rows = [["base model", "", f"{mean(base.utility):.3f}", "", *audit_means(task, base), "0", "1"]]
     for each in methods:
         gain = over_prompts(each.utility - base.utility)
-        policies = len({record.expert_weights.tobytes() for record in each.records})
+        policies = len({record.identity for record in each.records})
         kl = float(np.mean([record.kl for record in each.records]))
         family = each.cell.family if each.cell else ""
         rows.append(

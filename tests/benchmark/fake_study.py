@@ -12,19 +12,21 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from paretune.core.answers import AnswerRule
+from paretune.core.answers import Nearest
+from paretune.core.digests import bytes_digest
 from paretune.core.errors import BudgetError, ConfigError, NonFiniteError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Objective, Task
+from paretune.methods.experts import adapters_of
 
 GROUP = 8
 
@@ -75,7 +77,7 @@ class Fake:
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         experts = tuple(results.values())
         table = np.asarray([expert.stage.member["objective_weights"] for expert in experts])
-        return Assembly(experts, AnswerRule("nearest", table))
+        return Assembly(adapters_of(experts), Nearest(table))
 
 
 def train(context: StageContext) -> None:
@@ -124,7 +126,7 @@ def train(context: StageContext) -> None:
 
 
 def _hand_over(context: StageContext, stage: Stage, state: dict[str, Any]) -> None:
-    folder = context.adapter_folder(stage)
+    folder = context.artefact(stage, "adapter")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter.json").write_text(json.dumps(state))
     kept = folder.parent / "checkpoint"
@@ -180,15 +182,15 @@ class FakeSolutions:
     @classmethod
     def from_assembly(cls, task: Task, assembly: Assembly, method: str, family: str) -> FakeSolutions:
         for expert in assembly.experts:
-            assert (expert.adapter / "adapter.json").is_file()
+            assert (expert / "adapter.json").is_file()
         return cls(task, assembly, method)
 
     def policies_for(self, preferences: FloatArray) -> Any:
-        weights, answers = self.assembly.rule.answer(preferences)
+        weights, answers = self.assembly.answer.weights(preferences)
         return types.SimpleNamespace(preferences=preferences, answers=answers, expert_weights=weights)
 
-    def plain(self, names: list[str]) -> dict[str, object]:
-        return {"method": self.method, "experts": names}
+    def plain(self, name: Callable[[Path], str]) -> dict[str, object]:
+        return {"method": self.method, "experts": [name(expert) for expert in self.assembly.experts]}
 
 
 def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, progress):  # type: ignore[no-untyped-def]
@@ -205,7 +207,7 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
             file.write(f"{preference.tolist()}\n")
         records.append(
             EvaluationRecord(
-                split, preference, answer, weights, tuple(objectives), tuple(audit),
+                split, preference, answer, weights, bytes_digest(weights.tobytes()), tuple(objectives), tuple(audit),
                 tuple(str(row["prompt_id"]) for row in rows for _ in range(samples)),
                 np.asarray([sample for _ in rows for sample in range(samples)]),
                 tuple(str(row["prompt"]) for row in rows for _ in range(samples)), ("text",) * count, ((1, 2),) * count,

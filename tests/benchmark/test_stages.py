@@ -10,9 +10,10 @@ from paretune.benchmark.groups import begin_group
 from paretune.benchmark.plan import plan
 from paretune.benchmark.stages import GroupContext, run_group, stage_from_plain, stage_result, stage_to_plain
 from paretune.benchmark.worker import Link, quiet_link
-from paretune.core.errors import BudgetError, RecordError
+from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.core.stages import Stage
-from paretune.records.files import is_done
+from paretune.records.files import DONE, is_done, read_json, write_json
+from paretune.records.layout import stage_folder
 from paretune.records.reading import read_stage
 
 Make = Callable[..., dict[str, Any]]
@@ -48,7 +49,7 @@ def test_what_a_kill_lost_is_repeated_and_not_charged(study: Make, tmp_path: Pat
     assert (record.counts["completions"], record.repeated["completions"]) == (32, 16)
     assert (record.counts["tokens"], record.repeated["tokens"]) == (320, 160)
     result = stage_result(tmp_path, stage, resumed.task)
-    assert (result.stage, result.values, result.adapter) == (stage, {"loss": 1.5}, None)
+    assert (result.stage, result.values, result.artefacts) == (stage, {"loss": 1.5}, {})
     assert record.seconds > 0
     assert record.peak_memory_bytes > 1_000_000
 
@@ -68,12 +69,12 @@ def test_a_sealed_stage_is_not_written_again(study: Make, tmp_path: Path) -> Non
     made = study(seeds=1)
     first = context_of(made, tmp_path)
     stage = first.stages[0]
-    folder = first.adapter_folder(stage)
+    folder = first.artefact(stage, "adapter")
     folder.mkdir()
     (folder / "adapter.json").write_text("first")
     first.seal(stage, {})
     again = context_of(made, tmp_path)
-    scratch = again.adapter_folder(stage)
+    scratch = again.artefact(stage, "adapter")
     assert scratch != folder
     scratch.mkdir(parents=True)
     (scratch / "adapter.json").write_text("second")
@@ -82,14 +83,75 @@ def test_a_sealed_stage_is_not_written_again(study: Make, tmp_path: Path) -> Non
     assert is_done(folder.parent)
 
 
+def test_a_stage_may_leave_any_number_of_files_and_folders(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = context.stages[0]
+    names = ["experts/001", "experts/000", "gate.safetensors", "tables/deep/scores.json"]
+    for name in names:
+        path = context.artefact(stage, name)
+        assert path == stage_folder(tmp_path, stage.key(context.task)) / name
+        if path.parent.name == "experts":
+            path.mkdir()
+            path = path / "adapter_model.safetensors"
+        path.write_text(name)  # parents are there
+    context.seal(stage, {"loss": 1.5})
+    result = context.result(stage)
+    assert {name: path.relative_to(result.folder).as_posix() for name, path in result.artefacts.items()} == {
+        name: name for name in names
+    }
+    assert [adapter.name for adapter in result.adapters] == ["000", "001"]
+    assert result.values == {"loss": 1.5}
+    files = read_json(result.folder / DONE)["files"]
+    assert {"experts/001/adapter_model.safetensors", "gate.safetensors", "tables/deep/scores.json"} <= set(files)
+    assert is_done(result.folder)
+    result.artefacts["tables/deep/scores.json"].write_text("changed")
+    assert not is_done(result.folder)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_an_artefact_asked_for_and_not_written_is_named(study: Make, tmp_path: Path, empty: bool) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = context.stages[0]
+    context.artefact(stage, "table.json").write_text("[]")
+    path = context.artefact(stage, "experts/000")
+    if empty:
+        path.mkdir()
+    with pytest.raises(
+        RecordError,
+        match=rf"artefact 'experts/000' must be written before its stage \(expert {stage.key(context.task)}\) is "
+        r"sealed, got nothing there\. Let fake_study:train write it",
+    ):
+        context.seal(stage, {})
+    assert not is_done(path.parents[1])
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "/tmp/x", "../x", "experts/../../x", "stage.json", "checkpoint/x", "DONE.json", ".hidden"]
+)
+def test_an_artefact_that_is_not_the_stages_own_is_refused(study: Make, tmp_path: Path, name: str) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    with pytest.raises(ConfigError, match=r"artefact must be a relative path inside the stage's folder, none of stage"):
+        context.artefact(context.stages[0], name)
+
+
+def test_a_marker_of_before_artefacts_were_listed_is_refused(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = context.stages[0]
+    context.seal(stage, {})
+    marker = stage_folder(tmp_path, stage.key(context.task)) / DONE
+    write_json(marker, {key: value for key, value in read_json(marker).items() if key != "artefacts"})
+    with pytest.raises(RecordError, match=r"DONE\.json must list the stage's artefacts, got none listed\. Remove"):
+        context.result(stage)
+
+
 def test_what_a_kill_left_half_written_is_cleared_away(study: Make, tmp_path: Path) -> None:
     made = study(seeds=1)
     first = context_of(made, tmp_path)
-    folder = first.adapter_folder(first.stages[0])
+    folder = first.artefact(first.stages[0], "adapter")
     folder.mkdir()
     (folder / "torn.json").write_text("{")
     again = context_of(made, tmp_path)
-    assert not (again.adapter_folder(again.stages[0]) / "torn.json").exists()
+    assert not (again.artefact(again.stages[0], "adapter") / "torn.json").exists()
 
 
 def test_a_run_function_that_leaves_a_stage_unsealed_is_told(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -11,6 +13,11 @@ import numpy as np
 import pytest
 
 import micro_task
+import paretune
+from paretune.benchmark.plan import plan
+from paretune.benchmark.summary import plan_text
+from paretune.benchmark.training import train as train_in_a_study
+from paretune.core.answers import answer_to_plain
 from paretune.core.errors import BudgetError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import check_preferences, das_dennis
@@ -20,12 +27,15 @@ from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
+from paretune.objectives.scoring import Scorer
+from paretune.rl.evaluation import evaluate
 
 WANTED = das_dennis(2, 2)
 BUDGET, GROUP = 250, 4
 SMALL = {"rank": 2, "group_size": GROUP, "completions_per_update": 16, "learning_rate": 3e-2}
 FAST = {"completions_each": 80, "measured_each": 8}  # where a method has such a setting
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
+SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 NAMES = sorted(  # a ceiling is no method: tests/methods/test_exact_gradient.py
     name for name in METHODS if resolve_method(name).family != "ceiling"
 )
@@ -64,6 +74,7 @@ class InOneFolder:
     stages: tuple[Stage, ...] = ()
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     results: dict[str, StageResult] = field(default_factory=dict)
+    asked: dict[str, list[str]] = field(default_factory=dict)
     events: list[Mapping[str, object]] = field(default_factory=list)
     told: int = 0
 
@@ -75,17 +86,21 @@ class InOneFolder:
         same = [each.completions for each in self.stages if each.trajectory_key(self.task) == key]
         return self.ledgers.setdefault(key, Ledger(max(same)))
 
-    def adapter_folder(self, stage: Stage) -> Path:
-        return self.root / stage.key(self.task) / "adapter"
+    def artefact(self, stage: Stage, name: str) -> Path:
+        self.asked.setdefault(stage.key(self.task), []).append(name)
+        path = self.root / stage.key(self.task) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         key = stage.key(self.task)
         assert key not in self.results
-        folder = self.adapter_folder(stage)
+        folder = self.root / key
         ledger = Ledger.from_state(self.ledger(stage).state())
-        adapter = folder if folder.is_dir() else None
+        artefacts = {name: folder / name for name in self.asked.get(key, [])}
+        assert all(path.exists() for path in artefacts.values())
         self.results[key] = StageResult(
-            stage, key, folder.parent, adapter, dict(values), ledger, math.fsum(ledger.seconds.values())
+            stage, key, folder, artefacts, dict(values), ledger, math.fsum(ledger.seconds.values())
         )
 
     def start_folder(self, stage: Stage) -> Path | None:
@@ -105,7 +120,7 @@ class InOneFolder:
 
 def train(name: str, task: Task, folder: Path, seed: int = 0) -> tuple[SolutionSet, Assembly, InOneFolder]:
     """Plan a method, train its stages as populations of one shape, and assemble its answer."""
-    method = make(name)
+    method = make(name) if name in METHODS else resolve_method(name)(resolve_method(name).Settings())
     stages = in_order(method.stages(task, WANTED, BUDGET, seed), task)
     context = InOneFolder(folder, task)
     for stage in stages:
@@ -195,7 +210,7 @@ def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, train
         assert result.ledger.completions == result.stage.completions
     assert context.told == sum(result.stage.completions for result in context.results.values())
     for expert in assembly.experts:
-        assert (expert.folder / "checkpoint" / "state.safetensors").is_file()  # where a longer run goes on
+        assert (expert.parent / "checkpoint" / "state.safetensors").is_file()  # where a longer run goes on
     assert any("reward_means" in event for event in context.events)
 
 
@@ -220,7 +235,7 @@ def test_a_method_repeats_under_its_seed(name: str, task: Task, trained: Callabl
     solutions, assembly, _ = trained(name)
     again, assembled, _ = train(name, task, tmp_path)
     assert again.bank.flat.equal(solutions.bank.flat)
-    assert assembled.rule.table.tolist() == assembly.rule.table.tolist()
+    assert answer_to_plain(assembled.answer) == answer_to_plain(assembly.answer)
     assert says(again) == says(solutions)
 
 
@@ -249,7 +264,82 @@ def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_paretune_train_does_the_same(name: str, task: Task, trained: Callable[[str], Any]) -> None:
-    from paretune.benchmark.training import train as train_in_a_study
-
     solutions = train_in_a_study(name, task, BUDGET, 0, WANTED, vars(make(name).settings))
     np.testing.assert_array_equal(solutions.bank.flat.numpy(), trained(name)[0].bank.flat.numpy())
+
+
+def test_a_stage_that_leaves_several_adapters_is_planned_charged_and_keyed_as_one(
+    task: Task, trained: Callable[[str], Any]
+) -> None:
+    _, assembly, context = trained(SEVERAL)
+    method = resolve_method(SEVERAL)
+    (stage,) = method(method.Settings()).stages(task, WANTED, BUDGET, 0)
+    (result,) = context.results.values()
+    assert result.key == stage.key(task)
+    assert result.ledger.completions == stage.completions == 248 == context.told  # whole groups for each of the two
+    assert list(result.artefacts) == ["experts/001", "experts/000", "scores.json"]
+    assert [adapter.name for adapter in result.adapters] == ["000", "001"]
+    assert assembly.experts == result.adapters
+    other = method(method.Settings(spread=0.5)).stages(task, WANTED, BUDGET, 0)[0]
+    assert other.shape_key(task) != stage.shape_key(task)
+
+
+def test_several_adapters_of_a_stage_are_told_apart_and_scaled(task: Task, trained: Callable[[str], Any]) -> None:
+    solutions, assembly, _ = trained(SEVERAL)
+    policy = solutions.policies_for(np.eye(2))
+    np.testing.assert_array_equal(policy.expert_weights, assembly.answer.weights(np.eye(2))[0])
+    assert policy.answers == ("weighed", "weighed")
+    scaled = policy.scaled([0.0, 0.5, 1.0])
+    identities = [scaled.identity(index) for index in range(6)]
+    assert identities[0] == identities[3]  # the base model, whatever the expert
+    assert len(set(identities)) == 5
+    assert [identities[2], identities[5]] == [policy.identity(0), policy.identity(1)]
+    rows = task.splits["test"]
+    records = evaluate(policy, rows, Scorer(task.objectives), task.objective_names, samples=4)
+    assert records[0].identity != records[1].identity
+    assert [record.answer for record in records] == ["weighed", "weighed"]
+    base = evaluate(scaled, rows, Scorer(task.objectives), task.objective_names, samples=4)
+    assert base[0].kl == pytest.approx(0, abs=1e-5)  # two passes of one model, fp32
+    assert base[2].completions == records[0].completions
+
+
+def test_several_adapters_of_a_stage_survive_save_and_load(trained: Callable[[str], Any], tmp_path: Path) -> None:
+    solutions, _, _ = trained(SEVERAL)
+    saved = solutions.save(tmp_path / "out")
+    assert sorted(path.name for path in (saved / "experts").iterdir()) == ["000", "001"]
+    loaded = load_solutions(saved)
+    assert says(loaded) == says(solutions)
+    again = load_solutions(loaded.save(tmp_path / "again"))
+    assert again.bank.flat.equal(solutions.bank.flat)
+    assert answer_to_plain(again.answer) == answer_to_plain(solutions.answer)
+
+
+def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(
+    task: Task, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root / "tests"), os.environ.get("PYTHONPATH", "")]))
+    study = {
+        "tasks": [task.source], "methods": {"two": {"method": SEVERAL}}, "budget": {"completions": 64}, "seeds": 1,
+        "preferences": {"grid": 2}, "workers": 1,
+    }  # fmt: skip
+    planned = plan(study, tmp_path / "out")
+    assert (planned.cells[0].charged, planned.completions_charged, len(planned.stages)) == (64, 64, 1)
+    assert "two as many as it finds (trained for" in plan_text(planned)
+    result = paretune.run(study, tmp_path / "out", progress=False)
+    assert result.complete
+    (cell,) = result.records.cells
+    (stage,) = cell.stages
+    assert (stage.adapters, stage.counts["completions"]) == (2, 64)
+    assert {record.answer for record in cell.evaluations} == {"weighed"}
+    assert len({record.identity for record in cell.evaluations}) == 4  # three told of, one unseen
+    assert ">weighed<" in result.page.read_text(encoding="utf-8")
+    folder = tmp_path / "out" / "runs" / cell.cell
+    names = json.loads((folder / "solution.json").read_text())["experts"]
+    assert names == [f"../../stages/{stage.key}/experts/{number:03d}" for number in range(2)]
+    solutions = load_solutions(folder)
+    assert len(solutions.policies_for(WANTED)) == 3
+    in_process = train_in_a_study(SEVERAL, task, 64, 0, WANTED)
+    assert solutions.bank.flat.equal(in_process.bank.flat)
+    (path := next((tmp_path / "out").glob("stages/*/experts/001/adapter_model.safetensors"))).write_bytes(b"torn")
+    assert planned.folder == path.parents[4]
+    assert [each.state for each in plan(study, tmp_path / "out").stages] == ["new"]  # its digest is in the marker

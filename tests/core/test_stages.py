@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paretune.core.stages import Stage, in_order
+from paretune.core.stages import Stage, adapter_names, in_order
 from paretune.core.task import Objective, Task
 
 ROW = {"prompt": "a", "prompt_id": "0"}
@@ -27,6 +27,12 @@ def test_a_longer_run_keeps_shape_and_trajectory_and_gets_its_own_folder() -> No
     (shape, trajectory, key), longer = keys(STAGE), keys(replace(STAGE, completions=128))
     assert longer[:2] == (shape, trajectory)
     assert longer[2] != key
+
+
+def test_adapters_are_listed_in_the_order_of_their_numbers() -> None:
+    names = ["gate.safetensors", *(f"experts/{number:03d}" for number in (1000, 999, 2)), "experts.json", "adapters"]
+    assert adapter_names(names) == ["experts/002", "experts/999", "experts/1000"]
+    assert adapter_names(["adapter"]) == ["adapter"]
 
 
 def test_an_estimate_of_its_time_is_no_part_of_what_a_stage_is() -> None:

@@ -32,9 +32,9 @@ def finish(task: Task) -> Finish:
         results = {}
         for stage in in_order(stages, task):
             folder = Path("stages") / stage.key(task)
-            adapter = folder / "adapter" if stage.kind == "expert" else None
+            artefacts = {"adapter": folder / "adapter"} if stage.kind == "expert" else {}
             own = (values or {}).get(stage.kind, {})
-            results[stage.key(task)] = StageResult(stage, stage.key(task), folder, adapter, own, Ledger(), 0.0)
+            results[stage.key(task)] = StageResult(stage, stage.key(task), folder, artefacts, own, Ledger(), 0.0)
         return results
 
     return made

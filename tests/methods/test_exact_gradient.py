@@ -55,13 +55,15 @@ class InOneFolder:
     def ledger(self, stage: Stage) -> Ledger:
         return self.ledgers.setdefault(stage.key(self.task), Ledger())
 
-    def adapter_folder(self, stage: Stage) -> Path:
-        return self.root / stage.key(self.task) / "adapter"
+    def artefact(self, stage: Stage, name: str) -> Path:
+        return self.root / stage.key(self.task) / name
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
-        key, folder = stage.key(self.task), self.adapter_folder(stage)
+        key, folder = stage.key(self.task), self.artefact(stage, "adapter")
         assert key not in self.results
-        self.results[key] = StageResult(stage, key, folder.parent, folder, dict(values), self.ledger(stage), 0.0)
+        self.results[key] = StageResult(
+            stage, key, folder.parent, {"adapter": folder}, dict(values), self.ledger(stage), 0.0
+        )
 
     def progress(self, completions: int, message: str = "") -> None:
         self.told.append(completions)
@@ -186,7 +188,7 @@ def test_every_stage_is_sealed_with_its_adapter_and_its_objective(trained: tuple
     for place, stage in enumerate(context.stages):
         result = context.results[stage.key(context.task)]
         assert result.values == {"objective_before_last_update": last[place]}
-        assert (context.adapter_folder(stage) / "adapter_model.safetensors").is_file()
+        assert (context.artefact(stage, "adapter") / "adapter_model.safetensors").is_file()
     assert context.told == [0] * 60  # a stop is noticed at every update, and nothing is charged
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -65,10 +65,11 @@ def test_the_policy_of_the_nearest_preference_answers(task: Task, finish: Any) -
     method = Linear(LinearSettings(completions_each=100))
     wanted = das_dennis(2, 2)
     assembly = method.assemble(task, wanted, finish(method.stages(task, wanted, 300, 0)))
-    weights, answers = assembly.rule.answer(np.asarray([[0.5, 0.5], [0.9, 0.1]]))
+    weights, answers = assembly.answer.weights(np.asarray([[0.5, 0.5], [0.9, 0.1]]))
     assert weights.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert answers == ["exact", "nearest"]
-    assert [expert.stage.member["objective_weights"] for expert in assembly.experts] == wanted.tolist()
+    assert [expert.name for expert in assembly.experts] == ["adapter"] * 3
+    assert cast(Any, assembly.answer).trained.tolist() == wanted.tolist()
 
 
 def test_a_budget_below_one_group_is_refused(task: Task) -> None:

@@ -36,7 +36,7 @@ def test_the_answer_is_the_exact_average_of_the_deltas(task: Task, finish: Any, 
     results = finish(METHOD.stages(task, WANTED, 64, 0))
     for expert, (key, result) in enumerate(results.items()):
         save_adapter(bank, expert, tmp_path / key)
-        results[key] = replace(result, adapter=tmp_path / key)
+        results[key] = replace(result, artefacts={"adapter": tmp_path / key})
     assembly = METHOD.assemble(task, WANTED, results)
     policy = SolutionSet.from_assembly(task, assembly, "soups", "meta-policy").policy_for(preference)
     assert policy.answers == ("combined",)

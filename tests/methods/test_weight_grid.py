@@ -75,7 +75,7 @@ def test_the_member_of_the_highest_measured_utility_answers_whatever_it_was_trai
     stages = GRID.stages(task, das_dennis(2, 2), 300, 0)
     scores = [[0.5, 0.2], [0.1, 0.6], [0.6, 0.5]]  # the centre's member turned out best at the first corner too
     assembly = GRID.assemble(task, das_dennis(2, 2), finish(stages, {"measurement": {"scores": scores}}))
-    weights, answers = assembly.rule.answer(np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    weights, answers = assembly.answer.weights(np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
     assert weights.tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 0]]
     assert answers == ["selected"] * 3
     assert assembly.notes["scores"] == scores

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 import micro_task
-from paretune.core.answers import AnswerRule
-from paretune.core.errors import AdapterError, PreferenceError, RecordError
-from paretune.core.ledger import Ledger
-from paretune.core.protocols import Assembly
-from paretune.core.stages import Stage, StageResult
+from paretune.core.answers import Answer, Combined, Nearest
+from paretune.core.errors import AdapterError, ConfigError, ModelError, PreferenceError, RecordError, ShapeError
+from paretune.core.protocols import Assembly, Mixer
 from paretune.core.task import Task
 from paretune.models.adapters import save_adapter
 from paretune.models.bank import ExpertBank
@@ -31,20 +29,21 @@ def base(task: Task) -> BaseModel:
     return load_base(task.model, device="cpu")
 
 
-def experts(base: BaseModel, folder: Path, count: int = 2) -> list[StageResult]:
+def experts(base: BaseModel, folder: Path, count: int = 2) -> tuple[Path, ...]:
     bank = micro_task.perturb(ExpertBank(base, count, rank=2))
-    results = []
-    for expert in range(count):
-        own = folder / f"stage{expert}" / "adapter"
-        save_adapter(bank, expert, own)
-        stage = Stage("expert", "m:run", {}, member={"objective_weights": np.eye(2)[expert % 2].tolist()})
-        results.append(StageResult(stage, str(expert), own.parent, own, {}, Ledger(), 0.0))
+    adapters = tuple(folder / f"stage{expert}" / "adapter" for expert in range(count))
+    for expert, adapter in enumerate(adapters):
+        save_adapter(bank, expert, adapter)
     bank.unwrap()
-    return results
+    return adapters
 
 
-def solutions_of(task: Task, base: BaseModel, folder: Path, kind: str = "combined") -> SolutionSet:
-    assembly = Assembly(tuple(experts(base, folder)), AnswerRule(kind, np.eye(2)), {"scores": [1, 2]})  # type: ignore[arg-type]
+def solutions_of(
+    task: Task, base: BaseModel, folder: Path, answer: Answer | None = None, mixer: Mixer | None = None
+) -> SolutionSet:
+    assembly = Assembly(
+        experts(base, folder), answer or Combined(np.eye(2)), mixer or Mixer(), notes={"scores": [1, 2]}
+    )
     return SolutionSet.from_assembly(task, assembly, "mine", "meta-policy")
 
 
@@ -65,14 +64,15 @@ def test_a_solution_set_says_the_same_after_save_and_load(task: Task, base: Base
     assert says(loaded) == before
     for name in ("method", "family", "objectives", "template", "max_prompt_tokens", "max_completion_tokens", "notes"):
         assert getattr(loaded, name) == getattr(solutions, name)
-    assert loaded.rule.kind == "combined"
-    assert loaded.rule.table.tolist() == [[1, 0], [0, 1]]
+    assert isinstance(loaded.answer, Combined)
+    assert loaded.answer.corners.tolist() == [[1, 0], [0, 1]]
+    assert loaded.mixer == Mixer()
 
 
 def test_two_solution_sets_of_one_base_model_take_turns(task: Task, base: BaseModel, tmp_path: Path) -> None:
     one = solutions_of(task, base, tmp_path / "one")
     first = says(one)
-    other = solutions_of(task, base, tmp_path / "other", "nearest")
+    other = solutions_of(task, base, tmp_path / "other", Nearest(np.eye(2)))
     assert says(other) != first
     assert says(one) == first
 
@@ -121,25 +121,78 @@ def test_a_folder_without_a_readable_solution_is_refused(task: Task, base: BaseM
     for text, message in [
         ("{", "readable solution.json"),
         ("[]", "readable solution.json"),
-        (json.dumps({**data, "schema_version": 2}), "must have schema version 1, got 2"),
-        (json.dumps({name: value for name, value in data.items() if name != "rule"}), "must hold 'rule', got nothing"),
+        (json.dumps({**data, "schema_version": 1}), "must have schema version 2, got 1"),
+        *(
+            (json.dumps({key: value for key, value in data.items() if key != name}), f"must hold '{name}', got nothing")
+            for name in ("answer", "mixer", "experts")
+        ),
+        (
+            json.dumps({**data, "answer": {"class": "subprocess:Popen", "args": ["true"]}}),
+            "must be of a dataclass with",
+        ),
+        (json.dumps({**data, "mixer": {**data["mixer"], "level": "adapter"}}), "Did you mean 'adapters'"),
+        (json.dumps({**data, "mixer": "adapters"}), "must be whole, got: "),
+        (json.dumps({**data, "experts": [1]}), "must be whole, got: "),
     ]:
         (saved / "solution.json").write_text(text)
         with pytest.raises(RecordError, match=message):
             load_solutions(saved)
 
 
-@pytest.mark.parametrize("broken", ["missing", "count"])
-def test_an_assembly_without_one_trained_expert_for_each_of_its_rule_is_refused(
-    task: Task, base: BaseModel, tmp_path: Path, broken: str
+def test_an_assembly_that_does_not_fit_its_answer_or_its_task_is_refused(
+    task: Task, base: BaseModel, tmp_path: Path
 ) -> None:
-    found = experts(base, tmp_path, 3 if broken == "count" else 2)
-    if broken == "missing":
-        found[1] = StageResult(found[1].stage, "1", found[1].folder, None, {}, Ledger(), 0.0)
-    with pytest.raises(AdapterError, match=r"one trained expert for each of its rule's 2, got [13]"):
-        SolutionSet.from_assembly(
-            task, Assembly(tuple(found), AnswerRule("combined", np.eye(2))), "mine", "meta-policy"
-        )
+    found = experts(base, tmp_path, 3)
+    for count in (1, 3):
+        with pytest.raises(AdapterError, match=rf"one adapter for each of its answer's 2 experts, got {count}\. Corr"):
+            SolutionSet.from_assembly(task, Assembly(found[:count], Combined(np.eye(2))), "mine", "meta-policy")
+    with pytest.raises(AdapterError, match=r"must be to preferences of 2 objectives, got one to 3\. Correct"):
+        SolutionSet.from_assembly(task, Assembly(found, Combined(np.eye(3))), "mine", "meta-policy")
+    with pytest.raises(AdapterError, match=r"gate of method 'mine' must be a file, got '.*nothing'\. Take it from"):
+        solutions_of(task, base, tmp_path, mixer=Mixer(gate=tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="answer must be an instance of a dataclass"):
+        SolutionSet.from_assembly(task, Assembly(found, object()), "mine", "meta-policy")  # type: ignore[arg-type]
+
+
+def test_an_answer_with_fewer_weights_than_experts_is_refused_when_asked(
+    task: Task, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solutions = solutions_of(task, base, tmp_path)
+    monkeypatch.setattr(Combined, "weights", lambda answer, preferences: (preferences[:, :1], ["odd"]))
+    with pytest.raises(ShapeError, match=r"one per preference and expert \[1, 2\], got shape \[1, 1\]"):
+        solutions.policy_for([1, 0])
+
+
+@pytest.mark.parametrize("kind", ["gate", "hidden", "log_probs"])
+def test_a_mixer_that_nothing_runs_yet_is_saved_and_loaded_and_refused_when_asked(
+    task: Task, base: BaseModel, tmp_path: Path, kind: str
+) -> None:
+    gate = tmp_path / "stage" / "gate.safetensors"
+    gate.parent.mkdir()
+    gate.write_bytes(b"a gate")
+    mixer = {"gate": Mixer(gate=gate), "hidden": Mixer("hidden", 1), "log_probs": Mixer("log_probs")}[kind]
+    solutions = solutions_of(task, base, tmp_path, mixer=mixer)
+    saved = solutions.save(tmp_path / "out")
+    shutil.rmtree(gate.parent)
+    loaded = load_solutions(shutil.move(saved, tmp_path / "moved"))
+    assert (loaded.mixer.level, loaded.mixer.block) == (mixer.level, mixer.block)
+    if kind == "gate":
+        assert loaded.mixer.gate == tmp_path / "moved" / "gate.safetensors"
+        assert loaded.mixer.gate.read_bytes() == b"a gate"
+    else:
+        assert loaded.mixer == mixer
+    with pytest.raises(ModelError, match=r"mixer must mix adapters by the answer's weights alone to be run, got "):
+        loaded.policy_for([1, 0])
+
+
+def test_experts_that_are_listed_twice_are_saved_once(task: Task, base: BaseModel, tmp_path: Path) -> None:
+    one, other = experts(base, tmp_path)
+    corners = np.asarray([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    assembly = Assembly((one, one, other), Combined(corners))
+    solutions = SolutionSet.from_assembly(task, assembly, "mine", "meta-policy")
+    loaded = load_solutions(solutions.save(tmp_path / "out"))
+    assert [expert.name for expert in loaded.experts] == ["000", "000", "001"]
+    assert says(loaded) == says(solutions)
 
 
 def test_a_study_in_place_of_one_of_its_cells_is_told_which_there_are(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def write_stage_record(folder, stage):
     ledger = Ledger(counts=dict(stage.counts), seconds=dict(stage.phases), repeated=dict(stage.repeated))
     ledger.peak_memory_bytes = stage.peak_memory_bytes
     write_ledger(folder, stage.key, ledger)
-    mark_done(path)
+    mark_done(path, artefacts=["adapter"] * stage.adapters)
 
 
 def write_study(folder, study):
@@ -173,7 +173,9 @@ def test_stage_file_names_all_its_key_depends_on(tmp_path):
     assert [written[name] for name in ("kind", "run", "version", "completions", "seed")] == [
         "measurement", "m:g", 2, 50, 3,
     ]  # fmt: skip
+    mark_done(path, artefacts=["experts/001", "scores.json", "experts/000"])
     record = read_stage(tmp_path, stage.key(task))
+    assert record.adapters == 2
     assert record.needs == (need.key(task),)
     assert record.seconds == 1.5  # phases do not overlap: 1.0 + 0.5
 

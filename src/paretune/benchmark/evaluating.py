@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.stages import job_task, stage_result, use_threads
 from paretune.benchmark.study import MethodEntry, method_entry
 from paretune.benchmark.worker import Link
+from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest, file_digest
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
@@ -48,7 +50,7 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     entry, assembly, keys = assemble(job, root, task)
     solutions = SolutionSet.from_assembly(task, assembly, entry.label, entry.method.family)
     preferences = np.asarray(job["preferences"], dtype=np.float64)
-    shared = digest([job["training_key"], task.evaluation_key(), job["decoding"], _plain_rule(assembly)])
+    shared = digest([job["training_key"], task.evaluation_key(), job["decoding"], _told_apart(assembly, root)])
     kept = _kept(root, job["cell"], shared, preferences)
     missing = [index for index in range(len(preferences)) if index not in kept]
     records = dict(kept)
@@ -71,9 +73,8 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         scored = _outcomes(solutions, [records[index] for index in range(len(preferences))], task, job, link)
         write_outcome(outcome_path(root, job["cell"]), scored)
         solutions.bank.unwrap()
-    names = [f"../../stages/{result.key}/adapter" for result in assembly.experts]
     folder = cell_folder(root, job["cell"])
-    write_json(folder / "solution.json", solutions.plain(names))
+    write_json(folder / "solution.json", solutions.plain(lambda path: _relative(path, folder)))
     mark_done(
         folder,
         {"evaluation_key": job["evaluation_key"], "shared": shared, "preferences": preferences.tolist()},
@@ -157,12 +158,18 @@ def scorer(task: Task) -> Any:
     return Scorer((*task.objectives, *task.audit))
 
 
-def _plain_rule(assembly: Assembly) -> dict[str, object]:
+def _told_apart(assembly: Assembly, root: Path) -> dict[str, object]:
+    """Return what a cell's policies depend on beside its keys; stages are named by their digests."""
+    mixer = assembly.mixer
     return {
-        "kind": assembly.rule.kind,
-        "table": assembly.rule.table.tolist(),
-        "experts": [result.key for result in assembly.experts],
+        "answer": answer_to_plain(assembly.answer),
+        "mixer": [mixer.level, mixer.block, None if mixer.gate is None else _relative(mixer.gate, root)],
+        "experts": [_relative(expert, root) for expert in assembly.experts],
     }
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _kept(root: Path, cell: str, shared: str, preferences: FloatArray) -> dict[int, EvaluationRecord]:

@@ -68,7 +68,7 @@ class PlannedCell:
         seed: Its seed.
         stages: Keys of all stages it uses, needs first.
         charged: Completions of those stages, shared or not.
-        policies: Experts among them: the policies it trains.
+        policies: Experts among them: the policies it trains; what other stages leave is not known before.
         told: Preferences its method is told of, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.

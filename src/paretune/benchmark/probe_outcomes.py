@@ -189,7 +189,7 @@ def _corner_answers(cell: CellRecord, objectives: int) -> list[EvaluationRecord]
 
 
 def _differ(answers: Sequence[EvaluationRecord]) -> bool:
-    return len({(each.expert_weights + 0.0).tobytes() for each in answers}) == len(answers)
+    return len({each.identity for each in answers}) == len(answers)
 
 
 def _paired(base: EvaluationRecord, trained: Sequence[EvaluationRecord], units: FloatArray) -> FloatArray:

@@ -10,19 +10,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paretune.benchmark.worker import Link, resolve_function
 from paretune.core.digests import digest
-from paretune.core.errors import RecordError, TaskError
+from paretune.core.errors import ConfigError, RecordError, TaskError
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.records.files import DONE, append_jsonl, is_done, mark_done, read_json
+from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
 from paretune.records.layout import stage_folder
 from paretune.records.writing import write_ledger, write_stage
 
+NO_ARTEFACTS = ("stage.json", "ledger.json", "events.jsonl", "checkpoint", DONE, FAILED)  # ours, in a stage's folder
 SPENT_SECONDS = 0.5  # between two notes of what has been spent: what a kill can hide from `repeated`
 
 
@@ -84,6 +85,7 @@ class GroupContext:
         self._group = group
         self._link = link
         self._keys = {id(stage): stage.key(task) for stage in self.stages}
+        self._artefacts: dict[str, dict[str, Path]] = {key: {} for key in self._keys.values()}
         self._already = {key for key in self._keys.values() if is_done(stage_folder(root, key))}
         for key in set(self._keys.values()) - self._already:  # what a kill left half-written, or something damaged
             shutil.rmtree(stage_folder(root, key), ignore_errors=True)
@@ -119,9 +121,22 @@ class GroupContext:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def adapter_folder(self, stage: Stage) -> Path:
-        """Return the folder in which to write the stage's adapter before sealing it."""
-        return self.folder(stage) / "adapter"
+    def artefact(self, stage: Stage, name: str) -> Path:
+        """Return where to write an artefact of a stage before sealing it: a file, or a folder still to be made.
+
+        Raises:
+            ConfigError: If the name leads out of the stage's folder, or is one that the library uses itself.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or parts[0].startswith(("/", ".")) or parts[0] in NO_ARTEFACTS:
+            raise ConfigError(
+                f"artefact must be a relative path inside the stage's folder, none of {', '.join(NO_ARTEFACTS)}, got "
+                f"'{name}'. Name it 'adapter', 'experts/000' or 'gate.safetensors', for example."
+            )
+        path = self.folder(stage).joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._artefacts[self.key(stage)]["/".join(parts)] = path
+        return path
 
     def start_folder(self, stage: Stage) -> Path | None:
         """Return the checkpoint of the longest finished shorter run of a stage's trajectory, or None."""
@@ -133,10 +148,21 @@ class GroupContext:
         return folder / "checkpoint"
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
-        """Mark a stage finished; what it spent is what its ledger says now."""
+        """Mark a stage finished; what it spent is what its ledger says now.
+
+        Raises:
+            RecordError: If an artefact was asked for and never written.
+        """
         key = self.key(stage)
         if key in self._already:
             return
+        artefacts = self._artefacts[key]
+        for name, path in artefacts.items():
+            if not (path.is_file() or any(each.is_file() for each in path.rglob("*"))):
+                raise RecordError(
+                    f"artefact '{name}' must be written before its stage ({stage.kind} {key}) is sealed, got nothing "
+                    f"there. Let {stage.run} write it to the path it asked for, or not ask for it."
+                )
         folder = self.folder(stage)
         trajectory = stage.trajectory_key(self.task)
         ledger = self._ledgers[trajectory]
@@ -155,7 +181,7 @@ class GroupContext:
         write_stage(
             self._root, stage, self.task, companions=sorted(other for other in self._keys.values() if other != key)
         )
-        mark_done(folder, values, leave_out=("checkpoint",))
+        mark_done(folder, values, leave_out=("checkpoint",), artefacts=list(artefacts))
         self._already.add(key)
         self._note(force=True)
         self._link.send({"kind": "sealed", "key": key})
@@ -206,14 +232,16 @@ def stage_result(root: Path, stage: Stage, task: Task) -> StageResult:
     """
     key = stage.key(task)
     folder = stage_folder(root, key)
-    adapter = folder / "adapter"
     ledger = Ledger.from_state(read_json(folder / "ledger.json"))
+    done = read_json(folder / DONE)
+    if "artefacts" not in done:
+        raise RecordError(f"{folder / DONE} must list the stage's artefacts, got none listed. Remove {folder}.")
     return StageResult(
         stage=stage,
         key=key,
         folder=folder,
-        adapter=adapter if adapter.is_dir() else None,
-        values=read_json(folder / DONE)["values"],
+        artefacts={name: folder / name for name in done["artefacts"]},
+        values=done["values"],
         ledger=ledger,
         seconds=math.fsum(ledger.seconds.values()),
     )

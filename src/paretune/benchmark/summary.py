@@ -65,7 +65,7 @@ def _policies(plan: Plan) -> list[str]:
     first = {(cell.task.name, cell.budget, cell.entry.label): cell for cell in reversed(plan.cells)}
     for task, budget in dict.fromkeys((cell.task.name, cell.budget) for cell in plan.cells):
         cells = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
-        counts = ", ".join(f"{cell.entry.label} {cell.policies}" for cell in cells)
+        counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
         lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
         notes += [
             f"note:     {one_policy(cell.entry.label, budget, cell.entry.settings)}"

@@ -1,67 +1,289 @@
-"""How a solution set answers a preference: the rule that separates the three families, as plain data."""
+"""How a solution set answers a preference: what separates the three families, as plain data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from paretune.core.checks import check_choice
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ParetuneError, RecordError, ShapeError
 from paretune.core.preferences import SUM_TOLERANCE, FloatArray, nearest
 
-RuleKind = Literal["nearest", "selected", "combined"]
-AnswerKind = Literal["exact", "nearest", "selected", "combined"]
-RULES: tuple[RuleKind, ...] = ("nearest", "selected", "combined")
 
+class Answer(Protocol):
+    """From preferences to expert weights: a frozen dataclass whose fields are plain data and arrays.
 
-@dataclass(frozen=True)
-class AnswerRule:
-    """From a preference to expert weights.
-
-    Attributes:
-        kind: `nearest`: the expert trained for the nearest preference (single-policy); `selected`: the expert whose
-            measured scores have the highest utility (multi-policy); `combined`: expert weights are linear in the
-            preference (meta-policy).
-        table: `nearest`: trained preferences `[E, K]`; `selected`: measured scores `[E, K]`; `combined`: expert
-            weights at each corner `[K, E]`.
+    A user's own is found again by `module:Class`, and made of the same fields: lists of numbers come back as arrays of
+    float64, everything else as JSON has it.
     """
 
-    kind: RuleKind
-    table: FloatArray
+    @property
+    def objectives(self) -> int:
+        """Number of objectives K of the preferences it answers."""
+        ...
+
+    @property
+    def experts(self) -> int:
+        """Number of experts E it weighs."""
+        ...
+
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with expert weights `[M, E]` and, for each, a word on how it was answered."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The expert trained for the nearest preference answers (single-policy): `exact` or `nearest`.
+
+    Attributes:
+        trained: Preferences the experts were trained for, `[E, K]`.
+    """
+
+    trained: FloatArray
 
     def __post_init__(self) -> None:
-        check_choice("rule", self.kind, RULES)
-        if self.table.ndim != 2:
-            raise ShapeError(f"table of an answer rule must have two dimensions, got {self.table.ndim}.")
+        object.__setattr__(self, "trained", _table("trained", self.trained))
+
+    @property
+    def objectives(self) -> int:
+        """Number of objectives K."""
+        return int(self.trained.shape[1])
 
     @property
     def experts(self) -> int:
         """Number of experts E."""
-        return int(self.table.shape[1] if self.kind == "combined" else self.table.shape[0])
+        return len(self.trained)
 
-    def answer(self, preferences: FloatArray) -> tuple[FloatArray, list[AnswerKind]]:
-        """Answer preferences `[M, K]` with expert weights `[M, E]` and, for each, how it was answered.
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.
 
         Raises:
-            ShapeError: If the preferences are of another number of objectives than the rule.
+            ShapeError: If the preferences are of another number of objectives.
         """
-        objectives = self.table.shape[0] if self.kind == "combined" else self.table.shape[1]
-        if preferences.ndim != 2 or preferences.shape[1] != objectives:
-            raise ShapeError(
-                f"preferences must have one column per objective ({objectives}), got {preferences.shape[-1]}. "
-                "Give every objective a weight; 0 is allowed."
-            )
-        if self.kind == "combined":
-            return preferences @ self.table, ["combined"] * len(preferences)
-        if self.kind == "selected":
-            utility = preferences @ self.table.T  # [M, E]
-            return _one_hot(utility.round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
-        chosen = nearest(self.table, preferences)
-        exact = np.abs(self.table[chosen] - preferences).max(axis=1) <= SUM_TOLERANCE  # as exact as it was typed
+        _check_columns(preferences, self.objectives)
+        chosen = nearest(self.trained, preferences)
+        exact = np.abs(self.trained[chosen] - preferences).max(axis=1) <= SUM_TOLERANCE  # as exact as it was typed
         return _one_hot(chosen, self.experts), ["exact" if same else "nearest" for same in exact]
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """The expert whose measured scores have the highest utility answers (multi-policy): `selected`.
+
+    Attributes:
+        scores: Measured scores of the experts, `[E, K]`.
+    """
+
+    scores: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", _table("scores", self.scores))
+
+    @property
+    def objectives(self) -> int:
+        """Number of objectives K."""
+        return int(self.scores.shape[1])
+
+    @property
+    def experts(self) -> int:
+        """Number of experts E."""
+        return len(self.scores)
+
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives.
+        """
+        _check_columns(preferences, self.objectives)
+        utility = preferences @ self.scores.T  # [M, E]
+        return _one_hot(utility.round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """Expert weights are linear in the preference (meta-policy): `combined`.
+
+    Attributes:
+        corners: Expert weights at each corner of the simplex, `[K, E]`.
+    """
+
+    corners: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "corners", _table("corners", self.corners))
+
+    @property
+    def objectives(self) -> int:
+        """Number of objectives K."""
+        return len(self.corners)
+
+    @property
+    def experts(self) -> int:
+        """Number of experts E."""
+        return int(self.corners.shape[1])
+
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with expert weights `[M, E]`.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives.
+        """
+        _check_columns(preferences, self.objectives)
+        return preferences @ self.corners, ["combined"] * len(preferences)
+
+
+_PARTS = ("objectives", "experts", "weights")
+
+
+def answered(answer: Answer, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+    """Ask an answer, a user's own too, and check what it says.
+
+    Args:
+        answer: The answer.
+        preferences: `[M, K]`.
+
+    Returns:
+        Expert weights `[M, E]`, and for each preference how it was answered.
+
+    Raises:
+        ShapeError: If it does not return a finite weight for each preference and expert, and a word for each
+            preference.
+    """
+    said: Any = answer.weights(preferences)
+    kind = type(answer).__name__
+    if not isinstance(said, tuple) or len(said) != 2:
+        raise ShapeError(
+            f"answer {kind} must return expert weights and words on how it answered, got {type(said).__name__}. Let "
+            "its weights() return both."
+        )
+    found, words = said
+    weights, wanted = np.asarray(found, dtype=np.float64), (len(preferences), answer.experts)
+    if weights.shape != wanted or not np.isfinite(weights).all():
+        what = f"shape {list(weights.shape)}" if weights.shape != wanted else "NaN or infinity"
+        raise ShapeError(
+            f"weights of answer {kind} must be finite, one per preference and expert {list(wanted)}, got {what}. "
+            "Correct its weights()."
+        )
+    if len(words) != len(preferences) or not all(isinstance(word, str) and word for word in words):
+        raise ShapeError(
+            f"answer {kind} must say in one word how it answered each of {len(preferences)} preferences, got "
+            f"{list(words)[:4]}. Let its weights() return a list of strings beside the weights."
+        )
+    return weights, list(words)
+
+
+def answer_to_plain(answer: Answer) -> dict[str, object]:
+    """Return an answer as plain data: `class`, its `module:Class`, and its fields.
+
+    Raises:
+        ConfigError: If its class is no dataclass of an answer at the top of a module, or a field is no plain data.
+    """
+    name, where = type(answer).__qualname__, f"{type(answer).__module__}:{type(answer).__qualname__}"
+    if not is_dataclass(answer) or "." in name or not all(hasattr(answer, part) for part in _PARTS):
+        raise ConfigError(
+            f"answer must be an instance of a dataclass at the top of its module, with {', '.join(_PARTS)}, got "
+            f"{where}. Move it there, so that a saved solution set finds it again."
+        )
+    plain: dict[str, object] = {"class": where}
+    for each in fields(answer):
+        if each.init:
+            plain[each.name] = _plain(f"{name}.{each.name}", getattr(answer, each.name))
+    return plain
+
+
+def answer_from_plain(data: Any) -> Answer:
+    """Make an answer of what `answer_to_plain` returned; lists of numbers become arrays.
+
+    Raises:
+        RecordError: If the class cannot be imported or is none of an answer, or the fields are not its own. Nothing is
+            called then.
+    """
+    if not isinstance(data, Mapping) or not isinstance(data.get("class"), str):
+        raise RecordError(f"answer must name its class as 'module:Class', got {data!r}. Copy or train it again.")
+    name = data["class"]
+    cls: Any = _resolve(name)
+    values = {key: _array(value) for key, value in data.items() if key != "class"}
+    known = {each.name for each in fields(cls) if each.init}
+    if set(values) != known:
+        raise RecordError(
+            f"answer '{name}' must have the fields {', '.join(sorted(known))}, got {', '.join(sorted(values))}. Use "
+            "the version of the class that it was saved with."
+        )
+    try:
+        answer: Answer = cls(**values)
+    except (ParetuneError, TypeError, ValueError) as error:
+        raise RecordError(f"answer '{name}' must be made of its fields, got: {error}. Train it again.") from error
+    return answer
+
+
+def _resolve(name: str) -> type:
+    """Import the class of an answer; whatever else a file may name is refused before anything is called."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (
+        ImportError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # ValueError: no name, TypeError: a relative one
+        raise RecordError(
+            f"answer must be of an importable 'module:Class', got '{name}' ({error}). Put the module's folder on the "
+            "import path (PYTHONPATH)."
+        ) from error
+    if not (isinstance(found, type) and is_dataclass(found) and callable(getattr(found, "weights", None))):
+        raise RecordError(
+            f"answer must be of a dataclass with weights(), got '{name}', which is none. Do not load this folder if "
+            "you do not know where it is from; else train it again."
+        )
+    return found
+
+
+def _plain(name: str, value: object) -> object:
+    """Return a field as JSON has it."""
+    listed = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    try:
+        return json.loads(json.dumps(listed, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} must be plain data of finite numbers, got {type(value).__name__} ({error}). Keep arrays, numbers "
+            "and strings in an answer."
+        ) from error
+
+
+def _array(value: object) -> object:
+    """Return a list of numbers, nested or not, as an array of float64; anything else as it is."""
+    if not isinstance(value, list):
+        return value
+    try:
+        made = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return value
+    return made.astype(np.float64) if made.dtype.kind in "iuf" else value
+
+
+def _table(name: str, value: ArrayLike) -> FloatArray:
+    table = np.asarray(value, dtype=np.float64)
+    if table.ndim != 2 or not table.size:
+        raise ShapeError(f"{name} must have two dimensions and an entry, got shape {list(table.shape)}. Correct it.")
+    if not np.isfinite(table).all():
+        raise ShapeError(f"{name} must be finite, got NaN or infinity. Check what it was made of.")
+    return table
+
+
+def _check_columns(preferences: FloatArray, objectives: int) -> None:
+    if preferences.ndim != 2 or preferences.shape[1] != objectives:
+        raise ShapeError(
+            f"preferences must have one column per objective ({objectives}), got {preferences.shape[-1]}. "
+            "Give every objective a weight; 0 is allowed."
+        )
 
 
 def _one_hot(index: NDArray[np.int64], size: int) -> FloatArray:

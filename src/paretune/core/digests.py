@@ -44,6 +44,11 @@ def digest(value: object, length: int = 20) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
+def bytes_digest(content: bytes, length: int = 20) -> str:
+    """Return the first `length` hex digits of the SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()[:length]
+
+
 def file_digest(path: Path, length: int = 20) -> str:
     """Return the first `length` hex digits of the SHA-256 of a file's bytes."""
     with path.open("rb") as file:

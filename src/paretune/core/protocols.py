@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
-from paretune.core.answers import AnswerRule
+from paretune.core.answers import Answer
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
@@ -14,22 +17,53 @@ from paretune.core.task import Task
 Family = Literal["single-policy", "multi-policy", "meta-policy", "ceiling"]
 CEILING: Family = "ceiling"  # the family of what is no method, but what one could reach
 FAMILIES: tuple[Family, ...] = ("single-policy", "multi-policy", "meta-policy")
+Level = Literal["adapters", "hidden", "log_probs"]
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """Where experts are mixed, and by what beside the answer's weights.
+
+    Attributes:
+        level: `adapters`: their deltas, in every layer; `hidden`: hidden states, which one stream continues;
+            `log_probs`: log-probabilities of the next token.
+        block: For `hidden`: number of the block behind which states are mixed; None is the last.
+        gate: For `adapters`: file of a gate that adds to the answer's weights what it reads in preference and context.
+    """
+
+    level: Level = "adapters"
+    block: int | None = None
+    gate: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("level of a mixer", self.level, get_args(Level))
+        if self.block is not None and (self.level != "hidden" or self.block < 0):
+            raise ConfigError(
+                f"block of a mixer must be a number from 0 on, at level 'hidden' alone, got {self.block} at level "
+                f"'{self.level}'. Leave it out, or mix hidden states."
+            )
+        if self.gate is not None and self.level != "adapters":
+            raise ConfigError(
+                f"gate of a mixer must mix adapters, got one at level '{self.level}'. Leave it out, or mix adapters."
+            )
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """What a method hands over: experts and the rule that answers a preference with them.
+    """What a method hands over: experts, what answers a preference with them, and how they are mixed.
 
     `models.solutions.SolutionSet` loads it; this plain form lets methods be planned without torch.
 
     Attributes:
-        experts: Finished stages with an adapter, in the order of the rule's experts.
-        rule: From a preference to expert weights.
+        experts: Adapter folders, in the order of the answer's experts; a stage may have left any number of them.
+        answer: From a preference to expert weights.
+        mixer: Where the experts are mixed, and the gate, if there is one.
         notes: Plain data worth keeping, such as the scores a selection was based on.
     """
 
-    experts: tuple[StageResult, ...]
-    rule: AnswerRule
+    experts: tuple[Path, ...]
+    answer: Answer
+    mixer: Mixer = Mixer()
     notes: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,9 @@ class Stage:
     Attributes:
         kind: Short noun for people: `expert`, `measurement`, `gate`.
         settings: Plain data the run function reads; equal for all members of a population.
-        member: Plain data that may differ within a population, such as `objective_weights`.
+        member: Plain data that may differ within a population, such as `objective_weights`. An expert's may hold
+            `start`, the seed of its random initial A: experts to be averaged share it, those of a jointly trained bank
+            do not. Without it, `seed` is.
         needs: Stages whose results it reads.
         completions: Its budget; charged in full to every cell that uses it.
         enumerated: Completions it reads without sampling, charged to nobody; for an estimate of its time alone.
@@ -76,7 +78,8 @@ class StageResult:
         stage: What was asked for.
         key: Its digest.
         folder: Its folder.
-        adapter: Folder of its PEFT adapter, or None.
+        artefacts: What it left for others, name -> file or folder: `adapter`, a PEFT folder, or several of them,
+            `experts/000`, `experts/001`, ...; a gate, `gate.safetensors`; whatever else its run function wrote.
         values: Plain data it reports, such as measured scores.
         ledger: What it spent.
         seconds: Wall-clock seconds of its training, its share where it trained in a population.
@@ -85,10 +88,15 @@ class StageResult:
     stage: Stage
     key: str
     folder: Path
-    adapter: Path | None
+    artefacts: Mapping[str, Path]
     values: Mapping[str, object]
     ledger: Ledger
     seconds: float
+
+    @property
+    def adapters(self) -> tuple[Path, ...]:
+        """Folders of its PEFT adapters, in the order of their numbers."""
+        return tuple(self.artefacts[name] for name in adapter_names(self.artefacts))
 
 
 class StageContext(Protocol):
@@ -105,8 +113,11 @@ class StageContext(Protocol):
         """Return the ledger of a trajectory; stages that are prefixes of one another share one."""
         ...
 
-    def adapter_folder(self, stage: Stage) -> Path:
-        """Return the folder in which to write the stage's adapter before sealing it."""
+    def artefact(self, stage: Stage, name: str) -> Path:
+        """Return where to write an artefact of a stage before sealing it: a file, or a folder still to be made.
+
+        What is asked for must be there when the stage is sealed; `StageResult.artefacts` has it then.
+        """
         ...
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
@@ -128,6 +139,17 @@ class StageContext(Protocol):
     def log(self, event: Mapping[str, object]) -> None:
         """Append one line to the events of the stages."""
         ...
+
+
+def adapter_names(artefacts: Iterable[str]) -> list[str]:
+    """Return those names of artefacts that are experts, in the order of their numbers.
+
+    Example:
+        >>> adapter_names(["gate.safetensors", "experts/001", "experts/000"])
+        ['experts/000', 'experts/001']
+    """
+    found = [name for name in artefacts if name == "adapter" or name.startswith("experts/")]
+    return sorted(found, key=lambda name: (len(name), name))  # the thousandth has a digit more
 
 
 def in_order(stages: Sequence[Stage], task: Task) -> list[Stage]:

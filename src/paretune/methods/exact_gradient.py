@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from paretune.core.answers import AnswerRule
+from paretune.core.answers import Nearest
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import trained_weights
+from paretune.methods.experts import adapters_of, trained_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,7 @@ class ExactGradient:
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the expert trained for the nearest preference."""
         experts = tuple(results.values())
-        return Assembly(experts, AnswerRule("nearest", trained_weights(experts)))
+        return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
 
 
 def train_exactly(context: StageContext) -> None:
@@ -133,7 +133,7 @@ def train_exactly(context: StageContext) -> None:
             context.progress(0)
             context.log({"update": update + 1, "objective": values.tolist(), "learning_rate": rate})
         for index, stage in enumerate(context.stages):
-            save_adapter(bank, index, context.adapter_folder(stage))
+            save_adapter(bank, index, context.artefact(stage, "adapter"))
             context.seal(stage, {"objective_before_last_update": float(values[index])})
     finally:
         bank.unwrap()

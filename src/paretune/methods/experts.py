@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 600.0
 STATE = "state.safetensors"
+PLANNING = {"planning": True}  # metadata of settings that only say which stages there are and how long they last
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,48 @@ class ExpertSettings:
 
 
 def expert_settings(settings: Any) -> dict[str, object]:
-    """Return the fields of a method's settings that shape its experts, so that equal experts are one stage."""
-    names = {field.name for field in fields(ExpertSettings)}
-    return {name: value for name, value in asdict(settings).items() if name in names}
+    """Return the fields of a method's settings that reach its stages: all but those declared with `PLANNING`.
+
+    Equal settings make equal stages, so methods whose settings differ in planning alone share their experts.
+
+    Example:
+        A field of the settings: `completions_each: int = field(default=1500, metadata=PLANNING)`.
+    """
+    kept = [each.name for each in fields(settings) if not each.metadata.get("planning")]
+    values = asdict(settings)
+    return {name: values[name] for name in kept}
 
 
-def expert_stage(settings: Any, objective_weights: FloatArray, completions: int, seed: int) -> Stage:
-    """Describe the expert trained for fixed objective weights `[K]`."""
+def expert_stage(
+    settings: Any,
+    objective_weights: FloatArray,
+    completions: int,
+    seed: int,
+    weighting: str = "",
+    advantages: str = "",
+    shaping: str = "",
+    start: int | None = None,
+) -> Stage:
+    """Describe an expert trained for objective weights `[K]`.
+
+    Args:
+        settings: The method's settings, those of its experts among them; see `expert_settings`.
+        objective_weights: What it is trained for.
+        completions: Its budget.
+        seed: Training seed.
+        weighting: `module:Class` of a weighting that changes the weights; else they stay.
+        advantages: `module:function` that makes advantages of rewards; else leave-one-out.
+        shaping: `module:function` that shapes rewards before; else they are taken as they are.
+        start: Seed of its random initial A; else `seed`. Experts to be averaged share it, those of a jointly trained
+            bank do not.
+    """
+    names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
+    member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
     return Stage(
         kind="expert",
         run="paretune.methods.experts:train_experts",
-        settings=expert_settings(settings),
-        member={"objective_weights": [float(weight) for weight in objective_weights]},
+        settings={**expert_settings(settings), **{key: name for key, name in names.items() if name}},
+        member=member if start is None else {**member, "start": start},
         completions=completions,
         seed=seed,
     )
@@ -130,6 +162,11 @@ def trained_weights(experts: Sequence[StageResult]) -> FloatArray:
     return np.asarray([expert.stage.member["objective_weights"] for expert in experts], dtype=np.float64)
 
 
+def adapters_of(results: Iterable[StageResult]) -> tuple[Path, ...]:
+    """Return the adapters that stages left, stage by stage: what an `Assembly` calls its experts."""
+    return tuple(adapter for result in results for adapter in result.adapters)
+
+
 def train_experts(context: StageContext) -> None:
     """Train the experts of a population, handing each over at every planned length."""
     from paretune.models.adapters import save_adapter
@@ -143,7 +180,9 @@ def train_experts(context: StageContext) -> None:
     for stage in context.stages:
         courses.setdefault(stage.trajectory_key(task), []).append(stage)
     by_member = [sorted(stages, key=lambda stage: stage.completions) for stages in courses.values()]
-    settings = ExpertSettings(**context.stages[0].settings)  # type: ignore[arg-type]  # as written by expert_settings
+    asked: dict[str, Any] = dict(context.stages[0].settings)  # a method's own settings among them
+    known = {field.name for field in fields(ExpertSettings)}
+    settings = ExpertSettings(**{name: value for name, value in asked.items() if name in known})
     members = [
         Member(
             np.asarray(stages[0].member["objective_weights"], dtype=np.float64),
@@ -179,7 +218,7 @@ def train_experts(context: StageContext) -> None:
 
     def hand_over(index: int, length: int) -> None:
         stage = next(stage for stage in by_member[index] if stage.completions == length)
-        folder = context.adapter_folder(stage)
+        folder = context.artefact(stage, "adapter")
         save_adapter(bank, index, folder)
         save_state(folder.parent / "checkpoint" / STATE, *learner.member_state(index))
         context.seal(stage, {})
@@ -208,8 +247,8 @@ def measure_experts(context: StageContext) -> None:
     task = context.task
     base = _base(task)
     for stage in context.stages:
-        adapters = [context.result(need).adapter for need in stage.needs]
-        bank = load_bank(base, [adapter for adapter in adapters if adapter is not None])
+        adapters = adapters_of(context.result(need) for need in stage.needs)
+        bank = load_bank(base, adapters)
         count, objectives = len(adapters), len(task.objectives)
         policy = Policy(
             base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretune.core.digests import digest, file_digest
 from paretune.core.errors import EnumerationError, ShapeError
 from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
@@ -65,8 +68,10 @@ class Policy:
         max_prompt_tokens: Longest formatted prompt.
         max_completion_tokens: Longest completion, unless a call says otherwise.
         preferences: `[M, K]`.
-        answers: How each preference is answered: `exact`, `nearest`, `selected`, `combined` or `reference`.
+        answers: How each preference is answered: `exact`, `nearest`, `selected`, `combined`, `reference`, or a word of
+            a method's own answer.
         expert_weights: `[M, E]`.
+        mixer: Where the experts are mixed, and the gate, if there is one.
     """
 
     def __init__(
@@ -79,10 +84,12 @@ class Policy:
         preferences: FloatArray,
         answers: Sequence[str],
         expert_weights: FloatArray,
+        mixer: Mixer | None = None,
     ) -> None:
         self.base, self.bank, self.template = base, bank, template
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
+        self.mixer = mixer or Mixer()
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -107,14 +114,24 @@ class Policy:
     def identity(self, index: int) -> bytes:
         """Return what tells the policy of one preference from others: equal bytes, equal policy, scored once.
 
-        A subclass may keep more than expert weights, so no two of its preferences are taken for equal unless it
-        overrides this.
+        A gate reads the preference, so that equal expert weights are not yet one policy. A subclass may keep more than
+        expert weights, so no two of its preferences are taken for equal unless it overrides this.
 
         Args:
             index: Which of the M preferences.
         """
         own = b"" if type(self) is Policy else str(index).encode()
-        return own + bytes((self.expert_weights[index] + 0.0).tobytes())  # -0.0 and 0.0 are one weight
+        read = b"" if self.mixer.gate is None else (self.preferences[index] + 0.0).tobytes()
+        # -0.0 and 0.0 are one weight
+        return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
+
+    @cached_property
+    def _mixed(self) -> bytes:
+        """What tells the mixer from others; nothing for plain adapter deltas."""
+        if self.mixer == Mixer():
+            return b""
+        gate = None if self.mixer.gate is None else file_digest(self.mixer.gate)
+        return digest([self.mixer.level, self.mixer.block, gate]).encode()
 
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids of formatted prompts.

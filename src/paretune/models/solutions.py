@@ -1,33 +1,33 @@
-"""What a method returns: experts and the rule that answers any preference with them; saved and loaded as a folder."""
+"""What a method returns: experts and what answers any preference with them; saved and loaded as a folder."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from paretune.core.answers import AnswerRule
-from paretune.core.errors import AdapterError, RecordError
+from paretune.core.answers import Answer, answer_from_plain, answer_to_plain, answered
+from paretune.core.errors import AdapterError, ConfigError, ModelError, RecordError
 from paretune.core.preferences import check_preferences, preference_from_mapping
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, Family, Mixer
 from paretune.core.task import Task
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.policy import Policy
 
-FILE, SCHEMA = "solution.json", 1
+FILE, SCHEMA = "solution.json", 2
+GATE = "gate.safetensors"
 
 
 @dataclass(eq=False)
 class SolutionSet:
-    """Experts over one base model and a rule from preferences to expert weights.
+    """Experts over one base model, and what answers preferences with them.
 
     Attributes:
         method: Name of the method.
@@ -38,8 +38,9 @@ class SolutionSet:
         template: How a prompt becomes the model's input.
         max_prompt_tokens: Longest formatted prompt.
         max_completion_tokens: Longest completion.
-        rule: From a preference to expert weights.
-        experts: Adapter folders, in the order of the rule.
+        answer: From a preference to expert weights.
+        experts: Adapter folders, in the order of the answer's experts.
+        mixer: Where the experts are mixed, and the gate, if there is one.
         notes: Plain data the method kept.
     """
 
@@ -51,8 +52,9 @@ class SolutionSet:
     template: str
     max_prompt_tokens: int
     max_completion_tokens: int
-    rule: AnswerRule
+    answer: Answer
     experts: tuple[Path, ...]
+    mixer: Mixer = field(default_factory=Mixer)
     notes: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -60,18 +62,30 @@ class SolutionSet:
         """Make a solution set of what a method assembled.
 
         Raises:
-            AdapterError: If an expert of the assembly has no adapter.
+            AdapterError: If there is not one adapter for each expert of the answer, no file of the gate, or the answer
+                is to other preferences than the task's.
+            ConfigError: If the answer is no plain data.
         """
-        adapters = [result.adapter for result in assembly.experts]
-        if any(adapter is None for adapter in adapters) or len(adapters) != assembly.rule.experts:
+        answer, gate = assembly.answer, assembly.mixer.gate
+        answer_to_plain(answer)  # refused now, before hours of evaluation, if it cannot be written
+        if len(assembly.experts) != answer.experts:
             raise AdapterError(
-                f"method '{method}' must assemble one trained expert for each of its rule's {assembly.rule.experts}, "
-                f"got {sum(adapter is not None for adapter in adapters)}."
+                f"method '{method}' must assemble one adapter for each of its answer's {answer.experts} experts, got "
+                f"{len(assembly.experts)}. Correct its assemble()."
+            )
+        if answer.objectives != len(task.objectives):
+            raise AdapterError(
+                f"answer of method '{method}' must be to preferences of {len(task.objectives)} objectives, got one to "
+                f"{answer.objectives}. Correct its assemble()."
+            )
+        if gate is not None and not gate.is_file():
+            raise AdapterError(
+                f"gate of method '{method}' must be a file, got '{gate}'. Take it from the artefacts of a stage."
             )
         return cls(
             method, family, task.objective_names, task.model, task.model_digest, task.template,
-            task.max_prompt_tokens, task.max_completion_tokens, assembly.rule,
-            tuple(adapter for adapter in adapters if adapter is not None), dict(assembly.notes),
+            task.max_prompt_tokens, task.max_completion_tokens, answer, assembly.experts, assembly.mixer,
+            dict(assembly.notes),
         )  # fmt: skip
 
     @cached_property
@@ -95,12 +109,20 @@ class SolutionSet:
 
         Raises:
             PreferenceError: If a preference is not a point on the simplex of K objectives.
+            ShapeError: If the answer does not weigh each expert for each preference.
+            ModelError: If the experts are mixed in a way that nothing here can run.
         """
+        if self.mixer.level != "adapters" or self.mixer.gate is not None:
+            what = "a gate" if self.mixer.gate is not None else f"level '{self.mixer.level}'"
+            raise ModelError(
+                f"mixer must mix adapters by the answer's weights alone to be run, got {what}. Mix adapters without a "
+                "gate."
+            )
         rows = check_preferences(preferences, len(self.objectives))
-        weights, answers = self.rule.answer(rows)
+        weights, answers = answered(self.answer, rows)
         return Policy(
             self.base, self.bank, self.template, self.max_prompt_tokens, self.max_completion_tokens, rows, answers,
-            weights,
+            weights, self.mixer,
         )  # fmt: skip
 
     def policy_for(self, preference: Mapping[str, float] | ArrayLike) -> Policy:
@@ -109,8 +131,13 @@ class SolutionSet:
             return self.policies_for(preference_from_mapping(preference, self.objectives))
         return self.policies_for(preference)
 
-    def plain(self, experts: Sequence[str]) -> dict[str, object]:
-        """Return plain data for JSON, with the experts' folders as given."""
+    def plain(self, name: Callable[[Path], str]) -> dict[str, object]:
+        """Return plain data for JSON.
+
+        Args:
+            name: Says under which name, relative to the folder of `solution.json`, an expert or the gate lies.
+        """
+        gate = None if self.mixer.gate is None else name(self.mixer.gate)
         return {
             "schema_version": SCHEMA,
             "method": self.method,
@@ -121,13 +148,14 @@ class SolutionSet:
             "template": self.template,
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_completion_tokens": self.max_completion_tokens,
-            "rule": {"kind": self.rule.kind, "table": self.rule.table.tolist()},
-            "experts": list(experts),
+            "answer": answer_to_plain(self.answer),
+            "mixer": {"level": self.mixer.level, "block": self.mixer.block, "gate": gate},
+            "experts": [name(expert) for expert in self.experts],
             "notes": dict(self.notes),
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Copy the experts and write `solution.json` into a folder that needs nothing but the base model.
+        """Copy experts and gate and write `solution.json` into a folder that needs nothing but the base model.
 
         Raises:
             RecordError: If the folder already holds another solution set.
@@ -135,12 +163,14 @@ class SolutionSet:
         target = Path(folder)
         if (target / FILE).exists():
             raise RecordError(f"output folder must not hold a solution set yet, got '{target}'. Name another folder.")
-        names = []
-        for number, adapter in enumerate(self.experts):
-            name = f"experts/{number:03d}"
-            shutil.copytree(adapter, target / name, dirs_exist_ok=True)
-            names.append(name)
-        (target / FILE).write_text(json.dumps(self.plain(names), indent=2) + "\n")
+        names: dict[Path, str] = {}
+        for adapter in dict.fromkeys(self.experts):
+            names[adapter] = f"experts/{len(names):03d}"
+            shutil.copytree(adapter, target / names[adapter], dirs_exist_ok=True)
+        if self.mixer.gate is not None:
+            names[self.mixer.gate] = GATE
+            shutil.copyfile(self.mixer.gate, target / GATE)
+        (target / FILE).write_text(json.dumps(self.plain(names.__getitem__), indent=2) + "\n")
         return target
 
 
@@ -148,7 +178,8 @@ def load_solutions(folder: str | Path) -> SolutionSet:
     """Load a solution set saved by `SolutionSet.save` or left by a study in `runs/<cell>`.
 
     Raises:
-        RecordError: If the folder has no readable `solution.json`, or one of a newer version.
+        RecordError: If the folder has no readable `solution.json`, one of another version, or an answer of a class that
+            cannot be found or is none of an answer.
     """
     source = Path(folder)
     try:
@@ -170,11 +201,17 @@ def load_solutions(folder: str | Path) -> SolutionSet:
             f"{FILE} must have schema version {SCHEMA}, got {version}. Use the version of the library that wrote it."
         )
     try:
+        gate = data["mixer"]["gate"]
+        mixer = Mixer(
+            data["mixer"]["level"], data["mixer"]["block"], None if gate is None else (source / gate).resolve()
+        )
         return SolutionSet(
             data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
             data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],
-            AnswerRule(data["rule"]["kind"], np.asarray(data["rule"]["table"], dtype=np.float64)),
-            tuple((source / name).resolve() for name in data["experts"]), data["notes"],
+            answer_from_plain(data["answer"]), tuple((source / name).resolve() for name in data["experts"]), mixer,
+            data["notes"],
         )  # fmt: skip
     except KeyError as error:
         raise RecordError(f"'{source / FILE}' must hold {error}, got nothing. Copy or train it again.") from error
+    except (ConfigError, TypeError) as error:  # a mixer that does not exist; names that are none
+        raise RecordError(f"'{source / FILE}' must be whole, got: {error}. Copy or train it again.") from error

@@ -20,8 +20,10 @@ class EvaluationRecord:
     Attributes:
         split: `test`, or `development` where a method measured for itself.
         preference: The preference answered, `[K]`; all NaN for the reference policy, which answers none.
-        answer: `exact`, `nearest`, `selected`, `combined`, or `reference` for the base model itself.
+        answer: `exact`, `nearest`, `selected`, `combined`, a word of a method's own, or `reference` for the base model
+            itself.
         expert_weights: Weights of the experts behind the answer, `[E]`; empty for the reference policy.
+        identity: Digest of what tells the policy from others of its solution set: equal digests, one policy.
         objectives: Names of the K objectives.
         audit: Names of the objectives scored beside them.
         prompt_ids: `[N]`.
@@ -44,6 +46,7 @@ class EvaluationRecord:
     preference: NDArray[np.float64]
     answer: str
     expert_weights: NDArray[np.float64]
+    identity: str
     objectives: tuple[str, ...]
     audit: tuple[str, ...]
     prompt_ids: tuple[str, ...]

@@ -87,6 +87,7 @@ def _table(record: EvaluationRecord) -> pa.Table:
         "preference": [None if math.isnan(weight) else weight for weight in record.preference.tolist()],
         "answer": record.answer,
         "expert_weights": record.expert_weights.tolist(),
+        "identity": record.identity,
         "objectives": record.objectives,
         "audit": record.audit,
     }
@@ -107,6 +108,7 @@ def _record(table: pa.Table, shared: dict[str, Any]) -> EvaluationRecord:
         preference=np.array([math.nan if each is None else each for each in shared["preference"]], dtype=np.float64),
         answer=shared["answer"],
         expert_weights=np.array(shared["expert_weights"], dtype=np.float64),
+        identity=shared["identity"],
         objectives=objectives,
         audit=audit,
         prompt_ids=tuple(table["prompt_id"].to_pylist()),

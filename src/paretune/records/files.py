@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from paretune.core.digests import file_digest
 from paretune.core.errors import RecordError
 
-SCHEMA_VERSION = 1  # of every file of a study: raise it when a reader of today would misread them
+SCHEMA_VERSION = 2  # of every file of a study: raise it when a reader of today would misread them
 DONE, FAILED = "DONE.json", "FAILED.json"
 AGAIN = "Run the same command again: it repeats what this file belongs to and nothing else."
 _TEMPORARY = ".tmp"
@@ -130,13 +130,19 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
     return lines, torn
 
 
-def mark_done(folder: Path, values: Mapping[str, object] | None = None, leave_out: Collection[str] = ()) -> None:
+def mark_done(
+    folder: Path,
+    values: Mapping[str, object] | None = None,
+    leave_out: Collection[str] = (),
+    artefacts: Sequence[str] = (),
+) -> None:
     """Seal a folder: write `DONE.json` with size and digest of every file in it. To be called last.
 
     Args:
         folder: The finished folder. Temporary files that a kill left in it, and `FAILED.json`, are removed.
         values: Plain data to keep in the marker.
         leave_out: Files or folders directly in `folder` that may change or go later, such as `checkpoint`.
+        artefacts: Files or folders in `folder` that others may ask for by these names.
 
     Raises:
         RecordError: If the disk is full.
@@ -148,7 +154,8 @@ def mark_done(folder: Path, values: Mapping[str, object] | None = None, leave_ou
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.relative_to(folder).parts[0] not in {DONE, FAILED, *leave_out}
     }
-    write_json(folder / DONE, {"schema_version": SCHEMA_VERSION, "files": files, "values": dict(values or {})})
+    marker = {"files": files, "artefacts": list(artefacts), "values": dict(values or {})}
+    write_json(folder / DONE, {"schema_version": SCHEMA_VERSION, **marker})
     (folder / FAILED).unlink(missing_ok=True)
 
 

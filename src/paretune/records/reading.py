@@ -2,7 +2,7 @@
 
 Layout:
     study.lock.json                      name, resolved study, tasks, planned cells, environment
-    stages/<key>/                        stage.json, ledger.json, adapters, DONE.json
+    stages/<key>/                        stage.json, ledger.json, artefacts, DONE.json
     runs/<cell>/                         cell.json, solution.json, evaluations/<index>.parquet, outcomes.json,
                                          DONE.json | FAILED.json
     references/<task>-<seed>.parquet     the base model on the test prompts
@@ -25,6 +25,7 @@ import numpy as np
 from paretune.core.errors import RecordError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import SAME_PREFERENCE
+from paretune.core.stages import adapter_names
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
 from paretune.records.files import AGAIN, DONE, FAILED, SCHEMA_VERSION, read_json, why_not_done
@@ -61,7 +62,7 @@ def read_study(folder: Path) -> StudyRecords:
         folder: What `paretune run` wrote.
 
     Returns:
-        Everything known of it. Stages are read without their adapters, so records can be passed on without them.
+        Everything known of it. Stages are read without their artefacts, so records can be passed on without them.
 
     Raises:
         RecordError: If the folder is no study, or `study.lock.json` or `timing.json` is damaged.
@@ -100,13 +101,14 @@ def read_lock(folder: Path) -> StudyRecords:
 
 
 def read_stage(folder: Path, key: str) -> StageRecord:
-    """Read what a stage of a study cost.
+    """Read what a finished stage of a study cost.
 
     Raises:
         RecordError: If its files are missing or damaged.
     """
     path = stage_folder(folder, key)
     stage, ledger_state = read_json(path / "stage.json"), read_json(path / "ledger.json")
+    done = read_json(path / DONE)
     with _fields_of(path):
         ledger = Ledger.from_state(ledger_state)
         return StageRecord(
@@ -118,6 +120,7 @@ def read_stage(folder: Path, key: str) -> StageRecord:
             seconds=math.fsum(ledger.seconds.values()),
             phases=ledger.seconds,
             peak_memory_bytes=ledger.peak_memory_bytes,
+            adapters=len(adapter_names(done["artefacts"])),
         )
 
 

@@ -82,6 +82,7 @@ class StageRecord:
         seconds: Wall-clock seconds, its share of a population.
         phases: Seconds per phase: sampling, scoring, update, ...
         peak_memory_bytes: Of its worker process.
+        adapters: How many experts it left.
     """
 
     key: str
@@ -92,6 +93,7 @@ class StageRecord:
     seconds: float
     phases: Mapping[str, float]
     peak_memory_bytes: int
+    adapters: int
 
 
 @dataclass(frozen=True)

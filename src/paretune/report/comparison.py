@@ -55,7 +55,12 @@ class MethodResult:
     @property
     def policies(self) -> int | None:
         """Policies it trained, experts of its first finished cell; None before one is finished."""
-        return next((sum(stage.kind == "expert" for stage in cell.stages) for cell in self.done), None)
+        return next((sum(stage.adapters for stage in cell.stages) for cell in self.done), None)
+
+    @property
+    def answering(self) -> int | None:
+        """Policies that answered the preferences of its first finished cell; None before one is finished."""
+        return next((len({each.identity for each in cell.evaluations}) for cell in self.done), None)
 
     def evaluation(self, seed: int, preference: FloatArray) -> EvaluationRecord | None:
         """Return the test evaluation of a seed and preference, or None."""

@@ -141,7 +141,7 @@ def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]
         one_policy(method.name, part.budget_completions, _settings(study, method.name))
         for part in parts
         for method in part.ranked
-        if method.policies == 1 and len(part.task.preferences) > 1
+        if method.policies == method.answering == 1 and len(part.task.preferences) > 1
     ]
     return list(dict.fromkeys(found))  # once for several tasks
 

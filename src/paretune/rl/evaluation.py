@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from paretune.core.digests import bytes_digest
 from paretune.core.errors import ShapeError
 from paretune.core.ledger import Ledger, network_flops
 from paretune.core.scores import Score
@@ -38,8 +40,8 @@ def evaluate(
 ) -> tuple[EvaluationRecord, ...]:
     """Evaluate each of a policy's M preferences on all prompts, at temperature 1 so that KL means the same policy.
 
-    Preferences answered by the same expert weights are sampled once: with common noise they would give the same
-    completions again.
+    Preferences answered by the same policy (`Policy.identity`) are sampled once: with common noise they would give the
+    same completions again.
 
     Args:
         policy: M preferences.
@@ -63,8 +65,8 @@ def evaluate(
     answers: dict[bytes, EvaluationRecord] = {}
     records = []
     for index in range(len(policy)):
-        weights = policy.expert_weights[index]
-        if weights.tobytes() not in answers:
+        identity = policy.identity(index)
+        if identity not in answers:
             if ledger is not None:
                 ledger.charge(completions=len(rows) * samples, prompts=len(rows))
             prompts = [str(row["prompt"]) for row in rows]
@@ -76,12 +78,14 @@ def evaluate(
                 parameters = policy.base.parameters + (policy.bank.parameters_each() if policy.bank else 0)
                 flops = network_flops(parameters, tokens + read, passes=2)  # sampling and reference
                 ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
-            answers[weights.tobytes()] = record
+            answers[identity] = record
             progress(len(completions.texts))
-        known = answers[weights.tobytes()]
         records.append(
-            EvaluationRecord(
-                **{**vars(known), "preference": policy.preferences[index], "answer": policy.answers[index]}
+            replace(
+                answers[identity],
+                preference=policy.preferences[index],
+                answer=policy.answers[index],
+                expert_weights=policy.expert_weights[index],
             )
         )
     return tuple(records)
@@ -102,6 +106,7 @@ def _record(
         preference=policy.preferences[index],
         answer=policy.answers[index],
         expert_weights=policy.expert_weights[index],
+        identity=bytes_digest(policy.identity(index)),
         objectives=tuple(objectives),
         audit=tuple(audit),
         prompt_ids=tuple(str(rows[prompt]["prompt_id"]) for prompt in of_prompt),

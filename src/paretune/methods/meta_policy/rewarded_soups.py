@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from paretune.core.answers import AnswerRule
+from paretune.core.answers import Combined
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, expert_stage, split_budget
+from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, split_budget
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,4 @@ class RewardedSoups:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the average of the experts, the preference as weights."""
-        return Assembly(tuple(results.values()), AnswerRule("combined", np.eye(len(task.objectives))))
+        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))))

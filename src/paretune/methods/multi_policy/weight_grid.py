@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from paretune.core.answers import AnswerRule
+from paretune.core.answers import Selected
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, add_points, centre, das_dennis
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import (
+    PLANNING,
     ExpertSettings,
+    adapters_of,
     expert_stage,
     measurement_stage,
     split_budget,
@@ -30,8 +32,10 @@ FINEST = 64  # divisions at which the search for the largest grid stops
 class WeightGridSettings(ExpertSettings):
     """Settings of `WeightGrid`, beside those of its experts."""
 
-    completions_each: int = 1500  # of a member's budget, training and measuring together; as for `linear`
-    measured_each: int = 128  # of these, on development prompts; reward sd .3 gives a standard error below .03
+    # of a member's budget, training and measuring together; as for `linear`
+    completions_each: int = field(default=1500, metadata=PLANNING)
+    # of these, on development prompts; reward sd .3 gives a standard error below .03
+    measured_each: int = field(default=128, metadata=PLANNING)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,4 +104,4 @@ class WeightGrid:
                 "reward function; its log says why scores are missing."
             )
         notes = {"scores": scores.tolist(), "objective_weights": trained_weights(experts).tolist()}
-        return Assembly(experts, AnswerRule("selected", scores), notes)
+        return Assembly(adapters_of(experts), Selected(scores), notes=notes)

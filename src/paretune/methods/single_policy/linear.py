@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from paretune.core.answers import AnswerRule
+from paretune.core.answers import Nearest
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, add_points, centre, corners
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, expert_stage, split_budget, trained_weights
+from paretune.methods.experts import (
+    PLANNING,
+    ExpertSettings,
+    adapters_of,
+    expert_stage,
+    split_budget,
+    trained_weights,
+)
 
 
 @dataclass(frozen=True)
 class LinearSettings(ExpertSettings):
     """Settings of `Linear`, beside those of its experts."""
 
-    completions_each: int = 1500  # fewer would compare half-trained policies; measured on the embedded task
+    # fewer would compare half-trained policies; measured on the embedded task
+    completions_each: int = field(default=1500, metadata=PLANNING)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,4 +75,4 @@ class Linear:
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""
         experts = tuple(results.values())
-        return Assembly(experts, AnswerRule("nearest", trained_weights(experts)))
+        return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
