@@ -112,6 +112,19 @@ def test_a_method_with_one_policy_for_all_corners_tells_no_outcomes(task: Task) 
     assert "add rewarded_soups" in found.source
 
 
+def test_policies_of_equal_weights_tell_outcomes_where_a_gate_tells_them_apart(task: Task) -> None:
+    study = made_up(own=2)
+    cells = tuple(
+        replace(
+            cell, evaluations=tuple(replace(each, identity=f"gated {n}") for n, each in enumerate(cell.evaluations))
+        )
+        for cell in study.cells
+    )
+    named = replace(task, name="micro")
+    assert study_outcomes(study, named, np.ones(2)).relations is None
+    assert study_outcomes(replace(study, cells=cells), named, np.ones(2)).relations is not None
+
+
 def test_more_seeds_come_before_policies_trained_for_the_preference_and_those_before_selected_ones(task: Task) -> None:
     named = replace(task, name="micro")
     selected, trained = made_up(method="weight_grid", kind="selected"), made_up()

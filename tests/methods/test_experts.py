@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.experts import (
+    PLANNING,
     ExpertSettings,
     expert_settings,
     expert_stage,
@@ -41,9 +45,73 @@ def test_experts_of_two_methods_with_equal_settings_are_one_stage(task: Task) ->
     linear, grid = LinearSettings(completions_each=800), WeightGridSettings(measured_each=7)
     stages = [expert_stage(settings, np.asarray([1.0, 0.0]), 64, 3) for settings in (linear, grid)]
     assert stages[0].key(task) == stages[1].key(task)
-    assert set(expert_settings(grid)) == set(vars(ExpertSettings()))
+    assert expert_settings(grid) == expert_settings(linear) == vars(ExpertSettings())
     other = expert_stage(LinearSettings(rank=4), np.asarray([1.0, 0.0]), 64, 3)
     assert other.shape_key(task) != stages[0].shape_key(task)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Settings inside settings."""
+
+    depth: int = 2
+
+
+@dataclass(frozen=True)
+class OwnSettings(ExpertSettings):
+    """A user's settings: one field shapes the training, one says how many stages there are."""
+
+    temperature: float = 1.0
+    inner: Inner = Inner()
+    members: int = field(default=3, metadata=PLANNING)
+
+
+def test_a_methods_own_settings_reach_its_stages_unless_they_only_plan(task: Task) -> None:
+    def key(**settings: Any) -> str:
+        return expert_stage(OwnSettings(**settings), np.asarray([1.0, 0.0]), 64, 3).key(task)
+
+    stage = expert_stage(OwnSettings(temperature=0.5), np.asarray([1.0, 0.0]), 64, 3)
+    assert dict(stage.settings) == {**vars(ExpertSettings()), "temperature": 0.5, "inner": {"depth": 2}}
+    assert key(temperature=0.5) != key()  # else two methods would share an expert that differs
+    assert key(inner=Inner(3)) != key()
+    assert key(members=4) == key()
+    assert key() != expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 3).key(task)
+
+
+def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp_path: Path) -> None:
+    """Experts trained with a setting of a user's own are those trained without it."""
+    from paretune.benchmark.groups import begin_group
+    from paretune.benchmark.plan import PlannedStage
+    from paretune.benchmark.stages import run_group, stage_result
+    from paretune.benchmark.worker import quiet_link
+    from paretune.models.adapters import read_adapter
+
+    small = {"rank": 2, "group_size": 4, "completions_per_update": 16}
+    factors = []
+    for settings in (ExpertSettings(**small), OwnSettings(**small)):  # type: ignore[arg-type]  # of one dict
+        stage = expert_stage(settings, np.asarray([1.0, 0.0]), 16, 3)
+        planned = PlannedStage(stage.key(task), stage, task, 0, "new", (), 16)
+        run_group(tmp_path, begin_group(tmp_path, [planned]).folder, task, quiet_link())
+        factors.append(read_adapter(stage_result(tmp_path, stage, task).artefacts["adapter"]).factors)
+    for path, (down, up) in factors[0].items():
+        assert down.equal(factors[1][path][0])
+        assert up.equal(factors[1][path][1])
+
+
+def test_names_and_a_start_are_part_of_a_stage_where_they_are_given(task: Task) -> None:
+    def stage(**given: Any) -> Stage:
+        return expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 3, **given)
+
+    plain = stage()
+    assert stage(weighting="", advantages="", shaping="", start=None) == plain
+    for name in ("weighting", "advantages", "shaping"):
+        named = stage(**{name: "my_idea:Mine"})
+        assert dict(named.settings) == {**vars(ExpertSettings()), name: "my_idea:Mine"}
+        assert named.shape_key(task) != plain.shape_key(task)
+    started = [stage(start=number) for number in (0, 1)]
+    assert [each.member["start"] for each in started] == [0, 1]
+    assert {each.shape_key(task) for each in started} == {plain.shape_key(task)}  # may train as one population
+    assert len({each.key(task) for each in (plain, *started)}) == 3
 
 
 def test_experts_of_other_weights_or_seeds_may_train_as_one_population(task: Task) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import micro_task
 from paretune.core.errors import ShapeError
+from paretune.core.protocols import Mixer
 from paretune.models import policy as policy_module
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
@@ -148,3 +150,34 @@ def test_an_empty_prompt_is_refused(llama: BaseModel) -> None:
 def test_prefixes_for_another_number_of_prompts_are_refused(llama: BaseModel) -> None:
     with pytest.raises(ShapeError, match=r"one per prompt \(1\), got 2"):
         policy_of(llama).next_token_log_probs(["a"], [[], []], [0])
+
+
+def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(llama: BaseModel, tmp_path: Path) -> None:
+    gate, other = tmp_path / "gate.safetensors", tmp_path / "other.safetensors"
+    gate.write_bytes(b"one")
+    other.write_bytes(b"two")
+
+    def identities(mixer: Mixer | None = None) -> list[bytes]:
+        made = Policy(llama, None, "{prompt}", 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
+        return [made.identity(index) for index in range(3)]
+
+    plain = identities()
+    assert len(set(plain)) == 1
+    assert identities(Mixer()) == plain
+    gated = identities(Mixer(gate=gate))
+    assert len(set(gated)) == 3  # a gate reads the preference
+    mixers = [Mixer(gate=other), Mixer("hidden", 1), Mixer("hidden", 2), Mixer("log_probs")]
+    found = [plain, gated, *(identities(mixer) for mixer in mixers)]
+    assert len({row for rows in found for row in rows}) == 3 + 3 + 1 + 3  # gates tell preferences apart, levels do not
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(b"one")
+    assert identities(Mixer(gate=moved)) == gated  # the same gate, wherever it lies
+
+
+def test_scaled_policies_keep_their_mixer(llama: BaseModel) -> None:
+    mixer = Mixer("hidden", 1)
+    made = Policy(llama, None, "{prompt}", 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
+    scaled = made.scaled([0.5, 1.0])
+    assert scaled.mixer == mixer
+    assert [scaled.identity(1), scaled.identity(3)] == [made.identity(0)] * 2
+    assert scaled.identity(0) != scaled.identity(1)

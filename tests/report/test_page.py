@@ -134,6 +134,10 @@ def test_a_method_with_one_policy_for_all_preferences_is_said_to_have_one() -> N
     )
     assert said in words(render(builders.study_of_experts(1)))
     assert "one policy only" not in words(render(builders.study_of_experts(2)))
+    lone = builders.study_of_experts(1)
+    answers = tuple(replace(each, identity=str(n)) for n, each in enumerate(lone.cells[0].evaluations))
+    gated = replace(lone, cells=(replace(lone.cells[0], evaluations=answers),))
+    assert "one policy only" not in words(render(gated))  # one expert, and a gate that follows preferences
 
 
 def test_json_islands_hold_no_character_that_could_begin_markup() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import micro_task
 from paretune.core.errors import BudgetError, ShapeError
 from paretune.core.ledger import Ledger
+from paretune.core.protocols import Mixer
 from paretune.core.scores import Scores
 from paretune.core.task import Row, Task
 from paretune.models.bank import ExpertBank
@@ -78,6 +80,25 @@ def test_preferences_of_equal_expert_weights_are_sampled_once(task: Task, base: 
     assert told == [20, 20]
     assert records[0].completions == records[2].completions
     assert records[0].preference.tolist() != records[2].preference.tolist()
+    assert records[0].identity == records[2].identity != records[1].identity
+
+
+def test_policies_of_equal_expert_weights_are_told_apart_by_their_gate(
+    task: Task, base: BaseModel, tmp_path: Path
+) -> None:
+    plain = policy_of(task, base)
+    plain.expert_weights = np.full((3, 2), 0.5)
+    gate = tmp_path / "gate.safetensors"
+    gate.write_bytes(b"a gate")
+    gated = Policy(
+        base, plain.bank, task.template, 4, 2, PREFERENCES, plain.answers, plain.expert_weights, Mixer(gate=gate)
+    )
+    for policy, different in ((plain, 1), (gated, 3)):
+        score = Counting(task)
+        records = run(task, policy, samples=2, score=score)
+        assert score.asked == different * 4 * 2
+        assert len({record.identity for record in records}) == different
+    assert {record.identity for record in run(task, gated)} == {record.identity for record in records}  # of any run
 
 
 def test_policies_are_compared_under_the_same_noise(task: Task, base: BaseModel) -> None:
