@@ -129,7 +129,7 @@ def _hand_over(context: StageContext, stage: Stage, state: dict[str, Any]) -> No
     folder = context.artefact(stage, "adapter")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter.json").write_text(json.dumps(state))
-    kept = folder.parent / "checkpoint"
+    kept = context.end_folder(stage)
     kept.mkdir(exist_ok=True)
     ledger = context.ledger(stage).state()
     (kept / "state.json").write_text(json.dumps({"state": state, "ledger": ledger}))

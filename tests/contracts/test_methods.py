@@ -106,6 +106,9 @@ class InOneFolder:
     def start_folder(self, stage: Stage) -> Path | None:
         return None
 
+    def end_folder(self, stage: Stage) -> Path:
+        return self.root / stage.key(self.task) / "checkpoint"
+
     def checkpoint_folder(self) -> Path:
         folder = self.root / "checkpoint" / self.stages[0].shape_key(self.task)
         folder.mkdir(parents=True, exist_ok=True)

@@ -143,9 +143,9 @@ def test_a_measurement_uses_every_prompt_equally_often_or_some_once(prompts: int
     ("settings", "message"),
     [
         ({"rank": 0}, "rank must be at least 1, got 0"),
-        ({"alpha": 0.0}, "alpha and learning_rate must be positive, got 0.0"),
-        ({"learning_rate": -1.0}, "alpha and learning_rate must be positive"),
-        ({"learning_rate": float("nan")}, "alpha and learning_rate must be positive"),
+        ({"alpha": 0.0}, "alpha must be positive, got 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive, got -1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
         ({"group_size": 1}, "must be at least 2, got 64 and 1"),
         ({"completions_per_update": 60}, "multiple of group_size"),
         ({"completions_per_update": 0}, "completions_per_update must be at least one group"),
@@ -154,7 +154,11 @@ def test_a_measurement_uses_every_prompt_equally_often_or_some_once(prompts: int
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, got 0.0"),
         ({"micro_batch": 12}, r"micro_batch must be a multiple of group_size \(8\), got 12"),
         ({"micro_batch": -8}, r"micro_batch must be a multiple of group_size \(8\), got -8"),
-        ({"update_dtype": "float16"}, "update_dtype must be 'model' or 'bfloat16', got 'float16'"),
+        ({"update_dtype": "float16"}, "update_dtype must be one of bfloat16, model, got 'float16'"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"clip": 1.0}, "clip between 0 and 1, got 1 and 1.0"),
+        ({"ratio": "word"}, "ratio must be one of completion, token, got 'word'"),
+        ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_planned(settings: dict[str, Any], message: str) -> None:

@@ -12,8 +12,8 @@ from paretune.core.errors import ShapeError
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.rl.advantages import fold_in_kl, leave_one_out
-from paretune.rl.losses import policy_gradient_loss, scalarise
+from paretune.rl.advantages import fold_in_kl, leave_one_out, reweighted, reweighted_kl, silenced
+from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
 
 NAN = float("nan")
 
@@ -179,3 +179,64 @@ def test_the_task_of_these_tests_leaves_room_between_the_base_model_and_the_opti
             optimum = log_ref + torch.from_numpy(micro_task.rewards() @ np.asarray(weights)) / task.beta
             optimum = optimum - optimum.logsumexp(dim=0)
             assert float(micro_task.value(optimum, log_ref, weights)) == pytest.approx(best, abs=1e-6)  # fp32
+
+
+def test_a_later_baseline_counts_a_completion_that_became_twice_as_likely_twice() -> None:
+    """x = r - .1 kl = [1 - .1, 0, .4 + .2]; v = [2 (5 is cut), 1, 1]: baseline (2 * .9 + 0 + .6) / 4 = .6."""
+    rewards, kl = torch.tensor([[1.0], [0.0], [0.4]]), torch.tensor([1.0, 0.0, -2.0])
+    got = reweighted(rewards, kl, torch.tensor([5.0, 1.0, 1.0]), 0.1, 3)
+    torch.testing.assert_close(got, torch.tensor([[0.3], [-0.6], [0.0]]))
+
+
+def test_at_equal_ratios_a_later_baseline_is_the_mean_of_the_group() -> None:
+    rewards, kl = torch.rand(8, 2), torch.randn(8)
+    got = reweighted(rewards, kl, torch.ones(8), 0.3, 4)
+    mean_based = fold_in_kl(leave_one_out(rewards, 4), kl, 0.3, 4) * 3 / 4  # leave-one-out is G / (G - 1) times as long
+    torch.testing.assert_close(got, mean_based)
+
+
+def test_a_missing_reward_is_no_part_of_a_later_baseline() -> None:
+    """Objective 0: baseline (1 + 0) / 2; objective 1: one reward alone says nothing."""
+    rewards = torch.tensor([[1.0, torch.nan], [torch.nan, 0.5], [0.0, torch.nan]])
+    got = reweighted(rewards, torch.zeros(3), torch.ones(3), 0.1, 3)
+    torch.testing.assert_close(got, torch.tensor([[0.5, 0.0], [0.0, 0.0], [-0.5, 0.0]]))
+
+
+def test_the_kl_of_a_later_epoch_joins_advantages_of_another_estimator() -> None:
+    advantages, kl = torch.tensor([[1.0], [-1.0]]), torch.tensor([2.0, 0.0])
+    got = reweighted_kl(advantages, kl, torch.ones(2), 0.1, 2)  # KL against its mean 1: -.1 and +.1
+    torch.testing.assert_close(got, torch.tensor([[0.9], [-0.9]]))
+
+
+def test_advantages_of_the_size_of_rounding_are_silenced_by_prompt_and_objective() -> None:
+    advantages = torch.tensor([[1e-8, 0.5], [-1e-8, -0.5], [1e-3, 1e-7], [1e-9, -1e-7]], dtype=torch.float64)
+    got = silenced(advantages, torch.tensor([1.0, 1.0], dtype=torch.float64), 2)
+    expected = torch.tensor([[0, 0.5], [0, -0.5], [1e-3, 0], [1e-9, 0]], dtype=torch.float64)
+    assert got.equal(expected)  # the second prompt keeps 1e-9: its other advantage is no rounding error
+    wide = silenced(advantages, torch.tensor([1e4, 1e-3], dtype=torch.float64), 2)
+    assert wide[2, 0] == 0
+    assert wide[2, 1] == 1e-7
+
+
+def test_the_clipped_loss_stops_at_its_bounds() -> None:
+    """N = 2, A = (1, -1): at rho = 1.5 and .5 the bounds 1.2 and .8 count, at 1.1 and .9 the ratios themselves."""
+    for values, expected, moves in (([1.5, 0.5], -(1.2 - 0.8) / 2, False), ([1.1, 0.9], -(1.1 - 0.9) / 2, True)):
+        ratios = torch.tensor(values, requires_grad=True)
+        loss = clipped_loss(ratios, torch.tensor([1.0, -1.0]), 2, 0.2)
+        loss.backward()
+        assert loss.item() == pytest.approx(expected)
+        assert ratios.grad is not None
+        assert bool((ratios.grad != 0).all()) is moves
+        assert is_clipped(ratios.detach(), torch.tensor([1.0, -1.0]), 0.2).tolist() == [not moves] * 2
+    wrong_way = torch.tensor([0.5, 1.5], requires_grad=True)  # a good one that became rarer is not held
+    clipped_loss(wrong_way, torch.tensor([1.0, -1.0]), 2, 0.2).backward()
+    assert wrong_way.grad is not None
+    assert wrong_way.grad.tolist() == [-0.5, 0.5]
+
+
+def test_at_the_sampled_policy_the_clipped_loss_has_the_policy_gradient() -> None:
+    log_probs = torch.randn(4, 3, requires_grad=True)
+    advantages = torch.randn(4)
+    plain = torch.autograd.grad(policy_gradient_loss(log_probs, advantages, 4), log_probs)[0]
+    ratios = log_ratios(log_probs.sum(dim=1), log_probs.detach().sum(dim=1)).exp()
+    torch.testing.assert_close(torch.autograd.grad(clipped_loss(ratios, advantages, 4, 0.2), log_probs)[0], plain)

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 import micro_task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.rl.rollout import BankSampler, PromptStream
+from paretune.models.mixing import Mixing
+from paretune.rl.rollout import BankSampler, Prompts, PromptStream
 
 IDS = [(1,), (2, 2), (3,), (2, 2), (4, 5)]  # two prompts are equal
 ROWS = [{"prompt": str(number), "prompt_id": str(number)} for number in range(len(IDS))]
 
 
 def stream(seed: int = 0) -> PromptStream:
-    return PromptStream(ROWS, IDS, seed)
+    return PromptStream(Prompts(ROWS, IDS), seed)
 
 
 @given(first=st.integers(0, 40), count=st.integers(0, 20), split=st.integers(0, 20))
@@ -50,7 +51,7 @@ def test_noise_differs_between_steps_and_seeds() -> None:
 def test_a_batch_keeps_rows_prompts_ids_and_texts_together(base: BaseModel) -> None:
     bank = micro_task.perturb(ExpertBank(base, 3, rank=2))
     rows, ids = [ROWS[0]] * 4 + [ROWS[4]] * 4, [IDS[0]] * 4 + [IDS[4]] * 4
-    batch = BankSampler(bank)([2, 0], rows, ids, stream().keys([0, 4], 0, 4), 2)
+    batch = BankSampler(bank)(Mixing.population(3, 4, (2, 0)), rows, ids, stream().keys([0, 4], 0, 4), 2)
     part = batch.take(np_index := np.asarray([6, 1]))  # type: ignore[arg-type]  # has tolist, and indexes tensors
     for place, row in enumerate(np_index.tolist()):
         assert part.rows[place] is batch.rows[row]

@@ -252,13 +252,13 @@ def _check_output(folder: Path) -> None:
 
 def _prompts(task: Task, base: BaseModel, seed: int) -> list[Row]:
     """Return the first training prompts in the order in which a training seed visits them, equal ones once."""
-    from paretune.rl.rollout import PromptStream
+    from paretune.rl.rollout import Prompts, PromptStream
     from paretune.tasks.checks import check_prompts
 
     check_prompts(task, base.tokenizer)
     rows = task.splits["train"]
     ids = [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows]
-    order = PromptStream(rows, ids, seed).indices(0, len(rows))
+    order = PromptStream(Prompts(rows, ids), seed).indices(0, len(rows))
     once: dict[tuple[int, ...], Row] = {}  # equal prompts would repeat each other's noise
     for index in order:
         once.setdefault(ids[index], rows[index])

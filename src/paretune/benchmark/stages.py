@@ -147,6 +147,10 @@ class GroupContext:
         self._inherited[stage.trajectory_key(self.task)] = read_json(folder / "ledger.json")["counts"]
         return folder / "checkpoint"
 
+    def end_folder(self, stage: Stage) -> Path:
+        """Return the folder for the state that a longer run of a stage's trajectory starts from."""
+        return self.folder(stage) / "checkpoint"
+
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         """Mark a stage finished; what it spent is what its ledger says now.
 

@@ -128,6 +128,10 @@ class StageContext(Protocol):
         """Return the `checkpoint` folder of the longest finished, shorter stage of the same trajectory, or None."""
         ...
 
+    def end_folder(self, stage: Stage) -> Path:
+        """Return the `checkpoint` folder of a stage, for the state that a longer run of its trajectory starts from."""
+        ...
+
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill, for checkpoints of all `stages` together."""
         ...

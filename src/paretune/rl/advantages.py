@@ -7,6 +7,10 @@ from torch import Tensor
 
 from paretune.core.errors import ShapeError
 
+MOST_RATIO = 2.0  # for how many completions one may stand in a baseline
+SMALLEST = 1e-12  # of a sum of ratios: all completions of a prompt may have become impossible
+SILENT = 1e-6  # of a reward's range: advantages below it are rounding errors
+
 
 def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
     """Subtract from each reward the mean of the other completions of its prompt, objective by objective.
@@ -58,3 +62,50 @@ def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float, group_size: int) -> 
         group_size: Completions per prompt G.
     """
     return advantages - beta * leave_one_out(kl[:, None], group_size)
+
+
+def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_size: int) -> Tensor:
+    """Return the advantages of a later epoch: against a baseline of what the policy would sample now.
+
+    `A_ik = x_ik - sum_j v_j x_jk / sum_j v_j` over the group, with `x_ik = r_ik - beta kl_i` and `v_j = min(rho_j, 2)`:
+    a completion that has become twice as likely stands for two.
+
+    Args:
+        rewards: `[B, K]`; NaN where a reward is missing.
+        kl: `log pi(y|x) - log pi_ref(y|x)` of each completion under the policy as it is now, in nats, `[B]`.
+        ratios: rho, probability now over probability when it was sampled, `[B]`.
+        beta: KL coefficient, reward units per nat.
+        group_size: Completions per prompt G.
+
+    Returns:
+        `[B, K]`; 0 where a reward is missing or no other completion of its prompt has one.
+    """
+    values = (rewards - beta * kl[:, None]).view(-1, group_size, rewards.shape[1])
+    present = ~values.isnan()
+    known = present & (present.sum(dim=1, keepdim=True) > 1)
+    weights = ratios.clamp(max=MOST_RATIO).view(-1, group_size, 1) * present
+    filled = torch.where(present, values, torch.zeros_like(values))
+    baseline = (weights * filled).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=SMALLEST)
+    return torch.where(known, filled - baseline, torch.zeros_like(values)).view(rewards.shape)
+
+
+def reweighted_kl(advantages: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_size: int) -> Tensor:
+    """Fold the KL of a later epoch into advantages `[B, K]` that some other estimator made of the rewards."""
+    none = torch.zeros(len(kl), 1, dtype=advantages.dtype, device=advantages.device)
+    return advantages + reweighted(none, kl, ratios, beta, group_size)
+
+
+def silenced(advantages: Tensor, widths: Tensor, group_size: int) -> Tensor:
+    """Set the advantages of a prompt and objective to 0 where all of them are below what rounding leaves.
+
+    An objective whose reward is constant has advantages of the size of rounding errors, and an optimiser that
+    normalises its steps would follow them as far as real ones.
+
+    Args:
+        advantages: With the KL folded in, `[B, K]`.
+        widths: Highest minus lowest possible reward of each objective, `[K]`.
+        group_size: Completions per prompt G.
+    """
+    groups = advantages.view(-1, group_size, advantages.shape[1])
+    heard = (groups.abs() >= SILENT * widths.to(groups)).any(dim=1, keepdim=True)
+    return torch.where(heard, groups, torch.zeros_like(groups)).view(advantages.shape)

@@ -1,8 +1,8 @@
-"""AdamW on the rows of one matrix: each expert has its own state and may take its own number of steps."""
+"""AdamW on the rows of one matrix: each trainee has its own state and may take its own number of steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class RowAdamW:
-    """Adam with decoupled weight decay, one independent optimiser per row of `[E, P]`.
+    """Adam with decoupled weight decay, one independent optimiser per row of `[E, P]`, and an average of each row.
 
     `torch.optim.AdamW` keeps one step count for a tensor; members of a population that leave it, or take an extra
     step on a copy, need one each. A test holds it equal to `torch.optim.AdamW`.
@@ -20,9 +20,13 @@ class RowAdamW:
         mean: First moments `[E, P]`.
         square: Second moments `[E, P]`.
         steps: Steps taken by each row `[E]`.
+        average: Average of the parameters after each step `[E, P]`; None where it is not wanted.
+        objective_means: First moments of each objective's gradient `[K, E, P]`, for weights that are chosen from them;
+            None where the gradient comes as one.
+        average_decay: Of the average, once many steps are taken: `min(average_decay, (s + 1) / (s + 10))` at step s.
 
     Source:
-        Kingma and Ba 2015; Loshchilov and Hutter 2019.
+        Kingma and Ba 2015; Loshchilov and Hutter 2019; Polyak and Juditsky 1992 for the average.
     """
 
     mean: Tensor
@@ -32,17 +36,32 @@ class RowAdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+    average: Tensor | None = None
+    average_decay: float = 0.0
+    objective_means: Tensor | None = None
 
     @classmethod
     def like(
-        cls, parameters: Tensor, learning_rate: float, betas: tuple[float, float], weight_decay: float
+        cls,
+        parameters: Tensor,
+        learning_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        average_decay: float = 0.0,
+        objectives: int = 0,
     ) -> RowAdamW:
-        """Start with empty moments for parameters `[E, P]`."""
-        rows = torch.zeros(len(parameters), device=parameters.device, dtype=torch.float64)
+        """Start with empty moments for parameters `[E, P]`; with `objectives`, keep the moments of each gradient."""
         return cls(
-            torch.zeros_like(parameters), torch.zeros_like(parameters), rows, learning_rate, betas,
+            torch.zeros_like(parameters),
+            torch.zeros_like(parameters),
+            torch.zeros(len(parameters), device=parameters.device, dtype=torch.float64),
+            learning_rate,
+            betas,
             weight_decay=weight_decay,
-        )  # fmt: skip
+            average=parameters.detach().clone() if average_decay else None,
+            average_decay=average_decay,
+            objective_means=parameters.new_zeros(objectives, *parameters.shape) if objectives else None,
+        )
 
     @torch.no_grad()
     def step(self, parameters: Tensor, gradient: Tensor, rows: Sequence[int], warmup_steps: int = 0) -> None:
@@ -61,20 +80,95 @@ class RowAdamW:
         mean = self.mean[index].mul_(first).add_(gradient, alpha=1 - first)
         square = self.square[index].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         self.mean[index], self.square[index] = mean, square
-        rate = self.learning_rate * (steps / max(warmup_steps, 1)).clamp(max=1.0)
-        step_size = (rate / (1 - first**steps)).to(gradient.dtype)[:, None]
+        step_size = (self._rate(steps, warmup_steps) / (1 - first**steps)).to(gradient.dtype)[:, None]
         correction = (1 - second**steps).sqrt().to(gradient.dtype)[:, None]
-        old = parameters[index]
-        if self.weight_decay:
-            old = old * (1 - rate * self.weight_decay).to(gradient.dtype)[:, None]
+        old = self._decayed(parameters[index], steps, warmup_steps)
         parameters[index] = old - step_size * mean / (square.sqrt() / correction + self.epsilon)
+        self._take_average(parameters, index)
 
-    def copy(self) -> RowAdamW:
-        """Return an independent copy, for a step that must not count."""
-        return RowAdamW(
-            self.mean.clone(), self.square.clone(), self.steps.clone(), self.learning_rate, self.betas, self.epsilon,
-            self.weight_decay,
-        )  # fmt: skip
+    @torch.no_grad()
+    def observe(self, gradients: Tensor, combined: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Take in the gradient of each objective, before it is known how they will be weighed; begins a step.
+
+        The second moments take in `combined`, so that the metric is known before the weights, and a direction that
+        all smoothed gradients agree with is one for the applied step too. With `combined` their sum under constant
+        weights, `apply` with those weights is a step of Adam.
+
+        Args:
+            gradients: Of each objective, for the rows to update, `[K, len(rows), P]`.
+            combined: Their sum under the preference, `[len(rows), P]`.
+            rows: Which rows.
+
+        Returns:
+            Smoothed gradients without their bias towards 0, `[K, len(rows), P]`, and the diagonal of the metric,
+            `1 / (sqrt(v) + epsilon)`, `[len(rows), P]`.
+        """
+        assert self.objective_means is not None  # as asked for in `like`
+        index = torch.tensor(list(rows), device=combined.device)
+        first, second = self.betas
+        self.steps[index] += 1
+        steps = self.steps[index]
+        means = self.objective_means[:, index].mul_(first).add_(gradients, alpha=1 - first)
+        square = self.square[index].mul_(second).addcmul_(combined, combined, value=1 - second)
+        self.objective_means[:, index], self.square[index] = means, square
+        correction = (1 - second**steps).sqrt().to(combined.dtype)[:, None]
+        unbiased = means / (1 - first**steps).to(combined.dtype)[None, :, None]
+        return unbiased, 1 / (square.sqrt() / correction + self.epsilon)
+
+    @torch.no_grad()
+    def apply(
+        self, parameters: Tensor, direction: Tensor, diagonal: Tensor, rows: Sequence[int], warmup_steps: int = 0
+    ) -> None:
+        """Finish the step that `observe` began: move rows against `direction` `[len(rows), P]` in the metric."""
+        index = torch.tensor(list(rows), device=parameters.device)
+        steps = self.steps[index]
+        rate = self._rate(steps, warmup_steps).to(direction.dtype)[:, None]
+        parameters[index] = self._decayed(parameters[index], steps, warmup_steps) - rate * diagonal * direction
+        self._take_average(parameters, index)
+
+    def _rate(self, steps: Tensor, warmup_steps: int) -> Tensor:
+        return self.learning_rate * (steps / max(warmup_steps, 1)).clamp(max=1.0)
+
+    def _decayed(self, old: Tensor, steps: Tensor, warmup_steps: int) -> Tensor:
+        if not self.weight_decay:
+            return old
+        return old * (1 - self._rate(steps, warmup_steps) * self.weight_decay).to(old.dtype)[:, None]
+
+    def _take_average(self, parameters: Tensor, index: Tensor) -> None:
+        if self.average is None:
+            return
+        steps = self.steps[index]
+        decay = ((steps + 1) / (steps + 10)).clamp(max=self.average_decay).to(parameters.dtype)[:, None]
+        self.average[index] = decay * self.average[index] + (1 - decay) * parameters[index]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all tensors, rows of experts along the last dimension but one (`steps` along its only one)."""
+        named = {"mean": self.mean, "square": self.square, "steps": self.steps}
+        if self.average is not None:
+            named["average"] = self.average
+        if self.objective_means is not None:
+            named["objective_means"] = self.objective_means
+        return named
+
+    def row_state(self, row: int) -> dict[str, Tensor]:
+        """Return a copy of one row's tensors."""
+        return {name: tensor.select(_row_dimension(name), row).clone() for name, tensor in self.state().items()}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over `state()`, in place."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def load_row(self, row: int, state: Mapping[str, Tensor]) -> None:
+        """Take over another optimiser's `row_state`."""
+        for name, tensor in self.state().items():
+            tensor.select(_row_dimension(name), row).copy_(state[name])
+
+
+def _row_dimension(name: str) -> int:
+    return 1 if name == "objective_means" else 0
 
 
 def clip_rows(gradient: Tensor, max_norm: float) -> Tensor:

@@ -18,7 +18,7 @@ from paretune.models.mixing import Mixing
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Completions of a population in adapter-major order, `E * N` rows.
+    """Completions of an update, the members' blocks one after the other.
 
     Attributes:
         rows: The prompt's columns of each completion.
@@ -47,17 +47,17 @@ class Batch:
 
 
 class Sampler(Protocol):
-    """Anything that can sample for a population; another engine can fill this in."""
+    """Anything that can sample for a trainee; another engine can fill this in."""
 
     def __call__(
         self,
-        members: Sequence[int],
+        mixing: Mixing,
         rows: Sequence[Row],
         prompt_ids: Sequence[tuple[int, ...]],
         keys: np.typing.NDArray[np.uint64],
         max_new_tokens: int,
     ) -> Batch:
-        """Sample one completion for each row; rows are adapter-major over `members`."""
+        """Sample one completion for each row of the mixing."""
         ...  # fmt: skip
 
 
@@ -69,7 +69,7 @@ class BankSampler:
 
     def __call__(
         self,
-        members: Sequence[int],
+        mixing: Mixing,
         rows: Sequence[Row],
         prompt_ids: Sequence[tuple[int, ...]],
         keys: np.typing.NDArray[np.uint64],
@@ -77,19 +77,31 @@ class BankSampler:
     ) -> Batch:
         """Sample one completion for each row."""
         base = self.bank.base
-        mixing = Mixing.population(self.bank.experts, len(rows) // len(members), tuple(members))
         rollout = sample(base, self.bank, prompt_ids, mixing, keys, max_new_tokens)
         lengths = rollout.lengths.tolist()
         texts = tuple(base.decode(ids[:size]) for ids, size in zip(rollout.token_ids.tolist(), lengths, strict=True))
         return Batch(tuple(rows), tuple(prompt_ids), rollout.token_ids, rollout.lengths, rollout.log_probs, texts)
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one split.
+
+    Attributes:
+        rows: Their columns.
+        prompt_ids: Token ids of each formatted prompt.
+    """
+
+    rows: Sequence[Row]
+    prompt_ids: Sequence[tuple[int, ...]]
+
+
 class PromptStream:
     """The order in which a training seed visits prompts: shuffled anew each epoch, a function of the position alone."""
 
-    def __init__(self, rows: Sequence[Row], prompt_ids: Sequence[tuple[int, ...]], seed: int) -> None:
-        self.rows, self.prompt_ids, self.seed = rows, prompt_ids, seed
-        self.digests = [prompt_key(ids) for ids in prompt_ids]
+    def __init__(self, prompts: Prompts, seed: int) -> None:
+        self.rows, self.prompt_ids, self.seed = prompts.rows, prompts.prompt_ids, seed
+        self.digests = [prompt_key(ids) for ids in prompts.prompt_ids]
         self._epoch, self._order = -1, np.arange(0)
 
     def indices(self, first: int, count: int) -> list[int]:

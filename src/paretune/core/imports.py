@@ -1,0 +1,36 @@
+"""Importing what a study or a file names as `module:name`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from paretune.core.errors import ConfigError
+
+
+def import_name(noun: str, name: str, parts: Sequence[str] = ()) -> Any:
+    """Import `module:name`.
+
+    Args:
+        noun: What it is, for messages.
+        name: Where it is found.
+        parts: Attributes it must have; with any, it must be a class.
+
+    Raises:
+        ConfigError: If it cannot be imported, or lacks a part.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module name
+        raise ConfigError(
+            f"{noun} must be an importable 'module:name', got '{name}' ({error}). Check the spelling, and that the "
+            "module's folder is on the import path."
+        ) from error
+    missing = [part for part in parts if not hasattr(found, part)]
+    if missing or (parts and not isinstance(found, type)) or not callable(found):
+        got = f"none of {', '.join(missing)}" if missing else f"a {type(found).__name__}"
+        wanted = f"a class with {', '.join(parts)}" if parts else "something to call"
+        raise ConfigError(f"{noun} '{name}' must be {wanted}, got {got}. Name another, or complete it.")
+    return found

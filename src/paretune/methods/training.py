@@ -1,0 +1,220 @@
+"""Run functions of the stages that methods share: training a trainee of any kind, and measuring experts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paretune.core.stages import Stage, StageContext
+from paretune.core.task import Split, Task
+from paretune.methods.experts import adapters_of
+from paretune.rl.settings import LearnerSettings
+
+if TYPE_CHECKING:
+    from paretune.core.preferences import FloatArray
+    from paretune.models.base import BaseModel
+    from paretune.rl.learner import Learner, Slots
+    from paretune.rl.rollout import Prompts
+    from paretune.rl.trainees import Trainee
+
+CHECKPOINT_SECONDS = 600.0
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One trajectory of a run function: its stages by length, and how its artefacts are written.
+
+    Attributes:
+        stages: Shortest first.
+        save: Writes the artefacts of one of them from what the trainee holds.
+    """
+
+    stages: tuple[Stage, ...]
+    save: Callable[[Stage], None]
+
+
+def trajectories(context: StageContext) -> list[tuple[Stage, ...]]:
+    """Return the stages of each trajectory, shortest first."""
+    gathered: dict[str, list[Stage]] = {}
+    for stage in context.stages:
+        gathered.setdefault(stage.trajectory_key(context.task), []).append(stage)
+    return [tuple(sorted(stages, key=lambda stage: stage.completions)) for stages in gathered.values()]
+
+
+def train_experts(context: StageContext) -> None:
+    """Train the experts of a population, handing each over at every planned length."""
+    from paretune.models.adapters import save_adapter
+    from paretune.models.bank import ExpertBank
+    from paretune.models.base import load_base
+    from paretune.rl.trainees import Member, Population
+
+    task, settings = context.task, context.stages[0].settings
+    base = load_base(task.model)
+    by_member = trajectories(context)
+    members = [
+        Member(
+            np.asarray(stages[0].member["objective_weights"], dtype=np.float64),
+            stages[0].seed,
+            tuple(stage.completions for stage in stages),
+            context.ledger(stages[-1]),
+        )
+        for stages in by_member
+    ]
+    bank = ExpertBank(base, len(members), int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by expert_settings
+    bank.initialise([int(stages[0].member.get("start", stages[0].seed)) for stages in by_member])  # type: ignore[call-overload]  # plain JSON
+
+    def saver(index: int) -> Callable[[Stage], None]:
+        return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
+
+    runs = [Run(stages, saver(index)) for index, stages in enumerate(by_member)]
+    try:
+        train(
+            context,
+            Population(bank, members),
+            runs,
+            slots(task, settings, [each.objective_weights for each in members]),
+        )
+    finally:
+        bank.unwrap()
+
+
+def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:
+    """Return what a stage's settings name for the slots of the learner.
+
+    Args:
+        task: Its reward ranges go to weightings.
+        settings: Of the stage; `weighting`, `advantages` and `shaping` name code, the rest is for the weighting.
+        preferences: What each member is trained for.
+
+    Raises:
+        ConfigError: If a name cannot be imported, or is not what it should be.
+    """
+    from paretune.core.imports import import_name
+    from paretune.rl.learner import Slots
+    from paretune.rl.weighting import resolve_weighting
+
+    weighting = str(settings.get("weighting", ""))
+    found = resolve_weighting(weighting) if weighting else None
+    functions = {
+        slot: import_name(slot, str(settings[slot])) for slot in ("advantages", "shaping") if settings.get(slot)
+    }
+    return Slots(
+        weightings=[] if found is None else [found(row, settings, ranges(task)) for row in preferences], **functions
+    )
+
+
+def ranges(task: Task) -> FloatArray:
+    """Return lowest and highest possible reward of each objective, `[K, 2]`."""
+    return np.asarray([objective.range for objective in task.objectives], dtype=np.float64)
+
+
+def learner_settings(settings: Mapping[str, Any]) -> LearnerSettings:
+    """Return the part of a stage's settings that says how to learn."""
+    return LearnerSettings(**{each.name: settings[each.name] for each in fields(LearnerSettings)})
+
+
+def train(
+    context: StageContext, trainee: Trainee, runs: Sequence[Run], filled: Slots | None = None, name: str = "state"
+) -> None:
+    """Train a trainee to all lengths of its runs: seal each, resume after a kill, extend what is finished.
+
+    Args:
+        context: Of the run function.
+        trainee: One member per run.
+        runs: Stages and how their artefacts are written.
+        filled: What a method puts in the place of the learner's defaults.
+        name: Of its checkpoint, where a run function trains one trainee after another.
+    """
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.checkpoints import read_state, save_state
+    from paretune.rl.learner import Environment, Learner
+
+    task, base = context.task, trainee.bank.base
+    environment = Environment(
+        Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
+        prompts(base, task, "development"),
+    )  # fmt: skip
+    learner = Learner(trainee, environment, learner_settings(context.stages[0].settings), filled)
+    checkpoint = context.checkpoint_folder() / f"{name}.safetensors"
+    if checkpoint.exists():
+        learner.load_state(*read_state(checkpoint))
+    else:
+        for index, run in enumerate(runs):
+            start = context.start_folder(run.stages[0])
+            if start is not None and (start / STATE).exists():
+                learner.load_member_state(index, *read_state(start / STATE))
+    saved = time.monotonic()
+
+    def before_update() -> None:
+        nonlocal saved
+        if learner.hands_over_next() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_state(checkpoint, *learner.state())
+            saved = time.monotonic()
+
+    def hand_over(index: int, length: int) -> None:
+        stage = next(stage for stage in runs[index].stages if stage.completions == length)
+        runs[index].save(stage)
+        save_state(context.end_folder(stage) / STATE, *learner.member_state(index))
+        context.seal(stage, {})
+
+    try:
+        learner.train(hand_over, _reporter(context, learner, runs), before_update)
+    except KeyboardInterrupt:  # asked for between two updates, where the state is consistent
+        save_state(checkpoint, *learner.state())
+        raise
+
+
+def _reporter(context: StageContext, learner: Learner, runs: Sequence[Run]) -> Callable[[Mapping[str, object]], None]:
+    keys = [run.stages[0].trajectory_key(context.task) for run in runs]
+
+    def on_update(event: Mapping[str, Any]) -> None:
+        index = int(event["member"])
+        context.log({**event, "trajectory": keys[index]})
+        context.progress(int(event["completions"]))
+
+    return on_update
+
+
+def measure_experts(context: StageContext) -> None:
+    """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
+    from paretune.models.adapters import load_bank
+    from paretune.models.base import load_base
+    from paretune.models.policy import Policy
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.evaluation import evaluate
+
+    task = context.task
+    base = load_base(task.model)
+    for stage in context.stages:
+        adapters = adapters_of(context.result(need) for need in stage.needs)
+        bank = load_bank(base, adapters)
+        count, objectives = len(adapters), len(task.objectives)
+        policy = Policy(
+            base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
+        )  # fmt: skip
+        each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
+        chosen = min(each, len(task.splits["development"]))
+        rows, samples = task.splits["development"][:chosen], each // chosen
+        records = evaluate(
+            policy, rows, Scorer(task.objectives), task.objective_names, samples=samples, seed=stage.seed,
+            split="development", ledger=context.ledger(stage), progress=context.progress,
+        )  # fmt: skip
+        scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
+        bank.unwrap()
+        context.seal(stage, {"scores": scores})
+
+
+def prompts(base: BaseModel, task: Task, split: Split) -> Prompts:
+    """Return the prompts of a split with their token ids."""
+    from paretune.rl.rollout import Prompts
+    from paretune.tasks.checks import check_prompts
+
+    check_prompts(task, base.tokenizer)
+    rows = task.splits[split]
+    return Prompts(rows, [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows])

@@ -1,0 +1,205 @@
+"""Learning from one batch: one or several optimiser steps, each from advantages under the policy as it is then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from paretune.core.errors import ModelError
+from paretune.core.preferences import FloatArray
+from paretune.models.mixing import Mixing
+from paretune.models.scoring import completion_log_probs
+from paretune.rl.advantages import reweighted, reweighted_kl, silenced
+from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
+from paretune.rl.optimisers import Optimisers
+from paretune.rl.rollout import Batch
+from paretune.rl.settings import LearnerSettings
+from paretune.rl.trainees import Trainee
+from paretune.rl.weighing import Weigher
+
+GAP_FP32, GAP_BF16 = 1e-3, 0.05  # nats a token by which sampling and update may differ on average
+
+
+@dataclass(eq=False)
+class Told:
+    """What an update has to tell, for R members.
+
+    Attributes:
+        norms: Gradient norm of the first epoch, before clipping.
+        moved: Whether there was anything to learn from.
+        gap: Mean difference between the log-probabilities of sampling and of the first epoch, nats a token.
+        ratios: Mean ratio of each later epoch.
+        clipped: Share of completions (or tokens) held by the clip in each later epoch.
+        objective_weights: `[K]` of each member where a weighting chose them.
+    """
+
+    norms: list[float]
+    moved: list[bool]
+    gap: float
+    ratios: list[list[float]] = field(default_factory=list)
+    clipped: list[list[float]] = field(default_factory=list)
+    objective_weights: list[list[float]] = field(default_factory=list)
+
+    def of(self, place: int) -> dict[str, object]:
+        """Return what one member's event says."""
+        told: dict[str, object] = {"grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gap}
+        if self.ratios:
+            told["ratio"] = [epoch[place] for epoch in self.ratios]
+            told["clipped"] = [epoch[place] for epoch in self.clipped]
+        if self.objective_weights:
+            told["objective_weights"] = self.objective_weights[place]
+        return told
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One batch with all that the epochs need of it.
+
+    Attributes:
+        batch: Completions, B rows: R members' blocks.
+        mixing: Of the rows.
+        shaped: Rewards after shaping `[B, K]`.
+        made: Their advantages, without KL, `[B, K]`.
+        first: Advantages of the first epoch with the KL folded in, `[B, K]`.
+        reference: Log-probabilities of whole completions under the base model `[B]`.
+        custom: Whether `made` is of an estimator of the method's own.
+    """
+
+    batch: Batch
+    mixing: Mixing
+    shaped: Tensor
+    made: Tensor
+    first: Tensor
+    reference: Tensor
+    custom: bool
+
+
+class Epochs:
+    """Takes the optimiser steps of an update."""
+
+    def __init__(
+        self, trainee: Trainee, beta: float, ranges: FloatArray, settings: LearnerSettings, optimisers: Optimisers,
+        weigher: Weigher,
+    ) -> None:  # fmt: skip
+        self.trainee, self.beta, self.settings = trainee, beta, settings
+        self.optimisers, self.weigher = optimisers, weigher
+        self.widths = torch.from_numpy(ranges[:, 1] - ranges[:, 0])
+
+    def learn(self, active: Sequence[int], lesson: Lesson, preferences: FloatArray) -> Told:
+        """Take the steps of one update of some members.
+
+        Raises:
+            NonFiniteError: If a gradient is not finite.
+            ModelError: If sampling and update disagree on the probability of what was sampled.
+        """
+        told = Told([], [], 0.0)
+        weights = torch.from_numpy(self.weigher.rows(active, preferences)).to(lesson.first.dtype)
+        if self.weigher.weightings:
+            told.objective_weights = weights[:: len(weights) // len(active)].tolist()
+        for epoch in range(self.settings.epochs):
+            self._epoch(epoch, active, lesson, weights, told)
+        return told
+
+    def _epoch(self, epoch: int, active: Sequence[int], lesson: Lesson, weights: Tensor, told: Told) -> None:
+        count, size = len(active), len(weights) // len(active)
+        scalar, gaps, tokens = scalarise(lesson.first, weights), 0.0, 0
+        heard, ratios, clipped = torch.zeros(3, len(weights), dtype=torch.float64)
+        for rows in self._parts(count, size):
+            part = lesson.batch if rows is None else lesson.batch.take(rows.to(lesson.batch.token_ids.device))
+            own = slice(None) if rows is None else rows
+            mixing = lesson.mixing if rows is None else lesson.mixing.rows(rows)
+            used = int(part.lengths.max())
+            with self.trainee.bank.using(mixing), self._precision():
+                log_probs = completion_log_probs(
+                    self.trainee.bank.base, self.trainee.bank, mixing, part.prompt_ids, part.token_ids[:, :used],
+                    part.lengths,
+                )  # fmt: skip
+                if epoch == 0:
+                    gaps += float((log_probs.detach() - part.log_probs[:, :used]).abs().sum())
+                    tokens += int(part.lengths.sum())
+                    heard[own] = scalar[own].abs()
+                    loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
+                else:
+                    loss, heard[own], ratios[own], clipped[own] = self._later(
+                        log_probs, part, lesson, scalar, weights, own, size
+                    )
+                loss.backward()
+        if epoch == 0:
+            told.gap = gaps / tokens
+            self._check_gap(told.gap)
+        moving = (heard.view(count, size) > 0).any(dim=1).tolist()
+        norms = self.optimisers.step(self.trainee.take_gradients(active), active, moving)
+        if epoch == 0:
+            told.norms, told.moved = norms, moving
+        else:
+            told.ratios.append(ratios.view(count, size).mean(dim=1).tolist())
+            told.clipped.append(clipped.view(count, size).mean(dim=1).tolist())
+
+    def _later(
+        self, log_probs: Tensor, part: Batch, lesson: Lesson, scalar: Tensor, weights: Tensor, own: slice | Tensor,
+        size: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        """Return the loss of a part in a later epoch, its scalar advantages, mean ratios and shares clipped, `[B']`."""
+        clip = self.settings.clip
+        if self.settings.ratio == "token":
+            sampled = part.log_probs[:, : log_probs.shape[1]]
+            ratios, advantages = log_ratios(log_probs, sampled).exp(), self._placed(scalar[own])[:, None]
+            steps = part.lengths[:, None].cpu()
+            inside = torch.arange(ratios.shape[1])[None] < steps
+            mean = (ratios.detach().cpu() * inside).sum(dim=1) / steps[:, 0]
+            held = (is_clipped(ratios.detach(), advantages, clip).cpu() & inside).sum(dim=1) / steps[:, 0]
+            return clipped_loss(ratios, advantages, size, clip), scalar[own], mean.double(), held.double()
+        now = log_probs.sum(dim=1)
+        ratios = log_ratios(now, part.log_probs.sum(dim=1)).exp()
+        seen = ratios.detach().cpu().double()
+        folded = self._folded(lesson, own, now.detach().cpu().double(), seen)
+        folded_scalar = scalarise(folded, weights[own])
+        advantages = self._placed(folded_scalar)
+        held = is_clipped(seen, folded_scalar, clip)
+        return clipped_loss(ratios, advantages, size, clip), folded_scalar.abs(), seen, held.double()
+
+    def _folded(self, lesson: Lesson, own: slice | Tensor, log_probs: Tensor, ratios: Tensor) -> Tensor:
+        """Return the advantages of a later epoch with the KL as it is now, `[B', K]`."""
+        group, kl = self.settings.group_size, log_probs - lesson.reference[own]
+        if lesson.custom:
+            made = reweighted_kl(lesson.made[own], kl, ratios, self.beta, group)
+        else:
+            made = reweighted(lesson.shaped[own], kl, ratios, self.beta, group)
+        return silenced(made, self.widths, group)
+
+    def _parts(self, members: int, size: int) -> Iterator[Tensor | None]:
+        """Yield the rows of each backward pass, equally many of every member; None for all of them at once."""
+        micro = self.settings.micro_batch or size
+        if micro >= size:
+            yield None
+            return
+        for start in range(0, size, micro):
+            width = min(micro, size - start)
+            yield torch.cat(
+                [torch.arange(place * size + start, place * size + start + width) for place in range(members)]
+            )
+
+    def _placed(self, advantages: Tensor) -> Tensor:
+        return advantages.to(self.trainee.bank.base.device, torch.float32)
+
+    def _check_gap(self, gap: float) -> None:
+        half = self.trainee.bank.base.dtype != torch.float32 or self.settings.update_dtype == "bfloat16"
+        limit = GAP_BF16 if half else GAP_FP32
+        if gap > limit:
+            raise ModelError(
+                f"log-probabilities of sampling and of the update must agree within {limit:g} nats a token, got "
+                f"{gap:.4f} on average. The model reads a cached prefix in another way than the whole text: check its "
+                "attention and positions, or sample with another engine."
+            )
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        if self.settings.update_dtype == "model":
+            yield
+            return
+        with torch.autocast(self.trainee.bank.base.device.type, dtype=torch.bfloat16):
+            yield

@@ -1,0 +1,108 @@
+"""Asking weightings: what each member has seen in an update, and how its objectives are weighed then."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.preferences import FloatArray
+from paretune.core.seeds import generator
+from paretune.rl.trainees import Trainee
+from paretune.rl.weighting import Seen, Weighting, check_weights
+
+
+class Weigher:
+    """The weightings of a trainee's members; without any, rows are weighed by their preferences.
+
+    Attributes:
+        needs_gram: Whether weights are chosen from the inner products of the objectives' gradients.
+    """
+
+    def __init__(self, trainee: Trainee, weightings: Sequence[Weighting]) -> None:
+        """Take the weightings of a trainee's members.
+
+        Raises:
+            ShapeError: If there is not one for each member.
+            ConfigError: If rows of one member have preferences of their own, which no weighting may overrule.
+        """
+        if weightings and len(weightings) != len(trainee.members):
+            raise ShapeError(f"weightings must be one per member ({len(trainee.members)}), got {len(weightings)}.")
+        if weightings and trainee.conditioned:
+            raise ConfigError(
+                "weighting must be left out where rows carry their own preferences, got "
+                f"{type(weightings[0]).__name__}. Train one policy per preference with it."
+            )
+        self.weightings, self.trainee = list(weightings), trainee
+        self.needs_gram = any("gram" in each.needs for each in self.weightings)
+        self._seen: dict[int, dict[str, Any]] = {}
+
+    def measured(self, member: int) -> Callable[[int], int]:
+        """Return how many completions of development prompts a member wants before each update."""
+        if not self.weightings:
+            return lambda update: 0
+        return self.weightings[member].measured
+
+    def see(
+        self,
+        active: Sequence[int],
+        updates: Sequence[int],
+        rewards: Tensor,
+        kl: Tensor,
+        development: FloatArray | None,
+    ) -> None:
+        """Keep what the active members' weightings may look at.
+
+        Args:
+            active: Members, in the order of their rows.
+            updates: Updates made by each member of the trainee.
+            rewards: `[B, K]`, NaN where missing.
+            kl: `[B]`.
+            development: Rewards of completions of development prompts `[R, N, K]`, or None.
+        """
+        if not self.weightings:
+            return
+        each = len(rewards) // len(active)
+        for place, index in enumerate(active):
+            own = slice(place * each, (place + 1) * each)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # an objective without any reward has the mean NaN
+                returns = np.nanmean(rewards[own].numpy(), axis=0)
+            self._seen[index] = {
+                "update": updates[index],
+                "preference": self.trainee.members[index].objective_weights,
+                "returns": returns,
+                "kl": float(kl[own].mean()),
+                "development": None if development is None else development[place],
+            }
+
+    def weigh(self, active: Sequence[int], grams: NDArray[np.float64] | None = None) -> FloatArray:
+        """Ask the weightings of the active members, `[R, K]`; with the members' Gram matrices `[R, K, K]`."""
+        rows = []
+        for place, index in enumerate(active):
+            weighting, seen = self.weightings[index], self._seen[index]
+            draws = generator(self.trainee.members[index].seed, "weighting", seen["update"])
+            gram = None if grams is None else grams[place]
+            weights = weighting.weigh(Seen(**seen, gram=gram, generator=draws))
+            rows.append(check_weights(weights, len(seen["preference"]), type(weighting).__name__))
+        return np.stack(rows)
+
+    def rows(self, active: Sequence[int], preferences: FloatArray) -> FloatArray:
+        """Return the objective weights of every row `[B, K]`, where they need no gradients."""
+        if not self.weightings:
+            return preferences
+        return self.weigh(active).repeat(len(preferences) // len(active), axis=0)
+
+    def state(self, member: int) -> dict[str, object]:
+        """Return a member's weighting as plain data."""
+        return dict(self.weightings[member].state()) if self.weightings else {}
+
+    def load(self, member: int, state: Mapping[str, object]) -> None:
+        """Take over `state`."""
+        if self.weightings:
+            self.weightings[member].load(state)

@@ -1,0 +1,192 @@
+"""One rule for every trainee, weighting and setting: a run alone is the prefix of a longer one, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import micro_task
+from paretune.core.ledger import Ledger
+from paretune.core.preferences import FloatArray
+from paretune.core.task import Task
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel
+from paretune.objectives.scoring import Scorer
+from paretune.rl.checkpoints import read_state, save_state
+from paretune.rl.learner import Environment, Learner, Slots
+from paretune.rl.rollout import Prompts
+from paretune.rl.settings import LearnerSettings
+from paretune.rl.trainees import Conditioned, Member, Population
+from paretune.rl.weighting import Seen
+
+SETTINGS = LearnerSettings(learning_rate=1e-2, group_size=4, completions_per_update=16)
+LONG = 80
+Make = Callable[[Task, BaseModel, tuple[int, ...]], Learner]
+Handed = dict[tuple[int, int], tuple[dict[str, Tensor], Any, dict[str, float]]]
+
+
+class Swinging:
+    """Weights that follow returns and measured rewards, and so every draw that was ever made."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, object], ranges: FloatArray) -> None:
+        self.log_weights = np.zeros(len(preference))
+
+    def measured(self, update: int) -> int:
+        return 3 if update % 2 else 0
+
+    def weigh(self, seen: Seen) -> FloatArray:
+        assert (seen.development is not None) <= (seen.update % 2 == 1)
+        self.log_weights += seen.returns - seen.returns.mean() + 0.1 * seen.generator.standard_normal(2)
+        if seen.development is not None:
+            self.log_weights += seen.development.mean(axis=0)
+        weights = np.exp(self.log_weights - self.log_weights.max())
+        return weights / weights.sum()
+
+    def state(self) -> dict[str, object]:
+        return {"log_weights": self.log_weights.tolist()}
+
+    def load(self, state: Mapping[str, object]) -> None:
+        self.log_weights = np.asarray(state["log_weights"])
+
+
+def environment(task: Task, base: BaseModel) -> Environment:
+    train, development = (
+        Prompts(task.splits[split], [tuple(base.encode(str(row["prompt"]))) for row in task.splits[split]])
+        for split in ("train", "development")
+    )
+    widths = np.asarray([objective.range for objective in task.objectives])
+    return Environment(Scorer(task.objectives), train, task.beta, micro_task.LENGTH, widths, development)
+
+
+def population(settings: LearnerSettings = SETTINGS, weightings: tuple[type, ...] = ()) -> Make:
+    def make(task: Task, base: BaseModel, lengths: tuple[int, ...]) -> Learner:
+        members = [
+            Member(np.asarray(weights), seed, lengths, Ledger(max(lengths)))
+            for weights, seed in (([0.3, 0.7], 1), ([1.0, 0.0], 2))
+        ]
+        bank = ExpertBank(base, 2, rank=2)
+        bank.initialise([1, 2])
+        made = [kind(members[0].objective_weights, {}, np.asarray([[0, 1], [0, 1]])) for kind in weightings]
+        slots = Slots(weightings=made)
+        return Learner(Population(bank, members), environment(task, base), settings, slots)
+
+    return make
+
+
+def conditioned(settings: LearnerSettings = SETTINGS) -> Make:
+    def make(task: Task, base: BaseModel, lengths: tuple[int, ...]) -> Learner:
+        bank = ExpertBank(base, 2, rank=2)
+        bank.initialise([1, 2])
+        trainee = Conditioned(bank, None, np.eye(2), 1, lengths, Ledger(max(lengths)))
+        return Learner(trainee, environment(task, base), settings)
+
+    return make
+
+
+WAYS: dict[str, Make] = {
+    "population": population(),
+    "epochs": population(replace(SETTINGS, epochs=3)),
+    "average": population(replace(SETTINGS, epochs=2, average_decay=0.9)),
+    "token ratios": population(replace(SETTINGS, epochs=2, ratio="token")),
+    "micro-batches": population(replace(SETTINGS, epochs=2, micro_batch=8)),
+    "warm-up": population(replace(SETTINGS, warmup_updates=4)),
+    "changing weights": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Swinging, Swinging)),
+    "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),
+}
+
+
+def train(learner: Learner, stop_at: int | None = None, keep: Path | None = None) -> Handed:
+    handed: Handed = {}
+
+    def hand_over(index: int, length: int) -> None:
+        rows = {name: each[index].clone() for name, each in learner.trainee.parameters.items()}
+        handed[index, length] = rows, learner.member_state(index), dict(learner.members[index].ledger.counts)
+
+    calls = 0
+
+    class Kill(Exception):
+        pass
+
+    def before_update() -> None:
+        nonlocal calls
+        if keep is not None and calls == stop_at:
+            save_state(keep, *learner.state())
+            raise Kill
+        calls += 1
+
+    if keep is None:
+        learner.train(hand_over)
+    else:
+        with pytest.raises(Kill):
+            learner.train(hand_over, before_update=before_update)
+    return handed
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_alone_is_the_prefix_of_a_longer_one(task: Task, base: BaseModel, way: str) -> None:
+    make = WAYS[way]
+    lengths = (4, 18, 32, 47, 60)
+    together = train(make(task, base, (*lengths, LONG)))
+    for length in lengths:
+        alone = train(make(task, base, (length,)))
+        for index in range(len(alone)):
+            assert equal(together[index, length][0], alone[index, length][0]), f"{way}, {length}"
+            assert together[index, length][2] == alone[index, length][2]
+            assert 0 <= length - alone[index, length][2]["completions"] < SETTINGS.group_size
+    only = train(make(task, base, (LONG,)))
+    assert all(equal(together[key][0], only[key][0]) for key in only)
+    start = make(task, base, (LONG,)).trainee.parameters
+    assert not any(start[name].equal(only[0, LONG][0][name]) for name in start)
+
+
+@pytest.mark.parametrize("length", [32, 46])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_longer_run_goes_on_from_a_shorter_one(
+    task: Task, base: BaseModel, way: str, length: int, tmp_path: Path
+) -> None:
+    make = WAYS[way]
+    shorter = train(make(task, base, (length,)))
+    longer = make(task, base, (LONG,))
+    for index in range(len(shorter)):
+        save_state(tmp_path / f"{index}.safetensors", *shorter[index, length][1])
+    for parameters in longer.trainee.parameters.values():
+        parameters.zero_()  # whatever it held before
+    for index in range(len(shorter)):
+        longer.load_member_state(index, *read_state(tmp_path / f"{index}.safetensors"))
+    went_on, only = train(longer), train(make(task, base, (LONG,)))
+    assert all(equal(went_on[key][0], only[key][0]) for key in only)
+    assert all(went_on[key][2] == only[key][2] for key in only)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumed_run_equals_the_uninterrupted_one(task: Task, base: BaseModel, way: str, tmp_path: Path) -> None:
+    make, kept = WAYS[way], tmp_path / "state.safetensors"
+    train(make(task, base, (30, LONG)), stop_at=2, keep=kept)
+    resumed = make(task, base, (30, LONG))
+    for parameters in resumed.trainee.parameters.values():
+        parameters.zero_()
+    resumed.load_state(*read_state(kept))
+    rest, whole = train(resumed), train(make(task, base, (30, LONG)))
+    assert (0, LONG) in rest
+    assert all(equal(rest[key][0], whole[key][0]) and rest[key][2] == whole[key][2] for key in rest)
+
+
+def test_what_varies_changes_what_is_learned(task: Task, base: BaseModel) -> None:
+    """Else equal runs would prove nothing."""
+    results = [train(make(task, base, (64,)))[0, 64][0] for make in WAYS.values()]
+    flat = [torch.cat([part.flatten() for part in rows.values()])[:200] for rows in results]
+    distinct = {each.numpy().tobytes() for each in flat}
+    assert len(distinct) >= len(WAYS) - 1  # micro-batches differ from nothing but in rounding
