@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,19 +13,35 @@ import torch
 from torch import Tensor
 
 import micro_task
-from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.core.errors import MixingError, NonFiniteError, ShapeError, UnknownNameError
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
+from paretune.models.scoring import completion_log_probs
 from paretune.relations.gradients import gram_blocks
 from paretune.rl import objective_gradients as module
 from paretune.rl.advantages import leave_one_out
 from paretune.rl.evaluation import reference_policy
-from paretune.rl.objective_gradients import gram_of, objective_gradients, up_projections
+from paretune.rl.losses import policy_gradient_loss, scalarise
+from paretune.rl.objective_gradients import (
+    PopulationGradients,
+    gram_in_metric,
+    gram_of,
+    objective_gradients,
+    population_gradients,
+    up_projections,
+)
 
 Sampled = tuple[list[tuple[int, ...]], Tensor, Tensor, Tensor]
 SAMPLES = 8
+PROMPTS = [(1, 2, 3), (4,), (1, 2, 3), (4,), (5, 5), (1, 2, 3), (2, 2), (2, 2), (6, 1), (6, 1), (7,), (3, 1)]
+TOKENS = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6], [0, 0, 0], [7, 7, 0], [2, 0, 0], [5, 0, 0], [6, 6, 1],
+                       [4, 2, 0], [0, 0, 0], [3, 3, 3], [1, 0, 0]])  # fmt: skip
+LENGTHS = torch.tensor([3, 2, 3, 1, 3, 2, 2, 3, 3, 1, 3, 2])
+ADVANTAGES = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+MIXING = Mixing.population(3, 4)
+EXACT = 1e-5  # fp32 sums in another order, relative to the length of the gradient
 
 
 @pytest.fixture
@@ -119,3 +138,175 @@ def test_what_does_not_fit_is_refused(task: Task, base: BaseModel, fresh: Expert
     two = ExpertBank(base, 2)
     with pytest.raises(ShapeError, match="bank must have one expert, got 2"):
         objective_gradients(two, prompts, tokens, lengths, advantages, up_projections(two))
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def three(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ExpertBank]:
+    """Three experts that differ from the base model, of `Linear` and of `Conv1D` layers."""
+    from paretune.models.base import load_base
+
+    model = load_base(str(micro_task.save_model(tmp_path / "model", request.param)), device="cpu")
+    bank = ExpertBank(model, 3, rank=2)
+    bank.alphas = torch.tensor([4.0, 2.0, 1.0])
+    yield micro_task.perturb(bank)
+    bank.unwrap()
+
+
+def of_all(bank: ExpertBank, engine: Any, micro_batch: int = 0, advantages: Tensor = ADVANTAGES) -> PopulationGradients:
+    return population_gradients(bank, MIXING, PROMPTS, TOKENS, LENGTHS, advantages, 4, engine, micro_batch)
+
+
+def scalar_gradient(bank: ExpertBank, objective_weights: Tensor) -> Tensor:
+    """Return the gradient of the weighed loss as the learner makes it, `[M, P]`."""
+    with bank.using(MIXING):
+        log_probs = completion_log_probs(bank.base, bank, MIXING, PROMPTS, TOKENS, LENGTHS)
+        policy_gradient_loss(log_probs, scalarise(ADVANTAGES, objective_weights.expand(12, 3)), 4).backward()
+    return bank.take_gradients()
+
+
+def assert_same(got: Tensor, expected: Tensor) -> None:
+    lengths = expected.norm(dim=-1)
+    assert (lengths > 0.01).all()
+    assert ((got - expected).norm(dim=-1) <= EXACT * lengths).all()
+
+
+@pytest.mark.parametrize("micro_batch", [0, 2, 3])
+def test_both_engines_find_the_same_gradients(three: ExpertBank, micro_batch: int) -> None:
+    one, each = of_all(three, "one_backward", micro_batch), of_all(three, "per_objective")
+    assert (one.engine, each.engine) == ("one_backward", "per_objective")
+    assert one.gradients.shape == (3, 3, three.parameters_each())
+    assert_same(one.gradients, each.gradients)
+    torch.testing.assert_close(one.log_probs, each.log_probs, rtol=0, atol=2e-5)
+    assert_same(of_all(three, "per_objective", micro_batch).gradients, each.gradients)
+
+
+@pytest.mark.parametrize("engine", ["one_backward", "per_objective"])
+def test_weighed_gradients_are_the_gradient_of_the_weighed_loss(three: ExpertBank, engine: str) -> None:
+    weights = torch.tensor([0.2, 0.5, 0.3])
+    got = (of_all(three, engine).gradients * weights[:, None, None]).sum(dim=0)
+    assert_same(got, scalar_gradient(three, weights))
+
+
+@pytest.mark.parametrize("engine", ["one_backward", "per_objective"])
+def test_one_objective_is_the_plain_gradient(three: ExpertBank, engine: str) -> None:
+    got = of_all(three, engine, advantages=ADVANTAGES[:, :1]).gradients
+    assert got.shape[0] == 1
+    assert_same(got[0], scalar_gradient(three, torch.tensor([1.0, 0.0, 0.0])))
+
+
+def test_gradient_checkpointing_changes_no_engine(tmp_path: Path) -> None:
+    from paretune.models.base import load_base
+
+    model = load_base(str(micro_task.save_model(tmp_path / "model")), device="cpu")
+    bank = micro_task.perturb(ExpertBank(model, 3, rank=2))
+    expected = of_all(bank, "per_objective").gradients
+    model.model.activation_checkpointing_enable()
+    model.model.train()
+    try:
+        for engine in ("one_backward", "per_objective"):
+            assert_same(of_all(bank, engine).gradients, expected)
+    finally:
+        model.model.activation_checkpointing_disable()
+        model.model.disable_input_require_grads()
+        model.model.eval()
+        bank.unwrap()
+
+
+def test_some_members_in_their_order(three: ExpertBank) -> None:
+    mixing = Mixing.population(3, 6, members=(2, 0))
+    one, each = (
+        population_gradients(three, mixing, PROMPTS, TOKENS, LENGTHS, ADVANTAGES, 6, engine).gradients
+        for engine in ("one_backward", "per_objective")
+    )
+    assert one.shape[1] == 2
+    assert_same(one, each)
+    alone = population_gradients(
+        three, Mixing.population(3, 6, members=(2,)), PROMPTS[:6], TOKENS[:6], LENGTHS[:6], ADVANTAGES[:6], 6
+    )
+    assert_same(one[:, 0], alone.gradients[:, 0])
+
+
+def test_parts_of_an_update_add_up(three: ExpertBank) -> None:
+    expected = of_all(three, "auto").gradients
+    total = torch.zeros_like(expected)
+    for rows in (torch.tensor([0, 4, 8]), torch.tensor([1, 2, 3, 5, 6, 7, 9, 10, 11])):
+        mixing = Mixing.population(3, len(rows) // 3)
+        prompts = [PROMPTS[row] for row in rows.tolist()]
+        total += population_gradients(
+            three, mixing, prompts, TOKENS[rows], LENGTHS[rows], ADVANTAGES[rows], 4
+        ).gradients  # fmt: skip
+    assert_same(total, expected)
+
+
+def test_the_engine_is_chosen_by_the_number_of_objectives_and_told(three: ExpertBank) -> None:
+    assert of_all(three, "auto").engine == "one_backward"
+    assert of_all(three, "auto", advantages=ADVANTAGES[:, :1]).engine == "per_objective"
+
+
+@pytest.mark.parametrize("engine", ["one_backward", "per_objective"])
+def test_autocast_changes_digits_only(three: ExpertBank, engine: str) -> None:
+    expected = of_all(three, "per_objective").gradients
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = of_all(three, engine).gradients
+    cosines = torch.nn.functional.cosine_similarity(got, expected, dim=-1)
+    assert cosines.min() > 0.99  # bf16 has three digits
+    assert not got.equal(expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_model_in_bf16_gives_the_same_in_fewer_digits(device: str, tmp_path: Path) -> None:
+    from paretune.models.base import load_base
+
+    folder = str(micro_task.save_model(tmp_path / "model"))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        bank = micro_task.perturb(ExpertBank(load_base(folder, device, dtype), 3, rank=2, alpha=4.0))
+        found.append([of_all(bank, engine).gradients.cpu() for engine in ("one_backward", "per_objective")])
+        bank.unwrap()
+    assert_same(*found[0])
+    for exact, rounded in zip(*found, strict=True):
+        assert rounded.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(rounded, exact, dim=-1).min() > 0.99  # bf16 has three digits
+
+
+def test_the_bank_keeps_the_gradients_it_has(three: ExpertBank) -> None:
+    scalar_gradient(three, torch.ones(3))
+    for engine in ("one_backward", "per_objective"):
+        of_all(three, engine)
+    assert not three.take_gradients().any()
+
+
+def test_gradients_that_cannot_be_made_are_refused(three: ExpertBank) -> None:
+    with pytest.raises(UnknownNameError, match="engine must be one of auto, one_backward, per_objective, got 'fast'"):
+        of_all(three, "fast")
+    with pytest.raises(MixingError, match="must be a population"):
+        population_gradients(
+            three, Mixing.of_rows(torch.ones(12, 3)), PROMPTS, TOKENS, LENGTHS, ADVANTAGES, 4, "per_objective"
+        )
+    with pytest.raises(ShapeError, match=r"one row for each of the 12 rows of the mixing, got \[11, 3\]"):
+        of_all(three, "auto", advantages=ADVANTAGES[1:])
+    with pytest.raises(NonFiniteError, match="gradients of objectives must be finite"):
+        of_all(three, "one_backward", advantages=ADVANTAGES * torch.inf)
+
+
+@pytest.mark.parametrize("columns", [2**18, 7])
+def test_inner_products_are_taken_in_the_metric_of_the_optimiser(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COLUMNS", columns)
+    draws = torch.Generator().manual_seed(0)
+    gradients, diagonal = torch.randn(3, 2, 11, generator=draws), torch.rand(2, 11, generator=draws)
+    got = gram_in_metric(gradients, diagonal)
+    assert got.dtype == np.float64
+    for member in range(2):
+        jacobian = gradients[:, member].double().numpy()
+        expected = jacobian @ np.diag(diagonal[member].double().numpy()) @ jacobian.T
+        np.testing.assert_allclose(got[member], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_metric_that_is_none_is_refused() -> None:
+    gradients = torch.ones(3, 2, 5)
+    with pytest.raises(ShapeError, match=r"diagonal must be \[M, P\] .* got \[5\] and \[3, 2, 5\]"):
+        gram_in_metric(gradients, torch.ones(5))
+    with pytest.raises(ShapeError, match=r"diagonal must be non-negative, got -1.0"):
+        gram_in_metric(gradients, -torch.ones(2, 5))
+    with pytest.raises(NonFiniteError, match="inner products of gradients must be finite"):
+        gram_in_metric(gradients, torch.full((2, 5), torch.nan))

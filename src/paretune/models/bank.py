@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from paretune.core.errors import MixingError, ModelError, ShapeError
 from paretune.core.seeds import stream_key
 from paretune.models.base import BaseModel
+from paretune.models.capture import Capture
 from paretune.models.mixing import Mixing
 
 MERGED_MOST = 2**26  # numbers in all merged matrices of a population together: 256 MiB in fp32
@@ -57,10 +58,16 @@ class BankedLinear(nn.Module):
                 f"a wrapped layer must see the {pin.batch} rows of its mixing, got {x.shape[0]}. "
                 "Use mixing.rows(index) when rows are dropped."
             )
+        capture = self.pinned.capture if learning else None
+        if capture is not None:
+            capture.check(pin.mixing)
         down, up = pin.lay_out(self, x.dtype) if learning else pin.prepared(self, x.dtype)
         if pin.layout == "population":
-            z = torch.bmm(x.reshape(pin.blocks, -1, self.in_features), down)
+            inputs = x.reshape(pin.blocks, -1, self.in_features)
             rows = y.reshape(pin.blocks, -1, self.out_features)
+            if capture is not None:
+                return capture.add_delta(self.number, rows, inputs, down, up).view(y.shape)
+            z = torch.bmm(inputs, down)
             # in place where nothing has to be kept for a backward pass: decoding is bound by such small steps
             return (torch.baddbmm(rows, z, up) if learning else rows.baddbmm_(z, up)).view(y.shape)
         flat = x.reshape(-1, self.in_features)
@@ -81,10 +88,11 @@ class BankedLinear(nn.Module):
 
 
 class Pinned:
-    """Holds the mixing in force for all layers of a bank."""
+    """Holds the mixing in force for all layers of a bank, and what collects gradients of several objectives."""
 
     def __init__(self) -> None:
         self.pin: Pin | None = None
+        self.capture: Capture | None = None
 
 
 Prepared = dict[int, tuple[Tensor, Any]]  # number of a layer -> its down and up factors, or merged matrices and bias
@@ -331,6 +339,33 @@ class ExpertBank:
             yield
         finally:
             self._pinned.pin = before
+
+    @contextmanager
+    def capturing(self, mixing: Mixing, coefficients: Tensor) -> Iterator[Capture]:
+        """Collect the gradients of K objectives in one backward pass, instead of one gradient in the parameters.
+
+        Pins the mixing as `using` does. Inside, score all rows in one pass of their own, with nothing shared between
+        them, and backpropagate the *sum* of what objective k weighs by `coefficients[:, k]`, such as the
+        log-probabilities of completions.
+
+        Args:
+            mixing: A population.
+            coefficients: What each row counts in each objective, `[B, K]`, the same for all its tokens.
+
+        Raises:
+            MixingError: If the mixing is no population, or of another bank.
+            ShapeError: If there is not one row of coefficients for each row of the mixing.
+        """
+        capture = Capture(
+            mixing, coefficients.to(self.base.device), self.scales,
+            [(layer.in_features, layer.out_features) for layer in self.layers.values()], self.rank,
+        )  # fmt: skip
+        with self.using(mixing):
+            before, self._pinned.capture = self._pinned.capture, capture
+            try:
+                yield capture
+            finally:
+                self._pinned.capture = before
 
 
 def _linear_layers(model: Any, targets: Sequence[str] | None) -> Iterator[tuple[str, tuple[nn.Module, int, int]]]:

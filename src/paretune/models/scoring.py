@@ -40,30 +40,35 @@ def completion_log_probs(
         share_prompts: Read prompts that are equal and mixed equally once (not under gradient checkpointing, which
             recomputes blocks without their cache).
     """
-    if not (share_prompts and base.full_attention) or getattr(base.model, "is_activation_checkpointing", False):
+    if not (share_prompts and can_share_prompts(base)):
         logits = _plain_logits(base, bank, mixing, prompts, token_ids, lengths)
-        return _token_log_probs(logits, token_ids, lengths)
-    heads = _PromptHeads(base, bank, mixing, prompts)
+        return token_log_probs(logits, token_ids, lengths)
+    heads = PromptHeads(base, bank, mixing, prompts)
     parts, orders = [], []
-    for rows in _length_parts(mixing, lengths.cpu()):
+    for rows in length_parts(mixing, lengths.cpu()):
         index = rows.to(base.device)
         steps = int(lengths[index].max())
-        logits = heads.completion_logits(rows, token_ids[index, :steps])
-        part = _token_log_probs(logits, token_ids[index, :steps], lengths[index])
+        logits = heads.completion_logits(rows, token_ids[index, :steps], mixing.rows(rows), heads.states(rows))
+        part = token_log_probs(logits, token_ids[index, :steps], lengths[index])
         parts.append(torch.nn.functional.pad(part, (0, token_ids.shape[1] - steps)))
         orders.append(index)
     back = torch.cat(orders).argsort()
     return torch.cat(parts)[back]
 
 
-def _token_log_probs(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
+def can_share_prompts(base: BaseModel) -> bool:
+    """Whether equal prompts can be read once: one mask serves all layers, and no block is recomputed without cache."""
+    return base.full_attention and not getattr(base.model, "is_activation_checkpointing", False)
+
+
+def token_log_probs(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
     """Return the log-probability of each token `[B, T]` under logits `[B, T, V]`, 0 behind the end."""
     log_probs = logits.gather(2, token_ids[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
     inside = torch.arange(token_ids.shape[1], device=logits.device)[None, :] < lengths[:, None]
     return torch.where(inside, log_probs, torch.zeros_like(log_probs))
 
 
-def _length_parts(mixing: Mixing, lengths: Tensor) -> list[Tensor]:
+def length_parts(mixing: Mixing, lengths: Tensor) -> list[Tensor]:
     """Split rows into parts of similar length, so that little is computed behind the end of short completions.
 
     Every block of a population gives equally many rows to each part, which keeps the parts populations.
@@ -106,10 +111,14 @@ def _plain_logits(
     return forward_logits(base, bank, mixing, arguments, keep=steps + 1)[:, :-1].float()
 
 
-class _PromptHeads:
+class PromptHeads:
     """Distinct prompts, read once under their mixing; their keys and values serve all their completions.
 
     The last prompt token is left to be read with the completion, so that one pass yields the logits of all its tokens.
+
+    Attributes:
+        owner: Which of the distinct prompts each row has, `[B]`.
+        cache: Keys and values of the distinct prompts, layer by layer.
     """
 
     def __init__(
@@ -117,7 +126,7 @@ class _PromptHeads:
     ) -> None:
         from transformers import DynamicCache
 
-        self.base, self.bank, self.mixing = base, bank, mixing
+        self.base, self.bank = base, bank
         groups = mixing.group_keys()
         seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
         first: list[int] = []
@@ -143,21 +152,33 @@ class _PromptHeads:
             arguments["position_ids"] = (real.cumsum(dim=1) - 1).clamp(min=0)
         forward_logits(base, bank, mixing.rows(torch.tensor(first)), arguments, keep=1)
 
-    def completion_logits(self, rows: Tensor, token_ids: Tensor) -> Tensor:
+    def states(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return keys and values of some rows' prompts, layer by layer: copies through which gradients flow.
+
+        Args:
+            rows: Which rows, `[B']`.
+        """
+        index = self.owner[rows].to(self.base.device)
+        return [(layer.keys[index], layer.values[index]) for layer in self.cache.layers]
+
+    def completion_logits(
+        self, rows: Tensor, token_ids: Tensor, mixing: Mixing, states: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
         """Return the logits of every token of some rows' completions, `[B', T, V]`.
 
         Args:
             rows: Which rows, `[B']`.
             token_ids: Their completions, `[B', T]`.
+            mixing: Expert weights of these rows.
+            states: Keys and values of their prompts.
         """
         from transformers import DynamicCache
 
         base, steps = self.base, token_ids.shape[1]
         index = self.owner[rows].to(base.device)
         cache: Any = DynamicCache(config=base.model.config)
-        for number, layer in enumerate(self.cache.layers):
-            keys, values = layer.keys[index], layer.values[index]
-            cache.update(keys, values, number)  # copies through which gradients flow
+        for number, (keys, values) in enumerate(states):
+            cache.update(keys, values, number)
         real = self.real[index]
         new = torch.ones(len(rows), steps, dtype=torch.bool, device=base.device)
         last = self.last[rows].to(base.device)
@@ -168,7 +189,7 @@ class _PromptHeads:
         }
         if base.takes_positions:
             arguments["position_ids"] = real.sum(dim=1)[:, None] + torch.arange(steps, device=base.device)[None, :]
-        return forward_logits(base, self.bank, self.mixing.rows(rows), arguments, keep=steps).float()
+        return forward_logits(base, self.bank, mixing, arguments, keep=steps).float()
 
 
 def _causal(real: Tensor, queries: int) -> Tensor:

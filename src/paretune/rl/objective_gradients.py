@@ -1,21 +1,106 @@
-"""Policy gradients of each objective by itself: how the objectives pull at one expert, without training it."""
+"""Policy gradients of each objective by itself: how the objectives pull at experts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from paretune.core.checks import check_choice
 from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.core.preferences import FloatArray
 from paretune.models.bank import ExpertBank
+from paretune.models.capture import check_weighable
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
+from paretune.models.weighed_gradients import weighed_gradients
 from paretune.rl.losses import policy_gradient_loss
 
 COLUMNS = 2**18  # of all gradients that are multiplied in double precision at a time
+ENGINES = ("auto", "one_backward", "per_objective")
+
+Engine = Literal["auto", "one_backward", "per_objective"]
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationGradients:
+    """Gradients of K losses in the parameters of each of M members.
+
+    Attributes:
+        gradients: `[K, M, P]`, columns as in `bank.flat`.
+        log_probs: Of every completion token under the members as they are, `[B, T]`, 0 behind the end.
+        engine: `one_backward` or `per_objective`: how they were made.
+    """
+
+    gradients: Tensor
+    log_probs: Tensor
+    engine: str
+
+
+def population_gradients(
+    bank: ExpertBank,
+    mixing: Mixing,
+    prompt_ids: Sequence[Sequence[int]],
+    token_ids: Tensor,
+    lengths: Tensor,
+    advantages: Tensor,
+    completions_each: int,
+    engine: Engine = "auto",
+    micro_batch: int = 0,
+) -> PopulationGradients:
+    """Return the gradients of the K losses `-(1/N) sum_b A_bk log pi(y_b | x_b)` of every member.
+
+    For any objective weights, `sum_k weights_k gradient_k` is the gradient of `policy_gradient_loss` of the weighed
+    advantages. What backward passes have left in the bank's parameters stays as it is.
+
+    Both engines are exact. In tokens read C of completions and D of distinct prompts, a pass back costing b of one
+    forward, `one_backward` costs `(1 + b) C + (1 + K b) D` and `per_objective`, which goes back K times over all,
+    `(1 + K b) (C + D)`. So `auto` takes the first where there is more than one objective.
+
+    Args:
+        bank: The experts.
+        mixing: A population of M members.
+        prompt_ids: Token ids of each completion's prompt, B of them, adapter-major.
+        token_ids: Completion ids `[B, T]`, right-padded.
+        lengths: Tokens of each completion `[B]`.
+        advantages: `[B, K]`.
+        completions_each: N, completions of one member in the whole update; gradients of its parts add up.
+        engine: How to make them.
+        micro_batch: Completions of one member in a pass; 0: all at once.
+
+    Raises:
+        MixingError: If the mixing is no population.
+        ShapeError: If there is not one row of advantages per completion.
+        UnknownNameError: If there is no such engine.
+        NonFiniteError: If a gradient is not finite.
+
+    Source:
+        Williams 1992 (REINFORCE).
+    """
+    check_choice("engine", engine, ENGINES)
+    check_weighable(mixing, advantages)
+    device = bank.base.device
+    token_ids, lengths = token_ids.to(device), lengths.to(device)
+    advantages = advantages.to(device, torch.float32)
+    objectives = advantages.shape[1]
+    total = torch.zeros(objectives, mixing.blocks, bank.parameters_each(), device=device)
+    log_probs = torch.zeros(token_ids.shape, device=device)
+    used = engine if engine != "auto" else "one_backward" if objectives > 1 else "per_objective"
+    for part, rows in _parts(mixing, micro_batch):
+        index, steps = rows.to(device), int(lengths[rows.to(device)].max())
+        batch = _Batch(
+            bank, part, [prompt_ids[row] for row in rows.tolist()], token_ids[index, :steps], lengths[index],
+            advantages[index], completions_each,
+        )  # fmt: skip
+        made, scored = batch.one_backward() if used == "one_backward" else batch.per_objective()
+        total += made
+        log_probs[index, :steps] = scored
+    return PopulationGradients(_finite(total), log_probs, used)
 
 
 def up_projections(bank: ExpertBank) -> list[nn.Parameter]:
@@ -59,23 +144,96 @@ def objective_gradients(
             f"advantages must have one row per completion ({count}), got shape {list(advantages.shape)}. Score each."
         )
     device, used = bank.base.device, int(lengths.max())
-    mixing = Mixing.population(1, count)
-    rows = []
-    with bank.using(mixing), torch.enable_grad():
-        log_probs = completion_log_probs(
-            bank.base, bank, mixing, prompt_ids, token_ids[:, :used].to(device), lengths.to(device)
-        )
-        columns = advantages.to(device, torch.float32).unbind(dim=1)
-        for number, column in enumerate(columns, start=1):
-            loss = policy_gradient_loss(log_probs, column, count)
-            parts = torch.autograd.grad(loss, list(parameters), retain_graph=number < len(columns))
-            rows.append(-torch.cat([part.flatten() for part in parts]).float().cpu())
-    gradients = torch.stack(rows)
+    batch = _Batch(
+        bank, Mixing.population(1, count), prompt_ids, token_ids[:, :used].to(device), lengths.to(device),
+        advantages.to(device, torch.float32), count,
+    )  # fmt: skip
+    gradients, _ = batch.per_objective(parameters)
+    return -_finite(gradients[:, 0].cpu())
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Completions of a population that are scored together."""
+
+    bank: ExpertBank
+    mixing: Mixing
+    prompt_ids: Sequence[Sequence[int]]
+    token_ids: Tensor
+    lengths: Tensor
+    advantages: Tensor
+    completions_each: int
+
+    def one_backward(self) -> tuple[Tensor, Tensor]:
+        """Return gradients `[K, M, P]` and log-probabilities `[B, T]` by one backward pass over the completions."""
+        return weighed_gradients(
+            self.bank, self.mixing, self.prompt_ids, self.token_ids, self.lengths,
+            -self.advantages / self.completions_each,
+        )  # fmt: skip
+
+    def per_objective(self, parameters: Sequence[nn.Parameter] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the same by K backward passes; columns are those of the given parameters, by default all."""
+        chosen = self.bank.expert_parameters() if parameters is None else list(parameters)
+        members = list(range(self.mixing.experts)) if self.mixing.members is None else list(self.mixing.members)
+        rows = []
+        with self.bank.using(self.mixing), torch.enable_grad():
+            log_probs = completion_log_probs(
+                self.bank.base, self.bank, self.mixing, self.prompt_ids, self.token_ids, self.lengths
+            )
+            columns = self.advantages.unbind(dim=1)
+            for number, column in enumerate(columns, start=1):
+                loss = policy_gradient_loss(log_probs, column, self.completions_each)
+                parts = torch.autograd.grad(loss, chosen, retain_graph=number < len(columns))
+                rows.append(torch.cat([part.flatten(1) for part in parts], dim=1)[members].float())
+        return torch.stack(rows), log_probs.detach()
+
+
+def _parts(mixing: Mixing, micro_batch: int) -> Iterator[tuple[Mixing, Tensor]]:
+    """Yield parts of a population, some rows of each member: their mixing, and which rows."""
+    each = mixing.rows_each
+    starts = torch.arange(mixing.blocks)[:, None] * each
+    for first in range(0, each, micro_batch or each):
+        own = torch.arange(first, min(first + (micro_batch or each), each))
+        yield Mixing.population(mixing.experts, len(own), mixing.members), (starts + own).flatten()
+
+
+def _finite(gradients: Tensor) -> Tensor:
     if not bool(torch.isfinite(gradients).all()):
         raise NonFiniteError(
             "gradients of objectives must be finite, got NaN or infinity. Check the base model in fp32."
         )
     return gradients
+
+
+def gram_in_metric(gradients: Tensor, diagonal: Tensor) -> FloatArray:
+    """Return the inner products `J P J'` of each member's K gradients, in double precision, `[M, K, K]`.
+
+    P is what the optimiser multiplies a gradient by, as Adam does: a direction that improves all objectives under one
+    metric need not do so under another. Some columns at a time, so that no second copy of all gradients is made.
+
+    Args:
+        gradients: `[K, M, P]`.
+        diagonal: Of the metric P, `[M, P]`, non-negative.
+
+    Raises:
+        ShapeError: If the arguments disagree on members or parameters, or an entry of the diagonal is negative.
+        NonFiniteError: If the result is not finite.
+    """
+    if gradients.ndim != 3 or diagonal.shape != gradients.shape[1:]:
+        raise ShapeError(
+            f"diagonal must be [M, P] for gradients [K, M, P], got {list(diagonal.shape)} and {list(gradients.shape)}."
+        )
+    if bool((diagonal < 0).any()):
+        raise ShapeError(f"diagonal must be non-negative, got {float(diagonal.min())}. Take the root of a square.")
+    objectives, members, parameters = gradients.shape
+    total = torch.zeros(members, objectives, objectives, dtype=torch.float64, device=gradients.device)
+    step = max(1, COLUMNS // max(1, objectives * members))
+    for start in range(0, parameters, step):
+        part = gradients[:, :, start : start + step].double().transpose(0, 1)  # [M, K, columns]
+        total += torch.bmm(part * diagonal[:, None, start : start + step].double(), part.mT)
+    if not bool(torch.isfinite(total).all()):
+        raise NonFiniteError("inner products of gradients must be finite, got NaN or infinity. Check the metric.")
+    return np.asarray(total.cpu().numpy())
 
 
 def gram_of(gradients: Sequence[Tensor]) -> NDArray[np.float64]:
