@@ -86,7 +86,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def save_model(folder: Path, kind: str = "llama", seed: int = 0, **settings: Any) -> Path:
-    """Save a tiny model with random parameters: `llama`, `mistral` (a window), `falcon` (alibi), `gpt2`."""
+    """Save a tiny model with random parameters: `llama`, `qwen2`, `mistral` (a window), `falcon`, `gpt2`."""
     import torch
     from transformers import (
         FalconConfig,
@@ -97,6 +97,8 @@ def save_model(folder: Path, kind: str = "llama", seed: int = 0, **settings: Any
         LlamaForCausalLM,
         MistralConfig,
         MistralForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
     )
 
     common: dict[str, Any] = {
@@ -113,6 +115,8 @@ def save_model(folder: Path, kind: str = "llama", seed: int = 0, **settings: Any
         model: Any
         if kind == "llama":
             model = LlamaForCausalLM(LlamaConfig(**{**rotary, **settings}))
+        elif kind == "qwen2":
+            model = Qwen2ForCausalLM(Qwen2Config(**{**rotary, "num_key_value_heads": 1, **settings}))
         elif kind == "mistral":
             model = MistralForCausalLM(MistralConfig(**{**rotary, "num_key_value_heads": 1, **settings}))
         elif kind == "falcon":

@@ -21,6 +21,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "llama": micro_task.save_model(root / "llama"),
         "gpt2": micro_task.save_model(root / "gpt2", "gpt2"),
+        "qwen2": micro_task.save_model(root / "qwen2", "qwen2"),
         "falcon": micro_task.save_model(root / "falcon", "falcon"),
         "mistral": micro_task.save_model(root / "mistral", "mistral", sliding_window=4),
     }

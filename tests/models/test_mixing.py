@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from paretune.core.errors import MixingError, ShapeError
+from paretune.core.errors import ShapeError
 from paretune.models.mixing import Mixing
 
 
@@ -13,14 +14,6 @@ def test_the_three_layouts_write_out_their_weights() -> None:
     assert Mixing.population(2, 2).dense().tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
     assert Mixing.population(3, 1, members=(2, 0)).dense().tolist() == [[0, 0, 1], [1, 0, 0]]
     assert Mixing.reference(4).is_reference
-
-
-def test_a_block_is_given_the_weights_of_its_rows() -> None:
-    mixing = Mixing.population(2, 1)
-    assert mixing.at(0, torch.zeros(2, 5, 4)).tolist() == [[1, 0], [0, 1]]
-    assert mixing.at(0, torch.zeros(2, 5, 4, dtype=torch.float64)).dtype == torch.float64
-    with pytest.raises(MixingError, match="the 2 rows of its mixing, got 3"):
-        mixing.at(0, torch.zeros(3, 5, 4))
 
 
 def test_rows_may_be_dropped_repeated_and_reordered_in_every_layout() -> None:
@@ -51,6 +44,53 @@ def test_rows_of_equal_weights_have_equal_keys() -> None:
     assert one == two != three
     assert Mixing.population(2, 2).group_keys() == [b"0", b"0", b"1", b"1"]
     assert Mixing.reference(2).group_keys() == [b"", b""]
+
+
+class AnyGate:
+    """A gate of two experts and three objectives; here it only has to be carried along."""
+
+    experts, objectives, blocks = 2, 3, 1
+
+    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def test_a_gated_mixing_takes_everything_of_its_rows_along() -> None:
+    prior, preferences, scale, gate = torch.rand(4, 2), torch.rand(4, 3), torch.rand(4), AnyGate()
+    mixing = Mixing.gated(prior, gate, preferences, scale)
+    assert mixing.keep(torch.tensor([False, True, False, True])).tolist() == [1, 3]
+    index = torch.tensor([3, 0, 0])
+    some = mixing.rows(index)
+    assert (some.batch, some.gate) == (3, gate)
+    for mine, whole in ((some.expert_weights, prior), (some.preferences, preferences), (some.scale, scale)):
+        assert mine is not None
+        assert mine.equal(whole[index])
+    assert mixing.dense().equal(prior * scale[:, None])  # what tokens before the gate use
+    assert Mixing.gated(prior, gate, preferences).rows(index).scale is None
+
+
+def test_rows_of_a_gate_share_what_is_before_it_and_nothing_more() -> None:
+    prior = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [1.0, 1.0], [0.2, 0.8]])
+    preferences = torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 1.0, 0], [1.0, 0, 0], [1.0, 0, 0]])
+    scale = torch.tensor([1.0, 1.0, 1.0, 0.5, 1.0])
+    mixing = Mixing.gated(prior, AnyGate(), preferences, scale)
+    one, again, preferring, scaled, other = mixing.group_keys(gated=False)
+    assert one == again == preferring == scaled != other  # 1.0 of half the scale is 0.5
+    keys = mixing.group_keys()
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+
+
+def test_a_gated_mixing_whose_parts_disagree_is_refused() -> None:
+    prior, preferences = torch.rand(4, 2), torch.rand(4, 3)
+    with pytest.raises(ShapeError, match="one column for each of the gate's 2 experts, got 3"):
+        Mixing.gated(torch.rand(4, 3), AnyGate(), preferences)
+    for broken in (torch.rand(4, 2), torch.rand(3, 3), torch.full((4, 3), torch.nan)):
+        with pytest.raises(ShapeError, match=r"preferences must be finite and \[4, 3\], one row for each"):
+            Mixing.gated(prior, AnyGate(), broken)
+    for scale in (torch.rand(3), torch.rand(4, 1), torch.full((4,), torch.inf)):
+        with pytest.raises(ShapeError, match=r"scale must be finite, one per row \(4\), got"):
+            Mixing.gated(prior, AnyGate(), preferences, scale)
 
 
 def test_weights_that_are_no_matrix_or_not_finite_are_refused() -> None:

@@ -44,7 +44,7 @@ class ModelError(ParetuneError):
 
 
 class AdapterError(ParetuneError):
-    """An adapter folder cannot be used with this base model."""
+    """An adapter folder or a gate's file cannot be used with this base model."""
 
 
 class WeightingError(ParetuneError, ValueError):

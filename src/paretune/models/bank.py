@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from paretune.core.errors import MixingError, ModelError, ShapeError
 from paretune.core.seeds import stream_key
 from paretune.models.base import BaseModel
+from paretune.models.blocks import find_blocks, gated
 from paretune.models.capture import Capture
 from paretune.models.mixing import Mixing
 
@@ -95,6 +97,7 @@ class Pinned:
         self.capture: Capture | None = None
 
 
+GateFrom = int | Sequence[int]
 Prepared = dict[int, tuple[Tensor, Any]]  # number of a layer -> its down and up factors, or merged matrices and bias
 
 
@@ -108,21 +111,69 @@ class Pin:
         layout: `reference`, `population` or `rows`.
         batch: Number of rows B.
         blocks: Blocks of a population.
-        gate: `g_e s_e` of each row, repeated over the rank, `[B, 1, E r]`; for the layout `rows`.
+        gate: `g_e s_e` of each row, repeated over the rank, for the layout `rows`: `[B, 1, E r]`, or of each token
+            `[B, T, E r]` while a gated block runs.
+        gate_from: First token of a pass that the mixing's gate weighs: one for all rows, or one for each.
         merges: Whether passes without gradients use merged matrices: a population in fp32, whose matrices are few
             enough to keep one copy for each block. In bf16 the sum would round the experts away.
     """
 
-    def __init__(self, bank: ExpertBank, mixing: Mixing, factors: Prepared) -> None:
-        self.mixing, self.batch, self._factors = mixing, mixing.batch, factors
-        self.scales = bank.scales
+    def __init__(self, bank: ExpertBank, mixing: Mixing, factors: Prepared, gate_from: GateFrom = 0) -> None:
+        self.mixing, self.batch, self._factors, self.gate_from = mixing, mixing.batch, factors, gate_from
+        self.scales, self._rank, self._dtype = bank.scales, bank.rank, bank.base.dtype
         self.layout = "reference" if mixing.is_reference else "population" if mixing.is_population else "rows"
         self.blocks = mixing.blocks if mixing.is_population else 0
         self.merges = mixing.is_population and bank.mergeable and self.blocks * bank.wrapped_size <= MERGED_MOST
-        self.gate = torch.empty(0)
+        self.gate = self._prior = self._preferences = torch.empty(0)
         if mixing.expert_weights is not None:
-            weights = mixing.expert_weights.to(self.scales.device) * self.scales
-            self.gate = weights.to(bank.base.dtype).repeat_interleave(bank.rank, dim=1)[:, None, :]
+            self._prior = mixing.expert_weights.to(self.scales.device)
+            self.gate = self._spread(self._prior[:, None, :])
+        if mixing.preferences is not None:
+            self._preferences = mixing.preferences.to(self.scales.device)
+        self.before_gate = self.gate
+        if not isinstance(gate_from, int) and len(gate_from) != self.batch:
+            count = len(gate_from)
+            raise ShapeError(f"gate_from must be one for all rows or one for each ({self.batch}), got {count}.")
+
+    def _spread(self, weights: Tensor) -> Tensor:
+        """Turn expert weights `[B, T, E]` into what layers multiply by, `[B, T, E r]`."""
+        scale = self.mixing.scale
+        if scale is not None:
+            weights = weights * scale.to(weights.device)[:, None, None]
+        return (weights * self.scales).to(self._dtype).repeat_interleave(self._rank, dim=2)
+
+    def open_gate(self, block: int, hidden: Tensor) -> None:
+        """Set the weights of the layers of a block, `[B, T, E r]`, from its input `[B, T, H]`."""
+        rows, tokens = hidden.shape[:2]
+        if rows != self.batch:
+            raise MixingError(
+                f"a gated block must see the {self.batch} rows of its mixing, got {rows}. "
+                "Use mixing.rows(index) when rows are dropped."
+            )
+        first = self.gate_from if isinstance(self.gate_from, int) else min(self.gate_from)
+        gate = self.mixing.gate
+        if first >= tokens or gate is None:
+            self.gate = self.before_gate
+            return
+        weights = gate.weights(block, hidden[:, first:], self._prior, self._preferences)
+        expected = (rows, tokens - first, self.mixing.experts)
+        if weights.shape != expected:
+            raise ShapeError(
+                f"a gate must return weights of shape {list(expected)}, [B, T, E], got {list(weights.shape)}. "
+                "Expand what is the same for several tokens."
+            )
+        opened = self._spread(weights)
+        if first:
+            opened = torch.cat([self.before_gate.expand(-1, first, -1), opened], dim=1)
+        if not isinstance(self.gate_from, int):
+            starts = torch.tensor(self.gate_from, device=hidden.device)[:, None, None]
+            late = torch.arange(tokens, device=hidden.device)[None, :, None] >= starts
+            opened = torch.where(late, opened, self.before_gate)
+        self.gate = opened
+
+    def close_gate(self) -> None:
+        """Let go of the weights of the last block, and of the graph that they belong to."""
+        self.gate = self.before_gate
 
     def prepared(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Any]:
         """Return the stacked factors of a layer, or its merged matrices `[E, out, in]` and bias, made once."""
@@ -310,15 +361,28 @@ class ExpertBank:
                 self.flat[expert, start : start + len(draws)] = (draws * 2 - 1) * bound
             start += self.rank * (layer.in_features + layer.out_features)
 
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks that hold the wrapped layers, in order.
+
+        Raises:
+            ModelError: If the wrapped layers do not lie in one list of blocks.
+        """
+        return find_blocks(self.base.model, self.layers, self.base.name)
+
     @contextmanager
-    def using(self, mixing: Mixing) -> Iterator[None]:
+    def using(self, mixing: Mixing, gate_from: GateFrom = 0) -> Iterator[None]:
         """Pin a mixing for forward *and* backward: gradient checkpointing recomputes inside the backward pass.
 
         Args:
             mixing: Expert weights for the rows that the base model is about to see.
+            gate_from: First token of the pass whose weights the mixing's gate chooses; earlier ones run under the
+                prior. One for all rows, or one for each. Without a gate it says nothing.
 
         Raises:
-            MixingError: If the mixing is for another number of experts, or another bank wraps the base model.
+            MixingError: If the mixing is for another number of experts, or its gate for another number of blocks.
+            ShapeError: If `gate_from` is neither one number nor one for each row.
+            ModelError: If the mixing has a gate, and the model no one list of blocks.
         """
         if getattr(self.base.model, "_paretune_bank", None) is not self:
             self.rewrap()
@@ -327,16 +391,25 @@ class ExpertBank:
                 f"mixing must weigh the {self.experts} experts of the bank, got {mixing.experts}. "
                 "Make it from as many weights as the bank has experts."
             )
+        if mixing.gate is None:
+            gate_from = 0
+        elif mixing.gate.blocks != len(self.blocks):
+            raise MixingError(
+                f"gate must be made for the {len(self.blocks)} transformer blocks of the model, got one for "
+                f"{mixing.gate.blocks}. Use the base model that the gate was made for."
+            )
         if self.flat._version != self._flat_version:  # it grows with every in-place change of the experts
             self._forget()
             self._flat_version = self.flat._version
         layout = ("population" if mixing.is_population else "rows", mixing.members)
-        pin = self._last if self._last is not None and self._last.mixing is mixing else None
-        self._last = pin or Pin(self, mixing, self._prepared.setdefault(layout, {}))  # decoding pins one at every token
-        before = self._pinned.pin
-        self._pinned.pin = self._last
+        pin = self._last
+        if pin is None or pin.mixing is not mixing or pin.gate_from != gate_from:  # decoding pins one at every token
+            pin = Pin(self, mixing, self._prepared.setdefault(layout, {}), gate_from)
+        before, self._last = self._pinned.pin, pin
+        self._pinned.pin = pin
         try:
-            yield
+            with nullcontext() if mixing.gate is None or pin is before else gated(self.blocks, self._pinned, pin):
+                yield
         finally:
             self._pinned.pin = before
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paretune.core.errors import ModelError, ShapeError
 from paretune.core.seeds import uniforms
-from paretune.models.bank import ExpertBank
+from paretune.models.bank import ExpertBank, GateFrom
 from paretune.models.base import BaseModel
 from paretune.models.cache import make_cache, take_rows
 from paretune.models.mixing import Mixing
@@ -159,14 +159,14 @@ class _Loop:
         self.padded = bool((self.padding > 0).any())
         mixing = self.mixing.rows(torch.tensor(first))
         positions = (real.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self._forward(ids, positions, mixing)
+        logits = self._forward(ids, positions, mixing, gate_from=self.prompt_tokens - 1)
         index = torch.tensor(owner, device=self.device)
         take_rows(self.cache, index, tokens)
         self.logits, self.mask, self.padding = logits[index], real[index], self.padding[index]
         room = torch.ones(len(index), self.max_new_tokens, dtype=torch.bool, device=self.device)
         self.mask = torch.cat([self.mask, room], dim=1)
 
-    def _forward(self, ids: Tensor, positions: Tensor, mixing: Mixing) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, mixing: Mixing, gate_from: int = 0) -> Tensor:
         """Run the model on new tokens `[B, T]` and return the logits of the last one, `[B, V]`."""
         mask: Tensor | None = None
         seen = self.cache.get_seq_length() + ids.shape[1]
@@ -181,7 +181,7 @@ class _Loop:
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": self.cache}
         if self.base.takes_positions:
             arguments["position_ids"] = positions
-        return forward_logits(self.base, self.bank, mixing, arguments, keep=1)[:, -1].float()
+        return forward_logits(self.base, self.bank, mixing, arguments, 1, gate_from)[:, -1].float()
 
     def _looks_padded(self, ids: Tensor) -> bool:
         """Whether transformers takes the batch for a padded one, for a token that pads elsewhere and is real here."""
@@ -236,18 +236,20 @@ class _Loop:
 
 
 def forward_logits(
-    base: BaseModel, bank: ExpertBank | None, mixing: Mixing, arguments: dict[str, Any], keep: int
-) -> Tensor:
+    base: BaseModel, bank: ExpertBank | None, mixing: Mixing, arguments: dict[str, Any], keep: int,
+    gate_from: GateFrom = 0,
+) -> Tensor:  # fmt: skip
     """Run the base model under a mixing and return the logits of the last `keep` positions, `[B, keep, V]`.
 
-    Without a bank it is the base model alone, even where someone else's bank wraps it.
+    Without a bank it is the base model alone, even where someone else's bank wraps it. Tokens from `gate_from` on run
+    under the mixing's gate, where it has one: see `ExpertBank.using`.
     """
     if bank is None:
         bank, mixing = getattr(base.model, "_paretune_bank", None), Mixing.reference(mixing.batch)
     if bank is None:
         logits: Tensor = base.model(**arguments, logits_to_keep=keep).logits
         return logits
-    with bank.using(mixing):
+    with bank.using(mixing, gate_from):
         mixed: Tensor = base.model(**arguments, logits_to_keep=keep).logits
     return mixed
 

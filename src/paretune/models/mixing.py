@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from paretune.core.errors import MixingError, ShapeError
+from paretune.core.errors import ShapeError
+
+if TYPE_CHECKING:
+    from paretune.models.gate import Gate
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +22,19 @@ class Mixing:
     any weights for each row; a *population*, where row `e * rows_each + n` belongs wholly to expert `e`
     (adapter-major, `[E, N]`); and the reference policy, `g = 0`, which is the base model exactly.
 
+    Weights for each row may carry a gate, which turns them, its prior, into weights for each block and token:
+    `g = scale * gate(block input, prior, preference)`. Prompt tokens before the last run under `scale * prior`; the
+    last one is gated, since its output is the first token of the completion.
+
     Attributes:
-        expert_weights: `[B, E]`; None for a population and for the reference policy.
+        expert_weights: `[B, E]`, of a gated mixing the prior; None for a population and for the reference policy.
         experts: Number of experts E; 0 for the reference policy.
         rows_each: Rows of each expert in a population, else 0.
         batch: Number of rows B.
         members: Which experts of the bank a population is made of, in order; None for all.
+        gate: The gate; None where every token has the weights of its row.
+        preferences: What the gate reads beside the block's input, `[B, K]`.
+        scale: What multiplies the weights of a gated row as a whole, `[B]`; None for 1.
     """
 
     batch: int
@@ -31,6 +42,9 @@ class Mixing:
     expert_weights: Tensor | None = None
     rows_each: int = 0
     members: tuple[int, ...] | None = None
+    gate: Gate | None = None
+    preferences: Tensor | None = None
+    scale: Tensor | None = None
 
     @classmethod
     def of_rows(cls, expert_weights: Tensor) -> Mixing:
@@ -44,6 +58,36 @@ class Mixing:
         if not bool(torch.isfinite(expert_weights).all()):
             raise ShapeError("expert_weights must be finite, got NaN or infinity. Check the rule that made them.")
         return cls(batch=expert_weights.shape[0], experts=expert_weights.shape[1], expert_weights=expert_weights)
+
+    @classmethod
+    def gated(cls, expert_weights: Tensor, gate: Gate, preferences: Tensor, scale: Tensor | None = None) -> Mixing:
+        """Let a gate weigh experts for each block and token, beginning at the last prompt token.
+
+        Args:
+            expert_weights: The prior, `[B, E]`.
+            gate: The gate.
+            preferences: Of the rows, `[B, K]`.
+            scale: Multiplies all weights of a row, `[B]`: 0 is the base model exactly, between 0 and 1 lie policies of
+                less KL.
+
+        Raises:
+            ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
+        """
+        mixing = cls.of_rows(expert_weights)
+        rows = mixing.batch
+        if mixing.experts != gate.experts:
+            raise ShapeError(
+                f"expert_weights must have one column for each of the gate's {gate.experts} experts, got "
+                f"{mixing.experts}. Use the gate that was trained with these experts."
+            )
+        if preferences.shape != (rows, gate.objectives) or not bool(torch.isfinite(preferences).all()):
+            raise ShapeError(
+                f"preferences must be finite and [{rows}, {gate.objectives}], one row for each of expert_weights, got "
+                f"shape {list(preferences.shape)}. Give the gate the preferences it was trained on."
+            )
+        if scale is not None and (scale.shape != (rows,) or not bool(torch.isfinite(scale).all())):
+            raise ShapeError(f"scale must be finite, one per row ({rows}), got {scale.tolist()}.")
+        return replace(mixing, gate=gate, preferences=preferences, scale=scale)
 
     @classmethod
     def population(cls, experts: int, rows_each: int, members: tuple[int, ...] | None = None) -> Mixing:
@@ -77,25 +121,13 @@ class Mixing:
         """Whether rows are adapter-major blocks."""
         return self.rows_each > 0
 
-    def at(self, block: int, hidden: Tensor) -> Tensor:
-        """Return g for the input of a block, `[B, E]`; the same for every block and token at this level.
-
-        Args:
-            block: Index of the transformer block.
-            hidden: The block's own input `[B, T, H]`, which gates read.
-
-        Raises:
-            MixingError: If the rows of `hidden` are not the rows of this mixing.
-        """
-        del block
-        if hidden.shape[0] != self.batch:
-            raise MixingError(f"hidden must have the {self.batch} rows of its mixing, got {hidden.shape[0]}.")
-        return self.dense(hidden.dtype).to(hidden.device)
-
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the weights written out, `[B, E]`."""
+        """Return the weights written out, `[B, E]`; of a gated mixing those of the tokens before the gate."""
         if self.expert_weights is not None:
-            return self.expert_weights.to(dtype)
+            weights = self.expert_weights
+            if self.scale is not None:
+                weights = weights * self.scale.to(weights.device)[:, None]
+            return weights.to(dtype)
         members = list(range(self.experts)) if self.members is None else list(self.members)
         return torch.eye(self.experts, dtype=dtype)[members].repeat_interleave(self.rows_each, dim=0)
 
@@ -112,7 +144,12 @@ class Mixing:
         if self.is_reference:
             return replace(self, batch=len(index))
         if self.expert_weights is not None:
-            return Mixing.of_rows(self.expert_weights[index.to(self.expert_weights.device)])
+            chosen = Mixing.of_rows(self.expert_weights[index.to(self.expert_weights.device)])
+            if self.gate is None or self.preferences is None:
+                return chosen
+            preferences = self.preferences[index.to(self.preferences.device)]
+            scale = None if self.scale is None else self.scale[index.to(self.scale.device)]
+            return replace(chosen, gate=self.gate, preferences=preferences, scale=scale)
         owner = index.cpu() // self.rows_each
         each, left = divmod(len(index), self.blocks)
         if not left and bool((owner == torch.arange(self.blocks).repeat_interleave(each)).all()):
@@ -132,11 +169,18 @@ class Mixing:
         starts = torch.arange(self.blocks, device=alive.device)[:, None] * self.rows_each
         return (order + starts).flatten()
 
-    def group_keys(self) -> list[bytes]:
-        """Return one key per row; rows of equal key use the experts equally."""
+    def group_keys(self, gated: bool = True) -> list[bytes]:
+        """Return one key per row; rows of equal key use the experts equally where they read the same tokens.
+
+        Args:
+            gated: Whether some of these tokens are gated. The tokens before the gate depend on less.
+        """
         if self.is_reference:
             return [b""] * self.batch
         if self.expert_weights is None:
             return [str(row // self.rows_each).encode() for row in range(self.batch)]
-        weights = self.expert_weights.detach().float().cpu().numpy()
-        return [row.tobytes() for row in weights]
+        parts = [self.dense()]
+        if self.gate is not None and gated:
+            parts += [part for part in (self.preferences, self.scale) if part is not None]
+        written = torch.cat([part.detach().float().cpu().view(self.batch, -1) for part in parts], dim=1).numpy()
+        return [row.tobytes() for row in written]

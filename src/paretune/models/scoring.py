@@ -28,7 +28,8 @@ def completion_log_probs(
 ) -> Tensor:
     """Return the log-probability of each completion token, `[B, T]`, 0 behind the end.
 
-    The ids that were sampled are scored, never re-tokenised text. Differentiable in the experts' parameters.
+    The ids that were sampled are scored, never re-tokenised text. Differentiable in the parameters of
+    experts and gate.
 
     Args:
         base: The base model.
@@ -108,13 +109,15 @@ def _plain_logits(
     }  # fmt: skip
     if base.takes_positions:
         arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return forward_logits(base, bank, mixing, arguments, keep=steps + 1)[:, :-1].float()
+    logits = forward_logits(base, bank, mixing, arguments, keep=steps + 1, gate_from=ids.shape[1] - 1)
+    return logits[:, :-1].float()
 
 
 class PromptHeads:
     """Distinct prompts, read once under their mixing; their keys and values serve all their completions.
 
     The last prompt token is left to be read with the completion, so that one pass yields the logits of all its tokens.
+    No token before it is gated: rows whose gates differ share a prompt where they agree on what is before the gate.
 
     Attributes:
         owner: Which of the distinct prompts each row has, `[B]`.
@@ -127,7 +130,7 @@ class PromptHeads:
         from transformers import DynamicCache
 
         self.base, self.bank = base, bank
-        groups = mixing.group_keys()
+        groups = mixing.group_keys(gated=False)
         seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
         first: list[int] = []
         owner: list[int] = []
@@ -150,7 +153,7 @@ class PromptHeads:
         }  # fmt: skip
         if base.takes_positions:
             arguments["position_ids"] = (real.cumsum(dim=1) - 1).clamp(min=0)
-        forward_logits(base, bank, mixing.rows(torch.tensor(first)), arguments, keep=1)
+        forward_logits(base, bank, mixing.rows(torch.tensor(first)), arguments, keep=1, gate_from=ids.shape[1])
 
     def states(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return keys and values of some rows' prompts, layer by layer: copies through which gradients flow.

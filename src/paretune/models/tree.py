@@ -31,7 +31,7 @@ def tree_log_probs(
 
     Each row is split by the first token, and the prefixes behind it are packed into one sequence in which every token
     attends to its ancestors only. Tokens that are not among `token_ids` keep their probability: a row sums to less than
-    1 where the model may also say something else. Differentiable in the experts' parameters.
+    1 where the model may also say something else. Differentiable in the parameters of experts and gate.
 
     Args:
         base: The base model; its attention must read a ready-made mask.
@@ -116,7 +116,7 @@ def _rows(
         "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False,
     }  # fmt: skip
     owners = rows.repeat_interleave(branches)
-    logits = forward_logits(base, bank, mixing.rows(owners), arguments, keep=nodes + 1).float()
+    logits = forward_logits(base, bank, mixing.rows(owners), arguments, keep=nodes + 1, gate_from=prompt - 1).float()
     table = logits.log_softmax(dim=-1)[:, :, choices].view(count, branches, nodes + 1, tree.alphabet)
     total = table[:, 0, 0]  # [count, A]: the first token, read in every branch alike
     if tree.length == 1:
