@@ -47,6 +47,10 @@ class AdapterError(ParetuneError):
     """An adapter folder cannot be used with this base model."""
 
 
+class WeightingError(ParetuneError, ValueError):
+    """A weighting answered with objective weights that no update can be made with."""
+
+
 class MixingError(ParetuneError):
     """A wrapped layer ran without a mixing, or with one of another batch."""
 

@@ -1,0 +1,161 @@
+"""How objectives are weighed while a policy learns: one question an update, the answer `[K]` weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, WeightingError
+from paretune.core.preferences import FloatArray
+
+PARTS = ("needs", "measured", "weigh", "state", "load")
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a weighting may look at, of one expert, at one update.
+
+    Attributes:
+        update: Updates made before this one.
+        preference: What the expert is trained for, `[K]`.
+        returns: Mean reward of this update's completions, `[K]`; NaN where every reward of an objective is missing.
+        kl: Mean KL of this update's completions, nats.
+        gram: Inner products of the K objective gradients in the optimiser's metric, `[K, K]`; None unless `needs`
+            names it.
+        development: Rewards of completions of development prompts that were made just before this update, `[N, K]`,
+            NaN where one is missing; None if none were made.
+        generator: For draws; a function of the training seed and the update.
+    """
+
+    update: int
+    preference: FloatArray
+    returns: FloatArray
+    kl: float
+    gram: FloatArray | None
+    development: FloatArray | None
+    generator: np.random.Generator
+
+
+class Weighting(Protocol):
+    """Chooses the objective weights of one expert, update by update.
+
+    Made as `Class(preference, settings, ranges)`: `[K]`, the stage's settings as a plain mapping, and the reward range
+    of each objective `[K, 2]`. A run of N completions must be the prefix of a longer one: what `weigh` answers may
+    depend on what it has seen, on nothing else.
+
+    Attributes:
+        needs: What costs extra and is seen only if named here: `gram`.
+    """
+
+    needs: ClassVar[frozenset[str]]
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, object], ranges: FloatArray) -> None: ...
+
+    def measured(self, update: int) -> int:
+        """Return how many completions of development prompts are wanted before an update, 0 for none.
+
+        They are charged. A function of the number alone, so that a plan knows them.
+        """
+        ...
+
+    def weigh(self, seen: Seen) -> FloatArray:
+        """Return the objective weights of this update, `[K]`: not negative, and not all zero."""
+        ...
+
+    def state(self) -> dict[str, object]:
+        """Return all that `load` needs to go on from here, as plain JSON data."""
+        ...
+
+    def load(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        ...
+
+
+class Fixed:
+    """The preference itself, at every update."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, object], ranges: FloatArray) -> None:
+        self.preference = np.asarray(preference, dtype=np.float64)
+
+    def measured(self, update: int) -> int:
+        """Measure nothing."""
+        return 0
+
+    def weigh(self, seen: Seen) -> FloatArray:
+        """Return the preference."""
+        return self.preference
+
+    def state(self) -> dict[str, object]:
+        """Return nothing: there is no state."""
+        return {}
+
+    def load(self, state: Mapping[str, object]) -> None:
+        """Take nothing over."""
+
+
+def resolve_weighting(name: str) -> type[Weighting]:
+    """Return the class of a weighting by `module:Class`, or `Fixed` for an empty name.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not a weighting.
+    """
+    if not name:
+        return Fixed
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module name
+        raise ConfigError(
+            f"weighting must be an importable 'module:Class', got '{name}' ({error}). Check the spelling, and that the "
+            "module's folder is on the import path."
+        ) from error
+    missing = [part for part in PARTS if not hasattr(found, part)]
+    if missing or not isinstance(found, type):
+        raise ConfigError(
+            f"weighting '{name}' must be a class with {', '.join(PARTS[:-1])} and {PARTS[-1]}, got "
+            f"{'none of ' + ', '.join(missing) if missing else type(found).__name__}. "
+            "See Fixed in paretune/rl/weighting.py for the smallest one."
+        )
+    weighting: type[Weighting] = found
+    return weighting
+
+
+def check_weights(weights: ArrayLike, objectives: int, weighting: object = "a weighting") -> FloatArray:
+    """Return what a weighting answered as an array `[K]`, if an update can be made with it.
+
+    Args:
+        weights: Its answer. The sum is free: it scales the update.
+        objectives: Number of objectives K.
+        weighting: The weighting, its class, or its name, for the message.
+
+    Raises:
+        ShapeError: If there is not one weight per objective.
+        NonFiniteError: If a weight is NaN or infinite.
+        WeightingError: If a weight is negative, or all are 0.
+    """
+    named = weighting if isinstance(weighting, (str, type)) else type(weighting)
+    name = named if isinstance(named, str) else named.__qualname__
+    row = np.asarray(weights, dtype=np.float64)
+    if row.shape != (objectives,):
+        raise ShapeError(
+            f"objective_weights of {name} must be one per objective ({objectives}), got shape {list(row.shape)}. "
+            "Correct what weigh returns."
+        )
+    if not np.isfinite(row).all():
+        raise NonFiniteError(
+            f"objective_weights of {name} must be finite, got {row.tolist()}. Look for a division by 0, or a reward "
+            "that is missing (NaN), in weigh."
+        )
+    if (row < 0).any() or not row.any():
+        raise WeightingError(
+            f"objective_weights of {name} must not be negative, nor all 0, got {row.tolist()}. Give an objective that "
+            "should not count 0, and another a weight."
+        )
+    return row
