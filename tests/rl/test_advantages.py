@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from paretune.core.errors import ShapeError
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.rl.advantages import fold_in_kl, leave_one_out, reweighted, reweighted_kl, silenced
+from paretune.rl.advantages import fold_in_kl, k_sample_mean, leave_one_out, reweighted, reweighted_kl, silenced
 from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
 
 NAN = float("nan")
@@ -56,10 +58,31 @@ def test_a_group_of_equal_rewards_teaches_nothing() -> None:
     assert not leave_one_out(torch.full((8, 2), 0.3, dtype=torch.float64), 4).abs().gt(1e-15).any()
 
 
+@pytest.mark.parametrize("advantages", [leave_one_out, k_sample_mean])
 @pytest.mark.parametrize(("shape", "group"), [((5, 2), 2), ((4, 2), 1), ((4,), 2)])
-def test_rewards_that_are_no_whole_groups_are_refused(shape: tuple[int, ...], group: int) -> None:
+def test_rewards_that_are_no_whole_groups_are_refused(advantages: Any, shape: tuple[int, ...], group: int) -> None:
     with pytest.raises(ShapeError, match="B a multiple of the group size, at least 2, got"):
-        leave_one_out(torch.zeros(shape), group)
+        advantages(torch.zeros(shape), group)
+
+
+def test_a_baseline_of_all_samples_counts_the_own_reward() -> None:
+    rewards = torch.tensor([[1.0, 3.0], [0.0, 3.0], [0.5, 0.0], [2.0, 1.0], [4.0, 1.0], [0.0, 1.0]])
+    # first group: means (1 + 0 + .5)/3 = .5 and (3 + 3 + 0)/3 = 2; second: (2 + 4 + 0)/3 = 2 and 1
+    expected = torch.tensor([[0.5, 1.0], [-0.5, 1.0], [0.0, -2.0], [0.0, 0.0], [2.0, 0.0], [-2.0, 0.0]])
+    assert k_sample_mean(rewards, 3).equal(expected)
+
+
+def test_a_missing_reward_is_left_out_of_the_mean_of_all_samples() -> None:
+    rewards = torch.tensor([[1.0], [NAN], [0.0], [0.5]])  # mean .5 of three; with a zero for the missing one: .375
+    assert k_sample_mean(rewards, 4).flatten().tolist() == [0.5, 0.0, -0.5, 0.0]
+    assert k_sample_mean(torch.tensor([[1.0], [NAN], [NAN], [NAN]]), 2).flatten().tolist() == [0, 0, 0, 0]
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6))
+def test_a_baseline_of_all_samples_costs_one_part_in_g_of_the_signal(g: int, groups: int, k: int, seed: int) -> None:
+    rewards = torch.from_numpy(np.random.default_rng(seed).normal(size=(groups * g, k)))
+    got, whole = k_sample_mean(rewards, g), leave_one_out(rewards, g)
+    torch.testing.assert_close(got, whole * (g - 1) / g, rtol=0, atol=1e-12)  # fp64 sums of at most nine
 
 
 def test_kl_is_subtracted_from_every_objective_with_its_own_baseline() -> None:

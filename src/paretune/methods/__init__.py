@@ -10,6 +10,7 @@ from paretune.core.protocols import Method
 
 METHODS = {
     "linear": "paretune.methods.single_policy.linear:Linear",
+    "dynaopt": "paretune.methods.single_policy.dynaopt:DynaOpt",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
     "exact_gradient": "paretune.methods.exact_gradient:ExactGradient",

@@ -35,6 +35,45 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
                 [-0.7500],
                 [ 0.0000]])
     """
+    values, present = _grouped(rewards, group_size)
+    others = present.sum(dim=1, keepdim=True) - present.to(torch.int64)
+    baseline = (values.sum(dim=1, keepdim=True) - values) / others.clamp(min=1)
+    known = present & (others > 0)
+    return torch.where(known, values - baseline, torch.zeros_like(values)).view(rewards.shape)
+
+
+def k_sample_mean(rewards: Tensor, group_size: int) -> Tensor:
+    """Subtract from each reward the mean over its prompt's completions, itself included, objective by objective.
+
+    Without missing rewards it is `leave_one_out` times (G - 1) / G: its own reward in the baseline costs a completion
+    that share of its signal. Kept for methods that are published with it.
+
+    Args:
+        rewards: `[B, K]`; the G completions of a prompt are next to each other; NaN where a reward is missing.
+        group_size: Completions per prompt G.
+
+    Returns:
+        Advantages `[B, K]`; 0 where a reward is missing or no other completion of its prompt has one.
+
+    Raises:
+        ShapeError: If B is not a multiple of G, or G is below 2.
+
+    Source:
+        The "k-SCST" of Laban et al. 2021 (Keep it Simple), with which DynaOpt and EMORL train.
+
+    Example:
+        >>> k_sample_mean(torch.tensor([[1.0], [0.0], [0.5]]), group_size=3)
+        tensor([[ 0.5000],
+                [-0.5000],
+                [ 0.0000]])
+    """
+    values, present = _grouped(rewards, group_size)
+    mean = values.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(present, values - mean, torch.zeros_like(values)).view(rewards.shape)
+
+
+def _grouped(rewards: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+    """Return rewards as `[B / G, G, K]`, 0 for a missing one, and which of them are there."""
     if group_size < 2 or rewards.ndim != 2 or rewards.shape[0] % group_size:
         raise ShapeError(
             f"rewards must be [B, K] with B a multiple of the group size, at least 2, got {list(rewards.shape)} and "
@@ -42,11 +81,7 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
         )
     groups = rewards.view(-1, group_size, rewards.shape[1])
     present = ~groups.isnan()
-    values = torch.where(present, groups, torch.zeros_like(groups))
-    others = present.sum(dim=1, keepdim=True) - present.to(torch.int64)
-    baseline = (values.sum(dim=1, keepdim=True) - values) / others.clamp(min=1)
-    known = present & (others > 0)
-    return torch.where(known, values - baseline, torch.zeros_like(values)).view(rewards.shape)
+    return torch.where(present, groups, torch.zeros_like(groups)), present
 
 
 def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float, group_size: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,7 +54,7 @@ class Weighting(Protocol):
 
     needs: ClassVar[frozenset[str]]
 
-    def __init__(self, preference: FloatArray, settings: Mapping[str, object], ranges: FloatArray) -> None: ...
+    def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None: ...
 
     def measured(self, update: int) -> int:
         """Return how many completions of development prompts are wanted before an update, 0 for none.
@@ -81,7 +81,7 @@ class Fixed:
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, preference: FloatArray, settings: Mapping[str, object], ranges: FloatArray) -> None:
+    def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None:
         self.preference = np.asarray(preference, dtype=np.float64)
 
     def measured(self, update: int) -> int:

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from paretune.core.answers import Nearest
-from paretune.core.errors import ConfigError
-from paretune.core.preferences import FloatArray, add_points, centre, corners
+from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import (
-    PLANNING,
-    ExpertSettings,
-    adapters_of,
-    expert_stage,
-    split_budget,
-    trained_weights,
-)
+from paretune.methods.experts import adapters_of, expert_stage, trained_weights
+from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
 
 
 @dataclass(frozen=True)
-class LinearSettings(ExpertSettings):
-    """Settings of `Linear`, beside those of its experts."""
-
-    # fewer would compare half-trained policies; measured on the embedded task
-    completions_each: int = field(default=1500, metadata=PLANNING)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.completions_each < self.group_size:
-            raise ConfigError(
-                f"completions_each must be at least one group of {self.group_size}, got {self.completions_each}."
-            )
+class LinearSettings(PerPreferenceSettings):
+    """Settings of `Linear`: those of one policy per preference."""
 
 
 class Linear:
@@ -57,20 +40,8 @@ class Linear:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
-        trained = self.trained_preferences(task, preferences, budget)
-        lengths = split_budget(budget, len(trained), self.settings.group_size)
-        return tuple(
-            expert_stage(self.settings, row, length, seed) for row, length in zip(trained, lengths, strict=True)
-        )
-
-    def trained_preferences(self, task: Task, preferences: FloatArray, budget: int) -> FloatArray:
-        """Return the preferences that get a policy of their own, `[N, K]`."""
-        affordable = max(1, budget // self.settings.completions_each)
-        if len(preferences) <= affordable:
-            return preferences
-        objectives = len(task.objectives)
-        first = add_points(corners(objectives), centre(objectives))
-        return add_points(first, preferences)[:affordable]
+        planned = planned_policies(self.settings, preferences, budget)
+        return tuple(expert_stage(self.settings, preference, length, seed) for preference, length in planned)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""

@@ -1,0 +1,58 @@
+"""One policy per preference: which preferences get a policy of their own within a budget, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from paretune.core.errors import ConfigError
+from paretune.core.preferences import FloatArray, add_points, centre, corners
+from paretune.methods.experts import PLANNING, ExpertSettings, split_budget
+
+
+@dataclass(frozen=True)
+class PerPreferenceSettings(ExpertSettings):
+    """Settings of a method that trains one policy per preference, beside those of its experts."""
+
+    # fewer would compare half-trained policies; measured on the embedded task
+    completions_each: int = field(default=1500, metadata=PLANNING)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.completions_each < self.group_size:
+            raise ConfigError(
+                f"completions_each must be at least one group of {self.group_size}, got {self.completions_each}."
+            )
+
+
+def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
+    """Return the preferences that get a policy of their own, `[N, K]`.
+
+    Args:
+        preferences: Wanted ones, `[M, K]`.
+        affordable: How many policies there may be, at least 1.
+
+    Returns:
+        All that are wanted, if they are not more. Else corners and centre first, then the wanted ones as given.
+
+    Example:
+        >>> from paretune.core.preferences import das_dennis
+        >>> trained_preferences(das_dennis(2, 4), affordable=3).tolist()
+        [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
+    """
+    if len(preferences) <= affordable:
+        return preferences
+    objectives = preferences.shape[1]
+    first = add_points(corners(objectives), centre(objectives))
+    return add_points(first, preferences)[:affordable]
+
+
+def planned_policies(
+    settings: PerPreferenceSettings, preferences: FloatArray, budget: int
+) -> list[tuple[FloatArray, int]]:
+    """Return the preference `[K]` and the completions of each policy that a budget trains for wanted `[M, K]`.
+
+    Raises:
+        BudgetError: If a policy would get less than one group.
+    """
+    trained = trained_preferences(preferences, max(1, budget // settings.completions_each))
+    return list(zip(trained, split_budget(budget, len(trained), settings.group_size), strict=True))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, WeightingError
+from paretune.rl.weighting import Fixed, Seen, check_weights, resolve_weighting
+
+PREFERENCE = np.asarray([0.25, 0.75])
+RANGES = np.asarray([[0.0, 1.0], [-1.0, 1.0]])
+
+
+def seen(update: int) -> Seen:
+    returns = np.asarray([0.1, np.nan])
+    return Seen(update, PREFERENCE, returns, 0.2, None, None, np.random.default_rng(update))
+
+
+def test_fixed_weights_are_the_preference_at_every_update_and_need_nothing() -> None:
+    fixed = Fixed(PREFERENCE, {}, RANGES)
+    assert [fixed.weigh(seen(update)).tolist() for update in (0, 1, 700)] == [[0.25, 0.75]] * 3
+    assert {fixed.measured(update) for update in range(100)} == {0}
+    assert not fixed.needs
+    assert fixed.state() == {}
+    fixed.load({})
+
+
+def test_no_name_is_the_fixed_weighting_and_a_class_is_found_by_its_module() -> None:
+    assert resolve_weighting("") is Fixed
+    assert resolve_weighting("paretune.rl.weighting:Fixed") is Fixed
+
+
+def test_a_users_own_class_is_found_on_the_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_weights.py").write_text(
+        "class Own:\n    needs = frozenset({'gram'})\n    def measured(self, update): return 0\n"
+        "    def weigh(self, seen): return seen.preference\n    def state(self): return {}\n"
+        "    def load(self, state): pass\n"
+        "class Half:\n    needs = frozenset()\n    def weigh(self, seen): return seen.preference\n"
+        "instance = Own()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        assert resolve_weighting("own_weights:Own").needs == {"gram"}
+        with pytest.raises(ConfigError, match=r"'own_weights:Half' must be .* got none of measured, state, load"):
+            resolve_weighting("own_weights:Half")
+        with pytest.raises(ConfigError, match=r"'own_weights:instance' must be a class with .*, got Own"):
+            resolve_weighting("own_weights:instance")
+    finally:
+        sys.modules.pop("own_weights", None)
+
+
+@pytest.mark.parametrize("name", ["no_such_module:Weights", "paretune.rl.weighting:NoSuchClass", ":Fixed", "json"])
+def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"weighting must be an importable 'module:Class', got '{name}'"):
+        resolve_weighting(name)
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [1, 0], [3.0, 2.0], (0.0, 1e-9)])
+def test_weights_that_an_update_can_be_made_with_are_returned_as_they_are(weights: Any) -> None:
+    checked = check_weights(weights, 2)
+    assert checked.tolist() == list(weights)
+    assert checked.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([0.5, np.nan], NonFiniteError, r"must be finite, got \[0\.5, nan\]"),
+        ([0.5, np.inf], NonFiniteError, r"must be finite, got \[0\.5, inf\]"),
+        ([1.5, -0.5], WeightingError, r"must not be negative, nor all 0, got \[1\.5, -0\.5\]"),
+        ([0.0, 0.0], WeightingError, r"must not be negative, nor all 0, got \[0\.0, 0\.0\]"),
+        ([1.0], ShapeError, r"must be one per objective \(2\), got shape \[1\]"),
+        ([[0.5, 0.5]], ShapeError, r"must be one per objective \(2\), got shape \[1, 2\]"),
+        (1.0, ShapeError, r"must be one per objective \(2\), got shape \[\]"),
+    ],
+)
+def test_weights_that_no_update_can_be_made_with_are_refused_by_the_name_of_their_class(
+    weights: Any, error: type[Exception], message: str
+) -> None:
+    for weighting in (Fixed, Fixed(PREFERENCE, {}, RANGES)):
+        with pytest.raises(error, match=f"objective_weights of Fixed {message}"):
+            check_weights(weights, 2, weighting)
+    with pytest.raises(error, match=f"objective_weights of ideas:Mine {message}"):
+        check_weights(weights, 2, "ideas:Mine")
