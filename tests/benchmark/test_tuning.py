@@ -18,9 +18,10 @@ import pytest
 
 from paretune.benchmark import tuning
 from paretune.benchmark.evaluating import assemble
-from paretune.benchmark.plan import plan
+from paretune.benchmark.groups import begin_group, populations
+from paretune.benchmark.plan import Plan, PlannedCell, plan
 from paretune.benchmark.progress import Progress, Silent
-from paretune.benchmark.runner import run
+from paretune.benchmark.runner import planned_records, run
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.stages import job_task, run_group
 from paretune.benchmark.summary import plan_text
@@ -29,7 +30,8 @@ from paretune.benchmark.worker import quiet_link
 from paretune.core.errors import BudgetError, RecordError
 from paretune.core.task import Task
 from paretune.records.files import read_json, write_json
-from paretune.records.reading import read_lock, read_study, read_tuning
+from paretune.records.reading import read_study
+from paretune.records.writing import write_lock
 
 Make = Callable[..., dict[str, Any]]
 HERE = Path(__file__).parent
@@ -188,7 +190,7 @@ def test_a_ceiling_is_not_tuned(tmp_path: Path) -> None:
     made = {
         "name": "s", "tasks": [{"controlled": {"rho": 0, "alphabet": 4, "length": 3}}], "seeds": 1,
         "methods": {"linear": {}, "exact_gradient": {"updates": 10}}, "budget": {"completions": 64},
-        "preferences": {"grid": 2, "unseen": 0}, "tune": {"completions_each": [16, 32]},
+        "preferences": {"grid": 2, "unseen": 0}, "tune": {"completions_each": [16, 32], "instances": 1},
     }  # fmt: skip
     planned = plan(made, tmp_path / "out")
     assert planned.sweep is not None
@@ -201,24 +203,28 @@ def test_a_ceiling_is_not_tuned(tmp_path: Path) -> None:
 def test_a_grown_sweep_runs_what_is_missing_and_another_choice_other_cells(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     settings = {"trace": str(trace)}
-    run(study(settings, tune={"reward": [0.2, 0.4], "instances": 1}), folder, progress=False)
+    run(study(settings, workers=1, tune={"reward": [0.2, 0.4], "instances": 1}), folder, progress=False)
     kept, before = scored(folder), made_completions(trace)
 
-    more = study(settings, tune={"reward": [0.2, 0.4], "instances": 2})
+    more = study(settings, workers=1, tune={"reward": [0.2, 0.4], "instances": 2})
     planned = plan(more, folder)
     assert planned.sweep is not None
     assert (planned.sweep.count("finished"), planned.sweep.count("new")) == (2, 2)
     assert {cell.reason for cell in planned.cells} == {"after tuning"}
     assert run(more, folder, progress=False).complete
     assert scored(folder).items() >= kept.items()
-    assert made_completions(trace) == before + 2 * 4  # two new cells of four updates each, and the same choice as before
+    assert (
+        made_completions(trace) == before + 2 * 4
+    )  # two new cells of four updates each, and the same choice as before
     kept, before = scored(folder), made_completions(trace)
 
-    wider = study(settings, tune={"reward": [0.2, 0.4, 0.9], "instances": 2})
+    wider = study(settings, workers=1, tune={"reward": [0.2, 0.4, 0.9], "instances": 2})
     result = run(wider, folder, progress=False)
     assert result.complete
     assert scored(folder).items() >= kept.items()
-    assert made_completions(trace) == before + 2 * 4 + 2 * 4  # the new value, and two cells with what is chosen now
+    assert (
+        made_completions(trace) == before + 4 + 4
+    )  # the new value on two instances, two cells with what is chosen now
     assert {evaluation.rewards.max() for cell in result.records.cells for evaluation in cell.evaluations} == {0.9}
 
 
@@ -244,10 +250,11 @@ def test_a_damaged_score_is_made_again(study: Make, tmp_path: Path) -> None:
     run(made, folder, progress=False)
     before = made_completions(trace)
     victim = next(folder.glob("tuning/*/score.json"))
-    victim.write_text(victim.read_text().replace("0.", "0.9"))
+    content = victim.read_text()
+    victim.write_text(content.replace('"utilities"', '"utility"'))
     assert plan(made, folder).cells[0].reason == "after tuning"
     assert run(made, folder, progress=False).complete
-    assert "0.9" not in victim.read_text() or read_score(folder, victim.parent.name).utilities.max() == 0.9  # type: ignore[union-attr]
+    assert victim.read_text() == content
     assert made_completions(trace) == before  # its stages were still there
 
 
@@ -298,7 +305,9 @@ def test_settings_that_diverge_have_no_score_and_are_neither_chosen_nor_tried_ag
     bad, good = record.points
     assert (bad.score, bad.per_seed[10_000], good.reason) == (None, None, "")
     assert bad.per_seed[10_001] == pytest.approx(0.7)
-    assert bad.reason.startswith("seed 10000: training did not stay finite: expert (objective_weights=[1.0, 0.0]): loss")
+    assert bad.reason.startswith(
+        "seed 10000: training did not stay finite: expert (objective_weights=[1.0, 0.0]): loss"
+    )
     before = made_completions(trace)
     assert run(made, folder, progress=False).complete
     assert made_completions(trace) == before
@@ -339,18 +348,22 @@ def without_times(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_killed_sweep_goes_on_and_ends_as_an_uninterrupted_one(study: Make, tmp_path: Path) -> None:
     folder, whole, trace = tmp_path / "killed", tmp_path / "whole", tmp_path / "trace.txt"
-    made = study({"updates_seconds": 0.06, "trace": str(trace)}, seeds=1, tune=SWEEP)
+    made = study({"updates_seconds": 0.1, "trace": str(trace)}, seeds=1, tune={"reward": [0.2, 0.9], "instances": 2})
     moments = random.Random(5)
-    for kill in range(4):
+    for kill in range(3):
         done = len(scored(folder))
 
         def further(done: int = done) -> bool:
             return len(scored(folder)) > done
 
-        kill_after(made, folder, further if kill % 2 else lambda: bool(made_completions(trace)), moments.uniform(0, 0.4))
-    assert 0 < len(scored(folder))
-    assert list(folder.glob("runs/*")) == []  # no reported cell before the sweep has ended
+        kill_after(
+            made, folder, further if kill % 2 else lambda: bool(made_completions(trace)), moments.uniform(0, 0.3)
+        )
+        assert len(scored(folder)) == 4 or not list(
+            folder.glob("runs/*")
+        )  # no reported cell before the sweep has ended
     kept = scored(folder)
+    assert kept
     assert run(made, folder, progress=False).complete
     assert scored(folder).items() >= kept.items()
     run(made, whole, progress=False)
@@ -361,14 +374,14 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_uninterrupted_one(study: Make, tm
 def test_a_population_of_the_study_under_way_outlives_a_sweep_that_grows(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     settings = {"updates_seconds": 0.05, "trace": str(trace)}
-    made = study(settings, seeds=1, budget={"completions": 320}, tune={"reward": [0.9], "instances": 1, "completions": 64})
-    last = made_completions
-
-    kill_after(made, folder, lambda: last(trace) > 4 + 6)  # the sweep is 4 updates, the cell of the study 20
-    done = last(trace)
-    grown = {**made, "tune": {**made["tune"], "reward": [0.9, 0.1]}}
+    tune = {"reward": [0.9], "instances": 1, "completions": 64}
+    made = study(settings, seeds=1, budget={"completions": 320}, workers=1, tune=tune)
+    kill_after(made, folder, lambda: made_completions(trace) > 4 + 6)  # 4 updates of the sweep, 20 of the study's cell
+    done = made_completions(trace)
+    assert done < 4 + 20
+    grown = {**made, "tune": {**tune, "reward": [0.9, 0.1]}}
     assert run(grown, folder, progress=False).complete
-    assert last(trace) <= done + 4 + (20 - 6) + 1  # the new settings, and the rest of the cell; a kill may cost an update
+    assert made_completions(trace) - done <= 4 + (24 - done) + 1  # the new settings, the rest, and what the kill cost
 
 
 def test_a_sweep_is_shown_under_a_name_of_its_own(study: Make, tmp_path: Path) -> None:
@@ -390,9 +403,7 @@ def test_a_part_tunes_its_own_tasks_only(study: Make, tmp_path: Path, monkeypatc
     import fake_study
 
     monkeypatch.setattr(fake_study, "other", lambda: dataclasses.replace(fake_study.task("other"), source="o"), False)
-    made = study(
-        tasks=["fake_study:task", "fake_study:other"], tune=SWEEP, parts={"one": {"tasks": ["fake"]}}, seeds=1
-    )
+    made = study(tasks=["fake_study:task", "fake_study:other"], tune=SWEEP, parts={"one": {"tasks": ["fake"]}}, seeds=1)
     planned = plan(made, tmp_path / "out", part="one")
     assert planned.sweep is not None
     assert {cell.task.name for cell in planned.sweep.cells} == {"fake"}
@@ -409,17 +420,15 @@ LISTED = {
 }  # fmt: skip
 
 
-def run_in_this_process(made: dict[str, Any], folder: Path) -> None:
+def run_in_this_process(planned: Plan, folder: Path) -> PlannedCell:
     """Run the sweep's first cell without worker processes."""
-    from paretune.benchmark.groups import begin_group, populations
-
-    planned = plan(made, folder)
     assert planned.sweep is not None
     cell = planned.sweep.cells[0]
     stages = [planned.sweep.by_key[key] for key in cell.stages]
     for members in populations(stages, workers=1):
         run_group(folder, begin_group(folder, members).folder, cell.task, quiet_link())
     score_cell(Scheduler(planned.sweep, 0, Silent())._cell_payload(cell, "score"), quiet_link())
+    return cell
 
 
 def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_prompts_are_not_read(
@@ -433,15 +442,15 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
 
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setattr(tuning, "job_task", guarded)
-    run_in_this_process(LISTED, tmp_path)
-    cell = plan(LISTED, tmp_path).sweep.cells[0]  # type: ignore[union-attr]
-    assert cell.state == "finished"
+    write_lock(tmp_path, planned_records(plan(LISTED, tmp_path)))
+    cell = run_in_this_process(plan(LISTED, tmp_path), tmp_path)
+    assert [each.state for each in plan(LISTED, tmp_path).sweep.cells] == ["finished", "new"]  # type: ignore[union-attr]
     found = read_score(tmp_path, cell.name)
     assert found.gained is not None
     assert found.possible is not None
     assert (found.gained <= found.possible).all()
     assert (found.possible > 0).all()
-    assert found.gained.sum() > 0  # two experts of 64 completions learn a little
+    assert (found.gained != 0).all()
 
     from paretune.models.solutions import SolutionSet
     from paretune.objectives.scoring import Scorer
@@ -471,17 +480,19 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
 
 @pytest.mark.slow
 def test_a_controlled_task_is_tuned_by_captured_share_and_reported_with_what_was_chosen(tmp_path: Path) -> None:
-    made = {**LISTED, "methods": {"linear": {"completions_each": 64}}, "tune": {"learning_rate": [1e-6, 2e-2]}}
+    made = {
+        **LISTED,
+        "methods": {"linear": {"completions_each": 64}},
+        "tune": {"learning_rate": [1e-6, 5e-3], "instances": 1},
+    }
     result = run(made, tmp_path / "out", progress=False)
     assert result.complete
     (record,) = result.records.tuning
     assert (record.measure, record.chosen) == ("captured_share", 1)
     assert record.points[0].score == pytest.approx(0, abs=1e-2)  # a rate of nothing stays the base model
     (cell,) = plan(made, tmp_path / "out").cells
-    assert (cell.entry.settings["learning_rate"], cell.state) == (2e-2, "finished")
+    assert (cell.entry.settings["learning_rate"], cell.state) == (5e-3, "finished")
     page = result.page.read_text()
     assert "How settings were chosen" in page
-    assert "learning_rate=0.02" in page
+    assert "learning_rate=0.005" in page
     assert (result.page.parent / "tables" / "tuning.csv").is_file()
-    assert read_tuning(tmp_path / "out") == read_study(tmp_path / "out").tuning or True
-    assert read_lock(tmp_path / "out").tuning == ()

@@ -92,10 +92,9 @@ def run(
         problems = []
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):
-            problems += Scheduler(sweep, lock, shown, planned.by_key).execute()
+            problems += Scheduler(sweep, lock, shown).execute()
             planned = _locked_plan(study, root, workers, part)  # with the settings that tuning has chosen
-        others = {} if planned.sweep is None else planned.sweep.by_key
-        problems += Scheduler(planned, lock, shown, others).execute()
+        problems += Scheduler(planned, lock, shown).execute()
         page = write_report(root)
         return StudyResult(
             root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)

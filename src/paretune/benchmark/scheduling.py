@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import Any, Literal
 
 from paretune.benchmark.environment import environment
@@ -21,7 +21,6 @@ from paretune.benchmark.keys import reference_key
 from paretune.benchmark.plan import (
     Plan,
     PlannedCell,
-    PlannedStage,
     decoding,
     evaluated_completions,
     missing_completions,
@@ -76,20 +75,11 @@ def cell_record(cell: PlannedCell) -> CellRecord:
 
 
 class Scheduler:
-    """One call of `run`, or its sweep: what is missing, who works on it, and what has failed.
+    """One call of `run`, or its sweep: what is missing, who works on it, and what has failed."""
 
-    Args:
-        planned: What to do.
-        lock: File descriptor that holds the study's folder.
-        shown: Shows progress.
-        others: Stages by key that another plan of the folder asks for: populations of these are kept.
-    """
-
-    def __init__(
-        self, planned: Plan, lock: int, shown: Display, others: Mapping[str, PlannedStage] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, planned: Plan, lock: int, shown: Display) -> None:
         self.plan = planned
-        self.others = others
+        self.tuning = any(cell.point is not None for cell in planned.cells)
         self.study = planned.study
         self.root = planned.folder
         self.display = shown
@@ -113,8 +103,7 @@ class Scheduler:
 
     def execute(self) -> list[str]:
         """Do all that is missing; return what failed beyond cells."""
-        begun = begun_groups(self.root, {**self.others, **self.waiting})
-        self.groups = [group for group in begun if not self.waiting.keys().isdisjoint(group.keys)]
+        self.groups = begun_groups(self.root, self.waiting, keep_others=self.tuning)
         for group in self.groups:
             for key in group.keys:
                 self.waiting.pop(key, None)
@@ -358,7 +347,7 @@ class Scheduler:
         seen: set[tuple[str, str]] = set()
         for cell in self.plan.cells:
             name = (cell.task.name, cell.entry.label)
-            if name in seen or cell.name in self.failed_cells or cell.point is not None:
+            if name in seen or cell.name in self.failed_cells or self.tuning:
                 continue
             seen.add(name)
             if known.get(" ".join(name)) != cell.training_key:
@@ -421,6 +410,6 @@ class Scheduler:
                 seconds_left=self.meter.seconds_left(left),
                 doing=", ".join(f"{words[kind]} x{count}" for kind, count in kinds.items()) or "finishing",
                 spared=self.spared,
-                noun="cells" if all(cell.point is None for cell in self.plan.cells) else "tuning cells",
+                noun="tuning cells" if self.tuning else "cells",
             )
         )
