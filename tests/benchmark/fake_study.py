@@ -95,6 +95,11 @@ class Fake:
         return Assembly(experts, AnswerRule("nearest", table))
 
 
+class Ceiling(Fake):
+    name: ClassVar[str] = "ceiling"
+    family: ClassVar[Family] = "ceiling"
+
+
 def train(context: StageContext) -> None:
     """Each update folds the last state into a hash, so that a lost or repeated update shows."""
     courses: dict[str, list[Stage]] = {}

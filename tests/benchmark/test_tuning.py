@@ -186,18 +186,13 @@ def test_a_plan_with_a_sweep_imports_no_torch(study: Make) -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_a_ceiling_is_not_tuned(tmp_path: Path) -> None:
-    made = {
-        "name": "s", "tasks": [{"controlled": {"rho": 0, "alphabet": 4, "length": 3}}], "seeds": 1,
-        "methods": {"linear": {}, "exact_gradient": {"updates": 10}}, "budget": {"completions": 64},
-        "preferences": {"grid": 2, "unseen": 0}, "tune": {"completions_each": [16, 32], "instances": 1},
-    }  # fmt: skip
-    planned = plan(made, tmp_path / "out")
+def test_a_ceiling_is_not_tuned(study: Make, tmp_path: Path) -> None:
+    methods = {"fake": {"method": "fake_study:Fake"}, "most": {"method": "fake_study:Ceiling", "reward": 0.8}}
+    planned = plan(study(methods=methods, seeds=1, tune=SWEEP), tmp_path / "out")  # it may even fix what is tuned
     assert planned.sweep is not None
-    assert {cell.entry.label for cell in planned.sweep.cells} == {"linear"}
-    assert {cell.entry.label: cell.reason for cell in planned.cells} == {"linear": "after tuning", "exact_gradient": ""}
-    assert "charged to nobody; not tuned, as a ceiling: exact_gradient\n" in plan_text(planned)
-    assert planned.sweep.completions_to_evaluate == 0  # all completions are listed, none is sampled
+    assert {cell.entry.label for cell in planned.sweep.cells} == {"fake"}
+    assert {cell.entry.label: cell.reason for cell in planned.cells} == {"fake": "after tuning", "most": ""}
+    assert "charged to nobody; not tuned, as a ceiling: most\n" in plan_text(planned)
 
 
 def test_a_grown_sweep_runs_what_is_missing_and_another_choice_other_cells(study: Make, tmp_path: Path) -> None:
@@ -443,7 +438,10 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setattr(tuning, "job_task", guarded)
     write_lock(tmp_path, planned_records(plan(LISTED, tmp_path)))
-    cell = run_in_this_process(plan(LISTED, tmp_path), tmp_path)
+    planned = plan(LISTED, tmp_path)
+    cell = run_in_this_process(planned, tmp_path)
+    assert planned.sweep is not None
+    assert planned.sweep.completions_to_evaluate == 0  # all completions are listed, none is sampled
     assert [each.state for each in plan(LISTED, tmp_path).sweep.cells] == ["finished", "new"]  # type: ignore[union-attr]
     found = read_score(tmp_path, cell.name)
     assert found.gained is not None
