@@ -26,7 +26,7 @@ def test_the_report_says_what_was_tuned_what_was_chosen_and_what_it_cost() -> No
         study, tuning=tuple(builders.tuning((0.25, None, 0.5), method, chosen=2) for method in builders.METHODS)
     )
     text = tuning_sentence(tuned)
-    assert "the same 3 choices of settings on 2 tuning instances (seed 10000 and 10001)" in text
+    assert "the same 3 choices of settings on 2 tuning instances (10000 and 10001)" in text
     assert "took 72,000 completions and 4.5 min of training, charged to nobody" in text  # 3 x 24,000 and 3 x 90 s
     assert text.endswith("A ceiling is not tuned: exact_gradient.")
     table = chosen_table(tuned.tuning)

@@ -381,7 +381,7 @@ def _cell(
         folder = cell_folder(root, name)
         evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
     else:
-        folder, evaluation = tuning_folder(root, name), score_key(training, told, study.samples)
+        folder, evaluation = tuning_folder(root, name), score_key(training, told, _scored_samples(study, instance))
     state, reason = _state(folder, evaluation) if settled else ("new", AFTER_TUNING)
     if tune is None or state != "finished":  # once a cell of the sweep has its score, nobody needs its stages
         for stage in everything:
@@ -481,11 +481,16 @@ def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequenc
 def evaluated_completions(study: Study, cell: PlannedCell) -> int:
     """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
     policies = len(cell.preferences)
-    if cell.point is not None:  # a cell of the sweep: on development prompts, and only where they must be sampled
-        return len(cell.task.splits["development"]) * policies * study.samples if cell.task.enumeration is None else 0
+    if cell.point is not None:
+        return len(cell.task.splits["development"]) * policies * _scored_samples(study, cell.task)
     if study.kl_matched and cell.task.enumeration is None:
         policies = policies * (len(SCALES) - 1) + 1  # at scale 0 all of them are the base model
     return len(test_rows(study, cell.task)) * policies * study.samples
+
+
+def _scored_samples(study: Study, task: Task) -> int:
+    """Return how many completions of a development prompt score a cell of the sweep: none where all are listed."""
+    return study.samples if task.enumeration is None else 0
 
 
 def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:

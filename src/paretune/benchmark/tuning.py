@@ -62,7 +62,7 @@ def score_key(training_key: str, told: FloatArray, samples: int) -> str:
     Args:
         training_key: Of the cell.
         told: Preferences it is scored on, `[M, K]`.
-        samples: Completions per development prompt, where completions cannot be listed.
+        samples: Completions per development prompt; 0 where all are listed.
     """
     return digest(
         {

@@ -24,8 +24,8 @@ def tuning_sentence(study: StudyRecords) -> str:
     rest = list(dict.fromkeys(cell.method for cell in study.cells if cell.family == CEILING))
     return (
         f"Before anything was reported, every method was tried with the same {count(tried, 'choice')} of settings on "
-        f"{count(len(instances), 'tuning instance')} (seed {listing([str(seed) for seed in instances])}), which are "
-        f"never reported, at {listing([f'{budget:,}' for budget in budgets])} completions. Scores are of development "
+        f"{count(len(instances), 'tuning instance')} ({listing([str(seed) for seed in instances])}), which no study "
+        f"reports, at {listing([f'{budget:,}' for budget in budgets])} completions. Scores are of development "
         f"prompts: {measures}. All trials together took {number(spent)} completions and "
         f"{seconds(sum(record.seconds for record in study.tuning))} of training, charged to nobody."
         + (f" A ceiling is not tuned: {listing(rest)}." if rest else "")
