@@ -29,6 +29,9 @@ from paretune.records.study import (
     StudyRecords,
     TaskInfo,
     TimingRecord,
+    TuningMeasure,
+    TuningPoint,
+    TuningRecord,
 )
 
 OBJECTIVES = ("reflection", "empathy", "brevity")
@@ -314,6 +317,26 @@ def synthetic_study(
     for key, known in truths.items():
         references[key] = with_exact(references[key], known.reference_rewards, np.zeros(info.test_prompts))
     return study(cells, [info], references, timings, truths)
+
+
+def tuning(
+    scores: Sequence[float | None] = (0.2, 0.6),
+    method: str = "linear",
+    task: str = "counselling",
+    measure: TuningMeasure = "utility",
+    chosen: int | None = 1,
+) -> TuningRecord:
+    """Return a sweep over learning rates 0.001, 0.002, ... on two instances, which scored alike."""
+    points = tuple(
+        TuningPoint(
+            {"learning_rate": (place + 1) / 1000},
+            score,
+            {10_000: score, 10_001: score},
+            "seed 10000: training did not stay finite" if score is None else "",
+        )
+        for place, score in enumerate(scores)
+    )
+    return TuningRecord(task, method, measure, 6000, corners(len(OBJECTIVES)), points, chosen, 24_000.0, 90.0)
 
 
 def assert_same(first: object, second: object, where: str = "") -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,21 +31,38 @@ from paretune.methods.experts import adapters_of
 GROUP = 8
 
 
+class Splits(dict[Any, Any]):
+    """Of a tuning instance: whoever reads its test prompts fails."""
+
+    def __getitem__(self, split: Any) -> Any:
+        if split == "test":
+            raise AssertionError("test prompts of a tuning instance must not be read")
+        return super().__getitem__(split)
+
+
+class FakeTask(Task):
+    def instance(self, seed: int) -> Task:
+        return self if seed < 10_000 else replace(self, splits=Splits(self.splits))
+
+
 def task(name: str = "fake", train: int = 4) -> Task:
     rows = {
         split: tuple({"prompt": f"{split} {index}", "prompt_id": f"{split}-{index}"} for index in range(size))
         for split, size in (("train", train), ("development", 2), ("test", 3))
     }
     objectives = tuple(Objective(each, f"fake_study:{each}", pass_threshold=0.5) for each in ("warm", "brief"))
-    return Task(name, "fake_study:task", "fake-model", "fake", "{prompt}", rows, objectives, reference_point=(0.0, 0.0))
+    return FakeTask(
+        name, "fake_study:task", "fake-model", "fake", "{prompt}", rows, objectives, reference_point=(0.0, 0.0)
+    )
 
 
 @dataclass(frozen=True)
 class FakeSettings:
     per_preference: bool = False  # one stage per preference told of, else one per objective
     updates_seconds: float = 0.0  # sleep in every update
-    trouble: str = ""  # what goes wrong in the run of the first expert of seed 0
+    trouble: str = ""  # what goes wrong in the run of the first expert of seeds 0 and 10,000
     trace: str = ""  # file that gets a line for every update made
+    reward: float = 0.5  # of every completion of its policies
 
     def __post_init__(self) -> None:
         if self.updates_seconds < 0:
@@ -78,6 +95,11 @@ class Fake:
         experts = tuple(results.values())
         table = np.asarray([expert.stage.member["objective_weights"] for expert in experts])
         return Assembly(adapters_of(experts), Nearest(table))
+
+
+class Ceiling(Fake):
+    name: ClassVar[str] = "ceiling"
+    family: ClassVar[Family] = "ceiling"
 
 
 def train(context: StageContext) -> None:
@@ -137,7 +159,7 @@ def _hand_over(context: StageContext, stage: Stage, state: dict[str, Any]) -> No
 
 
 def _trouble(kind: str, stage: Stage) -> None:
-    if stage.seed != 0 or stage.member["objective_weights"] != [1.0, 0.0] or not kind:
+    if stage.seed not in (0, 10_000) or stage.member["objective_weights"] != [1.0, 0.0] or not kind:
         return
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -187,7 +209,10 @@ class FakeSolutions:
 
     def policies_for(self, preferences: FloatArray) -> Any:
         weights, answers = self.assembly.answer.weights(preferences)
-        return types.SimpleNamespace(preferences=preferences, answers=answers, expert_weights=weights)
+        stage = json.loads((self.assembly.experts[0].parent / "stage.json").read_text())
+        return types.SimpleNamespace(
+            preferences=preferences, answers=answers, expert_weights=weights, reward=stage["settings"]["reward"]
+        )
 
     def plain(self, name: Callable[[Path], str]) -> dict[str, object]:
         return {"method": self.method, "experts": [name(expert) for expert in self.assembly.experts]}
@@ -204,14 +229,14 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
     for preference, answer, weights in zip(policy.preferences, policy.answers, policy.expert_weights, strict=True):
         progress(0 if alike and records else count)
         with Path(os.environ["FAKE_TRACE"]).open("a") as file:
-            file.write(f"{preference.tolist()}\n")
+            file.write(f"{split} {preference.tolist()}\n")
         records.append(
             EvaluationRecord(
                 split, preference, answer, weights, bytes_digest(weights.tobytes()), tuple(objectives), tuple(audit),
                 tuple(str(row["prompt_id"]) for row in rows for _ in range(samples)),
                 np.asarray([sample for _ in rows for sample in range(samples)]),
                 tuple(str(row["prompt"]) for row in rows for _ in range(samples)), ("text",) * count, ((1, 2),) * count,
-                ("stop",) * count, np.zeros(count), np.zeros(count), np.full((count, len(objectives)), 0.5),
+                ("stop",) * count, np.zeros(count), np.zeros(count), np.full((count, len(objectives)), policy.reward),
                 np.full((count, len(objectives)), "ok"), np.zeros(count),
             )
         )  # fmt: skip
@@ -220,7 +245,7 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
 
 def _stand_in() -> None:
     nothing = types.SimpleNamespace(
-        preferences=np.full((1, 2), np.nan), answers=["reference"], expert_weights=np.zeros((1, 0))
+        preferences=np.full((1, 2), np.nan), answers=["reference"], expert_weights=np.zeros((1, 0)), reward=0.5
     )
     fakes: dict[str, dict[str, object]] = {
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},

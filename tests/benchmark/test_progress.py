@@ -16,6 +16,7 @@ LINE = (
 
 def test_a_line_says_cells_speed_and_time_left() -> None:
     assert SHOWN.line() == LINE
+    assert replace(SHOWN, noun="tuning cells").line() == f"tuning {LINE}"
 
 
 def test_the_speed_is_that_of_the_last_half_minute() -> None:

@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from paretune.benchmark.built_in import built_in_studies
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
-from paretune.benchmark.study import COPY, load_study, method_entry
+from paretune.benchmark.study import COPY, has_setting, load_study, method_entry, with_settings
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock
@@ -52,7 +53,53 @@ REFUSALS = {
     "name as a path": ({"name": "../a"}, "name must be letters, digits"),
     "no methods": ({"methods": {}}, "methods must .*at least 1"),
     "no tasks": ({"tasks": []}, "tasks must .*at least 1"),
-    "tuning": ({"tune": {"learning_rate": [1]}}, "tune must be left out: tuning does not exist yet"),
+    "tuning of nothing": (
+        {"tune": {"instances": 3}},
+        "tune must name settings of the methods with their values, got none",
+    ),
+    "tuning of one value": ({"tune": {"reward": 0.1}}, "tune.reward must be a setting's list of values, got 0.1"),
+    "tuning of no value": ({"tune": {"reward": []}}, r"tune.reward must be a setting's list of values, got \[\]"),
+    "misspelt key of tuning": (
+        {"tune": {"instanzes": 3, "reward": [1]}},
+        r"tune.instanzes .*Did you mean 'instances'\?",
+    ),
+    "no tuning instance": (
+        {"tune": {"reward": [1], "instances": 0}},
+        "tune.instances must be greater than or equal to 1",
+    ),
+    "tuning without budget": (
+        {"tune": {"reward": [1], "completions": 0}},
+        "tune.completions must be greater than or eq",
+    ),
+    "unknown preferences of tuning": (
+        {"tune": {"reward": [1], "preferences": {"unseen": 1}}},
+        "tune.preferences.unseen must be one of the keys grid, got 'unseen'",
+    ),
+    "tuning of what a method does not have": (
+        {"tune": {"learning_rate": [1]}},
+        "tune.learning_rate must be a setting of every method, got 'learning_rate', which methods.fake does not have",
+    ),
+    "tuning of a misspelt setting": ({"tune": {"rewards": [1]}}, r"tune.rewards must be .*Did you mean 'reward'\?"),
+    "tuning of what is given": (
+        {"tune": {"reward": [1]}, "methods": {"fake": {"method": "fake_study:Fake", "reward": 0.3}}},
+        "tune.reward must be left to tuning, got it also under methods.fake",
+    ),
+    "tuning with a value of another type": (
+        {"tune": {"reward": ["high"]}},
+        "tune: methods.fake.reward must be a valid number, got 'high'",
+    ),
+    "tuning with a value out of range": (
+        {"tune": {"updates_seconds": [0, -1]}},
+        "tune: methods.fake: updates_seconds must be at least 0, got -1",
+    ),
+    "tuning with one value in two forms": (
+        {"tune": {"reward": ["1e-1", 0.1]}},
+        "tune must not repeat a value, got {'reward': 0.1} twice",
+    ),
+    "tuning of a ceiling alone": (
+        {"tune": {"updates": [1]}, "methods": {"exact_gradient": {}}},
+        "tune must have a method to tune, got ceilings only",
+    ),
     "unknown method": (
         {"methods": {"liner": {}}},
         r"methods.liner must be one of .*got 'liner'. Did you mean 'linear'\?",
@@ -159,6 +206,39 @@ def test_a_users_method_is_versioned_by_its_file(fakes: None, tmp_path: Path, mo
         monkeypatch.syspath_prepend(tmp_path)
         versions.append(method_entry("mine", {"method": f"{name}:Fake"}, "study").version)
     assert versions[0] == versions[2] != versions[1]
+
+
+@dataclass(frozen=True)
+class Gate:
+    level: str = "block"
+    width: int = 8
+
+
+@dataclass(frozen=True)
+class Nested:
+    gate: Gate = Gate()
+    rank: int = 8
+
+
+def test_dots_tune_nested_settings_and_leave_those_beside_them(study: Make) -> None:
+    entry = replace(load_study(study()).methods[0], settings=asdict(Nested(Gate(width=3))))
+    assert has_setting(entry.settings, "gate.level")
+    assert not has_setting(entry.settings, "gate.depth")
+    assert not has_setting(entry.settings, "rank.level")
+
+    class Method(type(entry.method)):  # type: ignore[misc]  # a class of the fake module, known to no checker
+        Settings = Nested
+
+    changed = with_settings(replace(entry, method=Method(Nested())), {"gate.level": "token", "rank": 4}, "tune")
+    assert changed.settings == {"gate": {"level": "token", "width": 3}, "rank": 4}
+    assert changed.method.settings == Nested(Gate("token", 3), 4)
+    assert entry.settings == asdict(Nested(Gate(width=3)))
+
+
+def test_a_sweep_takes_what_it_is_not_given_from_the_study(study: Make) -> None:
+    tune = load_study(study(budget={"completions": [96, 64]}, preferences={"grid": 3}, tune={"reward": [0.1]})).tune
+    assert tune is not None
+    assert (tune.instances, tune.seeds, tune.completions, tune.grid) == (2, (10_000, 10_001), 96, 3)
 
 
 @pytest.mark.parametrize("name", built_in_studies())

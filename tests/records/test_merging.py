@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import synthetic_study
+from builders import synthetic_study, tuning
 from paretune.core.errors import RecordError
 from paretune.records.merging import finished_twice, merged
 from paretune.records.study import StudyRecords
@@ -95,3 +95,26 @@ def test_folders_of_different_studies_are_refused() -> None:
         match=r"got 'a' of 'synthetic' and 'b' with another budget.completions: \[12\] in place of \[6000\]\.",
     ):
         merged([first, replace(part(1, "b"), resolved=changed)])
+
+
+def test_a_folder_that_has_not_tuned_yet_takes_cells_and_choice_from_one_that_has() -> None:
+    untuned = replace(part(1, "a"), tuning=())
+    cells = tuple(replace(cell, cell=f"{cell.cell}-tuned") for cell in part(0, "b").cells)  # settings are in the name
+    tuned = replace(part(0, "b"), cells=cells, tuning=(tuning(),))
+    whole = merged([untuned, tuned])
+    assert [each is tuned.tuning[0] for each in whole.tuning] == [True]
+    assert {cell.state for cell in whole.cells} == {"done"}
+    assert {cell.cell.endswith("-tuned") for cell in whole.cells if cell.seed == 0} == {True}
+
+
+def test_folders_that_chose_different_settings_are_refused() -> None:
+    parts = [replace(part(seed, f"f{seed}"), tuning=(tuning(chosen=seed),)) for seed in (0, 1)]
+    message = (
+        "tuned alike, got learning_rate=0.002 in place of learning_rate=0.001 for method 'linear' on 'counselling'"
+    )
+    with pytest.raises(RecordError, match=message):
+        merged(parts)
+    first, second = (replace(each, tuning=(tuning(),)) for each in parts)
+    other = replace(second, resolved={**second.resolved, "tune": {"learning_rate": [1]}})
+    with pytest.raises(RecordError, match="with another tune"):
+        merged([first, other])

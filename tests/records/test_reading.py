@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import assert_same, synthetic_study, task_info
+from builders import assert_same, synthetic_study, task_info, tuning
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError
 from paretune.core.ledger import Ledger
@@ -78,6 +78,20 @@ def test_study_is_read_back_exactly(tmp_path):
     study = small_study(failed={("linear", 1): "crash"}, pending=[("weight_grid", 0)], missing=1)
     write_study(tmp_path, study)
     assert_same(replace(study, folder=tmp_path, resolved=json.loads(json.dumps(study.resolved))), read_study(tmp_path))
+
+
+def test_tuning_is_read_back_and_where_it_is_damaged_the_plan_can_still_be_read(folder):
+    study = replace(small_study(), tuning=(tuning(), tuning((None, 0.3, 0.1), "weight_grid", "captured_share")))
+    study = replace(study, tuning=(*study.tuning, tuning((None,), "rewarded_soups", chosen=None)))
+    write_lock(folder, study)
+    assert_same(study.tuning, read_study(folder).tuning)
+    path = folder / "study.lock.json"
+    lock = json.loads(path.read_text())
+    del lock["tuning"][1]["points"][0]["score"]
+    path.write_text(json.dumps(lock))
+    with pytest.raises(RecordError, match=r"study.lock.json must have all its fields, got trouble with 'score'"):
+        read_study(folder)
+    assert read_lock(folder).name == study.name  # so that the next run can write it again
 
 
 def test_task_info_survives_with_open_ranges_and_no_threshold(tmp_path):

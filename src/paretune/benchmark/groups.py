@@ -95,7 +95,7 @@ def begin_group(
     return Group(folder, ordered[0].task, ordered[0].seed, keys, alone)
 
 
-def begun_groups(root: Path, missing: Mapping[str, PlannedStage]) -> list[Group]:
+def begun_groups(root: Path, missing: Mapping[str, PlannedStage], keep_others: bool = False) -> list[Group]:
     """Return populations a killed run was at, with the members they had, so that resumed equals uninterrupted.
 
     Those that nobody asks for any more are removed.
@@ -103,14 +103,15 @@ def begun_groups(root: Path, missing: Mapping[str, PlannedStage]) -> list[Group]
     Args:
         root: The study's folder.
         missing: Planned stages that are not finished.
+        keep_others: Leave the others alone: during a sweep nobody knows yet who will ask for them.
     """
     groups = []
     for folder in sorted(groups_folder(root).glob("*")):
         group = _read_group(folder, missing)
-        if group is None:
-            shutil.rmtree(folder)
-        else:
+        if group is not None:
             groups.append(group)
+        elif not keep_others:
+            shutil.rmtree(folder)
     return groups
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,23 +12,27 @@ from paretune.benchmark.executors import worker_count
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
-from paretune.benchmark.study import MethodEntry, Study, load_study
+from paretune.benchmark.study import MethodEntry, Study, load_study, with_settings
+from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
 from paretune.core.checks import check_choice
 from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.model_config import is_small
 from paretune.core.preferences import FloatArray
+from paretune.core.protocols import CEILING
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
-from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path
+from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path, tuning_folder
 from paretune.records.outcomes import SCALES
 from paretune.records.reading import read_reference, read_stage
+from paretune.records.study import TuningRecord
 
 TRAINING_RATE = 3_200.0  # tokens per second and worker, quick study on two busy laptop cores; until measured
 EVALUATION_RATE = 2_400.0  # the same for evaluation: longer texts, read again by the base and by the audit
 ENUMERATION_RATE = 600_000.0  # completions a second and worker that an exact gradient reads, study `controlled`
 START_SECONDS = 20.0  # imports of a worker, and the report
+AFTER_TUNING = "after tuning"
 
 State = Literal["finished", "new", "unfinished", "failed"]
 
@@ -75,6 +79,8 @@ class PlannedCell:
         evaluation_key: What evaluation adds.
         state: `finished`, `failed`, `unfinished` or `new`.
         reason: Why it is not finished, where there is more to say.
+        point: Position in the grid of a sweep, for one of its cells; None for a cell that is reported.
+        settled: Whether its settings are final; else a sweep is still to choose them, and these are the defaults.
     """
 
     name: str
@@ -91,6 +97,8 @@ class PlannedCell:
     evaluation_key: str
     state: State
     reason: str = ""
+    point: int | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,9 +115,11 @@ class Plan:
         completions_charged: Completions charged to all cells together, shared stages once for each.
         completions_to_train: Completions still to be made in training.
         completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
-        minutes: Estimate of what is left.
+        minutes: Estimate of what is left, tuning included.
         rate: Training completions per second and worker behind the estimate, None where none are charged.
         rate_measured: Whether it was measured on finished stages of this folder.
+        sweep: The plan of tuning, whose cells come first and are in no report; None where nothing is tuned.
+        tuned: What finished sweeps have chosen.
     """
 
     study: Study
@@ -125,6 +135,8 @@ class Plan:
     rate: float | None
     rate_measured: bool
     by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
+    sweep: Plan | None = None
+    tuned: tuple[TuningRecord, ...] = ()
 
     def count(self, state: State) -> int:
         """Return the number of cells in a state."""
@@ -169,6 +181,22 @@ class Plan:
             "minutes": round(self.minutes, 1),
             "rate": self.rate,
             "rate_measured": self.rate_measured,
+            "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),
+        }
+
+    def _plain_tuning(self, sweep: Plan) -> dict[str, object]:
+        return {
+            "cells": [
+                {"cell": cell.name, "point": cell.point, "seed": cell.seed, "state": cell.state, "reason": cell.reason}
+                for cell in sweep.cells
+            ],
+            "completions_to_train": sweep.completions_to_train,
+            "completions_to_evaluate": sweep.completions_to_evaluate,
+            "chosen": [
+                {"task": each.task, "method": each.method, "settings": dict(each.points[each.chosen].settings)}
+                for each in self.tuned
+                if each.chosen is not None
+            ],
         }
 
 
@@ -195,28 +223,53 @@ def plan(
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)
-    stages: dict[str, tuple[Stage, Task, int, list[str]]] = {}
     pairs = pairs_of(study, part)
+    count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
+    scores: dict[str, CellScore] = {}
+    sweep = _sweep(study, root, {task for task, _ in pairs}, count, scores)
+    tuned = () if study.tune is None or sweep is None else tuning_records(study.tune, sweep.cells, scores)
+    entries = _entries(study, tuned)
+    stages: AskedStages = {}
     cells = [
-        _cell(study, root, task, entry, budget, seed, stages)
+        _cell(study, root, task, entry, budget, seed, stages, settled)
         for task in study.tasks
-        for entry in study.methods
+        for entry, settled in entries[task.name]
         for budget in study.budgets
         for seed in study.seeds
         if (task.name, seed) in pairs
     ]
-    planned = _stages(root, stages)
-    by_key = {each.key: each for each in planned}
-    cells = [_settle(cell, by_key) for cell in cells]
     references = tuple(
         (task.name, seed)
         for task in study.tasks
         for seed in study.seeds
         if (task.name, seed) in pairs and not reference_done(study, root, task, seed)
     )
-    count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
+    spent = {key: cost for score in scores.values() for key, cost in score.spent.items()}
+    made = _plan(study, root, cells, stages, references, count, list(spent.values()))
+    if sweep is None:
+        return made
+    minutes = sum(each.minutes for each in (sweep, made))
+    return replace(made, sweep=sweep, tuned=tuned, minutes=minutes)
+
+
+AskedStages = dict[str, tuple[Stage, Task, int, list[str]]]  # by key: the stage, its instance, seed, names of its cells
+
+
+def _plan(
+    study: Study,
+    root: Path,
+    cells: Sequence[PlannedCell],
+    stages: AskedStages,
+    references: tuple[tuple[str, int], ...],
+    workers: int,
+    spent: Sequence[tuple[float, float]] = (),
+) -> Plan:
+    """Put a plan together; `spent` are completions and seconds of stages that are not among its own."""
+    planned = _stages(root, stages)
+    by_key = {each.key: each for each in planned}
+    cells = [_settle(cell, by_key) for cell in cells]
     train = missing_completions(planned)
-    rate, measured = _rate(planned, root)
+    rate, measured = _rate(planned, root, spent)
     evaluate = _evaluations(study, cells, references)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
     tokens = max(task.max_completion_tokens for task in study.tasks)
@@ -227,15 +280,47 @@ def plan(
         cells=tuple(cells),
         stages=planned,
         references=references,
-        workers=count,
+        workers=workers,
         completions_charged=sum(cell.charged for cell in cells),
         completions_to_train=train,
         completions_to_evaluate=evaluate,
-        minutes=(sum(work) / count + START_SECONDS) / 60 if any(work) else 0.0,
+        minutes=(sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0,
         rate=rate,
         rate_measured=measured,
         by_key=by_key,
     )
+
+
+def _sweep(study: Study, root: Path, tasks: set[str], workers: int, scores: dict[str, CellScore]) -> Plan | None:
+    """Plan the sweep over settings of some tasks; `scores` takes what its finished cells scored."""
+    if study.tune is None:
+        return None
+    stages: AskedStages = {}
+    cells = [
+        _cell(study, root, task, tried, study.tune.completions, seed, stages, point=number)
+        for task in study.tasks
+        for entry in study.methods
+        if task.name in tasks and entry.method.family != CEILING
+        for number, tried in enumerate(
+            with_settings(entry, point, f"tune: methods.{entry.label}") for point in study.tune.points
+        )
+        for seed in study.tune.seeds
+    ]
+    scores.update({cell.name: read_score(root, cell.name) for cell in cells if cell.state == "finished"})
+    return _plan(study, root, cells, stages, (), workers)
+
+
+def _entries(study: Study, tuned: Sequence[TuningRecord]) -> dict[str, list[tuple[MethodEntry, bool]]]:
+    """Return for each task its methods with the settings that tuning has chosen, and whether these are final."""
+    chosen = {(each.task, each.method): each.points[each.chosen].settings for each in tuned if each.chosen is not None}
+    entries: dict[str, list[tuple[MethodEntry, bool]]] = {}
+    for task in study.tasks:
+        for entry in study.methods:
+            settings = chosen.get((task.name, entry.label))
+            final = study.tune is None or entry.method.family == CEILING or settings is not None
+            mine = entry if settings is None else with_settings(entry, settings, f"tune: methods.{entry.label}")
+            entries.setdefault(task.name, []).append((mine, final))
+    return entries
 
 
 def pairs_of(study: Study, part: str | None) -> set[tuple[str, int]]:
@@ -270,11 +355,15 @@ def _cell(
     entry: MethodEntry,
     budget: int,
     seed: int,
-    stages: dict[str, tuple[Stage, Task, int, list[str]]],
+    stages: AskedStages,
+    settled: bool = True,
+    point: int | None = None,
 ) -> PlannedCell:
+    """Plan a cell of the study, or of its sweep where `point` says which settings it tries."""
     instance = task.instance(seed)
-    told = study.told_preferences(instance)
-    preferences, _ = study.preferences(instance)
+    tune = None if point is None else study.tune
+    told = (study if tune is None else tune).told_preferences(instance)
+    preferences = study.preferences(instance)[0] if tune is None else told
     try:
         asked = entry.method.stages(instance, told, budget, seed)
     except ParetuneError as error:
@@ -287,11 +376,16 @@ def _cell(
             f"{charged}. Correct its stages()."
         )
     training = training_key(instance, entry, budget, seed, asked)
-    evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
     name = cell_name(task.name, entry.label, budget, seed, training)
-    for stage in everything:
-        stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
-    state, reason = _state(cell_folder(root, name), evaluation)
+    if tune is None:
+        folder = cell_folder(root, name)
+        evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
+    else:
+        folder, evaluation = tuning_folder(root, name), score_key(training, told, _scored_samples(study, instance))
+    state, reason = _state(folder, evaluation) if settled else ("new", AFTER_TUNING)
+    if tune is None or state != "finished":  # once a cell of the sweep has its score, nobody needs its stages
+        for stage in everything:
+            stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
     return PlannedCell(
         name=name,
         entry=entry,
@@ -307,6 +401,8 @@ def _cell(
         evaluation_key=evaluation,
         state=state,
         reason=reason,
+        point=point,
+        settled=settled,
     )
 
 
@@ -329,6 +425,8 @@ def _state(folder: Path, evaluation: str) -> tuple[State, str]:
 
 def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCell:
     """Look at a cell's state again in the light of its stages."""
+    if not cell.settled or (cell.point is not None and cell.state == "finished"):
+        return cell
     states = [stages[key].state for key in cell.stages]
     finished = states.count("finished")
     if cell.state == "finished" and finished < len(states):
@@ -383,9 +481,16 @@ def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequenc
 def evaluated_completions(study: Study, cell: PlannedCell) -> int:
     """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
     policies = len(cell.preferences)
+    if cell.point is not None:
+        return len(cell.task.splits["development"]) * policies * _scored_samples(study, cell.task)
     if study.kl_matched and cell.task.enumeration is None:
         policies = policies * (len(SCALES) - 1) + 1  # at scale 0 all of them are the base model
     return len(test_rows(study, cell.task)) * policies * study.samples
+
+
+def _scored_samples(study: Study, task: Task) -> int:
+    """Return how many completions of a development prompt score a cell of the sweep: none where all are listed."""
+    return study.samples if task.enumeration is None else 0
 
 
 def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:
@@ -414,16 +519,18 @@ def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
     return True
 
 
-def _rate(stages: Sequence[PlannedStage], root: Path) -> tuple[float | None, bool]:
+def _rate(
+    stages: Sequence[PlannedStage], root: Path, spent: Sequence[tuple[float, float]]
+) -> tuple[float | None, bool]:
     """Return completions per second and worker, and whether finished stages say so: else it is `TRAINING_RATE`.
 
-    None where no stage is charged for any.
+    None where no stage is charged for any. `spent` are completions and seconds of finished stages beside these.
     """
     charged = [each for each in stages if each.stage.completions]
     records = [read_stage(root, each.key) for each in charged if each.state == "finished"]
-    seconds = sum(record.seconds for record in records)
-    completions = sum(record.counts["completions"] for record in records)
-    if seconds > 0 and completions > 0:
+    seconds = sum(record.seconds for record in records) + sum(each for made, each in spent if made)
+    completions = sum(record.counts["completions"] for record in records) + sum(made for made, _ in spent)
+    if charged and seconds > 0 and completions > 0:
         return completions / seconds, True
     tokens = sum(each.stage.completions * each.task.max_completion_tokens for each in charged)
     return (TRAINING_RATE * sum(each.stage.completions for each in charged) / tokens if tokens else None), False

@@ -29,6 +29,7 @@ class Progress:
         seconds_left: Estimate; None before enough was measured for one.
         doing: What is going on, for people.
         spared: Completions of the total that nobody had to make, such as for preferences answered by the same policy.
+        noun: What cells are called: those of a sweep over settings have another name.
     """
 
     cells: int
@@ -41,10 +42,11 @@ class Progress:
     seconds_left: float | None
     doing: str
     spared: int = 0
+    noun: str = "cells"
 
     def line(self) -> str:
         """Return one line of text."""
-        parts = [f"cells {self.done}/{self.cells} done", f"{self.running} running"]
+        parts = [f"{self.noun} {self.done}/{self.cells} done", f"{self.running} running"]
         if self.failed:
             parts.append(f"{self.failed} failed")
         parts.append(f"{self.completions:,} of at most {self.total_completions:,} completions")

@@ -88,15 +88,25 @@ def run(
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root) as lock:
-        everything = make_plan(study, root, workers=workers)
-        planned = everything if part is None else make_plan(study, root, workers=workers, part=part)
-        write_bytes(root / COPY, study.text.encode())
-        write_lock(root, planned_records(everything))
-        problems = Scheduler(planned, lock, shown).execute()
+        planned = _locked_plan(study, root, workers, part)
+        problems = []
+        sweep = planned.sweep
+        if sweep is not None and sweep.count("finished") < len(sweep.cells):
+            problems += Scheduler(sweep, lock, shown).execute()
+            planned = _locked_plan(study, root, workers, part)  # with the settings that tuning has chosen
+        problems += Scheduler(planned, lock, shown).execute()
         page = write_report(root)
         return StudyResult(
             root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)
         )
+
+
+def _locked_plan(study: Study, root: Path, workers: int | None, part: str | None) -> Plan:
+    """Return what a call is to do, after writing `study.yaml` and `study.lock.json` for all of the study."""
+    everything = make_plan(study, root, workers=workers)
+    write_bytes(root / COPY, study.text.encode())
+    write_lock(root, planned_records(everything))
+    return everything if part is None else make_plan(study, root, workers=workers, part=part)
 
 
 def planned_records(planned: Plan) -> StudyRecords:
@@ -109,6 +119,7 @@ def planned_records(planned: Plan) -> StudyRecords:
         tasks={task.name: task_info(study, task) for task in study.tasks},
         cells=tuple(cell_record(cell) for cell in planned.cells),
         environment=environment(worker_threads(planned.workers)),
+        tuning=planned.tuned,
     )
 
 

@@ -18,8 +18,15 @@ from paretune.benchmark.executors import STOP_SECONDS, Worker, worker_threads
 from paretune.benchmark.folder import log_path
 from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
 from paretune.benchmark.keys import reference_key
-from paretune.benchmark.plan import Plan, PlannedCell, decoding, evaluated_completions, missing_completions
+from paretune.benchmark.plan import (
+    Plan,
+    PlannedCell,
+    decoding,
+    evaluated_completions,
+    missing_completions,
+)
 from paretune.benchmark.progress import Display, Meter, Progress
+from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
 from paretune.core.task import Task
 from paretune.records.files import DONE, is_done, mark_failed, read_json, write_json
@@ -31,13 +38,14 @@ from paretune.records.writing import write_cell, write_timings
 JOBS = {  # what workers are asked to do
     "train": "paretune.benchmark.stages:run_stages",
     "evaluate": "paretune.benchmark.evaluating:evaluate_cell",
+    "score": "paretune.benchmark.tuning:score_cell",
     "reference": "paretune.benchmark.evaluating:evaluate_reference",
     "time": "paretune.benchmark.timing:time_methods",
 }
 EVERYBODYS = ("task_error", "model_error")  # reasons that no member of a population is alone with
 POLL_SECONDS = 0.5
 
-JobKind = Literal["train", "evaluate", "reference", "time"]
+JobKind = Literal["train", "evaluate", "score", "reference", "time"]
 
 
 @dataclass
@@ -67,10 +75,11 @@ def cell_record(cell: PlannedCell) -> CellRecord:
 
 
 class Scheduler:
-    """One call of `run`: what is missing, who works on it, and what has failed."""
+    """One call of `run`, or its sweep: what is missing, who works on it, and what has failed."""
 
     def __init__(self, planned: Plan, lock: int, shown: Display) -> None:
         self.plan = planned
+        self.tuning = any(cell.point is not None for cell in planned.cells)
         self.study = planned.study
         self.root = planned.folder
         self.display = shown
@@ -78,10 +87,11 @@ class Scheduler:
         self.threads = worker_threads(planned.workers)
         self.workers: list[Worker] = []
         self.finished = {each.key for each in planned.stages if each.state == "finished"}
-        self.waiting = {each.key: each for each in planned.stages if each.state != "finished"}
+        self.cells = [cell for cell in planned.cells if cell.state != "finished" and cell.settled]
+        wanted = {key for cell in self.cells for key in cell.stages}
+        self.waiting = {each.key: each for each in planned.stages if each.state != "finished" and each.key in wanted}
         self.failed_stages: dict[str, tuple[FailureReason, str]] = {}
         self.groups: list[Group] = []
-        self.cells = [cell for cell in planned.cells if cell.state != "finished"]
         self.references = list(planned.references)
         self.reference_retried: set[tuple[str, int]] = set()
         self.done_cells = planned.count("finished")
@@ -93,12 +103,16 @@ class Scheduler:
 
     def execute(self) -> list[str]:
         """Do all that is missing; return what failed beyond cells."""
-        self.groups = begun_groups(self.root, self.waiting)
+        self.groups = begun_groups(self.root, self.waiting, keep_others=self.tuning)
         for group in self.groups:
             for key in group.keys:
                 self.waiting.pop(key, None)
+        for cell in self.plan.cells:
+            if not cell.settled and self.plan.sweep is not None:
+                why = why_untuned(self.root, self.plan.sweep.cells, cell.task.name, cell.entry.label)
+                self._fail_cell(cell, *why)
         if not (self.cells or self.references or self._untimed()):
-            return []
+            return self.problems
         with self.display, self._signals():
             try:
                 self._loop()
@@ -126,7 +140,8 @@ class Scheduler:
             if all(key in self.finished for key in cell.stages):
                 self.cells.remove(cell)
                 expected = evaluated_completions(self.study, cell)
-                return Job("evaluate", cell, self._cell_payload(cell, "evaluate"), frozenset([cell.name]), expected)
+                kind: JobKind = "evaluate" if cell.point is None else "score"
+                return Job(kind, cell, self._cell_payload(cell, kind), frozenset([cell.name]), expected)
         if self.references:
             task_name, seed = self.references.pop(0)
             task = next(task for task in self.study.tasks if task.name == task_name)
@@ -264,7 +279,7 @@ class Scheduler:
     def _succeed(self, job: Job, result: Mapping[str, Any]) -> None:
         if job.kind == "train":
             self.finished.update(job.subject.keys)
-        elif job.kind == "evaluate":
+        elif job.kind in ("evaluate", "score"):
             self.done_cells += 1
         elif job.kind == "time":
             self._keep_timings(job.subject, result["timings"])
@@ -272,8 +287,8 @@ class Scheduler:
     def _fail(self, job: Job, reason: FailureReason, message: str) -> None:
         if job.kind == "train":
             self._fail_group(job.subject, reason, message)
-        elif job.kind == "evaluate":
-            self._fail_cell(job.subject, reason, f"evaluation: {message}")
+        elif job.kind in ("evaluate", "score"):
+            self._fail_cell(job.subject, reason, f"{'evaluation' if job.kind == 'evaluate' else 'scoring'}: {message}")
         elif job.kind == "reference" and job.subject not in self.reference_retried:
             self.reference_retried.add(job.subject)
             self.references.append(job.subject)
@@ -314,11 +329,14 @@ class Scheduler:
         self.cells.clear()
 
     def _fail_cell(self, cell: PlannedCell, reason: FailureReason, message: str) -> None:
-        folder = cell_folder(self.root, cell.name)
-        (folder / DONE).unlink(missing_ok=True)
-        record = cell_record(cell)
-        write_cell(self.root, record, cell.training_key, cell.evaluation_key, cell.stages, environment(self.threads))
-        mark_failed(folder, reason, message)
+        if cell.point is None:
+            folder, record = cell_folder(self.root, cell.name), cell_record(cell)
+            (folder / DONE).unlink(missing_ok=True)
+            keys = cell.training_key, cell.evaluation_key
+            write_cell(self.root, record, *keys, cell.stages, environment(self.threads))
+            mark_failed(folder, reason, message)
+        else:
+            mark_tuning_failed(self.root, cell, reason, message)
         self.failed_cells.append(cell.name)
         self.display.say(f"{cell.name} failed ({reason}): {message}")
 
@@ -329,7 +347,7 @@ class Scheduler:
         seen: set[tuple[str, str]] = set()
         for cell in self.plan.cells:
             name = (cell.task.name, cell.entry.label)
-            if name in seen or cell.name in self.failed_cells:
+            if name in seen or cell.name in self.failed_cells or self.tuning:
                 continue
             seen.add(name)
             if known.get(" ".join(name)) != cell.training_key:
@@ -376,7 +394,10 @@ class Scheduler:
             if worker.job is not None:
                 running |= worker.job.cells
                 kinds[worker.job.kind] = kinds.get(worker.job.kind, 0) + 1
-        words = {"train": "training", "evaluate": "evaluating", "reference": "evaluating the base", "time": "timing"}
+        words = {
+            "train": "training", "evaluate": "evaluating", "score": "scoring", "reference": "evaluating the base",
+            "time": "timing",
+        }  # fmt: skip
         self.display.show(
             Progress(
                 cells=len(self.plan.cells),
@@ -389,5 +410,6 @@ class Scheduler:
                 seconds_left=self.meter.seconds_left(left),
                 doing=", ".join(f"{words[kind]} x{count}" for kind, count in kinds.items()) or "finishing",
                 spared=self.spared,
+                noun="tuning cells" if self.tuning else "cells",
             )
         )

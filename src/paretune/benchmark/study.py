@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
+import itertools
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
-from paretune.core.protocols import Method
+from paretune.core.protocols import CEILING, Method
 from paretune.core.seeds import generator
 from paretune.core.task import Task
 from paretune.records.layout import lock_path
@@ -31,9 +33,7 @@ from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place, read_yaml
 
 COPY = "study.yaml"  # a run's copy of the study file, in the study's folder
-NOT_YET = {  # keys of later releases: known, so that nobody searches for a typing error
-    "tune": "tuning does not exist yet. Remove it, and give each method its settings under methods",
-}
+FIRST_TUNING_SEED = 10_000  # instances from here on are for tuning, never reported
 
 
 class _Part(BaseModel):
@@ -53,7 +53,7 @@ def _seeds(value: object) -> object:
 
 
 Natural = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=10_000)]  # instances from 10,000 are for tuning, never reported
+Seed = Annotated[int, Field(ge=0, lt=FIRST_TUNING_SEED)]
 
 
 _Workers = Annotated[
@@ -82,6 +82,17 @@ class _Selection(_Part):
     seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] | None = None
 
 
+class _TunePreferences(_Part):
+    grid: Natural
+
+
+class _Tune(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)  # every other key is a setting of the methods
+    instances: Natural = 2
+    completions: Natural | None = None
+    preferences: _TunePreferences | None = None
+
+
 class _StudyFile(_Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
     tasks: Annotated[list[Any], Field(min_length=1)]
@@ -90,6 +101,7 @@ class _StudyFile(_Part):
     seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] = [0, 1, 2]
     preferences: _Preferences = _Preferences()
     evaluation: _Evaluation = _Evaluation()
+    tune: _Tune | None = None
     workers: _Workers = "auto"
     parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], _Selection] = {}
 
@@ -103,6 +115,7 @@ _PARTS: dict[KeyPath, type[_Part]] = {
     ("budget",): _Budget,
     ("preferences",): _Preferences,
     ("evaluation",): _Evaluation,
+    ("tune", "preferences"): _TunePreferences,
 }
 
 
@@ -117,6 +130,47 @@ class Part:
 
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tune:
+    """A sweep over settings, the same for every method, on instances that are never reported.
+
+    Attributes:
+        settings: Name of a setting -> its values; dots name nested settings, `gate.level`.
+        instances: Number of tuning instances.
+        completions: What each of its cells may use.
+        grid: Divisions of the grid of preferences that methods are told of and scored on.
+    """
+
+    settings: Mapping[str, tuple[object, ...]]
+    instances: int
+    completions: int
+    grid: int
+
+    @property
+    def points(self) -> tuple[dict[str, object], ...]:
+        """The grid, every setting with every other; values of the setting named last change first."""
+        values = itertools.product(*self.settings.values())
+        return tuple(dict(zip(self.settings, point, strict=True)) for point in values)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that name the tuning instances, and train on them."""
+        return tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.instances))
+
+    def told_preferences(self, task: Task) -> FloatArray:
+        """Return the preferences of the sweep, `[M, K]`."""
+        return das_dennis(len(task.objectives), self.grid)
+
+    def plain(self) -> dict[str, object]:
+        """Return plain data, every default written out."""
+        return {
+            **{name: list(values) for name, values in self.settings.items()},
+            "instances": self.instances,
+            "completions": self.completions,
+            "preferences": {"grid": self.grid},
+        }
 
 
 @dataclass(frozen=True)
@@ -160,6 +214,7 @@ class Study:
         imports: Folders added to the import path, in worker processes too.
         parts: Name -> the cells that `run --part` runs alone.
         folder: Where relative paths start; None for a built-in study.
+        tune: The sweep that chooses settings of the methods; None where they are as given.
     """
 
     name: str
@@ -178,6 +233,7 @@ class Study:
     imports: tuple[str, ...]
     parts: Mapping[str, Part]
     folder: str | None
+    tune: Tune | None = None
 
     def told_preferences(self, task: Task) -> FloatArray:
         """Return the preferences that methods are told of: the grid, `[M, K]`."""
@@ -203,6 +259,7 @@ class Study:
             "seeds": list(self.seeds),
             "preferences": {"grid": self.grid, "unseen": self.unseen},
             "evaluation": {"samples": self.samples, "prompts": self.prompts, "kl_matched": self.kl_matched},
+            "tune": None if self.tune is None else self.tune.plain(),
             "workers": self.workers,
         }
 
@@ -234,12 +291,13 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         if entry not in sys.path:
             sys.path.insert(0, entry)
     tasks = _tasks(file.tasks, place)
+    methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(
         name=file.name or default_name,
         where=place.name,
         text=text,
         tasks=tasks,
-        methods=tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items()),
+        methods=methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
         seeds=_distinct(file.seeds, place.at("seeds")),
         grid=file.preferences.grid,
@@ -251,6 +309,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         imports=imports,
         parts=_parts(file, tasks, place),
         folder=imports[0] if imports else None,
+        tune=None if file.tune is None else _tune(file, file.tune, methods, place),
     )
 
 
@@ -285,9 +344,6 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
 
 
 def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
-    for key, reason in NOT_YET.items():
-        if key in data:
-            raise ConfigError(f"{place.at(key)} must be left out: {reason}.")
     try:
         return _StudyFile.model_validate(dict(data))
     except ValidationError as error:
@@ -315,6 +371,88 @@ def _parts(file: _StudyFile, tasks: Sequence[Task], place: Place) -> dict[str, P
                 )
         parts[name] = Part(tuple(chosen), tuple(seeds))
     return parts
+
+
+def _tune(file: _StudyFile, tune: _Tune, methods: Sequence[MethodEntry], place: Place) -> Tune:
+    """Check the sweep of a study against every method that it tunes."""
+    settings = tune.model_extra or {}
+    if not settings:
+        raise ConfigError(f"{place.at('tune')} must name settings of the methods with their values, got none. Add one.")
+    for name, values in settings.items():
+        if not isinstance(values, list) or not values:
+            known = ", ".join(_Tune.model_fields)
+            raise ConfigError(
+                f"{place.at('tune', name)} must be a setting's list of values, got {values!r}."
+                f"{did_you_mean(name, _Tune.model_fields) or f' Write [value, value], or one of the keys {known}.'}"
+            )
+    made = Tune(
+        settings={name: tuple(values) for name, values in settings.items()},
+        instances=tune.instances,
+        completions=tune.completions or file.budget.completions[0],
+        grid=file.preferences.grid if tune.preferences is None else tune.preferences.grid,
+    )
+    tuned = [entry for entry in methods if entry.method.family != CEILING]
+    if not tuned:
+        raise ConfigError(f"{place.at('tune')} must have a method to tune, got ceilings only. Remove it.")
+    for entry in tuned:
+        _check_tuned(made, entry, file.methods[entry.label], place)
+    return made
+
+
+def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> None:
+    for name in tune.settings:
+        if not has_setting(entry.settings, name):
+            raise ConfigError(
+                f"{place.at('tune', name)} must be a setting of every method, got '{name}', which methods."
+                f"{entry.label} does not have.{did_you_mean(name, entry.settings) or ' Remove it, or that method.'}"
+            )
+        if has_setting(given, name):
+            raise ConfigError(
+                f"{place.at('tune', name)} must be left to tuning, got it also under methods.{entry.label}. Remove "
+                "it in one of the two places."
+            )
+    seen: list[Mapping[str, object]] = []
+    for point in tune.points:
+        settings = with_settings(entry, point, f"{place.at('tune')}: methods.{entry.label}").settings
+        if settings in seen:
+            raise ConfigError(f"{place.at('tune')} must not repeat a value, got {point} twice. Remove one.")
+        seen.append(settings)
+
+
+def has_setting(settings: object, name: str) -> bool:
+    """Whether settings hold a name; dots go into nested ones."""
+    first, _, rest = name.partition(".")
+    if not isinstance(settings, Mapping) or first not in settings:
+        return False
+    return not rest or has_setting(settings[first], rest)
+
+
+def setting(settings: Mapping[str, Any], name: str) -> object:
+    """Return the value of a setting; dots go into nested ones."""
+    first, _, rest = name.partition(".")
+    return setting(settings[first], rest) if rest else settings[first]
+
+
+def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) -> MethodEntry:
+    """Return a method with some of its settings changed.
+
+    Args:
+        entry: The method.
+        changes: Name of a setting it has -> value; dots name nested ones.
+        path: Opens the message when a value breaks its rule.
+
+    Raises:
+        ConfigError: If a value has the wrong type or range.
+    """
+    settings: dict[str, Any] = copy.deepcopy(dict(entry.settings))
+    for name, value in copy.deepcopy(dict(changes)).items():
+        *above, last = name.split(".")
+        part = settings
+        for key in above:
+            part = part[key]
+        part[last] = value
+    made = make_settings(entry.method.Settings, settings, path)
+    return dataclasses.replace(entry, method=type(entry.method)(made), settings=dataclasses.asdict(made))
 
 
 def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:

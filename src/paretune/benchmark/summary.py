@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paretune.core.protocols import CEILING
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, one_policy
+from paretune.report.wording import count, listing
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import Plan
@@ -47,6 +49,7 @@ def plan_text(plan: Plan) -> str:
     lines += [
         "",
         f"folder:   {plan.folder}",
+        *_tuning(plan),
         f"cells:    {len(plan.cells)} ({states})",
         f"stages:   {len(plan.stages)}, {missing} to train",
         *_policies(plan),
@@ -57,6 +60,30 @@ def plan_text(plan: Plan) -> str:
         + (f" ({plan.rate:,.0f} completions per second and worker, {source})" if plan.rate else ""),
     ]
     return "\n".join(lines)
+
+
+def _tuning(plan: Plan) -> list[str]:
+    """Say what is tuned, at which cost, and what was chosen."""
+    sweep, tune = plan.sweep, plan.study.tune
+    if sweep is None or tune is None:
+        return []
+    left = sum(cell.state != "finished" for cell in sweep.cells)
+    factors = [
+        count(len(tune.points), "choice") + " of settings",
+        count(tune.instances, "instance"),
+        count(len({cell.entry.label for cell in sweep.cells}), "method"),
+        *([count(tasks, "task")] if (tasks := len({cell.task.name for cell in sweep.cells})) > 1 else []),
+    ]
+    make = sweep.completions_to_train + sweep.completions_to_evaluate
+    rest = [entry.label for entry in plan.study.methods if entry.method.family == CEILING]
+    lines = [
+        f"tuning:   {' x '.join(factors)}, {left} of {len(sweep.cells)} trials left, {make:,} completions to make, "
+        f"charged to nobody{f'; not tuned, as a ceiling: {listing(rest)}' if rest else ''}"
+    ]
+    for each in plan.tuned:
+        chosen = "nothing could be scored" if each.chosen is None else each.points[each.chosen].text
+        lines.append(f"chosen:   {chosen} ({each.method} on {each.task})")
+    return lines
 
 
 def _policies(plan: Plan) -> list[str]:

@@ -32,6 +32,11 @@ def evaluation_path(study: Path, cell: str, index: int) -> Path:
     return cell_folder(study, cell) / "evaluations" / f"{index:03d}.parquet"
 
 
+def tuning_folder(study: Path, cell: str) -> Path:
+    """Return the folder of a cell of the sweep over settings."""
+    return study / "tuning" / _file_name("cell", cell)
+
+
 def reference_path(study: Path, task: str, seed: int) -> Path:
     """Return the evaluation of the base model on the test prompts of a task instance."""
     return study / "references" / f"{_file_name('task', task)}-{seed}.parquet"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from paretune.core.errors import RecordError
-from paretune.records.study import CellRecord, StudyRecords
+from paretune.records.study import CellRecord, StudyRecords, TuningRecord
 
-MUST_AGREE = ("tasks", "methods", "budget", "seeds", "preferences", "evaluation", "digests")
+MUST_AGREE = ("tasks", "methods", "budget", "seeds", "preferences", "evaluation", "tune", "digests")
 
 
 def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
@@ -22,7 +22,7 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
         parts: Records of the folders, at least one.
 
     Raises:
-        RecordError: If they are not of the same study.
+        RecordError: If they are not of the same study, or tuning chose other settings in one than in another.
     """
     first = parts[0]
     for other in parts[1:]:
@@ -37,22 +37,46 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
                 f"folders must hold parts of one study, got '{first.folder}' of '{first.name}' and '{other.folder}' "
                 f"with {what}. {advice}"
             )
-    best: dict[str, CellRecord] = {}
+    tuning = _tuning(parts)
+    best: dict[tuple[object, ...], CellRecord] = {}
     for part in parts:
         for cell in part.cells:
-            if cell.cell not in best or _better(cell, best[cell.cell]):
-                best[cell.cell] = cell
+            if _identity(cell) not in best or _better(cell, best[_identity(cell)]):
+                best[_identity(cell)] = cell
     timings = {(timing.task, timing.method): timing for part in reversed(parts) for timing in part.timings}
     return replace(
         first,
         folder=None,
-        cells=tuple(best[cell.cell] for cell in first.cells),
+        cells=tuple(best[_identity(cell)] for cell in first.cells),
         references={key: record for part in reversed(parts) for key, record in part.references.items()},
         truths={key: record for part in reversed(parts) for key, record in part.truths.items()},
         timings=tuple(timings.values()),
         environment=_environments(parts),
         merged_from=tuple(str(part.folder) for part in parts),
+        tuning=tuning,
     )
+
+
+def _identity(cell: CellRecord) -> tuple[object, ...]:
+    """Return what makes a cell the same in two folders; its name tells settings, which one may not have tuned yet."""
+    return cell.task, cell.method, cell.budget_completions, cell.seed
+
+
+def _tuning(parts: Sequence[StudyRecords]) -> tuple[TuningRecord, ...]:
+    """Return the sweeps of all folders, each from the first that has it."""
+    found: dict[tuple[str, str], TuningRecord] = {}
+    for part in parts:
+        for record in part.tuning:
+            known = found.setdefault((record.task, record.method), record)
+            if known.chosen != record.chosen:
+                here, there = (
+                    "none" if each.chosen is None else each.points[each.chosen].text for each in (known, record)
+                )
+                raise RecordError(
+                    f"folders must have tuned alike, got {there} in place of {here} for method '{record.method}' on "
+                    f"'{record.task}' in '{part.folder}'. Run all parts on machines of one kind, or in one folder."
+                )
+    return tuple(found.values())
 
 
 def finished_twice(parts: Sequence[StudyRecords]) -> int:

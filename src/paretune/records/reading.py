@@ -1,10 +1,11 @@
 """Read a study back from its folder, finished or not. What one cell has lost costs that cell, never the others.
 
 Layout:
-    study.lock.json                      name, resolved study, tasks, planned cells, environment
+    study.lock.json                      name, resolved study, tasks, planned cells, environment, tuning
     stages/<key>/                        stage.json, ledger.json, artefacts, DONE.json
     runs/<cell>/                         cell.json, solution.json, evaluations/<index>.parquet, outcomes.json,
                                          DONE.json | FAILED.json
+    tuning/<cell>/                       score.json, DONE.json | FAILED.json: a cell of the sweep over settings
     references/<task>-<seed>.parquet     the base model on the test prompts
     references/<task>-<seed>.truth.json  what can be reached, where completions can be listed
     timing.json                          decoding times
@@ -48,6 +49,8 @@ from paretune.records.study import (
     StudyRecords,
     TaskInfo,
     TimingRecord,
+    TuningPoint,
+    TuningRecord,
 )
 
 
@@ -71,11 +74,18 @@ def read_study(folder: Path) -> StudyRecords:
     stages: dict[str, StageRecord] = {}
     cells = tuple(_cell(folder, study, cell, stages) for cell in study.cells)
     references, truths = _references(folder, study)
-    return replace(study, cells=cells, references=references, truths=truths, timings=read_timings(folder))
+    return replace(
+        study,
+        cells=cells,
+        references=references,
+        truths=truths,
+        timings=read_timings(folder),
+        tuning=read_tuning(folder),
+    )
 
 
 def read_lock(folder: Path) -> StudyRecords:
-    """Read the plan of a study: every cell is pending, nothing else is looked at.
+    """Read the plan of a study: every cell is pending, nothing else is looked at, and tuning is left out.
 
     Raises:
         RecordError: If the folder is no study, or its lock is damaged or of another version.
@@ -97,6 +107,38 @@ def read_lock(folder: Path) -> StudyRecords:
             tasks={name: _task(info) for name, info in lock["tasks"].items()},
             cells=tuple(_planned(cell) for cell in lock["cells"]),
             environment=lock["environment"],
+        )
+
+
+def read_tuning(folder: Path) -> tuple[TuningRecord, ...]:
+    """Read the finished sweeps over settings from `study.lock.json`.
+
+    Raises:
+        RecordError: If they are damaged.
+    """
+    path = lock_path(folder)
+    with _fields_of(path):
+        return tuple(
+            TuningRecord(
+                task=each["task"],
+                method=each["method"],
+                measure=each["measure"],
+                budget_completions=each["budget_completions"],
+                preferences=np.array(each["preferences"], dtype=np.float64),
+                points=tuple(
+                    TuningPoint(
+                        settings=dict(point["settings"]),
+                        score=point["score"],
+                        per_seed={int(seed): score for seed, score in point["per_seed"].items()},
+                        reason=point["reason"],
+                    )
+                    for point in each["points"]
+                ),
+                chosen=each["chosen"],
+                completions=each["completions"],
+                seconds=each["seconds"],
+            )
+            for each in read_json(path)["tuning"]
         )
 
 

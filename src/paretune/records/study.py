@@ -19,6 +19,7 @@ CellState = Literal["done", "failed", "pending"]
 FailureReason = Literal[
     "out_of_memory", "crash", "not_finite", "reward_error", "task_error", "model_error", "disk_full", "method_error"
 ]  # fmt: skip
+TuningMeasure = Literal["captured_share", "utility"]
 FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 
@@ -164,6 +165,55 @@ class TimingRecord:
 
 
 @dataclass(frozen=True)
+class TuningPoint:
+    """Settings that a sweep tried, and how they did.
+
+    Attributes:
+        settings: Name of a setting -> value.
+        score: Over all tuning instances; None where an instance has none.
+        per_seed: The same of each instance.
+        reason: Why there is no score; empty where there is one.
+    """
+
+    settings: Mapping[str, object]
+    score: float | None
+    per_seed: Mapping[int, float | None]
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """Its settings as people write them, `learning_rate=0.001, epochs=2`."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+
+
+@dataclass(frozen=True)
+class TuningRecord:
+    """A finished sweep over settings of one method on one task.
+
+    Attributes:
+        task: Its task.
+        method: Its method.
+        measure: What a score is: the captured share where all instances tell it, else the mean utility.
+        budget_completions: What each of its cells might use.
+        preferences: Preferences it was scored on, `[M, K]`.
+        points: What was tried, in the order of the grid.
+        chosen: Position of the settings chosen; None where no point has a score.
+        completions: Completions trained with, charged to nobody.
+        seconds: Seconds of training.
+    """
+
+    task: str
+    method: str
+    measure: TuningMeasure
+    budget_completions: int
+    preferences: NDArray[np.float64]
+    points: tuple[TuningPoint, ...]
+    chosen: int | None
+    completions: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StudyRecords:
     """All that is known of a study.
 
@@ -178,6 +228,7 @@ class StudyRecords:
         timings: Inference measurements.
         environment: Versions and hardware the study ran on.
         merged_from: Folders of its parts, where it was put together from several.
+        tuning: Finished sweeps over settings, one for each task and method that was tuned.
     """
 
     name: str
@@ -190,3 +241,4 @@ class StudyRecords:
     timings: tuple[TimingRecord, ...] = ()
     environment: Mapping[str, object] = field(default_factory=dict)
     merged_from: tuple[str, ...] = ()
+    tuning: tuple[TuningRecord, ...] = ()

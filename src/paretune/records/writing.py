@@ -20,11 +20,11 @@ from paretune.records.layout import (
     stage_folder,
     timing_path,
 )
-from paretune.records.study import CellRecord, StudyRecords, TaskInfo, TimingRecord
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo, TimingRecord, TuningRecord
 
 
 def write_lock(folder: Path, study: StudyRecords) -> None:
-    """Write `study.lock.json`: name, resolved study, tasks, planned cells and environment of a study.
+    """Write `study.lock.json`: name, resolved study, tasks, planned cells, environment and tuning of a study.
 
     Args:
         folder: The study's folder.
@@ -42,6 +42,7 @@ def write_lock(folder: Path, study: StudyRecords) -> None:
             "tasks": {name: _task(info) for name, info in study.tasks.items()},
             "environment": study.environment,
             "cells": [_identity(cell) for cell in study.cells],
+            "tuning": [_tuning(each) for each in study.tuning],
         },
     )
 
@@ -185,6 +186,28 @@ def _identity(cell: CellRecord) -> dict[str, object]:
         "family": cell.family,
         "budget_completions": cell.budget_completions,
         "seed": cell.seed,
+    }
+
+
+def _tuning(record: TuningRecord) -> dict[str, object]:
+    return {
+        "task": record.task,
+        "method": record.method,
+        "measure": record.measure,
+        "budget_completions": record.budget_completions,
+        "preferences": record.preferences,
+        "points": [
+            {
+                "settings": dict(point.settings),
+                "score": point.score,
+                "per_seed": {str(seed): score for seed, score in point.per_seed.items()},
+                "reason": point.reason,
+            }
+            for point in record.points
+        ],
+        "chosen": record.chosen,
+        "completions": record.completions,
+        "seconds": record.seconds,
     }
 
 

@@ -32,6 +32,7 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     from paretune.report.figures import write_figures
     from paretune.report.page import render_page
     from paretune.report.tables import write_tables
+    from paretune.report.tuning import tried_table
 
     records = read_study(folder) if study is None else study
     if records.folder is not None and records.folder.resolve() != folder.resolve():
@@ -39,8 +40,8 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     rows = measure_all(records)
     target = folder / "report"
     target.mkdir(parents=True, exist_ok=True)
-    controlled = controlled_table(comparisons(records), rows)
-    files = write_tables(records, rows, target, [] if controlled is None else [controlled])
+    more = (controlled_table(comparisons(records), rows), tried_table(records))
+    files = write_tables(records, rows, target, [table for table in more if table is not None])
     files += write_figures(records, rows, target / "figures")
     page = target / "index.html"
     page.write_text(

@@ -138,7 +138,7 @@ def finished_seeds(part: Comparison) -> int:
 def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]:
     """Say which methods answered every preference with a single policy, and what would change it."""
     found = [
-        one_policy(method.name, part.budget_completions, _settings(study, method.name))
+        one_policy(method.name, part.budget_completions, _settings(study, part.task.name, method.name))
         for part in parts
         for method in part.ranked
         if method.policies == method.answering == 1 and len(part.task.preferences) > 1
@@ -160,10 +160,13 @@ def one_policy(method: str, budget_completions: int, settings: Mapping[str, obje
     )
 
 
-def _settings(study: StudyRecords, method: str) -> Mapping[str, object]:
+def _settings(study: StudyRecords, task: str, method: str) -> Mapping[str, object]:
+    """Return what a method was given, and what tuning chose for it on a task."""
     methods = study.resolved.get("methods")
     settings = methods.get(method) if isinstance(methods, Mapping) else None
-    return settings if isinstance(settings, Mapping) else {}
+    mine = (each for each in study.tuning if (each.task, each.method) == (task, method) and each.chosen is not None)
+    chosen = next((each.points[each.chosen or 0].settings for each in mine), {})
+    return {**(settings if isinstance(settings, Mapping) else {}), **chosen}
 
 
 _UNFINISHED = (("failed", "failed"), ("pending", "not run yet"))

@@ -56,6 +56,7 @@ from paretune.report.ranking import interval_rule, main_table
 from paretune.report.samples import DISAGREEMENTS, FIRST_PROMPTS, shown_seed
 from paretune.report.tables import Table, stages_table
 from paretune.report.terms import TERMS
+from paretune.report.tuning import chosen_table, tuning_sentence
 from paretune.report.wording import count, interval, listing, number, seconds, table_cell
 
 SCRIPTS = ("words", "charts", "heat_map", "completions", "sorting", "page")  # one script, joined in this order
@@ -113,6 +114,8 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         first_prompts=FIRST_PROMPTS,
         disagreements=DISAGREEMENTS,
         terms=TERMS,
+        tuning_sentence=tuning_sentence(study),
+        tuning=chosen_table(study.tuning),
         files=files,
         stages=Table(stages.name, stages.title, stages.columns, stages.rows[:MAX_TABLE_ROWS]),
         stages_left_out=_left_out(len(stages.rows), "stages", "tables/stages.csv"),
