@@ -29,6 +29,13 @@ from paretune.core.task import Objective, Task
 GROUP = 8
 
 
+def warm(completions: list[str], **columns: object) -> list[float]:
+    return [0.5] * len(completions)
+
+
+brief = warm
+
+
 def task(name: str = "fake", train: int = 4) -> Task:
     rows = {
         split: tuple({"prompt": f"{split} {index}", "prompt_id": f"{split}-{index}"} for index in range(size))
@@ -198,6 +205,7 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
         raise ValueError("bad evaluation")
     records = []
     count = len(rows) * samples
+    scores = score([row for row in rows for _ in range(samples)], ["text"] * count)
     alike = os.environ.get("FAKE_EVALUATION") == "answers alike"
     for preference, answer, weights in zip(policy.preferences, policy.answers, policy.expert_weights, strict=True):
         progress(0 if alike and records else count)
@@ -209,8 +217,7 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
                 tuple(str(row["prompt_id"]) for row in rows for _ in range(samples)),
                 np.asarray([sample for _ in rows for sample in range(samples)]),
                 tuple(str(row["prompt"]) for row in rows for _ in range(samples)), ("text",) * count, ((1, 2),) * count,
-                ("stop",) * count, np.zeros(count), np.zeros(count), np.full((count, len(objectives)), 0.5),
-                np.full((count, len(objectives)), "ok"), np.zeros(count),
+                ("stop",) * count, np.zeros(count), np.zeros(count), scores.rewards, scores.statuses, np.zeros(count),
             )
         )  # fmt: skip
     return tuple(records)
@@ -224,7 +231,6 @@ def _stand_in() -> None:
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},
         "paretune.models.base": {"load_base": lambda model: None},
         "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
-        "paretune.objectives.scoring": {"Scorer": lambda objectives: None},
     }
     for name, content in fakes.items():
         module = types.ModuleType(name)

@@ -60,26 +60,55 @@ def evaluation_key(training: str, task: Task, told: FloatArray, preferences: Flo
     )
 
 
+def sampling_key(training: str, task: Task, decoding: object) -> str:
+    """Digest what a cell's completions depend on, of one preference: neither rewards nor other preferences.
+
+    Args:
+        training: Its training key.
+        task: Its task instance.
+        decoding: Plain data: temperature, samples, prompts.
+    """
+    return digest({"training": training, "test": digest(list(task.splits["test"])), "decoding": decoding})
+
+
+def reference_sampling_key(task: Task, decoding: object) -> str:
+    """Digest what the base model's completions depend on."""
+    return digest(
+        {
+            "key_version": KEY_VERSION,
+            "test": digest(list(task.splits["test"])),
+            "model": task.model_digest,
+            "template": task.template,
+            "max_prompt_tokens": task.max_prompt_tokens,
+            "max_completion_tokens": task.max_completion_tokens,
+            "decoding": decoding,
+        }
+    )
+
+
+def truth_key(task: Task, decoding: object, preferences: FloatArray) -> str:
+    """Digest what decides which outcomes can be reached, where completions can be listed."""
+    return digest(
+        {
+            "sampling": reference_sampling_key(task, decoding),
+            "objectives": [objective.key() for objective in task.objectives],
+            "preferences": preferences.tolist(),
+            "beta": task.beta,
+            "front_divisions": front_divisions(len(task.objectives)),
+        }
+    )
+
+
 def reference_key(task: Task, decoding: object, preferences: FloatArray) -> str:
     """Digest what the evaluation of the base model depends on.
 
     Where completions can be listed, the optimum for each of the preferences `[M, K]` and the front are part of it.
     """
-    truth = {}
-    if task.enumeration is not None:
-        divisions = front_divisions(len(task.objectives))
-        truth = {"preferences": preferences.tolist(), "beta": task.beta, "front_divisions": divisions}
     return digest(
         {
-            **truth,
-            "key_version": KEY_VERSION,
-            "task": task.evaluation_key(),
-            "model": task.model_digest,
-            "template": task.template,
-            "objectives": [objective.key() for objective in task.objectives],
-            "max_prompt_tokens": task.max_prompt_tokens,
-            "max_completion_tokens": task.max_completion_tokens,
-            "decoding": decoding,
+            "sampling": reference_sampling_key(task, decoding),
+            "rewards": [objective.key() for objective in (*task.objectives, *task.audit)],
+            "truth": truth_key(task, decoding, preferences) if task.enumeration is not None else None,
         }
     )
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
 from paretune.benchmark.executors import worker_count
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
+from paretune.benchmark.rescoring import audit_changes, stored_reference
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
 from paretune.benchmark.study import MethodEntry, Study, load_study
 from paretune.core.checks import check_choice
@@ -30,7 +33,7 @@ EVALUATION_RATE = 2_400.0  # the same for evaluation: longer texts, read again b
 ENUMERATION_RATE = 600_000.0  # completions a second and worker that an exact gradient reads, study `controlled`
 START_SECONDS = 20.0  # imports of a worker, and the report
 
-State = Literal["finished", "new", "unfinished", "failed"]
+State = Literal["finished", "new", "unfinished", "stale", "failed"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,10 @@ class PlannedCell:
         preferences: All preferences evaluated.
         training_key: What its training depends on.
         evaluation_key: What evaluation adds.
-        state: `finished`, `failed`, `unfinished` or `new`.
+        made_of: What its training depends on, part by part.
+        state: `finished`, `failed`, `unfinished`, `stale` (finished before an edit) or `new`.
         reason: Why it is not finished, where there is more to say.
+        rescored: Whether its completions are stored, and only to be scored again.
     """
 
     name: str
@@ -89,8 +94,15 @@ class PlannedCell:
     preferences: FloatArray
     training_key: str
     evaluation_key: str
+    made_of: Mapping[str, object]
     state: State
     reason: str = ""
+    rescored: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        """Return what it is asked for as, whatever it is made of."""
+        return self.task.name, self.entry.label, self.budget, self.seed
 
 
 @dataclass(frozen=True)
@@ -197,8 +209,9 @@ def plan(
     check_folder(study, root)
     stages: dict[str, tuple[Stage, Task, int, list[str]]] = {}
     pairs = pairs_of(study, part)
+    old = {cell.identity: cell for cell in kept_cells(root) if cell.finished}
     cells = [
-        _cell(study, root, task, entry, budget, seed, stages)
+        _replacing(_cell(study, root, task, entry, budget, seed, stages), old)
         for task in study.tasks
         for entry in study.methods
         for budget in study.budgets
@@ -217,7 +230,7 @@ def plan(
     count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
     train = missing_completions(planned)
     rate, measured = _rate(planned, root)
-    evaluate = _evaluations(study, cells, references)
+    evaluate = _evaluations(study, root, cells, references)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
     tokens = max(task.max_completion_tokens for task in study.tasks)
     work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
@@ -288,11 +301,11 @@ def _cell(
         )
     training = training_key(instance, entry, budget, seed, asked)
     evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
+    made = made_of(instance, entry, asked)
     name = cell_name(task.name, entry.label, budget, seed, training)
     for stage in everything:
         stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
-    state, reason = _state(cell_folder(root, name), evaluation)
-    return PlannedCell(
+    cell = PlannedCell(
         name=name,
         entry=entry,
         task=instance,
@@ -305,26 +318,43 @@ def _cell(
         preferences=preferences,
         training_key=training,
         evaluation_key=evaluation,
-        state=state,
-        reason=reason,
+        made_of=made,
+        state="new",
     )
-
-
-def _state(folder: Path, evaluation: str) -> tuple[State, str]:
     try:
-        if (folder / DONE).exists():
-            trouble = why_not_done(folder)
-            if trouble:
-                return "unfinished", trouble
-            if read_json(folder / DONE)["values"].get("evaluation_key") != evaluation:
-                return "unfinished", "trained; what is evaluated has changed"
-            return "finished", ""
-        if (folder / FAILED).exists():
-            failure = read_json(folder / FAILED)
-            return "failed", f"{failure['reason']}: {failure['message']}"
+        return _with_state(cell, cell_folder(root, name), decoding(study))
     except RecordError as error:  # a run under way has just changed it, or it is damaged
-        return "unfinished", str(error)
-    return "new", ""
+        return replace(cell, state="unfinished", reason=str(error))
+
+
+def _with_state(cell: PlannedCell, folder: Path, rules: object) -> PlannedCell:
+    """Look at what a cell's folder holds."""
+    if (folder / DONE).exists():
+        trouble = why_not_done(folder)
+        if trouble:
+            return replace(cell, state="unfinished", reason=trouble)
+        values = read_json(folder / DONE)["values"]
+        if values.get("evaluation_key") == cell.evaluation_key:
+            return replace(cell, state="finished")
+        changed = audit_changes(folder, cell.task, rules)
+        same = values.get("told") == cell.told.tolist() and values.get("preferences") == cell.preferences.tolist()
+        if changed and same:
+            reason = ", ".join(f"audit '{each}' changed" for each in changed)
+            return replace(cell, state="stale", reason=reason, rescored=True)
+        return replace(cell, state="unfinished", reason="trained; what is evaluated has changed")
+    if (folder / FAILED).exists():
+        failure = read_json(folder / FAILED)
+        return replace(cell, state="failed", reason=f"{failure['reason']}: {failure['message']}")
+    return cell
+
+
+def _replacing(cell: PlannedCell, old: Mapping[Identity, KeptCell]) -> PlannedCell:
+    """Say of a cell that was finished before an edit what has changed."""
+    known = old.get(cell.identity)
+    if cell.state != "new" or known is None:
+        return cell
+    now = json.loads(json.dumps(cell.made_of))  # as it is read back
+    return replace(cell, state="stale", reason=", ".join(changes(known.made_of, now)))
 
 
 def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCell:
@@ -332,14 +362,12 @@ def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCel
     states = [stages[key].state for key in cell.stages]
     finished = states.count("finished")
     if cell.state == "finished" and finished < len(states):
-        return _with(cell, "unfinished", f"{len(states) - finished} of its {len(states)} stages are gone")
+        return replace(
+            cell, state="unfinished", reason=f"{len(states) - finished} of its {len(states)} stages are gone"
+        )
     if cell.state == "new" and (finished or "unfinished" in states):
-        return _with(cell, "unfinished", f"{finished} of {len(states)} stages finished")
+        return replace(cell, state="unfinished", reason=f"{finished} of {len(states)} stages finished")
     return cell
-
-
-def _with(cell: PlannedCell, state: State, reason: str) -> PlannedCell:
-    return PlannedCell(**{**vars(cell), "state": state, "reason": reason})
 
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
@@ -374,14 +402,21 @@ def missing_completions(stages: Sequence[PlannedStage]) -> int:
     return sum(longest.values())
 
 
-def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
+def _evaluations(study: Study, root: Path, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
     of_cells = sum(evaluated_completions(study, cell) for cell in cells if cell.state != "finished")
-    prompts = {task.name: len(test_rows(study, task)) for task in study.tasks}
-    return of_cells + sum(prompts[task] for task, _ in references) * study.samples
+    tasks = {task.name: task for task in study.tasks}
+    sampled = [
+        len(test_rows(study, tasks[name]))
+        for name, seed in references
+        if stored_reference(root, tasks[name].instance(seed), seed, decoding(study)) is None
+    ]
+    return of_cells + sum(sampled) * study.samples
 
 
 def evaluated_completions(study: Study, cell: PlannedCell) -> int:
     """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
+    if cell.rescored:
+        return 0
     policies = len(cell.preferences)
     if study.kl_matched and cell.task.enumeration is None:
         policies = policies * (len(SCALES) - 1) + 1  # at scale 0 all of them are the base model

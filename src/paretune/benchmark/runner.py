@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paretune.benchmark.changes import remove_replaced
 from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import worker_threads
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked
@@ -16,8 +17,9 @@ from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler, cell_record
 from paretune.benchmark.study import COPY, Study, load_study
+from paretune.benchmark.summary import stale_lines
 from paretune.core.task import Task
-from paretune.records.files import write_bytes
+from paretune.records.files import settle_folders, write_bytes
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_study
 from paretune.records.study import CellRecord, ObjectiveInfo, StudyRecords, TaskInfo
@@ -88,11 +90,15 @@ def run(
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root) as lock:
+        settle_folders(root / "runs")
         everything = make_plan(study, root, workers=workers)
         planned = everything if part is None else make_plan(study, root, workers=workers, part=part)
         write_bytes(root / COPY, study.text.encode())
         write_lock(root, planned_records(everything))
+        for line in stale_lines(planned):
+            shown.say(line)
         problems = Scheduler(planned, lock, shown).execute()
+        remove_replaced(root, {cell.identity: cell.name for cell in everything.cells}, everything.by_key)
         page = write_report(root)
         return StudyResult(
             root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)

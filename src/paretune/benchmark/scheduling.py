@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,7 +154,7 @@ class Scheduler:
             "kind": "job",
             "run": JOBS[kind],
             "folder": str(self.root.resolve()),
-            "imports": list(self.study.imports),
+            "imports": [os.path.abspath(entry) for entry in sys.path],
             "task": task.source,
             "seed": seed,
             "task_key": digest(task.instance(seed).training_key()),
@@ -171,6 +173,7 @@ class Scheduler:
             "decoding": decoding(self.study),
             "training_key": cell.training_key,
             "evaluation_key": cell.evaluation_key,
+            "made_of": dict(cell.made_of),
         }
 
     def _loop(self) -> None:
@@ -272,6 +275,9 @@ class Scheduler:
     def _fail(self, job: Job, reason: FailureReason, message: str) -> None:
         if job.kind == "train":
             self._fail_group(job.subject, reason, message)
+        elif job.kind == "evaluate" and job.subject.rescored:  # its completions are there: it stays as it was
+            self.problems.append(f"{job.subject.name} could not be scored again ({reason}): {message}")
+            self.display.say(self.problems[-1])
         elif job.kind == "evaluate":
             self._fail_cell(job.subject, reason, f"evaluation: {message}")
         elif job.kind == "reference" and job.subject not in self.reference_retried:
@@ -317,7 +323,10 @@ class Scheduler:
         folder = cell_folder(self.root, cell.name)
         (folder / DONE).unlink(missing_ok=True)
         record = cell_record(cell)
-        write_cell(self.root, record, cell.training_key, cell.evaluation_key, cell.stages, environment(self.threads))
+        write_cell(
+            self.root, record, cell.training_key, cell.evaluation_key, cell.stages, environment(self.threads),
+            cell.made_of,
+        )  # fmt: skip
         mark_failed(folder, reason, message)
         self.failed_cells.append(cell.name)
         self.display.say(f"{cell.name} failed ({reason}): {message}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, one_policy
+from paretune.report.wording import count
 
 if TYPE_CHECKING:
     from paretune.benchmark.plan import Plan
@@ -35,17 +36,34 @@ def summary(result: StudyResult) -> str:
     return "\n".join(lines)
 
 
+def stale_lines(plan: Plan) -> list[str]:
+    """Say which finished cells an edit has made stale, and why."""
+    found: dict[tuple[str, str, str, bool], int] = {}
+    for cell in plan.cells:
+        if cell.state == "stale":
+            key = (cell.reason, cell.entry.label, cell.task.name, cell.rescored)
+            found[key] = found.get(key, 0) + 1
+    return [
+        f"stale: {reason}; {count(cells, 'cell')} of {method} on {task} to "
+        + ("score again from stored completions" if rescored else "do again")
+        for (reason, method, task, rescored), cells in found.items()
+    ]
+
+
 def plan_text(plan: Plan) -> str:
     """Return a plan for people."""
     width = max(len(cell.name) for cell in plan.cells)
     lines = [f"{cell.name:<{width}}  {cell.state:<10}  {cell.reason}".rstrip() for cell in plan.cells]
     states = ", ".join(
-        f"{plan.count(state)} {state}" for state in ("finished", "unfinished", "failed", "new") if plan.count(state)
+        f"{plan.count(state)} {state}"
+        for state in ("finished", "stale", "unfinished", "failed", "new")
+        if plan.count(state)
     )
     missing = sum(stage.state != "finished" for stage in plan.stages)
     source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
+        *stale_lines(plan),
         f"folder:   {plan.folder}",
         f"cells:    {len(plan.cells)} ({states})",
         f"stages:   {len(plan.stages)}, {missing} to train",
