@@ -51,10 +51,6 @@ class WeightingError(ParetuneError, ValueError):
     """A weighting answered with objective weights that no update can be made with."""
 
 
-class WeightingError(ParetuneError, ValueError):
-    """A weighting answered with objective weights that no update can be made with."""
-
-
 class MixingError(ParetuneError):
     """A wrapped layer ran without a mixing, or with one of another batch."""
 
