@@ -9,7 +9,7 @@ from typing import Literal
 
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
-from paretune.core.user_code import loaded_files
+from paretune.core.user_code import loaded_digest, loaded_files
 
 Split = Literal["train", "development", "test"]
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
@@ -62,8 +62,7 @@ class Objective:
     def _code(self) -> str:
         if self.kind != "function":
             return ""
-        files = loaded_files(self.reward, Path(self.import_path) if self.import_path else None)
-        return digest(files) if files else ""
+        return loaded_digest(self.reward, Path(self.import_path) if self.import_path else None)
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,7 @@ def code_files(reference: str, folder: Path | None = None) -> dict[str, str]:
 
 def code_digest(reference: str, folder: Path | None = None) -> str:
     """Digest the code behind `module:name`, see `code_files`; empty where none of it is a user's."""
-    files = code_files(reference, folder)
-    return digest(files) if files else ""
+    return _digest_of(reference, code_files(reference, folder))
 
 
 @functools.cache
@@ -78,10 +77,22 @@ def loaded_files(reference: str, folder: Path | None = None) -> Mapping[str, str
     return code_files(reference, folder)
 
 
+def loaded_digest(reference: str, folder: Path | None = None) -> str:
+    """Return `code_digest`, of files that were read once a process."""
+    return _digest_of(reference, loaded_files(reference, folder))
+
+
 def loaded_code(references: Iterable[str]) -> dict[str, str]:
     """Digest the code behind several `module:name`, once a process; those of which none is a user's are left out."""
-    files = {reference: loaded_files(reference) for reference in sorted(set(references))}
-    return {reference: digest(found) for reference, found in files.items() if found}
+    found = {each: loaded_digest(each) for each in sorted(set(references))}
+    return {reference: code for reference, code in found.items() if code}
+
+
+def _digest_of(reference: str, files: Mapping[str, str]) -> str:
+    """Digest files; the module's own counts whatever its name, as it is no other code for being renamed."""
+    path = reference.partition(":")[0].replace(".", "/")
+    own = (f"{path}.py", f"{path}/__init__.py")
+    return digest({"" if name in own else name: code for name, code in files.items()}) if files else ""
 
 
 def references_in(value: object) -> Iterator[str]:

@@ -33,6 +33,10 @@ def resolve_method(name: str) -> type[Method]:
             f"method must be a name or an importable 'module:Class', got '{name}' ({error}). Check the spelling, and "
             "that the module's folder is on the import path."
         ) from error
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise ConfigError(
+            f"module of method '{name}' must be importable, got {type(error).__name__}: {error}. Correct the module."
+        ) from error
     missing = [
         part for part in ("name", "family", "version", "Settings", "stages", "assemble") if not hasattr(found, part)
     ]
