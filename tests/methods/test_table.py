@@ -22,7 +22,7 @@ def test_an_unknown_method_is_refused_with_the_closest() -> None:
 
 @pytest.mark.parametrize("name", ["no_such_module:Method", "paretune.methods.experts:NoSuchClass", ":Method", "json:"])
 def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="must be a name or an importable 'module:Class', got"):
+    with pytest.raises(ConfigError, match="method must be an importable 'module:name', got"):
         resolve_method(name)
 
 
