@@ -17,7 +17,7 @@ from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.decoding import Rollout, sample
-from paretune.models.gate import BlockGate
+from paretune.models.gate import BlockGate, load_gate
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
@@ -55,7 +55,7 @@ def bank_of(base: BaseModel, experts: int = EXPERTS) -> ExpertBank:
 
 
 def gate_of(bank: ExpertBank, trained: bool = True, seed: int = 0, width: int = 5) -> BlockGate:
-    gate = BlockGate(bank, OBJECTIVES, seed, width)
+    gate = BlockGate(bank, OBJECTIVES, seed, {"width": width})
     if trained:
         draws = torch.randn(gate.flat.shape, generator=torch.Generator().manual_seed(seed)) * 0.3
         gate.flat.add_(draws.to(gate.flat.device))
@@ -471,8 +471,9 @@ def test_a_saved_gate_comes_back_bit_for_bit(base: BaseModel, tmp_path: Path) ->
     gate = gate_of(bank)
     path = tmp_path / "stage" / "gate.safetensors"
     gate.save(path)
-    again = BlockGate.load(bank, path)
+    again = load_gate(bank, path)
     assert again.flat.equal(gate.flat)
+    assert isinstance(again, BlockGate)
     assert (again.width, again.objectives, again.digest) == (5, OBJECTIVES, gate.digest)
     with torch.no_grad():
         assert score(bank, mixing_of(again)).equal(score(bank, mixing_of(gate)))
@@ -510,11 +511,16 @@ def flip_bit(path: Path) -> None:
         (edited(lambda tensors, _: tensors.update(flat=tensors["flat"][:, 1:].contiguous())), "must hold what was sav"),
         (edited(lambda tensors, _: tensors.update(flat=tensors["flat"].double())), "must hold what was saved"),
         (edited(lambda tensors, _: tensors.update(other=tensors.pop("flat"))), "must be readable|no .*in it"),
-        (edited(lambda _, metadata: metadata.pop("width")), "must be a gate's file, got no 'width' in it"),
-        (edited(lambda _, metadata: metadata.update(width="wide")), "must be readable, got: invalid literal"),
-        (edited(lambda _, metadata: metadata.update(width="0")), "must hold what was saved"),
+        (edited(lambda _, metadata: metadata.pop("blocks")), "must be a gate's file, got no 'blocks' in it"),
+        (edited(lambda _, metadata: metadata.update(blocks="deep")), "must be readable, got: invalid literal"),
+        (edited(lambda _, metadata: metadata.update(settings='{"width":0}')), "must hold what was saved"),
         (edited(lambda _, metadata: metadata.update(blocks="3")), "must hold what was saved"),
-        (edited(lambda _, metadata: metadata.update(kind="prompt_gate")), "kind 'block_gate', got 'prompt_gate'"),
+        (edited(lambda _, metadata: metadata.update(settings="[1]")), "must hold what was saved"),
+        (edited(lambda _, metadata: metadata.update({"class": "gone:Gate"})), "must be an importable 'module:name'"),
+        (
+            edited(lambda _, metadata: metadata.update({"class": "subprocess:Popen"})),
+            "class with shapes, weights",
+        ),
         (edited(lambda _, metadata: metadata.clear()), "must be a gate's file, got no 'experts' in it"),
     ],
 )
@@ -525,17 +531,17 @@ def test_a_damaged_gate_is_refused(
     gate_of(bank).save(path)
     damage(path)
     with pytest.raises(AdapterError, match=message):
-        BlockGate.load(bank, path)
+        load_gate(bank, path)
 
 
 def test_a_gate_of_another_model_or_other_experts_is_refused(llama: BaseModel, tmp_path: Path) -> None:
     path = tmp_path / "gate.safetensors"
     gate_of(bank_of(llama)).save(path)
     with pytest.raises(AdapterError, match="must weigh the 2 experts of the bank, got one for 3"):
-        BlockGate.load(bank_of(llama, experts=2), path)
+        load_gate(bank_of(llama, experts=2), path)
     other = load_base(str(micro_task.save_model(tmp_path / "other", seed=1)), device="cpu")
     with pytest.raises(AdapterError, match=f"must belong to base model '.*other' .*trained on {llama.digest}"):
-        BlockGate.load(bank_of(other), path)
+        load_gate(bank_of(other), path)
 
 
 def test_a_gate_used_where_it_does_not_belong_is_refused(llama: BaseModel, tmp_path: Path) -> None:
@@ -580,10 +586,15 @@ def test_a_gate_of_your_own_may_weigh_experts_as_it_likes(llama: BaseModel) -> N
     torch.testing.assert_close(rollout.log_probs, scored, rtol=0, atol=CLOSE)
 
 
-@pytest.mark.parametrize(("objectives", "width"), [(0, 32), (2, 0)])
-def test_a_gate_without_objective_or_unit_is_refused(llama: BaseModel, objectives: int, width: int) -> None:
-    with pytest.raises(ShapeError, match=f"at least one objective and one unit, got {objectives} and {width}"):
-        BlockGate(bank_of(llama), objectives, 0, width)
+@pytest.mark.parametrize(
+    ("objectives", "width", "message"),
+    [(0, 32, "at least one objective, got 0"), (2, 0, r"at least one parameter each, got \[\(0, 18\)")],
+)
+def test_a_gate_without_objective_or_unit_is_refused(
+    llama: BaseModel, objectives: int, width: int, message: str
+) -> None:
+    with pytest.raises(ShapeError, match=message):
+        BlockGate(bank_of(llama), objectives, 0, {"width": width})
 
 
 def test_a_model_without_blocks_or_hidden_size_is_refused(llama: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:

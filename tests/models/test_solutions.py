@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import micro_task
 from paretune.core.answers import Answer, Combined, Nearest
@@ -16,7 +18,9 @@ from paretune.core.task import Task
 from paretune.models.adapters import save_adapter
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
+from paretune.models.gate import BlockGate
 from paretune.models.solutions import SolutionSet, load_solutions
+from paretune.rl.evaluation import reference_policy
 
 
 @pytest.fixture
@@ -163,26 +167,44 @@ def test_an_answer_with_fewer_weights_than_experts_is_refused_when_asked(
         solutions.policy_for([1, 0])
 
 
-@pytest.mark.parametrize("kind", ["gate", "hidden", "log_probs"])
+@pytest.mark.parametrize("mixer", [Mixer("hidden", 1), Mixer("log_probs")])
 def test_a_mixer_that_nothing_runs_yet_is_saved_and_loaded_and_refused_when_asked(
-    task: Task, base: BaseModel, tmp_path: Path, kind: str
+    task: Task, base: BaseModel, tmp_path: Path, mixer: Mixer
 ) -> None:
-    gate = tmp_path / "stage" / "gate.safetensors"
-    gate.parent.mkdir()
-    gate.write_bytes(b"a gate")
-    mixer = {"gate": Mixer(gate=gate), "hidden": Mixer("hidden", 1), "log_probs": Mixer("log_probs")}[kind]
     solutions = solutions_of(task, base, tmp_path, mixer=mixer)
-    saved = solutions.save(tmp_path / "out")
-    shutil.rmtree(gate.parent)
-    loaded = load_solutions(shutil.move(saved, tmp_path / "moved"))
-    assert (loaded.mixer.level, loaded.mixer.block) == (mixer.level, mixer.block)
-    if kind == "gate":
-        assert loaded.mixer.gate == tmp_path / "moved" / "gate.safetensors"
-        assert loaded.mixer.gate.read_bytes() == b"a gate"
-    else:
-        assert loaded.mixer == mixer
-    with pytest.raises(ModelError, match=r"mixer must mix adapters by the answer's weights alone to be run, got "):
+    loaded = load_solutions(solutions.save(tmp_path / "out"))
+    assert loaded.mixer == mixer
+    with pytest.raises(ModelError, match="mixer must mix adapters to be run, got level"):
         loaded.policy_for([1, 0])
+
+
+def test_a_gate_is_saved_with_its_experts_and_answers_as_before(task: Task, base: BaseModel, tmp_path: Path) -> None:
+    path = tmp_path / "stage" / "gate.safetensors"
+    plain = solutions_of(task, base, tmp_path)
+    gate = BlockGate(plain.bank, 2, 0)
+    gate.flat.add_(torch.randn(gate.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+    gate.save(path)
+    solutions = replace(plain, mixer=Mixer(gate=path))
+    saved = solutions.save(tmp_path / "out")
+    loaded = load_solutions(shutil.move(saved, tmp_path / "moved"))
+    assert loaded.mixer.gate == tmp_path / "moved" / "gate.safetensors"
+    assert says(loaded) == says(solutions) != says(plain)
+    policy = solutions.policies_for([[1, 0], [0, 1]])
+    scaled = policy.scaled([0.0, 0.5, 1.0])
+    identities = [scaled.identity(index) for index in range(6)]
+    assert identities[0] == identities[3] == plain.policies_for([[1, 0]]).scaled([0.0]).identity(0)
+    assert len(set(identities)) == 5
+    assert [identities[2], identities[5]] == [policy.identity(index) for index in range(2)]
+    rows = [str(row["prompt"]) for row in task.splits["test"]]
+    base_says = reference_policy(base, task).next_token_log_probs(rows, [[]] * len(rows), [0] * len(rows))
+    found = {place: scaled.next_token_log_probs(rows, [[]] * len(rows), [place] * len(rows)) for place in (0, 1, 2)}
+    assert found[0].equal(base_says)
+    assert not found[1].equal(found[2])
+    prefixes = [[3] * (number % 3) for number in range(len(rows))]  # the last prompt token is at another place in each
+    whole = policy.next_token_log_probs(rows, prefixes, [0] * len(rows))
+    for number, (row, prefix) in enumerate(zip(rows, prefixes, strict=True)):
+        alone = policy.next_token_log_probs([row], [prefix], [0])
+        torch.testing.assert_close(whole[number], alone[0], rtol=0, atol=1e-5)
 
 
 def test_experts_that_are_listed_twice_are_saved_once(task: Task, base: BaseModel, tmp_path: Path) -> None:

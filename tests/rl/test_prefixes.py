@@ -18,6 +18,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.gate import BlockGate
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
 from paretune.rl.learner import Environment, Learner, Slots
@@ -58,6 +59,18 @@ class Swinging:
         self.log_weights = np.asarray(state["log_weights"])
 
 
+class Descending(Swinging):
+    """Weights from the gradients themselves."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gram"})
+
+    def weigh(self, seen: Seen) -> FloatArray:
+        assert seen.gram is not None
+        assert np.allclose(seen.gram, seen.gram.T)
+        weights = 1 / np.sqrt(np.diagonal(seen.gram))
+        return weights / weights.sum()
+
+
 def environment(task: Task, base: BaseModel) -> Environment:
     train, development = (
         Prompts(task.splits[split], [tuple(base.encode(str(row["prompt"]))) for row in task.splits[split]])
@@ -82,11 +95,12 @@ def population(settings: LearnerSettings = SETTINGS, weightings: tuple[type, ...
     return make
 
 
-def conditioned(settings: LearnerSettings = SETTINGS) -> Make:
+def conditioned(settings: LearnerSettings = SETTINGS, gated: bool = False) -> Make:
     def make(task: Task, base: BaseModel, lengths: tuple[int, ...]) -> Learner:
         bank = ExpertBank(base, 2, rank=2)
         bank.initialise([1, 2])
-        trainee = Conditioned(bank, None, np.eye(2), 1, lengths, Ledger(max(lengths)))
+        gate = BlockGate(bank, 2, 1) if gated else None
+        trainee = Conditioned(bank, gate, np.eye(2), 1, lengths, Ledger(max(lengths)), gate_learning_rate=0.02)
         return Learner(trainee, environment(task, base), settings)
 
     return make
@@ -100,7 +114,9 @@ WAYS: dict[str, Make] = {
     "micro-batches": population(replace(SETTINGS, epochs=2, micro_batch=8)),
     "warm-up": population(replace(SETTINGS, warmup_updates=4)),
     "changing weights": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Swinging, Swinging)),
+    "weights from gradients": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Descending, Descending)),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),
+    "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), gated=True),
 }
 
 

@@ -9,8 +9,11 @@ from paretune.core.protocols import Method
 METHODS = {
     "linear": "paretune.methods.single_policy.linear:Linear",
     "dynaopt": "paretune.methods.single_policy.dynaopt:DynaOpt",
+    "mgda": "paretune.methods.single_policy.mgda:MGDA",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
+    "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
+    "mixture_of_experts": "paretune.methods.meta_policy.mixture_of_experts:MixtureOfExperts",
     "exact_gradient": "paretune.methods.exact_gradient:ExactGradient",
 }
 PARTS = ("name", "family", "version", "Settings", "stages", "assemble")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paretune.rl.trainees import Trainee
 
 CHECKPOINT_SECONDS = 600.0
-STATE = "state.safetensors"
+STATE, GATE = "state.safetensors", "gate.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,44 @@ def train_experts(context: StageContext) -> None:
         )
     finally:
         bank.unwrap()
+
+
+def train_bank(context: StageContext) -> None:
+    """Train a bank of experts, and a gate where the stage names one, as one policy on preferences drawn by prompt.
+
+    It leaves an adapter for each expert, `experts/000` and so on, and `gate.safetensors`.
+    """
+    from paretune.core.imports import import_name
+    from paretune.core.seeds import stream_key
+    from paretune.models.adapters import save_adapter
+    from paretune.models.bank import ExpertBank
+    from paretune.models.base import load_base
+    from paretune.models.gate import GATE_PARTS
+    from paretune.rl.trainees import Conditioned
+
+    task, settings = context.task, context.stages[0].settings
+    base, objectives = load_base(task.model), len(task.objectives)
+    named = str(settings["gate"])
+    kind = import_name("gate", named, GATE_PARTS) if named else None
+    for stages in trajectories(context):
+        seed = stages[0].seed
+        bank = ExpertBank(base, objectives, int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by bank_stage
+        bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
+        gate = kind(bank, objectives, seed, settings) if kind else None
+        lengths = tuple(stage.completions for stage in stages)
+        rate = float(settings["gate_learning_rate"]) or None  # type: ignore[arg-type]  # as written by bank_stage
+        trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, context.ledger(stages[-1]), rate)
+
+        def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
+            for expert in range(bank.experts):
+                save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
+            if gate is not None:
+                gate.save(context.artefact(stage, GATE))
+
+        try:
+            train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
+        finally:
+            bank.unwrap()
 
 
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:
@@ -175,7 +213,7 @@ def _reporter(context: StageContext, learner: Learner, runs: Sequence[Run]) -> C
     def on_update(event: Mapping[str, Any]) -> None:
         index = int(event["member"])
         context.log({**event, "trajectory": keys[index]})
-        context.progress(int(event["completions"]))
+        context.progress(int(event["completions"]) + int(event["measured"]))
 
     return on_update
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +15,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from paretune.core.digests import digest
-from paretune.core.errors import AdapterError, MixingError, ModelError, ShapeError
+from paretune.core.digests import canonical_json, digest
+from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
+from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
 
 if TYPE_CHECKING:
     from paretune.models.bank import ExpertBank
 
-KIND = "block_gate"  # in the file's metadata
-SIZES = ("experts", "objectives", "hidden_size", "width", "blocks")
+WIDTH = 32  # hidden units of a block gate; the prototype's
+SIZES = ("experts", "objectives", "hidden_size", "blocks")  # in the file's metadata, beside class and settings
 
 
 class Gate(Protocol):
@@ -51,62 +54,190 @@ class Gate(Protocol):
         ...  # fmt: skip
 
 
-class BlockGate:
-    """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
+class TrainedGate:
+    """A gate with parameters: what a method's own gate inherits. It says their shapes, and what it makes of them.
 
-    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
-    simplex. The layer norm has no parameters.
-
-    Parameters are kept in fp32. The block's input is normalised and projected in the base model's number format, as
-    the experts' factors are: it is the one product whose cost grows with H, and a sum over H is kept in fp32 inside it.
-    All behind it (the preference, the units, the last layer, the prior) is fp32, and rounded once, where it multiplies
-    the experts.
+    Parameters are kept in fp32, each block's after the other's.
 
     Attributes:
         experts: Number of experts E.
         objectives: Number of objectives K.
         hidden_size: Size H of a block's input.
-        width: Hidden units of each network.
         blocks: Number of transformer blocks.
+        settings: Plain data that says how large it is; saved with it.
         base_digest: Digest of the base model it reads.
         flat: All parameters in one row, `[1, G]`; those of the networks are views of it. Change it in place.
+        networks: Parameters of each block, of the shapes that `shapes` says.
     """
 
-    def __init__(self, bank: ExpertBank, objectives: int, seed: int, width: int = 32) -> None:
+    def __init__(self, bank: ExpertBank, objectives: int, seed: int, settings: Mapping[str, Any] | None = None) -> None:
         """Make an untrained gate for the experts of a bank.
 
         Args:
             bank: The bank, which says how many experts, blocks and hidden states there are.
             objectives: Number of objectives K.
-            seed: Of the first layers, drawn as in `torch.nn.Linear` (Kaiming); last layers are zero.
-            width: Hidden units of each network.
+            seed: Of what `start` draws.
+            settings: Of the method's settings those that the gate reads.
 
         Raises:
-            ShapeError: If there is not at least one objective and one unit.
+            ShapeError: If there is not at least one objective, or a shape is empty.
             ModelError: If the wrapped layers do not lie in one list of blocks, or the model names no hidden size.
         """
-        if objectives < 1 or width < 1:
-            raise ShapeError(f"a gate must have at least one objective and one unit, got {objectives} and {width}.")
-        self.experts, self.objectives, self.width = bank.experts, objectives, width
+        if objectives < 1:
+            raise ShapeError(f"a gate must have at least one objective, got {objectives}.")
+        self.experts, self.objectives = bank.experts, objectives
         self.hidden_size, self.blocks = hidden_size_of(bank), len(bank.blocks)
+        self.settings = {name: (settings or {})[name] for name in self.reads if name in (settings or {})}
         self.base_digest = bank.base.digest
-        inputs = self.hidden_size + objectives
-        self._shapes = ((width, inputs), (width,), (self.experts, width), (self.experts,))
-        each = sum(math.prod(shape) for shape in self._shapes)
-        self.flat = torch.zeros(1, self.blocks * each, device=bank.base.device)
-        bound = 1 / math.sqrt(inputs)  # kaiming_uniform_ with a = sqrt(5), of weight and bias
-        for block in range(self.blocks):
-            generator = torch.Generator().manual_seed(stream_key(seed, "gate", block) % 2**63)
-            draws = torch.rand(width * inputs + width, generator=generator)
-            self.flat[0, block * each : block * each + len(draws)] = (draws * 2 - 1) * bound
-        self.networks: list[list[nn.Parameter]] = []
-        parts = iter(self.flat[0].split([math.prod(shape) for shape in self._shapes] * self.blocks))
-        for _ in range(self.blocks):
-            self.networks.append([nn.Parameter(next(parts).view(shape)) for shape in self._shapes])
+        shapes = list(self.shapes())
+        sizes = [math.prod(shape) for shape in shapes]
+        if not sizes or min(sizes) < 1:
+            raise ShapeError(f"shapes of a gate must have at least one parameter each, got {shapes}.")
+        self.flat = torch.zeros(1, self.blocks * sum(sizes), device=bank.base.device)
+        parts = iter(self.flat[0].split(sizes * self.blocks))
+        self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(self.blocks)]
+        with torch.no_grad():
+            for block, network in enumerate(self.networks):
+                generator = torch.Generator().manual_seed(stream_key(seed, "gate", block) % 2**63)
+                for parameter, values in zip(network, self.start(generator), strict=True):
+                    parameter.copy_(values)
+
+    reads: ClassVar[tuple[str, ...]] = ()  # names of the settings that it reads
+
+    def shapes(self) -> Sequence[tuple[int, ...]]:
+        """Return the shapes of one block's parameters."""
+        raise NotImplementedError(f"{type(self).__name__} must say the shapes of its parameters: def shapes(self)")
+
+    def start(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """Return the first values of one block's parameters; zeros unless overridden."""
+        del generator
+        return [torch.zeros(shape) for shape in self.shapes()]
+
+    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        """Return g for the tokens of one block, `[B, T, E]`; see `Gate.weights`."""
+        raise NotImplementedError(f"{type(self).__name__} must weigh experts: def weights(self, block, hidden, ...)")
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of all networks in the order of `flat`: two layers each, weight and bias in turn."""
+        """Return the parameters of all blocks in the order of `flat`."""
         return [parameter for network in self.networks for parameter in network]
+
+    def take_gradients(self) -> Tensor:
+        """Return what backward passes have added up since the last call, `[1, G]`, and start again from zero."""
+        parts = []
+        for parameter in self.parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parts.append(gradient.flatten())
+            parameter.grad = None
+        return torch.cat(parts)[None]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the gate was made for, by name."""
+        return {name: int(getattr(self, name)) for name in SIZES}
+
+    def _described(self) -> dict[str, str]:
+        sizes = {name: str(size) for name, size in self.sizes.items()}
+        where = f"{type(self).__module__}:{type(self).__qualname__}"
+        return {**sizes, "class": where, "settings": canonical_json(self.settings), "base_digest": self.base_digest}
+
+    @property
+    def digest(self) -> str:
+        """Digest of its content: class, settings, sizes, base model and parameters."""
+        parameters = hashlib.sha256(self.flat.detach().cpu().numpy().tobytes()).hexdigest()
+        return digest({**self._described(), "parameters": parameters})
+
+    def save(self, path: Path) -> None:
+        """Write the gate as one safetensors file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"format": "pt", **self._described(), "digest": self.digest}
+        save_file({"flat": self.flat.detach().cpu().contiguous()}, path, metadata=metadata)
+
+
+GATE_PARTS = ("shapes", "weights", "save", "take_gradients")
+
+
+def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
+    """Read a gate that `TrainedGate.save` wrote, for the bank whose experts it weighs.
+
+    Raises:
+        AdapterError: If the file is missing, damaged, no gate, or made for another base model or for another number of
+            experts, or its class cannot be found.
+    """
+    if not path.is_file():
+        raise AdapterError(f"gate '{path}' must be a safetensors file, got none. Train it again, or name its file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            flat = file.get_tensor("flat")
+        sizes = {name: int(metadata[name]) for name in SIZES}
+        settings, name = json.loads(metadata["settings"]), metadata["class"]
+    except KeyError as error:
+        raise AdapterError(f"gate '{path}' must be a gate's file, got no {error} in it. Name its file.") from error
+    except (ValueError, SafetensorError, OSError) as error:
+        raise AdapterError(f"gate '{path}' must be readable, got: {error}. Copy or train it again.") from error
+    try:
+        found = import_name("class of a gate", name, GATE_PARTS)
+    except ConfigError as error:
+        raise AdapterError(f"gate '{path}': {error}") from error
+    if not issubclass(found, TrainedGate):  # nothing else is called for a file's sake
+        raise AdapterError(f"gate '{path}' must be of a class that inherits TrainedGate, got '{name}'. Name its file.")
+    if metadata.get("base_digest") != bank.base.digest:
+        raise AdapterError(
+            f"gate '{path}' must belong to base model '{bank.base.name}' ({bank.base.digest}), got one trained on "
+            f"{metadata.get('base_digest')}. Load the base model it was trained on."
+        )
+    if sizes["experts"] != bank.experts:
+        raise AdapterError(
+            f"gate '{path}' must weigh the {bank.experts} experts of the bank, got one for {sizes['experts']}. "
+            "Load the experts it was trained with."
+        )
+    broken = AdapterError(f"gate '{path}' must hold what was saved, got other content. Copy or train it again.")
+    if min(sizes.values()) < 1 or not isinstance(settings, dict):
+        raise broken
+    try:
+        gate: TrainedGate = found(bank, sizes["objectives"], 0, settings)
+    except (ShapeError, TypeError, ValueError) as error:  # settings that are none
+        raise broken from error
+    if gate.sizes != sizes or flat.shape != gate.flat.shape or flat.dtype != gate.flat.dtype:
+        raise broken
+    gate.flat.copy_(flat)
+    if gate.digest != metadata.get("digest"):
+        raise broken
+    return gate
+
+
+class BlockGate(TrainedGate):
+    """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
+
+    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
+    simplex. The layer norm has no parameters.
+
+    The block's input is normalised and projected in the base model's number format, as the experts' factors are: it is
+    the one product whose cost grows with H, and a sum over H is kept in fp32 inside it. All behind it (the preference,
+    the units, the last layer, the prior) is fp32, and rounded once, where it multiplies the experts.
+
+    Attributes:
+        width: Hidden units of each network.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("width",)
+
+    @property
+    def width(self) -> int:
+        """Hidden units of each network."""
+        return int(self.settings.get("width", WIDTH))
+
+    def shapes(self) -> Sequence[tuple[int, ...]]:
+        """Return the shapes of two layers, weight and bias in turn."""
+        inputs = self.hidden_size + self.objectives
+        return (self.width, inputs), (self.width,), (self.experts, self.width), (self.experts,)
+
+    def start(self, generator: torch.Generator) -> Sequence[Tensor]:
+        """Draw the first layer as `torch.nn.Linear` does (Kaiming), and leave the last one zero."""
+        bound = 1 / math.sqrt(self.hidden_size + self.objectives)  # kaiming_uniform_ with a = sqrt(5), weight and bias
+        first, bias, *last = self.shapes()
+        drawn = [(torch.rand(shape, generator=generator) * 2 - 1) * bound for shape in (first, bias)]
+        return [*drawn, *(torch.zeros(shape) for shape in last)]
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         """Return g for the tokens of one block, `[B, T, E]`.
@@ -132,73 +263,6 @@ class BlockGate:
         wanted = F.linear(preferences.to(precise), first[:, size:].to(precise), first_bias.to(precise))
         offset = F.linear(F.silu(units + wanted[:, None]), last.to(precise), last_bias.to(precise))
         return prior[:, None] + offset
-
-    def take_gradients(self) -> Tensor:
-        """Return what backward passes have added up since the last call, `[1, G]`, and start again from zero."""
-        parts = []
-        for parameter in self.parameters():
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parts.append(gradient.flatten())
-            parameter.grad = None
-        return torch.cat(parts)[None]
-
-    def _sizes(self) -> dict[str, int]:
-        return {name: int(getattr(self, name)) for name in SIZES}
-
-    @property
-    def digest(self) -> str:
-        """Digest of its content: kind, sizes, base model and parameters."""
-        parameters = hashlib.sha256(self.flat.detach().cpu().numpy().tobytes()).hexdigest()
-        return digest({"kind": KIND, **self._sizes(), "base": self.base_digest, "parameters": parameters})
-
-    def save(self, path: Path) -> None:
-        """Write the gate as one safetensors file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sizes = {name: str(size) for name, size in self._sizes().items()}
-        metadata = {"format": "pt", "kind": KIND, **sizes, "base_digest": self.base_digest, "digest": self.digest}
-        save_file({"flat": self.flat.detach().cpu().contiguous()}, path, metadata=metadata)
-
-    @classmethod
-    def load(cls, bank: ExpertBank, path: Path) -> BlockGate:
-        """Read a gate that `save` wrote, for the bank whose experts it weighs.
-
-        Raises:
-            AdapterError: If the file is missing, damaged, no block gate, or made for another base model or for another
-                number of experts.
-        """
-        if not path.is_file():
-            raise AdapterError(f"gate '{path}' must be a safetensors file, got none. Train it again, or name its file.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                flat = file.get_tensor("flat")
-            sizes = {name: int(metadata[name]) for name in SIZES}
-        except KeyError as error:
-            raise AdapterError(f"gate '{path}' must be a gate's file, got no {error} in it. Name its file.") from error
-        except (ValueError, SafetensorError, OSError) as error:
-            raise AdapterError(f"gate '{path}' must be readable, got: {error}. Copy or train it again.") from error
-        if metadata.get("kind") != KIND:
-            raise AdapterError(f"gate '{path}' must be of kind '{KIND}', got '{metadata.get('kind')}'. Name its file.")
-        if metadata.get("base_digest") != bank.base.digest:
-            raise AdapterError(
-                f"gate '{path}' must belong to base model '{bank.base.name}' ({bank.base.digest}), got one trained on "
-                f"{metadata.get('base_digest')}. Load the base model it was trained on."
-            )
-        if sizes["experts"] != bank.experts:
-            raise AdapterError(
-                f"gate '{path}' must weigh the {bank.experts} experts of the bank, got one for {sizes['experts']}. "
-                "Load the experts it was trained with."
-            )
-        broken = AdapterError(f"gate '{path}' must hold what was saved, got other content. Copy or train it again.")
-        if min(sizes.values()) < 1:
-            raise broken
-        gate = cls(bank, sizes["objectives"], 0, sizes["width"])
-        if flat.shape != gate.flat.shape or flat.dtype != gate.flat.dtype:
-            raise broken
-        gate.flat.copy_(flat)
-        if gate._sizes() != sizes or gate.digest != metadata.get("digest"):
-            raise broken
-        return gate
 
 
 def hidden_size_of(bank: ExpertBank) -> int:

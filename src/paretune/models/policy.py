@@ -20,6 +20,7 @@ from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.decoding import Rollout, forward_logits, sample
+from paretune.models.gate import Gate
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
@@ -72,6 +73,8 @@ class Policy:
             a method's own answer.
         expert_weights: `[M, E]`.
         mixer: Where the experts are mixed, and the gate, if there is one.
+        gate: The loaded gate, or None.
+        scales: What the weights of each preference are multiplied by, behind the gate where there is one, `[M]`.
     """
 
     def __init__(
@@ -85,11 +88,13 @@ class Policy:
         answers: Sequence[str],
         expert_weights: FloatArray,
         mixer: Mixer | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.base, self.bank, self.template = base, bank, template
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
-        self.mixer = mixer or Mixer()
+        self.mixer, self.gate = mixer or Mixer(), gate
+        self.scales: FloatArray = np.ones(len(preferences))
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -108,7 +113,10 @@ class Policy:
         made = copy.copy(self)
         made.preferences = np.repeat(self.preferences, count, axis=0)
         made.answers = tuple(answer for answer in self.answers for _ in range(count))
-        made.expert_weights = np.repeat(self.expert_weights, count, axis=0) * np.tile(factors, len(self))[:, None]
+        made.expert_weights = np.repeat(self.expert_weights, count, axis=0)
+        made.scales = np.repeat(self.scales, count) * np.tile(factors, len(self))
+        if self.gate is None:  # nothing lies between the weights and what multiplies them
+            made.expert_weights, made.scales = made.expert_weights * made.scales[:, None], np.ones(len(made.scales))
         return made
 
     def identity(self, index: int) -> bytes:
@@ -121,7 +129,13 @@ class Policy:
             index: Which of the M preferences.
         """
         own = b"" if type(self) is Policy else str(index).encode()
-        read = b"" if self.mixer.gate is None else (self.preferences[index] + 0.0).tobytes()
+        read = b""
+        if self.mixer.gate is not None:
+            if self.scales[index] == 0:
+                return own + bytes(
+                    (self.expert_weights[index] * 0.0).tobytes()
+                )  # the base model, whatever the gate says
+            read = np.append(self.preferences[index] + 0.0, self.scales[index]).tobytes()
         # -0.0 and 0.0 are one weight
         return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
 
@@ -152,8 +166,12 @@ class Policy:
         """Return the mixing for rows answered by the given policies."""
         if self.bank is None:
             return Mixing.reference(len(policy_index))
-        weights = torch.tensor(self.expert_weights[list(policy_index)], dtype=torch.float32, device=self.base.device)
-        return Mixing.of_rows(weights)
+        index, options = list(policy_index), {"dtype": torch.float32, "device": self.base.device}
+        weights = torch.tensor(self.expert_weights[index], **options)  # type: ignore[arg-type]  # of two types
+        if self.gate is None:
+            return Mixing.of_rows(weights)
+        preferences, scale = (torch.tensor(each[index], **options) for each in (self.preferences, self.scales))  # type: ignore[arg-type]
+        return Mixing.gated(weights, self.gate, preferences, scale)
 
     def generate(
         self,
@@ -332,7 +350,10 @@ class Policy:
         arguments = {"input_ids": ids.to(self.base.device), "attention_mask": mask.to(self.base.device)}
         if self.base.takes_positions:
             arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0).to(self.base.device)
-        logits = forward_logits(self.base, self.bank, mixing, {**arguments, "use_cache": False}, keep=1)
+        starts = [longest - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
+        logits = forward_logits(
+            self.base, self.bank, mixing, {**arguments, "use_cache": False}, keep=1, gate_from=starts
+        )
         return torch.log_softmax(logits[:, -1].float(), dim=-1).cpu()
 
 

@@ -19,6 +19,7 @@ from paretune.core.task import Task
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
+from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
 
 FILE, SCHEMA = "solution.json", 2
@@ -104,6 +105,11 @@ class SolutionSet:
         """All experts stacked, loaded on first use."""
         return load_bank(self.base, self.experts)
 
+    @cached_property
+    def gate(self) -> TrainedGate | None:
+        """The gate, loaded on first use; None where there is none."""
+        return None if self.mixer.gate is None else load_gate(self.bank, self.mixer.gate)
+
     def policies_for(self, preferences: ArrayLike) -> Policy:
         """Answer preferences `[M, K]` with one policy of M rows.
 
@@ -112,17 +118,13 @@ class SolutionSet:
             ShapeError: If the answer does not weigh each expert for each preference.
             ModelError: If the experts are mixed in a way that nothing here can run.
         """
-        if self.mixer.level != "adapters" or self.mixer.gate is not None:
-            what = "a gate" if self.mixer.gate is not None else f"level '{self.mixer.level}'"
-            raise ModelError(
-                f"mixer must mix adapters by the answer's weights alone to be run, got {what}. Mix adapters without a "
-                "gate."
-            )
+        if self.mixer.level != "adapters":
+            raise ModelError(f"mixer must mix adapters to be run, got level '{self.mixer.level}'. Mix adapters.")
         rows = check_preferences(preferences, len(self.objectives))
         weights, answers = answered(self.answer, rows)
         return Policy(
             self.base, self.bank, self.template, self.max_prompt_tokens, self.max_completion_tokens, rows, answers,
-            weights, self.mixer,
+            weights, self.mixer, self.gate,
         )  # fmt: skip
 
     def policy_for(self, preference: Mapping[str, float] | ArrayLike) -> Policy:

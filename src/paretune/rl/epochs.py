@@ -15,6 +15,7 @@ from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.rl.advantages import reweighted, reweighted_kl, silenced
 from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
+from paretune.rl.objective_steps import ObjectiveSteps
 from paretune.rl.optimisers import Optimisers
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
@@ -35,6 +36,7 @@ class Told:
         ratios: Mean ratio of each later epoch.
         clipped: Share of completions (or tokens) held by the clip in each later epoch.
         objective_weights: `[K]` of each member where a weighting chose them.
+        engine: How the gradients of objectives were made, where they were; see `objective_gradients`.
     """
 
     norms: list[float]
@@ -43,6 +45,7 @@ class Told:
     ratios: list[list[float]] = field(default_factory=list)
     clipped: list[list[float]] = field(default_factory=list)
     objective_weights: list[list[float]] = field(default_factory=list)
+    engine: str = ""
 
     def of(self, place: int) -> dict[str, object]:
         """Return what one member's event says."""
@@ -52,6 +55,8 @@ class Told:
             told["clipped"] = [epoch[place] for epoch in self.clipped]
         if self.objective_weights:
             told["objective_weights"] = self.objective_weights[place]
+        if self.engine:
+            told["engine"] = self.engine
         return told
 
 
@@ -88,6 +93,7 @@ class Epochs:
         self.trainee, self.beta, self.settings = trainee, beta, settings
         self.optimisers, self.weigher = optimisers, weigher
         self.widths = torch.from_numpy(ranges[:, 1] - ranges[:, 0])
+        self.by_objective = ObjectiveSteps(trainee, settings, optimisers, weigher) if weigher.needs_gram else None
 
     def learn(self, active: Sequence[int], lesson: Lesson, preferences: FloatArray) -> Told:
         """Take the steps of one update of some members.
@@ -97,12 +103,41 @@ class Epochs:
             ModelError: If sampling and update disagree on the probability of what was sampled.
         """
         told = Told([], [], 0.0)
+        if self.by_objective is not None:
+            self._learn_by_objective(self.by_objective, active, lesson, told)
+            return told
         weights = torch.from_numpy(self.weigher.rows(active, preferences)).to(lesson.first.dtype)
         if self.weigher.weightings:
             told.objective_weights = weights[:: len(weights) // len(active)].tolist()
         for epoch in range(self.settings.epochs):
             self._epoch(epoch, active, lesson, weights, told)
         return told
+
+    def _learn_by_objective(self, steps: ObjectiveSteps, active: Sequence[int], lesson: Lesson, told: Told) -> None:
+        """Take the steps of one update where weights are chosen from gradients: once, in its first epoch."""
+        count, size = len(active), len(lesson.first) // len(active)
+        with self._precision():
+            taken = steps.take(active, lesson.batch, lesson.mixing, lesson.first, None)
+        inside = lesson.batch.log_probs != 0
+        told.gap = float((taken.log_probs - lesson.batch.log_probs).abs()[inside].mean()) if bool(inside.any()) else 0.0
+        self._check_gap(told.gap)
+        told.norms, told.moved, told.engine = taken.norms, taken.moved, taken.engine
+        told.objective_weights = taken.objective_weights.tolist()
+        weights = torch.from_numpy(taken.objective_weights).repeat_interleave(size, dim=0).to(lesson.first.dtype)
+        for _ in range(1, self.settings.epochs):
+            with torch.no_grad(), self._precision():
+                now = completion_log_probs(
+                    self.trainee.bank.base, self.trainee.bank, lesson.mixing, lesson.batch.prompt_ids,
+                    lesson.batch.token_ids, lesson.batch.lengths,
+                ).sum(dim=1)  # fmt: skip
+            ratios = log_ratios(now, lesson.batch.log_probs.sum(dim=1)).exp().cpu().double()
+            folded = self._folded(lesson, slice(None), now.cpu().double(), ratios)
+            held = is_clipped(ratios, scalarise(folded, weights), self.settings.clip)
+            coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
+            with self._precision():
+                steps.take(active, lesson.batch, lesson.mixing, coefficients, taken.objective_weights)
+            told.ratios.append(ratios.view(count, size).mean(dim=1).tolist())
+            told.clipped.append(held.double().view(count, size).mean(dim=1).tolist())
 
     def _epoch(self, epoch: int, active: Sequence[int], lesson: Lesson, weights: Tensor, told: Told) -> None:
         count, size = len(active), len(weights) // len(active)

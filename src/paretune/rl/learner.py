@@ -212,7 +212,7 @@ class Learner:
         events = []
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
-            described = self._event(index, size, rewards[own], statuses[own], kl[own], batch.lengths[own])
+            described = self._event(index, update, rewards[own], statuses[own], kl[own], batch.lengths[own])
             events.append({**described, **told.of(place), "seconds": time.perf_counter() - started})
         return events
 
@@ -311,7 +311,13 @@ class Learner:
             self.members[index].ledger.add_seconds(phase, (time.perf_counter() - start) / len(active))
 
     def _event(
-        self, index: int, size: int, rewards: Tensor, statuses: np.typing.NDArray[np.str_], kl: Tensor, lengths: Tensor
+        self,
+        index: int,
+        update: Update,
+        rewards: Tensor,
+        statuses: np.typing.NDArray[np.str_],
+        kl: Tensor,
+        lengths: Tensor,
     ) -> dict[str, object]:
         """Describe the completions of one update of one member in plain data."""
         present = ~rewards.isnan()
@@ -322,7 +328,8 @@ class Learner:
         return {
             "member": index,
             "update": self.lengths[index].updates + 1,
-            "completions": size,
+            "completions": update.size,
+            "measured": update.measured,
             "reward_means": means,
             "missing": [int(count) for count in (statuses != "ok").sum(axis=0)],
             "kl": float(kl.mean()),

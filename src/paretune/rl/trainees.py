@@ -136,7 +136,8 @@ class Conditioned:
             raise ShapeError(f"prior must be [K, E] for the {bank.experts} experts, got shape {list(prior.shape)}.")
         objectives = len(prior)
         self.bank, self.gate, self.prior = bank, gate, prior
-        self.members = (Member(np.full(objectives, 1 / objectives), seed, lengths, ledger),)
+        own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)
+        self.members: tuple[Member, ...] = (own,)
         self.parameters: Mapping[str, Tensor] = {"bank": bank.flat.view(1, -1)}
         self.learning_rates: Mapping[str, float] = {}
         if gate is not None:

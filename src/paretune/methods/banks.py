@@ -1,0 +1,42 @@
+"""The stage that methods with one policy share: a bank of experts, and a gate, trained together on all preferences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from paretune.core.errors import ConfigError
+from paretune.core.stages import Stage
+from paretune.methods.experts import ExpertSettings, expert_settings
+
+
+@dataclass(frozen=True)
+class BankSettings(ExpertSettings):
+    """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
+
+    gate_learning_rate: float = 0.0  # 0: as the experts'
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.gate_learning_rate >= 0:
+            raise ConfigError(
+                f"gate_learning_rate must not be negative, got {self.gate_learning_rate}. Write 0 for the experts' own."
+            )
+
+
+def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> Stage:
+    """Describe one policy for all preferences: the experts of all objectives, and a gate that weighs them.
+
+    Args:
+        settings: The method's settings, those of `BankSettings` among them.
+        completions: Its budget.
+        seed: Training seed; each expert starts from a random A of its own.
+        gate: `module:Class` of a gate; empty weighs experts by the preference alone.
+    """
+    return Stage(
+        kind="bank",
+        run="paretune.methods.training:train_bank",
+        settings={**expert_settings(settings), "gate": gate},
+        completions=completions,
+        seed=seed,
+    )

@@ -1,0 +1,65 @@
+"""A mixture of experts: experts and a gate trained as one policy; the gate reads the preference and the context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from paretune.core.answers import Combined
+from paretune.core.errors import ConfigError
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly, Family, Mixer
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.methods.banks import BankSettings, bank_stage
+from paretune.methods.experts import adapters_of, split_budget
+
+
+@dataclass(frozen=True)
+class MixtureOfExpertsSettings(BankSettings):
+    """Settings of `MixtureOfExperts`, beside those of its bank."""
+
+    gate: str = "paretune.models.gate:BlockGate"  # module:Class; docs/your_method.md shows one of your own
+    width: int = 32  # hidden units of the gate's network in each block
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1 or not self.gate:
+            raise ConfigError(
+                f"width must be at least 1 and gate 'module:Class', got {self.width} and '{self.gate}'. For no gate at "
+                "all, take the method preference_conditioned."
+            )
+
+
+class MixtureOfExperts:
+    """Train one expert per objective and a gate, all at once, on prompts that each have a preference of their own.
+
+    In every transformer block and for every token the gate turns the preference w and the block's own input into the
+    experts' weights, `g = w + MLP([layernorm(input), w])`. The gate begins as w itself and may leave the simplex. One
+    stream of hidden states serves all experts, so a token costs what it costs one policy, and the gate.
+
+    Source:
+        Kong et al. 2025 (Visionary Perspective), meta-policies as mixtures of experts; this form is ours.
+    """
+
+    name: ClassVar[str] = "mixture_of_experts"
+    family: ClassVar[Family] = "meta-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = MixtureOfExpertsSettings
+
+    def __init__(self, settings: MixtureOfExpertsSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return the one stage of bank and gate; `preferences` play no part in training."""
+        (length,) = split_budget(budget, 1, self.settings.group_size)
+        return (bank_stage(self.settings, length, seed, self.settings.gate),)
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the experts under the gate."""
+        (trained,) = results.values()
+        mixer = Mixer(gate=trained.artefacts["gate.safetensors"])
+        return Assembly(adapters_of([trained]), Combined(np.eye(len(task.objectives))), mixer)

@@ -1,0 +1,125 @@
+"""Steps whose objective weights are chosen from the gradients of the objectives themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.preferences import FloatArray
+from paretune.models.mixing import Mixing
+from paretune.rl.objective_gradients import gram_in_metric, population_gradients
+from paretune.rl.optimisers import Optimisers, check_finite
+from paretune.rl.rollout import Batch
+from paretune.rl.settings import LearnerSettings
+from paretune.rl.trainees import Trainee
+from paretune.rl.weighing import Weigher
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What a step was.
+
+    Attributes:
+        norms: Gradient norm of each member under its preference, before clipping.
+        moved: Whether each member had anything to learn from.
+        objective_weights: Of each member, `[R, K]`.
+        log_probs: Of every token under the members before the step, `[B, T]`.
+        engine: How the gradients were made, see `population_gradients`.
+    """
+
+    norms: list[float]
+    moved: list[bool]
+    objective_weights: FloatArray
+    log_probs: Tensor
+    engine: str
+
+
+class ObjectiveSteps:
+    """Takes steps along `sum_k weights_k m_k` in the optimiser's metric, m_k the smoothed gradient of objective k.
+
+    Weights are chosen from the inner products of the smoothed gradients in the metric of the very step they are for:
+    what holds of the combined direction, such as that it turns against no objective, holds of what is applied.
+
+    Departures:
+        Published strategies choose weights from raw gradients and hand the sum to Adam, whose momentum and metric
+        turn most common descent directions into steps that are none.
+    """
+
+    def __init__(self, trainee: Trainee, settings: LearnerSettings, optimisers: Optimisers, weigher: Weigher) -> None:
+        """Prepare steps of a population.
+
+        Raises:
+            ShapeError: If the trainee has other parameters than its experts.
+            ConfigError: If ratios are asked for by token: then no coefficient is that of a whole completion.
+        """
+        if list(trainee.parameters) != ["experts"]:
+            raise ShapeError(f"weights chosen from gradients need a population, got {', '.join(trainee.parameters)}.")
+        if settings.ratio == "token" and settings.epochs > 1:
+            raise ConfigError(
+                "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "
+                "epochs to 1."
+            )
+        self.trainee, self.settings, self.optimisers, self.weigher = trainee, settings, optimisers, weigher
+
+    def take(
+        self,
+        active: Sequence[int],
+        batch: Batch,
+        mixing: Mixing,
+        coefficients: Tensor,
+        objective_weights: FloatArray | None,
+    ) -> Taken:
+        """Take one step of the active members.
+
+        Args:
+            active: R members.
+            batch: Their completions, B rows.
+            mixing: Of the rows.
+            coefficients: What each completion counts in the gradient of each objective `[B, K]`.
+            objective_weights: Of each member `[R, K]`; None asks their weightings.
+
+        Raises:
+            NonFiniteError: If a gradient is not finite.
+        """
+        bank, size = self.trainee.bank, len(coefficients) // len(active)
+        made = population_gradients(
+            bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
+            micro_batch=self.settings.micro_batch,
+        )  # fmt: skip
+        wanted = np.stack([self.trainee.members[index].objective_weights for index in active])  # [R, K]
+        combined = torch.einsum("rk,krp->rp", _like(wanted, made.gradients), made.gradients)
+        check_finite(combined)
+        norms = combined.norm(dim=1)
+        scale = (self.settings.max_grad_norm / norms.clamp(min=self.settings.max_grad_norm))[:, None]
+        heard = (coefficients.view(len(active), size, -1) != 0).any(dim=2).any(dim=1).tolist()
+        chosen = wanted if objective_weights is None else objective_weights
+        taken = [place for place, hears in enumerate(heard) if hears]
+        if taken:
+            chosen = self._move(
+                active, taken, made.gradients * scale, combined * scale, chosen, objective_weights is None
+            )
+        return Taken(norms.tolist(), heard, chosen, made.log_probs, made.engine)
+
+    def _move(
+        self, active: Sequence[int], taken: Sequence[int], gradients: Tensor, combined: Tensor, weights: FloatArray,
+        ask: bool,
+    ) -> FloatArray:  # fmt: skip
+        """Step the members at the places `taken` and return the weights of all, `[R, K]`."""
+        group, parameters = self.optimisers.groups["experts"], self.optimisers.parameters["experts"]
+        members = [active[place] for place in taken]
+        smoothed, diagonal = group.observe(gradients[:, taken], combined[taken], members)
+        if ask:
+            weights = weights.copy()
+            weights[taken] = self.weigher.weigh(members, gram_in_metric(smoothed, diagonal))
+        direction = torch.einsum("rk,krp->rp", _like(weights[taken], smoothed), smoothed)
+        group.apply(parameters, direction, diagonal, members, self.settings.warmup_updates)
+        return weights
+
+
+def _like(array: FloatArray, tensor: Tensor) -> Tensor:
+    return torch.from_numpy(array).to(tensor)

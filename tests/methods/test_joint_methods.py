@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from paretune.core.errors import ConfigError
+from paretune.core.preferences import das_dennis
+from paretune.core.task import Task
+from paretune.methods.meta_policy.mixture_of_experts import MixtureOfExperts, MixtureOfExpertsSettings
+from paretune.methods.meta_policy.preference_conditioned import PreferenceConditioned, PreferenceConditionedSettings
+
+
+def test_one_stage_trains_one_policy_whatever_the_preferences(task: Task) -> None:
+    gated, plain = MixtureOfExperts(MixtureOfExpertsSettings()), PreferenceConditioned(PreferenceConditionedSettings())
+    for method in (gated, plain):
+        (stage,) = method.stages(task, das_dennis(2, 2), 6000, 3)
+        (same,) = method.stages(task, das_dennis(2, 10), 6000, 3)
+        assert stage.key(task) == same.key(task)
+        assert (stage.kind, stage.completions, stage.member) == ("bank", 6000, {})
+    stages = [method.stages(task, das_dennis(2, 2), 6000, 3)[0] for method in (gated, plain)]
+    assert [stage.settings["gate"] for stage in stages] == ["paretune.models.gate:BlockGate", ""]
+    assert stages[0].trajectory_key(task) != stages[1].trajectory_key(task)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"width must be at least 1 .* got 0"):
+        MixtureOfExpertsSettings(width=0)
+    with pytest.raises(ConfigError, match="take the method preference_conditioned"):
+        MixtureOfExpertsSettings(gate="")
+    with pytest.raises(ConfigError, match="gate_learning_rate must not be negative, got -1"):
+        PreferenceConditionedSettings(gate_learning_rate=-1)
