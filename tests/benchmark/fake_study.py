@@ -45,6 +45,14 @@ class FakeTask(Task):
         return self if seed < 10_000 else replace(self, splits=Splits(self.splits))
 
 
+def warm(completions: list[str], **columns: object) -> list[float]:
+    """Read the reward off the completion: a policy writes what its settings say."""
+    return [float(completion) for completion in completions]
+
+
+brief = warm
+
+
 def task(name: str = "fake", train: int = 4) -> Task:
     rows = {
         split: tuple({"prompt": f"{split} {index}", "prompt_id": f"{split}-{index}"} for index in range(size))
@@ -225,6 +233,8 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
         raise ValueError("bad evaluation")
     records = []
     count = len(rows) * samples
+    texts = (str(policy.reward),) * count
+    scores = score([row for row in rows for _ in range(samples)], texts)
     alike = os.environ.get("FAKE_EVALUATION") == "answers alike"
     for preference, answer, weights in zip(policy.preferences, policy.answers, policy.expert_weights, strict=True):
         progress(0 if alike and records else count)
@@ -235,9 +245,8 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
                 split, preference, answer, weights, bytes_digest(weights.tobytes()), tuple(objectives), tuple(audit),
                 tuple(str(row["prompt_id"]) for row in rows for _ in range(samples)),
                 np.asarray([sample for _ in rows for sample in range(samples)]),
-                tuple(str(row["prompt"]) for row in rows for _ in range(samples)), ("text",) * count, ((1, 2),) * count,
-                ("stop",) * count, np.zeros(count), np.zeros(count), np.full((count, len(objectives)), policy.reward),
-                np.full((count, len(objectives)), "ok"), np.zeros(count),
+                tuple(str(row["prompt"]) for row in rows for _ in range(samples)), texts, ((1, 2),) * count,
+                ("stop",) * count, np.zeros(count), np.zeros(count), scores.rewards, scores.statuses, np.zeros(count),
             )
         )  # fmt: skip
     return tuple(records)
@@ -251,7 +260,6 @@ def _stand_in() -> None:
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},
         "paretune.models.base": {"load_base": lambda model: None},
         "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
-        "paretune.objectives.scoring": {"Scorer": lambda objectives: None},
     }
     for name, content in fakes.items():
         module = types.ModuleType(name)

@@ -266,7 +266,11 @@ def test_a_study_that_cannot_run_leaves_no_folder(study: Make, tmp_path: Path) -
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another name": ({}, {"name": "other"}, "the study 'fakes', not 'other'"),
     "fewer seeds": ({}, {"seeds": 1}, "results of seed 1, which the study no longer names"),
-    "changed settings": ({"per_preference": True}, {}, "results of method 'fake' as it was before it was changed"),
+    "a method under another name": (
+        {},
+        {"methods": {"renamed": {"method": "fake_study:Fake"}}},
+        "results of method 'fake', which the study no longer names",
+    ),
     "another budget": ({}, {"budget": {"completions": 128}}, "results of budget 64, which the study no longer names"),
     "fewer preferences": (
         {},
@@ -292,8 +296,7 @@ def test_a_method_that_only_failed_is_corrected_in_the_same_folder(study: Make, 
     corrected = run(study(seeds=1), folder, progress=False)
     assert corrected.complete
     assert [cell.state for cell in corrected.records.cells] == ["done"]
-    with pytest.raises(StudyError, match="results of method 'fake' as it was before it was changed"):
-        run(study({"trouble": "nan"}, seeds=1), folder, progress=False)
+    assert [path.name for path in (folder / "runs").iterdir()] == [corrected.records.cells[0].cell]
 
 
 def test_a_run_killed_before_its_first_file_goes_on(study: Make, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from paretune.benchmark.groups import begin_group
 from paretune.benchmark.plan import plan
 from paretune.benchmark.stages import GroupContext, run_group, stage_from_plain, stage_result, stage_to_plain
 from paretune.benchmark.worker import Link, quiet_link
-from paretune.core.errors import BudgetError, ConfigError, RecordError
+from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyError
 from paretune.core.stages import Stage
 from paretune.records.files import DONE, is_done, read_json, write_json
 from paretune.records.layout import stage_folder
@@ -173,3 +173,15 @@ def test_a_stop_is_noticed_in_progress_and_what_was_spent_is_kept(study: Make, t
     with pytest.raises(KeyboardInterrupt):
         context.progress(8)
     assert '"completions": 8' in next(tmp_path.glob("groups/*/spent.json")).read_text()
+
+
+def test_stages_whose_code_was_edited_while_the_study_runs_are_not_trained(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (planned, *_) = plan(study(seeds=1), tmp_path / "elsewhere").stages
+    group = begin_group(tmp_path, [planned])
+    known = read_json(group.folder / "group.json")
+    write_json(group.folder / "group.json", {**known, "keys": ["of the code as it was"]})
+    with pytest.raises(StudyError, match="code of fake_study:train must not change while a study runs, got"):
+        run_group(tmp_path, group.folder, planned.task, quiet_link())
+    assert not (tmp_path / "stages").exists()

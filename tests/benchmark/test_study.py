@@ -198,10 +198,14 @@ def test_more_unseen_preferences_keep_the_first_ones(study: Make) -> None:
     assert np.allclose(points.sum(axis=1), 1)
 
 
-def test_a_users_method_is_versioned_by_its_file(fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_method_is_versioned_by_its_code(fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parent / "fake_study.py").read_text()
     versions = []
-    for name, content in (("first_idea", text), ("second_idea", text + "\n# changed\n"), ("third_idea", text)):
+    for name, content in (
+        ("first_idea", text),
+        ("second_idea", f"{text}\nmore = 1\n"),
+        ("third_idea", f"# so\n{text}"),
+    ):
         (tmp_path / f"{name}.py").write_text(content)
         monkeypatch.syspath_prepend(tmp_path)
         versions.append(method_entry("mine", {"method": f"{name}:Fake"}, "study").version)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +100,57 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path
     (out / "solution.json").write_text("{}")
     with pytest.raises(StudyError, match="must not hold a solution set yet"):
         train("rewarded_soups", task, BUDGET, output=out)
+
+
+def test_two_calls_cannot_train_into_one_folder_at_once(task: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refusals: list[str] = []
+
+    def second(message: object) -> None:  # while the first trains
+        with pytest.raises(StudyError) as caught:
+            train("rewarded_soups", task, BUDGET, output=out)
+        refusals.append(str(caught.value))
+
+    train("rewarded_soups", task, BUDGET, output=out, progress=Link(second, lambda: False, 1))
+    known = (
+        f"output folder must be used by one process at a time, got '{out}', which process {os.getpid()} is working on"
+    )
+    assert refusals
+    assert all(refusal.startswith(known) for refusal in refusals)
+    assert sorted(path.name for path in out.iterdir()) == ["experts", "solution.json"]
+
+
+def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_nothing(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paretune.benchmark import training
+
+    out = tmp_path / "out"
+    taken = training.locked
+
+    def slow(work: Path, shown: Path) -> object:  # another call finishes between the look at the folder and the lock
+        out.mkdir()
+        (out / "solution.json").write_text("{}")
+        return taken(work, shown)
+
+    monkeypatch.setattr(training, "locked", slow)
+    with pytest.raises(StudyError, match="must not hold a solution set yet"):
+        train("rewarded_soups", task, BUDGET, output=out)
+    assert [path.name for path in out.iterdir()] == ["solution.json"]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.5])
+def test_a_killed_training_leaves_no_lock_that_keeps_the_next_call_away(
+    task: Path, tmp_path: Path, moment: float
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "paretune.cli.main", "train", "rewarded_soups", "-t", str(task), "-o", str(out)]
+    process = subprocess.Popen([*command, "--budget", "4096"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / "training" / ".lock").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(moment)
+    process.kill()
+    process.wait()
+    train("rewarded_soups", task, BUDGET, output=out)
+    assert sorted(path.name for path in out.iterdir()) == ["experts", "solution.json"]

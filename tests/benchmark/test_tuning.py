@@ -458,7 +458,7 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
     rows, told = cell.task.splits["development"], cell.told  # the same along the way of a reported cell
     job = {
         "label": "linear", "source": "linear", "settings": cell.entry.settings, "budget": 128, "told": told.tolist(),
-        "seed": 10_000,
+        "seed": 10_000, "training_key": cell.training_key,
     }  # fmt: skip
     _, assembly, _ = assemble(job, tmp_path, cell.task)
     solutions = SolutionSet.from_assembly(cell.task, assembly, "linear", "single-policy")

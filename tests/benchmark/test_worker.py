@@ -112,7 +112,7 @@ def test_loading_a_model_writes_no_progress_bar_into_a_workers_log(
     )
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     model = str(model_folders.save_base(tmp_path / "model"))
-    job = {"kind": "job", "run": "loading:load", "imports": [str(tmp_path)], "model": model}
+    job = {"kind": "job", "run": "loading:load", "imports": [str(tmp_path), *sys.path], "model": model}
     worker = Worker(0, 1, tmp_path / "worker.log", ())
     wait_for(worker, "ready")
     worker.give("loading", job)

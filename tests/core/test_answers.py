@@ -160,7 +160,7 @@ def test_what_is_no_answer_is_refused_before_anything_is_called(
 
 @pytest.mark.parametrize("name", ["no_such_module:Answer", "json:NoSuchClass", "json", ":Answer", ".relative:Answer"])
 def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
-    with pytest.raises(RecordError, match=r"must be of an importable 'module:Class', got '.*Put the module's folder"):
+    with pytest.raises(RecordError, match=r"answer must be an importable 'module:name', got '.*on the import path"):
         answer_from_plain({"class": name})
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,31 @@ def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp
     for path, (down, up) in factors[0].items():
         assert down.equal(factors[1][path][0])
         assert up.equal(factors[1][path][1])
+
+
+@pytest.mark.parametrize("slot", ["weighting", "advantages", "shaping", "gate"])
+def test_an_edit_of_code_that_a_stage_names_makes_another_stage_of_it(
+    slot: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paretune.core.user_code import loaded_files
+
+    def keys() -> tuple[str, str, str, str]:
+        loaded_files.cache_clear()  # as a new process
+        plain = expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 3)
+        named = replace(plain, settings={**plain.settings, slot: "my_slot:Mine"})
+        return named.shape_key(task), named.trajectory_key(task), named.key(task), plain.key(task)
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_slot.py").write_text("import my_curve\n\nclass Mine:\n    bend = my_curve.BEND\n")
+    (tmp_path / "my_curve.py").write_text("BEND = 1\n")
+    before = keys()
+    (tmp_path / "my_curve.py").write_text("BEND = 1  # so far\n")
+    assert keys() == before
+    (tmp_path / "my_curve.py").write_text("BEND = 2\n")
+    after = keys()
+    assert not set(before[:3]) & set(after)
+    assert before[3] == after[3]  # a stage that does not name it stays
+    loaded_files.cache_clear()
 
 
 def test_names_and_a_start_are_part_of_a_stage_where_they_are_given(task: Task) -> None:

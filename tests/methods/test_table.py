@@ -22,7 +22,7 @@ def test_an_unknown_method_is_refused_with_the_closest() -> None:
 
 @pytest.mark.parametrize("name", ["no_such_module:Method", "paretune.methods.experts:NoSuchClass", ":Method", "json:"])
 def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="must be a name or an importable 'module:Class', got"):
+    with pytest.raises(ConfigError, match="method must be an importable 'module:name', got"):
         resolve_method(name)
 
 
@@ -32,3 +32,13 @@ def test_a_class_that_is_no_method_is_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError, match="got none of version, Settings, stages, assemble"):
         resolve_method("half_a_method:Half")
     sys.modules.pop("half_a_method", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("class Mine(:", "SyntaxError: "), ("1 / 0", "ZeroDivisionError: division")]
+)
+def test_a_module_that_fails_is_named(text: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_an_idea.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=f"module of method 'half_an_idea:Mine' must be importable, got {fault}"):
+        resolve_method("half_an_idea:Mine")

@@ -13,7 +13,6 @@ from paretune.objectives.user_modules import (
     check_reference,
     imports_from,
     load_attribute,
-    source_digest,
     split_reference,
 )
 
@@ -85,36 +84,9 @@ def test_packages_and_relative_imports_work(tmp_path):
 
 def test_a_changed_file_is_imported_again(tmp_path):
     write(tmp_path, rewards="def f(**columns): return [1.0]")
-    before = source_digest("rewards:f", tmp_path)
     assert call(tmp_path, "rewards:f") == [1.0]
     write(tmp_path, rewards="def f(**columns): return [2.0]  # longer, so that Python, too, sees the change")
     assert call(tmp_path, "rewards:f") == [2.0]
-    assert source_digest("rewards:f", tmp_path) != before
-
-
-def test_the_digest_covers_imported_siblings_and_nothing_else(tmp_path):
-    write(tmp_path, rewards="import used\nfrom pack import part", used="A = 1", unused="B = 1")
-    write(tmp_path / "pack", __init__="", part="C = 1")
-    before = source_digest("rewards:f", tmp_path)
-    write(tmp_path, unused="B = 2")
-    assert source_digest("rewards:f", tmp_path) == before
-    write(tmp_path / "pack", part="C = 2")
-    changed = source_digest("rewards:f", tmp_path)
-    assert changed != before
-    write(tmp_path, used="A = 2")
-    assert source_digest("rewards:f", tmp_path) not in (before, changed)
-
-
-def test_the_digest_covers_what_a_sibling_imports(tmp_path):
-    write(tmp_path, rewards="import used", used="import deep", deep="import rewards")
-    before = source_digest("rewards:f", tmp_path)
-    write(tmp_path, deep="import rewards, math")
-    assert source_digest("rewards:f", tmp_path) != before
-
-
-def test_the_digest_does_not_depend_on_where_the_folder_lies(tmp_path):
-    digests = {source_digest("rewards:f", write(tmp_path / name, rewards="def f(): ...")) for name in ("one", "two")}
-    assert len(digests) == 1
 
 
 def test_checking_a_reference_runs_no_code(tmp_path):

@@ -17,7 +17,9 @@ from paretune.records.files import (
     mark_failed,
     read_json,
     read_jsonl,
+    replace_folder,
     replacing,
+    settle_folders,
     why_not_done,
     write_bytes,
     write_json,
@@ -173,3 +175,27 @@ def test_damaged_folder_is_not_done_and_says_why(tmp_path, damage, message):
     damage(folder)
     assert not is_done(folder)
     assert message in why_not_done(folder)
+
+
+def folder_of(path, text):
+    path.mkdir()
+    (path / "file").write_text(text)
+    return path
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    target = folder_of(tmp_path / "cell", "old")
+    replace_folder(folder_of(tmp_path / ".cell.new", "new"), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+    assert (target / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize(("there", "left"), [([".cell.aside", ".cell.new"], "old"), (["cell", ".cell.aside"], "new")])
+def test_folders_are_settled_whenever_a_kill_came(tmp_path, there, left):
+    texts = {".cell.aside": "old", ".cell.new": "half", "cell": "new"}
+    for name in there:
+        folder_of(tmp_path / name, texts[name])
+    settle_folders(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+    assert (tmp_path / "cell" / "file").read_text() == left
+    settle_folders(tmp_path / "nowhere")

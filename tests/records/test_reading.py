@@ -48,7 +48,7 @@ def write_study(folder, study):
     for cell in study.cells:
         if cell.state == "pending":
             continue
-        path = write_cell(folder, cell, "t", "e", [stage.key for stage in cell.stages], {"threads": 1})
+        path = write_cell(folder, cell, "t", "e", [stage.key for stage in cell.stages], {"threads": 1}, {})
         for index, record in enumerate(cell.evaluations):
             write_cell_evaluation(folder, cell.cell, index, record)
         if cell.outcomes is not None:
@@ -277,3 +277,13 @@ def test_names_that_leave_the_study_are_refused(tmp_path, name):
     with pytest.raises(RecordError, match="Rename it"):
         cell_folder(tmp_path, name)
     assert cell_folder(tmp_path, digest("x")).parent == tmp_path / "runs"
+
+
+def test_evaluations_of_another_audit_cost_their_cell_alone(tmp_path):
+    study = small_study()
+    first, *others = study.cells
+    audited = replace(first, evaluations=tuple(replace(each, audit=("grammar",)) for each in first.evaluations))
+    write_study(tmp_path, replace(study, cells=(audited, *others)))
+    assert states(tmp_path) == {first.cell: "pending"}
+    (message,) = (cell.message for cell in read_study(tmp_path).cells if cell.state == "pending")
+    assert f"evaluations of {first.cell} must be of reflection, empathy, brevity, fluency, got reflection" in message

@@ -46,7 +46,7 @@ def test_a_users_own_class_is_found_on_the_import_path(tmp_path: Path, monkeypat
         assert resolve_weighting("own_weights:Own").needs == {"gram"}
         with pytest.raises(ConfigError, match=r"'own_weights:Half' must be .* got none of measured, state, load"):
             resolve_weighting("own_weights:Half")
-        with pytest.raises(ConfigError, match=r"'own_weights:instance' must be a class with .*, got Own"):
+        with pytest.raises(ConfigError, match=r"'own_weights:instance' must be a class with .*, got a Own"):
             resolve_weighting("own_weights:instance")
     finally:
         sys.modules.pop("own_weights", None)
@@ -54,7 +54,7 @@ def test_a_users_own_class_is_found_on_the_import_path(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("name", ["no_such_module:Weights", "paretune.rl.weighting:NoSuchClass", ":Fixed", "json"])
 def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"weighting must be an importable 'module:Class', got '{name}'"):
+    with pytest.raises(ConfigError, match=f"weighting must be an importable 'module:name', got '{name}'"):
         resolve_weighting(name)
 
 

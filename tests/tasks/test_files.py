@@ -132,7 +132,9 @@ def test_keys_follow_content_and_not_place(folder):
     task = load(folder)
     before = task.training_key()
     assert load(folder, name="other", audit={"fluency": {"reward": "fluency"}}).training_key() == before
-    (folder / "rewards.py").write_text(REWARDS + "# changed\n")
+    (folder / "rewards.py").write_text(REWARDS + "# a comment\n")
+    assert load(folder).training_key() == before
+    (folder / "rewards.py").write_text(REWARDS + "more = 1\n")
     assert load(folder).training_key() != before
     (folder / "rewards.py").write_text(REWARDS)
     assert load(folder, beta=0.1).training_key() != before

@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.benchmark.changes import rewards_of
 from paretune.benchmark.environment import environment
+from paretune.benchmark.keys import (
+    evaluation_key,
+    reference_key,
+    reference_sampling_key,
+    sampling_key,
+    training_key,
+    truth_key,
+)
+from paretune.benchmark.rescoring import rescore_cell, rescored_reference
 from paretune.benchmark.stages import job_task, stage_result, use_threads
 from paretune.benchmark.study import MethodEntry, method_entry
 from paretune.benchmark.worker import Link
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest, file_digest
+from paretune.core.errors import RecordError, StudyError, TaskError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
 from paretune.core.stages import in_order
@@ -35,23 +46,37 @@ if TYPE_CHECKING:
 def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     """Assemble a cell's solution set, evaluate it for every preference and seal the cell.
 
-    Evaluations that an earlier, smaller version of the study made of the same policies are kept.
+    Evaluations that an earlier, smaller version of the study made of the same policies are kept. Where rewards of the
+    audit have changed since, their completions are scored again.
 
     Args:
         job: `folder`, `task`, `seed`, `task_key`, `cell`, `source`, `settings`, `budget`, `told`, `preferences`,
-            `decoding`, `training_key` and `evaluation_key`.
+            `decoding`, `training_key`, `evaluation_key` and `made_of`.
         link: To the parent.
+
+    Raises:
+        TaskError: If the task's files have changed since the run began.
+        StudyError: If the method's have.
     """
     root, task = Path(job["folder"]), job_task(job)
+    preferences, told = (np.asarray(job[name], dtype=np.float64) for name in ("preferences", "told"))
+    if evaluation_key(job["training_key"], task, told, preferences, job["decoding"]) != job["evaluation_key"]:
+        raise TaskError(
+            f"audit of task '{task.name}' must not change while a study runs, got other files. Start the run again."
+        )
+    folder = cell_folder(root, job["cell"])
+    again = rescore_cell(root, job["cell"], task, job["decoding"])
+    if again and read_json(folder / DONE)["values"]["evaluation_key"] == job["evaluation_key"]:
+        return {}
     from paretune.models.solutions import SolutionSet
     from paretune.rl.evaluation import evaluate
 
     use_threads(link.threads)
     entry, assembly, keys = assemble(job, root, task)
     solutions = SolutionSet.from_assembly(task, assembly, entry.label, entry.method.family)
-    preferences = np.asarray(job["preferences"], dtype=np.float64)
-    shared = digest([job["training_key"], task.evaluation_key(), job["decoding"], _told_apart(assembly, root)])
-    kept = _kept(root, job["cell"], shared, preferences)
+    sampled = sampling_key(job["training_key"], task, job["decoding"])
+    shared = digest([sampled, _told_apart(assembly, root)])
+    kept = _kept(root, job["cell"], shared, rewards_of(task.audit), preferences)
     missing = [index for index in range(len(preferences)) if index not in kept]
     records = dict(kept)
     if missing:
@@ -73,51 +98,102 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         scored = _outcomes(solutions, [records[index] for index in range(len(preferences))], task, job, link)
         write_outcome(outcome_path(root, job["cell"]), scored)
         solutions.bank.unwrap()
-    folder = cell_folder(root, job["cell"])
     write_json(folder / "solution.json", solutions.plain(lambda path: _relative(path, folder)))
     mark_done(
         folder,
-        {"evaluation_key": job["evaluation_key"], "shared": shared, "preferences": preferences.tolist()},
+        {
+            "evaluation_key": job["evaluation_key"],
+            "sampled": sampled,
+            "shared": shared,
+            "audit": rewards_of(task.audit),
+            "told": told.tolist(),
+            "preferences": preferences.tolist(),
+        },
     )
     return {}
 
 
 def evaluate_reference(job: Mapping[str, Any], link: Link) -> dict[str, object]:
-    """Evaluate the base model of a task instance on its test prompts.
+    """Evaluate the base model of a task instance on its test prompts, or score again what it said there before.
 
     Args:
         job: `folder`, `task`, `seed`, `task_key`, `decoding`, `preferences` and `key`.
         link: To the parent.
+
+    Raises:
+        TaskError: If the task's files have changed since the run began.
     """
     root, task, seed = Path(job["folder"]), job_task(job), int(job["seed"])
-    from paretune.models.base import load_base
-    from paretune.rl.evaluation import evaluate, reference_policy
-
+    points = np.asarray(job["preferences"], dtype=np.float64)
+    if reference_key(task, job["decoding"], points) != job["key"]:
+        raise TaskError(
+            f"audit of task '{task.name}' must not change while a study runs, got other files. Start the run again."
+        )
     use_threads(link.threads)
-    (record,) = evaluate(
-        reference_policy(load_base(task.model), task),
-        task.splits["test"][: job["decoding"]["prompts"]],
-        scorer(task),
-        objectives=task.objective_names,
-        audit=tuple(objective.name for objective in task.audit),
-        samples=int(job["decoding"]["samples"]),
-        seed=seed,
-        split="test",
-        progress=link.progress,
-    )
-    files = [reference_path(root, task.name, seed)]
-    marker = files[0].with_suffix(".json")
+    record = rescored_reference(root, task, seed, job["decoding"])
+    if record is None:
+        from paretune.models.base import load_base
+        from paretune.rl.evaluation import evaluate, reference_policy
+
+        (record,) = evaluate(
+            reference_policy(load_base(task.model), task),
+            task.splits["test"][: job["decoding"]["prompts"]],
+            scorer(task),
+            objectives=task.objective_names,
+            audit=tuple(objective.name for objective in task.audit),
+            samples=int(job["decoding"]["samples"]),
+            seed=seed,
+            split="test",
+            progress=link.progress,
+        )
+    _write_reference(root, task, seed, job["decoding"], points, record)
+    return {}
+
+
+def write_rescored_reference(
+    root: Path, task: Task, seed: int, decoding: Mapping[str, Any], points: FloatArray
+) -> None:
+    """Write the base model's evaluation with the rewards of today, where its completions are stored."""
+    record = rescored_reference(root, task, seed, decoding)
+    if record is not None:
+        _write_reference(root, task, seed, decoding, points, record)
+
+
+def _write_reference(
+    root: Path, task: Task, seed: int, decoding: Mapping[str, Any], points: FloatArray, record: EvaluationRecord
+) -> None:
+    """Write the base model's evaluation, and what can be reached where that can be known and is not there."""
+    path = reference_path(root, task.name, seed)
+    marker, files = path.with_suffix(".json"), [path]
+    key = truth_key(task, decoding, points) if task.enumeration is not None else None
+    reached = None
+    if key is not None:
+        files.append(truth_path(root, task.name, seed))
+        if not _has_truth(marker, files[1], key):
+            from paretune.rl.outcomes import tables, truth
+
+            log_reference, rewards = tables(task, task.splits["test"][: decoding["prompts"]], scorer(task))
+            reached = truth(log_reference, rewards, points, task.beta)
     marker.unlink(missing_ok=True)  # until all files are there, none of them counts
     write_reference(root, task.name, seed, record)
-    if task.enumeration is not None:
-        from paretune.rl.outcomes import tables, truth
+    if reached is not None:
+        write_outcome(files[1], reached)
+    values = {
+        "key": reference_key(task, decoding, points),
+        "sampled": reference_sampling_key(task, decoding),
+        "rewards": rewards_of((*task.objectives, *task.audit)),
+        "truth": key,
+        "files": {each.name: file_digest(each) for each in files},
+    }
+    write_json(marker, values)
 
-        log_reference, rewards = tables(task, task.splits["test"][: job["decoding"]["prompts"]], scorer(task))
-        points = np.asarray(job["preferences"], dtype=np.float64)
-        files.append(truth_path(root, task.name, seed))
-        write_outcome(files[1], truth(log_reference, rewards, points, task.beta))
-    write_json(marker, {"key": job["key"], "files": {each.name: file_digest(each) for each in files}})
-    return {}
+
+def _has_truth(marker: Path, file: Path, key: str) -> bool:
+    try:
+        known = read_json(marker)
+        return bool(known["truth"] == key and known["files"][file.name] == file_digest(file))
+    except (RecordError, OSError, KeyError, TypeError):  # missing, damaged, or a marker that is none
+        return False
 
 
 def _outcomes(
@@ -143,10 +219,19 @@ def assemble(job: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEntr
 
     Returns:
         The method, what it assembled, and the keys of all stages, needs first.
+
+    Raises:
+        StudyError: If its code has changed since the run began.
     """
     entry = method_entry(job["label"], {"method": job["source"], **job["settings"]}, f"methods.{job['label']}")
     told: FloatArray = np.asarray(job["told"], dtype=np.float64)
-    stages = in_order(entry.method.stages(task, told, int(job["budget"]), int(job["seed"])), task)
+    budget, seed = int(job["budget"]), int(job["seed"])
+    asked = entry.method.stages(task, told, budget, seed)
+    if training_key(task, entry, budget, seed, asked) != job["training_key"]:
+        raise StudyError(
+            f"code of method '{entry.label}' must not change while a study runs, got other files. Start the run again."
+        )
+    stages = in_order(asked, task)
     results = {stage.key(task): stage_result(root, stage, task) for stage in stages}
     return entry, entry.method.assemble(task, told, results), list(results)
 
@@ -172,13 +257,15 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _kept(root: Path, cell: str, shared: str, preferences: FloatArray) -> dict[int, EvaluationRecord]:
+def _kept(
+    root: Path, cell: str, shared: str, audit: Mapping[str, str], preferences: FloatArray
+) -> dict[int, EvaluationRecord]:
     """Return evaluations of the same policies by the same rules, by the index they have now."""
     folder = cell_folder(root, cell)
     if not is_done(folder):  # begun, not finished: done again as a whole, so that resumed equals uninterrupted
         return {}
     before = read_json(folder / DONE)["values"]
-    if before.get("shared") != shared:
+    if before.get("shared") != shared or before.get("audit") != audit:
         return {}
     known = [list(row) for row in before["preferences"]]
     return {
@@ -201,6 +288,6 @@ def _write(
     (folder / DONE).unlink(missing_ok=True)
     shutil.rmtree(folder / "evaluations", ignore_errors=True)  # indices may have moved, and none may be left over
     cell = CellRecord(job["cell"], task.name, entry.label, entry.method.family, job["budget"], job["seed"], "pending")
-    write_cell(root, cell, job["training_key"], job["evaluation_key"], keys, environment(threads))
+    write_cell(root, cell, job["training_key"], job["evaluation_key"], keys, environment(threads), job["made_of"])
     for index, record in records.items():
         write_cell_evaluation(root, job["cell"], index, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from typing import Any
 from paretune.benchmark.study import Study
 from paretune.core.digests import digest
 from paretune.core.errors import StudyError
-from paretune.records.files import DONE, FAILED
-from paretune.records.layout import cell_folder, lock_path
+from paretune.core.user_code import loaded_code, references_in
+from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
-from paretune.records.study import CellRecord
 
 OURS_BEFORE_THE_LOCK = ("logs", "study.yaml")  # written before study.lock.json, beside hidden files
 ORPHAN_SECONDS = 60.0  # workers of a killed run notice within moments; an update under way may take longer
@@ -38,10 +37,14 @@ def default_folder(study: Study) -> Path:
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[int]:
-    """Hold the study folder against other processes; yield the file descriptor that holds it.
+def locked(root: Path, shown: Path | None = None) -> Iterator[int]:
+    """Hold a folder against other processes; yield the file descriptor that holds it.
 
     Worker processes inherit the descriptor, so the folder is free only when the last of them is gone.
+
+    Args:
+        root: The folder that gets the lock file.
+        shown: What the user calls it, where that is another folder.
 
     Raises:
         StudyError: If another process works on it.
@@ -49,7 +52,7 @@ def locked(root: Path) -> Iterator[int]:
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _acquire(descriptor, root)
+        _acquire(descriptor, shown or root)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
@@ -57,7 +60,7 @@ def locked(root: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, root: Path) -> None:
+def _acquire(descriptor: int, shown: Path) -> None:
     deadline = time.monotonic() + ORPHAN_SECONDS
     while True:
         try:
@@ -67,8 +70,8 @@ def _acquire(descriptor: int, root: Path) -> None:
             holder = os.pread(descriptor, 32, 0).decode() or "0"
         if _alive(int(holder)) or time.monotonic() > deadline:
             raise StudyError(
-                f"study folder must be used by one process at a time, got '{root}', which process {holder} is working "
-                "on. Wait for it, or choose another folder with -o."
+                f"output folder must be used by one process at a time, got '{shown}', which process {holder} is "
+                "working on. Wait for it, or choose another folder with -o."
             )
         time.sleep(0.05)  # only workers of a killed run hold it: they are about to notice and leave
 
@@ -86,17 +89,21 @@ def _alive(process: int) -> bool:
 
 
 def digests(study: Study) -> dict[str, dict[str, str]]:
-    """Digest the tasks and methods of a study, to notice later that one was changed."""
+    """Digest the tasks and methods of a study: folders whose reports are merged must agree on them."""
+    tried = {} if study.tune is None else study.tune.settings
     return {
         "tasks": {task.name: digest(task.training_key()) for task in study.tasks},
         "methods": {
-            entry.label: digest([entry.source, entry.version, dict(entry.settings)]) for entry in study.methods
+            entry.label: digest(
+                [entry.source, entry.version, dict(entry.settings), loaded_code(references_in([entry.settings, tried]))]
+            )
+            for entry in study.methods
         },
     }
 
 
 def check_folder(study: Study, root: Path) -> None:
-    """Refuse a folder that holds another study; one that only grew may go on, or corrects what has only failed.
+    """Refuse a folder that holds another study; one that grew, or whose tasks and methods were edited, may go on.
 
     Raises:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
@@ -111,7 +118,7 @@ def check_folder(study: Study, root: Path) -> None:
             )
         return
     before = read_lock(root)
-    difference = _difference(before.name, before.resolved, study, _only_failed(root, before.cells))
+    difference = _difference(before.name, before.resolved, study)
     if difference:
         raise StudyError(
             f"output folder must hold this study or one it extends, got '{root}' with {difference}. "
@@ -119,36 +126,18 @@ def check_folder(study: Study, root: Path) -> None:
         )
 
 
-def _only_failed(root: Path, cells: Sequence[CellRecord]) -> set[tuple[str, str]]:
-    """Return the tasks and methods, as (kind, name), of which some cell failed and none is finished."""
-    failed: set[tuple[str, str]] = set()
-    finished: set[tuple[str, str]] = set()
-    for cell in cells:
-        folder, names = cell_folder(root, cell.cell), {("tasks", cell.task), ("methods", cell.method)}
-        if (folder / DONE).exists():
-            finished |= names
-        elif (folder / FAILED).exists():
-            failed |= names
-    return failed - finished
-
-
-def _difference(name: str, before: Mapping[str, Any], study: Study, corrigible: set[tuple[str, str]]) -> str:
+def _difference(name: str, before: Mapping[str, Any], study: Study) -> str:
     if name != study.name:
         return f"the study '{name}', not '{study.name}'"
-    now = digests(study)
-    for noun, kind in (("task", "tasks"), ("method", "methods")):
-        for label, key in before["digests"][kind].items():
-            if label not in now[kind]:
-                return f"results of {noun} '{label}', which the study no longer names"
-            if key != now[kind][label] and (kind, label) not in corrigible:
-                return f"results of {noun} '{label}' as it was before it was changed"
     for noun, old, new in (
+        ("task", before["digests"]["tasks"], [task.name for task in study.tasks]),
+        ("method", before["digests"]["methods"], [entry.label for entry in study.methods]),
         ("budget", before["budget"]["completions"], study.budgets),
         ("seed", before["seeds"], study.seeds),
     ):
         gone = [value for value in old if value not in new]
         if gone:
-            return f"results of {noun} {gone[0]}, which the study no longer names"
+            return f"results of {noun} {gone[0]!r}, which the study no longer names"
     for key, value in (("grid", study.grid), ("unseen", study.unseen)):
         if value < before["preferences"][key]:
             return f"preferences.{key} {before['preferences'][key]}, more than the {value} of the study"

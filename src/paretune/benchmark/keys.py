@@ -9,13 +9,15 @@ from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.core.user_code import loaded_code, references_in
 from paretune.records.outcomes import front_divisions
 
 
 def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages: Sequence[Stage]) -> str:
     """Digest what the training of a cell depends on.
 
-    The keys of its stages are part of it, so preferences count exactly where a method's stages depend on them.
+    The keys of its stages are part of it, so preferences count exactly where a method's stages depend on them. The code
+    of a user that its settings name as `module:name` is part of it, whether it reaches a stage or not.
 
     Args:
         task: Task instance of the cell.
@@ -24,8 +26,10 @@ def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages:
         seed: Its seed.
         stages: What the method answered when asked for its stages.
     """
+    code = loaded_code(references_in(entry.settings))
     return digest(
         {
+            **({"code": code} if code else {}),
             "key_version": KEY_VERSION,
             "task": task.training_key(),
             "method": entry.source if isinstance(entry.version, int) else entry.source.rpartition(":")[2],
@@ -60,26 +64,55 @@ def evaluation_key(training: str, task: Task, told: FloatArray, preferences: Flo
     )
 
 
+def sampling_key(training: str, task: Task, decoding: object) -> str:
+    """Digest what a cell's completions depend on, of one preference: neither rewards nor other preferences.
+
+    Args:
+        training: Its training key.
+        task: Its task instance.
+        decoding: Plain data: temperature, samples, prompts.
+    """
+    return digest({"training": training, "test": digest(list(task.splits["test"])), "decoding": decoding})
+
+
+def reference_sampling_key(task: Task, decoding: object) -> str:
+    """Digest what the base model's completions depend on."""
+    return digest(
+        {
+            "key_version": KEY_VERSION,
+            "test": digest(list(task.splits["test"])),
+            "model": task.model_digest,
+            "template": task.template,
+            "max_prompt_tokens": task.max_prompt_tokens,
+            "max_completion_tokens": task.max_completion_tokens,
+            "decoding": decoding,
+        }
+    )
+
+
+def truth_key(task: Task, decoding: object, preferences: FloatArray) -> str:
+    """Digest what decides which outcomes can be reached, where completions can be listed."""
+    return digest(
+        {
+            "sampling": reference_sampling_key(task, decoding),
+            "objectives": [objective.key() for objective in task.objectives],
+            "preferences": preferences.tolist(),
+            "beta": task.beta,
+            "front_divisions": front_divisions(len(task.objectives)),
+        }
+    )
+
+
 def reference_key(task: Task, decoding: object, preferences: FloatArray) -> str:
     """Digest what the evaluation of the base model depends on.
 
     Where completions can be listed, the optimum for each of the preferences `[M, K]` and the front are part of it.
     """
-    truth = {}
-    if task.enumeration is not None:
-        divisions = front_divisions(len(task.objectives))
-        truth = {"preferences": preferences.tolist(), "beta": task.beta, "front_divisions": divisions}
     return digest(
         {
-            **truth,
-            "key_version": KEY_VERSION,
-            "task": task.evaluation_key(),
-            "model": task.model_digest,
-            "template": task.template,
-            "objectives": [objective.key() for objective in task.objectives],
-            "max_prompt_tokens": task.max_prompt_tokens,
-            "max_completion_tokens": task.max_completion_tokens,
-            "decoding": decoding,
+            "sampling": reference_sampling_key(task, decoding),
+            "rewards": [objective.key() for objective in (*task.objectives, *task.audit)],
+            "truth": truth_key(task, decoding, preferences) if task.enumeration is not None else None,
         }
     )
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
 from paretune.benchmark.executors import worker_count
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
+from paretune.benchmark.rescoring import audit_changes, stored_reference
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
-from paretune.benchmark.study import MethodEntry, Study, load_study, with_settings
+from paretune.benchmark.study import MethodEntry, Study, Tune, load_study, with_settings
 from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
 from paretune.core.checks import check_choice
-from paretune.core.digests import file_digest
+from paretune.core.digests import canonical_json, file_digest
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.model_config import is_small
 from paretune.core.preferences import FloatArray
@@ -34,7 +37,7 @@ ENUMERATION_RATE = 600_000.0  # completions a second and worker that an exact gr
 START_SECONDS = 20.0  # imports of a worker, and the report
 AFTER_TUNING = "after tuning"
 
-State = Literal["finished", "new", "unfinished", "failed"]
+State = Literal["finished", "new", "unfinished", "stale", "failed"]
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,12 @@ class PlannedCell:
         preferences: All preferences evaluated.
         training_key: What its training depends on.
         evaluation_key: What evaluation adds.
-        state: `finished`, `failed`, `unfinished` or `new`.
+        made_of: What its training depends on, part by part.
+        state: `finished`, `failed`, `unfinished`, `stale` (finished before an edit) or `new`.
         reason: Why it is not finished, where there is more to say.
-        point: Position in the grid of a sweep, for one of its cells; None for a cell that is reported.
+        rescored: Whether its completions are stored, and only to be scored again.
+        point: Position in the grid of a sweep, for one of its trials; None for a cell that is reported.
+        tried: The settings of that point as JSON; empty for a cell that is reported.
         settled: Whether its settings are final; else a sweep is still to choose them, and these are the defaults.
     """
 
@@ -95,10 +101,18 @@ class PlannedCell:
     preferences: FloatArray
     training_key: str
     evaluation_key: str
+    made_of: Mapping[str, object]
     state: State
     reason: str = ""
+    rescored: bool = False
     point: int | None = None
+    tried: str = ""
     settled: bool = True
+
+    @property
+    def identity(self) -> Identity:
+        """Return what it is asked for as, whatever it is made of."""
+        return self.task.name, self.entry.label, self.budget, self.seed, self.tried
 
 
 @dataclass(frozen=True)
@@ -225,13 +239,14 @@ def plan(
     check_folder(study, root)
     pairs = pairs_of(study, part)
     count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
+    old = {cell.identity: cell for cell in kept_cells(root) if cell.finished}
     scores: dict[str, CellScore] = {}
-    sweep = _sweep(study, root, {task for task, _ in pairs}, count, scores)
+    sweep = _sweep(study, root, {task for task, _ in pairs}, count, old, scores)
     tuned = () if study.tune is None or sweep is None else tuning_records(study.tune, sweep.cells, scores)
     entries = _entries(study, tuned)
     stages: AskedStages = {}
     cells = [
-        _cell(study, root, task, entry, budget, seed, stages, settled)
+        _replacing(_cell(study, root, task, entry, budget, seed, stages, settled), old, study.tune)
         for task in study.tasks
         for entry, settled in entries[task.name]
         for budget in study.budgets
@@ -270,7 +285,7 @@ def _plan(
     cells = [_settle(cell, by_key) for cell in cells]
     train = missing_completions(planned)
     rate, measured = _rate(planned, root, spent)
-    evaluate = _evaluations(study, cells, references)
+    evaluate = _evaluations(study, root, cells, references)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
     tokens = max(task.max_completion_tokens for task in study.tasks)
     work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
@@ -291,13 +306,20 @@ def _plan(
     )
 
 
-def _sweep(study: Study, root: Path, tasks: set[str], workers: int, scores: dict[str, CellScore]) -> Plan | None:
-    """Plan the sweep over settings of some tasks; `scores` takes what its finished cells scored."""
+def _sweep(
+    study: Study,
+    root: Path,
+    tasks: set[str],
+    workers: int,
+    old: Mapping[Identity, KeptCell],
+    scores: dict[str, CellScore],
+) -> Plan | None:
+    """Plan the sweep over settings of some tasks; `scores` takes what its finished trials scored."""
     if study.tune is None:
         return None
     stages: AskedStages = {}
     cells = [
-        _cell(study, root, task, tried, study.tune.completions, seed, stages, point=number)
+        _replacing(_cell(study, root, task, tried, study.tune.completions, seed, stages, point=number), old, None)
         for task in study.tasks
         for entry in study.methods
         if task.name in tasks and entry.method.family != CEILING
@@ -378,15 +400,10 @@ def _cell(
     training = training_key(instance, entry, budget, seed, asked)
     name = cell_name(task.name, entry.label, budget, seed, training)
     if tune is None:
-        folder = cell_folder(root, name)
         evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
     else:
-        folder, evaluation = tuning_folder(root, name), score_key(training, told, _scored_samples(study, instance))
-    state, reason = _state(folder, evaluation) if settled else ("new", AFTER_TUNING)
-    if tune is None or state != "finished":  # once a cell of the sweep has its score, nobody needs its stages
-        for stage in everything:
-            stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
-    return PlannedCell(
+        evaluation = score_key(training, told, _scored_samples(study, instance))
+    cell = PlannedCell(
         name=name,
         entry=entry,
         task=instance,
@@ -399,28 +416,59 @@ def _cell(
         preferences=preferences,
         training_key=training,
         evaluation_key=evaluation,
-        state=state,
-        reason=reason,
+        made_of=made_of(instance, entry, asked),
+        state="new",
         point=point,
+        tried="" if tune is None or point is None else canonical_json(tune.points[point]),
         settled=settled,
     )
+    cell = _with_state(cell, root, decoding(study))
+    if tune is None or cell.state != "finished":  # once a trial has its score, nobody needs its stages
+        for stage in everything:
+            stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
+    return cell
 
 
-def _state(folder: Path, evaluation: str) -> tuple[State, str]:
+def _with_state(cell: PlannedCell, root: Path, rules: object) -> PlannedCell:
+    if not cell.settled:
+        return replace(cell, reason=AFTER_TUNING)
     try:
-        if (folder / DONE).exists():
-            trouble = why_not_done(folder)
-            if trouble:
-                return "unfinished", trouble
-            if read_json(folder / DONE)["values"].get("evaluation_key") != evaluation:
-                return "unfinished", "trained; what is evaluated has changed"
-            return "finished", ""
-        if (folder / FAILED).exists():
-            failure = read_json(folder / FAILED)
-            return "failed", f"{failure['reason']}: {failure['message']}"
+        return _looked_at(cell, (cell_folder if cell.point is None else tuning_folder)(root, cell.name), rules)
     except RecordError as error:  # a run under way has just changed it, or it is damaged
-        return "unfinished", str(error)
-    return "new", ""
+        return replace(cell, state="unfinished", reason=str(error))
+
+
+def _looked_at(cell: PlannedCell, folder: Path, rules: object) -> PlannedCell:
+    """Look at what a cell's folder holds."""
+    if (folder / DONE).exists():
+        trouble = why_not_done(folder)
+        if trouble:
+            return replace(cell, state="unfinished", reason=trouble)
+        values = read_json(folder / DONE)["values"]
+        if values.get("evaluation_key") == cell.evaluation_key:
+            return replace(cell, state="finished")
+        changed = audit_changes(folder, cell.task, rules) if cell.point is None else None
+        same = values.get("told") == cell.told.tolist() and values.get("preferences") == cell.preferences.tolist()
+        if changed and same:
+            reason = ", ".join(f"audit '{each}' changed" for each in changed)
+            return replace(cell, state="stale", reason=reason, rescored=True)
+        return replace(cell, state="unfinished", reason="trained; what is evaluated has changed")
+    if (folder / FAILED).exists():
+        failure = read_json(folder / FAILED)
+        return replace(cell, state="failed", reason=f"{failure['reason']}: {failure['message']}")
+    return cell
+
+
+def _replacing(cell: PlannedCell, old: Mapping[Identity, KeptCell], tune: Tune | None) -> PlannedCell:
+    """Say of a cell that was finished before an edit what has changed, beside what a sweep is still to choose."""
+    known = old.get(cell.identity)
+    if cell.state != "new" or known is None:
+        return cell
+    now = json.loads(json.dumps(cell.made_of))  # as it is read back
+    said = changes(known.made_of, now, () if cell.settled or tune is None else tuple(tune.settings))
+    if cell.settled:
+        return replace(cell, state="stale", reason=", ".join(said or ["its stages changed"]))
+    return replace(cell, state="stale", reason=f"{', '.join(said)}; {AFTER_TUNING}") if said else cell
 
 
 def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCell:
@@ -430,14 +478,12 @@ def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCel
     states = [stages[key].state for key in cell.stages]
     finished = states.count("finished")
     if cell.state == "finished" and finished < len(states):
-        return _with(cell, "unfinished", f"{len(states) - finished} of its {len(states)} stages are gone")
+        return replace(
+            cell, state="unfinished", reason=f"{len(states) - finished} of its {len(states)} stages are gone"
+        )
     if cell.state == "new" and (finished or "unfinished" in states):
-        return _with(cell, "unfinished", f"{finished} of {len(states)} stages finished")
+        return replace(cell, state="unfinished", reason=f"{finished} of {len(states)} stages finished")
     return cell
-
-
-def _with(cell: PlannedCell, state: State, reason: str) -> PlannedCell:
-    return PlannedCell(**{**vars(cell), "state": state, "reason": reason})
 
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
@@ -472,14 +518,21 @@ def missing_completions(stages: Sequence[PlannedStage]) -> int:
     return sum(longest.values())
 
 
-def _evaluations(study: Study, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
+def _evaluations(study: Study, root: Path, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
     of_cells = sum(evaluated_completions(study, cell) for cell in cells if cell.state != "finished")
-    prompts = {task.name: len(test_rows(study, task)) for task in study.tasks}
-    return of_cells + sum(prompts[task] for task, _ in references) * study.samples
+    tasks = {task.name: task for task in study.tasks}
+    sampled = [
+        len(test_rows(study, tasks[name]))
+        for name, seed in references
+        if stored_reference(root, tasks[name].instance(seed), seed, decoding(study)) is None
+    ]
+    return of_cells + sum(sampled) * study.samples
 
 
 def evaluated_completions(study: Study, cell: PlannedCell) -> int:
     """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
+    if cell.rescored:
+        return 0
     policies = len(cell.preferences)
     if cell.point is not None:
         return len(cell.task.splits["development"]) * policies * _scored_samples(study, cell.task)

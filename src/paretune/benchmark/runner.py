@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paretune.benchmark.changes import Identity, remove_replaced
 from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import worker_threads
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked
@@ -16,8 +17,9 @@ from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler, cell_record
 from paretune.benchmark.study import COPY, Study, load_study
+from paretune.benchmark.summary import stale_lines
 from paretune.core.task import Task
-from paretune.records.files import write_bytes
+from paretune.records.files import settle_folders, write_bytes
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_study
 from paretune.records.study import CellRecord, ObjectiveInfo, StudyRecords, TaskInfo
@@ -88,25 +90,41 @@ def run(
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root) as lock:
-        planned = _locked_plan(study, root, workers, part)
+        settle_folders(root / "runs")
+        everything, planned = _locked_plans(study, root, workers, part)
         problems = []
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):
+            _say_stale(sweep, shown)
             problems += Scheduler(sweep, lock, shown).execute()
-            planned = _locked_plan(study, root, workers, part)  # with the settings that tuning has chosen
+            everything, planned = _locked_plans(study, root, workers, part)  # with the settings that tuning has chosen
+        _say_stale(planned, shown)
         problems += Scheduler(planned, lock, shown).execute()
+        remove_replaced(root, *_asked_for(everything))
         page = write_report(root)
         return StudyResult(
             root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)
         )
 
 
-def _locked_plan(study: Study, root: Path, workers: int | None, part: str | None) -> Plan:
-    """Return what a call is to do, after writing `study.yaml` and `study.lock.json` for all of the study."""
+def _locked_plans(study: Study, root: Path, workers: int | None, part: str | None) -> tuple[Plan, Plan]:
+    """Return the plans of all of a study, of which `study.yaml` and `study.lock.json` are written, and of a call."""
     everything = make_plan(study, root, workers=workers)
     write_bytes(root / COPY, study.text.encode())
     write_lock(root, planned_records(everything))
-    return everything if part is None else make_plan(study, root, workers=workers, part=part)
+    return everything, everything if part is None else make_plan(study, root, workers=workers, part=part)
+
+
+def _say_stale(planned: Plan, shown: Display) -> None:
+    for line in stale_lines(planned):
+        shown.say(line)
+
+
+def _asked_for(everything: Plan) -> tuple[dict[Identity, str], set[str]]:
+    """Return the names of all cells and trials whose settings are known, and the keys of all stages."""
+    plans = (everything,) if everything.sweep is None else (everything, everything.sweep)
+    names = {cell.identity: cell.name for plan in plans for cell in plan.cells if cell.settled}
+    return names, {key for plan in plans for key in plan.by_key}
 
 
 def planned_records(planned: Plan) -> StudyRecords:

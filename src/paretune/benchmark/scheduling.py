@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +28,7 @@ from paretune.benchmark.plan import (
     missing_completions,
 )
 from paretune.benchmark.progress import Display, Meter, Progress
-from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
+from paretune.benchmark.tuning import about, mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
 from paretune.core.task import Task
 from paretune.records.files import DONE, is_done, mark_failed, read_json, write_json
@@ -167,7 +169,7 @@ class Scheduler:
             "kind": "job",
             "run": JOBS[kind],
             "folder": str(self.root.resolve()),
-            "imports": list(self.study.imports),
+            "imports": [os.path.abspath(entry) for entry in sys.path],
             "task": task.source,
             "seed": seed,
             "task_key": digest(task.instance(seed).training_key()),
@@ -186,6 +188,8 @@ class Scheduler:
             "decoding": decoding(self.study),
             "training_key": cell.training_key,
             "evaluation_key": cell.evaluation_key,
+            "made_of": dict(cell.made_of),
+            **({} if cell.point is None else {"about": about(cell)}),
         }
 
     def _loop(self) -> None:
@@ -287,6 +291,9 @@ class Scheduler:
     def _fail(self, job: Job, reason: FailureReason, message: str) -> None:
         if job.kind == "train":
             self._fail_group(job.subject, reason, message)
+        elif job.kind == "evaluate" and job.subject.rescored:  # its completions are there: it stays as it was
+            self.problems.append(f"{job.subject.name} could not be scored again ({reason}): {message}")
+            self.display.say(self.problems[-1])
         elif job.kind in ("evaluate", "score"):
             self._fail_cell(job.subject, reason, f"{'evaluation' if job.kind == 'evaluate' else 'scoring'}: {message}")
         elif job.kind == "reference" and job.subject not in self.reference_retried:
@@ -333,7 +340,7 @@ class Scheduler:
             folder, record = cell_folder(self.root, cell.name), cell_record(cell)
             (folder / DONE).unlink(missing_ok=True)
             keys = cell.training_key, cell.evaluation_key
-            write_cell(self.root, record, *keys, cell.stages, environment(self.threads))
+            write_cell(self.root, record, *keys, cell.stages, environment(self.threads), cell.made_of)
             mark_failed(folder, reason, message)
         else:
             mark_tuning_failed(self.root, cell, reason, message)

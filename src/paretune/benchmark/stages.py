@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from paretune.benchmark.worker import Link, resolve_function
+from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
-from paretune.core.errors import ConfigError, RecordError, TaskError
+from paretune.core.errors import ConfigError, RecordError, StudyError, TaskError
+from paretune.core.imports import import_name
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
@@ -312,11 +313,17 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
         link: Hears of progress.
 
     Raises:
+        StudyError: If the code behind its stages has changed since the run began.
         RecordError: If the run function leaves a stage unsealed.
     """
-    stages = [stage_from_plain(data) for data in read_json(group / "group.json")["stages"]]
+    planned = read_json(group / "group.json")
+    stages = [stage_from_plain(data) for data in planned["stages"]]
+    if [stage.key(task) for stage in stages] != planned["keys"]:
+        raise StudyError(
+            f"code of {stages[0].run} must not change while a study runs, got other files. Start the run again."
+        )
     context = GroupContext(task, stages, root, group, link)
-    run: Callable[[GroupContext], None] = resolve_function(stages[0].run)
+    run: Callable[[GroupContext], None] = import_name("run function", stages[0].run)
     try:
         run(context)
     finally:

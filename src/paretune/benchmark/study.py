@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import itertools
 import sys
 import typing
@@ -21,12 +20,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.core.checks import check_choice, did_you_mean
-from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING, Method
 from paretune.core.seeds import generator
 from paretune.core.task import Task
+from paretune.core.user_code import loaded_code
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
 from paretune.tasks.explaining import explain
@@ -182,7 +181,7 @@ class MethodEntry:
         source: Name of a built-in method, or `module:Class`.
         method: The method with its settings.
         settings: All its settings as plain data, defaults included.
-        version: Its version; the digest of its file where it is a user's own.
+        version: Its version; the digest of its code where it is a user's own.
     """
 
     label: str
@@ -516,7 +515,7 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         source=source,
         method=cls(made),
         settings=dataclasses.asdict(made),
-        version=cls.version if source in METHODS else file_digest(Path(inspect.getfile(cls))),
+        version=loaded_code([source] if ":" in source else []).get(source, cls.version),
     )
 
 

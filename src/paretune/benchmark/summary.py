@@ -37,17 +37,36 @@ def summary(result: StudyResult) -> str:
     return "\n".join(lines)
 
 
+def stale_lines(plan: Plan) -> list[str]:
+    """Say which finished cells, or trials of a sweep, an edit has made stale, and why."""
+    found: dict[tuple[str, str, str, str, bool], int] = {}
+    for cell in plan.cells:
+        if cell.state == "stale":
+            noun = "cell" if cell.point is None else "trial"
+            key = (cell.reason, noun, cell.entry.label, cell.task.name, cell.rescored)
+            found[key] = found.get(key, 0) + 1
+    return [
+        f"stale: {reason}; {count(cells, noun)} of {method} on {task} to "
+        + ("score again from stored completions" if rescored else "do again")
+        for (reason, noun, method, task, rescored), cells in found.items()
+    ]
+
+
 def plan_text(plan: Plan) -> str:
     """Return a plan for people."""
     width = max(len(cell.name) for cell in plan.cells)
     lines = [f"{cell.name:<{width}}  {cell.state:<10}  {cell.reason}".rstrip() for cell in plan.cells]
     states = ", ".join(
-        f"{plan.count(state)} {state}" for state in ("finished", "unfinished", "failed", "new") if plan.count(state)
+        f"{plan.count(state)} {state}"
+        for state in ("finished", "stale", "unfinished", "failed", "new")
+        if plan.count(state)
     )
     missing = sum(stage.state != "finished" for stage in plan.stages)
     source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
+        *([] if plan.sweep is None else stale_lines(plan.sweep)),
+        *stale_lines(plan),
         f"folder:   {plan.folder}",
         *_tuning(plan),
         f"cells:    {len(plan.cells)} ({states})",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
 from paretune.benchmark.plan import PlannedStage
 from paretune.benchmark.stages import run_group, stage_result
@@ -56,7 +57,7 @@ def train(
     Raises:
         ConfigError: If the method, a setting, the budget or the seed cannot be used.
         BudgetError: If the budget is too small for the method.
-        StudyError: If the output folder already holds something else.
+        StudyError: If the output folder already holds something else, or another call is training into it.
     """
     from paretune.models.solutions import FILE, SolutionSet, load_solutions
     from paretune.tasks import load_task
@@ -69,24 +70,33 @@ def train(
     count = len(instance.objectives)
     told = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
     stages = in_order(entry.method.stages(instance, told, _completions(budget), seed), instance)
-    if output is not None:
-        _check_output(Path(output), FILE)
-    work = Path(tempfile.mkdtemp(prefix="paretune-")) if output is None else Path(output) / WORK
-    for_all = {
-        key: PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
-        for stage in stages
-        if not is_done(stage_folder(work, key := stage.key(instance)))
-    }
-    _train_missing(work, for_all, progress or quiet_link())
-    results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
-    assembly = entry.method.assemble(instance, told, results)
-    solutions = SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
+
+    def solutions_in(work: Path) -> SolutionSet:
+        missing = {
+            key: PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
+            for stage in stages
+            if not is_done(stage_folder(work, key := stage.key(instance)))
+        }
+        _train_missing(work, missing, progress or quiet_link())
+        results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
+        assembly = entry.method.assemble(instance, told, results)
+        return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
+
     if output is None:
-        weakref.finalize(solutions, shutil.rmtree, work, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix="paretune-"))
+        solutions = solutions_in(scratch)
+        weakref.finalize(solutions, shutil.rmtree, scratch, ignore_errors=True)
         return solutions
-    solutions.save(output)
-    shutil.rmtree(work)
-    return load_solutions(output)
+    folder = Path(output)
+    _check_output(folder, FILE)
+    work = folder / WORK
+    with locked(work, shown=folder):  # the lock file goes with the work folder
+        if (folder / FILE).exists():  # another call has finished since we looked
+            shutil.rmtree(work)
+            _check_output(folder, FILE)
+        solutions_in(work).save(folder)
+        shutil.rmtree(work)
+    return load_solutions(folder)
 
 
 def _completions(budget: Mapping[str, int] | int) -> int:

@@ -183,8 +183,23 @@ def mark_tuning_failed(root: Path, cell: PlannedCell, reason: FailureReason, mes
     if reason != "not_finite":
         mark_failed(folder, reason, message)
         return
-    write_score(root, cell.name, CellScore(None, trouble=f"training did not stay finite: {message}"), {})
+    write_score(root, cell.name, CellScore(None, trouble=f"training did not stay finite: {message}"), about(cell))
     mark_done(folder, {"evaluation_key": cell.evaluation_key})
+
+
+def about(cell: PlannedCell) -> dict[str, object]:
+    """Return what a trial's `score.json` says beside its score: which trial it is, and what it is made of."""
+    return {
+        "task": cell.task.name,
+        "method": cell.entry.label,
+        "budget_completions": cell.budget,
+        "seed": cell.seed,
+        "tried": cell.tried,
+        "settings": dict(cell.entry.settings),
+        "preferences": cell.told.tolist(),
+        "stages": list(cell.stages),
+        "made_of": dict(cell.made_of),
+    }
 
 
 def why_untuned(root: Path, sweep: Sequence[PlannedCell], task: str, method: str) -> tuple[FailureReason, str]:
@@ -203,7 +218,7 @@ def write_score(root: Path, cell: str, score: CellScore, about: Mapping[str, obj
         root: The study's folder.
         cell: Its name.
         score: What it scored.
-        about: What tells people which cell this is.
+        about: What tells which trial this is, see `about`.
     """
     plain = {
         "utilities": _numbers(score.utilities),
@@ -249,7 +264,7 @@ def score_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     Test prompts are not looked at.
 
     Args:
-        job: As for `evaluating.evaluate_cell`.
+        job: As for `evaluating.evaluate_cell`, and `about`, see there.
         link: To the parent.
     """
     root, task = Path(job["folder"]), job_task(job)
@@ -269,8 +284,7 @@ def score_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
     folder = tuning_folder(root, job["cell"])
     shutil.rmtree(folder, ignore_errors=True)
-    about = {"settings": job["settings"], "seed": job["seed"], "preferences": told.tolist()}
-    write_score(root, job["cell"], replace(found, spent=spent), about)
+    write_score(root, job["cell"], replace(found, spent=spent), job["about"])
     mark_done(folder, {"evaluation_key": job["evaluation_key"]})
     return {}
 

@@ -7,7 +7,6 @@ JSON: jobs and `stop` in; `progress`, `sealed`, `done` and `failed` out.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import queue
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paretune.core.errors import AdapterError, ModelError, NonFiniteError, RewardError, TaskError
+from paretune.core.imports import import_name
 from paretune.records.files import is_disk_full
 from paretune.records.study import FailureReason
 
@@ -96,20 +96,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-def resolve_function(name: str) -> Callable[..., Any]:
-    """Import `module:function`."""
-    module, _, function = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
 def run_job(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     """Run one job and describe how it ended."""
-    for entry in job.get("imports", ()):
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
+    sys.path[:] = job.get("imports", sys.path)  # the parent's: a name must mean the same file here
     try:
-        result = resolve_function(str(job["run"]))(job, link)
+        result = import_name("job", str(job["run"]))(job, link)
         link.flush()
         return {"kind": "done", "result": result}
     except KeyboardInterrupt:

@@ -129,6 +129,29 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
     return OK
 
 
+@app.command
+def score(folder: Path, *, study: Annotated[str | None, Parameter(name="--study")] = None) -> int:
+    """Score a study again after a change of its audit, from the completions it has stored. Nothing is sampled.
+
+    Args:
+        folder: Folder of a study.
+        study: Its study file; by default the copy in the folder.
+    """
+    from paretune.benchmark.score import score as score_study
+    from paretune.report.wording import count
+
+    done = score_study(folder, study)
+    for task, audit in sorted({*done.cells, *done.references}):
+        cells, bases = done.cells.get((task, audit), 0), done.references.get((task, audit), 0)
+        print(f"audit '{audit}' of {task}: scored again in {count(cells, 'cell')} and {count(bases, 'base model')}")
+    if not done.cells and not done.references:
+        print("nothing to score again: every stored reward of the audit is of the task as it is")
+    for cell in done.left:
+        print(f"{cell}: left as it is, since other completions are asked for now; paretune run samples them")
+    print(f"\nreport: {done.page}")
+    return OK
+
+
 @app.command(name="ls")
 def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
     """List what can be named in a study, each with what it is.

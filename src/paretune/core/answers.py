@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, ShapeError
+from paretune.core.imports import import_name
 from paretune.core.preferences import SUM_TOLERANCE, FloatArray, nearest
 
 
@@ -225,19 +225,10 @@ def answer_from_plain(data: Any) -> Answer:
 
 def _resolve(name: str) -> type:
     """Import the class of an answer; whatever else a file may name is refused before anything is called."""
-    module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (
-        ImportError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:  # ValueError: no name, TypeError: a relative one
-        raise RecordError(
-            f"answer must be of an importable 'module:Class', got '{name}' ({error}). Put the module's folder on the "
-            "import path (PYTHONPATH)."
-        ) from error
+        found = import_name("answer", name)
+    except ConfigError as error:
+        raise RecordError(str(error)) from error
     if not (isinstance(found, type) and is_dataclass(found) and callable(getattr(found, "weights", None))):
         raise RecordError(
             f"answer must be of a dataclass with weights(), got '{name}', which is none. Do not load this folder if "

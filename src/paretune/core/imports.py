@@ -9,13 +9,14 @@ from typing import Any
 from paretune.core.errors import ConfigError
 
 
-def import_name(noun: str, name: str, parts: Sequence[str] = ()) -> Any:
+def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "Name another, or complete it.") -> Any:
     """Import `module:name`.
 
     Args:
         noun: What it is, for messages.
         name: Where it is found.
         parts: Attributes it must have; with any, it must be a class.
+        advice: What to do where it is found and is not what it must be.
 
     Raises:
         ConfigError: If it cannot be imported, or lacks a part.
@@ -23,14 +24,23 @@ def import_name(noun: str, name: str, parts: Sequence[str] = ()) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module name
+    except (
+        ImportError,
+        AttributeError,
+        ValueError,
+        TypeError,
+    ) as error:  # the last two: no module name, a relative one
         raise ConfigError(
             f"{noun} must be an importable 'module:name', got '{name}' ({error}). Check the spelling, and that the "
             "module's folder is on the import path."
+        ) from error
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise ConfigError(
+            f"module of {noun} '{name}' must be importable, got {type(error).__name__}: {error}. Correct the module."
         ) from error
     missing = [part for part in parts if not hasattr(found, part)]
     if missing or (parts and not isinstance(found, type)) or not callable(found):
         got = f"none of {', '.join(missing)}" if missing else f"a {type(found).__name__}"
         wanted = f"a class with {', '.join(parts)}" if parts else "something to call"
-        raise ConfigError(f"{noun} '{name}' must be {wanted}, got {got}. Name another, or complete it.")
+        raise ConfigError(f"{noun} '{name}' must be {wanted}, got {got}. {advice}")
     return found

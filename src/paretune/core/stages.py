@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.ledger import Ledger
 from paretune.core.task import Task
+from paretune.core.user_code import loaded_code, references_in
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Stage:
 
     Attributes:
         kind: Short noun for people: `expert`, `measurement`, `gate`.
-        settings: Plain data the run function reads; equal for all members of a population.
+        settings: Plain data the run function reads; equal for all members of a population. The code of a user that it
+            names as `module:name` is part of what the stage is, as is that of `run`.
         member: Plain data that may differ within a population, such as `objective_weights`. An expert's may hold
             `start`, the seed of its random initial A: experts to be averaged share it, those of a jointly trained bank
             do not. Without it, `seed` is.
@@ -42,10 +44,12 @@ class Stage:
 
     def trajectory_key(self, task: Task) -> str:
         """Digest all but the length: equal trajectories are prefixes of one another."""
+        code = loaded_code(references_in(self.member))
         return digest(
             {
                 **self._shape(task),
                 "member": dict(self.member),
+                **({"member_code": code} if code else {}),
                 "seed": self.seed,
                 "key_version": KEY_VERSION,
             }
@@ -59,8 +63,16 @@ class Stage:
         """Digest what stages must share to be trained as one population."""
         return digest(self._shape(task))
 
+    def references(self) -> Iterator[str]:
+        """Yield the `module:name` of all code that it names."""
+        yield self.run
+        yield from references_in(self.settings)
+        yield from references_in(self.member)
+
     def _shape(self, task: Task) -> dict[str, object]:
+        code = loaded_code([self.run, *references_in(self.settings)])
         return {
+            **({"code": code} if code else {}),
             "task": task.training_key(),
             "kind": self.kind,
             "run": self.run,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
+from paretune.core.user_code import loaded_digest, loaded_files
 
 Split = Literal["train", "development", "test"]
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
@@ -25,7 +27,8 @@ class Objective:
         pass_threshold: Reward from which a completion passes, for the pass ratio; None where passing means nothing.
         version: Raised by its author when its scores change meaning.
         kind: `function` or `model`.
-        source_digest: Digest of the file or model folder behind a user's reward; empty for built-in rewards.
+        source_digest: Digest of the code or model folder behind a user's reward. Where a task made by code leaves it
+            empty, the code behind `reward` counts as it was when this process first asked; built-in rewards have none.
         import_path: Folder added to the import path before `reward` is imported; None for installed modules.
         template: How a reward model reads a row, with `{prompt}` and `{completion}`.
         transform: What turns a reward model's logit into a reward: `sigmoid` or `identity`.
@@ -44,7 +47,7 @@ class Objective:
 
     def key(self) -> dict[str, object]:
         """Return what the meaning of a score depends on."""
-        source = self.source_digest or self.reward  # the digest already covers a user's file, wherever it lies
+        source = self.source_digest or self._code() or self.reward  # a digest covers a file wherever it lies
         name = self.reward.rsplit(":", 1)[-1] if self.kind == "function" else self.template
         return {
             "name": self.name,
@@ -55,6 +58,11 @@ class Objective:
             "range": list(self.range),
             "transform": self.transform,
         }
+
+    def _code(self) -> str:
+        if self.kind != "function":
+            return ""
+        return loaded_digest(self.reward, Path(self.import_path) if self.import_path else None)
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,9 @@ class Task:
 
     def training_key(self) -> dict[str, object]:
         """Return what training depends on: all but the test prompts, the audit and the thresholds."""
+        code = loaded_files(f"{type(self).__module__}:{type(self).__name__}")  # a user's own kind of task
         return {
+            **({"code": dict(code)} if code else {}),
             "model": self.model_digest,
             "template": self.template,
             "objectives": [objective.key() for objective in self.objectives],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
+from paretune.core.imports import import_name
 from paretune.core.protocols import Method
 
 METHODS = {
@@ -18,6 +16,7 @@ METHODS = {
     "mixture_of_experts": "paretune.methods.meta_policy.mixture_of_experts:MixtureOfExperts",
     "exact_gradient": "paretune.methods.exact_gradient:ExactGradient",
 }
+PARTS = ("name", "family", "version", "Settings", "stages", "assemble")
 
 
 def resolve_method(name: str) -> type[Method]:
@@ -28,21 +27,6 @@ def resolve_method(name: str) -> type[Method]:
         ConfigError: If `module:Class` cannot be imported, or is not a method.
     """
     path = name if ":" in name else METHODS[check_choice("method", name, METHODS)]
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module name
-        raise ConfigError(
-            f"method must be a name or an importable 'module:Class', got '{name}' ({error}). Check the spelling, and "
-            "that the module's folder is on the import path."
-        ) from error
-    missing = [
-        part for part in ("name", "family", "version", "Settings", "stages", "assemble") if not hasattr(found, part)
-    ]
-    if missing:
-        raise ConfigError(
-            f"method '{name}' must have name, family, version, Settings, stages and assemble, got none of "
-            f"{', '.join(missing)}. See docs/your_method.md for a complete one."
-        )
+    found = import_name("method", path, PARTS, "See docs/your_method.md for a complete one.")
     method: type[Method] = found
     return method

@@ -1,10 +1,9 @@
-"""A user's modules: found in the task's folder, imported apart from those of other tasks, digested for keys."""
+"""A user's modules: found in the task's folder, imported apart from those of other tasks."""
 
 from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 from paretune.core.checks import did_you_mean
-from paretune.core.digests import digest, file_digest
 from paretune.core.errors import TaskError, UnknownNameError
+from paretune.core.user_code import module_file
 
 Stamp = tuple[int, int]  # time of change in nanoseconds, size in bytes
 
@@ -128,7 +127,7 @@ def check_reference(reference: str, folder: Path | None = None) -> None:
         UnknownNameError: If its file defines no such name.
     """
     module, name = split_reference(reference)
-    file = find_file(module, folder)
+    file = module_file(module, folder)
     if file is None:
         raise TaskError(
             f"module of '{reference}' must lie in the task's folder or be installed, got no '{module}'{_in(folder)}. "
@@ -139,47 +138,6 @@ def check_reference(reference: str, folder: Path | None = None) -> None:
     names = _defined_names(_parse(file))
     if names is not None and name not in names:
         raise _unknown(reference, name, sorted(names))
-
-
-def source_digest(reference: str, folder: Path | None = None) -> str:
-    """Digest the file behind `module:name` and the files of the same folder that it imports.
-
-    Raises:
-        TaskError: If its module is nowhere, or a file is not Python.
-    """
-    module, _ = split_reference(reference)
-    first = find_file(module, folder)
-    if first is None:
-        check_reference(reference, folder)
-        return ""
-    found = {module: first}
-    waiting = [module] if folder is not None and find_local(module, folder) else []
-    while waiting:
-        current = waiting.pop()
-        for name in _imported_names(_parse(found[current]), current, found[current].stem == "__init__"):
-            file = find_local(name, folder) if folder is not None else None
-            if file is not None and name not in found:
-                found[name] = file
-                waiting.append(name)
-    return digest({name: file_digest(file) for name, file in found.items()})
-
-
-def find_local(module: str, folder: Path) -> Path | None:
-    """Return the file of a module in a folder, or None."""
-    base = folder.joinpath(*module.split("."))
-    candidates = (base / "__init__.py", base.with_suffix(".py"))  # Python, too, prefers the package
-    return next((file for file in candidates if file.is_file()), None)
-
-
-def find_file(module: str, folder: Path | None) -> Path | None:
-    """Return the file of a module in a folder or among what is installed, or None."""
-    if folder is not None and (local := find_local(module, folder)) is not None:
-        return local
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # a parent that is no package, or a module without a spec such as __main__
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 
 def _belongs_to(folder: Path, name: str) -> bool:
@@ -228,20 +186,6 @@ def _defined_names(tree: ast.Module) -> set[str] | None:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
     return None if names & {"*", "__getattr__"} else names
-
-
-def _imported_names(tree: ast.Module, module: str, is_package: bool) -> set[str]:
-    """List the modules a file may import, with the packages that hold them."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            names.update([stem, *(f"{stem}.{alias.name}" for alias in node.names)])
-    parts = [name.split(".") for name in names if name]
-    return {".".join(split[:length]) for split in parts for length in range(1, len(split) + 1)}
 
 
 def _unknown(reference: str, name: str, names: list[str]) -> UnknownNameError:

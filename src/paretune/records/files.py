@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ SCHEMA_VERSION = 2  # of every file of a study: raise it when a reader of today 
 DONE, FAILED = "DONE.json", "FAILED.json"
 AGAIN = "Run the same command again: it repeats what this file belongs to and nothing else."
 _TEMPORARY = ".tmp"
+_ASIDE = ".aside"  # ends the name of a folder while another takes its place
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -183,6 +185,36 @@ def why_not_done(folder: Path) -> str:
 def is_done(folder: Path) -> bool:
     """Return whether a folder was sealed and its files are still those that were sealed."""
     return not why_not_done(folder)
+
+
+def replace_folder(fresh: Path, target: Path) -> None:
+    """Put a whole folder in the place of another; after a kill `settle_folders` brings back what is missing.
+
+    Args:
+        fresh: The new folder, beside the old one.
+        target: The old folder.
+    """
+    aside = target.with_name(f".{target.name}{_ASIDE}")
+    os.rename(target, aside)
+    os.rename(fresh, target)
+    _sync(target.parent)
+    shutil.rmtree(aside)
+
+
+def settle_folders(parent: Path) -> None:
+    """Bring back the folders that a killed `replace_folder` has put aside, or remove them where the new ones are there.
+
+    Args:
+        parent: The folder they lie in.
+    """
+    for aside in parent.glob(f".*{_ASIDE}"):
+        target = parent / aside.name[1 : -len(_ASIDE)]
+        if target.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, target)
+    for fresh in parent.glob(".*.new"):  # never quite finished
+        shutil.rmtree(fresh)
 
 
 def mark_failed(folder: Path, reason: str, message: str) -> None:

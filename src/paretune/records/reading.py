@@ -239,6 +239,11 @@ def _finished(folder: Path, study: StudyRecords, planned: CellRecord, stages: di
             stages[key] = read_stage(folder, key)
     count = len(study.tasks[planned.task].preferences)
     evaluations = [read_evaluation(evaluation_path(folder, planned.cell, index)) for index in range(count)]
+    names = [objective.name for objective in study.tasks[planned.task].objectives]
+    for each in evaluations:
+        if [*each.objectives, *each.audit] != names:
+            found = ", ".join((*each.objectives, *each.audit))
+            raise RecordError(f"evaluations of {planned.cell} must be of {', '.join(names)}, got {found}. {AGAIN}")
     path = outcome_path(folder, planned.cell)
     outcomes = read_outcome(path) if path.exists() else None
     if outcomes is not None and outcomes.exact:

@@ -105,6 +105,7 @@ def write_cell(
     evaluation_key: str,
     stages: Sequence[str],
     environment: Mapping[str, object],
+    made_of: Mapping[str, object],
 ) -> Path:
     """Write a cell's `cell.json`.
 
@@ -115,6 +116,7 @@ def write_cell(
         evaluation_key: Digest of what evaluation adds.
         stages: Keys of all stages it uses, needs before what needs them.
         environment: Versions and hardware it ran on.
+        made_of: What its training depends on, part by part, to say later what was changed.
 
     Returns:
         The cell's folder; `mark_done` or `mark_failed` ends it.
@@ -132,6 +134,7 @@ def write_cell(
             "evaluation_key": evaluation_key,
             "stages": list(stages),
             "environment": environment,
+            "made_of": dict(made_of),
         },
     )
     return target

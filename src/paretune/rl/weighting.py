@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -10,7 +9,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, WeightingError
+from paretune.core.errors import NonFiniteError, ShapeError, WeightingError
+from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray
 
 PARTS = ("needs", "measured", "weigh", "state", "load")
@@ -108,21 +108,7 @@ def resolve_weighting(name: str) -> type[Weighting]:
     """
     if not name:
         return Fixed
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no module name
-        raise ConfigError(
-            f"weighting must be an importable 'module:Class', got '{name}' ({error}). Check the spelling, and that the "
-            "module's folder is on the import path."
-        ) from error
-    missing = [part for part in PARTS if not hasattr(found, part)]
-    if missing or not isinstance(found, type):
-        raise ConfigError(
-            f"weighting '{name}' must be a class with {', '.join(PARTS[:-1])} and {PARTS[-1]}, got "
-            f"{'none of ' + ', '.join(missing) if missing else type(found).__name__}. "
-            "See Fixed in paretune/rl/weighting.py for the smallest one."
-        )
+    found = import_name("weighting", name, PARTS, "See Fixed in paretune/rl/weighting.py for the smallest one.")
     weighting: type[Weighting] = found
     return weighting
 

@@ -12,9 +12,10 @@ from paretune.core.checks import did_you_mean
 from paretune.core.digests import model_digest
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
+from paretune.core.user_code import code_digest
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.reward_models import check_one_logit
-from paretune.objectives.user_modules import check_reference, source_digest
+from paretune.objectives.user_modules import check_reference
 from paretune.tasks.checks import check_context
 from paretune.tasks.prompts import check_overlap, load_split
 from paretune.tasks.schema import ObjectiveKeys, RewardModelKeys, TaskKeys, validate
@@ -167,7 +168,7 @@ def _objective(name: str, item: ObjectiveKeys, place: Place, group: str) -> Obje
         return replace(common, reward=reward)
     try:
         check_reference(reward, place.folder)
-        source = source_digest(reward, place.folder)
+        source = code_digest(reward, place.folder)
     except (TaskError, UnknownNameError) as error:
         raise type(error)(f"{where}: {error}") from error
     return replace(common, reward=reward, source_digest=source, import_path=str(place.folder))
