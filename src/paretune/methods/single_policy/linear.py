@@ -44,12 +44,10 @@ class Linear:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
-        planned = planned_policies(self.settings, preferences, budget)
-        return tuple(expert_stage(self.settings, row, length, seed, **self._slots()) for row, length in planned)
-
-    def _slots(self) -> dict[str, str]:
-        own = self.settings
-        return {"weighting": own.weighting, "advantages": own.advantages, "shaping": own.shaping}
+        own, planned = self.settings, planned_policies(self.settings, preferences, budget)
+        return tuple(
+            expert_stage(own, row, length, seed, own.weighting, own.advantages, own.shaping) for row, length in planned
+        )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""
