@@ -1,4 +1,7 @@
-"""Samples per second of one reinforcement-learning update, beside TRL's GRPOTrainer, in interleaved pairs.
+"""CPU seconds of one reinforcement-learning update, beside TRL's GRPOTrainer, in turn, in one process on one thread.
+
+Ratios are of the least CPU seconds of a step, which other work on a shared machine disturbs least; medians and wall
+time stand beside them. Phases say where our seconds go; `of_gemm_peak`, which share of what a thread can multiply.
 
 Both sides: the embedded base model, LoRA of rank 8 on all linear layers but the head, the same prompts and reward
 functions, beta 0.05 with a reference pass, 64 completions (8 prompts x 8) of 32 new tokens, AdamW, the same number of
@@ -21,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PAIRS, WARM_UP, THREADS = 7, 2, 2
+PAIRS, WARM_UP, THREADS = 9, 2, 1
 GROUP, COMPLETIONS, NEW_TOKENS, RANK, ALPHA, BETA, LEARNING_RATE = 8, 64, 32, 8, 16, 0.05, 1e-3
 POPULATION = 6
 
@@ -39,38 +42,103 @@ def endless_base(source: Path, target: Path) -> Path:
     return target
 
 
-def our_step(folder: Path, experts: int) -> Callable[[], float]:
-    """Return a function that makes one update of a population and says how many seconds it took."""
-    import numpy as np
+class Clock:
+    """Seconds of steps by wall clock and by processor."""
 
-    import paretune
-    from paretune.core.ledger import Ledger
-    from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
-    from paretune.objectives.scoring import Scorer
-    from paretune.rl.learner import Learner, LearnerSettings, Member
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self._began = (0.0, 0.0)
 
-    task = paretune.load_task("counselling")
-    base = load_base(str(folder))
-    bank = ExpertBank(base, experts, RANK, ALPHA)
-    bank.initialise([0] * experts)
-    weights = np.full(len(task.objectives), 1 / len(task.objectives))
-    members = [Member(weights, seed, (10**9,), Ledger()) for seed in range(experts)]
-    rows = task.splits["train"]
-    prompt_ids = [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows]
-    settings = LearnerSettings(LEARNING_RATE, GROUP, COMPLETIONS)
-    learner = Learner(bank, Scorer(task.objectives), rows, prompt_ids, members, BETA, NEW_TOKENS, settings)
+    def start(self) -> None:
+        """Begin a step."""
+        self._began = time.perf_counter(), time.process_time()
 
-    def step() -> float:
-        start = time.perf_counter()
-        learner.update(lambda member, length: None, lambda event: None)
-        return time.perf_counter() - start
+    def stop(self) -> None:
+        """End it."""
+        self.wall.append(time.perf_counter() - self._began[0])
+        self.cpu.append(time.process_time() - self._began[1])
 
-    return step
+    def figures(self) -> dict[str, Any]:
+        """Return what is reported of the steps after warm-up."""
+        wall, cpu = self.wall[WARM_UP:], self.cpu[WARM_UP:]
+        return {
+            "cpu_seconds": {"min": min(cpu), "median": statistics.median(cpu)},
+            "wall_seconds": {"min": min(wall), "median": statistics.median(wall)},
+        }
 
 
-def trl_trainer(folder: Path, steps: int, between: Callable[[float], None]) -> Any:
-    """Return a GRPOTrainer that calls `between` with the seconds of each of its steps."""
+class OurStep:
+    """One update of a population at a time."""
+
+    def __init__(self, folder: Path, experts: int) -> None:
+        import numpy as np
+
+        import paretune
+        from paretune.core.ledger import Ledger
+        from paretune.models.bank import ExpertBank
+        from paretune.models.base import load_base
+        from paretune.objectives.scoring import Scorer
+        from paretune.rl.learner import Environment, Learner
+        from paretune.rl.rollout import Prompts
+        from paretune.rl.settings import LearnerSettings
+        from paretune.rl.trainees import Member, Population
+
+        task = paretune.load_task("counselling")
+        base = load_base(str(folder))
+        bank = ExpertBank(base, experts, RANK, ALPHA)
+        bank.initialise([0] * experts)
+        weights = np.full(len(task.objectives), 1 / len(task.objectives))
+        members = [Member(weights, seed, (10**9,), Ledger()) for seed in range(experts)]
+        rows = task.splits["train"]
+        prompts = Prompts(rows, [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows])
+        ranges = np.asarray([objective.range for objective in task.objectives])
+        environment = Environment(Scorer(task.objectives), prompts, BETA, NEW_TOKENS, ranges)
+        settings = LearnerSettings(
+            learning_rate=LEARNING_RATE,
+            group_size=GROUP,
+            completions_per_update=COMPLETIONS,
+            epochs=1,
+            average_decay=0.0,
+        )  # fmt: skip
+        self.learner = Learner(Population(bank, members), environment, settings)
+        self.clock, self.members = Clock(), members
+
+    def __call__(self) -> None:
+        """Make one update."""
+        self.clock.start()
+        self.learner.update(lambda member, length: None, lambda event: None)
+        self.clock.stop()
+
+    def figures(self, gemm_flops_per_second: float) -> dict[str, Any]:
+        """Return seconds, the share of each phase, and how much of the peak is used."""
+        phases: dict[str, float] = {}
+        for member in self.members:
+            for phase, seconds in member.ledger.seconds.items():
+                phases[phase] = phases.get(phase, 0.0) + seconds
+        flops = sum(member.ledger.counts["flops"] for member in self.members) / sum(self.clock.cpu)
+        return {
+            **self.clock.figures(),
+            "phases": {phase: seconds / sum(phases.values()) for phase, seconds in phases.items()},
+            "of_gemm_peak": flops / gemm_flops_per_second,
+        }
+
+
+def gemm_flops_per_second(size: int = 768, repeats: int = 20) -> float:
+    """Return how many fp32 operations a second one thread makes in products of square matrices, at best."""
+    import torch
+
+    one, other = torch.rand(size, size), torch.rand(size, size)
+    seconds = []
+    for _ in range(repeats):
+        began = time.process_time()
+        torch.mm(one, other)
+        seconds.append(time.process_time() - began)
+    return 2 * size**3 / min(seconds)
+
+
+def trl_trainer(folder: Path, steps: int, clock: Clock, between: Callable[[], None]) -> Any:
+    """Return a GRPOTrainer whose steps a clock measures, and that calls `between` after each of them."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -79,12 +147,13 @@ def trl_trainer(folder: Path, steps: int, between: Callable[[float], None]) -> A
     import paretune
     from paretune.objectives import brevity, empathy, reflection
 
-    class Clock(TrainerCallback):
+    class Measure(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.start = time.perf_counter()
+            clock.start()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            between(time.perf_counter() - self.start)
+            clock.stop()
+            between()
 
     task = paretune.load_task("counselling")
     statements = [str(row["prompt"]) for row in task.splits["train"]]
@@ -129,42 +198,44 @@ def trl_trainer(folder: Path, steps: int, between: Callable[[float], None]) -> A
         ),
         processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0),
-        callbacks=[Clock()],
+        callbacks=[Measure()],
     )
 
 
 def measure() -> dict[str, Any]:
-    """Run the pairs and return medians and ratios."""
+    """Run the steps in turn and return figures and ratios."""
     import torch
 
     torch.set_num_threads(THREADS)
     from paretune.tasks import load_task
 
-    seconds: dict[str, list[float]] = {"trl": [], "single": [], "population": []}
+    trl = Clock()
     with tempfile.TemporaryDirectory() as temporary:
         folder = endless_base(Path(load_task("counselling").model), Path(temporary) / "base")
-        single, population = our_step(folder, 1), our_step(folder, POPULATION)
+        single, population = OurStep(folder, 1), OurStep(folder, POPULATION)
 
-        def between(trl_seconds: float) -> None:
-            seconds["trl"].append(trl_seconds)
-            seconds["single"].append(single())
-            seconds["population"].append(population())
-            print(" ".join(f"{name} {values[-1]:.3f}s" for name, values in seconds.items()), flush=True)
+        def between() -> None:
+            single()
+            population()
+            clocks = {"trl": trl, "single": single.clock, "population": population.clock}
+            print(" ".join(f"{name} {clock.cpu[-1]:.3f}s" for name, clock in clocks.items()), flush=True)
 
-        trl_trainer(folder, WARM_UP + PAIRS, between).train()
-    kept = {name: values[WARM_UP:] for name, values in seconds.items()}
-    rates = {
-        "trl": [COMPLETIONS / value for value in kept["trl"]],
-        "single": [COMPLETIONS / value for value in kept["single"]],
-        "population": [POPULATION * COMPLETIONS / value for value in kept["population"]],
-    }
+        trl_trainer(folder, WARM_UP + PAIRS, trl, between).train()
+    peak = gemm_flops_per_second()
+    figures = {"trl": trl.figures(), "single": single.figures(peak), "population": population.figures(peak)}
+
+    def ratio(name: str, samples: int, of: str) -> float:
+        return samples * float(figures["trl"]["cpu_seconds"][of] / figures[name]["cpu_seconds"][of])
+
     return {
-        "single_vs_trl": statistics.median(a / b for a, b in zip(rates["single"], rates["trl"], strict=True)),
-        "population_vs_trl": statistics.median(a / b for a, b in zip(rates["population"], rates["trl"], strict=True)),
-        "samples_per_second": {name: statistics.median(values) for name, values in rates.items()},
-        "seconds": kept,
+        "single_vs_trl": ratio("single", 1, "min"),
+        "single_vs_trl_median": ratio("single", 1, "median"),
+        "population_vs_trl": ratio("population", POPULATION, "min"),
+        "population_vs_trl_median": ratio("population", POPULATION, "median"),
+        "gemm_gflops_per_second": peak / 1e9,
+        "figures": figures,
         "threads": THREADS,
-        "pairs": PAIRS,
+        "steps": PAIRS,
         "population": POPULATION,
     }
 
@@ -176,7 +247,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     result = measure()
-    print(json.dumps({key: value for key, value in result.items() if key != "seconds"}, indent=2))
+    print(json.dumps(result, indent=2))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -44,7 +44,11 @@ REFUSALS = {
     "budget in words": ({"budget": {"completions": "6e3"}}, "completions.* must be a whole number, got '6e3'"),
     "budget twice": ({"budget": {"completions": [64, 64]}}, "budget.completions must not repeat a value, got 64 twice"),
     "no seed": ({"seeds": 0}, "seeds must be at least 1 or a list of seeds, got 0"),
-    "seed of a tuning instance": ({"seeds": [10_000]}, "seeds.0 must be less than 10000, got 10000"),
+    "seed of a tuning instance beside others": ({"seeds": [0, 10_000]}, "seeds must be below 10000, .* got 10000"),
+    "seed of a tuning instance with tune": (
+        {"seeds": [10_000], "tune": {"rank": [2, 4]}},
+        "seeds must be below 10000, .* and no tune",
+    ),
     "seed twice": ({"seeds": [1, 1]}, "seeds must not repeat a value, got 1 twice"),
     "grid of nothing": ({"preferences": {"grid": 0}}, "preferences.grid must be greater than or equal to 1, got 0"),
     "no samples": ({"evaluation": {"samples": 0}}, "evaluation.samples must be greater than or equal to 1, got 0"),

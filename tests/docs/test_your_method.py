@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,13 +13,64 @@ import micro_task
 import paretune
 
 
+def blocks(root: Path) -> dict[str, str]:
+    """Return the page's modules by file name."""
+    page = (root / "docs" / "your_method.md").read_text(encoding="utf-8")
+    found = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    named = [re.match(r"# (\w+\.py)\n", code) for code in found]
+    return {match.group(1) if match else "idea.py": code for match, code in zip(named, found, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("module", "entry", "budget"),
+    [
+        (
+            "lagging.py",
+            "{method: linear, weighting: 'lagging:Lagging', completions_each: 64, learning_rate: 0.01}",
+            192,
+        ),
+        ("linear_gate.py", "{method: mixture_of_experts, gate: 'linear_gate:LinearGate', learning_rate: 0.01}", 256),
+        ("grid_search.py", "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}", 192),
+    ],
+)
+def test_documented_weighting_gate_and_search_run(
+    root: Path, tmp_path: Path, module: str, entry: str, budget: int
+) -> None:
+    (tmp_path / module).write_text(blocks(root)[module], encoding="utf-8")
+    task = micro_task.save_task(tmp_path / "task")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"tasks: ['{task}']\nmethods:\n  mine: {entry}\nbudget: {{completions: {budget}}}\nseeds: 1\n"
+        "preferences: {grid: 2}\nworkers: 1\n",
+        encoding="utf-8",
+    )
+    result = paretune.run(study, tmp_path / "out", progress=False)
+    assert result.complete, [cell.message for cell in result.records.cells]
+    (mine,) = result.records.cells
+    assert sum(stage.counts["completions"] for stage in mine.stages) == budget
+    events = [
+        json.loads(line)
+        for path in (tmp_path / "out").glob("stages/*/events.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    if module == "lagging.py":  # equal weights do not stay equal
+        changed = [event["objective_weights"] for event in events if "objective_weights" in event]
+        assert any(0 < weights[0] < 1 and weights[0] != weights[1] for weights in changed)
+    loaded = paretune.load_solutions(tmp_path / "out" / "runs" / mine.cell)
+    if module == "linear_gate.py":
+        assert type(loaded.gate).__name__ == "LinearGate"
+        assert loaded.gate is not None
+        assert bool(loaded.gate.flat.any())
+    if module == "grid_search.py":
+        assert {evaluation.answer for evaluation in mine.evaluations} == {"combined"}
+        assert type(loaded.answer).__name__ == "BestMeasured"
+    assert len(loaded.policy_for([0.5, 0.5]).generate(["b b"]).texts) == 1
+
+
 def test_the_documented_method_runs_beside_a_built_in_one(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (root / "docs" / "your_method.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code is not None
-    (tmp_path / "idea.py").write_text(code.group(1), encoding="utf-8")
+    (tmp_path / "idea.py").write_text(blocks(root)["idea.py"], encoding="utf-8")
     task = micro_task.save_task(tmp_path / "task")
     study = tmp_path / "study.yaml"
     study.write_text(

@@ -23,7 +23,7 @@ from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING, Method
-from paretune.core.seeds import generator
+from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code
 from paretune.records.layout import lock_path
@@ -32,7 +32,6 @@ from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place, read_yaml
 
 COPY = "study.yaml"  # a run's copy of the study file, in the study's folder
-FIRST_TUNING_SEED = 10_000  # instances from here on are for tuning, never reported
 
 
 class _Part(BaseModel):
@@ -52,7 +51,7 @@ def _seeds(value: object) -> object:
 
 
 Natural = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=FIRST_TUNING_SEED)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 _Workers = Annotated[
@@ -298,7 +297,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         tasks=tasks,
         methods=methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
-        seeds=_distinct(file.seeds, place.at("seeds")),
+        seeds=_of_one_kind(_distinct(file.seeds, place.at("seeds")), file.tune is not None, place.at("seeds")),
         grid=file.preferences.grid,
         unseen=file.preferences.unseen,
         samples=file.evaluation.samples,
@@ -459,6 +458,17 @@ def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:
         if values.count(value) > 1:
             raise ConfigError(f"{name} must not repeat a value, got {value} twice. Remove one.")
     return tuple(values)
+
+
+def _of_one_kind(seeds: tuple[int, ...], tuned: bool, name: str) -> tuple[int, ...]:
+    """Keep instances that settings are chosen on apart from those that results are reported on."""
+    tuning = [seed for seed in seeds if seed >= FIRST_TUNING_SEED]
+    if tuning and (tuned or len(tuning) < len(seeds)):
+        raise ConfigError(
+            f"{name} must be below {FIRST_TUNING_SEED}, where instances are for reporting, got {tuning[0]}. A study to "
+            f"try settings on takes all its seeds from {FIRST_TUNING_SEED} on, and no tune."
+        )
+    return seeds
 
 
 def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from paretune.core.seeds import FIRST_TUNING_SEED
 from paretune.records.study import StudyRecords, TaskInfo
 from paretune.report.comparison import Comparison
 from paretune.report.completeness import STATUSES, failure, missing_rewards, started_parts, state_counts
@@ -17,9 +18,11 @@ def subtitle(study: StudyRecords, parts: Sequence[Comparison]) -> str:
     methods = list(dict.fromkeys(method.name for part in parts for method in part.ranked))
     ceilings = any(method.ceiling for part in parts for method in part.methods)
     compared = f"{count(len(methods), 'method')}{' and a ceiling' if ceilings else ''}"
+    tuning = any(cell.seed >= FIRST_TUNING_SEED for cell in study.cells)
+    warning = " On tuning instances: for choosing settings, not for reporting." if tuning else ""
     return (
         f"Report of a paretune study: {compared} compared on {listing(tasks) or 'no task'}, each training language "
-        "models for several objectives at once."
+        f"models for several objectives at once.{warning}"
     )
 
 

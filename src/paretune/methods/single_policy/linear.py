@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from paretune.core.answers import Nearest
@@ -11,13 +11,17 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of, expert_stage, trained_weights
+from paretune.methods.experts import PLANNING, adapters_of, expert_stage, trained_weights
 from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
 
 
 @dataclass(frozen=True)
 class LinearSettings(PerPreferenceSettings):
-    """Settings of `Linear`: those of one policy per preference."""
+    """Settings of `Linear`, beside those of one policy per preference: code of your own in the learner's slots."""
+
+    weighting: str = field(default="", metadata=PLANNING)  # module:Class that changes the weights, docs/your_method.md
+    advantages: str = field(default="", metadata=PLANNING)  # module:function from rewards; empty: leave-one-out
+    shaping: str = field(default="", metadata=PLANNING)  # module:function on each completion's rewards before that
 
 
 class Linear:
@@ -41,7 +45,11 @@ class Linear:
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
         planned = planned_policies(self.settings, preferences, budget)
-        return tuple(expert_stage(self.settings, preference, length, seed) for preference, length in planned)
+        return tuple(expert_stage(self.settings, row, length, seed, **self._slots()) for row, length in planned)
+
+    def _slots(self) -> dict[str, str]:
+        own = self.settings
+        return {"weighting": own.weighting, "advantages": own.advantages, "shaping": own.shaping}
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""
