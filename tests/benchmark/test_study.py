@@ -115,7 +115,7 @@ REFUSALS = {
     "unknown module": ({"methods": {"mine": {"method": "nowhere:It"}}}, "methods.mine: method must be .*'nowhere:It'"),
     "not a method": (
         {"methods": {"mine": {"method": "fake_study:FakeSettings"}}},
-        "methods.mine: method .*must have name",
+        r"methods.mine: method .*must be a class with name",
     ),
     "settings as a number": (
         {"methods": {"linear": 3}},

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.methods.banks import BankSettings, bank_stage
 from paretune.methods.experts import (
     PLANNING,
     ExpertSettings,
@@ -104,10 +105,14 @@ def test_an_edit_of_code_that_a_stage_names_makes_another_stage_of_it(
 ) -> None:
     from paretune.core.user_code import loaded_files
 
+    def stage(**given: Any) -> Stage:
+        if slot == "gate":
+            return bank_stage(BankSettings(), 64, 3, **given)
+        return expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 3, **given)
+
     def keys() -> tuple[str, str, str, str]:
         loaded_files.cache_clear()  # as a new process
-        plain = expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 3)
-        named = replace(plain, settings={**plain.settings, slot: "my_slot:Mine"})
+        named, plain = (stage(**given) for given in ({slot: "my_slot:Mine"}, {}))
         return named.shape_key(task), named.trajectory_key(task), named.key(task), plain.key(task)
 
     monkeypatch.syspath_prepend(str(tmp_path))
