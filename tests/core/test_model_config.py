@@ -67,6 +67,8 @@ def test_a_model_of_unknown_size_is_not_small(damage: bytes, tmp_path: Path) -> 
         ({"model_type": "llama", "num_hidden_layers": 4}, None, 3),
         ({"model_type": "qwen2", "num_hidden_layers": 4}, 0, 0),
         ({"model_type": "gpt2", "n_layer": 12}, 11, 11),
+        ({"model_type": "gpt2", "n_layer": 12}, -1, 11),
+        ({"model_type": "gpt2", "n_layer": 12}, -12, 0),
     ],
 )
 def test_states_are_mixed_behind_the_block_that_is_named_or_the_last(
@@ -78,8 +80,12 @@ def test_states_are_mixed_behind_the_block_that_is_named_or_the_last(
 @pytest.mark.parametrize(
     ("config", "block", "message"),
     [
-        ({"model_type": "llama", "num_hidden_layers": 4}, 4, "one of the model's 4 blocks, 0 to 3, got 4 for 'mine'"),
-        ({"model_type": "llama", "num_hidden_layers": 4}, -1, "got -1 for 'mine'. Leave it out for the last"),
+        (
+            {"model_type": "llama", "num_hidden_layers": 4},
+            4,
+            "one of the model's 4 blocks, 0 to 3 or, from the last, -1 to -4, got 4 for 'mine'",
+        ),
+        ({"model_type": "llama", "num_hidden_layers": 4}, -5, "got -5 for 'mine'. Name one of them"),
         (
             {"model_type": "t5", "num_hidden_layers": 4},
             0,

@@ -38,14 +38,14 @@ def check_block(config: Mapping[str, object], model: str, block: int | None) -> 
     Args:
         config: Content of `config.json`.
         model: Its name, for the error.
-        block: Number of the block; None is the last.
+        block: Number of the block, from 0 on or, below 0, from the last; None is the last.
 
     Raises:
         ModelError: If its kind is none whose hidden states can be mixed, or it has no such block.
 
     Example:
-        >>> check_block({"model_type": "gpt2", "n_layer": 12}, "gpt2", None)
-        11
+        >>> check_block({"model_type": "gpt2", "n_layer": 12}, "gpt2", -2)
+        10
     """
     kind, count = config.get("model_type"), config.get("num_hidden_layers", config.get("n_layer"))
     if kind not in BLOCKWISE or not isinstance(count, int):
@@ -53,12 +53,12 @@ def check_block(config: Mapping[str, object], model: str, block: int | None) -> 
             f"model must be of a kind whose hidden states can be mixed ({', '.join(BLOCKWISE)}), got model_type "
             f"'{kind}' in '{model}'. Mix adapters or log-probabilities."
         )
-    if block is not None and not 0 <= block < count:
+    if block is not None and not -count <= block < count:
         raise ModelError(
-            f"block must be one of the model's {count} blocks, 0 to {count - 1}, got {block} for '{model}'. Leave it "
-            "out for the last."
+            f"block must be one of the model's {count} blocks, 0 to {count - 1} or, from the last, -1 to {-count}, got "
+            f"{block} for '{model}'. Name one of them."
         )
-    return count - 1 if block is None else block
+    return range(count)[-1 if block is None else block]
 
 
 def check_block_of(model: str, block: int | None) -> None:

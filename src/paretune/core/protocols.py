@@ -28,7 +28,8 @@ class Mixer:
     Attributes:
         level: `adapters`: their deltas, in every layer; `hidden`: hidden states, which one stream continues;
             `log_probs`: log-probabilities of the next token.
-        block: For `hidden`: number of the block behind which states are mixed; None is the last.
+        block: For `hidden`: number of the block behind which states are mixed, from 0 on, or from the last, -1;
+            None is the last.
         continued: For `hidden`: what the one stream behind that block runs under: `base`, no expert, or `soup`, the
             experts' deltas with the same weights.
         gate: For `adapters`: file of a gate that adds to the answer's weights what it reads in preference and context.
@@ -47,10 +48,10 @@ class Mixer:
                 f"continued of a mixer must be 'base' but at level 'hidden', got '{self.continued}' at level "
                 f"'{self.level}'. Leave it out, or mix hidden states."
             )
-        if self.block is not None and (self.level != "hidden" or self.block < 0):
+        if self.block is not None and self.level != "hidden":
             raise ConfigError(
-                f"block of a mixer must be a number from 0 on, at level 'hidden' alone, got {self.block} at level "
-                f"'{self.level}'. Leave it out, or mix hidden states."
+                f"block of a mixer must be named at level 'hidden' alone, got {self.block} at level '{self.level}'. "
+                "Leave it out, or mix hidden states."
             )
         if self.gate is not None and self.level != "adapters":
             raise ConfigError(

@@ -40,7 +40,7 @@ class Mixing:
         scale: What multiplies the weights of a row as a whole, behind the gate, or in mixed hidden states, `[B]`; None
             for 1.
         level: Where the experts are mixed.
-        block: For hidden states: number of the block behind which they are mixed; None is the last.
+        block: For hidden states: number of the block behind which they are mixed; see `core.protocols.Mixer`.
         continued: For hidden states: what the one stream behind that block runs under.
     """
 
@@ -116,7 +116,7 @@ class Mixing:
 
         Args:
             expert_weights: `[B, E]`; states are summed with them as they are.
-            block: Number of the block; None is the last.
+            block: Number of the block; None is the last, and so is -1.
             continued: `base`: later blocks run under no expert; `soup`: under the experts' deltas, weighed alike.
             scale: Multiplies the weights of a row, `[B]`; the base model's own states get what it takes from one.
         """

@@ -179,13 +179,13 @@ class Policy:
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
         return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
 
-    def cost(self, index: int) -> float:
-        """Return the passes through the network that one token of a policy takes.
+    def cost(self, policy_index: Sequence[int]) -> float:
+        """Return the passes through the network that one token of one row takes.
 
         Args:
-            index: Which of the M preferences.
+            policy_index: Of the preferences whose rows share a batch.
         """
-        return Reader(self.base, self.bank, self.mixing([index])).cost
+        return Reader(self.base, self.bank, self.mixing(policy_index)).cost
 
     def generate(
         self,

@@ -77,7 +77,7 @@ def evaluate(
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
                 parameters = policy.base.parameters + (policy.bank.parameters_each() if policy.bank else 0)
                 flops = network_flops(
-                    parameters, tokens + read, passes=policy.cost(index) + 1
+                    parameters, tokens + read, passes=policy.cost([index]) + 1
                 )  # sampling and reference
                 ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
             answers[identity] = record
