@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from paretune.core.model_config import SMALL_MODEL_PARAMETERS, context_limit, is_small, parameter_count
+from paretune.core.errors import ModelError
+from paretune.core.model_config import (
+    SMALL_MODEL_PARAMETERS,
+    check_block,
+    check_block_of,
+    context_limit,
+    is_small,
+    parameter_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +59,51 @@ def test_a_model_of_unknown_size_is_not_small(damage: bytes, tmp_path: Path) -> 
     assert not is_small("owner/name")
     (tmp_path / "model.safetensors").write_bytes(damage)
     assert not is_small(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "block", "found"),
+    [
+        ({"model_type": "llama", "num_hidden_layers": 4}, None, 3),
+        ({"model_type": "qwen2", "num_hidden_layers": 4}, 0, 0),
+        ({"model_type": "gpt2", "n_layer": 12}, 11, 11),
+        ({"model_type": "gpt2", "n_layer": 12}, -1, 11),
+        ({"model_type": "gpt2", "n_layer": 12}, -12, 0),
+    ],
+)
+def test_states_are_mixed_behind_the_block_that_is_named_or_the_last(
+    config: Mapping[str, object], block: int | None, found: int
+) -> None:
+    assert check_block(config, "model", block) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "block", "message"),
+    [
+        (
+            {"model_type": "llama", "num_hidden_layers": 4},
+            4,
+            "one of the model's 4 blocks, 0 to 3 or, from the last, -1 to -4, got 4 for 'mine'",
+        ),
+        ({"model_type": "llama", "num_hidden_layers": 4}, -5, "got -5 for 'mine'. Name one of them"),
+        (
+            {"model_type": "t5", "num_hidden_layers": 4},
+            0,
+            r"mixed \(gpt2, llama, qwen2\), got model_type 't5' in 'mine'",
+        ),
+        ({"model_type": "gpt2"}, 0, "got model_type 'gpt2' in 'mine'. Mix adapters or log-probabilities"),
+        ({}, None, "got model_type 'None'"),
+    ],
+)
+def test_kinds_and_blocks_whose_states_cannot_be_mixed_are_refused(
+    config: Mapping[str, object], block: int | None, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        check_block(config, "mine", block)
+
+
+def test_a_folder_is_checked_and_a_hub_id_waits_until_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "falcon", "num_hidden_layers": 2}')
+    with pytest.raises(ModelError, match="got model_type 'falcon'"):
+        check_block_of(str(tmp_path), None)
+    check_block_of("some/model", None)

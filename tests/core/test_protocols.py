@@ -14,6 +14,7 @@ GATE = Path("gate.safetensors")
 def test_mixers_are_equal_where_they_mix_alike() -> None:
     assert Mixer() == Mixer("adapters") != Mixer(gate=GATE)
     assert Mixer("hidden", 2) == Mixer("hidden", block=2) != Mixer("hidden")
+    assert Mixer("hidden", continued="soup") != Mixer("hidden")
     assert len({Mixer(), Mixer("log_probs"), Mixer("adapters")}) == 2
 
 
@@ -22,7 +23,10 @@ def test_mixers_are_equal_where_they_mix_alike() -> None:
     [
         ({"level": "log_probs", "block": 1}, "at level 'hidden' alone, got 1 at level 'log_probs'. Leave it out"),
         ({"block": 0}, "at level 'hidden' alone, got 0 at level 'adapters'"),
-        ({"level": "hidden", "block": -1}, "block of a mixer must be a number from 0 on, .* got -1 at level 'hidden'"),
+        (
+            {"level": "log_probs", "continued": "soup"},
+            "must be 'base' but at level 'hidden', got 'soup' at level 'log_",
+        ),
         ({"level": "hidden", "gate": GATE}, "gate of a mixer must mix adapters, got one at level 'hidden'. Leave"),
         ({"level": "log_probs", "gate": GATE}, "gate of a mixer must mix adapters, got one at level 'log_probs'"),
     ],

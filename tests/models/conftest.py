@@ -51,6 +51,12 @@ def base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[B
     yield from released(load(folders[request.param]))
 
 
+@pytest.fixture(params=["llama", "gpt2", "qwen2"])
+def blockwise(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[BaseModel]:
+    """The kinds of models whose hidden states can be mixed behind any block."""
+    yield from released(load(folders[request.param]))
+
+
 @pytest.fixture(params=["llama", "gpt2", "mistral", "falcon"])
 def any_base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[BaseModel]:
     """Also one whose layers attend to a window of four tokens, and one that tells positions by distance (alibi)."""

@@ -166,9 +166,10 @@ def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(lla
     assert identities(Mixer()) == plain
     gated = identities(Mixer(gate=gate))
     assert len(set(gated)) == 3  # a gate reads the preference
-    mixers = [Mixer(gate=other), Mixer("hidden", 1), Mixer("hidden", 2), Mixer("log_probs")]
+    soup = Mixer("hidden", 1, continued="soup")
+    mixers = [Mixer(gate=other), Mixer("hidden", 1), Mixer("hidden", 2), soup, Mixer("log_probs")]
     found = [plain, gated, *(identities(mixer) for mixer in mixers)]
-    assert len({row for rows in found for row in rows}) == 3 + 3 + 1 + 3  # gates tell preferences apart, levels do not
+    assert len({row for rows in found for row in rows}) == 3 + 3 + 1 + 4  # gates tell preferences apart, levels do not
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(b"one")
     assert identities(Mixer(gate=moved)) == gated  # the same gate, wherever it lies
@@ -181,3 +182,5 @@ def test_scaled_policies_keep_their_mixer(llama: BaseModel) -> None:
     assert scaled.mixer == mixer
     assert [scaled.identity(1), scaled.identity(3)] == [made.identity(0)] * 2
     assert scaled.identity(0) != scaled.identity(1)
+    zero = made.scaled([0.0])
+    assert {zero.identity(index) for index in range(3)} == {zero.identity(0)}  # the base model

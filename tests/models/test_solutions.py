@@ -125,7 +125,7 @@ def test_a_folder_without_a_readable_solution_is_refused(task: Task, base: BaseM
     for text, message in [
         ("{", "readable solution.json"),
         ("[]", "readable solution.json"),
-        (json.dumps({**data, "schema_version": 1}), "must have schema version 2, got 1"),
+        (json.dumps({**data, "schema_version": 1}), "must have schema version 3, got 1"),
         *(
             (json.dumps({key: value for key, value in data.items() if key != name}), f"must hold '{name}', got nothing")
             for name in ("answer", "mixer", "experts")
@@ -167,15 +167,21 @@ def test_an_answer_with_fewer_weights_than_experts_is_refused_when_asked(
         solutions.policy_for([1, 0])
 
 
-@pytest.mark.parametrize("mixer", [Mixer("hidden", 1), Mixer("log_probs")])
-def test_a_mixer_that_nothing_runs_yet_is_saved_and_loaded_and_refused_when_asked(
-    task: Task, base: BaseModel, tmp_path: Path, mixer: Mixer
-) -> None:
+@pytest.mark.parametrize("mixer", [Mixer("hidden", 0, continued="soup"), Mixer("hidden"), Mixer("log_probs")])
+def test_a_mixer_of_streams_is_saved_loaded_and_run(task: Task, base: BaseModel, tmp_path: Path, mixer: Mixer) -> None:
     solutions = solutions_of(task, base, tmp_path, mixer=mixer)
     loaded = load_solutions(solutions.save(tmp_path / "out"))
     assert loaded.mixer == mixer
-    with pytest.raises(ModelError, match="mixer must mix adapters to be run, got level"):
-        loaded.policy_for([1, 0])
+    table = loaded.policy_for([0.3, 0.7]).next_token_log_probs(["a", "b"], [[], [3]], [0, 0])
+    assert table.equal(solutions.policy_for([0.3, 0.7]).next_token_log_probs(["a", "b"], [[], [3]], [0, 0]))
+    deltas = solutions_of(task, base, tmp_path / "deltas").policy_for([0.3, 0.7])
+    assert (deltas.next_token_log_probs(["a", "b"], [[], [3]], [0, 0]) - table).abs().max() > 1e-3
+
+
+def test_hidden_states_of_a_block_that_the_model_lacks_are_refused(task: Task, base: BaseModel, tmp_path: Path) -> None:
+    solutions = solutions_of(task, base, tmp_path, mixer=Mixer("hidden", 2))
+    with pytest.raises(ModelError, match=r"block must be one of the model's 2 blocks, 0 to 1 or, .* got 2 for"):
+        solutions.policy_for([1, 0])
 
 
 def test_a_gate_is_saved_with_its_experts_and_answers_as_before(task: Task, base: BaseModel, tmp_path: Path) -> None:

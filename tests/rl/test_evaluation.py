@@ -120,6 +120,22 @@ def test_a_ledger_is_charged_for_what_is_sampled(task: Task, base: BaseModel) ->
     assert ledger.counts["tokens"] == sum(len(ids) for record in records[:2] for ids in record.token_ids)
 
 
+@pytest.mark.parametrize(
+    ("mixer", "passes"), [(Mixer(), 2), (Mixer("log_probs"), 3), (Mixer("hidden", 0), 2.5), (Mixer("hidden"), 3)]
+)
+def test_a_ledger_is_charged_for_each_stream_of_a_mixture(
+    task: Task, base: BaseModel, mixer: Mixer, passes: float
+) -> None:
+    """Two experts have weight: a pass for each where they have streams of their own, and one of the base model."""
+    ledger, plain = Ledger(20), policy_of(task, base)
+    policy = Policy(base, plain.bank, task.template, 4, 2, PREFERENCES[:1], ["combined"], np.full((1, 2), 0.5), mixer)
+    (record,) = run(task, policy, samples=5, ledger=ledger)
+    assert plain.bank is not None
+    read = sum(len(base.encode(str(row["prompt"]))) for row in task.splits["test"])
+    tokens = sum(len(ids) for ids in record.token_ids) + read
+    assert ledger.counts["flops"] == 2 * (base.parameters + plain.bank.parameters_each()) * tokens * passes
+
+
 def test_a_budget_stops_an_evaluation_before_it_samples(task: Task, base: BaseModel) -> None:
     ledger, score = Ledger(39), Counting(task)
     with pytest.raises(BudgetError, match="within the budget of 39, got 20 spent and 20 asked for"):

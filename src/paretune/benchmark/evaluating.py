@@ -248,7 +248,7 @@ def _told_apart(assembly: Assembly, root: Path) -> dict[str, object]:
     mixer = assembly.mixer
     return {
         "answer": answer_to_plain(assembly.answer),
-        "mixer": [mixer.level, mixer.block, None if mixer.gate is None else _relative(mixer.gate, root)],
+        "mixer": {**mixer.plain(), "gate": None if mixer.gate is None else _relative(mixer.gate, root)},
         "experts": [_relative(expert, root) for expert in assembly.experts],
     }
 

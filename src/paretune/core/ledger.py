@@ -10,7 +10,7 @@ from paretune.core.errors import BudgetError
 COUNTS = ("prompts", "completions", "tokens", "reward_calls", "flops")
 
 
-def network_flops(parameters: int, tokens: int, passes: int) -> int:
+def network_flops(parameters: int, tokens: int, passes: float) -> int:
     """Return the floating-point operations of some passes over tokens: 2 for each parameter, token and pass.
 
     A forward pass is one; a backward pass through frozen layers is one more, since only the gradients of activations
@@ -19,7 +19,7 @@ def network_flops(parameters: int, tokens: int, passes: int) -> int:
     Source:
         Kaplan et al. 2020, section 2.1.
     """
-    return 2 * parameters * tokens * passes
+    return round(2 * parameters * tokens * passes)
 
 
 @dataclass

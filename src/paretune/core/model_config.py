@@ -8,6 +8,8 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+from paretune.core.errors import ModelError
+
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one, and bf16 gains no speed
 
 
@@ -25,6 +27,49 @@ def context_limit(config: Mapping[str, object]) -> int | None:
     known = {**config, **text} if isinstance(text, Mapping) else config
     limits = (known.get(name) for name in ("max_position_embeddings", "n_positions"))
     return next((limit for limit in limits if isinstance(limit, int)), None)
+
+
+BLOCKWISE = ("gpt2", "llama", "qwen2")  # kinds, by model_type, whose later blocks can go on with fewer rows
+
+
+def check_block(config: Mapping[str, object], model: str, block: int | None) -> int:
+    """Return behind which block of a model hidden states are mixed.
+
+    Args:
+        config: Content of `config.json`.
+        model: Its name, for the error.
+        block: Number of the block, from 0 on or, below 0, from the last; None is the last.
+
+    Raises:
+        ModelError: If its kind is none whose hidden states can be mixed, or it has no such block.
+
+    Example:
+        >>> check_block({"model_type": "gpt2", "n_layer": 12}, "gpt2", -2)
+        10
+    """
+    kind, count = config.get("model_type"), config.get("num_hidden_layers", config.get("n_layer"))
+    if kind not in BLOCKWISE or not isinstance(count, int):
+        raise ModelError(
+            f"model must be of a kind whose hidden states can be mixed ({', '.join(BLOCKWISE)}), got model_type "
+            f"'{kind}' in '{model}'. Mix adapters or log-probabilities."
+        )
+    if block is not None and not -count <= block < count:
+        raise ModelError(
+            f"block must be one of the model's {count} blocks, 0 to {count - 1} or, from the last, -1 to {-count}, got "
+            f"{block} for '{model}'. Name one of them."
+        )
+    return range(count)[-1 if block is None else block]
+
+
+def check_block_of(model: str, block: int | None) -> None:
+    """Check what `check_block` does, for a local folder; the kind of a hub id's model is known once it is loaded.
+
+    Raises:
+        ModelError: As `check_block` does.
+    """
+    file = Path(model).expanduser() / "config.json"
+    if file.is_file():
+        check_block(json.loads(file.read_text(encoding="utf-8")), model, block)
 
 
 def is_small(model: str) -> bool:

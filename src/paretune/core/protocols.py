@@ -18,6 +18,7 @@ Family = Literal["single-policy", "multi-policy", "meta-policy", "ceiling"]
 CEILING: Family = "ceiling"  # the family of what is no method, but what one could reach
 FAMILIES: tuple[Family, ...] = ("single-policy", "multi-policy", "meta-policy")
 Level = Literal["adapters", "hidden", "log_probs"]
+Continued = Literal["base", "soup"]
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,39 @@ class Mixer:
     Attributes:
         level: `adapters`: their deltas, in every layer; `hidden`: hidden states, which one stream continues;
             `log_probs`: log-probabilities of the next token.
-        block: For `hidden`: number of the block behind which states are mixed; None is the last.
+        block: For `hidden`: number of the block behind which states are mixed, from 0 on, or from the last, -1;
+            None is the last.
+        continued: For `hidden`: what the one stream behind that block runs under: `base`, no expert, or `soup`, the
+            experts' deltas with the same weights.
         gate: For `adapters`: file of a gate that adds to the answer's weights what it reads in preference and context.
     """
 
     level: Level = "adapters"
     block: int | None = None
     gate: Path | None = None
+    continued: Continued = "base"
 
     def __post_init__(self) -> None:
         check_choice("level of a mixer", self.level, get_args(Level))
-        if self.block is not None and (self.level != "hidden" or self.block < 0):
+        check_choice("continued of a mixer", self.continued, get_args(Continued))
+        if self.continued != "base" and self.level != "hidden":
             raise ConfigError(
-                f"block of a mixer must be a number from 0 on, at level 'hidden' alone, got {self.block} at level "
+                f"continued of a mixer must be 'base' but at level 'hidden', got '{self.continued}' at level "
                 f"'{self.level}'. Leave it out, or mix hidden states."
+            )
+        if self.block is not None and self.level != "hidden":
+            raise ConfigError(
+                f"block of a mixer must be named at level 'hidden' alone, got {self.block} at level '{self.level}'. "
+                "Leave it out, or mix hidden states."
             )
         if self.gate is not None and self.level != "adapters":
             raise ConfigError(
                 f"gate of a mixer must mix adapters, got one at level '{self.level}'. Leave it out, or mix adapters."
             )
+
+    def plain(self) -> dict[str, object]:
+        """Return all but the gate as plain data."""
+        return {"level": self.level, "block": self.block, "continued": self.continued}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from paretune.core.errors import BudgetError, ConfigError
-from paretune.core.preferences import FloatArray
+from paretune.core.preferences import FloatArray, corners
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
 
@@ -78,6 +78,17 @@ def expert_stage(
         completions=completions,
         seed=seed,
     )
+
+
+def corner_experts(settings: Any, objectives: int, budget: int, seed: int) -> tuple[Stage, ...]:
+    """Describe one expert for each of K objectives, from a common start; methods that combine such experts share them.
+
+    Raises:
+        BudgetError: If an expert would get less than one group.
+    """
+    rows = corners(objectives)
+    lengths = split_budget(budget, len(rows), settings.group_size)
+    return tuple(expert_stage(settings, row, length, seed) for row, length in zip(rows, lengths, strict=True))
 
 
 def whole_passes(completions: int, prompts: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from paretune.core.errors import MixingError, ModelError, ShapeError
 from paretune.core.seeds import stream_key
 from paretune.models.base import BaseModel
-from paretune.models.blocks import find_blocks, gated
+from paretune.models.blocks import find_blocks, gated, pinned_by_block
 from paretune.models.capture import Capture
 from paretune.models.mixing import Mixing
 
@@ -384,8 +384,44 @@ class ExpertBank:
             ShapeError: If `gate_from` is neither one number nor one for each row.
             ModelError: If the mixing has a gate, and the model no one list of blocks.
         """
+        pin = self._pin(mixing, gate_from)
+        before, self._last = self._pinned.pin, pin
+        self._pinned.pin = pin
+        try:
+            with nullcontext() if mixing.gate is None or pin is before else gated(self.blocks, self._pinned, pin):
+                yield
+        finally:
+            self._pinned.pin = before
+
+    @contextmanager
+    def using_by_block(self, mixings: Sequence[Mixing]) -> Iterator[None]:
+        """Pin a mixing for each transformer block, which may be of different numbers of rows, without gates.
+
+        Args:
+            mixings: One for each block; those of several blocks may be the same object.
+
+        Raises:
+            MixingError: If a mixing is for another number of experts.
+            ModelError: If the wrapped layers do not lie in one list of blocks.
+        """
+        known = [mixing for number, mixing in enumerate(mixings) if mixing not in mixings[:number]]
+        made = [self._pin(mixing) for mixing in known]
+        before = self._pinned.pin
+        try:
+            with pinned_by_block(self.blocks, self._pinned, [made[known.index(mixing)] for mixing in mixings]):
+                yield
+        finally:
+            self._pinned.pin = before
+
+    def _pin(self, mixing: Mixing, gate_from: GateFrom = 0) -> Pin:
+        """Return a mixing made ready for the layers."""
         if getattr(self.base.model, "_paretune_bank", None) is not self:
             self.rewrap()
+        if mixing.level != "adapters":
+            raise MixingError(
+                f"a mixing that is pinned must be one of adapters, got one of {mixing.level}. Score or sample with it; "
+                "its reader pins what it needs."
+            )
         if not mixing.is_reference and mixing.experts != self.experts:
             raise MixingError(
                 f"mixing must weigh the {self.experts} experts of the bank, got {mixing.experts}. "
@@ -405,13 +441,7 @@ class ExpertBank:
         pin = self._last
         if pin is None or pin.mixing is not mixing or pin.gate_from != gate_from:  # decoding pins one at every token
             pin = Pin(self, mixing, self._prepared.setdefault(layout, {}), gate_from)
-        before, self._last = self._pinned.pin, pin
-        self._pinned.pin = pin
-        try:
-            with nullcontext() if mixing.gate is None or pin is before else gated(self.blocks, self._pinned, pin):
-                yield
-        finally:
-            self._pinned.pin = before
+        return pin
 
     @contextmanager
     def capturing(self, mixing: Mixing, coefficients: Tensor) -> Iterator[Capture]:

@@ -1,4 +1,4 @@
-"""Where a gate reads: the transformer blocks of a base model, each of which opens its gate before it runs."""
+"""The transformer blocks of a base model: each opens its gate, or takes its own mixing, before it runs."""
 
 from __future__ import annotations
 
@@ -99,3 +99,43 @@ def _checkpointed(
             pin.close_gate()
 
     return checkpoint(opened, *args)
+
+
+@contextmanager
+def pinned_by_block(blocks: Sequence[nn.Module], pinned: Pinned, pins: Sequence[Pin]) -> Iterator[None]:
+    """Let every block begin by taking its own pin, in the forward pass and where checkpointing recomputes it."""
+    hooks: list[Any] = []
+    checkpoints: list[tuple[Any, Callable[..., Any]]] = []
+    for block, pin in zip(blocks, pins, strict=True):
+        hooks.append(block.register_forward_pre_hook(partial(_take, pinned, pin)))
+        if getattr(block, "gradient_checkpointing", False):
+            owner: Any = block
+            original = owner._gradient_checkpointing_func
+            checkpoints.append((owner, original))
+            owner._gradient_checkpointing_func = partial(_checkpointed_under, pinned, pin, original)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for owner, original in checkpoints:
+            owner._gradient_checkpointing_func = original
+
+
+def _take(pinned: Pinned, pin: Pin, block: nn.Module, args: tuple[Any, ...]) -> None:
+    pinned.pin = pin
+
+
+def _checkpointed_under(
+    pinned: Pinned, pin: Pin, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any
+) -> Any:
+    """Checkpoint a block together with its pin: in the backward pass another one is in force."""
+
+    def under(*again: Any) -> Any:
+        before, pinned.pin = pinned.pin, pin
+        try:
+            return run(*again)
+        finally:
+            pinned.pin = before
+
+    return checkpoint(under, *args)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from paretune.core.errors import ModelError, ShapeError
 from paretune.core.seeds import uniforms
-from paretune.models.bank import ExpertBank, GateFrom
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.cache import make_cache, take_rows
 from paretune.models.mixing import Mixing
+from paretune.models.readers.reader import Past, Reader
 
 SHRINK_AT = 0.75  # rows leave once a quarter has finished: each departure copies the cache of those that stay
 
@@ -87,13 +86,11 @@ def sample(
             f"prompt and completion must fit into the model's context of {base.context_tokens} tokens, got {longest} "
             f"and {max_new_tokens}. Lower max_prompt_tokens or max_completion_tokens."
         )
-    if bank is None:
-        mixing = Mixing.reference(rows)
     start = time.perf_counter()
-    loop = _Loop(base, bank, mixing, keys, longest, max_new_tokens, start, base.end_ids if end_ids is None else end_ids)
+    reader = Reader(base, bank, mixing)
+    loop = _Loop(reader, keys, max_new_tokens, start, base.end_ids if end_ids is None else end_ids)
     loop.set_warping(temperature, top_p)
-    loop.prefill(prompts, share_prefill)
-    loop.run()
+    loop.run(prompts, share_prefill)
     return loop.rollout()
 
 
@@ -101,16 +98,14 @@ class _Loop:
     """State of one batch while it is decoded; `at` maps the rows still in the batch to the rows asked for."""
 
     def __init__(
-        self, base: BaseModel, bank: ExpertBank | None, mixing: Mixing, keys: NDArray[np.uint64],
-        prompt_tokens: int, max_new_tokens: int, start: float, end_ids: Sequence[int],
-    ) -> None:  # fmt: skip
-        self.base, self.bank, self.mixing, self.start = base, bank, mixing, start
-        self.device = base.device
+        self, reader: Reader, keys: NDArray[np.uint64], max_new_tokens: int, start: float, end_ids: Sequence[int]
+    ) -> None:
+        self.reader, self.start, self.max_new_tokens = reader, start, max_new_tokens
+        self.device, self.pad_id = reader.base.device, reader.base.pad_id
         rows = len(keys)
-        self.prompt_tokens, self.max_new_tokens = prompt_tokens, max_new_tokens
         draws = uniforms(keys, 0, max_new_tokens)
         self.noise = torch.from_numpy(draws).to(self.device, torch.float32 if self.device.type == "mps" else None)
-        self.token_ids = torch.full((rows, max_new_tokens), base.pad_id, device=self.device)
+        self.token_ids = torch.full((rows, max_new_tokens), self.pad_id, device=self.device)
         self.log_probs = torch.zeros(rows, max_new_tokens, device=self.device)
         self.lengths = torch.full((rows,), max_new_tokens, device=self.device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=self.device)
@@ -119,10 +114,6 @@ class _Loop:
         self.at = torch.arange(rows, device=self.device)
         self.temperature: Tensor | None = None
         self.top_p: Tensor | None = None
-        self.logits = torch.empty(0)
-        self.cache: Any = None
-        self.mask = torch.empty(0)
-        self.padding = torch.empty(0)
 
     def set_warping(self, temperature: Tensor | None, top_p: Tensor | None) -> None:
         rows = len(self.at)
@@ -135,65 +126,13 @@ class _Loop:
             if not bool((value == 1).all()):
                 setattr(self, name, value.to(self.device, torch.float32))
 
-    def prefill(self, prompts: Sequence[Sequence[int]], share: bool) -> None:
-        """Read each distinct prompt once, then give every row its copy."""
-        groups = self.mixing.group_keys()
-        seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
-        first: list[int] = []
-        owner: list[int] = []
-        for row, prompt in enumerate(prompts):
-            identity = (groups[row], tuple(prompt)) if share else (str(row).encode(), ())
-            if identity not in seen:
-                seen[identity] = len(first)
-                first.append(row)
-            owner.append(seen[identity])
-        ids = torch.full((len(first), self.prompt_tokens), self.base.pad_id, device=self.device)
-        real = torch.zeros(len(first), self.prompt_tokens, dtype=torch.bool, device=self.device)
-        for number, row in enumerate(first):
-            size = len(prompts[row])
-            ids[number, -size:] = torch.tensor(prompts[row], device=self.device)
-            real[number, -size:] = True
-        tokens = self.prompt_tokens + self.max_new_tokens
-        self.cache = make_cache(self.base.model.config, self.prompt_tokens, self.base.full_attention)
-        self.mask, self.padding = real, self.prompt_tokens - real.sum(dim=1)
-        self.padded = bool((self.padding > 0).any())
-        mixing = self.mixing.rows(torch.tensor(first))
-        positions = (real.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self._forward(ids, positions, mixing, gate_from=self.prompt_tokens - 1)
-        index = torch.tensor(owner, device=self.device)
-        take_rows(self.cache, index, tokens)
-        self.logits, self.mask, self.padding = logits[index], real[index], self.padding[index]
-        room = torch.ones(len(index), self.max_new_tokens, dtype=torch.bool, device=self.device)
-        self.mask = torch.cat([self.mask, room], dim=1)
-
-    def _forward(self, ids: Tensor, positions: Tensor, mixing: Mixing, gate_from: int = 0) -> Tensor:
-        """Run the model on new tokens `[B, T]` and return the logits of the last one, `[B, V]`."""
-        mask: Tensor | None = None
-        seen = self.cache.get_seq_length() + ids.shape[1]
-        if ids.shape[1] > 1:
-            mask = self.mask if self.padded else None
-        elif self.padded:
-            mask = self.mask[:, :seen]
-            if self.base.full_attention:
-                mask = mask[:, None, None, :]  # ready-made: transformers would build it anew at every token
-        if mask is None and self._looks_padded(ids):
-            mask = self.mask[:, :seen]  # all true: it says that this is no padding, and changes nothing else
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": self.cache}
-        if self.base.takes_positions:
-            arguments["position_ids"] = positions
-        return forward_logits(self.base, self.bank, mixing, arguments, 1, gate_from)[:, -1].float()
-
-    def _looks_padded(self, ids: Tensor) -> bool:
-        """Whether transformers takes the batch for a padded one, for a token that pads elsewhere and is real here."""
-        pad = getattr(self.base.model.config, "pad_token_id", None)
-        return pad is not None and bool((ids[:, [0, -1]] == pad).any())
-
-    def run(self) -> None:
+    def run(self, prompts: Sequence[Sequence[int]], share: bool) -> None:
+        past, logits = self.reader.prefill(prompts, self.max_new_tokens, share)
         alive = torch.ones(len(self.at), dtype=torch.bool, device=self.device)
         for step in range(self.max_new_tokens):
-            tokens, log_probs = draw(self.logits, self.noise[self.at, step], self.temperature, self.top_p)
+            tokens, log_probs = draw(logits, self.noise[self.at, step], self.temperature, self.top_p)
             # rows that have ended stay until enough of them can leave together; what they draw does not count
-            self.token_ids[self.at, step] = torch.where(alive, tokens, self.base.pad_id)
+            self.token_ids[self.at, step] = torch.where(alive, tokens, self.pad_id)
             self.log_probs[self.at, step] = torch.where(alive, log_probs, 0.0)
             stops = torch.isin(tokens, self.end_ids) & alive
             last = step == self.max_new_tokens - 1
@@ -208,18 +147,16 @@ class _Loop:
                 if last or left == 0:
                     return
                 if left <= SHRINK_AT * len(self.at):
-                    tokens, alive = self._drop(tokens, alive)
-            positions = (self.prompt_tokens + step - self.padding)[:, None]
-            self.logits = self._forward(tokens[:, None], positions, self.mixing)
+                    tokens, alive = self._drop(past, tokens, alive)
+            logits = self.reader.extend(past, tokens)
 
-    def _drop(self, tokens: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+    def _drop(self, past: Past, tokens: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
         """Let finished rows leave; return tokens and liveness of those that stay."""
-        index = self.mixing.keep(alive.cpu()).to(self.device)
+        index = past.mixing.keep(alive.cpu()).to(self.device)
         if len(index) == len(self.at):
             return tokens, alive
-        self.mixing = self.mixing.rows(index)
-        take_rows(self.cache, index)
-        self.at, self.mask, self.padding = self.at[index], self.mask[index], self.padding[index]
+        self.reader.take(past, index)
+        self.at = self.at[index]
         self.temperature = None if self.temperature is None else self.temperature[index]
         self.top_p = None if self.top_p is None else self.top_p[index]
         return tokens[index], alive[index]
@@ -233,25 +170,6 @@ class _Loop:
             ended=self.ended,
             latency_seconds=self.latency,
         )
-
-
-def forward_logits(
-    base: BaseModel, bank: ExpertBank | None, mixing: Mixing, arguments: dict[str, Any], keep: int,
-    gate_from: GateFrom = 0,
-) -> Tensor:  # fmt: skip
-    """Run the base model under a mixing and return the logits of the last `keep` positions, `[B, keep, V]`.
-
-    Without a bank it is the base model alone, even where someone else's bank wraps it. Tokens from `gate_from` on run
-    under the mixing's gate, where it has one: see `ExpertBank.using`.
-    """
-    if bank is None:
-        bank, mixing = getattr(base.model, "_paretune_bank", None), Mixing.reference(mixing.batch)
-    if bank is None:
-        logits: Tensor = base.model(**arguments, logits_to_keep=keep).logits
-        return logits
-    with bank.using(mixing, gate_from):
-        mixed: Tensor = base.model(**arguments, logits_to_keep=keep).logits
-    return mixed
 
 
 def draw(

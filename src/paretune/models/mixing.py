@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import ShapeError
+from paretune.core.protocols import Continued, Level
 
 if TYPE_CHECKING:
     from paretune.models.gate import Gate
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Mixing:
-    """Expert weights for the rows of one batch, at the level of adapter deltas.
+    """Expert weights for the rows of one batch, and the level at which they mix.
 
     The rule `y = W x + sum_e g_e s_e B_e A_e x` needs `g`, one weight per row and expert. Three layouts give it:
     any weights for each row; a *population*, where row `e * rows_each + n` belongs wholly to expert `e`
@@ -26,6 +27,8 @@ class Mixing:
     `g = scale * gate(block input, prior, preference)`. Prompt tokens before the last run under `scale * prior`; the
     last one is gated, since its output is the first token of the completion.
 
+    At the levels of log-probabilities and of hidden states there are weights for each row, and nothing else.
+
     Attributes:
         expert_weights: `[B, E]`, of a gated mixing the prior; None for a population and for the reference policy.
         experts: Number of experts E; 0 for the reference policy.
@@ -34,7 +37,11 @@ class Mixing:
         members: Which experts of the bank a population is made of, in order; None for all.
         gate: The gate; None where every token has the weights of its row.
         preferences: What the gate reads beside the block's input, `[B, K]`.
-        scale: What multiplies the weights of a gated row as a whole, `[B]`; None for 1.
+        scale: What multiplies the weights of a row as a whole, behind the gate, or in mixed hidden states, `[B]`; None
+            for 1.
+        level: Where the experts are mixed.
+        block: For hidden states: number of the block behind which they are mixed; see `core.protocols.Mixer`.
+        continued: For hidden states: what the one stream behind that block runs under.
     """
 
     batch: int
@@ -45,6 +52,9 @@ class Mixing:
     gate: Gate | None = None
     preferences: Tensor | None = None
     scale: Tensor | None = None
+    level: Level = "adapters"
+    block: int | None = None
+    continued: Continued = "base"
 
     @classmethod
     def of_rows(cls, expert_weights: Tensor) -> Mixing:
@@ -88,6 +98,32 @@ class Mixing:
         if scale is not None and (scale.shape != (rows,) or not bool(torch.isfinite(scale).all())):
             raise ShapeError(f"scale must be finite, one per row ({rows}), got {scale.tolist()}.")
         return replace(mixing, gate=gate, preferences=preferences, scale=scale)
+
+    @classmethod
+    def of_log_probs(cls, expert_weights: Tensor) -> Mixing:
+        """Mix the log-probabilities of experts, `[B, E]`; what a row's weights leave of one is the base model's."""
+        return replace(cls.of_rows(expert_weights), level="log_probs")
+
+    @classmethod
+    def of_hidden_states(
+        cls,
+        expert_weights: Tensor,
+        block: int | None = None,
+        continued: Continued = "base",
+        scale: Tensor | None = None,
+    ) -> Mixing:
+        """Mix hidden states of experts behind one block; one stream reads on from there.
+
+        Args:
+            expert_weights: `[B, E]`; states are summed with them as they are.
+            block: Number of the block; None is the last, and so is -1.
+            continued: `base`: later blocks run under no expert; `soup`: under the experts' deltas, weighed alike.
+            scale: Multiplies the weights of a row, `[B]`; the base model's own states get what it takes from one.
+        """
+        mixing = cls.of_rows(expert_weights)
+        if scale is not None and (scale.shape != (mixing.batch,) or not bool(torch.isfinite(scale).all())):
+            raise ShapeError(f"scale must be finite, one per row ({mixing.batch}), got {scale.tolist()}.")
+        return replace(mixing, level="hidden", block=block, continued=continued, scale=scale)
 
     @classmethod
     def population(cls, experts: int, rows_each: int, members: tuple[int, ...] | None = None) -> Mixing:
@@ -145,11 +181,11 @@ class Mixing:
             return replace(self, batch=len(index))
         if self.expert_weights is not None:
             chosen = Mixing.of_rows(self.expert_weights[index.to(self.expert_weights.device)])
-            if self.gate is None or self.preferences is None:
-                return chosen
-            preferences = self.preferences[index.to(self.preferences.device)]
+            preferences = None if self.preferences is None else self.preferences[index.to(self.preferences.device)]
             scale = None if self.scale is None else self.scale[index.to(self.scale.device)]
-            return replace(chosen, gate=self.gate, preferences=preferences, scale=scale)
+            return replace(
+                self, batch=chosen.batch, expert_weights=chosen.expert_weights, preferences=preferences, scale=scale
+            )
         owner = index.cpu() // self.rows_each
         each, left = divmod(len(index), self.blocks)
         if not left and bool((owner == torch.arange(self.blocks).repeat_interleave(each)).all()):
@@ -180,7 +216,7 @@ class Mixing:
         if self.expert_weights is None:
             return [str(row // self.rows_each).encode() for row in range(self.batch)]
         parts = [self.dense()]
-        if self.gate is not None and gated:
+        if gated or self.level == "hidden":
             parts += [part for part in (self.preferences, self.scale) if part is not None]
         written = torch.cat([part.detach().float().cpu().view(self.batch, -1) for part in parts], dim=1).numpy()
         return [row.tobytes() for row in written]

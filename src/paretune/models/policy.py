@@ -19,9 +19,11 @@ from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.decoding import Rollout, forward_logits, sample
+from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import Gate
 from paretune.models.mixing import Mixing
+from paretune.models.readers.inputs import left_pad
+from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
 
@@ -74,7 +76,8 @@ class Policy:
         expert_weights: `[M, E]`.
         mixer: Where the experts are mixed, and the gate, if there is one.
         gate: The loaded gate, or None.
-        scales: What the weights of each preference are multiplied by, behind the gate where there is one, `[M]`.
+        scales: What the weights of each preference are multiplied by where it is not in them already: behind a gate,
+            and where hidden states are mixed, `[M]`.
     """
 
     def __init__(
@@ -102,8 +105,9 @@ class Policy:
     def scaled(self, scales: Sequence[float]) -> Policy:
         """Return the same policies with their expert weights multiplied by each scale: M blocks of S rows.
 
-        Scale 0 is the base model; between 0 and 1 lie policies of less KL, without any training. A subclass stays what
-        it is; one that keeps more than expert weights for each preference scales them itself.
+        Scale 0 is the base model; between 0 and 1 lie policies of less KL, without any training. The base model gets
+        what the scale takes from mixed log-probabilities and hidden states. A subclass stays what it is; one that keeps
+        more than expert weights for each preference scales them itself.
 
         Args:
             scales: S factors, such as 0.5.
@@ -115,7 +119,7 @@ class Policy:
         made.answers = tuple(answer for answer in self.answers for _ in range(count))
         made.expert_weights = np.repeat(self.expert_weights, count, axis=0)
         made.scales = np.repeat(self.scales, count) * np.tile(factors, len(self))
-        if self.gate is None:  # nothing lies between the weights and what multiplies them
+        if self.gate is None and self.mixer.level != "hidden":  # nothing lies between weights and what multiplies them
             made.expert_weights, made.scales = made.expert_weights * made.scales[:, None], np.ones(len(made.scales))
         return made
 
@@ -130,12 +134,11 @@ class Policy:
         """
         own = b"" if type(self) is Policy else str(index).encode()
         read = b""
-        if self.mixer.gate is not None:
-            if self.scales[index] == 0:
-                return own + bytes(
-                    (self.expert_weights[index] * 0.0).tobytes()
-                )  # the base model, whatever the gate says
-            read = np.append(self.preferences[index] + 0.0, self.scales[index]).tobytes()
+        if self.mixer.gate is not None or self.mixer.level == "hidden":
+            if self.scales[index] == 0:  # the base model, whatever the gate says
+                return own + bytes((self.expert_weights[index] * 0.0).tobytes())
+            seen = self.preferences[index] + 0.0 if self.mixer.gate is not None else ()
+            read = np.append(seen, self.scales[index]).tobytes()
         # -0.0 and 0.0 are one weight
         return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
 
@@ -145,7 +148,7 @@ class Policy:
         if self.mixer == Mixer():
             return b""
         gate = None if self.mixer.gate is None else file_digest(self.mixer.gate)
-        return digest([self.mixer.level, self.mixer.block, gate]).encode()
+        return digest([self.mixer.level, self.mixer.block, self.mixer.continued, gate]).encode()
 
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids of formatted prompts.
@@ -167,11 +170,22 @@ class Policy:
         if self.bank is None:
             return Mixing.reference(len(policy_index))
         index, options = list(policy_index), {"dtype": torch.float32, "device": self.base.device}
+        mixer = self.mixer
         weights = torch.tensor(self.expert_weights[index], **options)  # type: ignore[arg-type]  # of two types
-        if self.gate is None:
-            return Mixing.of_rows(weights)
         preferences, scale = (torch.tensor(each[index], **options) for each in (self.preferences, self.scales))  # type: ignore[arg-type]
-        return Mixing.gated(weights, self.gate, preferences, scale)
+        if self.gate is not None:
+            return Mixing.gated(weights, self.gate, preferences, scale)
+        if mixer.level == "hidden":
+            return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
+        return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
+
+    def cost(self, policy_index: Sequence[int]) -> float:
+        """Return the passes through the network that one token of one row takes.
+
+        Args:
+            policy_index: Of the preferences whose rows share a batch.
+        """
+        return Reader(self.base, self.bank, self.mixing(policy_index)).cost
 
     def generate(
         self,
@@ -341,20 +355,10 @@ class Policy:
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
         mixing = self.mixing(self._owners(policy_index, len(prompts)))
         rows = [[*ids, *prefix] for ids, prefix in zip(self.encode(prompts), prefixes, strict=True)]
-        longest = max(len(row) for row in rows)
-        ids = torch.full((len(rows), longest), self.base.pad_id)
-        mask = torch.zeros(len(rows), longest, dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids[number, longest - len(row) :] = torch.tensor(row)
-            mask[number, longest - len(row) :] = 1
-        arguments = {"input_ids": ids.to(self.base.device), "attention_mask": mask.to(self.base.device)}
-        if self.base.takes_positions:
-            arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0).to(self.base.device)
-        starts = [longest - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
-        logits = forward_logits(
-            self.base, self.bank, mixing, {**arguments, "use_cache": False}, keep=1, gate_from=starts
-        )
-        return torch.log_softmax(logits[:, -1].float(), dim=-1).cpu()
+        ids, real = left_pad(self.base, rows)
+        starts = [ids.shape[1] - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
+        logits = Reader(self.base, self.bank, mixing).whole(ids, real, keep=1, gate_from=starts)
+        return torch.log_softmax(logits[:, -1], dim=-1).cpu()
 
 
 def _per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:

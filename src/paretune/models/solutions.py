@@ -12,7 +12,8 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from paretune.core.answers import Answer, answer_from_plain, answer_to_plain, answered
-from paretune.core.errors import AdapterError, ConfigError, ModelError, RecordError
+from paretune.core.errors import AdapterError, ConfigError, RecordError
+from paretune.core.model_config import check_block
 from paretune.core.preferences import check_preferences, preference_from_mapping
 from paretune.core.protocols import Assembly, Family, Mixer
 from paretune.core.task import Task
@@ -22,7 +23,7 @@ from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
 
-FILE, SCHEMA = "solution.json", 2
+FILE, SCHEMA = "solution.json", 3
 GATE = "gate.safetensors"
 
 
@@ -116,10 +117,10 @@ class SolutionSet:
         Raises:
             PreferenceError: If a preference is not a point on the simplex of K objectives.
             ShapeError: If the answer does not weigh each expert for each preference.
-            ModelError: If the experts are mixed in a way that nothing here can run.
+            ModelError: If hidden states are mixed, and the model is of a kind where they cannot be.
         """
-        if self.mixer.level != "adapters":
-            raise ModelError(f"mixer must mix adapters to be run, got level '{self.mixer.level}'. Mix adapters.")
+        if self.mixer.level == "hidden":
+            check_block(self.base.model.config.to_dict(), self.model, self.mixer.block)
         rows = check_preferences(preferences, len(self.objectives))
         weights, answers = answered(self.answer, rows)
         return Policy(
@@ -151,7 +152,7 @@ class SolutionSet:
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_completion_tokens": self.max_completion_tokens,
             "answer": answer_to_plain(self.answer),
-            "mixer": {"level": self.mixer.level, "block": self.mixer.block, "gate": gate},
+            "mixer": {**self.mixer.plain(), "gate": gate},
             "experts": [name(expert) for expert in self.experts],
             "notes": dict(self.notes),
         }
@@ -203,10 +204,9 @@ def load_solutions(folder: str | Path) -> SolutionSet:
             f"{FILE} must have schema version {SCHEMA}, got {version}. Use the version of the library that wrote it."
         )
     try:
-        gate = data["mixer"]["gate"]
-        mixer = Mixer(
-            data["mixer"]["level"], data["mixer"]["block"], None if gate is None else (source / gate).resolve()
-        )
+        mixed = data["mixer"]
+        gate = None if mixed["gate"] is None else (source / mixed["gate"]).resolve()
+        mixer = Mixer(mixed["level"], mixed["block"], gate, mixed["continued"])
         return SolutionSet(
             data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
             data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],

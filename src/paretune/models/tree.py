@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,9 @@ from torch import Tensor
 from paretune.core.errors import ModelError
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.decoding import forward_logits
 from paretune.models.mixing import Mixing
-from paretune.models.scoring import left_pad
+from paretune.models.readers.inputs import left_pad, positions_of
+from paretune.models.readers.reader import Reader
 
 PASS_TOKENS = 16_384  # of one pass; more does not make it faster on a CPU
 
@@ -56,7 +55,7 @@ def tree_log_probs(
     ids, real = left_pad(base, prompts)
     branches, size = tree.branches, ids.shape[1] + len(tree.token)
     parts = []
-    each = max(1, PASS_TOKENS // (branches * size))
+    each = max(1, PASS_TOKENS // (branches * size * Reader(base, bank, mixing).level.widest))
     for start in range(0, len(prompts), each):
         rows = torch.arange(start, min(start + each, len(prompts)))
         parts.append(_rows(base, bank, mixing, ids[rows], real[rows], rows, token_ids, tree))
@@ -110,13 +109,10 @@ def _rows(
     mask[:, prompt:, :prompt] = real[:, None, :]
     mask[:, prompt:, prompt:] = tree.ancestors.to(device)
     before = real.sum(dim=1, keepdim=True)
-    positions = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), before - 1 + tree.depth.to(device)[None]], dim=1)
-    arguments: dict[str, Any] = {
-        "input_ids": torch.cat([ids, node_ids[:, :nodes].expand(len(ids), nodes)], dim=1),
-        "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False,
-    }  # fmt: skip
-    owners = rows.repeat_interleave(branches)
-    logits = forward_logits(base, bank, mixing.rows(owners), arguments, keep=nodes + 1, gate_from=prompt - 1).float()
+    positions = torch.cat([positions_of(real), before - 1 + tree.depth.to(device)[None]], dim=1)
+    whole = torch.cat([ids, node_ids[:, :nodes].expand(len(ids), nodes)], dim=1)
+    reader = Reader(base, bank, mixing.rows(rows.repeat_interleave(branches)))
+    logits = reader.whole(whole, real, nodes + 1, prompt - 1, mask[:, None], positions)
     table = logits.log_softmax(dim=-1)[:, :, choices].view(count, branches, nodes + 1, tree.alphabet)
     total = table[:, 0, 0]  # [count, A]: the first token, read in every branch alike
     if tree.length == 1:

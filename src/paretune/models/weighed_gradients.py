@@ -10,7 +10,8 @@ from torch import Tensor
 from paretune.models.bank import ExpertBank
 from paretune.models.capture import check_weighable
 from paretune.models.mixing import Mixing
-from paretune.models.scoring import PromptHeads, can_share_prompts, completion_log_probs, length_parts, token_log_probs
+from paretune.models.readers.reader import PromptHeads, Reader
+from paretune.models.scoring import can_share_prompts, completion_log_probs, length_parts, token_log_probs
 
 
 def weighed_gradients(
@@ -50,7 +51,7 @@ def weighed_gradients(
             log_probs.sum().backward()
         return captured.gradients, log_probs.detach()
     with bank.using(mixing), torch.enable_grad():
-        heads = PromptHeads(bank.base, bank, mixing, prompts)
+        heads = Reader(bank.base, bank, mixing).heads(prompts)
         log_probs = torch.zeros(token_ids.shape, device=bank.base.device)
         parts, pulls = [], _Pulls(heads, coefficients)
         for rows in length_parts(mixing, lengths.cpu()):

@@ -76,7 +76,9 @@ def evaluate(
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
                 parameters = policy.base.parameters + (policy.bank.parameters_each() if policy.bank else 0)
-                flops = network_flops(parameters, tokens + read, passes=2)  # sampling and reference
+                flops = network_flops(
+                    parameters, tokens + read, passes=policy.cost([index]) + 1
+                )  # sampling and reference
                 ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
             answers[identity] = record
             progress(len(completions.texts))

@@ -17,6 +17,7 @@ from paretune.core.ledger import Ledger, network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Score, Scores
 from paretune.models.mixing import Mixing
+from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
 from paretune.rl.advantages import fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
@@ -230,7 +231,8 @@ class Learner:
         batch, mixing = self._complete(
             active, self.environment.train, places, np.concatenate(keys), np.concatenate(preferences), "sampling"
         )
-        self._charge(active, batch, size, group, 2 + 2 * self.settings.epochs)  # sampling, reference; update, gradient
+        own = self._cost(mixing)  # of sampling, and twice, with the way back, of every epoch
+        self._charge(active, batch, size, group, 1 + own * (1 + 2 * self.settings.epochs))  # reference first
         return np.concatenate(preferences), mixing, batch
 
     def _complete(
@@ -242,7 +244,7 @@ class Learner:
         with self._timed(active, phase):
             return self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens), mixing
 
-    def _charge(self, active: list[int], batch: Batch, size: int, group: int, passes: int) -> None:
+    def _charge(self, active: list[int], batch: Batch, size: int, group: int, passes: float) -> None:
         parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
@@ -250,6 +252,9 @@ class Learner:
             read = sum(len(ids) for ids in batch.prompt_ids[own][::group])
             flops = network_flops(parameters, tokens + read, passes)
             self.members[index].ledger.charge(tokens=tokens, flops=flops)
+
+    def _cost(self, mixing: Mixing) -> float:
+        return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
 
     def _measure(self, active: list[int], count: int) -> FloatArray | None:
         """Return rewards of `count` completions of development prompts of each active member, `[R, count, K]`."""
@@ -265,10 +270,10 @@ class Learner:
             places += chosen
             keys.append(stream.keys(chosen, lengths.updates, 1))
             preferences.append(self.trainee.preferences(index, lengths.updates, count))
-        batch, _ = self._complete(
+        batch, mixing = self._complete(
             active, prompts, places, np.concatenate(keys), np.concatenate(preferences), "measuring"
         )
-        self._charge(active, batch, count, group=1, passes=1)
+        self._charge(active, batch, count, group=1, passes=self._cost(mixing))
         scores = self.environment.score(batch.rows, batch.texts)
         for index in active:
             self.members[index].ledger.charge(reward_calls=count * scores.rewards.shape[1])

@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from paretune.core.answers import Combined
-from paretune.core.preferences import FloatArray, corners
+from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, split_budget
+from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class RewardedSoups:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per objective; `preferences` play no part in training."""
-        rows = corners(len(task.objectives))
-        lengths = split_budget(budget, len(rows), self.settings.group_size)
-        return tuple(expert_stage(self.settings, row, length, seed) for row, length in zip(rows, lengths, strict=True))
+        return corner_experts(self.settings, len(task.objectives), budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the average of the experts, the preference as weights."""

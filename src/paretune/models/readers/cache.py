@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,10 +64,10 @@ class BufferedCache(Cache):
         self.buffered = [BufferedLayer(tokens) for _ in range(layers)]
         super().__init__(layers=list(self.buffered))
 
-    def take_rows(self, index: Tensor, tokens: int | None = None) -> None:
+    def take_rows(self, index_of: Callable[[int], Tensor], tokens: int | None = None) -> None:
         """Keep, reorder or repeat rows in all layers."""
-        for layer in self.buffered:
-            layer.take_rows(index, tokens)
+        for number, layer in enumerate(self.buffered):
+            layer.take_rows(index_of(number), tokens)
 
 
 def make_cache(config: Any, tokens: int, full_attention: bool) -> Any:
@@ -78,9 +79,16 @@ def make_cache(config: Any, tokens: int, full_attention: bool) -> Any:
     return DynamicCache(config=config)
 
 
-def take_rows(cache: Any, index: Tensor, tokens: int | None = None) -> None:
-    """Keep, reorder or repeat the rows of either kind of cache."""
+def take_rows(cache: Any, index_of: Callable[[int], Tensor], tokens: int | None = None) -> None:
+    """Keep, reorder or repeat the rows of either kind of cache.
+
+    Args:
+        cache: Changed in place.
+        index_of: Says which rows of a layer, by its number; layers may hold different numbers of rows.
+        tokens: Make room for so many in all.
+    """
     if isinstance(cache, BufferedCache):
-        cache.take_rows(index, tokens)
-    else:
-        cache.batch_select_indices(index)
+        cache.take_rows(index_of, tokens)
+        return
+    for number, layer in enumerate(cache.layers):
+        layer.batch_select_indices(index_of(number))

@@ -1,0 +1,178 @@
+"""A hierarchical grid over expert weights: which mixtures to measure next, from what was measured before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paretune.core.errors import ShapeError
+from paretune.core.preferences import FloatArray
+
+DIGITS = 12  # to which candidates of equal weights are one
+
+Measure = Callable[[FloatArray, int], FloatArray]  # candidates [C, E], how often measured before -> mean scores [C, K]
+
+
+class HierarchicalGrid:
+    """A cube that is halved along every axis, round after round, towards the part whose corners measured best.
+
+    Source:
+        Kong et al. 2025 (EMORL), hierarchical grid search.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.low, self.side = np.zeros(dimensions), 1.0
+
+    def points(self) -> FloatArray:
+        """Return three points an axis, `[3^d, d]`, the last axis changing fastest."""
+        steps = np.asarray(list(itertools.product((0.0, 0.5, 1.0), repeat=len(self.low))), dtype=np.float64)
+        return np.asarray(self.low + self.side * steps)
+
+    def narrow(self, values: FloatArray) -> None:
+        """Go on with the half-sized cube of the highest sum over its corners, the first of equals.
+
+        Args:
+            values: Of `points`, `[3^d]`.
+        """
+        size = len(self.low)
+        cube = values.reshape((3,) * size)
+        corners = list(itertools.product((0, 1), repeat=size))
+        sums = [sum(cube[tuple(np.add(start, corner))] for corner in corners) for start in corners]
+        self.side /= 2
+        self.low = self.low + self.side * np.asarray(corners[int(np.round(sums, DIGITS).argmax())], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """What is searched.
+
+    Attributes:
+        experts: Number of experts E.
+        utilities: What is to be found the best weights for, `[M, K]`: a candidate's value is `utility . scores`.
+        simplex: Whether weights lie on the simplex, or each in [0, 1].
+        told: Candidates of the first round beside the grid, `[X, E]`.
+    """
+
+    experts: int
+    utilities: FloatArray
+    simplex: bool
+    told: FloatArray
+
+    @property
+    def dimensions(self) -> int:
+        """Dimensions of the cube that is halved."""
+        return self.experts - 1 if self.simplex else self.experts
+
+    def weights(self, points: FloatArray) -> FloatArray:
+        """Return the candidates at points of the cube, `[P, E]`.
+
+        On the simplex each coordinate is the share that an expert takes of what those before it have left.
+        """
+        if not self.simplex:
+            return points
+        left, columns = np.ones(len(points)), []
+        for share in points.T:
+            columns.append(left * share)
+            left = left * (1 - share)
+        return np.stack([*columns, left], axis=1)
+
+    def first(self) -> FloatArray:
+        """Return the candidates of the first round, each once, `[C, E]`."""
+        return distinct(np.concatenate([self.weights(HierarchicalGrid(self.dimensions).points()), self.told]))
+
+    def most(self, rounds: int) -> int:
+        """Return how many candidates some rounds measure at most: a halved cube has measured corners."""
+        new: int = 3**self.dimensions - 2**self.dimensions
+        return len(self.first()) + (rounds - 1) * len(self.utilities) * new
+
+
+@dataclass(eq=False)
+class Found:
+    """Candidates that were measured.
+
+    Attributes:
+        sums: Candidate -> sum of its mean scores over how often it was measured, `[K]`.
+        times: Candidate -> how often.
+    """
+
+    sums: dict[tuple[float, ...], FloatArray] = field(default_factory=dict)
+    times: dict[tuple[float, ...], int] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> FloatArray:
+        """All of them in the order of their first measurement, `[C, E]`."""
+        return np.asarray(list(self.sums), dtype=np.float64)
+
+    @property
+    def scores(self) -> FloatArray:
+        """Their mean scores, `[C, K]`."""
+        return np.stack([self.sums[each] / self.times[each] for each in self.sums])
+
+    def of(self, candidates: FloatArray) -> FloatArray:
+        """Return the mean scores of candidates, `[C, K]`."""
+        return np.stack([self.sums[key] / self.times[key] for key in keys_of(candidates)])
+
+    def best(self, utility: FloatArray) -> FloatArray:
+        """Return the candidate of the highest utility, `[E]`."""
+        return np.asarray(self.candidates[int((self.scores @ utility).round(DIGITS).argmax())])
+
+    def add(self, candidates: FloatArray, scores: FloatArray) -> None:
+        """Note a measurement of candidates `[C, E]`."""
+        for key, row in zip(keys_of(candidates), scores, strict=True):
+            self.sums[key] = self.sums.get(key, np.zeros(len(row))) + row
+            self.times[key] = self.times.get(key, 0) + 1
+
+
+def hierarchical_search(space: Space, rounds: int, evaluations: int, measure: Measure) -> Found:
+    """Search the best expert weights for every utility at once, and measure as often as was planned.
+
+    Every utility halves a cube of its own; what several want to know is measured once. Measurements that are left are
+    spent on the winners, again and again: the highest of many noisy means is too high, and a second look tells.
+
+    Args:
+        space: What is searched.
+        rounds: How often three points an axis are measured.
+        evaluations: How many measurements there are in all, at least those of the first round.
+        measure: Measures candidates.
+
+    Raises:
+        ShapeError: If there are fewer measurements than candidates of the first round.
+    """
+    found, grids = Found(), [HierarchicalGrid(space.dimensions) for _ in space.utilities]
+    wanted = space.first()
+    if evaluations < len(wanted):
+        raise ShapeError(
+            f"evaluations must be at least those of the first round ({len(wanted)}), got {evaluations}. Plan more."
+        )
+    left = evaluations
+    for _ in range(rounds):
+        new = [row for row, key in zip(wanted, keys_of(wanted), strict=True) if key not in found.sums]
+        if len(new) > left:
+            break
+        if new:
+            found.add(np.stack(new), measure(np.stack(new), 0))
+            left -= len(new)
+        for grid, utility in zip(grids, space.utilities, strict=True):
+            grid.narrow(found.of(space.weights(grid.points())) @ utility)
+        wanted = distinct(np.concatenate([space.weights(grid.points()) for grid in grids]))
+    while left:
+        again = distinct(np.stack([found.best(utility) for utility in space.utilities]))[:left]
+        times = [found.times[key] for key in keys_of(again)]
+        for count in sorted(set(times)):  # each time with noise of its own
+            rows = again[[place for place, each in enumerate(times) if each == count]]
+            found.add(rows, measure(rows, count))
+        left -= len(again)
+    return found
+
+
+def keys_of(candidates: FloatArray) -> list[tuple[float, ...]]:
+    """Return what tells candidates from others, one key each; -0.0 and 0.0 are one weight."""
+    return [tuple(row) for row in (candidates.round(DIGITS) + 0.0).tolist()]
+
+
+def distinct(candidates: FloatArray) -> FloatArray:
+    """Return candidates `[C, E]` once each, in the order of their first place."""
+    return np.asarray(list(dict.fromkeys(keys_of(candidates))), dtype=np.float64)

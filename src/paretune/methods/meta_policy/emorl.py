@@ -1,0 +1,126 @@
+"""EMORL: one expert per objective, and expert weights that a hierarchical grid search found on development prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from paretune.core.answers import Answer, Combined
+from paretune.core.checks import check_choice
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.model_config import check_block_of
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly, Family, Level, Mixer
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts, whole_passes
+from paretune.methods.hierarchical_grid import Space
+from paretune.methods.searches import TABLE, Searched, search_stage
+
+Mode = Literal["repaired", "faithful"]
+
+
+@dataclass(frozen=True)
+class EMORLSettings(ExpertSettings):
+    """Settings of `EMORL`, beside those of its experts, which are the same whatever these say."""
+
+    mode: Mode = field(default="repaired", metadata=PLANNING)
+    level: Level | None = field(default=None, metadata=PLANNING)  # None: adapters if repaired, hidden if faithful
+    block: int | None = field(default=None, metadata=PLANNING)  # at level hidden; None: the last, as published
+    rounds: int = field(default=5, metadata=PLANNING)  # published; fewer where the budget does not give them
+    measured_each: int = field(default=32, metadata=PLANNING)  # completions of a candidate; published
+    search_share: float = field(default=0.25, metadata=PLANNING)  # of the budget at most; published 4,320 of 17,529
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("mode", self.mode, get_args(Mode))
+        if self.level is not None:
+            check_choice("level", self.level, get_args(Level))
+        if self.block is not None and self.mixed_at != "hidden":
+            raise ConfigError(
+                f"block must be named at level 'hidden' alone, got {self.block} at '{self.mixed_at}'. Leave it out."
+            )
+        for name in ("rounds", "measured_each"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}. Leave it out.")
+        if not 0 < self.search_share < 1:
+            raise ConfigError(f"search_share must lie between 0 and 1, got {self.search_share}. Try 0.25.")
+
+    @property
+    def mixed_at(self) -> Level:
+        """Where experts are mixed."""
+        return self.level or ("adapters" if self.mode == "repaired" else "hidden")
+
+
+class EMORL:
+    """Train one expert per objective, then search the weights to mix them with.
+
+    `repaired`: for every preference told of, weights on the simplex that measure best for it; the preference itself is
+    among the candidates. `faithful`: one vector of weights for everybody, each weight in [0, 1], that measures best for
+    the plain mean of all objectives.
+
+    Source:
+        Kong et al. 2025, EMORL: Ensemble multi-objective reinforcement learning.
+
+    Departures:
+        See docs/papers.md.
+    """
+
+    name: ClassVar[str] = "emorl"
+    family: ClassVar[Family] = "meta-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = EMORLSettings
+
+    def __init__(self, settings: EMORLSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return one expert per objective, and the search.
+
+        Raises:
+            BudgetError: If an expert would get less than one group, or a mixture no completion to be measured with.
+            ModelError: If hidden states of the task's model are to be mixed and cannot be, or it has no such block.
+        """
+        settings, objectives = self.settings, len(task.objectives)
+        if settings.mixed_at == "hidden":
+            check_block_of(task.model, settings.block)
+        space = self.space(preferences, objectives)
+        first, affordable = len(space.first()), int(settings.search_share * budget)
+        each = whole_passes(min(settings.measured_each, affordable // first), len(task.splits["development"]))
+        if each < 1:
+            raise BudgetError(
+                f"budget must leave a completion to measure each of {first} mixtures with, got {budget}. Raise it."
+            )
+        rounds = max(count for count in range(1, settings.rounds + 1) if count == 1 or
+                     space.most(count) * each <= affordable)  # fmt: skip
+        evaluations = space.most(rounds)
+        experts = corner_experts(settings, objectives, budget - evaluations * each, seed)
+        return (
+            *experts,
+            search_stage(experts, space, rounds, evaluations, each, settings.mixed_at, settings.block, seed),
+        )
+
+    def space(self, preferences: FloatArray, objectives: int) -> Space:
+        """Return what is searched for preferences `[M, K]`."""
+        if self.settings.mode == "repaired":
+            return Space(objectives, preferences, simplex=True, told=preferences)
+        return Space(
+            objectives, np.full((1, objectives), 1 / objectives), simplex=False, told=np.zeros((0, objectives))
+        )
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the mixture that measured best for the preference, or for the plain mean."""
+        search = next(result for result in results.values() if result.stage.kind == "search")
+        table = json.loads(search.artefacts[TABLE].read_text(encoding="utf-8"))
+        found = Searched(np.asarray(table["candidates"]), np.asarray(table["scores"]))
+        answer: Answer = found
+        if self.settings.mode == "faithful":
+            best, _ = found.weights(np.full((1, found.objectives), 1 / found.objectives))
+            answer = Combined(np.tile(best, (found.objectives, 1)))  # the same for every preference
+        experts = (result for result in results.values() if result.stage.kind == "expert")
+        mixer = Mixer(self.settings.mixed_at, self.settings.block)
+        return Assembly(adapters_of(experts), answer, mixer, notes={"search": table})

@@ -1,0 +1,68 @@
+"""Hidden-state mixing: one expert per objective, mixed behind one block, read on by one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, get_args
+
+import numpy as np
+
+from paretune.core.answers import Combined
+from paretune.core.checks import check_choice
+from paretune.core.model_config import check_block_of
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly, Continued, Family, Mixer
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts
+
+
+@dataclass(frozen=True)
+class HiddenMixingSettings(ExpertSettings):
+    """Settings of `HiddenMixing`, beside those of its experts, which are the same whatever these say."""
+
+    # behind which states are mixed, from 0 on, or from the last, -1; behind the last nothing is left to read on
+    block: int = field(default=-2, metadata=PLANNING)
+    # what reads on: "soup", the average of the experts, so that a corner is its expert, or "base", no expert
+    continued: Continued = field(default="soup", metadata=PLANNING)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("continued", self.continued, get_args(Continued))
+
+
+class HiddenMixing:
+    """Train one expert per objective and mix their hidden states behind one block, the preference as weights.
+
+    Up to the block every expert has a stream of its own; one stream reads on from the mixture. Mixing the states of the
+    last block is mixing logits with weights that depend on the token; it takes a block behind it to be anything else.
+
+    Source:
+        Kong et al. 2025 (EMORL), hidden-state aggregation; mixing before the last block is ours.
+
+    Departures:
+        EMORL mixes states behind the final norm, which in front of one linear head is the same as mixing logits.
+    """
+
+    name: ClassVar[str] = "hidden_mixing"
+    family: ClassVar[Family] = "meta-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = HiddenMixingSettings
+
+    def __init__(self, settings: HiddenMixingSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return one expert per objective; `preferences` play no part in training.
+
+        Raises:
+            ModelError: If hidden states of the task's model cannot be mixed, or it has no such block.
+        """
+        check_block_of(task.model, self.settings.block)
+        return corner_experts(self.settings, len(task.objectives), budget, seed)
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the experts' hidden states, the preference as weights."""
+        mixer = Mixer("hidden", self.settings.block, continued=self.settings.continued)
+        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), mixer)

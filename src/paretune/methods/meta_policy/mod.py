@@ -1,0 +1,51 @@
+"""MOD: one expert per objective, whose next-token log-probabilities are mixed with the preference as weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from paretune.core.answers import Combined
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly, Family, Mixer
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
+
+
+@dataclass(frozen=True)
+class MODSettings(ExpertSettings):
+    """Settings of `MOD`: those of its experts."""
+
+
+class MOD:
+    """Train one expert per objective and multiply what they say: `log p = sum_k w_k log p_k - log Z` at every token.
+
+    Experts are those of rewarded soups. Where they are exact and a completion has one token, this is the best policy
+    for `w`; of longer completions it neglects what is to come. A token costs a pass for each expert with weight.
+
+    Source:
+        Shi et al. 2024, Decoding-time language model alignment with multiple objectives (MOD), reverse KL.
+
+    Departures:
+        Completions are sampled from the mixture; published is greedy and beam search on sums that are not normalised.
+    """
+
+    name: ClassVar[str] = "mod"
+    family: ClassVar[Family] = "meta-policy"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type] = MODSettings
+
+    def __init__(self, settings: MODSettings) -> None:
+        self.settings = settings
+
+    def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return one expert per objective; `preferences` play no part in training."""
+        return corner_experts(self.settings, len(task.objectives), budget, seed)
+
+    def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
+        """Answer with the experts' log-probabilities, the preference as weights."""
+        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), Mixer("log_probs"))

@@ -1,0 +1,155 @@
+"""Searching expert weights: the candidates of a round are rows of one batch, measured on development prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from paretune.core.checks import check_choice
+from paretune.core.errors import RewardError
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Level
+from paretune.core.stages import Stage, StageContext
+from paretune.methods.experts import adapters_of
+from paretune.methods.hierarchical_grid import DIGITS, Measure, Space, hierarchical_search
+
+TABLE = "search.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """The measured mixture of the highest utility answers: `combined`.
+
+    Attributes:
+        candidates: Expert weights that were measured, `[C, E]`.
+        scores: Their mean scores, `[C, K]`.
+    """
+
+    candidates: FloatArray
+    scores: FloatArray
+
+    @property
+    def objectives(self) -> int:
+        """Number of objectives K."""
+        return int(self.scores.shape[1])
+
+    @property
+    def experts(self) -> int:
+        """Number of experts E."""
+        return int(self.candidates.shape[1])
+
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with the expert weights of candidates, `[M, E]`."""
+        chosen = (preferences @ self.scores.T).round(DIGITS).argmax(axis=1)
+        return np.asarray(self.candidates[chosen]), ["combined"] * len(preferences)
+
+
+def search_stage(
+    experts: Sequence[Stage], space: Space, rounds: int, evaluations: int, completions_each: int, level: Level,
+    block: int | None, seed: int,
+) -> Stage:  # fmt: skip
+    """Describe the search for expert weights, charged like training.
+
+    Args:
+        experts: What is mixed.
+        space: What is searched.
+        rounds: At most so many.
+        evaluations: So many measurements, exactly.
+        completions_each: Of each.
+        level: Where the experts are mixed; at `hidden` the base model reads on behind the block.
+        block: For `hidden`, see `Mixer`.
+        seed: Of the noise.
+    """
+    check_choice("level", level, get_args(Level))
+    return Stage(
+        kind="search",
+        run="paretune.methods.searches:search_weights",
+        settings={
+            "utilities": space.utilities.tolist(), "simplex": space.simplex, "told": space.told.tolist(),
+            "rounds": rounds, "evaluations": evaluations, "completions_each": completions_each, "level": level,
+            "block": block,
+        },
+        needs=tuple(experts),
+        completions=evaluations * completions_each,
+        seed=seed,
+    )  # fmt: skip
+
+
+def search_weights(context: StageContext) -> None:
+    """Search expert weights on development prompts; leaves `search.json`: candidates `[C, E]` and scores `[C, K]`."""
+    from paretune.models.adapters import load_bank
+    from paretune.models.base import load_base
+
+    base = load_base(context.task.model)
+    for stage in context.stages:
+        settings: Any = stage.settings
+        bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
+        space = Space(
+            bank.experts, np.asarray(settings["utilities"]), settings["simplex"],
+            np.asarray(settings["told"], dtype=np.float64).reshape(-1, bank.experts),
+        )  # fmt: skip
+        found = hierarchical_search(space, settings["rounds"], settings["evaluations"], _measurer(context, stage, bank))
+        table = {
+            "candidates": found.candidates.tolist(), "scores": found.scores.tolist(), "times": [*found.times.values()],
+        }  # fmt: skip
+        context.artefact(stage, TABLE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        bank.unwrap()
+        context.seal(stage, {"candidates": len(found.times)})
+
+
+def _measurer(context: StageContext, stage: Stage, bank: Any) -> Measure:
+    """Return what measures candidates, all of a call as rows of one batch, under noise that they share."""
+    from paretune.core.ledger import network_flops
+    from paretune.core.protocols import Mixer
+    from paretune.core.seeds import stream_key
+    from paretune.models.policy import Policy
+    from paretune.objectives.scoring import Scorer
+
+    task, settings, ledger = context.task, stage.settings, context.ledger(stage)
+    score, base = Scorer(task.objectives), bank.base
+    each: Any = settings["completions_each"]
+    level: Any = settings["level"]
+    block: Any = settings["block"]
+    chosen = min(each, len(task.splits["development"]))
+    rows, samples = task.splits["development"][:chosen], each // chosen
+    mixer, objectives = Mixer(level, block), len(task.objectives)
+
+    def measure(candidates: FloatArray, times: int) -> FloatArray:
+        count = len(candidates)
+        policy = Policy(
+            base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, mixer,
+        )  # fmt: skip
+        ledger.charge(completions=count * each, prompts=count * chosen)
+        owners = [index for index in range(count) for _ in rows]
+        seed = stream_key(stage.seed, "search", times) % 2**63
+        made = policy.generate([str(row["prompt"]) for row in rows] * count, owners, samples, seed=seed)
+        rewards = score([rows[number % chosen] for _, number, _ in made.row_ids], made.texts).rewards
+        tokens = int(made.lengths.sum())
+        read = sum(len(ids) for ids in made.prompt_ids[::samples])
+        parameters = base.parameters + bank.parameters_each()
+        flops = network_flops(parameters, tokens + read, policy.cost(range(count)))
+        ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
+        scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
+        context.log({"candidates": candidates.tolist(), "scores": scores.tolist(), "measured_before": times})
+        context.progress(count * each)
+        return scores
+
+    return measure
+
+
+def _means(rewards: FloatArray, names: Sequence[str]) -> FloatArray:
+    """Return the means over completions of `[C, N, K]`, missing rewards left out."""
+    present = ~np.isnan(rewards)
+    counts = present.sum(axis=1)
+    if (counts == 0).any():
+        raise RewardError(
+            f"every mixture must have a measured score on every objective, got none on "
+            f"'{names[int((counts == 0).any(axis=0).argmax())]}'. Mend its reward function; its log says why "
+            "scores are missing."
+        )
+    return np.asarray(np.where(present, rewards, 0.0).sum(axis=1) / counts)

@@ -1,0 +1,51 @@
+"""Methods that mix the experts of rewarded soups elsewhere: `mod` and `hidden_mixing`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune.core.errors import ConfigError, ModelError
+from paretune.core.preferences import das_dennis
+from paretune.core.protocols import Mixer
+from paretune.core.task import Task
+from paretune.methods.meta_policy.hidden_mixing import HiddenMixing, HiddenMixingSettings
+from paretune.methods.meta_policy.mod import MOD, MODSettings
+from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
+
+WANTED = das_dennis(2, 2)
+METHODS = [
+    (MOD(MODSettings()), Mixer("log_probs")),
+    (HiddenMixing(HiddenMixingSettings()), Mixer("hidden", -2, continued="soup")),
+    (HiddenMixing(HiddenMixingSettings(block=0, continued="base")), Mixer("hidden", 0)),
+]
+
+
+@pytest.mark.parametrize(("method", "mixer"), METHODS)
+def test_the_experts_of_rewarded_soups_are_mixed_elsewhere(method: Any, mixer: Mixer, task: Task, finish: Any) -> None:
+    stages = method.stages(task, WANTED, 1004, 3)
+    soups = RewardedSoups(RewardedSoupsSettings()).stages(task, WANTED, 1004, 3)
+    assert [stage.key(task) for stage in stages] == [stage.key(task) for stage in soups]
+    assembly = method.assemble(task, WANTED, finish(stages))
+    assert assembly.mixer == mixer
+    assert len(assembly.experts) == 2
+    weights, words = assembly.answer.weights(np.asarray([[0.3, 0.7]]))
+    assert (weights.tolist(), words) == ([[0.3, 0.7]], ["combined"])
+
+
+def test_models_and_blocks_whose_states_cannot_be_mixed_are_refused_when_planned(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"block must be one of the model's 2 blocks, .* got 2 for"):
+        HiddenMixing(HiddenMixingSettings(block=2)).stages(task, WANTED, 1004, 0)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "falcon", "num_hidden_layers": 2}))
+    with pytest.raises(ModelError, match="got model_type 'falcon'"):
+        HiddenMixing(HiddenMixingSettings()).stages(replace(task, model=str(tmp_path)), WANTED, 1004, 0)
+
+
+def test_a_continuation_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"continued must be one of base, soup, got 'expert'"):
+        HiddenMixingSettings(continued="expert")  # type: ignore[arg-type]  # the point of the test

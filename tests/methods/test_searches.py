@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import micro_task
+from paretune.core.errors import RewardError, UnknownNameError
+from paretune.core.ledger import Ledger
+from paretune.core.preferences import das_dennis
+from paretune.core.seeds import stream_key
+from paretune.core.stages import Stage, StageContext
+from paretune.core.task import Task
+from paretune.methods.experts import corner_experts
+from paretune.methods.hierarchical_grid import Space
+from paretune.methods.meta_policy.rewarded_soups import RewardedSoupsSettings
+from paretune.methods.searches import search_stage, search_weights
+from paretune.models.adapters import load_bank, save_adapter
+from paretune.models.bank import ExpertBank
+from paretune.models.base import load_base
+from paretune.models.policy import Policy
+from paretune.objectives.scoring import Scorer
+
+WANTED = das_dennis(2, 2)
+SPACE = Space(2, WANTED, simplex=True, told=WANTED)
+EXPERTS = corner_experts(RewardedSoupsSettings(), 2, 64, 0)
+
+
+@dataclass
+class Alone:
+    """One stage whose needs are finished."""
+
+    task: Task
+    stages: tuple[Stage, ...]
+    adapters: Mapping[int, Path]
+    folder: Path
+    spent: Ledger = field(default_factory=Ledger)
+    told: int = 0
+    events: list[Mapping[str, object]] = field(default_factory=list)
+    sealed: Mapping[str, object] = field(default_factory=dict)
+
+    def result(self, stage: Stage) -> Any:
+        return SimpleNamespace(adapters=(self.adapters[EXPERTS.index(stage)],))
+
+    def ledger(self, stage: Stage) -> Ledger:
+        return self.spent
+
+    def artefact(self, stage: Stage, name: str) -> Path:
+        return self.folder / name
+
+    def log(self, event: Mapping[str, object]) -> None:
+        self.events.append(event)
+
+    def progress(self, completions: int) -> None:
+        self.told += completions
+
+    def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
+        self.sealed = values
+
+
+@pytest.fixture
+def adapters(task: Task, tmp_path: Path) -> dict[int, Path]:
+    bank = micro_task.perturb(ExpertBank(load_base(task.model, device="cpu"), 2, rank=2), scale=0.15)
+    for expert in range(2):
+        save_adapter(bank, expert, tmp_path / str(expert))
+    bank.unwrap()
+    return {expert: tmp_path / str(expert) for expert in range(2)}
+
+
+def searched(task: Task, adapters: Mapping[int, Path], folder: Path, evaluations: int = 6, **settings: Any) -> Alone:
+    chosen = {"completions_each": 8, "level": "adapters", "block": None, **settings}
+    stage = search_stage(EXPERTS, SPACE, 2, evaluations, seed=5, **chosen)
+    context = Alone(task, (stage,), adapters, folder, Ledger(stage.completions))
+    search_weights(cast(StageContext, context))
+    return context
+
+
+def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
+    task: Task, adapters: dict[int, Path], tmp_path: Path
+) -> None:
+    context = searched(task, adapters, tmp_path)
+    table = json.loads((tmp_path / "search.json").read_text())
+    assert table["candidates"][:3] == [[0, 1], [0.5, 0.5], [1, 0]]
+    assert sum(table["times"]) == 6
+    assert context.sealed == {"candidates": len(table["candidates"])}
+    assert context.spent.completions == context.told == 6 * 8 == context.spent.budget_completions
+    assert (context.spent.counts["prompts"], context.spent.counts["reward_calls"]) == (6 * 4, 6 * 8 * 2)
+    assert len(cast(Any, context.events[0]["candidates"])) == 3  # a round is one call
+    base = load_base(task.model, device="cpu")
+    bank = load_bank(base, list(adapters.values()))
+    rows = task.splits["development"]
+    weights = np.asarray(table["candidates"][1:2])  # measured once in the first round, and perhaps again
+    policy = Policy(base, bank, task.template, 4, 2, np.full((1, 2), 0.5), ["combined"], weights)
+    seed = stream_key(5, "search", 0) % 2**63
+    made = policy.generate([str(row["prompt"]) for row in rows], [0] * 4, 2, seed=seed)
+    rewards = Scorer(task.objectives)([rows[number] for _, number, _ in made.row_ids], made.texts).rewards
+    np.testing.assert_allclose(cast(Any, context.events[0]["scores"])[1], rewards.mean(axis=0), atol=1e-12)
+    bank.unwrap()
+    again = searched(task, adapters, tmp_path)
+    assert json.loads((tmp_path / "search.json").read_text()) == table
+    assert again.spent.counts == context.spent.counts
+
+
+def test_experts_are_mixed_at_the_level_and_charged_for_their_streams(
+    task: Task, adapters: dict[int, Path], tmp_path: Path
+) -> None:
+    """A round mixes both experts: two passes a token at the last block, one and a half at the first of two."""
+    passes = {}
+    for level, block in (("adapters", None), ("log_probs", None), ("hidden", None), ("hidden", 0)):
+        context = searched(task, adapters, tmp_path, 3, level=level, block=block)
+        base = load_base(task.model, device="cpu")
+        read = 3 * sum(len(base.encode(str(row["prompt"]))) for row in task.splits["development"])
+        bank = load_bank(base, list(adapters.values()))
+        parameters = base.parameters + bank.parameters_each()
+        bank.unwrap()
+        passes[level, block] = context.spent.counts["flops"] / (
+            2 * parameters * (context.spent.counts["tokens"] + read)
+        )
+    assert passes == {
+        ("adapters", None): 1, ("log_probs", None): 2, ("hidden", None): 2, ("hidden", 0): 1.5,
+    }  # fmt: skip
+    with pytest.raises(UnknownNameError, match="level must be one of adapters, hidden, log_probs, got 'logits'"):
+        searched(task, adapters, tmp_path, level="logits")
+
+
+def test_a_mixture_without_any_score_on_an_objective_stops_the_search(
+    task: Task, adapters: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Scorer.__call__
+
+    def second_missing(scorer: Scorer, rows: Any, texts: Any) -> Any:
+        scores = score(scorer, rows, texts)
+        scores.rewards[:, 1] = np.nan
+        return scores
+
+    monkeypatch.setattr(Scorer, "__call__", second_missing)
+    with pytest.raises(
+        RewardError, match=r"a measured score on every objective, got none on 'second'. Mend its reward"
+    ):
+        searched(task, adapters, tmp_path)
+
+
+def test_missing_scores_are_left_out(
+    task: Task, adapters: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Scorer.__call__
+
+    def half_missing(scorer: Scorer, rows: Any, texts: Any) -> Any:
+        rewards = np.where(np.arange(len(rows))[:, None] % 2 == 0, np.nan, 0.25) * np.ones(2)
+        return score(scorer, rows, texts)._replace(rewards=rewards)
+
+    monkeypatch.setattr(Scorer, "__call__", half_missing)
+    searched(task, adapters, tmp_path)
+    assert np.unique(json.loads((tmp_path / "search.json").read_text())["scores"]).tolist() == [0.25]
