@@ -13,6 +13,7 @@ METHODS = {
     "dynaopt": "paretune.methods.single_policy.dynaopt:DynaOpt",
     "mgda": "paretune.methods.single_policy.mgda:MGDA",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
+    "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
     "mixture_of_experts": "paretune.methods.meta_policy.mixture_of_experts:MixtureOfExperts",

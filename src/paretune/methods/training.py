@@ -16,7 +16,9 @@ from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
     from paretune.core.preferences import FloatArray
+    from paretune.models.bank import ExpertBank
     from paretune.models.base import BaseModel
+    from paretune.models.policy import Policy
     from paretune.rl.learner import Learner, Slots
     from paretune.rl.rollout import Prompts
     from paretune.rl.trainees import Trainee
@@ -222,7 +224,6 @@ def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base
-    from paretune.models.policy import Policy
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
 
@@ -231,11 +232,7 @@ def measure_experts(context: StageContext) -> None:
     for stage in context.stages:
         adapters = adapters_of(context.result(need) for need in stage.needs)
         bank = load_bank(base, adapters)
-        count, objectives = len(adapters), len(task.objectives)
-        policy = Policy(
-            base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
-            np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
-        )  # fmt: skip
+        policy = one_by_one(bank, task)
         each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
         chosen = min(each, len(task.splits["development"]))
         rows, samples = task.splits["development"][:chosen], each // chosen
@@ -246,6 +243,17 @@ def measure_experts(context: StageContext) -> None:
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
         bank.unwrap()
         context.seal(stage, {"scores": scores})
+
+
+def one_by_one(bank: ExpertBank, task: Task) -> Policy:
+    """Return the experts of a bank as policies, one each, to be measured."""
+    from paretune.models.policy import Policy
+
+    count, objectives = bank.experts, len(task.objectives)
+    return Policy(
+        bank.base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+        np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
+    )  # fmt: skip
 
 
 def prompts(base: BaseModel, task: Task, split: Split) -> Prompts:
