@@ -26,6 +26,7 @@ from paretune.core.stages import Stage, StageContext, StageResult, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
+from paretune.methods.multi_policy.evolution import EvolutionSettings
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.objectives.scoring import Scorer
@@ -34,7 +35,9 @@ from paretune.rl.evaluation import evaluate
 WANTED = das_dennis(2, 2)
 BUDGET, GROUP = 250, 4
 SMALL = {"rank": 2, "group_size": GROUP, "completions_per_update": 16, "learning_rate": 3e-2}
-FAST = {"completions_each": 80, "measured_each": 8}  # where a method has such a setting
+FAST = {  # where a method has such a setting
+    "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 16,
+}  # fmt: skip
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 NAMES = sorted(  # a ceiling is no method: tests/methods/test_exact_gradient.py
@@ -61,8 +64,9 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 
 
 def budget_of(name: str) -> int:
-    """Return what a method is trained with: one policy that learns all preferences at once takes longer."""
-    return 4 * BUDGET if issubclass(resolve_method(name).Settings, BankSettings) else BUDGET
+    """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
+    slow = issubclass(resolve_method(name).Settings, (BankSettings, EvolutionSettings))
+    return 4 * BUDGET if slow else BUDGET
 
 
 def make(name: str) -> Method:
@@ -180,7 +184,7 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     name: str, budget: int, task: Task
 ) -> None:
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
-    policies = sum(stage.kind in ("expert", "bank") for stage in stages)
+    policies = sum(stage.kind in ("expert", "bank", "evolution") for stage in stages)
     assert policies >= 1
     assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
 

@@ -83,6 +83,10 @@ class Ledger:
         self.repeated = dict(state["repeated"])  # type: ignore[call-overload]  # plain JSON
         self.peak_memory_bytes = int(state["peak_memory_bytes"])  # type: ignore[call-overload]  # plain JSON
 
+    def resume(self, state: Mapping[str, object]) -> None:
+        """Take over what was spent, but keep the budget and what this ledger already knows to be repeated work."""
+        self.restore({**state, "budget_completions": self.budget_completions, "repeated": self.repeated})
+
     @classmethod
     def from_state(cls, state: Mapping[str, object]) -> Ledger:
         """Rebuild a ledger from `state()`."""

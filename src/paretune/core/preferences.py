@@ -123,6 +123,23 @@ def random_preferences(objectives: int, count: int, generator: np.random.Generat
     return np.asarray(points.round(4))
 
 
+def onto_simplex(points: FloatArray) -> FloatArray:
+    """Return the nearest points of the simplex, `[M, K]`.
+
+    Source:
+        Held, Wolfe and Crowder 1974: subtract one number from a row and cut at 0.
+
+    Example:
+        >>> onto_simplex(np.array([[0.5, 1.0], [1.5, 0.2]])).tolist()
+        [[0.25, 0.75], [1.0, 0.0]]
+    """
+    falling = -np.sort(-points, axis=1)
+    surplus = (falling.cumsum(axis=1) - 1) / np.arange(1, points.shape[1] + 1)  # shared by the first 1, 2, ... entries
+    kept = (falling > surplus).sum(axis=1)
+    cut = np.maximum(points - surplus[np.arange(len(points)), kept - 1][:, None], 0.0)
+    return np.asarray(cut / cut.sum(axis=1, keepdims=True))
+
+
 def nearest(points: FloatArray, targets: FloatArray) -> NDArray[np.int64]:
     """Return for each target `[M, K]` the index of the nearest point `[N, K]`; the first wins a tie."""
     distances = ((targets[:, None, :] - points[None, :, :]) ** 2).sum(axis=2)

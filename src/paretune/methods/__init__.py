@@ -11,6 +11,7 @@ METHODS = {
     "dynaopt": "paretune.methods.single_policy.dynaopt:DynaOpt",
     "mgda": "paretune.methods.single_policy.mgda:MGDA",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
+    "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
     "mod": "paretune.methods.meta_policy.mod:MOD",
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",

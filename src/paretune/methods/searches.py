@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import RewardError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Level
+from paretune.core.protocols import Level, Mixer
 from paretune.core.stages import Stage, StageContext
 from paretune.methods.experts import adapters_of
-from paretune.methods.hierarchical_grid import DIGITS, Measure, Space, hierarchical_search
+from paretune.methods.hierarchical_grid import DIGITS, Space, hierarchical_search
+
+if TYPE_CHECKING:
+    from paretune.models.bank import ExpertBank
 
 TABLE = "search.json"
 
@@ -92,7 +95,10 @@ def search_weights(context: StageContext) -> None:
             bank.experts, np.asarray(settings["utilities"]), settings["simplex"],
             np.asarray(settings["told"], dtype=np.float64).reshape(-1, bank.experts),
         )  # fmt: skip
-        found = hierarchical_search(space, settings["rounds"], settings["evaluations"], _measurer(context, stage, bank))
+        measured = _Measured(
+            context, stage, bank, settings["completions_each"], Mixer(settings["level"], settings["block"])
+        )
+        found = hierarchical_search(space, settings["rounds"], settings["evaluations"], measured)
         table = {
             "candidates": found.candidates.tolist(), "scores": found.scores.tolist(), "times": [*found.times.values()],
         }  # fmt: skip
@@ -101,45 +107,71 @@ def search_weights(context: StageContext) -> None:
         context.seal(stage, {"candidates": len(found.times)})
 
 
-def _measurer(context: StageContext, stage: Stage, bank: Any) -> Measure:
-    """Return what measures candidates, all of a call as rows of one batch, under noise that they share."""
-    from paretune.core.ledger import network_flops
-    from paretune.core.protocols import Mixer
-    from paretune.core.seeds import stream_key
-    from paretune.models.policy import Policy
-    from paretune.objectives.scoring import Scorer
+def measure(context: StageContext, stage: Stage, candidates: FloatArray, completions_each: int) -> FloatArray:
+    """Measure mixtures of the experts that a stage needs: what a search of one's own asks.
 
-    task, settings, ledger = context.task, stage.settings, context.ledger(stage)
-    score, base = Scorer(task.objectives), bank.base
-    each: Any = settings["completions_each"]
-    level: Any = settings["level"]
-    block: Any = settings["block"]
-    chosen = min(each, len(task.splits["development"]))
-    rows, samples = task.splits["development"][:chosen], each // chosen
-    mixer, objectives = Mixer(level, block), len(task.objectives)
+    Args:
+        context: Of the run function; completions are charged to the stage.
+        stage: It needs the stages that left the experts.
+        candidates: Expert weights `[C, E]`, the experts in the order of the stage's needs.
+        completions_each: Completions of each, over equally many development prompts or passes over all of them.
 
-    def measure(candidates: FloatArray, times: int) -> FloatArray:
-        count = len(candidates)
+    Returns:
+        Mean scores `[C, K]`.
+
+    Raises:
+        BudgetError: If the stage's budget does not allow it.
+        RewardError: If every reward of an objective is missing.
+    """
+    from paretune.models.adapters import load_bank
+    from paretune.models.base import load_base
+
+    bank = load_bank(load_base(context.task.model), adapters_of(context.result(need) for need in stage.needs))
+    try:
+        return _Measured(context, stage, bank, completions_each, Mixer())(candidates, 0)
+    finally:
+        bank.unwrap()
+
+
+class _Measured:
+    """Measures candidates, all of a call as rows of one batch, under noise that they share."""
+
+    def __init__(
+        self, context: StageContext, stage: Stage, bank: ExpertBank, completions_each: int, mixer: Mixer
+    ) -> None:
+        from paretune.objectives.scoring import Scorer
+
+        self.context, self.stage, self.bank, self.mixer = context, stage, bank, mixer
+        self.ledger, self.score = context.ledger(stage), Scorer(context.task.objectives)
+        self.chosen = min(completions_each, len(context.task.splits["development"]))
+        self.rows, self.samples = context.task.splits["development"][: self.chosen], completions_each // self.chosen
+
+    def __call__(self, candidates: FloatArray, times: int) -> FloatArray:
+        """Return mean scores `[C, K]` of candidates `[C, E]` that were measured so often before."""
+        from paretune.core.ledger import network_flops
+        from paretune.core.seeds import stream_key
+        from paretune.models.policy import Policy
+
+        task, base, count, each = self.context.task, self.bank.base, len(candidates), self.chosen * self.samples
+        objectives = len(task.objectives)
         policy = Policy(
-            base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
-            np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, mixer,
+            base, self.bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, self.mixer,
         )  # fmt: skip
-        ledger.charge(completions=count * each, prompts=count * chosen)
-        owners = [index for index in range(count) for _ in rows]
-        seed = stream_key(stage.seed, "search", times) % 2**63
-        made = policy.generate([str(row["prompt"]) for row in rows] * count, owners, samples, seed=seed)
-        rewards = score([rows[number % chosen] for _, number, _ in made.row_ids], made.texts).rewards
+        self.ledger.charge(completions=count * each, prompts=count * self.chosen)
+        owners = [index for index in range(count) for _ in self.rows]
+        seed = stream_key(self.stage.seed, "search", times) % 2**63
+        made = policy.generate([str(row["prompt"]) for row in self.rows] * count, owners, self.samples, seed=seed)
+        rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
         tokens = int(made.lengths.sum())
-        read = sum(len(ids) for ids in made.prompt_ids[::samples])
-        parameters = base.parameters + bank.parameters_each()
+        read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
+        parameters = base.parameters + self.bank.parameters_each()
         flops = network_flops(parameters, tokens + read, policy.cost(range(count)))
-        ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
+        self.ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
-        context.log({"candidates": candidates.tolist(), "scores": scores.tolist(), "measured_before": times})
-        context.progress(count * each)
+        self.context.log({"candidates": candidates.tolist(), "scores": scores.tolist(), "measured_before": times})
+        self.context.progress(count * each)
         return scores
-
-    return measure
 
 
 def _means(rewards: FloatArray, names: Sequence[str]) -> FloatArray:

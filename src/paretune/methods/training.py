@@ -16,7 +16,9 @@ from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
     from paretune.core.preferences import FloatArray
+    from paretune.models.bank import ExpertBank
     from paretune.models.base import BaseModel
+    from paretune.models.policy import Policy
     from paretune.rl.learner import Learner, Slots
     from paretune.rl.rollout import Prompts
     from paretune.rl.trainees import Trainee
@@ -220,53 +222,38 @@ def _reporter(context: StageContext, learner: Learner, runs: Sequence[Run]) -> C
 
 def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
-    for stage in context.stages:
-        each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
-        scores = measure(context, stage, np.eye(len(stage.needs)), each)
-        context.seal(
-            stage, {"scores": [[None if np.isnan(score) else float(score) for score in row] for row in scores]}
-        )
-
-
-def measure(context: StageContext, stage: Stage, expert_weights: FloatArray, completions_each: int) -> FloatArray:
-    """Measure mixtures of the experts that a stage needs, on development prompts: what a search asks.
-
-    Args:
-        context: Of the run function; completions are charged to the stage.
-        stage: It needs the stages that left the experts.
-        expert_weights: Mixtures `[N, E]`, the experts in the order of the stage's needs.
-        completions_each: Completions of each mixture, over equally many prompts or passes over all of them.
-
-    Returns:
-        Mean rewards `[N, K]`; NaN where every reward of an objective is missing.
-
-    Raises:
-        BudgetError: If the stage's budget does not allow it.
-    """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base
-    from paretune.models.policy import Policy
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
 
     task = context.task
     base = load_base(task.model)
-    bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
-    count, objectives = len(expert_weights), len(task.objectives)
-    policy = Policy(
-        base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
-        np.full((count, objectives), 1 / objectives), ["measured"] * count, expert_weights,
-    )  # fmt: skip
-    chosen = min(completions_each, len(task.splits["development"]))
-    rows, samples = task.splits["development"][:chosen], completions_each // chosen
-    try:
+    for stage in context.stages:
+        adapters = adapters_of(context.result(need) for need in stage.needs)
+        bank = load_bank(base, adapters)
+        policy = one_by_one(bank, task)
+        each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
+        chosen = min(each, len(task.splits["development"]))
+        rows, samples = task.splits["development"][:chosen], each // chosen
         records = evaluate(
             policy, rows, Scorer(task.objectives), task.objective_names, samples=samples, seed=stage.seed,
             split="development", ledger=context.ledger(stage), progress=context.progress,
         )  # fmt: skip
-    finally:
+        scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
         bank.unwrap()
-    return np.stack([record.scores for record in records])
+        context.seal(stage, {"scores": scores})
+
+
+def one_by_one(bank: ExpertBank, task: Task) -> Policy:
+    """Return the experts of a bank as policies, one each, to be measured."""
+    from paretune.models.policy import Policy
+
+    count, objectives = bank.experts, len(task.objectives)
+    return Policy(
+        bank.base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+        np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
+    )  # fmt: skip
 
 
 def prompts(base: BaseModel, task: Task, split: Split) -> Prompts:

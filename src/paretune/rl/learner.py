@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import ConfigError, NonFiniteError, RewardError
-from paretune.core.ledger import Ledger, network_flops
+from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Score, Scores
 from paretune.models.mixing import Mixing
@@ -174,14 +174,12 @@ class Learner:
         active = sorted({index for index, _ in due})
         ending = {index for index, length in due if length == max(self.lengths[index].planned)}
         self._last_whole.update({index: self.member_state(index) for index in active})
-        failing = self._failing.copy()
         events = self._make(active, update) if update.size else []
         for index, length in due:
             with self.optimisers.averaged(index):
                 hand_over(index, length)
             self.lengths[index].handed_over.add(length)
         for index in set(active) - ending:
-            self._failing[index] = failing[index]
             self.load_member_state(index, *self._last_whole.pop(index))
         for event in events:
             if event["member"] in ending:  # of a longer run, the completions of this update are yet to come
@@ -372,14 +370,11 @@ class Learner:
             "updates": self.lengths[index].updates,
             "ledger": self.members[index].ledger.state(),
             "weighting": self.weigher.state(index),
+            "failing": self._failing[index].tolist(),
         }
 
     def _take_over(self, index: int, saved: Mapping[str, Any]) -> None:
         self.lengths[index].updates = saved["updates"]
         self.weigher.load(index, saved["weighting"])
-        _restore_counts(self.members[index].ledger, saved["ledger"])
-
-
-def _restore_counts(ledger: Ledger, saved: Mapping[str, Any]) -> None:
-    """Take over what was spent, but keep the budget and what this ledger already knows to be repeated work."""
-    ledger.restore({**saved, "budget_completions": ledger.budget_completions, "repeated": ledger.repeated})
+        self._failing[index] = saved["failing"]
+        self.members[index].ledger.resume(saved["ledger"])

@@ -1,0 +1,77 @@
+"""Averages of low-rank experts: of what they add to each layer, brought back to their rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from paretune.core.errors import ShapeError
+
+
+def average_deltas(downs: Tensor, ups: Tensor) -> tuple[Tensor, Tensor, float, float]:
+    """Average `B A` of N experts of one rank in one layer, as the nearest factors of that rank.
+
+    The average of N deltas has rank up to N r. Where the experts share A, the average of B is exact and A stays. Else
+    the r largest singular values are kept, which is exact where no more differ from 0 and the nearest matrix of rank r
+    in the Frobenius norm where they do. Rows of the new A are orthogonal and as long as the experts' on average, so
+    that it learns on as they do; factors of equal norm would start with almost no A where deltas are small.
+
+    Args:
+        downs: A of each, `[N, r, in]`.
+        ups: B of each, `[N, out, r]`.
+
+    Returns:
+        A `[r, in]`, B `[out, r]`, the energy (squared Frobenius norm) of the average, and how much of it was discarded.
+
+    Source:
+        Eckart and Young 1936, on the factors' QR decompositions.
+    """
+    count, rank = downs.shape[0], downs.shape[1]
+    if bool((downs == downs[:1]).all()):
+        up = ups.double().mean(dim=0)
+        energy = float((up @ downs[0].double()).square().sum())
+        return downs[0].clone(), up.to(ups.dtype), energy, 0.0
+    left, left_core = torch.linalg.qr(ups.double().permute(1, 0, 2).flatten(1) / count)  # [out, q], [q, N r]
+    right, right_core = torch.linalg.qr(downs.double().flatten(0, 1).mT)  # [in, p], [p, N r]
+    turned, values, other = torch.linalg.svd(left_core @ right_core.mT, full_matrices=True)
+    width = min(rank, len(values))
+    length = downs.double().norm(dim=2).mean()
+    down = torch.zeros(rank, downs.shape[2], dtype=torch.float64)
+    free = min(rank, other.shape[0])  # directions beyond the average's rank are free: B is 0 there
+    down[:free] = length * (right @ other.mT[:, :free]).mT
+    up = torch.zeros(ups.shape[1], rank, dtype=torch.float64)
+    up[:, :width] = left @ turned[:, :width] * values[:width] / length
+    energies = values.square()
+    return down.to(downs.dtype), up.to(ups.dtype), float(energies.sum()), float(energies[width:].sum())
+
+
+def average_experts(rows: Tensor, layers: Sequence[tuple[int, int]], rank: int) -> tuple[Tensor, float]:
+    """Average experts of one bank layer by layer, and say what the rank costs.
+
+    Args:
+        rows: Their parameters, `[N, P]`, laid out as `ExpertBank.flat`: for each layer A, then B.
+        layers: Input and output size of each layer.
+        rank: Of the experts, and of the average.
+
+    Returns:
+        Parameters of the average, `[P]`, and the share of the energy of all layers that was discarded.
+
+    Raises:
+        ShapeError: If the rows are no experts of these layers.
+    """
+    size = rank * sum(inputs + outputs for inputs, outputs in layers)
+    if rows.ndim != 2 or rows.shape[1] != size:
+        raise ShapeError(
+            f"rows must be experts of {size} parameters, got shape {list(rows.shape)}. Take them from a bank of these "
+            "layers and this rank."
+        )
+    parts, energy, lost, start = [], 0.0, 0.0, 0
+    for inputs, outputs in layers:
+        middle, end = start + rank * inputs, start + rank * (inputs + outputs)
+        downs, ups = rows[:, start:middle].view(-1, rank, inputs), rows[:, middle:end].view(-1, outputs, rank)
+        down, up, own, discarded = average_deltas(downs, ups)
+        parts += [down.flatten(), up.flatten()]
+        energy, lost, start = energy + own, lost + discarded, end
+    return torch.cat(parts), lost / energy if energy else 0.0
