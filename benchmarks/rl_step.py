@@ -79,8 +79,9 @@ class OurStep:
         from paretune.models.bank import ExpertBank
         from paretune.models.base import load_base
         from paretune.objectives.scoring import Scorer
-        from paretune.rl.learner import Environment, Learner
+        from paretune.rl.learner import Learner
         from paretune.rl.rollout import Prompts
+        from paretune.rl.rollouts import Environment
         from paretune.rl.settings import LearnerSettings
         from paretune.rl.trainees import Member, Population
 

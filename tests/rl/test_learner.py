@@ -27,8 +27,9 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
-from paretune.rl.learner import Environment, Learner, Slots
+from paretune.rl.learner import Learner, Slots
 from paretune.rl.rollout import Prompts, PromptStream
+from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Member, Population
 
@@ -180,14 +181,14 @@ def test_a_budget_is_never_exceeded_and_left_short_by_less_than_a_group(
 def test_the_ledger_counts_what_was_done(task: Task, base: BaseModel) -> None:
     tokens: list[int] = []
     learner = make(task, base, [(BOTH, 1, (40,)), (FIRST, 2, (16,))])
-    sampler = learner.sampler
+    sampler = learner.rollouts.sampler
 
     def counting(*arguments: Any) -> Any:
         batch = sampler(*arguments)
         tokens.append(int(batch.lengths.sum()))
         return batch
 
-    learner.sampler = counting
+    learner.rollouts.sampler = counting
     train(learner)
     one, other = (member.ledger for member in learner.members)
     assert one.counts["tokens"] + other.counts["tokens"] == sum(tokens)
@@ -316,7 +317,8 @@ def test_kl_holds_a_policy_near_the_base_model(task: Task, base: BaseModel) -> N
 
 def test_prompts_that_come_up_twice_in_one_update_are_trained_like_any_other(task: Task, base: BaseModel) -> None:
     learner = make(task, base, [(BOTH, 1, (48,)), (FIRST, 2, (48,))], replace(SETTINGS, completions_per_update=48))
-    learner.streams = [PromptStream(Prompts(each.rows[:5], each.prompt_ids[:5]), each.seed) for each in learner.streams]
+    short = [PromptStream(Prompts(each.rows[:5], each.prompt_ids[:5]), each.seed) for each in learner.rollouts.streams]
+    learner.rollouts.streams = short
     train(learner)  # members whose numbers of distinct prompts differ are no population any more
     assert learner.members[0].ledger.completions == 48
 
@@ -444,13 +446,13 @@ def test_epochs_are_charged_in_flops_and_not_in_completions(task: Task, base: Ba
 
 def test_a_sampler_that_disagrees_with_the_update_stops_training_with_the_gap(task: Task, base: BaseModel) -> None:
     learner = make(task, base, [(BOTH, 1, (16,))])
-    sampler = learner.sampler
+    sampler = learner.rollouts.sampler
 
     def wrong(*arguments: Any) -> Any:
         batch = sampler(*arguments)
         return replace(batch, log_probs=torch.where(batch.log_probs < 0, batch.log_probs - 0.25, 0.0))
 
-    learner.sampler = wrong
+    learner.rollouts.sampler = wrong
     with pytest.raises(ModelError, match=r"must agree within 0\.001 nats a token, got 0\.2500 on average"):
         train(learner)
 

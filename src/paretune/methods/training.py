@@ -172,7 +172,8 @@ def train(
     """
     from paretune.objectives.scoring import Scorer
     from paretune.rl.checkpoints import read_state, save_state
-    from paretune.rl.learner import Environment, Learner
+    from paretune.rl.learner import Learner
+    from paretune.rl.rollouts import Environment
 
     task, base = context.task, trainee.bank.base
     environment = Environment(

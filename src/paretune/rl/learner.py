@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +12,15 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import ConfigError, NonFiniteError, RewardError
-from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
-from paretune.core.scores import KEPT_CONTRACT, Score, Scores
-from paretune.models.mixing import Mixing
-from paretune.models.readers.reader import Reader
-from paretune.models.scoring import completion_log_probs
+from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.rl.advantages import fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, Lesson
 from paretune.rl.lengths import Lengths, Update
 from paretune.rl.optimisers import Optimisers
-from paretune.rl.rollout import BankSampler, Batch, Prompts, PromptStream, Sampler
+from paretune.rl.rollout import Sampler
+from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighing import Weigher
@@ -35,27 +31,6 @@ FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end tr
 HandOver = Callable[[int, int], None]  # (member, length): the trainee holds the member as it is at that length
 Advantages = Callable[[Tensor, int], Tensor]  # rewards [B, K], G -> [B, K]
 Shaping = Callable[[Tensor, FloatArray], Tensor]  # rewards [B, K], ranges [K, 2] -> [B, K]
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What completions are made for and scored by.
-
-    Attributes:
-        score: Scores completions on the K objectives.
-        train: Training prompts.
-        beta: KL coefficient, reward units per nat.
-        max_completion_tokens: Longest completion.
-        ranges: Lowest and highest possible reward of each objective, `[K, 2]`.
-        development: Development prompts, for weightings that measure on them.
-    """
-
-    score: Score
-    train: Prompts
-    beta: float
-    max_completion_tokens: int
-    ranges: FloatArray
-    development: Prompts | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +80,11 @@ class Learner:
         self.weigher = Weigher(trainee, self.slots.weightings)
         self.optimisers = Optimisers(trainee, settings, objectives if self.weigher.needs_gram else 0)
         self.epochs = Epochs(trainee, environment.beta, environment.ranges, settings, self.optimisers, self.weigher)
-        self.streams = [PromptStream(environment.train, member.seed) for member in self.members]
-        self.sampler: Sampler = sampler or BankSampler(trainee.bank)
         self.lengths = [
             Lengths(member.lengths, settings.completions_per_update, settings.group_size, self.weigher.measured(index))
             for index, member in enumerate(self.members)
         ]
+        self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler)
         if any(lengths.measured(0) for lengths in self.lengths) and environment.development is None:
             raise ConfigError("a weighting that measures must have development prompts, got none. Give the task some.")
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
@@ -140,12 +114,12 @@ class Learner:
 
     def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
         """Hand over what the coming update would pass by, then make it; return whether any length is left."""
-        reached: dict[Update, list[tuple[int, int]]] = {}
+        reached: dict[tuple[bool, Update], list[tuple[int, int]]] = {}
         for index, lengths in enumerate(self.lengths):
             for length, update in lengths.before_whole():
-                reached.setdefault(update, []).append((index, length))
-        for update in sorted(reached, key=lambda each: each.size):
-            self._reach(reached[update], update, hand_over, on_update)
+                reached.setdefault((length == max(lengths.planned), update), []).append((index, length))
+        for ends, update in sorted(reached, key=lambda key: (key[0], key[1].size)):  # last what a member stays as
+            self._reach(reached[ends, update], update, ends, hand_over, on_update)
         whole: dict[Update, list[int]] = {}
         for index, lengths in enumerate(self.lengths):
             coming = lengths.whole()
@@ -167,33 +141,38 @@ class Learner:
         self,
         due: Sequence[tuple[int, int]],
         update: Update,
+        ends: bool,
         hand_over: HandOver,
         on_update: Callable[[Mapping[str, object]], None],
     ) -> None:
-        """Hand members over at lengths (member, length) by the update that runs of those lengths would end with."""
+        """Hand members over at lengths (member, length) by the update that runs of those lengths would end with.
+
+        Where these are not their last lengths, the members go back to where they stood.
+        """
         active = sorted({index for index, _ in due})
-        ending = {index for index, length in due if length == max(self.lengths[index].planned)}
         self._last_whole.update({index: self.member_state(index) for index in active})
         events = self._make(active, update) if update.size else []
         for index, length in due:
             with self.optimisers.averaged(index):
                 hand_over(index, length)
             self.lengths[index].handed_over.add(length)
-        for index in set(active) - ending:
-            self.load_member_state(index, *self._last_whole.pop(index))
+        if not ends:  # the completions of this update are yet to come in a longer run: nobody is told of them
+            for index in active:
+                self.load_member_state(index, *self._last_whole.pop(index))
+            return
         for event in events:
-            if event["member"] in ending:  # of a longer run, the completions of this update are yet to come
-                on_update(event)
+            on_update(event)
 
     def _make(self, active: list[int], update: Update) -> list[dict[str, object]]:
         """Sample, score and learn from `update.size` completions of each active member; return what to tell of it."""
         started = time.perf_counter()
         size, group = update.size, self.settings.group_size
-        measured = self._measure(active, update.measured)
-        preferences, mixing, batch = self._sample(active, size)
-        rewards, statuses = self._score(active, batch, size)
-        with self._timed(active, "reference"):
-            reference = self._reference(batch)
+        measured = self.rollouts.measure(active, update.measured)
+        preferences, mixing, batch = self.rollouts.sample(active, size)
+        scores = self.rollouts.score(active, batch, size)
+        self._check_rewards(active, scores, size)
+        rewards, statuses = torch.from_numpy(scores.rewards), scores.statuses
+        reference = self.rollouts.reference(active, batch)
         kl = (batch.log_probs - reference).sum(dim=1).cpu().double()
         if not bool(torch.isfinite(kl).all()):
             raise NonFiniteError(
@@ -206,7 +185,7 @@ class Learner:
             batch, mixing, shaped, made, first, reference.sum(dim=1).cpu().double(), self.slots.advantages is not None
         )
         self.weigher.see(active, [each.updates for each in self.lengths], rewards, kl, measured)
-        with self._timed(active, "update"):
+        with self.rollouts.timed(active, "update"):
             told = self.epochs.learn(active, lesson, preferences)
         events = []
         for place, index in enumerate(active):
@@ -214,76 +193,6 @@ class Learner:
             described = self._event(index, update, rewards[own], statuses[own], kl[own], batch.lengths[own])
             events.append({**described, **told.of(place), "seconds": time.perf_counter() - started})
         return events
-
-    def _sample(self, active: list[int], size: int) -> tuple[FloatArray, Mixing, Batch]:
-        """Return the preference of each row `[B, K]`, how they are mixed, and their completions."""
-        group = self.settings.group_size
-        places, keys, preferences = [], [], []
-        for index in active:
-            stream, updates = self.streams[index], self.lengths[index].updates
-            self.members[index].ledger.charge(completions=size, prompts=size // group)
-            chosen = stream.indices(updates * (self.settings.completions_per_update // group), size // group)
-            keys.append(stream.keys(chosen, updates, group))
-            places += [number for number in chosen for _ in range(group)]
-            preferences.append(self.trainee.preferences(index, updates, size // group).repeat(group, axis=0))
-        batch, mixing = self._complete(
-            active, self.environment.train, places, np.concatenate(keys), np.concatenate(preferences), "sampling"
-        )
-        own = self._cost(mixing)  # of sampling, and twice, with the way back, of every epoch
-        self._charge(active, batch, size, group, 1 + own * (1 + 2 * self.settings.epochs))  # reference first
-        return np.concatenate(preferences), mixing, batch
-
-    def _complete(
-        self, active: list[int], prompts: Prompts, places: Sequence[int], keys: np.typing.NDArray[np.uint64],
-        preferences: FloatArray, phase: str,
-    ) -> tuple[Batch, Mixing]:  # fmt: skip
-        mixing = self.trainee.mixing(active, preferences)
-        rows, ids = [prompts.rows[place] for place in places], [prompts.prompt_ids[place] for place in places]
-        with self._timed(active, phase):
-            return self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens), mixing
-
-    def _charge(self, active: list[int], batch: Batch, size: int, group: int, passes: float) -> None:
-        parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
-        for place, index in enumerate(active):
-            own = slice(place * size, (place + 1) * size)
-            tokens = int(batch.lengths[own].sum())
-            read = sum(len(ids) for ids in batch.prompt_ids[own][::group])
-            flops = network_flops(parameters, tokens + read, passes)
-            self.members[index].ledger.charge(tokens=tokens, flops=flops)
-
-    def _cost(self, mixing: Mixing) -> float:
-        return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
-
-    def _measure(self, active: list[int], count: int) -> FloatArray | None:
-        """Return rewards of `count` completions of development prompts of each active member, `[R, count, K]`."""
-        if count == 0:
-            return None
-        prompts = self.environment.development
-        assert prompts is not None  # checked when the learner was made
-        places, keys, preferences = [], [], []
-        for index in active:
-            stream, lengths = PromptStream(prompts, self.members[index].seed), self.lengths[index]
-            self.members[index].ledger.charge(completions=count, prompts=count)
-            chosen = stream.indices(lengths.measured_before, count)
-            places += chosen
-            keys.append(stream.keys(chosen, lengths.updates, 1))
-            preferences.append(self.trainee.preferences(index, lengths.updates, count))
-        batch, mixing = self._complete(
-            active, prompts, places, np.concatenate(keys), np.concatenate(preferences), "measuring"
-        )
-        self._charge(active, batch, count, group=1, passes=self._cost(mixing))
-        scores = self.environment.score(batch.rows, batch.texts)
-        for index in active:
-            self.members[index].ledger.charge(reward_calls=count * scores.rewards.shape[1])
-        return scores.rewards.reshape(len(active), count, -1)
-
-    def _score(self, active: list[int], batch: Batch, size: int) -> tuple[Tensor, np.typing.NDArray[np.str_]]:
-        with self._timed(active, "scoring"):
-            scores = self.environment.score(batch.rows, batch.texts)
-        for index in active:
-            self.members[index].ledger.charge(reward_calls=size * scores.rewards.shape[1])
-        self._check_rewards(active, scores, size)
-        return torch.from_numpy(scores.rewards), scores.statuses
 
     def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:
         """Refuse to go on without an objective that a member is trained for, once it is no passing outage."""
@@ -300,18 +209,6 @@ class Learner:
                     f"reward of an objective with weight must give a score at least once in {FAILED_UPDATES} updates, "
                     f"got none: {fault}. Correct the reward, then run the same command again; nothing finished is lost."
                 )
-
-    @torch.no_grad()
-    def _reference(self, batch: Batch) -> Tensor:
-        mixing, bank = Mixing.reference(len(batch.rows)), self.trainee.bank
-        return completion_log_probs(bank.base, bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths)
-
-    @contextmanager
-    def _timed(self, active: list[int], phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        for index in active:
-            self.members[index].ledger.add_seconds(phase, (time.perf_counter() - start) / len(active))
 
     def _event(
         self,

@@ -52,8 +52,8 @@ class Generations:
         from paretune.methods.training import learner_settings, prompts, ranges
         from paretune.models.base import load_base
         from paretune.objectives.scoring import Scorer
-        from paretune.rl.learner import Environment
         from paretune.rl.rollout import PromptStream
+        from paretune.rl.rollouts import Environment
 
         task = context.task
         self.context, self.task, self.settings, self.seed = context, task, settings, stage.seed

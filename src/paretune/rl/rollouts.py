@@ -1,0 +1,144 @@
+"""What an update is made from: completions of training prompts and of development prompts, charged to their members."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretune.core.ledger import network_flops
+from paretune.core.preferences import FloatArray
+from paretune.core.scores import Score, Scores
+from paretune.models.mixing import Mixing
+from paretune.models.readers.reader import Reader
+from paretune.models.scoring import completion_log_probs
+from paretune.rl.lengths import Lengths
+from paretune.rl.rollout import BankSampler, Batch, Prompts, PromptStream, Sampler
+from paretune.rl.settings import LearnerSettings
+from paretune.rl.trainees import Trainee
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What completions are made for and scored by.
+
+    Attributes:
+        score: Scores completions on the K objectives.
+        train: Training prompts.
+        beta: KL coefficient, reward units per nat.
+        max_completion_tokens: Longest completion.
+        ranges: Lowest and highest possible reward of each objective, `[K, 2]`.
+        development: Development prompts, for weightings that measure on them.
+    """
+
+    score: Score
+    train: Prompts
+    beta: float
+    max_completion_tokens: int
+    ranges: FloatArray
+    development: Prompts | None = None
+
+
+class Rollouts:
+    """Makes completions for members of a trainee; all that a member spends on them is in its ledger."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        environment: Environment,
+        settings: LearnerSettings,
+        lengths: Sequence[Lengths],
+        sampler: Sampler | None,
+    ) -> None:
+        self.trainee, self.environment, self.settings, self.lengths = trainee, environment, settings, lengths
+        self.sampler: Sampler = sampler or BankSampler(trainee.bank)
+        self.streams = [PromptStream(environment.train, member.seed) for member in trainee.members]
+
+    def sample(self, active: Sequence[int], size: int) -> tuple[FloatArray, Mixing, Batch]:
+        """Sample `size` completions of training prompts for each active member, whole groups.
+
+        Returns:
+            The preference of each row `[B, K]`, how rows are mixed, and their completions.
+        """
+        group = self.settings.group_size
+        places, keys, preferences = [], [], []
+        for index in active:
+            stream, updates = self.streams[index], self.lengths[index].updates
+            self.trainee.members[index].ledger.charge(completions=size, prompts=size // group)
+            chosen = stream.indices(updates * (self.settings.completions_per_update // group), size // group)
+            keys.append(stream.keys(chosen, updates, group))
+            places += [number for number in chosen for _ in range(group)]
+            preferences.append(self.trainee.preferences(index, updates, size // group).repeat(group, axis=0))
+        wanted = np.concatenate(preferences)
+        mixing, batch = self._complete(active, self.environment.train, places, np.concatenate(keys), wanted, "sampling")
+        own = self._cost(mixing)  # of sampling, and twice, with the way back, of every epoch
+        self._charge(active, batch, size, group, 1 + own * (1 + 2 * self.settings.epochs))  # the reference pass first
+        return wanted, mixing, batch
+
+    def measure(self, active: Sequence[int], count: int) -> FloatArray | None:
+        """Return rewards of `count` completions of development prompts for each active member, `[R, count, K]`."""
+        if count == 0:
+            return None
+        prompts = self.environment.development
+        assert prompts is not None  # checked when the learner was made
+        places, keys, preferences = [], [], []
+        for index in active:
+            stream, lengths = PromptStream(prompts, self.trainee.members[index].seed), self.lengths[index]
+            self.trainee.members[index].ledger.charge(completions=count, prompts=count)
+            chosen = stream.indices(lengths.measured_before, count)
+            places += chosen
+            keys.append(stream.keys(chosen, lengths.updates, 1))
+            preferences.append(self.trainee.preferences(index, lengths.updates, count))
+        wanted = np.concatenate(preferences)
+        mixing, batch = self._complete(active, prompts, places, np.concatenate(keys), wanted, "measuring")
+        self._charge(active, batch, count, group=1, passes=self._cost(mixing))
+        return self.score(active, batch, count).rewards.reshape(len(active), count, -1)
+
+    def score(self, active: Sequence[int], batch: Batch, size: int) -> Scores:
+        """Score completions, `size` of each active member."""
+        with self.timed(active, "scoring"):
+            scores = self.environment.score(batch.rows, batch.texts)
+        for index in active:
+            self.trainee.members[index].ledger.charge(reward_calls=size * scores.rewards.shape[1])
+        return scores
+
+    @torch.no_grad()
+    def reference(self, active: Sequence[int], batch: Batch) -> Tensor:
+        """Return the log-probability of each token under the base model, `[B, T]`."""
+        mixing, bank = Mixing.reference(len(batch.rows)), self.trainee.bank
+        with self.timed(active, "reference"):
+            return completion_log_probs(bank.base, bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths)
+
+    @contextmanager
+    def timed(self, active: Sequence[int], phase: str) -> Iterator[None]:
+        """Charge each active member its share of the seconds that a phase takes."""
+        start = time.perf_counter()
+        yield
+        for index in active:
+            self.trainee.members[index].ledger.add_seconds(phase, (time.perf_counter() - start) / len(active))
+
+    def _complete(
+        self, active: Sequence[int], prompts: Prompts, places: Sequence[int], keys: np.typing.NDArray[np.uint64],
+        preferences: FloatArray, phase: str,
+    ) -> tuple[Mixing, Batch]:  # fmt: skip
+        mixing = self.trainee.mixing(active, preferences)
+        rows, ids = [prompts.rows[place] for place in places], [prompts.prompt_ids[place] for place in places]
+        with self.timed(active, phase):
+            return mixing, self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens)
+
+    def _cost(self, mixing: Mixing) -> float:
+        return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
+
+    def _charge(self, active: Sequence[int], batch: Batch, size: int, group: int, passes: float) -> None:
+        parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
+        for place, index in enumerate(active):
+            own = slice(place * size, (place + 1) * size)
+            tokens = int(batch.lengths[own].sum())
+            read = sum(len(ids) for ids in batch.prompt_ids[own][::group])
+            flops = network_flops(parameters, tokens + read, passes)
+            self.trainee.members[index].ledger.charge(tokens=tokens, flops=flops)
