@@ -36,7 +36,7 @@ WANTED = das_dennis(2, 2)
 BUDGET, GROUP = 250, 4
 SMALL = {"rank": 2, "group_size": GROUP, "completions_per_update": 16, "learning_rate": 3e-2}
 FAST = {  # where a method has such a setting
-    "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 16,
+    "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
 }  # fmt: skip
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters

@@ -187,13 +187,13 @@ def test_elites_are_measured_again_on_fresh_prompts_and_noise(task: Task, tmp_pa
     stage = stage_of(TWO, task)
     steps = Generations(context_of(tmp_path, [stage], task), stage, EvolutionSettings(**stage.settings))  # type: ignore[arg-type]  # plain data
     elites = steps.train(steps.offspring([], 0, 0, 2), [8, 8])
-    once = steps.measure(elites, 0, 6)  # the development split has four prompts
-    again = steps.measure(once, 6, 6)
-    assert again[0].counts.tolist() == [12, 12]
+    once = steps.measure(elites, 0, 4)
+    again = steps.measure(once, 4, 4)  # the development split has four prompts: the same ones, sampled anew
+    assert again[0].counts.tolist() == [8, 8]
     assert not np.array_equal(again[0].sums, 2 * once[0].sums)
-    apart = steps.measure(elites, 6, 6)
-    np.testing.assert_allclose(again[0].sums, once[0].sums + apart[0].sums)
-    np.testing.assert_array_equal(steps.measure(elites[1:], 0, 6)[0].sums, once[1].sums)  # whoever is beside it
+    np.testing.assert_allclose(again[0].sums, once[0].sums + steps.measure(elites, 4, 4)[0].sums)
+    assert steps.measure(elites, 2, 7)[0].counts.tolist() == [7, 7]  # across the end of a turn
+    np.testing.assert_array_equal(steps.measure(elites[1:], 0, 4)[0].sums, once[1].sums)  # whoever is beside it
 
 
 def individual(number: int, scores: list[float], parameters: float, count: int = 100) -> Individual:
