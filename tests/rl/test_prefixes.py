@@ -59,6 +59,16 @@ class Swinging:
         self.log_weights = np.asarray(state["log_weights"])
 
 
+class Measuring(Swinging):
+    """Before the first update it measures nearly as many completions as a whole update has."""
+
+    def measured(self, update: int) -> int:
+        return 12 if update == 0 else 0
+
+    def weigh(self, seen: Seen) -> FloatArray:
+        return np.asarray([0.5, 0.5])
+
+
 class Descending(Swinging):
     """Weights from the gradients themselves."""
 
@@ -198,6 +208,21 @@ def test_a_resumed_run_equals_the_uninterrupted_one(task: Task, base: BaseModel,
     rest, whole = train(resumed), train(make(task, base, (30, LONG)))
     assert (0, LONG) in rest
     assert all(equal(rest[key][0], whole[key][0]) and rest[key][2] == whole[key][2] for key in rest)
+
+
+def test_the_last_length_is_reached_last_however_little_its_update_learns_from(task: Task, base: BaseModel) -> None:
+    """12 completions leave none to learn from behind the 12 measured ones, so all are learned from; 16 leave four."""
+    make = population(weightings=(Measuring, Measuring))
+    together, events = {}, []
+    learner = make(task, base, (12, 16))
+    learner.train(
+        lambda index, length: together.update({(index, length): learner.trainee.bank.flat[index].clone()}),
+        events.append,
+    )
+    for length in (12, 16):
+        alone = train(make(task, base, (length,)))
+        assert all(together[index, length].equal(alone[index, length][0]["experts"]) for index in (0, 1))
+    assert [(event["measured"], event["completions"]) for event in events] == [(12, 4)] * 2  # of the last length alone
 
 
 def test_what_varies_changes_what_is_learned(task: Task, base: BaseModel) -> None:

@@ -139,12 +139,12 @@ class Learner:
 
     def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
         """Hand over what the coming update would pass by, then make it; return whether any length is left."""
-        reached: dict[Update, list[tuple[int, int]]] = {}
+        reached: dict[tuple[bool, Update], list[tuple[int, int]]] = {}
         for index, lengths in enumerate(self.lengths):
             for length, update in lengths.before_whole():
-                reached.setdefault(update, []).append((index, length))
-        for update in sorted(reached, key=lambda each: each.size):
-            self._reach(reached[update], update, hand_over, on_update)
+                reached.setdefault((length == max(lengths.planned), update), []).append((index, length))
+        for ends, update in sorted(reached, key=lambda key: (key[0], key[1].size)):  # last what a member stays as
+            self._reach(reached[ends, update], update, ends, hand_over, on_update)
         whole: dict[Update, list[int]] = {}
         for index, lengths in enumerate(self.lengths):
             coming = lengths.whole()
@@ -166,12 +166,15 @@ class Learner:
         self,
         due: Sequence[tuple[int, int]],
         update: Update,
+        ends: bool,
         hand_over: HandOver,
         on_update: Callable[[Mapping[str, object]], None],
     ) -> None:
-        """Hand members over at lengths (member, length) by the update that runs of those lengths would end with."""
+        """Hand members over at lengths (member, length) by the update that runs of those lengths would end with.
+
+        Where these are not their last lengths, the members go back to where they stood.
+        """
         active = sorted({index for index, _ in due})
-        ending = {index for index, length in due if length == max(self.lengths[index].planned)}
         self._last_whole.update({index: self.member_state(index) for index in active})
         failing = self._failing.copy()
         events = self._make(active, update) if update.size else []
@@ -179,12 +182,13 @@ class Learner:
             with self.optimisers.averaged(index):
                 hand_over(index, length)
             self.lengths[index].handed_over.add(length)
-        for index in set(active) - ending:
-            self._failing[index] = failing[index]
-            self.load_member_state(index, *self._last_whole.pop(index))
+        if not ends:  # the completions of this update are yet to come in a longer run: nobody is told of them
+            self._failing = failing
+            for index in active:
+                self.load_member_state(index, *self._last_whole.pop(index))
+            return
         for event in events:
-            if event["member"] in ending:  # of a longer run, the completions of this update are yet to come
-                on_update(event)
+            on_update(event)
 
     def _make(self, active: list[int], update: Update) -> list[dict[str, object]]:
         """Sample, score and learn from `update.size` completions of each active member; return what to tell of it."""
