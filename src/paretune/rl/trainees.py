@@ -18,7 +18,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.mixing import Mixing
 
 if TYPE_CHECKING:
-    from paretune.models.gate import BlockGate
+    from paretune.models.gate import TrainedGate
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ class Conditioned:
     def __init__(
         self,
         bank: ExpertBank,
-        gate: BlockGate | None,
+        gate: TrainedGate | None,
         prior: FloatArray,
         seed: int,
         lengths: tuple[int, ...],
