@@ -18,7 +18,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Score, Scores
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
-from paretune.rl.advantages import fold_in_kl, leave_one_out, silenced
+from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, Lesson
 from paretune.rl.lengths import Lengths, Update
@@ -70,6 +70,20 @@ class Slots:
     weightings: Sequence[Weighting] = ()
     advantages: Advantages | None = None
     shaping: Shaping | None = None
+
+    def apply(self, rewards: Tensor, ranges: FloatArray, group_size: int) -> tuple[Tensor, Tensor]:
+        """Return shaped rewards and their advantages, both `[B, K]`.
+
+        Raises:
+            ShapeError: If a method's own code returns something of another shape.
+            NonFiniteError: If it returns NaN or infinity.
+        """
+        shaped = rewards
+        if self.shaping is not None:
+            shaped = check_made("shaping", self.shaping(rewards, ranges), rewards, missing=True)
+        if self.advantages is None:
+            return shaped, leave_one_out(shaped, group_size)
+        return shaped, check_made("advantages", self.advantages(shaped, group_size), shaped)
 
 
 class Learner:
@@ -204,8 +218,7 @@ class Learner:
             raise NonFiniteError(
                 "log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate."
             )
-        shaped = rewards if self.slots.shaping is None else self.slots.shaping(rewards, self.environment.ranges)
-        made = (self.slots.advantages or leave_one_out)(shaped, group)
+        shaped, made = self.slots.apply(rewards, self.environment.ranges, group)
         first = silenced(fold_in_kl(made, kl, self.environment.beta, group), self.epochs.widths, group)
         lesson = Lesson(
             batch, mixing, shaped, made, first, reference.sum(dim=1).cpu().double(), self.slots.advantages is not None
