@@ -77,7 +77,7 @@ def _grouped(rewards: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     if group_size < 2 or rewards.ndim != 2 or rewards.shape[0] % group_size:
         raise ShapeError(
             f"rewards must be [B, K] with B a multiple of the group size, at least 2, got {list(rewards.shape)} and "
-            f"{group_size}."
+            f"{group_size}. Keep all completions of a prompt together."
         )
     groups = rewards.view(-1, group_size, rewards.shape[1])
     present = ~groups.isnan()
