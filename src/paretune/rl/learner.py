@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ConfigError, NonFiniteError, RewardError
+from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.ledger import Ledger, network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Score, Scores
@@ -54,7 +54,7 @@ class Environment:
     beta: float
     max_completion_tokens: int
     ranges: FloatArray
-    development: Prompts | None = None
+    development: Prompts
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,6 @@ class Learner:
             Lengths(member.lengths, settings.completions_per_update, settings.group_size, self.weigher.measured(index))
             for index, member in enumerate(self.members)
         ]
-        if any(lengths.measured(0) for lengths in self.lengths) and environment.development is None:
-            raise ConfigError("a weighting that measures must have development prompts, got none. Give the task some.")
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
         self._last_whole: dict[int, State] = {}  # of members that stand inside an update
 
@@ -273,7 +271,6 @@ class Learner:
         if count == 0:
             return None
         prompts = self.environment.development
-        assert prompts is not None  # checked when the learner was made
         places, keys, preferences = [], [], []
         for index in active:
             stream, lengths = PromptStream(prompts, self.members[index].seed), self.lengths[index]
