@@ -94,7 +94,7 @@ class OurStep:
         rows = task.splits["train"]
         prompts = Prompts(rows, [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows])
         ranges = np.asarray([objective.range for objective in task.objectives])
-        environment = Environment(Scorer(task.objectives), prompts, BETA, NEW_TOKENS, ranges)
+        environment = Environment(Scorer(task.objectives), prompts, BETA, NEW_TOKENS, ranges, prompts)
         settings = LearnerSettings(
             learning_rate=LEARNING_RATE,
             group_size=GROUP,

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import micro_task
-from paretune.core.errors import AdapterError, MixingError, ModelError, ShapeError
+from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.decoding import Rollout, sample
-from paretune.models.gate import BlockGate, load_gate
+from paretune.models.gate import BlockGate, load_gate, resolve_gate
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
@@ -519,7 +519,7 @@ def flip_bit(path: Path) -> None:
         (edited(lambda _, metadata: metadata.update({"class": "gone:Gate"})), "must be an importable 'module:name'"),
         (
             edited(lambda _, metadata: metadata.update({"class": "subprocess:Popen"})),
-            "class with shapes, weights",
+            "must be a class that inherits TrainedGate, got 'subprocess:Popen'",
         ),
         (edited(lambda _, metadata: metadata.clear()), "must be a gate's file, got no 'experts' in it"),
     ],
@@ -584,6 +584,13 @@ def test_a_gate_of_your_own_may_weigh_experts_as_it_likes(llama: BaseModel) -> N
     with torch.no_grad():
         scored = completion_log_probs(llama, bank, mixing, PROMPTS, rollout.token_ids, rollout.lengths)
     torch.testing.assert_close(rollout.log_probs, scored, rtol=0, atol=CLOSE)
+
+
+def test_a_gate_that_could_not_be_loaded_is_refused_before_it_is_trained() -> None:
+    assert resolve_gate("paretune.models.gate:BlockGate") is BlockGate
+    for name in ("paretune.models.gate:Gate", "paretune.models.gate:load_gate", "builtins:dict"):
+        with pytest.raises(ConfigError, match=f"must be a class that inherits TrainedGate, got '{name}'"):
+            resolve_gate(name)
 
 
 @pytest.mark.parametrize(

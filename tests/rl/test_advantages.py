@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import micro_task
-from paretune.core.errors import ShapeError
+from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.rl.advantages import fold_in_kl, k_sample_mean, leave_one_out, reweighted, reweighted_kl, silenced
+from paretune.rl.advantages import (
+    check_made,
+    fold_in_kl,
+    k_sample_mean,
+    leave_one_out,
+    reweighted,
+    reweighted_kl,
+    silenced,
+)
 from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
 
 NAN = float("nan")
@@ -263,3 +271,12 @@ def test_at_the_sampled_policy_the_clipped_loss_has_the_policy_gradient() -> Non
     plain = torch.autograd.grad(policy_gradient_loss(log_probs, advantages, 4), log_probs)[0]
     ratios = log_ratios(log_probs.sum(dim=1), log_probs.detach().sum(dim=1)).exp()
     torch.testing.assert_close(torch.autograd.grad(clipped_loss(ratios, advantages, 4, 0.2), log_probs)[0], plain)
+
+
+def test_shaping_may_leave_out_what_is_missing_and_advantages_may_not() -> None:
+    rewards = torch.tensor([[torch.nan], [1.0]])
+    assert check_made("shaping", rewards.log(), rewards, missing=True)[1].item() == 0.0
+    with pytest.raises(NonFiniteError, match="shaping must be finite, got nan for a reward of 1"):
+        check_made("shaping", torch.full_like(rewards, torch.nan), rewards, missing=True)
+    with pytest.raises(NonFiniteError, match="advantages must be finite, got nan for a reward of nan"):
+        check_made("advantages", rewards - 1, rewards)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -474,3 +474,29 @@ def test_advantages_and_shaping_of_a_method_take_their_slots(task: Task, base: B
     assert learner.trainee.bank.flat.equal(start)  # no advantage, no step
     means = seen[0].mean(dim=0).tolist()
     assert means == pytest.approx([1 - mean for mean in events[0]["reward_means"]])
+
+
+@pytest.mark.parametrize("ratio", ["completion", "token"])
+def test_later_epochs_learn_from_advantages_that_are_all_negative(task: Task, base: BaseModel, ratio: str) -> None:
+    slots = Slots(advantages=lambda rewards, group_size: torch.full_like(rewards, -1.0))
+    settings = replace(SETTINGS, epochs=3, ratio=ratio)
+    learner = make(task, base, [(BOTH, 1, (16,))], settings, beta=0.0, slots=slots)
+    train(learner)
+    assert learner.optimisers.groups["experts"].steps.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda rewards: rewards.sum(dim=1), r"must be a tensor of one number per reward \[16, 2\], got shape \[16\]"),
+        (lambda rewards: rewards.tolist(), r"must be a tensor of .* \[16, 2\], got list\. Correct the function"),
+        (lambda rewards: rewards / 0, r"must be finite, got (inf|nan) for a reward of [01]\.0"),
+    ],
+)
+@pytest.mark.parametrize("slot", ["advantages", "shaping"])
+def test_what_no_policy_can_learn_from_is_refused_by_the_name_of_its_slot(
+    task: Task, base: BaseModel, slot: str, made: Callable[[Tensor], Any], message: str
+) -> None:
+    filled: dict[str, Any] = {slot: lambda rewards, _: made(rewards)}
+    with pytest.raises((ShapeError, NonFiniteError), match=f"^{slot} {message}"):
+        train(make(task, base, [(BOTH, 1, (16,))], slots=Slots(**filled)))

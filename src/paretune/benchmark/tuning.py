@@ -303,12 +303,12 @@ def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: i
 
 def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) -> CellScore:
     """Score a policy over all completions; one that can only be sampled has no KL, so what it gained is not known."""
-    from paretune.rl.outcomes import enumeration_of, outcomes
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.outcomes import enumeration_of, outcomes, tables
 
-    log_reference, rewards = _development_tables(task)
-    found = outcomes(
-        policy, task.splits["development"], enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress
-    )
+    rows = task.splits["development"]
+    log_reference, rewards = tables(task, rows, Scorer(task.objectives))
+    found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]
     utilities = np.einsum("mk,mk->m", told, means)
     if not (found.exact and np.isfinite(kl).all()):
@@ -316,25 +316,3 @@ def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) 
     base = outcome(log_reference, log_reference, rewards).scores(task.beta)
     most = optimal_outcome(log_reference, rewards, told, task.beta).scores(task.beta)
     return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, told))
-
-
-_TABLES: dict[str, tuple[FloatArray, FloatArray]] = {}  # of the last instance: cells of one come after another
-
-
-def _development_tables(task: Task) -> tuple[FloatArray, FloatArray]:
-    """Return all completions of the development prompts under the base model `[P, Y]`, and rewards `[P, Y, K]`."""
-    from paretune.models.base import load_base
-    from paretune.objectives.scoring import Scorer
-    from paretune.rl.outcomes import all_rewards, all_texts, enumeration_of, reference_table
-
-    key, rows = digest(task.training_key()), task.splits["development"]
-    if key not in _TABLES:
-        base = load_base(task.model)
-        texts = all_texts(base, enumeration_of(task))
-        made = (
-            reference_table(base, task, rows),
-            all_rewards(rows, texts, Scorer(task.objectives), len(task.objectives)),
-        )
-        _TABLES.clear()
-        _TABLES[key] = made
-    return _TABLES[key]

@@ -74,7 +74,9 @@ def prepare(
         ("norm_power", norm_power, NORM_POWERS), ("preference_power", preference_power, PREFERENCE_POWERS),
     ):  # fmt: skip
         if power not in choices:
-            raise ConfigError(f"{name} must be one of {', '.join(map(str, choices))}, got {power!r}.")
+            raise ConfigError(
+                f"{name} must be one of {', '.join(map(str, choices))}, got {power!r}. Write one of them."
+            )
     squares = np.diagonal(inner)
     wanted = np.ones(len(inner)) if preference is None else check_preferences(preference, len(inner))[0]
     kept = (squares > ZERO * squares.max(initial=0.0)) & (wanted > 0)
@@ -91,14 +93,19 @@ def prepare(
 def _check_gram(gram: ArrayLike) -> FloatArray:
     inner = np.asarray(gram, dtype=np.float64)
     if inner.ndim != 2 or inner.shape[0] != inner.shape[1] or not len(inner):
-        raise ShapeError(f"gram must be [K, K], got shape {list(inner.shape)}.")
+        raise ShapeError(f"gram must be [K, K], got shape {list(inner.shape)}. Multiply all gradients with all.")
     if not np.isfinite(inner).all():
         raise NonFiniteError("gram must be finite, got NaN or infinity. Check the gradients it was made from.")
     squares = np.diagonal(inner)
     if (squares < 0).any():
-        raise ShapeError(f"gram must have squared norms on its diagonal, got {float(squares.min())}.")
+        raise ShapeError(
+            f"gram must have squared norms on its diagonal, got {float(squares.min())}. Check how it was made."
+        )
     scale = np.sqrt(np.outer(squares, squares))
     gap = np.abs(inner - inner.T)
     if (gap > SYMMETRIC * scale).any():
-        raise ShapeError(f"gram must be symmetric, got entries that differ by {float(gap.max())} from their mirror.")
+        raise ShapeError(
+            f"gram must be symmetric, got entries that differ by {float(gap.max())} from their mirror. Check how it "
+            "was made."
+        )
     return inner

@@ -20,7 +20,8 @@ class PerPreferenceSettings(ExpertSettings):
         super().__post_init__()
         if self.completions_each < self.group_size:
             raise ConfigError(
-                f"completions_each must be at least one group of {self.group_size}, got {self.completions_each}."
+                f"completions_each must be at least one group of {self.group_size}, got {self.completions_each}. "
+                "Try 1500."
             )
 
 

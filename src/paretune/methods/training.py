@@ -90,18 +90,17 @@ def train_bank(context: StageContext) -> None:
 
     It leaves an adapter for each expert, `experts/000` and so on, and `gate.safetensors`.
     """
-    from paretune.core.imports import import_name
     from paretune.core.seeds import stream_key
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
     from paretune.models.base import load_base
-    from paretune.models.gate import GATE_PARTS
+    from paretune.models.gate import resolve_gate
     from paretune.rl.trainees import Conditioned
 
     task, settings = context.task, context.stages[0].settings
     base, objectives = load_base(task.model), len(task.objectives)
     named = str(settings["gate"])
-    kind = import_name("gate", named, GATE_PARTS) if named else None
+    kind = resolve_gate(named) if named else None
     for stages in trajectories(context):
         seed = stages[0].seed
         bank = ExpertBank(base, objectives, int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by bank_stage

@@ -133,7 +133,9 @@ class Pin:
         self.before_gate = self.gate
         if not isinstance(gate_from, int) and len(gate_from) != self.batch:
             count = len(gate_from)
-            raise ShapeError(f"gate_from must be one for all rows or one for each ({self.batch}), got {count}.")
+            raise ShapeError(
+                f"gate_from must be one for all rows or one for each ({self.batch}), got {count}. Give each row one."
+            )
 
     def _spread(self, weights: Tensor) -> Tensor:
         """Turn expert weights `[B, T, E]` into what layers multiply by, `[B, T, E r]`."""
@@ -239,7 +241,9 @@ class ExpertBank:
             ShapeError: If there is less than one expert or rank.
         """
         if experts < 1 or rank < 1:
-            raise ShapeError(f"a bank must have at least one expert and rank 1, got {experts} and {rank}.")
+            raise ShapeError(
+                f"a bank must have at least one expert and rank 1, got {experts} and {rank}. Raise what is 0."
+            )
         self.base = base
         self.rank = rank
         self.experts = experts
@@ -350,7 +354,9 @@ class ExpertBank:
             ShapeError: If there is not one seed per expert.
         """
         if len(seeds) != self.experts:
-            raise ShapeError(f"seeds must be one per expert ({self.experts}), got {len(seeds)}.")
+            raise ShapeError(
+                f"seeds must be one per expert ({self.experts}), got {len(seeds)}. Give each its own or share."
+            )
         self.flat.zero_()
         start = 0
         for path, layer in self.layers.items():

@@ -37,7 +37,7 @@ def check_weighable(mixing: Mixing, coefficients: Tensor) -> None:
     if coefficients.ndim != 2 or len(coefficients) != mixing.batch or not coefficients.shape[1]:
         raise ShapeError(
             f"coefficients must be [B, K], one row for each of the {mixing.batch} rows of the mixing, got "
-            f"{list(coefficients.shape)}."
+            f"{list(coefficients.shape)}. Weigh every completion."
         )
 
 

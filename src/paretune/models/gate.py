@@ -84,7 +84,7 @@ class TrainedGate:
             ModelError: If the wrapped layers do not lie in one list of blocks, or the model names no hidden size.
         """
         if objectives < 1:
-            raise ShapeError(f"a gate must have at least one objective, got {objectives}.")
+            raise ShapeError(f"a gate must have at least one objective, got {objectives}. Name what it weighs.")
         self.experts, self.objectives = bank.experts, objectives
         self.hidden_size, self.blocks = hidden_size_of(bank), len(bank.blocks)
         self.settings = {name: (settings or {})[name] for name in self.reads if name in (settings or {})}
@@ -92,7 +92,9 @@ class TrainedGate:
         shapes = list(self.shapes())
         sizes = [math.prod(shape) for shape in shapes]
         if not sizes or min(sizes) < 1:
-            raise ShapeError(f"shapes of a gate must have at least one parameter each, got {shapes}.")
+            raise ShapeError(
+                f"shapes of a gate must have at least one parameter each, got {shapes}. Correct its shapes()."
+            )
         self.flat = torch.zeros(1, self.blocks * sum(sizes), device=bank.base.device)
         parts = iter(self.flat[0].split(sizes * self.blocks))
         self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(self.blocks)]
@@ -153,7 +155,18 @@ class TrainedGate:
         save_file({"flat": self.flat.detach().cpu().contiguous()}, path, metadata=metadata)
 
 
-GATE_PARTS = ("shapes", "weights", "save", "take_gradients")
+def resolve_gate(name: str) -> type[TrainedGate]:
+    """Return the class of a gate by `module:Class`.
+
+    Raises:
+        ConfigError: If it cannot be imported, or does not inherit `TrainedGate`.
+    """
+    found = import_name("gate", name)
+    if not (isinstance(found, type) and issubclass(found, TrainedGate)):
+        raise ConfigError(
+            f"gate must be a class that inherits TrainedGate, got '{name}'. See docs/your_method.md for a complete one."
+        )
+    return found
 
 
 def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
@@ -176,11 +189,9 @@ def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
     except (ValueError, SafetensorError, OSError) as error:
         raise AdapterError(f"gate '{path}' must be readable, got: {error}. Copy or train it again.") from error
     try:
-        found = import_name("class of a gate", name, GATE_PARTS)
+        found = resolve_gate(name)  # nothing else is called for a file's sake
     except ConfigError as error:
         raise AdapterError(f"gate '{path}': {error}") from error
-    if not issubclass(found, TrainedGate):  # nothing else is called for a file's sake
-        raise AdapterError(f"gate '{path}' must be of a class that inherits TrainedGate, got '{name}'. Name its file.")
     if metadata.get("base_digest") != bank.base.digest:
         raise AdapterError(
             f"gate '{path}' must belong to base model '{bank.base.name}' ({bank.base.digest}), got one trained on "
@@ -195,7 +206,7 @@ def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
     if min(sizes.values()) < 1 or not isinstance(settings, dict):
         raise broken
     try:
-        gate: TrainedGate = found(bank, sizes["objectives"], 0, settings)
+        gate = found(bank, sizes["objectives"], 0, settings)
     except (ShapeError, TypeError, ValueError) as error:  # settings that are none
         raise broken from error
     if gate.sizes != sizes or flat.shape != gate.flat.shape or flat.dtype != gate.flat.dtype:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import NonFiniteError, ShapeError
 
 MOST_RATIO = 2.0  # for how many completions one may stand in a baseline
 SMALLEST = 1e-12  # of a sum of ratios: all completions of a prompt may have become impossible
@@ -77,11 +77,39 @@ def _grouped(rewards: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
     if group_size < 2 or rewards.ndim != 2 or rewards.shape[0] % group_size:
         raise ShapeError(
             f"rewards must be [B, K] with B a multiple of the group size, at least 2, got {list(rewards.shape)} and "
-            f"{group_size}."
+            f"{group_size}. Keep all completions of a prompt together."
         )
     groups = rewards.view(-1, group_size, rewards.shape[1])
     present = ~groups.isnan()
     return torch.where(present, groups, torch.zeros_like(groups)), present
+
+
+def check_made(slot: str, made: object, rewards: Tensor, missing: bool = False) -> Tensor:
+    """Return what a method's own code made of rewards `[B, K]`, if a policy can learn from it.
+
+    Args:
+        slot: What that code is, for the message: `advantages`, `shaping`.
+        made: What it returned.
+        rewards: What it was given, NaN where one is missing.
+        missing: Whether NaN may stay where a reward is missing.
+
+    Raises:
+        ShapeError: If it is no tensor of one number for each reward.
+        NonFiniteError: If a number is NaN or infinite.
+    """
+    if not isinstance(made, Tensor) or made.shape != rewards.shape:
+        got = f"shape {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise ShapeError(
+            f"{slot} must be a tensor of one number per reward {list(rewards.shape)}, got {got}. Correct the function "
+            "that the setting names."
+        )
+    whole = made.isfinite() | (rewards.isnan() & made.isnan()) if missing else made.isfinite()
+    if not bool(whole.all()):
+        raise NonFiniteError(
+            f"{slot} must be finite, got {float(made[~whole][0])} for a reward of {float(rewards[~whole][0])}. Correct "
+            "the function that the setting names."
+        )
+    return made
 
 
 def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float, group_size: int) -> Tensor:

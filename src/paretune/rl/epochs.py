@@ -118,8 +118,7 @@ class Epochs:
         count, size = len(active), len(lesson.first) // len(active)
         with self._precision():
             taken = steps.take(active, lesson.batch, lesson.mixing, lesson.first, None)
-        inside = lesson.batch.log_probs != 0
-        told.gap = float((taken.log_probs - lesson.batch.log_probs).abs()[inside].mean()) if bool(inside.any()) else 0.0
+        told.gap = float((taken.log_probs - lesson.batch.log_probs).abs().sum()) / int(lesson.batch.lengths.sum())
         self._check_gap(told.gap)
         told.norms, told.moved, told.engine = taken.norms, taken.moved, taken.engine
         told.objective_weights = taken.objective_weights.tolist()
@@ -178,7 +177,7 @@ class Epochs:
         self, log_probs: Tensor, part: Batch, lesson: Lesson, scalar: Tensor, weights: Tensor, own: slice | Tensor,
         size: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """Return the loss of a part in a later epoch, its scalar advantages, mean ratios and shares clipped, `[B']`."""
+        """Return the loss of a part in a later epoch, and `[B']`: sizes of advantages, mean ratios, shares clipped."""
         clip = self.settings.clip
         if self.settings.ratio == "token":
             sampled = part.log_probs[:, : log_probs.shape[1]]
@@ -187,7 +186,7 @@ class Epochs:
             inside = torch.arange(ratios.shape[1])[None] < steps
             mean = (ratios.detach().cpu() * inside).sum(dim=1) / steps[:, 0]
             held = (is_clipped(ratios.detach(), advantages, clip).cpu() & inside).sum(dim=1) / steps[:, 0]
-            return clipped_loss(ratios, advantages, size, clip), scalar[own], mean.double(), held.double()
+            return clipped_loss(ratios, advantages, size, clip), scalar[own].abs(), mean.double(), held.double()
         now = log_probs.sum(dim=1)
         ratios = log_ratios(now, part.log_probs.sum(dim=1)).exp()
         seen = ratios.detach().cpu().double()

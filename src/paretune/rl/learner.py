@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ConfigError, NonFiniteError, RewardError
+from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
-from paretune.rl.advantages import fold_in_kl, leave_one_out, silenced
+from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, Lesson
 from paretune.rl.lengths import Lengths, Update
@@ -46,6 +46,20 @@ class Slots:
     weightings: Sequence[Weighting] = ()
     advantages: Advantages | None = None
     shaping: Shaping | None = None
+
+    def apply(self, rewards: Tensor, ranges: FloatArray, group_size: int) -> tuple[Tensor, Tensor]:
+        """Return shaped rewards and their advantages, both `[B, K]`.
+
+        Raises:
+            ShapeError: If a method's own code returns something of another shape.
+            NonFiniteError: If it returns NaN or infinity.
+        """
+        shaped = rewards
+        if self.shaping is not None:
+            shaped = check_made("shaping", self.shaping(rewards, ranges), rewards, missing=True)
+        if self.advantages is None:
+            return shaped, leave_one_out(shaped, group_size)
+        return shaped, check_made("advantages", self.advantages(shaped, group_size), shaped)
 
 
 class Learner:
@@ -85,8 +99,6 @@ class Learner:
             for index, member in enumerate(self.members)
         ]
         self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler)
-        if any(lengths.measured(0) for lengths in self.lengths) and environment.development is None:
-            raise ConfigError("a weighting that measures must have development prompts, got none. Give the task some.")
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
         self._last_whole: dict[int, State] = {}  # of members that stand inside an update
 
@@ -178,8 +190,7 @@ class Learner:
             raise NonFiniteError(
                 "log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate."
             )
-        shaped = rewards if self.slots.shaping is None else self.slots.shaping(rewards, self.environment.ranges)
-        made = (self.slots.advantages or leave_one_out)(shaped, group)
+        shaped, made = self.slots.apply(rewards, self.environment.ranges, group)
         first = silenced(fold_in_kl(made, kl, self.environment.beta, group), self.epochs.widths, group)
         lesson = Lesson(
             batch, mixing, shaped, made, first, reference.sum(dim=1).cpu().double(), self.slots.advantages is not None

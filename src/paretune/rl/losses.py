@@ -15,7 +15,7 @@ def scalarise(advantages: Tensor, objective_weights: Tensor) -> Tensor:
     if advantages.shape != objective_weights.shape:
         raise ShapeError(
             f"advantages and objective_weights must have one shape, got {list(advantages.shape)} and "
-            f"{list(objective_weights.shape)}."
+            f"{list(objective_weights.shape)}. Give every completion a row of weights."
         )
     return (advantages * objective_weights).sum(dim=1)
 

@@ -221,7 +221,8 @@ def gram_in_metric(gradients: Tensor, diagonal: Tensor) -> FloatArray:
     """
     if gradients.ndim != 3 or diagonal.shape != gradients.shape[1:]:
         raise ShapeError(
-            f"diagonal must be [M, P] for gradients [K, M, P], got {list(diagonal.shape)} and {list(gradients.shape)}."
+            f"diagonal must be [M, P] for gradients [K, M, P], got {list(diagonal.shape)} and {list(gradients.shape)}. "
+            "Take both of the same members."
         )
     if bool((diagonal < 0).any()):
         raise ShapeError(f"diagonal must be non-negative, got {float(diagonal.min())}. Take the root of a square.")

@@ -58,7 +58,10 @@ class ObjectiveSteps:
             ConfigError: If ratios are asked for by token: then no coefficient is that of a whole completion.
         """
         if list(trainee.parameters) != ["experts"]:
-            raise ShapeError(f"weights chosen from gradients need a population, got {', '.join(trainee.parameters)}.")
+            raise ShapeError(
+                "weights must be chosen from gradients of experts alone, got parameters "
+                f"{', '.join(trainee.parameters)}. Train a population with them."
+            )
         if settings.ratio == "token" and settings.epochs > 1:
             raise ConfigError(
                 "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "

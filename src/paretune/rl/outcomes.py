@@ -86,7 +86,7 @@ def tables(task: Task, rows: Sequence[Row], score: Score) -> tuple[FloatArray, F
         TaskError: If the task's completions cannot be listed.
         RewardError: If a reward is missing.
     """
-    key = digest([task.training_key(), task.evaluation_key(), list(rows)])
+    key = digest([task.training_key(), list(rows)])
     if key not in _TABLES:
         base = load_base(task.model)
         made = (

@@ -41,7 +41,7 @@ class Environment:
     beta: float
     max_completion_tokens: int
     ranges: FloatArray
-    development: Prompts | None = None
+    development: Prompts
 
 
 class Rollouts:
@@ -85,7 +85,6 @@ class Rollouts:
         if count == 0:
             return None
         prompts = self.environment.development
-        assert prompts is not None  # checked when the learner was made
         places, keys, preferences = [], [], []
         for index in active:
             stream, lengths = PromptStream(prompts, self.trainee.members[index].seed), self.lengths[index]

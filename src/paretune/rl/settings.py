@@ -58,7 +58,8 @@ class LearnerSettings:
             )
         if self.warmup_updates < 0 or not self.weight_decay >= 0:
             raise ConfigError(
-                f"warmup_updates and weight_decay must not be negative, got {self.warmup_updates}, {self.weight_decay}."
+                f"warmup_updates and weight_decay must not be negative, got {self.warmup_updates} and "
+                f"{self.weight_decay}. Write 0 for none."
             )
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm must be positive, got {self.max_grad_norm}. Try 1.0.")

@@ -18,7 +18,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.mixing import Mixing
 
 if TYPE_CHECKING:
-    from paretune.models.gate import BlockGate
+    from paretune.models.gate import TrainedGate
 
 
 @dataclass(eq=False)
@@ -81,7 +81,9 @@ class Population:
             ShapeError: If the bank does not have one expert per member.
         """
         if bank.experts != len(members):
-            raise ShapeError(f"bank must have one expert per member ({len(members)}), got {bank.experts}.")
+            raise ShapeError(
+                f"bank must have one expert per member ({len(members)}), got {bank.experts}. Make it for these members."
+            )
         self.bank, self.members = bank, tuple(members)
         self.parameters: Mapping[str, Tensor] = {"experts": bank.flat}
         self.learning_rates: Mapping[str, float] = {}
@@ -111,7 +113,7 @@ class Conditioned:
     def __init__(
         self,
         bank: ExpertBank,
-        gate: BlockGate | None,
+        gate: TrainedGate | None,
         prior: FloatArray,
         seed: int,
         lengths: tuple[int, ...],
@@ -133,7 +135,10 @@ class Conditioned:
             ShapeError: If the prior is not for the bank's experts.
         """
         if prior.ndim != 2 or prior.shape[1] != bank.experts:
-            raise ShapeError(f"prior must be [K, E] for the {bank.experts} experts, got shape {list(prior.shape)}.")
+            raise ShapeError(
+                f"prior must be [K, E] for the {bank.experts} experts, got shape {list(prior.shape)}. Weigh all "
+                "experts at each corner."
+            )
         objectives = len(prior)
         self.bank, self.gate, self.prior = bank, gate, prior
         own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)

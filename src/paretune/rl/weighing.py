@@ -32,7 +32,9 @@ class Weigher:
             ConfigError: If rows of one member have preferences of their own, which no weighting may overrule.
         """
         if weightings and len(weightings) != len(trainee.members):
-            raise ShapeError(f"weightings must be one per member ({len(trainee.members)}), got {len(weightings)}.")
+            raise ShapeError(
+                f"weightings must be one per member ({len(trainee.members)}), got {len(weightings)}. Make one for each."
+            )
         if weightings and trainee.conditioned:
             raise ConfigError(
                 "weighting must be left out where rows carry their own preferences, got "

@@ -60,13 +60,12 @@ class Generations:
         self.trajectory, self.ledger = stage.trajectory_key(task), context.ledger(stage)
         self.learning, self.base = learner_settings(stage.settings), load_base(task.model)
         self.ranges = ranges(task)
+        development = prompts(self.base, task, "development")
         self.environment = Environment(
             Scorer(task.objectives), prompts(self.base, task, "train"), task.beta, task.max_completion_tokens,
-            self.ranges,
+            self.ranges, development,
         )  # fmt: skip
-        self.development = PromptStream(
-            prompts(self.base, task, "development"), stream_key(stage.seed, "evolution", "development")
-        )
+        self.development = PromptStream(development, stream_key(stage.seed, "evolution", "development"))
 
     def offspring(self, elites: Sequence[Individual], generation: int, first: int, count: int) -> list[Individual]:
         """Return untrained individuals, numbered from `first`; without elites, the base model for `count` weights.

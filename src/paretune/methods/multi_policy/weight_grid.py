@@ -42,7 +42,7 @@ class WeightGridSettings(ExpertSettings):
         if not 1 <= self.measured_each < self.completions_each - self.group_size:
             raise ConfigError(
                 "measured_each must be at least 1 and leave a group to train on, got "
-                f"{self.measured_each} of {self.completions_each}."
+                f"{self.measured_each} of {self.completions_each}. Try 128 of 1500."
             )
 
 
