@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import micro_task
+from paretune.models import scoring
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
-from paretune.models.scoring import completion_log_probs
+from paretune.models.scoring import completion_log_probs, token_log_probs
 
 PROMPTS = [(1, 2, 3), (4,), (1, 2, 3), (4,), (5, 5), (1, 2, 3)]
 TOKENS = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6], [0, 0, 0], [7, 7, 0], [2, 0, 0]])
@@ -81,3 +85,44 @@ def test_gradient_checkpointing_reads_every_prompt_and_gives_equal_gradients(lla
         llama.model.disable_input_require_grads()
         llama.model.eval()
     torch.testing.assert_close(got, expected, rtol=CLOSE, atol=CLOSE * float(expected.abs().max()))
+
+
+class Widest(TorchDispatchMode):
+    """Notes the size of the largest fp32 tensor that any operation returns."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.dtype == torch.float32:
+            self.size = max(self.size, out.numel())
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 50, 200, 2**22])  # a token, some, rows, all at once
+def test_logits_are_read_in_chunks_with_the_values_and_gradients_of_the_formula(
+    dtype: torch.dtype, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    draw = torch.Generator().manual_seed(0)
+    logits = (torch.randn(5, 4, 20, generator=draw) * 5).to(dtype).requires_grad_()
+    ids = torch.randint(0, 20, (5, 4), generator=draw)
+    lengths, pull = torch.tensor([4, 1, 2, 3, 4]), torch.randn(5, 4, generator=draw)
+    inside = torch.arange(4)[None] < lengths[:, None]
+    expected = logits.float().log_softmax(dim=2).gather(2, ids[:, :, None])[:, :, 0] * inside
+    (expected * pull).sum().backward()
+    wanted, logits.grad = logits.grad, None
+    got = token_log_probs(logits, ids, lengths)
+    (got * pull).sum().backward()
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(logits.grad, wanted, atol=1e-6, rtol=1e-6 if dtype == torch.float32 else 1e-2)
+
+
+def test_no_fp32_copy_of_all_logits_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "CHUNK", 64)
+    logits = torch.randn(6, 4, 32).bfloat16().requires_grad_()
+    with Widest() as seen:
+        token_log_probs(logits, torch.ones(6, 4, dtype=torch.long), torch.full((6,), 4)).sum().backward()
+    assert seen.size == 64  # two tokens' logits, and the log-probabilities of all 24

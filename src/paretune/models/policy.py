@@ -358,7 +358,7 @@ class Policy:
         ids, real = left_pad(self.base, rows)
         starts = [ids.shape[1] - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
         logits = Reader(self.base, self.bank, mixing).whole(ids, real, keep=1, gate_from=starts)
-        return torch.log_softmax(logits[:, -1], dim=-1).cpu()
+        return torch.log_softmax(logits[:, -1].float(), dim=-1).cpu()
 
 
 def _per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:

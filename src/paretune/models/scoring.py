@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
@@ -13,6 +15,7 @@ from paretune.models.mixing import Mixing
 from paretune.models.readers.inputs import left_pad
 from paretune.models.readers.reader import Reader
 
+CHUNK = 2**22  # logits that are held in fp32 at a time, 16 MiB
 MOST_TOKENS = 4096  # of a pass: beyond, activations leave the processor's caches and every token costs more
 PASS_TOKENS = 300  # what one more pass costs, in tokens: measured on the embedded base, where passes are cheapest
 
@@ -63,10 +66,47 @@ def can_share_prompts(base: BaseModel) -> bool:
 
 
 def token_log_probs(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
-    """Return the log-probability of each token `[B, T]` under logits `[B, T, V]`, 0 behind the end."""
-    log_probs = logits.gather(2, token_ids[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
+    """Return the log-probability of each token `[B, T]` under logits `[B, T, V]`, 0 behind the end, in fp32.
+
+    Logits of any number format are read some tokens at a time, also on the way back: a vocabulary is far wider than all
+    else, and its fp32 copy would be the largest tensor of an update.
+    """
+    log_probs: Tensor = _TokenLogProbs.apply(logits, token_ids)
     inside = torch.arange(token_ids.shape[1], device=logits.device)[None, :] < lengths[:, None]
     return torch.where(inside, log_probs, torch.zeros_like(log_probs))
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """`log p = z_token - logsumexp(z)`, whose gradient is `one_hot(token) - softmax(z)`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, token_ids: Tensor) -> Tensor:
+        sums = torch.empty(token_ids.shape, device=logits.device)
+        chosen = logits.gather(2, token_ids[:, :, None])[:, :, 0].float()
+        for part in _chunks(logits):
+            sums[part] = logits[part].float().logsumexp(dim=2)
+        ctx.save_for_backward(logits, token_ids, sums)
+        return chosen - sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, token_ids, sums = ctx.saved_tensors
+        back = torch.empty_like(logits)
+        for part in _chunks(logits):
+            pull = (logits[part].float() - sums[part][:, :, None]).exp().mul_(-gradient[part][:, :, None])
+            back[part] = pull.scatter_add_(2, token_ids[part][:, :, None], gradient[part][:, :, None]).to(back.dtype)
+        return back, None
+
+
+def _chunks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield parts of `[B, T]` whose logits are few enough to be held in fp32."""
+    rows, steps, width = logits.shape
+    each = max(1, CHUNK // max(1, width))  # tokens at a time
+    high = max(1, each // max(1, steps))
+    for row in range(0, rows, high):
+        for step in range(0, steps, each):
+            yield slice(row, row + high), slice(step, step + each)
 
 
 def length_parts(mixing: Mixing, lengths: Tensor) -> list[Tensor]:

@@ -112,7 +112,7 @@ def _rows(
     positions = torch.cat([positions_of(real), before - 1 + tree.depth.to(device)[None]], dim=1)
     whole = torch.cat([ids, node_ids[:, :nodes].expand(len(ids), nodes)], dim=1)
     reader = Reader(base, bank, mixing.rows(rows.repeat_interleave(branches)))
-    logits = reader.whole(whole, real, nodes + 1, prompt - 1, mask[:, None], positions)
+    logits = reader.whole(whole, real, nodes + 1, prompt - 1, mask[:, None], positions).float()
     table = logits.log_softmax(dim=-1)[:, :, choices].view(count, branches, nodes + 1, tree.alphabet)
     total = table[:, 0, 0]  # [count, A]: the first token, read in every branch alike
     if tree.length == 1:

@@ -70,7 +70,7 @@ class Reader:
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Read whole sequences in one pass and return the logits of the last `keep` tokens, `[B, keep, V]`, fp32.
+        """Read whole sequences in one pass and return the logits of the last `keep` tokens, `[B, keep, V]`.
 
         Args:
             ids: `[B, S]`.
@@ -85,7 +85,7 @@ class Reader:
         }  # fmt: skip
         if self.base.takes_positions:
             arguments["position_ids"] = positions_of(real) if positions is None else positions
-        return self.level.forward(self.mixing, arguments, keep, gate_from).float()
+        return self.level.forward(self.mixing, arguments, keep, gate_from)
 
     def prefill(self, prompts: Sequence[Sequence[int]], room: int, share: bool = True) -> tuple[Past, Tensor]:
         """Read each distinct prompt once, then give every row its copy.
@@ -202,7 +202,7 @@ class PromptHeads:
     def completion_logits(
         self, rows: Tensor, token_ids: Tensor, mixing: Mixing, states: Sequence[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """Return the logits of every token of some rows' completions, `[B', T, V]`, fp32.
+        """Return the logits of every token of some rows' completions, `[B', T, V]`.
 
         Args:
             rows: Which rows, `[B']`.
@@ -226,4 +226,4 @@ class PromptHeads:
         }
         if base.takes_positions:
             arguments["position_ids"] = real.sum(dim=1)[:, None] + torch.arange(steps, device=base.device)[None, :]
-        return self.reader.level.forward(mixing, arguments, keep=steps).float()
+        return self.reader.level.forward(mixing, arguments, keep=steps)
