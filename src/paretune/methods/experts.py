@@ -14,7 +14,8 @@ from paretune.core.preferences import FloatArray, corners
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
 
-PLANNING = {"planning": True}  # metadata of settings that only say which stages there are and how long they last
+# metadata of settings that only say which stages there are and how long they last, or that `stages()` hands over itself
+PLANNING = {"planning": True}
 
 
 @dataclass(frozen=True)
