@@ -27,4 +27,4 @@ def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="take the method preference_conditioned"):
         MixtureOfExpertsSettings(gate="")
     with pytest.raises(ConfigError, match="gate_learning_rate must not be negative, got -1"):
-        PreferenceConditionedSettings(gate_learning_rate=-1)
+        MixtureOfExpertsSettings(gate_learning_rate=-1)

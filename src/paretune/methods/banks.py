@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from paretune.core.errors import ConfigError
 from paretune.core.stages import Stage
 from paretune.methods.experts import ExpertSettings, expert_settings
 
@@ -14,14 +13,8 @@ from paretune.methods.experts import ExpertSettings, expert_settings
 class BankSettings(ExpertSettings):
     """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
 
-    gate_learning_rate: float = 0.0  # 0: as the experts'
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.gate_learning_rate >= 0:
-            raise ConfigError(
-                f"gate_learning_rate must not be negative, got {self.gate_learning_rate}. Write 0 for the experts' own."
-            )
+    epochs: int = 2  # best of 1, 2 and 4 beyond 9,000 completions on controlled tasks
+    average_decay: float = 0.97  # one policy for all preferences takes several times the steps of one for each
 
 
 def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> Stage:

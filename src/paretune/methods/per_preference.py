@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from paretune.core.answers import Nearest
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, add_points, centre, corners
-from paretune.methods.experts import PLANNING, ExpertSettings, split_budget
+from paretune.core.protocols import Assembly
+from paretune.core.stages import StageResult
+from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, split_budget, trained_weights
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
     objectives = preferences.shape[1]
     first = add_points(corners(objectives), centre(objectives))
     return add_points(first, preferences)[:affordable]
+
+
+def nearest_trained(results: Mapping[str, StageResult]) -> Assembly:
+    """Answer every preference with the policy trained for the nearest one."""
+    experts = tuple(results.values())
+    return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
 
 
 def planned_policies(

@@ -107,7 +107,7 @@ def train_bank(context: StageContext) -> None:
         bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
         gate = kind(bank, objectives, seed, settings) if kind else None
         lengths = tuple(stage.completions for stage in stages)
-        rate = float(settings["gate_learning_rate"]) or None  # type: ignore[arg-type]  # as written by bank_stage
+        rate = float(settings.get("gate_learning_rate", 0.0)) or None  # type: ignore[arg-type]  # as written by bank_stage
         trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, context.ledger(stages[-1]), rate)
 
         def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:

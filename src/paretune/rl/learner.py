@@ -98,7 +98,8 @@ class Learner:
             Lengths(member.lengths, settings.completions_per_update, settings.group_size, self.weigher.measured(index))
             for index, member in enumerate(self.members)
         ]
-        self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler)
+        gradients = objectives if self.weigher.needs_gram else 1
+        self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler, gradients)
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
         self._last_whole: dict[int, State] = {}  # of members that stand inside an update
 

@@ -54,10 +54,23 @@ class Rollouts:
         settings: LearnerSettings,
         lengths: Sequence[Lengths],
         sampler: Sampler | None,
+        gradients: int,
     ) -> None:
+        """Prepare to sample.
+
+        Args:
+            trainee: Whose members sample.
+            environment: Prompts and rewards.
+            settings: How many completions, and how often each is learned from.
+            lengths: How far each member is.
+            sampler: Another engine for sampling; by default the bank's own loop.
+            gradients: Gradients that each optimiser step takes: one, or one of each objective.
+        """
         self.trainee, self.environment, self.settings, self.lengths = trainee, environment, settings, lengths
         self.sampler: Sampler = sampler or BankSampler(trainee.bank)
         self.streams = [PromptStream(environment.train, member.seed) for member in trainee.members]
+        self.development = [PromptStream(environment.development, member.seed) for member in trainee.members]
+        self.gradients = gradients
 
     def sample(self, active: Sequence[int], size: int) -> tuple[FloatArray, Mixing, Batch]:
         """Sample `size` completions of training prompts for each active member, whole groups.
@@ -76,8 +89,10 @@ class Rollouts:
             preferences.append(self.trainee.preferences(index, updates, size // group).repeat(group, axis=0))
         wanted = np.concatenate(preferences)
         mixing, batch = self._complete(active, self.environment.train, places, np.concatenate(keys), wanted, "sampling")
-        own = self._cost(mixing)  # of sampling, and twice, with the way back, of every epoch
-        self._charge(active, batch, size, group, 1 + own * (1 + 2 * self.settings.epochs))  # the reference pass first
+        own, epochs = self._cost(mixing), self.settings.epochs
+        again = epochs - 1 if self.gradients > 1 else 0  # later epochs read once more to know their ratios
+        passes, prompt_passes = (1 + own * (1 + again + back * epochs) for back in (2, 1 + self.gradients))
+        self._charge(active, batch, size, group, passes, prompt_passes)  # reference, sampling, epochs there and back
         return wanted, mixing, batch
 
     def measure(self, active: Sequence[int], count: int) -> FloatArray | None:
@@ -87,7 +102,7 @@ class Rollouts:
         prompts = self.environment.development
         places, keys, preferences = [], [], []
         for index in active:
-            stream, lengths = PromptStream(prompts, self.trainee.members[index].seed), self.lengths[index]
+            stream, lengths = self.development[index], self.lengths[index]
             self.trainee.members[index].ledger.charge(completions=count, prompts=count)
             chosen = stream.indices(lengths.measured_before, count)
             places += chosen
@@ -95,7 +110,8 @@ class Rollouts:
             preferences.append(self.trainee.preferences(index, lengths.updates, count))
         wanted = np.concatenate(preferences)
         mixing, batch = self._complete(active, prompts, places, np.concatenate(keys), wanted, "measuring")
-        self._charge(active, batch, count, group=1, passes=self._cost(mixing))
+        own = self._cost(mixing)
+        self._charge(active, batch, count, 1, own, own)
         return self.score(active, batch, count).rewards.reshape(len(active), count, -1)
 
     def score(self, active: Sequence[int], batch: Batch, size: int) -> Scores:
@@ -133,11 +149,13 @@ class Rollouts:
     def _cost(self, mixing: Mixing) -> float:
         return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
 
-    def _charge(self, active: Sequence[int], batch: Batch, size: int, group: int, passes: float) -> None:
+    def _charge(
+        self, active: Sequence[int], batch: Batch, size: int, group: int, passes: float, prompt_passes: float
+    ) -> None:
         parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             tokens = int(batch.lengths[own].sum())
             read = sum(len(ids) for ids in batch.prompt_ids[own][::group])
-            flops = network_flops(parameters, tokens + read, passes)
+            flops = network_flops(parameters, tokens, passes) + network_flops(parameters, read, prompt_passes)
             self.trainee.members[index].ledger.charge(tokens=tokens, flops=flops)

@@ -24,9 +24,14 @@ class MixtureOfExpertsSettings(BankSettings):
 
     gate: str = "paretune.models.gate:BlockGate"  # module:Class; docs/your_method.md shows one of your own
     width: int = 32  # hidden units of the gate's network in each block
+    gate_learning_rate: float = 0.0  # 0: as the experts'
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.gate_learning_rate >= 0:
+            raise ConfigError(
+                f"gate_learning_rate must not be negative, got {self.gate_learning_rate}. Write 0 for the experts' own."
+            )
         if self.width < 1 or not self.gate:
             raise ConfigError(
                 f"width must be at least 1 and gate 'module:Class', got {self.width} and '{self.gate}'. For no gate at "

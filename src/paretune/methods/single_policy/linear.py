@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from paretune.core.answers import Nearest
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of, expert_stage, trained_weights
-from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
+from paretune.methods.experts import PLANNING, expert_stage
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
 
 
 @dataclass(frozen=True)
@@ -51,5 +50,4 @@ class Linear:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""
-        experts = tuple(results.values())
-        return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
+        return nearest_trained(results)

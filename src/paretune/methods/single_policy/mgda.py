@@ -8,15 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from paretune.core.answers import Nearest
 from paretune.core.checks import check_choice
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.gradients.mgda import mgda
-from paretune.methods.experts import adapters_of, expert_stage, trained_weights
-from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
+from paretune.methods.experts import expert_stage
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
 from paretune.rl.weighting import Seen
 
 PREFERENCE_POWERS = {"ignored": None, "scaled": 1, "shared": -1}
@@ -97,5 +96,4 @@ class MGDA:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""
-        experts = tuple(results.values())
-        return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
+        return nearest_trained(results)
