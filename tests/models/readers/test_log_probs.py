@@ -80,7 +80,7 @@ def test_one_expert_is_that_expert_and_no_expert_the_base_model(base: BaseModel)
         ([[0.2, 0.3, 0.5]], 3),
         ([[0.2, 0.3, 0.4]], 4),  # and one of the base model
         ([[0.0, 0.0, 0.0]], 1),
-        ([[1 / 3, 1 / 3, 1 / 3]], 3),  # sums to one but for its last bit
+        ([[0.01, 0.78, 0.21]], 3),  # sums to one but for its last bit
     ],
 )
 def test_a_token_costs_a_pass_for_each_stream(llama: BaseModel, weights: list[list[float]], streams: int) -> None:
