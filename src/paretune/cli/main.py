@@ -172,7 +172,7 @@ def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
             print(f"{each}:")
         for entry in entries:
             family = f"{entry['family']:<15}" if "family" in entry else ""
-            print(f"{'  ' if kind is None else ''}{entry['name']:<22}{family}{entry['description']}")
+            print(f"{'  ' if kind is None else ''}{entry['name']:<24}{family}{entry['description']}")
     return OK
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import RewardError
+from paretune.core.errors import ConfigError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.stages import Stage, StageContext
@@ -107,19 +107,23 @@ def search_weights(context: StageContext) -> None:
         context.seal(stage, {"candidates": len(found.times)})
 
 
-def measure(context: StageContext, stage: Stage, candidates: FloatArray, completions_each: int) -> FloatArray:
+def measure(
+    context: StageContext, stage: Stage, candidates: FloatArray, completions_each: int, times: int = 0
+) -> FloatArray:
     """Measure mixtures of the experts that a stage needs: what a search of one's own asks.
 
     Args:
         context: Of the run function; completions are charged to the stage.
         stage: It needs the stages that left the experts.
         candidates: Expert weights `[C, E]`, the experts in the order of the stage's needs.
-        completions_each: Completions of each, over equally many development prompts or passes over all of them.
+        completions_each: Completions of each: at most as many as there are development prompts, or a multiple of that.
+        times: How often they were measured before. Each time has noise of its own, which its candidates share.
 
     Returns:
-        Mean scores `[C, K]`.
+        Mean rewards `[C, K]`, without the KL.
 
     Raises:
+        ConfigError: If not all development prompts could have equally many completions.
         BudgetError: If the stage's budget does not allow it.
         RewardError: If every reward of an objective is missing.
     """
@@ -128,7 +132,7 @@ def measure(context: StageContext, stage: Stage, candidates: FloatArray, complet
 
     bank = load_bank(load_base(context.task.model), adapters_of(context.result(need) for need in stage.needs))
     try:
-        return _Measured(context, stage, bank, completions_each, Mixer())(candidates, 0)
+        return _Measured(context, stage, bank, completions_each, Mixer())(candidates, times)
     finally:
         bank.unwrap()
 
@@ -145,6 +149,11 @@ class _Measured:
         self.ledger, self.score = context.ledger(stage), Scorer(context.task.objectives)
         self.chosen = min(completions_each, len(context.task.splits["development"]))
         self.rows, self.samples = context.task.splits["development"][: self.chosen], completions_each // self.chosen
+        if self.chosen * self.samples != completions_each:
+            raise ConfigError(
+                f"completions_each must be at most the {self.chosen} development prompts or a multiple of them, got "
+                f"{completions_each}. Take {self.chosen * self.samples}."
+            )
 
     def __call__(self, candidates: FloatArray, times: int) -> FloatArray:
         """Return mean scores `[C, K]` of candidates `[C, E]` that were measured so often before."""

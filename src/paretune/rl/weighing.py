@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Seen, Weighting, check_weights
+
+NEEDS = ("gram",)  # what a weighting may ask for beside what it always sees
 
 
 class Weigher:
@@ -41,6 +44,9 @@ class Weigher:
                 f"{type(weightings[0]).__name__}. Train one policy per preference with it."
             )
         self.weightings, self.trainee = list(weightings), trainee
+        for weighting in self.weightings:
+            for need in weighting.needs:
+                check_choice(f"need of {type(weighting).__name__}", need, NEEDS)
         self.needs_gram = any("gram" in each.needs for each in self.weightings)
         self._seen: dict[int, dict[str, Any]] = {}
 
