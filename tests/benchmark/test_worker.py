@@ -57,6 +57,13 @@ def test_a_failed_job_says_why_without_a_traceback_in_the_message(
     assert "Traceback" in capsys.readouterr().err  # it goes to the worker's log
 
 
+def test_a_failed_job_names_the_line_of_a_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_that_fails.py").write_text("def run(job, link):\n    return {}['window']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ended = run_job({"run": "mine_that_fails:run"}, Link(lambda message: None, lambda: False, 1))
+    assert ended["message"] == "KeyError: 'window' (mine_that_fails.py, line 2)"
+
+
 def wait_for(worker: Worker, kind: str) -> dict[str, Any]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:

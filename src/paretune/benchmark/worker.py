@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import AdapterError, ModelError, NonFiniteError, RewardError, TaskError
@@ -110,8 +111,19 @@ def run_job(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         sys.stderr.flush()
         text = " ".join(str(error).split()) or type(error).__name__
         known = type(error).__module__ == "paretune.core.errors"
-        message = text if known else f"{type(error).__name__}: {text}"
+        message = text if known else f"{type(error).__name__}: {text}{_where(error)}"
         return {"kind": "failed", "reason": failure_reason(error), "message": message[:2000]}
+
+
+def _where(error: BaseException) -> str:
+    """Return the last line of code outside this library and installed ones that an error went through, for people."""
+    ours, installed = str(Path(__file__).parents[1]), ("site-packages", "dist-packages", sys.base_prefix, "<")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(ours) and not any(each in frame.filename for each in installed)
+    ]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def serve(connection: socket.socket, threads: int) -> None:
