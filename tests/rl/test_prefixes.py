@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import micro_task
+from paretune.core.errors import NonFiniteError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import FloatArray
 from paretune.core.task import Task
@@ -232,3 +233,10 @@ def test_what_varies_changes_what_is_learned(task: Task, base: BaseModel) -> Non
     flat = [torch.cat([part.flatten() for part in rows.values()])[:200] for rows in results]
     distinct = {each.numpy().tobytes() for each in flat}
     assert len(distinct) >= len(WAYS) - 1  # micro-batches differ from nothing but in rounding
+
+
+def test_a_gate_that_explodes_is_named_with_the_learning_rate(task: Task, base: BaseModel) -> None:
+    learner = WAYS["bank and gate"](task, base, (32,))
+    learner.trainee.parameters["gate"].fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="Lower the learning rate, or correct what the gate returns"):
+        learner.train(lambda index, length: None)

@@ -188,8 +188,9 @@ class Learner:
         reference = self.rollouts.reference(active, batch)
         kl = (batch.log_probs - reference).sum(dim=1).cpu().double()
         if not bool(torch.isfinite(kl).all()):
+            gated = ", or correct what the gate returns" if "gate" in self.trainee.parameters else ""
             raise NonFiniteError(
-                "log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate."
+                f"log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate{gated}."
             )
         shaped, made = self.slots.apply(rewards, self.environment.ranges, group)
         first = silenced(fold_in_kl(made, kl, self.environment.beta, group), self.epochs.widths, group)
