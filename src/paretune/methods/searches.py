@@ -157,7 +157,6 @@ class _Measured:
 
     def __call__(self, candidates: FloatArray, times: int) -> FloatArray:
         """Return mean scores `[C, K]` of candidates `[C, E]` that were measured so often before."""
-        from paretune.core.ledger import network_flops
         from paretune.core.seeds import stream_key
         from paretune.models.policy import Policy
 
@@ -174,8 +173,7 @@ class _Measured:
         rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
         tokens = int(made.lengths.sum())
         read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        parameters = base.parameters + self.bank.parameters_each()
-        flops = network_flops(parameters, tokens + read, policy.cost(range(count)))
+        flops = policy.flops(range(count), tokens + read)
         self.ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
         self.context.log({"candidates": candidates.tolist(), "scores": scores.tolist(), "measured_before": times})
