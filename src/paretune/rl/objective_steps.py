@@ -120,7 +120,7 @@ class ObjectiveSteps:
             weights = weights.copy()
             weights[taken] = self.weigher.weigh(members, gram_in_metric(smoothed, diagonal))
         direction = torch.einsum("rk,krp->rp", _like(weights[taken], smoothed), smoothed)
-        group.apply(parameters, direction, diagonal, members, self.settings.warmup_updates)
+        group.apply(parameters, direction, diagonal, members, self.settings.warmup_steps)
         return weights
 
 

@@ -58,7 +58,7 @@ class Optimisers:
                 if len(taken) < len(rows):
                     own = own[taken]
                 members = [rows[place] for place in taken]
-                self.groups[name].step(self.parameters[name], own, members, self.settings.warmup_updates)
+                self.groups[name].step(self.parameters[name], own, members, self.settings.warmup_steps)
         return norms
 
     @contextmanager
