@@ -47,6 +47,11 @@ class Told:
     objective_weights: list[list[float]] = field(default_factory=list)
     engine: str = ""
 
+    def add_later(self, ratios: Tensor, clipped: Tensor) -> None:
+        """Add a later epoch: ratio of each row `[B]`, and whether, or at which share, the clip holds it."""
+        for told, rows in ((self.ratios, ratios), (self.clipped, clipped)):
+            told.append(rows.double().view(len(self.norms), -1).mean(dim=1).tolist())
+
     def of(self, place: int) -> dict[str, object]:
         """Return what one member's event says."""
         told: dict[str, object] = {"grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gap}
@@ -115,7 +120,7 @@ class Epochs:
 
     def _learn_by_objective(self, steps: ObjectiveSteps, active: Sequence[int], lesson: Lesson, told: Told) -> None:
         """Take the steps of one update where weights are chosen from gradients: once, in its first epoch."""
-        count, size = len(active), len(lesson.first) // len(active)
+        size = len(lesson.first) // len(active)
         with self._precision():
             taken = steps.take(active, lesson.batch, lesson.mixing, lesson.first, None)
         told.gap = float((taken.log_probs - lesson.batch.log_probs).abs().sum()) / int(lesson.batch.lengths.sum())
@@ -129,14 +134,12 @@ class Epochs:
                     self.trainee.bank.base, self.trainee.bank, lesson.mixing, lesson.batch.prompt_ids,
                     lesson.batch.token_ids, lesson.batch.lengths,
                 ).sum(dim=1)  # fmt: skip
-            ratios = log_ratios(now, lesson.batch.log_probs.sum(dim=1)).exp().cpu().double()
-            folded = self._folded(lesson, slice(None), now.cpu().double(), ratios)
-            held = is_clipped(ratios, scalarise(folded, weights), self.settings.clip)
+            ratios, folded, held = self._again(now, lesson.batch, lesson, weights, slice(None))
+            ratios = ratios.cpu().double()
             coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
             with self._precision():
                 steps.take(active, lesson.batch, lesson.mixing, coefficients, taken.objective_weights)
-            told.ratios.append(ratios.view(count, size).mean(dim=1).tolist())
-            told.clipped.append(held.double().view(count, size).mean(dim=1).tolist())
+            told.add_later(ratios, held)
 
     def _epoch(self, epoch: int, active: Sequence[int], lesson: Lesson, weights: Tensor, told: Told) -> None:
         count, size = len(active), len(weights) // len(active)
@@ -170,8 +173,7 @@ class Epochs:
         if epoch == 0:
             told.norms, told.moved = norms, moving
         else:
-            told.ratios.append(ratios.view(count, size).mean(dim=1).tolist())
-            told.clipped.append(clipped.view(count, size).mean(dim=1).tolist())
+            told.add_later(ratios, clipped)
 
     def _later(
         self, log_probs: Tensor, part: Batch, lesson: Lesson, scalar: Tensor, weights: Tensor, own: slice | Tensor,
@@ -187,23 +189,29 @@ class Epochs:
             mean = (ratios.detach().cpu() * inside).sum(dim=1) / steps[:, 0]
             held = (is_clipped(ratios.detach(), advantages, clip).cpu() & inside).sum(dim=1) / steps[:, 0]
             return clipped_loss(ratios, advantages, size, clip), scalar[own].abs(), mean.double(), held.double()
-        now = log_probs.sum(dim=1)
-        ratios = log_ratios(now, part.log_probs.sum(dim=1)).exp()
-        seen = ratios.detach().cpu().double()
-        folded = self._folded(lesson, own, now.detach().cpu().double(), seen)
-        folded_scalar = scalarise(folded, weights[own])
-        advantages = self._placed(folded_scalar)
-        held = is_clipped(seen, folded_scalar, clip)
-        return clipped_loss(ratios, advantages, size, clip), folded_scalar.abs(), seen, held.double()
+        ratios, folded, held = self._again(log_probs.sum(dim=1), part, lesson, weights[own], own)
+        heard = scalarise(folded, weights[own])
+        loss = clipped_loss(ratios, self._placed(heard), size, clip)
+        return loss, heard.abs(), ratios.detach().cpu().double(), held.double()
 
-    def _folded(self, lesson: Lesson, own: slice | Tensor, log_probs: Tensor, ratios: Tensor) -> Tensor:
-        """Return the advantages of a later epoch with the KL as it is now, `[B', K]`."""
-        group, kl = self.settings.group_size, log_probs - lesson.reference[own]
+    def _again(
+        self, log_probs: Tensor, part: Batch, lesson: Lesson, weights: Tensor, own: slice | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what completions of log-probabilities `[B']` are in a later epoch.
+
+        Returns:
+            Their ratios `[B']`, with the gradient of the log-probabilities; their advantages with the KL as it is now,
+            `[B', K]`; and which of them the clip holds under objective weights `[B', K]`, `[B']`.
+        """
+        ratios = log_ratios(log_probs, part.log_probs.sum(dim=1)).exp()
+        group, seen = self.settings.group_size, ratios.detach().cpu().double()
+        kl = log_probs.detach().cpu().double() - lesson.reference[own]
         if lesson.custom:
-            made = reweighted_kl(lesson.made[own], kl, ratios, self.beta, group)
+            made = reweighted_kl(lesson.made[own], kl, seen, self.beta, group)
         else:
-            made = reweighted(lesson.shaped[own], kl, ratios, self.beta, group)
-        return silenced(made, self.widths, group)
+            made = reweighted(lesson.shaped[own], kl, seen, self.beta, group)
+        folded = silenced(made, self.widths, group)
+        return ratios, folded, is_clipped(seen, scalarise(folded, weights), self.settings.clip)
 
     def _parts(self, members: int, size: int) -> Iterator[Tensor | None]:
         """Yield the rows of each backward pass, equally many of every member; None for all of them at once."""
