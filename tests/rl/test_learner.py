@@ -25,6 +25,7 @@ from paretune.core.scores import Score, Scores
 from paretune.core.task import Row, Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.scoring import completion_log_probs
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
 from paretune.rl.learner import Learner, Slots
@@ -32,6 +33,7 @@ from paretune.rl.rollout import Prompts, PromptStream
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Member, Population
+from paretune.rl.weighting import Fixed
 
 SETTINGS = LearnerSettings(learning_rate=1e-2, group_size=4, completions_per_update=16)
 FIRST, SECOND, BOTH = [1.0, 0.0], [0.0, 1.0], [0.3, 0.7]
@@ -444,9 +446,22 @@ def test_epochs_are_charged_in_flops_and_not_in_completions(task: Task, base: Ba
     assert more["completions"] == counts["completions"]
 
 
-def test_a_sampler_that_disagrees_with_the_update_stops_training_with_the_gap(task: Task, base: BaseModel) -> None:
-    learner = make(task, base, [(BOTH, 1, (16,))])
-    sampler = learner.rollouts.sampler
+class FromGradients(Fixed):
+    """Weights that need the gradients of the objectives, and are the preference all the same."""
+
+    needs = frozenset({"gram"})
+
+
+def weighed_by(*weightings: type[Fixed]) -> Slots:
+    return Slots(weightings=[kind(np.asarray(BOTH), {}, np.zeros((2, 2))) for kind in weightings])
+
+
+@pytest.mark.parametrize("weightings", [(), (FromGradients,)])
+def test_a_sampler_that_disagrees_with_the_update_stops_training_before_it_moves(
+    task: Task, base: BaseModel, weightings: tuple[type[Fixed], ...]
+) -> None:
+    learner = make(task, base, [(BOTH, 1, (16,))], slots=weighed_by(*weightings))
+    sampler, start = learner.rollouts.sampler, learner.trainee.bank.flat.clone()
 
     def wrong(*arguments: Any) -> Any:
         batch = sampler(*arguments)
@@ -455,6 +470,23 @@ def test_a_sampler_that_disagrees_with_the_update_stops_training_with_the_gap(ta
     learner.rollouts.sampler = wrong
     with pytest.raises(ModelError, match=r"must agree within 0\.001 nats a token, got 0\.2500 on average"):
         train(learner)
+    assert learner.trainee.bank.flat.equal(start)
+
+
+@pytest.mark.parametrize("weightings", [(), (FromGradients,) * 2])
+def test_no_pass_of_an_update_sees_more_of_a_member_than_a_micro_batch(
+    task: Task, base: BaseModel, weightings: tuple[type[Fixed], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def counting(base: Any, bank: Any, mixing: Any, *rest: Any, **options: Any) -> Tensor:
+        seen.append(mixing.batch)
+        return completion_log_probs(base, bank, mixing, *rest, **options)
+
+    monkeypatch.setattr("paretune.rl.epochs.completion_log_probs", counting)
+    settings = replace(SETTINGS, epochs=2, micro_batch=4)
+    train(make(task, base, [(BOTH, 1, (16,)), (BOTH, 2, (16,))], settings, slots=weighed_by(*weightings)))
+    assert set(seen) == {2 * 4}
 
 
 def test_advantages_and_shaping_of_a_method_take_their_slots(task: Task, base: BaseModel) -> None:

@@ -122,41 +122,35 @@ class Epochs:
         """Take the steps of one update where weights are chosen from gradients: once, in its first epoch."""
         size = len(lesson.first) // len(active)
         with self._precision():
-            taken = steps.take(active, lesson.batch, lesson.mixing, lesson.first, None)
-        told.gap = float((taken.log_probs - lesson.batch.log_probs).abs().sum()) / int(lesson.batch.lengths.sum())
+            made = steps.gradients(lesson.batch, lesson.mixing, lesson.first, size)
+        told.gap = float((made.log_probs - lesson.batch.log_probs).abs().sum()) / int(lesson.batch.lengths.sum())
         self._check_gap(told.gap)
-        told.norms, told.moved, told.engine = taken.norms, taken.moved, taken.engine
+        taken = steps.take(active, made.gradients, lesson.first, None)
+        told.norms, told.moved, told.engine = taken.norms, taken.moved, made.engine
         told.objective_weights = taken.objective_weights.tolist()
         weights = torch.from_numpy(taken.objective_weights).repeat_interleave(size, dim=0).to(lesson.first.dtype)
         for _ in range(1, self.settings.epochs):
+            now = torch.zeros(len(weights), device=self.trainee.bank.base.device)
             with torch.no_grad(), self._precision():
-                now = completion_log_probs(
-                    self.trainee.bank.base, self.trainee.bank, lesson.mixing, lesson.batch.prompt_ids,
-                    lesson.batch.token_ids, lesson.batch.lengths,
-                ).sum(dim=1)  # fmt: skip
+                for own, part, mixing in self._parts(lesson, len(active)):
+                    now[own] = self._scored(part, mixing).sum(dim=1)
             ratios, folded, held = self._again(now, lesson.batch, lesson, weights, slice(None))
             ratios = ratios.cpu().double()
             coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
             with self._precision():
-                steps.take(active, lesson.batch, lesson.mixing, coefficients, taken.objective_weights)
+                made = steps.gradients(lesson.batch, lesson.mixing, coefficients, size)
+            steps.take(active, made.gradients, coefficients, taken.objective_weights)
             told.add_later(ratios, held)
 
     def _epoch(self, epoch: int, active: Sequence[int], lesson: Lesson, weights: Tensor, told: Told) -> None:
         count, size = len(active), len(weights) // len(active)
         scalar, gaps, tokens = scalarise(lesson.first, weights), 0.0, 0
         heard, ratios, clipped = torch.zeros(3, len(weights), dtype=torch.float64)
-        for rows in self._parts(count, size):
-            part = lesson.batch if rows is None else lesson.batch.take(rows.to(lesson.batch.token_ids.device))
-            own = slice(None) if rows is None else rows
-            mixing = lesson.mixing if rows is None else lesson.mixing.rows(rows)
-            used = int(part.lengths.max())
+        for own, part, mixing in self._parts(lesson, count):
             with self.trainee.bank.using(mixing), self._precision():
-                log_probs = completion_log_probs(
-                    self.trainee.bank.base, self.trainee.bank, mixing, part.prompt_ids, part.token_ids[:, :used],
-                    part.lengths,
-                )  # fmt: skip
+                log_probs = self._scored(part, mixing)
                 if epoch == 0:
-                    gaps += float((log_probs.detach() - part.log_probs[:, :used]).abs().sum())
+                    gaps += float((log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum())
                     tokens += int(part.lengths.sum())
                     heard[own] = scalar[own].abs()
                     loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
@@ -213,17 +207,24 @@ class Epochs:
         folded = silenced(made, self.widths, group)
         return ratios, folded, is_clipped(seen, scalarise(folded, weights), self.settings.clip)
 
-    def _parts(self, members: int, size: int) -> Iterator[Tensor | None]:
-        """Yield the rows of each backward pass, equally many of every member; None for all of them at once."""
+    def _parts(self, lesson: Lesson, members: int) -> Iterator[tuple[slice | Tensor, Batch, Mixing]]:
+        """Yield what each pass is over, equally many rows of every member: which rows, their completions and mixing."""
+        size = len(lesson.first) // members
         micro = self.settings.micro_batch or size
         if micro >= size:
-            yield None
+            yield slice(None), lesson.batch, lesson.mixing
             return
         for start in range(0, size, micro):
             width = min(micro, size - start)
-            yield torch.cat(
+            rows = torch.cat(
                 [torch.arange(place * size + start, place * size + start + width) for place in range(members)]
             )
+            yield rows, lesson.batch.take(rows.to(lesson.batch.token_ids.device)), lesson.mixing.rows(rows)
+
+    def _scored(self, part: Batch, mixing: Mixing) -> Tensor:
+        """Return the log-probability of each token as the members are now, `[B', T]`, up to the longest completion."""
+        bank, used = self.trainee.bank, int(part.lengths.max())
+        return completion_log_probs(bank.base, bank, mixing, part.prompt_ids, part.token_ids[:, :used], part.lengths)
 
     def _placed(self, advantages: Tensor) -> Tensor:
         return advantages.to(self.trainee.bank.base.device, torch.float32)

@@ -12,7 +12,7 @@ from torch import Tensor
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
-from paretune.rl.objective_gradients import gram_in_metric, population_gradients
+from paretune.rl.objective_gradients import PopulationGradients, gram_in_metric, population_gradients
 from paretune.rl.optimisers import Optimisers, check_finite
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
@@ -28,15 +28,11 @@ class Taken:
         norms: Gradient norm of each member under its preference, before clipping.
         moved: Whether each member had anything to learn from.
         objective_weights: Of each member, `[R, K]`.
-        log_probs: Of every token under the members before the step, `[B, T]`.
-        engine: How the gradients were made, see `population_gradients`.
     """
 
     norms: list[float]
     moved: list[bool]
     objective_weights: FloatArray
-    log_probs: Tensor
-    engine: str
 
 
 class ObjectiveSteps:
@@ -69,44 +65,48 @@ class ObjectiveSteps:
             )
         self.trainee, self.settings, self.optimisers, self.weigher = trainee, settings, optimisers, weigher
 
+    def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
+        """Return the gradients of the objectives, and what they were made of; nothing moves yet.
+
+        Args:
+            batch: Completions of R members, B rows.
+            mixing: Of the rows.
+            coefficients: What each completion counts in the gradient of each objective `[B, K]`.
+            size: Completions of each member.
+
+        Raises:
+            NonFiniteError: If a gradient is not finite.
+        """
+        return population_gradients(
+            self.trainee.bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
+            micro_batch=self.settings.micro_batch,
+        )  # fmt: skip
+
     def take(
-        self,
-        active: Sequence[int],
-        batch: Batch,
-        mixing: Mixing,
-        coefficients: Tensor,
-        objective_weights: FloatArray | None,
+        self, active: Sequence[int], gradients: Tensor, coefficients: Tensor, objective_weights: FloatArray | None
     ) -> Taken:
         """Take one step of the active members.
 
         Args:
             active: R members.
-            batch: Their completions, B rows.
-            mixing: Of the rows.
-            coefficients: What each completion counts in the gradient of each objective `[B, K]`.
+            gradients: Of each objective `[K, R, P]`.
+            coefficients: What they were made with, `[B, K]`: a member without any stays where it is.
             objective_weights: Of each member `[R, K]`; None asks their weightings.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
         """
-        bank, size = self.trainee.bank, len(coefficients) // len(active)
-        made = population_gradients(
-            bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
-            micro_batch=self.settings.micro_batch,
-        )  # fmt: skip
         wanted = np.stack([self.trainee.members[index].objective_weights for index in active])  # [R, K]
-        combined = torch.einsum("rk,krp->rp", _like(wanted, made.gradients), made.gradients)
+        combined = torch.einsum("rk,krp->rp", _like(wanted, gradients), gradients)
         check_finite(combined)
         norms = combined.norm(dim=1)
         scale = (self.settings.max_grad_norm / norms.clamp(min=self.settings.max_grad_norm))[:, None]
-        heard = (coefficients.view(len(active), size, -1) != 0).any(dim=2).any(dim=1).tolist()
+        heard = (coefficients.view(len(active), -1, coefficients.shape[1]) != 0).any(dim=2).any(dim=1).tolist()
         chosen = wanted if objective_weights is None else objective_weights
         taken = [place for place, hears in enumerate(heard) if hears]
         if taken:
-            chosen = self._move(
-                active, taken, made.gradients * scale, combined * scale, chosen, objective_weights is None
-            )
-        return Taken(norms.tolist(), heard, chosen, made.log_probs, made.engine)
+            chosen = self._move(active, taken, gradients * scale, combined * scale, chosen, objective_weights is None)
+        return Taken(norms.tolist(), heard, chosen)
 
     def _move(
         self, active: Sequence[int], taken: Sequence[int], gradients: Tensor, combined: Tensor, weights: FloatArray,
