@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class Told:
     Attributes:
         norms: Gradient norm of the first epoch, before clipping.
         moved: Whether there was anything to learn from.
-        gap: Mean difference between the log-probabilities of sampling and of the first epoch, nats a token.
+        gaps: Mean difference between the log-probabilities of sampling and of the first epoch, nats a token.
         ratios: Mean ratio of each later epoch.
         clipped: Share of completions (or tokens) held by the clip in each later epoch.
         objective_weights: `[K]` of each member where a weighting chose them.
@@ -41,7 +42,7 @@ class Told:
 
     norms: list[float]
     moved: list[bool]
-    gap: float
+    gaps: list[float]
     ratios: list[list[float]] = field(default_factory=list)
     clipped: list[list[float]] = field(default_factory=list)
     objective_weights: list[list[float]] = field(default_factory=list)
@@ -54,7 +55,9 @@ class Told:
 
     def of(self, place: int) -> dict[str, object]:
         """Return what one member's event says."""
-        told: dict[str, object] = {"grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gap}
+        told: dict[str, object] = {
+            "grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gaps[place],
+        }  # fmt: skip
         if self.ratios:
             told["ratio"] = [epoch[place] for epoch in self.ratios]
             told["clipped"] = [epoch[place] for epoch in self.clipped]
@@ -107,7 +110,7 @@ class Epochs:
             NonFiniteError: If a gradient is not finite.
             ModelError: If sampling and update disagree on the probability of what was sampled.
         """
-        told = Told([], [], 0.0)
+        told = Told([], [], [])
         if self.by_objective is not None:
             self._learn_by_objective(self.by_objective, active, lesson, told)
             return told
@@ -123,8 +126,7 @@ class Epochs:
         size = len(lesson.first) // len(active)
         with self._precision():
             made = steps.gradients(lesson.batch, lesson.mixing, lesson.first, size)
-        told.gap = float((made.log_probs - lesson.batch.log_probs).abs().sum()) / int(lesson.batch.lengths.sum())
-        self._check_gap(told.gap)
+        told.gaps = self._gaps(active, lesson.batch, (made.log_probs - lesson.batch.log_probs).abs().sum(dim=1))
         taken = steps.take(active, made.gradients, lesson.first, None)
         told.norms, told.moved, told.engine = taken.norms, taken.moved, made.engine
         told.objective_weights = taken.objective_weights.tolist()
@@ -144,14 +146,14 @@ class Epochs:
 
     def _epoch(self, epoch: int, active: Sequence[int], lesson: Lesson, weights: Tensor, told: Told) -> None:
         count, size = len(active), len(weights) // len(active)
-        scalar, gaps, tokens = scalarise(lesson.first, weights), 0.0, 0
-        heard, ratios, clipped = torch.zeros(3, len(weights), dtype=torch.float64)
+        scalar = scalarise(lesson.first, weights)
+        heard, gaps, ratios, clipped = torch.zeros(4, len(weights), dtype=torch.float64)
         for own, part, mixing in self._parts(lesson, count):
             with self.trainee.bank.using(mixing), self._precision():
                 log_probs = self._scored(part, mixing)
                 if epoch == 0:
-                    gaps += float((log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum())
-                    tokens += int(part.lengths.sum())
+                    apart = (log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum(dim=1)
+                    gaps[own] = apart.cpu().double()
                     heard[own] = scalar[own].abs()
                     loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
                 else:
@@ -160,8 +162,7 @@ class Epochs:
                     )
                 loss.backward()
         if epoch == 0:
-            told.gap = gaps / tokens
-            self._check_gap(told.gap)
+            told.gaps = self._gaps(active, lesson.batch, gaps)
         moving = (heard.view(count, size) > 0).any(dim=1).tolist()
         norms = self.optimisers.step(self.trainee.take_gradients(active), active, moving)
         if epoch == 0:
@@ -229,15 +230,21 @@ class Epochs:
     def _placed(self, advantages: Tensor) -> Tensor:
         return advantages.to(self.trainee.bank.base.device, torch.float32)
 
-    def _check_gap(self, gap: float) -> None:
+    def _gaps(self, active: Sequence[int], batch: Batch, apart: Tensor) -> list[float]:
+        """Return by how many nats a token each member's log-probabilities differ, of sums `[B]`; none by too many."""
+        tokens = batch.lengths.view(len(active), -1).sum(dim=1).cpu()
+        gaps: list[float] = (apart.cpu().double().view(len(active), -1).sum(dim=1) / tokens).tolist()
         half = self.trainee.bank.base.dtype != torch.float32 or self.settings.update_dtype == "bfloat16"
-        limit = GAP_BF16 if half else GAP_FP32
-        if gap > limit:
+        limit, worst = GAP_BF16 if half else GAP_FP32, int(np.argmax(gaps))
+        if gaps[worst] > limit:
+            wanted = self.trainee.members[active[worst]].objective_weights.round(3).tolist()
             raise ModelError(
                 f"log-probabilities of sampling and of the update must agree within {limit:g} nats a token, got "
-                f"{gap:.4f} on average. The model reads a cached prefix in another way than the whole text: check its "
-                "attention and positions, or sample with another engine."
+                f"{gaps[worst]:.4f} on average from member {active[worst]}, trained for {wanted}. The model reads a "
+                "cached prefix in another way than the whole text: check its attention and positions, or sample with "
+                "another engine."
             )
+        return gaps
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
