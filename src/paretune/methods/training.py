@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.core.stages import Stage, StageContext
+from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
 from paretune.methods.experts import adapters_of
 from paretune.rl.settings import LearnerSettings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paretune.rl.trainees import Trainee
 
 CHECKPOINT_SECONDS = 600.0
-STATE, GATE = "state.safetensors", "gate.safetensors"
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
