@@ -227,6 +227,11 @@ def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_pa
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
 
 
+def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
+    with pytest.raises(ConfigError, match="individual 3 must be trained to have parameters, got none"):
+        Individual(3, 0, "start", (), np.asarray([1.0, 0.0])).trained
+
+
 def test_running_means_are_those_on_paper() -> None:
     """Worth 1 and 0, then 1; one missing. Means 2/3 and 1/2; squares left: 2 - 4/3 = 2/3 and 1 - 1/2 = 1/2."""
     one = Individual(0, 0, "start", (), np.array([1.0, 0.0]))
