@@ -16,7 +16,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, expert_settings, split_budget
+from paretune.methods.experts import ExpertSettings, adapters_of, expert_settings, settings_of, split_budget
 from paretune.methods.multi_policy.generations import Generations
 from paretune.methods.multi_policy.individuals import Individual, from_state, to_state
 from paretune.pareto.survival import RULES, dominance
@@ -141,7 +141,7 @@ def evolve(context: StageContext) -> None:
     from paretune.rl.checkpoints import read_state, save_state
 
     for stages in trajectories(context):
-        settings = EvolutionSettings(**stages[0].settings)  # type: ignore[arg-type]  # written by stages()
+        settings = settings_of(EvolutionSettings, stages[0])
         steps = Generations(context, stages[-1], settings)
         due = {stage.completions: whole_generations(settings, stage.completions) for stage in stages}
         checkpoint = context.checkpoint_folder() / f"{steps.trajectory}.safetensors"
