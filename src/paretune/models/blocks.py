@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from paretune.core.errors import ModelError
-
-if TYPE_CHECKING:
-    from paretune.models.bank import Pin, Pinned
+from paretune.models.banked_linear import Pin, Pinned
 
 
 def find_blocks(model: nn.Module, paths: Iterable[str], name: str) -> list[nn.Module]:
