@@ -21,9 +21,9 @@ from paretune.methods.multi_policy.evolution import (
     Evolution,
     EvolutionSettings,
     cost,
-    evolve,
     whole_generations,
 )
+from paretune.methods.multi_policy.evolution_run import evolve
 from paretune.methods.multi_policy.generations import Generations, starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
 
@@ -141,7 +141,7 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.9}, {"crossover": 1.0}]
+    "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.0}, {"crossover": 1.0}]
 )
 def test_settings_change_what_is_evolved_and_it_repeats(changes: dict[str, Any], task: Task, tmp_path: Path) -> None:
     (plain,) = run(tmp_path / "plain", [stage_of(TWO + 60, task)], task)

@@ -13,6 +13,7 @@ from paretune.core.preferences import FloatArray, add_points, centre, corners, d
 from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import Stage, StageContext
 from paretune.methods.experts import settings_of
+from paretune.methods.multi_policy.evolution import EvolutionSettings
 from paretune.methods.multi_policy.individuals import Individual
 from paretune.pareto.survival import survival_order
 from paretune.rl.settings import LearnerSettings
@@ -20,7 +21,6 @@ from paretune.rl.settings import LearnerSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from paretune.methods.multi_policy.evolution import EvolutionSettings
     from paretune.models.bank import ExpertBank
     from paretune.records.evaluation import EvaluationRecord
 
