@@ -397,7 +397,7 @@ def test_an_update_without_signal_takes_no_step(task: Task, base: BaseModel, epo
     handed, events = train(learner)
     assert handed[0, 48][0].equal(start[0])
     assert [event["moved"] for event in events] == [False] * 3
-    assert float(learner.optimisers.groups["experts"].steps[0]) == 0
+    assert float(learner.parameter_groups.optimisers["experts"].steps[0]) == 0
 
 
 def test_a_silent_member_does_not_keep_another_from_moving(task: Task, base: BaseModel) -> None:
@@ -545,7 +545,7 @@ def test_later_epochs_learn_from_advantages_that_are_all_negative(task: Task, ba
     settings = replace(SETTINGS, epochs=3, ratio=ratio)
     learner = make(task, base, [(BOTH, 1, (16,))], settings, beta=0.0, slots=slots)
     train(learner)
-    assert learner.optimisers.groups["experts"].steps.tolist() == [3.0]
+    assert learner.parameter_groups.optimisers["experts"].steps.tolist() == [3.0]
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ from torch import Tensor
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
+from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.objective_gradients import PopulationGradients, gram_in_metric, population_gradients
-from paretune.rl.optimisers import Optimisers, check_finite
+from paretune.rl.parameter_groups import ParameterGroups, check_finite
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
-from paretune.rl.weighing import Weigher
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
+class StepReport:
     """What a step was.
 
     Attributes:
@@ -46,7 +46,13 @@ class ObjectiveSteps:
         turn most common descent directions into steps that are none.
     """
 
-    def __init__(self, trainee: Trainee, settings: LearnerSettings, optimisers: Optimisers, weigher: Weigher) -> None:
+    def __init__(
+        self,
+        trainee: Trainee,
+        settings: LearnerSettings,
+        parameter_groups: ParameterGroups,
+        weightings: MemberWeightings,
+    ) -> None:
         """Prepare steps of a population.
 
         Raises:
@@ -63,7 +69,12 @@ class ObjectiveSteps:
                 "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "
                 "epochs to 1."
             )
-        self.trainee, self.settings, self.optimisers, self.weigher = trainee, settings, optimisers, weigher
+        self.trainee, self.settings, self.parameter_groups, self.weightings = (
+            trainee,
+            settings,
+            parameter_groups,
+            weightings,
+        )
 
     def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
         """Return the gradients of the objectives, and what they were made of; nothing moves yet.
@@ -84,7 +95,7 @@ class ObjectiveSteps:
 
     def take(
         self, active: Sequence[int], gradients: Tensor, coefficients: Tensor, objective_weights: FloatArray | None
-    ) -> Taken:
+    ) -> StepReport:
         """Take one step of the active members.
 
         Args:
@@ -106,21 +117,21 @@ class ObjectiveSteps:
         taken = [place for place, hears in enumerate(heard) if hears]
         if taken:
             chosen = self._move(active, taken, gradients * scale, combined * scale, chosen, objective_weights is None)
-        return Taken(norms.tolist(), heard, chosen)
+        return StepReport(norms.tolist(), heard, chosen)
 
     def _move(
         self, active: Sequence[int], taken: Sequence[int], gradients: Tensor, combined: Tensor, weights: FloatArray,
         ask: bool,
     ) -> FloatArray:  # fmt: skip
         """Step the members at the places `taken` and return the weights of all, `[R, K]`."""
-        group, parameters = self.optimisers.groups["experts"], self.optimisers.parameters["experts"]
+        optimiser, parameters = self.parameter_groups.optimisers["experts"], self.parameter_groups.parameters["experts"]
         members = [active[place] for place in taken]
-        smoothed, diagonal = group.observe(gradients[:, taken], combined[taken], members)
+        smoothed, diagonal = optimiser.observe(gradients[:, taken], combined[taken], members)
         if ask:
             weights = weights.copy()
-            weights[taken] = self.weigher.weigh(members, gram_in_metric(smoothed, diagonal))
+            weights[taken] = self.weightings.weigh(members, gram_in_metric(smoothed, diagonal))
         direction = torch.einsum("rk,krp->rp", _like(weights[taken], smoothed), smoothed)
-        group.apply(parameters, direction, diagonal, members, self.settings.warmup_steps)
+        optimiser.apply(parameters, direction, diagonal, members, self.settings.warmup_steps)
         return weights
 
 

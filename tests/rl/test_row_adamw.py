@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from paretune.core.errors import ShapeError
-from paretune.rl.optimiser import RowAdamW, clip_rows
+from paretune.rl.row_adamw import RowAdamW, clip_rows
 
 ROWS, SIZE, STEPS = 3, 40, 25
 
