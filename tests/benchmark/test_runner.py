@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from paretune.benchmark.runner import StudyResult, run
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
+from study_process import command, updates
 
 Make = Callable[..., dict[str, Any]]
 HERE = Path(__file__).parent
@@ -185,19 +185,6 @@ def test_a_damaged_stage_is_trained_again(study: Make, tmp_path: Path) -> None:
     assert plan(study(seeds=1), folder).cells[0].reason == "1 of its 2 stages are gone"
     assert run(study(seeds=1), folder, progress=False).complete
     assert hashes(folder) == before
-
-
-def command(made: dict[str, Any], folder: Path) -> list[str]:
-    code = (
-        "import json, sys, fake_study; from paretune.benchmark import runner, scheduling; "
-        "scheduling.JOBS['time'] = 'fake_study:time_methods'; runner.write_report = fake_study.write_report; "
-        "result = runner.run(json.loads(sys.argv[1]), sys.argv[2]); sys.exit(not result.complete)"
-    )
-    return [sys.executable, "-c", code, json.dumps(made), str(folder)]
-
-
-def updates(trace: Path) -> int:
-    return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
 def test_kills_at_random_moments_leave_the_result_of_an_uninterrupted_run(study: Make, tmp_path: Path) -> None:
