@@ -62,6 +62,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of studies in this process, which has imported torch, and on its CPU."""
+    from in_this_process import WorkerHere
+
+    monkeypatch.setattr("paretune.benchmark.scheduling.Worker", WorkerHere)
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of the system's Chromium, for `playwright`'s `executable_path`."""

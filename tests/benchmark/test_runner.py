@@ -1,4 +1,4 @@
-"""Whole studies of fake stages in real worker processes."""
+"""Whole studies of fake stages, in real worker processes where these are the point."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def cells(result: StudyResult) -> dict[tuple[str, int], CellRecord]:
     return {(cell.method, cell.seed): cell for cell in result.records.cells}
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)})
@@ -146,7 +147,11 @@ REASONS = {
 
 
 @pytest.mark.parametrize("trouble", ["killed", "nan"])
-def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(study: Make, tmp_path: Path, trouble: str) -> None:
+def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(
+    study: Make, tmp_path: Path, trouble: str, request: pytest.FixtureRequest
+) -> None:
+    if trouble == "killed":
+        request.getfixturevalue("worker_processes")
     folder = tmp_path / "out"
     result = run(study({"trouble": trouble}), folder, progress=False)
     assert not result.complete

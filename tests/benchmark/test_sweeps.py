@@ -1,4 +1,4 @@
-"""Whole sweeps of fake stages in real worker processes: what is tried, chosen, kept and done again."""
+"""Whole sweeps of fake stages: what is tried, chosen, kept and done again."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def scored(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("tuning/*/DONE.json")}
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_a_sweep_chooses_settings_and_the_study_is_run_with_them(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)}, tune={**SWEEP, "per_preference": [False, True]})
