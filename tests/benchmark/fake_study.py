@@ -1,6 +1,7 @@
 """A task and a method that need no model: stages write small files, evaluations are made up. For tests of the runner.
 
-In a worker process it also stands in for the rooms that would load torch, so that a whole study takes a second.
+In a worker process it also stands in for the rooms that would load torch, so that a whole study takes a second. In
+this process `fakes_here` of `conftest.py` does the same.
 """
 
 from __future__ import annotations
@@ -252,20 +253,21 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
     return tuple(records)
 
 
-def _stand_in() -> None:
+def stand_ins() -> dict[str, types.ModuleType]:
+    """Make modules for the rooms that would load torch, by name."""
     nothing = types.SimpleNamespace(
         preferences=np.full((1, 2), np.nan), answers=["reference"], expert_weights=np.zeros((1, 0)), reward=0.5
     )
-    fakes: dict[str, dict[str, object]] = {
+    contents: dict[str, dict[str, object]] = {
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},
         "paretune.models.base": {"load_base": lambda model: None},
         "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
     }
-    for name, content in fakes.items():
-        module = types.ModuleType(name)
-        vars(module).update(content)
-        sys.modules[name] = module
+    modules = {name: types.ModuleType(name) for name in contents}
+    for name, content in contents.items():
+        vars(modules[name]).update(content)
+    return modules
 
 
 if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.worker":
-    _stand_in()
+    sys.modules.update(stand_ins())

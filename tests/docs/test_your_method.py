@@ -21,6 +21,7 @@ def blocks(root: Path) -> dict[str, str]:
     return {match.group(1) if match else "idea.py": code for match, code in zip(named, found, strict=True)}
 
 
+@pytest.mark.usefixtures("in_one_process")
 @pytest.mark.parametrize(
     ("module", "entry", "budget"),
     [
@@ -67,6 +68,7 @@ def test_documented_weighting_gate_and_search_run(
     assert len(loaded.policy_for([0.5, 0.5]).generate(["b b"]).texts) == 1
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_the_documented_method_runs_beside_a_built_in_one(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

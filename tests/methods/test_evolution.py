@@ -29,7 +29,7 @@ from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_s
 
 SMALL: dict[str, Any] = {
     "rank": 2, "group_size": 4, "completions_per_update": 8, "learning_rate": 3e-2, "population": 3, "archive": 4,
-    "steps": 8, "measured_each": 4, "crossover": 0.5,
+    "steps": 8, "measured_each": 4, "crossover": 0.5, "epochs": 1, "average_decay": 0.0,
 }  # fmt: skip
 FIRST, SECOND = 3 * 12, 3 * 12 + 3 * 4  # completions of the first two generations
 ONE, TWO = FIRST + 3 * 4 + 8, FIRST + SECOND + 4 * 4 + 4  # lengths with one and two whole generations, and some more
@@ -140,14 +140,24 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
     assert whole.ledger.repeated["completions"] == 0
 
 
+@pytest.fixture(scope="module")
+def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What is left by a run with no settings changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        (result,) = run(tmp_path_factory.mktemp("plain"), [stage_of(TWO + 60, task)], task)
+    return contents(result)
+
+
 @pytest.mark.parametrize(
     "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.0}, {"crossover": 1.0}]
 )
-def test_settings_change_what_is_evolved_and_it_repeats(changes: dict[str, Any], task: Task, tmp_path: Path) -> None:
-    (plain,) = run(tmp_path / "plain", [stage_of(TWO + 60, task)], task)
+def test_settings_change_what_is_evolved_and_it_repeats(
+    changes: dict[str, Any], plain: dict[str, object], task: Task, tmp_path: Path
+) -> None:
     found = [run(tmp_path / name, [stage_of(TWO + 60, task, **changes)], task)[0] for name in ("one", "two")]
     assert contents(found[0]) == contents(found[1])
-    assert contents(found[0]) != contents(plain)
+    assert contents(found[0]) != plain
     assert found[0].key != plain.key
 
 

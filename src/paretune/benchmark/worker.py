@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from paretune.benchmark.executors import cores
 from paretune.core.errors import AdapterError, ModelError, NonFiniteError, RewardError, TaskError
 from paretune.core.imports import import_name
 from paretune.records.files import is_disk_full
@@ -67,7 +68,7 @@ class Link:
 
 def quiet_link() -> Link:
     """Return a link that reports to nobody, for jobs run in this process."""
-    return Link(lambda message: None, lambda: False, os.cpu_count() or 1)
+    return Link(lambda message: None, lambda: False, cores())
 
 
 def failure_reason(error: BaseException) -> FailureReason:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from paretune.benchmark.executors import cores
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.benchmark.worker import Link
 from paretune.core.errors import ConfigError, PreferenceError
@@ -99,7 +99,7 @@ class LineLink(Link):
     """Prints how many completions have been made, every ten seconds, on stderr."""
 
     def __init__(self, budget: int) -> None:
-        super().__init__(self._hear, lambda: False, os.cpu_count() or 1)
+        super().__init__(self._hear, lambda: False, cores())
         self._budget = budget
         self._made = 0
         self._shown = self._started = time.monotonic()
