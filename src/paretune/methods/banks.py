@@ -13,7 +13,7 @@ from paretune.methods.experts import ExpertSettings, expert_settings
 class BankSettings(ExpertSettings):
     """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
 
-    epochs: int = 2  # best of 1, 2 and 4 beyond 9,000 completions on controlled tasks
+    epochs: int = 2  # of the longer training of one policy for all; four go astray on text, docs/results/learner.md
 
 
 @dataclass(frozen=True)
