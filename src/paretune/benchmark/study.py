@@ -16,15 +16,26 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PydanticUserError,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.core.checks import check_choice, did_you_mean
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, MethodError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING, Method
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
+from paretune.core.user_calls import called
 from paretune.core.user_code import loaded_code
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
@@ -507,6 +518,7 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         ConfigError: If the method, a setting or a value breaks its rule.
     """
     from paretune.methods import METHODS, resolve_method
+    from paretune.methods.asking import made_method
 
     settings = {} if value is None else value
     if not isinstance(settings, Mapping):
@@ -520,10 +532,14 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     made = make_settings(cls.Settings, settings, path)
+    try:
+        method = made_method(cls, made)
+    except MethodError as error:
+        raise MethodError(f"{path}: {error}") from error
     return MethodEntry(
         label=label,
         source=source,
-        method=cls(made),
+        method=method,
         settings=dataclasses.asdict(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
     )
@@ -540,9 +556,17 @@ def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
     Raises:
         ConfigError: If a key is unknown, or a value has the wrong type or range.
     """
-    _check_settings_keys(cls, values, path)
     try:
-        return _adapter(cls).validate_python(dict(values))
+        _check_settings_keys(cls, values, path)
+        with called(f"{path}: {cls.__name__}"):
+            return _adapter(cls).validate_python(dict(values))
+    except (MethodError, ConfigError):
+        raise
+    except (PydanticUserError, NameError) as error:  # types that lie in no module, or that no file can hold
+        raise ConfigError(
+            f"{path}: fields of {cls.__name__} must be numbers, text, lists, mappings or such dataclasses, got: "
+            f"{str(error).splitlines()[0]}. Correct their types."
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "value_error":  # raised by __post_init__, already a full sentence

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 600.0
 STATE, GATE = "state.safetensors", "gate.safetensors"
+TAKEN = {  # what functions are called with that a stage names for a slot
+    "advantages": ("rewards [B, K]", "group_size"),
+    "shaping": ("rewards [B, K]", "ranges [K, 2]"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ def train_experts(context: StageContext) -> None:
     """Train the experts of a population, handing each over at every planned length."""
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.rl.trainees import Member, Population
 
     task, settings = context.task, context.stages[0].settings
@@ -67,22 +71,18 @@ def train_experts(context: StageContext) -> None:
         )
         for stages in by_member
     ]
-    bank = ExpertBank(base, len(members), int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by expert_settings
-    bank.initialise([int(stages[0].member.get("start", stages[0].seed)) for stages in by_member])  # type: ignore[call-overload]  # plain JSON
-
-    def saver(index: int) -> Callable[[Stage], None]:
-        return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
-
-    runs = [Run(stages, saver(index)) for index, stages in enumerate(by_member)]
+    filled = slots(task, settings, [each.objective_weights for each in members])
     try:
-        train(
-            context,
-            Population(bank, members),
-            runs,
-            slots(task, settings, [each.objective_weights for each in members]),
-        )
+        bank = ExpertBank(base, len(members), int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by expert_settings
+        bank.initialise([int(stages[0].member.get("start", stages[0].seed)) for stages in by_member])  # type: ignore[call-overload]  # plain JSON
+
+        def saver(index: int) -> Callable[[Stage], None]:
+            return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
+
+        runs = [Run(stages, saver(index)) for index, stages in enumerate(by_member)]
+        train(context, Population(bank, members), runs, filled)
     finally:
-        bank.unwrap()
+        unwrap(base)
 
 
 def train_bank(context: StageContext) -> None:
@@ -93,7 +93,7 @@ def train_bank(context: StageContext) -> None:
     from paretune.core.seeds import stream_key
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.models.gate import resolve_gate
     from paretune.rl.trainees import Conditioned
 
@@ -102,24 +102,23 @@ def train_bank(context: StageContext) -> None:
     named = str(settings["gate"])
     kind = resolve_gate(named) if named else None
     for stages in trajectories(context):
-        seed = stages[0].seed
-        bank = ExpertBank(base, objectives, int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by bank_stage
-        bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
-        gate = kind(bank, objectives, seed, settings) if kind else None
-        lengths = tuple(stage.completions for stage in stages)
+        seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
         rate = float(settings.get("gate_learning_rate", 0.0)) or None  # type: ignore[arg-type]  # as written by bank_stage
-        trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, context.ledger(stages[-1]), rate)
-
-        def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
-            for expert in range(bank.experts):
-                save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
-            if gate is not None:
-                gate.save(context.artefact(stage, GATE))
-
         try:
+            bank = ExpertBank(base, objectives, int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by bank_stage
+            bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
+            gate = kind(bank, objectives, seed, settings) if kind else None
+            trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, context.ledger(stages[-1]), rate)
+
+            def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
+                for expert in range(bank.experts):
+                    save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
+                if gate is not None:
+                    gate.save(context.artefact(stage, GATE))
+
             train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
         finally:
-            bank.unwrap()
+            unwrap(base)
 
 
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:
@@ -132,19 +131,24 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
 
     Raises:
         ConfigError: If a name cannot be imported, or is not what it should be.
+        MethodError: If it cannot be called as it is.
+        WeightingError: If a weighting does not go on from its state.
     """
     from paretune.core.imports import import_name
+    from paretune.core.user_calls import check_takes
     from paretune.rl.learner import Slots
-    from paretune.rl.weighting import resolve_weighting
+    from paretune.rl.weighting import check_restores, resolve_weighting
 
-    weighting = str(settings.get("weighting", ""))
-    found = resolve_weighting(weighting) if weighting else None
-    functions = {
-        slot: import_name(slot, str(settings[slot])) for slot in ("advantages", "shaping") if settings.get(slot)
-    }
-    return Slots(
-        weightings=[] if found is None else [found(row, settings, ranges(task)) for row in preferences], **functions
-    )
+    functions, weightings = {}, []
+    for slot, arguments in TAKEN.items():
+        if settings.get(slot):
+            functions[slot] = import_name(slot, str(settings[slot]))
+            check_takes(f"{slot} '{settings[slot]}'", functions[slot], arguments)
+    if settings.get("weighting"):
+        kind = resolve_weighting(str(settings["weighting"]))
+        check_restores(kind, settings, ranges(task))
+        weightings = [kind(row, settings, ranges(task)) for row in preferences]
+    return Slots(weightings=weightings, **functions)
 
 
 def ranges(task: Task) -> FloatArray:
@@ -223,7 +227,7 @@ def _reporter(context: StageContext, learner: Learner, runs: Sequence[Run]) -> C
 def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
 
@@ -231,17 +235,18 @@ def measure_experts(context: StageContext) -> None:
     base = load_base(task.model)
     for stage in context.stages:
         adapters = adapters_of(context.result(need) for need in stage.needs)
-        bank = load_bank(base, adapters)
-        policy = one_by_one(bank, task)
         each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
         chosen = min(each, len(task.splits["development"]))
         rows, samples = task.splits["development"][:chosen], each // chosen
-        records = evaluate(
-            policy, rows, Scorer(task.objectives), task.objective_names, samples=samples, seed=stage.seed,
-            split="development", ledger=context.ledger(stage), progress=context.progress,
-        )  # fmt: skip
+        try:
+            records = evaluate(
+                one_by_one(load_bank(base, adapters), task), rows, Scorer(task.objectives), task.objective_names,
+                samples=samples, seed=stage.seed, split="development", ledger=context.ledger(stage),
+                progress=context.progress,
+            )  # fmt: skip
+        finally:
+            unwrap(base)
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        bank.unwrap()
         context.seal(stage, {"scores": scores})
 
 

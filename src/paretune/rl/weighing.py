@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -108,9 +109,9 @@ class Weigher:
 
     def state(self, member: int) -> dict[str, object]:
         """Return a member's weighting as plain data."""
-        return dict(self.weightings[member].state()) if self.weightings else {}
+        return copy.deepcopy(dict(self.weightings[member].state())) if self.weightings else {}  # it may be its own
 
     def load(self, member: int, state: Mapping[str, object]) -> None:
         """Take over `state`."""
         if self.weightings:
-            self.weightings[member].load(state)
+            self.weightings[member].load(copy.deepcopy(dict(state)))
