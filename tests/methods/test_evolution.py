@@ -21,9 +21,9 @@ from paretune.methods.multi_policy.evolution import (
     Evolution,
     EvolutionSettings,
     cost,
-    evolve,
     whole_generations,
 )
+from paretune.methods.multi_policy.evolution_run import evolve
 from paretune.methods.multi_policy.generations import Generations, starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
 
@@ -141,7 +141,7 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.9}, {"crossover": 1.0}]
+    "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.0}, {"crossover": 1.0}]
 )
 def test_settings_change_what_is_evolved_and_it_repeats(changes: dict[str, Any], task: Task, tmp_path: Path) -> None:
     (plain,) = run(tmp_path / "plain", [stage_of(TWO + 60, task)], task)
@@ -225,6 +225,11 @@ def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_pa
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 3, 1, 2]
     steps.settings = replace(steps.settings, doubt=0.0)
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
+
+
+def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
+    with pytest.raises(ConfigError, match="individual 3 must be trained to have parameters, got none"):
+        Individual(3, 0, "start", (), np.asarray([1.0, 0.0])).trained
 
 
 def test_running_means_are_those_on_paper() -> None:

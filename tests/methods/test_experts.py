@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from paretune.methods.experts import (
     expert_settings,
     expert_stage,
     measurement_stage,
+    settings_of,
     split_budget,
     whole_passes,
 )
+from paretune.methods.meta_policy.hidden_mixing import HiddenMixingSettings
 from paretune.methods.multi_policy.weight_grid import WeightGridSettings
 from paretune.methods.single_policy.linear import LinearSettings
+from paretune.rl.settings import LearnerSettings
 
 
 @given(budget=st.integers(1, 20_000), parts=st.integers(1, 40), group=st.integers(1, 64))
@@ -125,6 +128,16 @@ def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp
         assert up.equal(factors[1][path][1])
 
 
+def test_settings_are_read_from_a_stage_as_they_were_written() -> None:
+    written = HiddenMixingSettings(rank=3, epochs=2, block=1)
+    stage = expert_stage(written, np.asarray([1.0, 0.0]), 64, 3, weighting="my_slot:Mine")
+    assert settings_of(HiddenMixingSettings, stage) == HiddenMixingSettings(rank=3, epochs=2)  # its block is planning
+    assert settings_of(LearnerSettings, stage) == LearnerSettings(epochs=2)
+    bare = replace(stage, settings={name: value for name, value in stage.settings.items() if name != "clip"})
+    with pytest.raises(ConfigError, match=r"settings of a stage must have clip to be trained by paretune\.methods\.tr"):
+        settings_of(LearnerSettings, bare)
+
+
 @pytest.mark.parametrize("slot", ["weighting", "advantages", "shaping", "gate"])
 def test_an_edit_of_code_that_a_stage_names_makes_another_stage_of_it(
     slot: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -205,14 +218,14 @@ def test_a_measurement_uses_every_prompt_equally_often_or_some_once(prompts: int
         ({"group_size": 1}, "must be at least 2, got 64 and 1"),
         ({"completions_per_update": 60}, "multiple of group_size"),
         ({"completions_per_update": 0}, "completions_per_update must be at least one group"),
-        ({"warmup_updates": -1}, "warmup_updates and weight_decay must not be negative, got -1"),
-        ({"weight_decay": -0.1}, "warmup_updates and weight_decay must not be negative"),
+        ({"warmup_steps": -1}, "warmup_steps and weight_decay must not be negative, got -1"),
+        ({"weight_decay": -0.1}, "warmup_steps and weight_decay must not be negative"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, got 0.0"),
         ({"micro_batch": 12}, r"micro_batch must be a multiple of group_size \(8\), got 12"),
         ({"micro_batch": -8}, r"micro_batch must be a multiple of group_size \(8\), got -8"),
         ({"update_dtype": "float16"}, "update_dtype must be one of bfloat16, model, got 'float16'"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"clip": 1.0}, "clip between 0 and 1, got 1 and 1.0"),
+        ({"clip": 1.0}, "clip between 0 and 1, got 4 and 1.0"),
         ({"ratio": "word"}, "ratio must be one of completion, token, got 'word'"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1, got 1.0"),
     ],

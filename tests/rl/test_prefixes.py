@@ -29,7 +29,7 @@ from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Conditioned, Member, Population
 from paretune.rl.weighting import Seen
 
-SETTINGS = LearnerSettings(learning_rate=1e-2, group_size=4, completions_per_update=16)
+SETTINGS = LearnerSettings(1e-2, group_size=4, completions_per_update=16, epochs=1, average_decay=0.0)
 LONG = 80
 Make = Callable[[Task, BaseModel, tuple[int, ...]], Learner]
 Handed = dict[tuple[int, int], tuple[dict[str, Tensor], Any, dict[str, float]]]
@@ -124,7 +124,7 @@ WAYS: dict[str, Make] = {
     "average": population(replace(SETTINGS, epochs=2, average_decay=0.9)),
     "token ratios": population(replace(SETTINGS, epochs=2, ratio="token")),
     "micro-batches": population(replace(SETTINGS, epochs=2, micro_batch=8)),
-    "warm-up": population(replace(SETTINGS, warmup_updates=4)),
+    "warm-up": population(replace(SETTINGS, warmup_steps=4)),
     "changing weights": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Swinging, Swinging)),
     "weights from gradients": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Descending, Descending)),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),

@@ -19,7 +19,7 @@ from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyErr
 from paretune.core.imports import import_name
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled, counting_samples
-from paretune.core.stages import Artefacts, Stage, StageResult, adapter_names, in_order
+from paretune.core.stages import GATE, Artefacts, Stage, StageResult, adapter_names, in_order
 from paretune.core.task import Task
 from paretune.core.user_calls import called
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
@@ -173,7 +173,7 @@ class GroupContext:
         if not parts or ".." in parts or parts[0].startswith(("/", ".")) or parts[0] in NO_ARTEFACTS:
             raise ConfigError(
                 f"artefact must be a relative path inside the stage's folder, none of {', '.join(NO_ARTEFACTS)}, got "
-                f"'{name}'. Name it 'adapter', 'experts/000' or 'gate.safetensors', for example."
+                f"'{name}'. Name it 'adapter', 'experts/000' or '{GATE}', for example."
             )
         path = self.folder(stage).joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)

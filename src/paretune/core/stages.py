@@ -14,6 +14,8 @@ from paretune.core.ledger import Ledger
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code, references_in
 
+GATE = "gate.safetensors"  # what the artefact of a stage that trains a gate is called, and its file in a solution
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -15,7 +15,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of, trained_weights
+from paretune.methods.experts import adapters_of, settings_of, trained_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def train_exactly(context: StageContext) -> None:
     from paretune.rl.outcomes import tables
 
     task = context.task
-    settings = ExactGradientSettings(**context.stages[0].settings)  # type: ignore[arg-type]  # written by stages()
+    settings = settings_of(ExactGradientSettings, context.stages[0])
     wanted = np.asarray([stage.member["objective_weights"] for stage in context.stages], dtype=np.float64)
     base = load_base(task.model)
     log_reference, rewards = tables(task, task.splits["train"], Scorer(task.objectives))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 # metadata of settings that only say which stages there are and how long they last, or that `stages()` hands over itself
 PLANNING = {"planning": True}
@@ -44,6 +49,27 @@ def expert_settings(settings: Any) -> dict[str, object]:
     kept = [each.name for each in fields(settings) if not each.metadata.get("planning")]
     values = asdict(settings)
     return {name: values[name] for name in kept}
+
+
+def settings_of(kind: type[Settings], stage: Stage) -> Settings:
+    """Return the settings of a stage as those that they were written from, or as a part of them.
+
+    Args:
+        kind: A dataclass of settings; fields declared with `PLANNING` keep their defaults, as they never reach a stage.
+        stage: It may have other settings beside them.
+
+    Raises:
+        ConfigError: If the stage lacks a setting.
+    """
+    names = [each.name for each in fields(kind) if not each.metadata.get("planning")]
+    for name in names:
+        if name not in stage.settings:
+            raise ConfigError(
+                f"settings of a stage must have {name} to be trained by {stage.run}, got {', '.join(stage.settings)}. "
+                "Write them with expert_settings."
+            )
+    make: Callable[..., Settings] = kind
+    return make(**{name: stage.settings[name] for name in names})
 
 
 def expert_stage(
@@ -102,12 +128,19 @@ def whole_passes(completions: int, prompts: int) -> int:
     return completions if completions <= prompts else completions // prompts * prompts
 
 
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """Settings of a measurement of experts."""
+
+    completions_each: int  # of each expert, on development prompts
+
+
 def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int) -> Stage:
     """Describe the measurement of experts on development prompts, charged like training."""
     return Stage(
         kind="measurement",
         run="paretune.methods.training:measure_experts",
-        settings={"completions_each": completions_each},
+        settings=asdict(MeasurementSettings(completions_each)),
         needs=tuple(experts),
         completions=completions_each * len(experts),
         seed=seed,
@@ -137,6 +170,11 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
             f"Raise it by at least {parts * group_size - budget:,}."
         )
     return [(groups + (1 if part < left else 0)) * group_size for part in range(parts)]
+
+
+def start_of(expert: Stage) -> int:
+    """Return the seed of an expert's random initial A."""
+    return int(str(expert.member.get("start", expert.seed)))
 
 
 def trained_weights(experts: Sequence[StageResult]) -> FloatArray:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.core.stages import Stage, StageContext
+from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
-from paretune.methods.experts import adapters_of
+from paretune.methods.banks import GateSettings
+from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from paretune.rl.trainees import Trainee
 
 CHECKPOINT_SECONDS = 600.0
-STATE, GATE = "state.safetensors", "gate.safetensors"
+STATE = "state.safetensors"
 TAKEN = {  # what functions are called with that a stage names for a slot
     "advantages": ("rewards [B, K]", "group_size"),
     "shaping": ("rewards [B, K]", "ranges [K, 2]"),
@@ -72,9 +73,10 @@ def train_experts(context: StageContext) -> None:
         for stages in by_member
     ]
     filled = slots(task, settings, [each.objective_weights for each in members])
+    shape = settings_of(ExpertSettings, context.stages[0])
     try:
-        bank = ExpertBank(base, len(members), int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by expert_settings
-        bank.initialise([int(stages[0].member.get("start", stages[0].seed)) for stages in by_member])  # type: ignore[call-overload]  # plain JSON
+        bank = ExpertBank(base, len(members), shape.rank, shape.alpha)
+        bank.initialise([start_of(stages[0]) for stages in by_member])
 
         def saver(index: int) -> Callable[[Stage], None]:
             return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
@@ -99,16 +101,16 @@ def train_bank(context: StageContext) -> None:
 
     task, settings = context.task, context.stages[0].settings
     base, objectives = load_base(task.model), len(task.objectives)
-    named = str(settings["gate"])
-    kind = resolve_gate(named) if named else None
+    shape, gating = settings_of(ExpertSettings, context.stages[0]), settings_of(GateSettings, context.stages[0])
+    kind = resolve_gate(gating.gate) if gating.gate else None
     for stages in trajectories(context):
         seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
-        rate = float(settings.get("gate_learning_rate", 0.0)) or None  # type: ignore[arg-type]  # as written by bank_stage
         try:
-            bank = ExpertBank(base, objectives, int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by bank_stage
+            bank = ExpertBank(base, objectives, shape.rank, shape.alpha)
             bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
             gate = kind(bank, objectives, seed, settings) if kind else None
-            trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, context.ledger(stages[-1]), rate)
+            rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
+            trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, ledger, rate)
 
             def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
                 for expert in range(bank.experts):
@@ -156,11 +158,6 @@ def ranges(task: Task) -> FloatArray:
     return np.asarray([objective.range for objective in task.objectives], dtype=np.float64)
 
 
-def learner_settings(settings: Mapping[str, Any]) -> LearnerSettings:
-    """Return the part of a stage's settings that says how to learn."""
-    return LearnerSettings(**{each.name: settings[each.name] for each in fields(LearnerSettings)})
-
-
 def train(
     context: StageContext, trainee: Trainee, runs: Sequence[Run], filled: Slots | None = None, name: str = "state"
 ) -> None:
@@ -183,7 +180,7 @@ def train(
         Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
         prompts(base, task, "development"),
     )  # fmt: skip
-    learner = Learner(trainee, environment, learner_settings(context.stages[0].settings), filled)
+    learner = Learner(trainee, environment, settings_of(LearnerSettings, context.stages[0]), filled)
     checkpoint = context.checkpoint_folder() / f"{name}.safetensors"
     if checkpoint.exists():
         learner.load_state(*read_state(checkpoint))
@@ -235,7 +232,7 @@ def measure_experts(context: StageContext) -> None:
     base = load_base(task.model)
     for stage in context.stages:
         adapters = adapters_of(context.result(need) for need in stage.needs)
-        each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
+        each = settings_of(MeasurementSettings, stage).completions_each
         chosen = min(each, len(task.splits["development"]))
         rows, samples = task.splits["development"][:chosen], each // chosen
         try:

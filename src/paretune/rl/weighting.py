@@ -62,7 +62,8 @@ class Weighting(Protocol):
     def measured(self, update: int) -> int:
         """Return how many completions of development prompts are wanted before an update, 0 for none.
 
-        They are charged. A function of the number alone, so that a plan knows them.
+        They are charged. A function of the number alone, so that a plan knows them. The last update of a run gets
+        fewer or none where its budget has no room for all of them and a group to learn from.
         """
         ...
 
