@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import BudgetError, ConfigError
-from paretune.core.stages import Stage
+from paretune.core.errors import AdapterError, BudgetError, ConfigError
+from paretune.core.ledger import Ledger
+from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
 from paretune.methods.experts import (
     PLANNING,
     ExpertSettings,
+    adapters_of,
     expert_settings,
     expert_stage,
     measurement_stage,
@@ -43,6 +45,30 @@ def test_a_budget_is_split_into_whole_groups_and_left_short_by_less_than_one(
     assert 0 <= budget - sum(lengths) < group
     assert lengths == sorted(lengths, reverse=True)  # a remainder goes to the first
     assert max(lengths) - min(lengths) <= group
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (15, r"got 15 for all of them\. Raise it by at least 1\."),
+        (0, r"got none: all of it is spent elsewhere\. Raise it by at least 16\."),
+        (-256, r"got none: all of it is spent elsewhere\. Raise it by at least 272\."),  # a search took more than all
+    ],
+)
+def test_a_budget_that_others_have_spent_is_refused_without_a_negative_number(budget: int, message: str) -> None:
+    with pytest.raises(
+        BudgetError, match=rf"^budget must give each of 2 experts at least one group of 8 .*, {message}$"
+    ):
+        split_budget(budget, 2, 8)
+
+
+def test_a_stage_without_an_adapter_is_told_where_adapters_are_asked_for() -> None:
+    stage = Stage("search", "a:b", {})
+    left = StageResult(stage, "0a", Path("s"), {"scores.json": Path("s/scores.json")}, {}, Ledger(), 0.0)
+    with pytest.raises(
+        AdapterError, match=r"must have left some, got scores\.json artefacts of search 0a\. Name an adapter's artefact"
+    ):
+        adapters_of([left])
 
 
 def test_experts_of_two_methods_with_equal_settings_are_one_stage(task: Task) -> None:

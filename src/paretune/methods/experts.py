@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
@@ -150,6 +150,11 @@ def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int
 def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
     """Divide a budget into whole groups per part, the first parts one group more where there is a remainder.
 
+    Args:
+        budget: What is left of a study's budget for them, which may be less than nothing.
+        parts: Number of experts.
+        group_size: Completions per prompt.
+
     Raises:
         BudgetError: If a part would get less than one group.
 
@@ -158,10 +163,11 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
         [1504, 1504, 1496, 1496]
     """
     groups, left = divmod(budget // group_size, parts)
-    if groups == 0:
+    if groups < 1:
+        got = f"{budget} for all of them" if budget > 0 else "none: all of it is spent elsewhere"
         raise BudgetError(
-            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {budget}. "
-            f"Raise it to at least {parts * group_size}."
+            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {got}. "
+            f"Raise it by at least {parts * group_size - budget:,}."
         )
     return [(groups + (1 if part < left else 0)) * group_size for part in range(parts)]
 
@@ -177,5 +183,18 @@ def trained_weights(experts: Sequence[StageResult]) -> FloatArray:
 
 
 def adapters_of(results: Iterable[StageResult]) -> tuple[Path, ...]:
-    """Return the adapters that stages left, stage by stage: what an `Assembly` calls its experts."""
-    return tuple(adapter for result in results for adapter in result.adapters)
+    """Return the adapters that stages left, stage by stage: what an `Assembly` calls its experts.
+
+    Raises:
+        AdapterError: If a stage left none.
+    """
+    found: list[Path] = []
+    for result in results:
+        if not result.adapters:
+            raise AdapterError(
+                f"a stage whose adapters are asked for must have left some, got {', '.join(result.artefacts) or 'no'} "
+                f"artefacts of {result.stage.kind} {result.key}. Name an adapter's artefact 'adapter' or "
+                "'experts/000', and leave out stages without any."
+            )
+        found += result.adapters
+    return tuple(found)

@@ -100,23 +100,25 @@ def search_stage(
 def search_weights(context: StageContext) -> None:
     """Search expert weights on development prompts; leaves `search.json`: candidates `[C, E]` and scores `[C, K]`."""
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
 
     base = load_base(context.task.model)
     for stage in context.stages:
         settings = settings_of(SearchSettings, stage)
-        bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
-        space = Space(
-            bank.experts, np.asarray(settings.utilities), settings.simplex,
-            np.asarray(settings.told, dtype=np.float64).reshape(-1, bank.experts),
-        )  # fmt: skip
-        measured = _Measured(context, stage, bank, settings.completions_each, Mixer(settings.level, settings.block))
-        found = hierarchical_search(space, settings.rounds, settings.evaluations, measured)
+        try:
+            bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
+            space = Space(
+                bank.experts, np.asarray(settings.utilities), settings.simplex,
+                np.asarray(settings.told, dtype=np.float64).reshape(-1, bank.experts),
+            )  # fmt: skip
+            measured = _Measured(context, stage, bank, settings.completions_each, Mixer(settings.level, settings.block))
+            found = hierarchical_search(space, settings.rounds, settings.evaluations, measured)
+        finally:
+            unwrap(base)
         table = {
             "candidates": found.candidates.tolist(), "scores": found.scores.tolist(), "times": [*found.times.values()],
         }  # fmt: skip
         context.artefact(stage, TABLE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        bank.unwrap()
         context.seal(stage, {"candidates": len(found.times)})
 
 

@@ -77,12 +77,12 @@ class ExpertBank:
             )
         self.layers: dict[str, BankedLinear] = {}
         self._pinned = Pinned()
+        base.model._paretune_bank = self  # from now on, whoever cleans up after an error knows what to take off
         for number, (path, (layer, in_features, out_features)) in enumerate(found.items()):
             banked = BankedLinear(layer, in_features, out_features, number, self._pinned)
             parent, _, name = path.rpartition(".")
             setattr(base.model.get_submodule(parent), name, banked)
             self.layers[path] = banked
-        base.model._paretune_bank = self
         self.wrapped_size = sum(layer.in_features * layer.out_features for layer in self.layers.values())
         self.mergeable = base.dtype == torch.float32 and all(
             type(layer.original).__name__ in ("Linear", "Conv1D") for layer in self.layers.values()

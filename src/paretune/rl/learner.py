@@ -14,6 +14,7 @@ from torch import Tensor
 from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
+from paretune.core.user_calls import called
 from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, ScoredBatch
@@ -56,10 +57,14 @@ class Slots:
         """
         shaped = rewards
         if self.shaping is not None:
-            shaped = check_made("shaping", self.shaping(rewards, ranges), rewards, missing=True)
+            with called("shaping"):
+                shaped = self.shaping(rewards, ranges)
+            check_made("shaping", shaped, rewards, missing=True)
         if self.advantages is None:
             return shaped, leave_one_out(shaped, group_size)
-        return shaped, check_made("advantages", self.advantages(shaped, group_size), shaped)
+        with called("advantages"):
+            made = self.advantages(shaped, group_size)
+        return shaped, check_made("advantages", made, shaped)
 
 
 class Learner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -109,9 +110,9 @@ class MemberWeightings:
 
     def state(self, member: int) -> dict[str, object]:
         """Return a member's weighting as plain data."""
-        return dict(self.each[member].state()) if self.each else {}
+        return copy.deepcopy(dict(self.each[member].state())) if self.each else {}  # it may be its own
 
     def load(self, member: int, state: Mapping[str, object]) -> None:
         """Take over `state`."""
         if self.each:
-            self.each[member].load(state)
+            self.each[member].load(copy.deepcopy(dict(state)))
