@@ -36,6 +36,7 @@ class Mine(Fake):
 def idea(fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Return a function that writes a method and a study of it, and returns the study's file."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("idea", None)
     loaded_files.cache_clear()  # as a process that has read no other test's module
 
     def write(body: str = "    pass") -> Path:
