@@ -141,23 +141,23 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What is left by a run with no settings changed."""
+def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
+    """What a run leaves with no settings changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paretune.models.base.default_device", lambda: "cpu")
         (result,) = run(tmp_path_factory.mktemp("plain"), [stage_of(TWO + 60, task)], task)
-    return contents(result)
+    return result
 
 
 @pytest.mark.parametrize(
     "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.9}, {"crossover": 1.0}]
 )
 def test_settings_change_what_is_evolved_and_it_repeats(
-    changes: dict[str, Any], plain: dict[str, object], task: Task, tmp_path: Path
+    changes: dict[str, Any], plain: StageResult, task: Task, tmp_path: Path
 ) -> None:
     found = [run(tmp_path / name, [stage_of(TWO + 60, task, **changes)], task)[0] for name in ("one", "two")]
     assert contents(found[0]) == contents(found[1])
-    assert contents(found[0]) != plain
+    assert contents(found[0]) != contents(plain)
     assert found[0].key != plain.key
 
 
