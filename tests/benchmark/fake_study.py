@@ -129,12 +129,14 @@ def train(context: StageContext) -> None:
         states[key] = saved["state"]
         context.ledger(stages[0]).restore(saved["ledger"])
     settings = context.stages[0].settings
+    handed_over: set[int] = set()
     while True:
         busy = [key for key, stages in courses.items() if states[key]["made"] < max(s.completions for s in stages)]
         for key, stages in courses.items():
             for stage in stages:
-                if states[key]["made"] == stage.completions:
+                if states[key]["made"] == stage.completions and id(stage) not in handed_over:
                     _hand_over(context, stage, states[key])
+                    handed_over.add(id(stage))
         if not busy:
             return
         for key in busy:
@@ -208,7 +210,6 @@ def write_report(folder: Path) -> Path:
 class FakeSolutions:
     def __init__(self, task: Task, assembly: Assembly, method: str) -> None:
         self.assembly, self.method = assembly, method
-        self.bank = types.SimpleNamespace(unwrap=lambda: None)
 
     @classmethod
     def from_assembly(cls, task: Task, assembly: Assembly, method: str, family: str) -> FakeSolutions:
@@ -260,7 +261,7 @@ def stand_ins() -> dict[str, types.ModuleType]:
     )
     contents: dict[str, dict[str, object]] = {
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},
-        "paretune.models.base": {"load_base": lambda model: None},
+        "paretune.models.base": {"load_base": lambda model: None, "unwrap_all": lambda: None},
         "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
     }
     modules = {name: types.ModuleType(name) for name in contents}

@@ -199,7 +199,8 @@ def test_what_is_edited_while_a_study_runs_is_refused(evaluated: Path) -> None:
     edited = {**cell, "settings": {**cell["settings"], "rank": 4}, "evaluation_key": key}
     (cell_folder(evaluated, cell["cell"]) / DONE).unlink()
     with pytest.raises(
-        StudyError, match="code of method 'rewarded_soups' must not change while a study runs, got other files"
+        StudyError,
+        match=r"methods.rewarded_soups: a method must not change while a study runs, got: setting rank changed\. Start",
     ):
         evaluate_cell(edited, quiet_link())
     assert before["values"]["audit"].keys() == {"extra"}

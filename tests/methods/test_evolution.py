@@ -21,9 +21,9 @@ from paretune.methods.multi_policy.evolution import (
     Evolution,
     EvolutionSettings,
     cost,
-    evolve,
     whole_generations,
 )
+from paretune.methods.multi_policy.evolution_run import evolve
 from paretune.methods.multi_policy.generations import Generations, starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
 
@@ -142,7 +142,7 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
 
 @pytest.fixture(scope="module")
 def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
-    """What a run leaves with no settings changed."""
+    """Return what is left by a run with no settings changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paretune.models.base.default_device", lambda: "cpu")
         (result,) = run(tmp_path_factory.mktemp("plain"), [stage_of(TWO + 60, task)], task)
@@ -235,6 +235,11 @@ def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_pa
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 3, 1, 2]
     steps.settings = replace(steps.settings, doubt=0.0)
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
+
+
+def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
+    with pytest.raises(ConfigError, match="individual 3 must be trained to have parameters, got none"):
+        Individual(3, 0, "start", (), np.asarray([1.0, 0.0])).trained
 
 
 def test_running_means_are_those_on_paper() -> None:

@@ -280,7 +280,7 @@ def test_a_gate_that_returns_something_else_is_refused(llama: BaseModel) -> None
 
 def test_a_gate_that_could_not_be_loaded_is_refused_before_it_is_trained() -> None:
     assert resolve_gate("paretune.models.gate:BlockGate") is BlockGate
-    for name in ("paretune.models.gate:Gate", "paretune.models.gate:load_gate", "builtins:dict"):
+    for name in ("paretune.models.mixing:Gate", "paretune.models.gate:load_gate", "builtins:dict"):
         with pytest.raises(ConfigError, match=f"must be a class that inherits TrainedGate, got '{name}'"):
             resolve_gate(name)
 

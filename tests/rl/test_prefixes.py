@@ -124,7 +124,7 @@ WAYS: dict[str, Make] = {
     "average": population(replace(SETTINGS, epochs=2, average_decay=0.9)),
     "token ratios": population(replace(SETTINGS, epochs=2, ratio="token")),
     "micro-batches": population(replace(SETTINGS, epochs=2, micro_batch=8)),
-    "warm-up": population(replace(SETTINGS, warmup_updates=4)),
+    "warm-up": population(replace(SETTINGS, warmup_steps=4)),
     "changing weights": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Swinging, Swinging)),
     "weights from gradients": population(replace(SETTINGS, epochs=2, average_decay=0.9), (Descending, Descending)),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),

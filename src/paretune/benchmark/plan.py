@@ -25,6 +25,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import CEILING
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
+from paretune.methods.asking import asked_stages
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
 from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path, tuning_folder
 from paretune.records.outcomes import SCALES
@@ -389,7 +390,7 @@ def _cell(
     told = (study if tune is None else tune).told_preferences(instance)
     preferences = study.preferences(instance)[0] if tune is None else told
     try:
-        asked = entry.method.stages(instance, told, budget, seed)
+        asked = asked_stages(entry.method, instance, told, budget, seed)
     except ParetuneError as error:
         raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.core.checks import check_choice, did_you_mean
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, MethodError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING, Method
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
@@ -510,6 +510,7 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         ConfigError: If the method, a setting or a value breaks its rule.
     """
     from paretune.methods import METHODS, resolve_method
+    from paretune.methods.asking import made_method
 
     settings = {} if value is None else value
     if not isinstance(settings, Mapping):
@@ -523,10 +524,14 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     made = make_settings(cls.Settings, settings, path)
+    try:
+        method = made_method(cls, made)
+    except MethodError as error:
+        raise MethodError(f"{path}: {error}") from error
     return MethodEntry(
         label=label,
         source=source,
-        method=cls(made),
+        method=method,
         settings=dataclasses.asdict(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
         given=frozenset(settings),

@@ -114,7 +114,7 @@ def _policies(plan: Plan) -> list[str]:
         counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
         lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
         notes += [
-            f"note:     {one_policy(cell.entry.label, budget, cell.entry.settings)}"
+            f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
             for cell in cells
             if cell.policies == 1 and len(cell.told) > 1
         ]

@@ -15,6 +15,8 @@ from paretune.benchmark.executors import cores
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.benchmark.worker import Link
 from paretune.core.errors import ConfigError, PreferenceError
+from paretune.records.layout import lock_path
+from paretune.records.reading import read_lock
 
 PREFERENCE = re.compile(r"\s*[A-Za-z][\w-]*\s*=\s*[\d.]+\s*(,.*=.*)?")
 
@@ -93,6 +95,18 @@ def check_sampling(samples: int, temperature: float, top_p: float) -> None:
         raise ConfigError(f"--temperature must be above 0, got {temperature:g}. 1 samples as trained.")
     if not 0 < top_p <= 1:
         raise ConfigError(f"--top-p must lie above 0 and at most at 1, got {top_p:g}. 1 keeps every token.")
+
+
+def import_folders(folder: Path) -> list[str]:
+    """Return where the modules of a user may lie that a solution set names: beside the study of a cell, and here.
+
+    Args:
+        folder: Of the solution set.
+    """
+    study = folder.resolve().parents[1]  # of runs/<cell>
+    resolved = read_lock(study).resolved if lock_path(study).is_file() else {}
+    beside = resolved.get("folder")
+    return [*([str(beside)] if beside is not None else []), os.getcwd()]
 
 
 class LineLink(Link):
