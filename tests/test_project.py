@@ -56,7 +56,7 @@ def imported_at_the_top(body: list[ast.stmt]) -> Iterator[str]:
             yield from imported_at_the_top(statement.body)
 
 
-@pytest.mark.parametrize("room", ["models", "rl", "methods"])
+@pytest.mark.parametrize("room", ["models", "rl", "methods", "benchmark"])
 def test_modules_of_a_room_do_not_know_each_other_in_circles_even_for_types(room: str, root: Path) -> None:
     source = root / "src"
     known = {".".join(path.relative_to(source).with_suffix("").parts): path for path in source.rglob("*.py")}

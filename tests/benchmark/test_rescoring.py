@@ -14,7 +14,8 @@ import pytest
 
 from paretune.benchmark.evaluating import evaluate_cell, evaluate_reference
 from paretune.benchmark.groups import begin_group
-from paretune.benchmark.plan import Plan, plan
+from paretune.benchmark.plan import plan
+from paretune.benchmark.planned import Plan
 from paretune.benchmark.rescoring import audit_changes, rescore_cell, stored_reference
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.scheduling import Scheduler

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import builders
 from paretune.benchmark.plan import plan
-from paretune.benchmark.runner import StudyResult
+from paretune.benchmark.planned import StudyResult
 from paretune.benchmark.summary import plan_text, summary
 
 

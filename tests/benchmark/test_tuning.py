@@ -12,7 +12,8 @@ import pytest
 from paretune.benchmark import tuning
 from paretune.benchmark.evaluating import assemble
 from paretune.benchmark.groups import begin_group, populations
-from paretune.benchmark.plan import Plan, PlannedCell, plan
+from paretune.benchmark.plan import plan
+from paretune.benchmark.planned import Plan, PlannedCell
 from paretune.benchmark.progress import Silent
 from paretune.benchmark.runner import planned_records, run
 from paretune.benchmark.scheduling import Scheduler

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.benchmark.changes import changes, made_of, rewards_of
+from paretune.benchmark.entries import MethodEntry, method_entry
 from paretune.benchmark.environment import environment
 from paretune.benchmark.keys import (
     evaluation_key,
@@ -23,7 +24,6 @@ from paretune.benchmark.keys import (
 )
 from paretune.benchmark.rescoring import rescore_cell, rescored_reference
 from paretune.benchmark.stages import job_task, release_models, stage_result, use_threads
-from paretune.benchmark.study import MethodEntry, method_entry
 from paretune.benchmark.worker import Link
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest, file_digest

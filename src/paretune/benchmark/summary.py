@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from paretune.benchmark.planned import Plan, StudyResult
 from paretune.core.protocols import CEILING
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, one_policy
 from paretune.report.wording import count, listing
-
-if TYPE_CHECKING:
-    from paretune.benchmark.plan import Plan
-    from paretune.benchmark.runner import StudyResult
 
 
 def summary(result: StudyResult) -> str:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.benchmark.entries import setting
 from paretune.benchmark.evaluating import assemble
+from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.stages import job_task, release_models, use_threads
-from paretune.benchmark.study import Tune, setting
+from paretune.benchmark.study import Tune
 from paretune.benchmark.worker import Link
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.errors import RecordError
@@ -27,7 +29,6 @@ from paretune.records.reading import read_stage
 from paretune.records.study import FailureReason, TuningMeasure, TuningPoint, TuningRecord
 
 if TYPE_CHECKING:
-    from paretune.benchmark.plan import PlannedCell
     from paretune.models.policy import Policy
 
 SCORING = 1  # raised when scores of a sweep change meaning
