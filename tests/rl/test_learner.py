@@ -96,18 +96,7 @@ def test_a_member_learns_what_it_learns_alone(task: Task, base: BaseModel) -> No
     assert moved > 0.01  # members differ by far more than the tolerance
 
 
-@pytest.mark.parametrize("length", [4, 16, 20, 28, 32, 40, 46, 60])
-def test_a_run_is_the_prefix_of_a_longer_one(task: Task, base: BaseModel, length: int) -> None:
-    together, _ = train(make(task, base, [(BOTH, 1, (length, 64))]))
-    alone, _ = train(make(task, base, [(BOTH, 1, (length,))]))
-    assert together[0, length][0].equal(alone[0, length][0])
-    counts, alone_counts = together[0, length][1]["counts"], alone[0, length][1]["counts"]
-    for name in ("prompts", "completions", "tokens", "reward_calls"):
-        assert counts[name] == alone_counts[name]
-    assert together[0, 64][0].equal(train(make(task, base, [(BOTH, 1, (64,))]))[0][0, 64][0])
-
-
-@pytest.mark.parametrize("length", [4, 16, 20, 28, 32, 46])
+@pytest.mark.parametrize("length", [4, 32, 46])  # inside the first update, at the end of one, inside a later one
 @pytest.mark.parametrize("others", [(), (64,)])
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(
     task: Task, base: BaseModel, length: int, others: tuple[int, ...]
@@ -302,7 +291,7 @@ def captured(task: Task, base: BaseModel, bank: ExpertBank, weights: list[float]
 
 @pytest.mark.parametrize("weights", [FIRST, [0.5, 0.5]])
 def test_training_captures_most_of_what_the_optimum_gains(task: Task, base: BaseModel, weights: list[float]) -> None:
-    learner = make(task, base, [(weights, 0, (3200,))], LearnerSettings(learning_rate=1e-2))
+    learner = make(task, base, [(weights, 0, (3200,))], LearnerSettings(1e-2, epochs=1, average_decay=0.0))
     learner.trainee.bank.initialise([0])
     before = captured(task, base, learner.trainee.bank, weights)
     train(learner)
