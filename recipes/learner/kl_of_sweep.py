@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from paretune.benchmark.entries import method_entry
-from paretune.benchmark.stages import stage_result
+from paretune.benchmark.finished import stage_result
 from paretune.core.stages import in_order
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer

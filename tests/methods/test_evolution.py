@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 import micro_task
-from paretune.benchmark.stages import GroupContext, stage_result
+from paretune.benchmark.context import GroupContext
+from paretune.benchmark.finished import stage_result
 from paretune.benchmark.worker import quiet_link
 from paretune.core.errors import BudgetError, ConfigError, RewardError
 from paretune.core.preferences import das_dennis

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paretune.benchmark.finished import stage_from_plain, stage_to_plain
 from paretune.benchmark.folder import groups_folder
 from paretune.benchmark.planned import PlannedStage
-from paretune.benchmark.stages import stage_from_plain, stage_to_plain
 from paretune.core.digests import digest
 from paretune.core.stages import in_order
 from paretune.core.task import Task

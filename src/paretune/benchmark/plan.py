@@ -20,11 +20,11 @@ from paretune.benchmark.estimates import (
     scored_samples,
 )
 from paretune.benchmark.executors import worker_count
+from paretune.benchmark.finished import finished_prefixes, longest_prefix
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, State
 from paretune.benchmark.rescoring import audit_changes
-from paretune.benchmark.stages import finished_prefixes, longest_prefix
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
 from paretune.core.checks import check_choice
