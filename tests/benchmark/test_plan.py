@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from paretune.benchmark.evaluating import evaluate_reference
 from paretune.benchmark.keys import reference_key
 from paretune.benchmark.plan import decoding, plan
 from paretune.benchmark.runner import planned_records
+from paretune.benchmark.study import method_entry, on_task
 from paretune.benchmark.summary import plan_text
 from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
-from paretune.core.errors import BudgetError
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.methods.exact_gradient import ExactGradientSettings
 from paretune.records.files import read_json, write_json
 from paretune.records.layout import reference_path, truth_path
 from paretune.records.writing import write_lock
+from paretune.rl.settings import LearnerSettings
+from paretune.tasks import load_task
 
 Make = Callable[..., dict[str, Any]]
 
@@ -169,3 +174,40 @@ def test_the_dials_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
     }  # fmt: skip
     (info,) = planned_records(plan(study, tmp_path / "out")).tasks.values()
     assert info.dials == {"rho": -0.5, "heterogeneity": 0.2, "objectives": 2.0, "alphabet": 4.0, "length": 3.0}
+
+
+def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning(tmp_path: Path) -> None:
+    study = {
+        "tasks": ["counselling", {"controlled": {"rho": 0.0}}],
+        "methods": {"linear": {}, "given": {"method": "linear", "learning_rate": 0.001}},
+        "budget": {"completions": 6000},
+        "seeds": 1,
+    }
+    planned = plan(study, tmp_path / "out")
+    rates = {(cell.task.name, cell.entry.label): cell.entry.settings["learning_rate"] for cell in planned.cells}
+    plain = LearnerSettings().learning_rate
+    assert rates["counselling", "linear"] == plain
+    assert rates["controlled-rho+0", "linear"] == 0.005 != plain
+    assert rates["controlled-rho+0", "given"] == rates["counselling", "given"] == 0.001
+    assert planned.study.resolved()["learner"] == {"controlled-rho+0": {"learning_rate": 0.005}}
+    trained = {stage.stage.settings["learning_rate"] for stage in planned.stages if stage.task.name == "counselling"}
+    assert trained == {plain, 0.001}
+    del study["methods"]["given"]  # type: ignore[attr-defined]
+    swept = plan({**study, "tune": {"epochs": [1, 2]}}, tmp_path / "swept").sweep
+    assert swept is not None
+    tried = {(cell.task.name, cell.entry.settings["learning_rate"]) for cell in swept.cells}
+    assert tried == {("counselling", plain), ("controlled-rho+0", 0.005)}
+    rated = plan({**study, "tune": {"learning_rate": [0.1]}}, tmp_path / "rated").sweep
+    assert rated is not None
+    assert {cell.entry.settings["learning_rate"] for cell in rated.cells} == {0.1}
+
+
+def test_a_ceiling_that_trains_without_the_learner_keeps_its_own_settings() -> None:
+    entry = method_entry("exact_gradient", {}, "methods.exact_gradient")
+    assert on_task(entry, load_task("controlled-rho+0")).settings == asdict(ExactGradientSettings())
+
+
+def test_a_tasks_learner_settings_that_no_learner_has_are_refused() -> None:
+    task = replace(load_task("counselling"), learner={"lerning_rate": 1.0})
+    with pytest.raises(ConfigError, match=r"linear with learner of task 'counselling': settings must be among .*'lern"):
+        on_task(method_entry("linear", {}, "methods.linear"), task)

@@ -186,7 +186,7 @@ def test_a_measurement_uses_every_prompt_equally_often_or_some_once(prompts: int
         ({"micro_batch": -8}, r"micro_batch must be a multiple of group_size \(8\), got -8"),
         ({"update_dtype": "float16"}, "update_dtype must be one of bfloat16, model, got 'float16'"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"clip": 1.0}, "clip between 0 and 1, got 1 and 1.0"),
+        ({"clip": 1.0}, "clip between 0 and 1, got 4 and 1.0"),
         ({"ratio": "word"}, "ratio must be one of completion, token, got 'word'"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and below 1, got 1.0"),
     ],

@@ -33,7 +33,7 @@ from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Member, Population
 
-SETTINGS = LearnerSettings(learning_rate=1e-2, group_size=4, completions_per_update=16)
+SETTINGS = LearnerSettings(1e-2, group_size=4, completions_per_update=16, epochs=1, average_decay=0.0)
 FIRST, SECOND, BOTH = [1.0, 0.0], [0.0, 1.0], [0.3, 0.7]
 Handed = dict[tuple[int, int], tuple[Tensor, dict[str, Any], Any]]
 

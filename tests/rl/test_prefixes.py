@@ -29,7 +29,7 @@ from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Conditioned, Member, Population
 from paretune.rl.weighting import Seen
 
-SETTINGS = LearnerSettings(learning_rate=1e-2, group_size=4, completions_per_update=16)
+SETTINGS = LearnerSettings(1e-2, group_size=4, completions_per_update=16, epochs=1, average_decay=0.0)
 LONG = 80
 Make = Callable[[Task, BaseModel, tuple[int, ...]], Learner]
 Handed = dict[tuple[int, int], tuple[dict[str, Tensor], Any, dict[str, float]]]

@@ -83,12 +83,13 @@ def test_every_key_reaches_the_task(folder):
         },
         audit={"empathy": {"reward": "empathy"}},
         reference_point=[-1, 0],
+        learner={"learning_rate": 1e-4},
     )
     brief, judged = task.objectives
     assert (task.name, task.source, task.beta) == ("mine", str(folder / "task.yaml"), 0.01)
     assert (task.model, task.template) == (str((folder / "base").resolve()), "Client : {prompt} Counselor :")
     assert (task.max_prompt_tokens, task.max_completion_tokens) == (12, 8)
-    assert task.reference_point == (-1.0, 0.0)
+    assert (task.reference_point, task.learner) == ((-1.0, 0.0), {"learning_rate": 1e-4})
     assert (brief.range, brief.pass_threshold, brief.version) == ((-1.0, 1.0), 0.5, 3)
     assert (brief.kind, brief.reward, brief.import_path) == ("function", "rewards:brief", str(folder))
     assert brief.source_digest
@@ -115,6 +116,7 @@ def test_defaults_fill_what_a_short_task_file_leaves_out(folder):
     assert (task.template, task.beta) == ("{prompt}", 0.05)
     assert (task.max_prompt_tokens, task.max_completion_tokens) == (256, 64)
     assert task.reference_point == (-2.0, 0.0)  # the lower ends
+    assert task.learner == {}
     assert task.objectives[1].template == "{prompt}{completion}"
 
 
@@ -301,6 +303,13 @@ BAD_KEYS = {
         ConfigError,
         r"reference_point must have one number per objective \(2\), got 1",
     ),
+    "unknown learner setting": (
+        {"learner": {"lerning_rate": 0.1}},
+        ConfigError,
+        r"learner: settings must be among .*, got 'lerning_rate'\. Did you mean 'learning_rate'",
+    ),
+    "learner out of range": ({"learner": {"epochs": 0}}, ConfigError, r"learner: epochs must be at least 1"),
+    "learner in quotes": ({"learner": {"learning_rate": "a"}}, ConfigError, r"learner\.learning_rate must be .* 'a'"),
     "unknown objective": (
         objective(reward="emphaty"),
         UnknownNameError,

@@ -15,7 +15,7 @@ from paretune.benchmark.folder import check_folder, default_folder, groups_folde
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
 from paretune.benchmark.rescoring import audit_changes, stored_reference
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
-from paretune.benchmark.study import MethodEntry, Study, Tune, load_study, with_settings
+from paretune.benchmark.study import MethodEntry, Study, Tune, load_study, on_task, with_settings
 from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
 from paretune.core.checks import check_choice
 from paretune.core.digests import canonical_json, file_digest
@@ -324,7 +324,7 @@ def _sweep(
         for entry in study.methods
         if task.name in tasks and entry.method.family != CEILING
         for number, tried in enumerate(
-            with_settings(entry, point, f"tune: methods.{entry.label}") for point in study.tune.points
+            with_settings(on_task(entry, task), point, f"tune: methods.{entry.label}") for point in study.tune.points
         )
         for seed in study.tune.seeds
     ]
@@ -340,7 +340,9 @@ def _entries(study: Study, tuned: Sequence[TuningRecord]) -> dict[str, list[tupl
         for entry in study.methods:
             settings = chosen.get((task.name, entry.label))
             final = study.tune is None or entry.method.family == CEILING or settings is not None
-            mine = entry if settings is None else with_settings(entry, settings, f"tune: methods.{entry.label}")
+            mine = on_task(entry, task)
+            if settings is not None:
+                mine = with_settings(mine, settings, f"tune: methods.{entry.label}")
             entries.setdefault(task.name, []).append((mine, final))
     return entries
 

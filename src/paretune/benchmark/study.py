@@ -6,17 +6,15 @@ import copy
 import dataclasses
 import itertools
 import sys
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.core.checks import check_choice, did_you_mean
@@ -24,10 +22,12 @@ from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING, Method
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
+from paretune.core.settings import make_settings
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
+from paretune.rl.settings import LearnerSettings
 from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place, read_yaml
 
@@ -181,6 +181,7 @@ class MethodEntry:
         method: The method with its settings.
         settings: All its settings as plain data, defaults included.
         version: Its version; the digest of its code where it is a user's own.
+        given: Names of the settings that the study gives, where a task's own defaults must not replace them.
     """
 
     label: str
@@ -188,6 +189,7 @@ class MethodEntry:
     method: Method
     settings: Mapping[str, object]
     version: int | str
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ class Study:
             "name": self.name,
             "tasks": [task.source for task in self.tasks],
             "methods": {entry.label: {"method": entry.source, **entry.settings} for entry in self.methods},
+            "learner": {task.name: dict(task.learner) for task in self.tasks if task.learner},
             "budget": {"completions": list(self.budgets)},
             "seeds": list(self.seeds),
             "preferences": {"grid": self.grid, "unseen": self.unseen},
@@ -526,47 +529,19 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         method=cls(made),
         settings=dataclasses.asdict(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
+        given=frozenset(settings),
     )
 
 
-def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
-    """Make a settings dataclass from plain data; nested dataclasses from nested mappings.
+def on_task(entry: MethodEntry, task: Task) -> MethodEntry:
+    """Return a method with the learner's settings that suit a task, where the study does not give its own.
 
-    Args:
-        cls: The dataclass.
-        values: What differs from its defaults.
-        path: Opens the message when a value breaks its rule.
+    Methods that do not train by the learner are left as they are.
 
     Raises:
-        ConfigError: If a key is unknown, or a value has the wrong type or range.
+        ConfigError: If the task's settings do not go together with those of the study.
     """
-    _check_settings_keys(cls, values, path)
-    try:
-        return _adapter(cls).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "value_error":  # raised by __post_init__, already a full sentence
-            raise ConfigError(f"{path}: {first['ctx']['error']}") from None
-        name = ".".join([path, *(str(part) for part in first["loc"])])
-        rule = first["msg"].removeprefix("Input should ").split(",", maxsplit=1)[0]
-        raise ConfigError(f"{name} must {rule}, got {first.get('input')!r}. Correct it.") from None
-    except ParetuneError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-@lru_cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
-
-
-def _check_settings_keys(cls: type, values: Mapping[str, object], path: str) -> None:
-    fields = {field.name for field in dataclasses.fields(cls) if field.init}
-    hints = typing.get_type_hints(cls)
-    for key, value in values.items():
-        if key not in fields:
-            known = ", ".join(sorted(fields)) or "nothing: it has no settings"
-            raise ConfigError(
-                f"{path}: settings must be among {known}, got '{key}'.{did_you_mean(str(key), fields) or ' Remove it.'}"
-            )
-        if dataclasses.is_dataclass(hints.get(key)) and isinstance(value, Mapping):
-            _check_settings_keys(hints[key], value, f"{path}.{key}")
+    if not issubclass(entry.method.Settings, LearnerSettings):
+        return entry
+    own = {name: value for name, value in task.learner.items() if name not in entry.given}
+    return with_settings(entry, own, f"methods.{entry.label} with learner of task '{task.name}'") if own else entry

@@ -15,7 +15,7 @@ from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
 from paretune.benchmark.plan import PlannedStage
 from paretune.benchmark.stages import run_group, stage_result
-from paretune.benchmark.study import method_entry
+from paretune.benchmark.study import method_entry, on_task
 from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
@@ -66,7 +66,7 @@ def train(
     if ":" not in method:
         check_choice("method", method, METHODS)
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
-    entry = method_entry(method, dict(settings or {}), "train")
+    entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
     count = len(instance.objectives)
     told = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
     stages = in_order(entry.method.stages(instance, told, _completions(budget), seed), instance)

@@ -102,6 +102,7 @@ class Task:
         max_completion_tokens: Longest completion.
         enumeration: Its completions, where they can be listed and policies scored exactly; else None.
         dials: Settings of the family whose instances seeds name, such as `rho`; none where all seeds are one task.
+        learner: Settings of the learner that suit its base model, such as `learning_rate`; a study's own come first.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Task:
     max_completion_tokens: int = 64
     enumeration: Enumeration | None = None
     dials: Mapping[str, float] = field(default_factory=dict)
+    learner: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in (*self.objectives, *self.audit)]

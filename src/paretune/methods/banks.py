@@ -14,7 +14,6 @@ class BankSettings(ExpertSettings):
     """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
 
     epochs: int = 2  # best of 1, 2 and 4 beyond 9,000 completions on controlled tasks
-    average_decay: float = 0.97  # one policy for all preferences takes several times the steps of one for each
 
 
 def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> Stage:

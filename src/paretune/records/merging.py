@@ -10,7 +10,7 @@ from typing import Any
 from paretune.core.errors import RecordError
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
 
-MUST_AGREE = ("tasks", "methods", "budget", "seeds", "preferences", "evaluation", "tune", "digests")
+MUST_AGREE = ("tasks", "methods", "learner", "budget", "seeds", "preferences", "evaluation", "tune", "digests")
 
 
 def merged(parts: Sequence[StudyRecords]) -> StudyRecords:

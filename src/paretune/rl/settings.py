@@ -15,13 +15,13 @@ class LearnerSettings:
     Every setting is a constant of a run, never of its planned length: so a longer run extends a shorter one.
     """
 
-    learning_rate: float = 5e-3  # best of four on the embedded base, docs/counselling.md; 1e-4 for 0.5 B
+    learning_rate: float = 2.5e-3  # on the embedded base, docs/results/learner.md; 1e-4 for 0.5 B
     group_size: int = 8  # completions per prompt G, TRL's num_generations
     completions_per_update: int = 64  # per expert
-    epochs: int = 1  # optimiser steps from each batch, TRL's num_iterations
+    epochs: int = 4  # optimiser steps from each batch, TRL's num_iterations
     clip: float = 0.2  # of the ratio in later epochs, TRL's epsilon
     ratio: str = "completion"  # or token: one ratio a token, for completions of hundreds of tokens
-    average_decay: float = 0.0  # of the average of the parameters that is handed over; 0: the last parameters
+    average_decay: float = 0.97  # of the average of the parameters that is handed over; 0: the last parameters
     warmup_updates: int = 0  # optimiser steps of linear warm-up, constant afterwards
     max_grad_norm: float = 1.0  # per expert; over bank and gate where they are trained together
     weight_decay: float = 0.0  # AdamW
@@ -40,10 +40,10 @@ class LearnerSettings:
                 f"{self.completions_per_update}. Try 64."
             )
         if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}. Try 0.005.")
+            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}. Try 0.0025.")
         if self.epochs < 1 or not 0 < self.clip < 1:
             raise ConfigError(
-                f"epochs must be at least 1 and clip between 0 and 1, got {self.epochs} and {self.clip}. Try 2 and 0.2."
+                f"epochs must be at least 1 and clip between 0 and 1, got {self.epochs} and {self.clip}. Try 4 and 0.2."
             )
         check_choice("ratio", self.ratio, ("completion", "token"))
         if not 0 <= self.average_decay < 1:

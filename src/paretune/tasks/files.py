@@ -11,11 +11,13 @@ from typing import Final
 from paretune.core.checks import did_you_mean
 from paretune.core.digests import model_digest
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
+from paretune.core.settings import make_settings
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
 from paretune.core.user_code import code_digest
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.reward_models import check_one_logit
 from paretune.objectives.user_modules import check_reference
+from paretune.rl.settings import LearnerSettings
 from paretune.tasks.checks import check_context
 from paretune.tasks.prompts import check_overlap, load_split
 from paretune.tasks.schema import ObjectiveKeys, RewardModelKeys, TaskKeys, validate
@@ -77,6 +79,7 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
         beta=keys.beta,
         max_prompt_tokens=keys.max_prompt_tokens,
         max_completion_tokens=keys.max_completion_tokens,
+        learner=keys.learner,
     )
     check_context(task)
     return task
@@ -97,6 +100,7 @@ def _check(keys: TaskKeys, place: Place) -> None:
     for group in ("objectives", "audit"):
         for name, item in getattr(keys, group).items():
             _check_objective(name, item, place, group)
+    make_settings(LearnerSettings, keys.learner, place.at("learner"))
     for name in keys.audit:
         if name in keys.objectives:
             raise ConfigError(

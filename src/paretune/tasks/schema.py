@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, PositiveInt, Tag, ValidationError
 
@@ -65,6 +65,7 @@ class TaskKeys(BaseModel):
     objectives: dict[str, ObjectiveKeys]
     audit: dict[str, ObjectiveKeys] = Field(default_factory=dict)
     reference_point: list[Number] | None = None  # by default the lower end of every range
+    learner: dict[str, Any] = Field(default_factory=dict)  # what suits the base model, such as learning_rate
 
 
 ADVICE: Final = {

@@ -1,0 +1,57 @@
+"""Settings: dataclasses made from the plain data that people write, every value checked."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from paretune.core.checks import did_you_mean
+from paretune.core.errors import ConfigError, ParetuneError
+
+
+def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
+    """Make a settings dataclass from plain data; nested dataclasses from nested mappings.
+
+    Args:
+        cls: The dataclass.
+        values: What differs from its defaults.
+        path: Opens the message when a value breaks its rule.
+
+    Raises:
+        ConfigError: If a key is unknown, or a value has the wrong type or range.
+    """
+    _check_settings_keys(cls, values, path)
+    try:
+        return _adapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "value_error":  # raised by __post_init__, already a full sentence
+            raise ConfigError(f"{path}: {first['ctx']['error']}") from None
+        name = ".".join([path, *(str(part) for part in first["loc"])])
+        rule = first["msg"].removeprefix("Input should ").split(",", maxsplit=1)[0]
+        raise ConfigError(f"{name} must {rule}, got {first.get('input')!r}. Correct it.") from None
+    except ParetuneError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+@lru_cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _check_settings_keys(cls: type, values: Mapping[str, object], path: str) -> None:
+    names = {field.name for field in fields(cls) if field.init}
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in names:
+            known = ", ".join(sorted(names)) or "nothing: it has no settings"
+            raise ConfigError(
+                f"{path}: settings must be among {known}, got '{key}'.{did_you_mean(str(key), names) or ' Remove it.'}"
+            )
+        if is_dataclass(hints.get(key)) and isinstance(value, Mapping):
+            _check_settings_keys(hints[key], value, f"{path}.{key}")
