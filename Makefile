@@ -19,7 +19,8 @@ DOCUMENTS := $(wildcard README.md docs)
 
 # Two test processes share two cores, so each gets one thread; offline, so that a download is an error.
 OFFLINE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
-PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not network"
+# worksteal: each process has its half, file by file, so that what the tests of a file share is made once
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not network"
 SLOW := $(OFFLINE) $(BIN)/python -m pytest -n 2 -v --durations 0 --durations-min 1 -m slow
 
 .PHONY: help bench test slow check format format-check lint levels types test-and-examples benchmark-tools clean

@@ -47,6 +47,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "cache"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Let training in a test process find one core, as its environment says.
+
+    Training sets the threads of torch for all tests that follow, and threads that wait for a core of a busy machine do
+    so at full speed: small models then take 25 times as long.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""
@@ -60,6 +72,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data and models in {folder} (or in PARETUNE_SHARED)")
     return folder
+
+
+@pytest.fixture
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of studies in this process, which has imported torch, and on its CPU."""
+    from in_this_process import WorkerHere
+
+    monkeypatch.setattr("paretune.benchmark.scheduling.Worker", WorkerHere)
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,26 @@ def test_import_stays_light(module: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+def imported_at_the_top(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield what a module imports from when it is read, or for its types."""
+    for statement in body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            yield statement.module
+            yield from (f"{statement.module}.{each.name}" for each in statement.names)
+        elif isinstance(statement, ast.If):
+            yield from imported_at_the_top(statement.body)
+
+
+@pytest.mark.parametrize("room", ["models", "rl", "methods", "benchmark"])
+def test_modules_of_a_room_do_not_know_each_other_in_circles_even_for_types(room: str, root: Path) -> None:
+    source = root / "src"
+    known = {".".join(path.relative_to(source).with_suffix("").parts): path for path in source.rglob("*.py")}
+    own = {name: path for name, path in known.items() if name.startswith(f"paretune.{room}.")}
+    graph = {name: own.keys() & {*imported_at_the_top(ast.parse(path.read_text()).body)} for name, path in own.items()}
+    assert any(graph.values())
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
 def test_version_is_the_same_everywhere(root: Path, project: dict[str, Any]) -> None:

@@ -33,16 +33,13 @@ class Weighed:
 
     @property
     def objectives(self) -> int:
-        """Number of objectives K."""
         return int(self.scores.shape[1])
 
     @property
     def experts(self) -> int:
-        """Number of experts E."""
         return len(self.scores)
 
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
-        """Answer preferences `[M, K]` with expert weights `[M, E]`."""
         raised = np.exp(preferences @ self.scores.T / self.temperature)
         return raised / raised.sum(axis=1, keepdims=True), ["weighed"] * len(preferences)
 

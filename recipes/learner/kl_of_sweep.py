@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paretune.benchmark.entries import method_entry
 from paretune.benchmark.stages import stage_result
-from paretune.benchmark.study import method_entry
 from paretune.core.stages import in_order
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer
@@ -62,8 +62,8 @@ def main() -> int:
         values = measured(trial, arguments.folder, arguments.samples)
         found[f"{about['method']},{tried}"].append(values)
         print(f"{about['method']},{tried},{about['seed']}," + ",".join(f"{value:.4f}" for value in values), flush=True)
-    for name, values in sorted(found.items()):
-        print(f"{name},all," + ",".join(f"{value:.4f}" for value in np.mean(values, axis=0)))
+    for name, trials_of in sorted(found.items()):
+        print(f"{name},all," + ",".join(f"{value:.4f}" for value in np.mean(trials_of, axis=0)))
     return 0
 
 

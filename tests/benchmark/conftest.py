@@ -1,13 +1,16 @@
-"""Studies of `fake_study.py`, run with worker processes in a second."""
+"""Studies of `fake_study.py`: with worker processes in a second, in this process in a tenth of one."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from in_this_process import WorkerHere
 
 HERE = Path(__file__).parent
 
@@ -27,7 +30,27 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def study(fakes: None) -> Callable[..., dict[str, Any]]:
+def fakes_here(fakes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of fake studies in this process."""
+    import fake_study
+
+    from paretune.benchmark import scheduling
+
+    monkeypatch.setattr(scheduling, "Worker", WorkerHere)
+    for name, module in fake_study.stand_ins().items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture
+def worker_processes(fakes_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of fake studies in worker processes after all: what is tested is that they are."""
+    from paretune.benchmark import executors, scheduling
+
+    monkeypatch.setattr(scheduling, "Worker", executors.Worker)
+
+
+@pytest.fixture
+def study(fakes_here: None) -> Callable[..., dict[str, Any]]:
     """Return a function that makes a study of the fake task and method; keys of the study may be replaced."""
 
     def make(settings: dict[str, object] | None = None, **keys: object) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A task and a method that need no model: stages write small files, evaluations are made up. For tests of the runner.
 
-In a worker process it also stands in for the rooms that would load torch, so that a whole study takes a second.
+In a worker process it also stands in for the rooms that would load torch, so that a whole study takes a second. In
+this process `fakes_here` of `conftest.py` does the same.
 """
 
 from __future__ import annotations
@@ -128,12 +129,14 @@ def train(context: StageContext) -> None:
         states[key] = saved["state"]
         context.ledger(stages[0]).restore(saved["ledger"])
     settings = context.stages[0].settings
+    handed_over: set[int] = set()
     while True:
         busy = [key for key, stages in courses.items() if states[key]["made"] < max(s.completions for s in stages)]
         for key, stages in courses.items():
             for stage in stages:
-                if states[key]["made"] == stage.completions:
+                if states[key]["made"] == stage.completions and id(stage) not in handed_over:
                     _hand_over(context, stage, states[key])
+                    handed_over.add(id(stage))
         if not busy:
             return
         for key in busy:
@@ -207,7 +210,6 @@ def write_report(folder: Path) -> Path:
 class FakeSolutions:
     def __init__(self, task: Task, assembly: Assembly, method: str) -> None:
         self.assembly, self.method = assembly, method
-        self.bank = types.SimpleNamespace(unwrap=lambda: None)
 
     @classmethod
     def from_assembly(cls, task: Task, assembly: Assembly, method: str, family: str) -> FakeSolutions:
@@ -252,20 +254,21 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
     return tuple(records)
 
 
-def _stand_in() -> None:
+def stand_ins() -> dict[str, types.ModuleType]:
+    """Make modules for the rooms that would load torch, by name."""
     nothing = types.SimpleNamespace(
         preferences=np.full((1, 2), np.nan), answers=["reference"], expert_weights=np.zeros((1, 0)), reward=0.5
     )
-    fakes: dict[str, dict[str, object]] = {
+    contents: dict[str, dict[str, object]] = {
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},
-        "paretune.models.base": {"load_base": lambda model: None},
+        "paretune.models.base": {"load_base": lambda model: None, "unwrap_all": lambda: None},
         "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
     }
-    for name, content in fakes.items():
-        module = types.ModuleType(name)
-        vars(module).update(content)
-        sys.modules[name] = module
+    modules = {name: types.ModuleType(name) for name in contents}
+    for name, content in contents.items():
+        vars(modules[name]).update(content)
+    return modules
 
 
 if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.worker":
-    _stand_in()
+    sys.modules.update(stand_ins())

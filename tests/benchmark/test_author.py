@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import plan
-from paretune.cli.main import OK, SOME_FAILED, USAGE
+from paretune.cli.main import OK, SOME_FAILED, USAGE, execute
 from paretune.core.user_code import loaded_files
 from paretune.records.reading import read_study
 
@@ -97,7 +100,7 @@ class Day:
         assert old in text
         (self.home / name).write_text(text.replace(old, new))
 
-    def command(self, *arguments: str, code: int = OK) -> tuple[str, str]:
+    def process(self, *arguments: str) -> tuple[str, str]:
         """Give a command in a process of its own; return what it printed."""
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "FAKE_TRACE": str(self.sampled)}
@@ -106,19 +109,32 @@ class Day:
             [sys.executable, "-c", COMMAND, *arguments], env=environment, cwd=self.out.parent, capture_output=True,
             text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == code, done.stderr
+        assert done.returncode == OK, done.stderr
         return done.stdout, done.stderr
+
+    def command(self, *arguments: str, code: int = OK) -> tuple[str, str]:
+        """Give a command here, as to a process that has read none of the author's code; return what it printed."""
+        self.sampled.unlink(missing_ok=True)
+        self.forget()
+        with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()) as errors:
+            ended = execute(arguments)
+        assert ended == code, errors.getvalue()
+        return output.getvalue(), errors.getvalue()
+
+    def forget(self) -> None:
+        for name in FILES:
+            sys.modules.pop(name.removesuffix(".py"), None)
+        importlib.invalidate_caches()
+        loaded_files.cache_clear()
+        self.patch.setattr(sys, "path", [str(HERE), *(each for each in sys.path if not each.endswith("/home"))])
 
     def run(self, code: int = OK) -> str:
         """Run the study; return what it said on the way."""
         return self.command("run", str(self.home / "study.yaml"), "-o", str(self.out), code=code)[1]
 
     def plan(self) -> dict[str, Any]:
-        """Return what `plan --json` prints, as a process that has read none of the author's code yet."""
-        for name in FILES:
-            sys.modules.pop(name.removesuffix(".py"), None)
-        loaded_files.cache_clear()
-        self.patch.setattr(sys, "path", [str(HERE), *(each for each in sys.path if not each.endswith("/home"))])
+        """Return what `plan --json` prints."""
+        self.forget()
         return json.loads(json.dumps(plan(self.home / "study.yaml", self.out).plain()))  # type: ignore[no-any-return]
 
     def states(self) -> dict[str, set[tuple[str, str]]]:
@@ -159,18 +175,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Day:
         (folder / "home" / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         day = Day(folder / "home", folder / "out", folder / "sampled.txt", patch)
-        day.run()
+        day.process("run", str(day.home / "study.yaml"), "-o", str(day.out))
         return day
 
 
 @pytest.fixture
-def day(finished: Day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
+def day(finished: Day, fakes_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
     """A finished study of two methods, one of them the author's."""
+    import fake_study
+
+    from paretune.benchmark import score
+
+    monkeypatch.setattr(score, "write_report", fake_study.write_report)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit as long as what it replaces, in the same second
+    monkeypatch.setenv("FAKE_TRACE", str(tmp_path / "sampled.txt"))
     shutil.copytree(finished.home, tmp_path / "home")
     shutil.copytree(finished.out, tmp_path / "out")
     lock = tmp_path / "out" / "study.lock.json"
     lock.write_text(lock.read_text().replace(str(finished.home), str(tmp_path / "home")))  # where its paths start
-    return Day(tmp_path / "home", tmp_path / "out", tmp_path / "sampled.txt", monkeypatch)
+    day = Day(tmp_path / "home", tmp_path / "out", tmp_path / "sampled.txt", monkeypatch)
+    yield day
+    day.forget()
 
 
 DONE = {("finished", "")}
@@ -191,14 +216,15 @@ def test_an_edited_sibling_of_a_method_has_the_cells_of_that_method_done_again_a
     of_mine = day.stages(sorted(old))
     day.edit("loop.py", "    fake", "    more = 1\n    fake")
     assert day.states() == {"fake": DONE, "mine": {("stale", "loop.py changed")}}
-    printed = json.loads(day.command("plan", str(day.home / "study.yaml"), "-o", str(day.out), "--json")[0])
+    printed = json.loads(day.process("plan", str(day.home / "study.yaml"), "-o", str(day.out), "--json")[0])
     assert printed == day.plan()
     text = day.command("plan", str(day.home / "study.yaml"), "-o", str(day.out))[0]
     assert "stale: loop.py changed; 2 cells of mine on fake to do again" in text
     assert "cells:    4 (2 finished, 2 stale)" in text
     assert day.sealed("stages/*", "runs/*") == before  # planning changes nothing
 
-    assert "stale: loop.py changed; 2 cells of mine on fake to do again" in day.run()
+    run = "run", str(day.home / "study.yaml"), "-o", str(day.out)
+    assert "stale: loop.py changed; 2 cells of mine on fake to do again" in day.process(*run)[1]
     after = day.sealed("stages/*", "runs/*")
     assert day.states() == {"fake": DONE, "mine": DONE}
     others = before.keys() - old - of_mine

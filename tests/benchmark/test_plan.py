@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from paretune.benchmark.entries import method_entry, on_task
 from paretune.benchmark.evaluating import evaluate_reference
 from paretune.benchmark.keys import reference_key
-from paretune.benchmark.plan import decoding, plan
+from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
-from paretune.benchmark.study import method_entry, on_task
 from paretune.benchmark.summary import plan_text
 from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
@@ -124,7 +124,7 @@ def evaluate_base(study: dict[str, Any], folder: Path) -> tuple[Path, Path, Path
     ((name, seed),) = planned.references
     (task,) = planned.study.tasks
     preferences, _ = planned.study.preferences(task)
-    rules = decoding(planned.study)
+    rules = planned.study.decoding()
     job = {
         "folder": str(folder), "task": task.source, "seed": seed, "decoding": rules,
         "preferences": preferences.tolist(), "task_key": digest(task.instance(seed).training_key()),

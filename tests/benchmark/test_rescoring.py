@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 
 from paretune.benchmark.evaluating import evaluate_cell, evaluate_reference
 from paretune.benchmark.groups import begin_group
-from paretune.benchmark.plan import Plan, plan
+from paretune.benchmark.plan import plan
+from paretune.benchmark.planned import Plan
 from paretune.benchmark.rescoring import audit_changes, rescore_cell, stored_reference
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.scheduling import Scheduler
@@ -45,17 +48,18 @@ def second(completions, **columns):
 """
 
 
-@pytest.fixture
-def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "listed.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
+@contextmanager
+def listed(folder: Path) -> Iterator[None]:
+    """Have the task's module found in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
     sys.modules.pop("listed", None)
 
 
 def planned(folder: Path, **arguments: object) -> Plan:
     study = {
-        "name": "s", "tasks": [{"listed:task": arguments}], "seeds": 1, "methods": {"rewarded_soups": {}},
+        "name": "s", "tasks": [{"listed:task": arguments}], "seeds": 1, "methods": {"rewarded_soups": {"epochs": 1}},
         "budget": {"completions": 128}, "preferences": {"grid": 1, "unseen": 0},
     }  # fmt: skip
     made = plan(study, folder)
@@ -73,17 +77,28 @@ def jobs(made: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     return scheduler._cell_payload(made.cells[0], "evaluate"), dict(job.payload)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("listed")
+    (home / "listed.py").write_text(MODULE)
+    with listed(home):
+        folder = home / "out"
+        made = planned(folder)
+        run_group(folder, begin_group(folder, made.stages).folder, made.stages[0].task, quiet_link())
+        cell, base = jobs(made)
+        evaluate_cell(cell, quiet_link())
+        evaluate_reference(base, quiet_link())
+    return home
+
+
 @pytest.fixture
-def evaluated(listed: None, tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    made = planned(folder)
-    run_group(folder, begin_group(folder, made.stages).folder, made.stages[0].task, quiet_link())
-    cell, base = jobs(made)
-    evaluate_cell(cell, quiet_link())
-    evaluate_reference(base, quiet_link())
-    assert planned(folder).count("finished") == 1
-    assert planned(folder).references == ()
-    return folder
+def evaluated(finished: Path, tmp_path: Path) -> Iterator[Path]:
+    """The folder of a finished study, for each test its own."""
+    shutil.copytree(finished / "out", tmp_path / "out")
+    with listed(finished):
+        assert planned(tmp_path / "out").count("finished") == 1
+        assert planned(tmp_path / "out").references == ()
+        yield tmp_path / "out"
 
 
 def refuse(*arguments: object, **named: object) -> None:
@@ -185,7 +200,8 @@ def test_what_is_edited_while_a_study_runs_is_refused(evaluated: Path) -> None:
     edited = {**cell, "settings": {**cell["settings"], "rank": 4}, "evaluation_key": key}
     (cell_folder(evaluated, cell["cell"]) / DONE).unlink()
     with pytest.raises(
-        StudyError, match="code of method 'rewarded_soups' must not change while a study runs, got other files"
+        StudyError,
+        match=r"methods.rewarded_soups: a method must not change while a study runs, got: setting rank changed\. Start",
     ):
         evaluate_cell(edited, quiet_link())
     assert before["values"]["audit"].keys() == {"extra"}

@@ -1,4 +1,4 @@
-"""Whole studies of fake stages in real worker processes."""
+"""Whole studies of fake stages, in real worker processes where these are the point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from paretune.benchmark.runner import StudyResult, run
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
+from study_process import command, updates
 
 Make = Callable[..., dict[str, Any]]
 HERE = Path(__file__).parent
@@ -52,6 +52,7 @@ def cells(result: StudyResult) -> dict[tuple[str, int], CellRecord]:
     return {(cell.method, cell.seed): cell for cell in result.records.cells}
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)})
@@ -146,7 +147,11 @@ REASONS = {
 
 
 @pytest.mark.parametrize("trouble", ["killed", "nan"])
-def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(study: Make, tmp_path: Path, trouble: str) -> None:
+def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(
+    study: Make, tmp_path: Path, trouble: str, request: pytest.FixtureRequest
+) -> None:
+    if trouble == "killed":
+        request.getfixturevalue("worker_processes")
     folder = tmp_path / "out"
     result = run(study({"trouble": trouble}), folder, progress=False)
     assert not result.complete
@@ -185,19 +190,6 @@ def test_a_damaged_stage_is_trained_again(study: Make, tmp_path: Path) -> None:
     assert plan(study(seeds=1), folder).cells[0].reason == "1 of its 2 stages are gone"
     assert run(study(seeds=1), folder, progress=False).complete
     assert hashes(folder) == before
-
-
-def command(made: dict[str, Any], folder: Path) -> list[str]:
-    code = (
-        "import json, sys, fake_study; from paretune.benchmark import runner, scheduling; "
-        "scheduling.JOBS['time'] = 'fake_study:time_methods'; runner.write_report = fake_study.write_report; "
-        "result = runner.run(json.loads(sys.argv[1]), sys.argv[2]); sys.exit(not result.complete)"
-    )
-    return [sys.executable, "-c", code, json.dumps(made), str(folder)]
-
-
-def updates(trace: Path) -> int:
-    return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
 def test_kills_at_random_moments_leave_the_result_of_an_uninterrupted_run(study: Make, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from paretune.benchmark.plan import plan
 from paretune.benchmark.stages import GroupContext, run_group, stage_from_plain, stage_result, stage_to_plain
 from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyError
+from paretune.core.ledger import Ledger
+from paretune.core.sampled import counting_samples, note_sampled
 from paretune.core.stages import Stage
 from paretune.records.files import DONE, is_done, read_json, write_json
 from paretune.records.layout import stage_folder
@@ -123,6 +126,125 @@ def test_an_artefact_asked_for_and_not_written_is_named(study: Make, tmp_path: P
     ):
         context.seal(stage, {})
     assert not is_done(path.parents[1])
+
+
+def test_what_comes_after_a_stage_was_sealed_is_refused(study: Make, tmp_path: Path) -> None:
+    made = study(seeds=1)
+    context = context_of(made, tmp_path)
+    stage = context.stages[0]
+    key = stage.key(context.task)
+    context.artefact(stage, "table.json").write_text("[]")
+    context.seal(stage, {"loss": 1})
+    with pytest.raises(
+        RecordError,
+        match=rf"artefact 'late\.json' must come before its stage \(expert {key}\) is sealed, got it afterwards\. Let "
+        r"fake_study:train seal each stage once, when all that it leaves is written\.",
+    ):
+        context.artefact(stage, "late.json")
+    with pytest.raises(RecordError, match=rf"state for a longer run must come before its stage \(expert {key}\) is"):
+        context.end_folder(stage)
+    with pytest.raises(
+        RecordError, match=rf"a stage must be sealed once, got expert {key} again\. Let fake_study:train"
+    ):
+        context.seal(stage, {"loss": 2})
+    assert (context.result(stage).values, list(context.result(stage).artefacts)) == ({"loss": 1}, ["table.json"])
+    resumed = context_of(made, tmp_path)  # another attempt does it once more, and nobody looks
+    resumed.artefact(stage, "late.json").write_text("[]")
+    resumed.seal(stage, {"loss": 2})
+    assert resumed.result(stage).values == {"loss": 1}
+
+
+def test_a_file_that_is_in_no_artefact_is_refused(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = context.stages[0]
+    path = context.artefact(stage, "experts/000")
+    path.mkdir()
+    (path / "adapter.json").write_text("{}")
+    (path.parent / "scores.json").write_text("[]")
+    key = stage.key(context.task)
+    with pytest.raises(
+        RecordError,
+        match=rf"file 'experts/scores\.json' of a stage \(expert {key}\) must be an artefact, or in one, got none of "
+        r"that name asked for\. Write it to context\.artefact\(stage, 'experts/scores\.json'\)\.",
+    ):
+        context.seal(stage, {})
+    assert not is_done(stage_folder(tmp_path, key))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["experts/000", "experts/002"], r"got 000, 002: experts/001 is missing\."),
+        (["experts/001", "experts/002"], r"got 001, 002: experts/000 is missing\."),
+        (["experts/0", "experts/1"], r"got 0, 1: experts/000, experts/001 is missing\."),
+        (["experts/first"], r"got first: experts/000 is missing\. Name them by their place"),
+    ],
+)
+def test_a_gap_among_experts_is_named(study: Make, tmp_path: Path, names: list[str], message: str) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = context.stages[0]
+    for name in ["adapter", *names]:
+        context.artefact(stage, name).write_text("")
+    with pytest.raises(
+        RecordError, match=r"experts of a stage \(.*\) must be numbered from experts/000 on, " + message
+    ):
+        context.seal(stage, {})
+
+
+def test_an_artefact_that_no_stage_left_is_told_with_those_that_are_there(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = context.stages[0]
+    context.artefact(stage, "scores.json").write_text("[]")
+    context.seal(stage, {})
+    artefacts = context.result(stage).artefacts
+    with pytest.raises(
+        RecordError,
+        match=r"'score\.json' must be one that the stage \(expert .*\) left, got scores\.json\. Did you mean",
+    ):
+        artefacts["score.json"]
+    with pytest.raises(RecordError, match=r"got scores\.json\. Let its run function write it to context\.artefact"):
+        artefacts["gate.safetensors"]
+    assert artefacts.get("gate.safetensors") is None
+
+
+def test_stages_that_a_run_function_was_not_given_are_refused(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage = replace(context.stages[0], seed=9)
+    for refused in (
+        lambda: context.seal(stage, {}), lambda: context.artefact(stage, "adapter"), lambda: context.ledger(stage),
+    ):  # fmt: skip
+        with pytest.raises(
+            RecordError,
+            match=r"stage must be one of the stages that fake_study:train was given, got expert [0-9a-f]{20}\.",
+        ):
+            refused()
+    with pytest.raises(
+        RecordError, match=r"result must be of a stage that one of the .* needs, .* Stage\(needs=\.\.\.\)"
+    ):
+        context.result(stage)
+
+
+def test_a_stage_that_sampled_more_than_it_charged_is_not_sealed(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    stage, other = context.stages[:2]
+    key = stage.key(context.task)
+    with counting_samples() as context.sampled:
+        context.ledger(other).charge(completions=8)  # what a population samples together, its ledgers hold together
+        note_sampled(16)
+        with pytest.raises(
+            BudgetError,
+            match=r"completions that fake_study:train samples must be charged, got 16 sampled and 8 charged before a "
+            rf"stage \(expert {key}\) is sealed\. Call context\.ledger\(stage\)\.charge\(completions=\.\.\.\) before",
+        ):
+            context.seal(stage, {})
+        assert not is_done(stage_folder(tmp_path, key))
+    again = context_of(study(seeds=1), tmp_path / "again")
+    with counting_samples() as again.sampled:
+        again.ledger(stage).charge(completions=16)
+        note_sampled(16)
+        again.ledger(stage).restore(Ledger().state())  # back to a checkpoint: what was charged on the way still was
+        again.seal(stage, {})
+    assert is_done(stage_folder(tmp_path / "again", key))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from paretune.benchmark.built_in import built_in_studies
+from paretune.benchmark.entries import has_setting, method_entry, with_settings
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
-from paretune.benchmark.study import COPY, has_setting, load_study, method_entry, with_settings
+from paretune.benchmark.study import COPY, load_study
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock

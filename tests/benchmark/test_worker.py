@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.executors import Worker, worker_count
-from paretune.benchmark.worker import Link, failure_reason, run_job
+from paretune.benchmark.worker import Link, failure_reason, quiet_link, run_job
+from paretune.cli.values import LineLink
 from paretune.core.errors import AdapterError, BudgetError, ModelError, NonFiniteError, RewardError, TaskError
 
 
@@ -143,7 +144,15 @@ def test_a_dead_worker_says_how_it_died(tmp_path: Path) -> None:
     )
 
 
-def test_small_models_get_a_worker_a_core_and_others_one() -> None:
+def test_small_models_get_a_worker_a_core_and_others_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 5}, raising=False)
     assert worker_count(3, small=False) == 3
     assert worker_count("auto", small=False) == 1
-    assert worker_count("auto", small=True) == len(os.sched_getaffinity(0))
+    assert worker_count("auto", small=True) == 3
+
+
+def test_a_job_in_this_process_computes_on_the_cores_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # of the machine
+    assert quiet_link().threads == 3
+    assert LineLink(100).threads == 3

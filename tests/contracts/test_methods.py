@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -33,11 +32,24 @@ from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate
 
 WANTED = das_dennis(2, 2)
-BUDGET, GROUP = 250, 4
-SMALL = {"rank": 2, "group_size": GROUP, "completions_per_update": 16, "learning_rate": 3e-2}
+BUDGET, GROUP, FEW = 250, 4, 100
+SMALL = {
+    "rank": 2, "group_size": GROUP, "completions_per_update": 16, "learning_rate": 3e-2,
+    "epochs": 1, "average_decay": 0.0,
+}  # fmt: skip
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
 }  # fmt: skip
+BANK = {"learning_rate": 1e-2, "epochs": 2, "average_decay": 0.97}  # a gate at .03 diverges
+SECOND = [  # another setting of a method that changes what it does, not only how much
+    ("linear", {"ratio": "token"}),
+    ("dynaopt", {"mode": "faithful"}),
+    ("mgda", {"preference": "ignored"}),
+    ("mgda", {"normalise": 0}),
+    ("hidden_mixing", {"continued": "base"}),
+    ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
+]
+LEAN: dict[str, Any] = {"completions_each": 32, "epochs": 2}  # then few completions are enough for corners and centre
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 NAMES = sorted(  # a ceiling is no method: tests/methods/test_exact_gradient.py
@@ -69,11 +81,13 @@ def budget_of(name: str) -> int:
     return 4 * BUDGET if slow else BUDGET
 
 
-def make(name: str) -> Method:
+def make(name: str, **changes: object) -> Method:
+    """Make a method with small settings, and with those changes that it knows."""
     found = resolve_method(name)
     known = vars(found.Settings())
-    slower = {"learning_rate": 1e-2} if issubclass(found.Settings, BankSettings) else {}  # a gate at .03 diverges
-    return found(found.Settings(**{key: value for key, value in {**SMALL, **FAST, **slower}.items() if key in known}))
+    bank = BANK if issubclass(found.Settings, BankSettings) else {}
+    small = {key: value for key, value in {**SMALL, **FAST, **bank}.items() if key in known}
+    return found(found.Settings(**{**small, **{key: value for key, value in changes.items() if key in known}}))
 
 
 @dataclass
@@ -132,10 +146,12 @@ class InOneFolder:
         self.events.append(event)
 
 
-def train(name: str, task: Task, folder: Path, seed: int = 0) -> tuple[SolutionSet, Assembly, InOneFolder]:
+def train(
+    name: str, task: Task, folder: Path, budget: int | None = None, **changes: object
+) -> tuple[SolutionSet, Assembly, InOneFolder]:
     """Plan a method, train its stages as populations of one shape, and assemble its answer."""
-    method = make(name) if name in METHODS else resolve_method(name)(resolve_method(name).Settings())
-    stages = in_order(method.stages(task, WANTED, budget_of(name), seed), task)
+    method = make(name, **changes) if name in METHODS else resolve_method(name)(resolve_method(name).Settings())
+    stages = in_order(method.stages(task, WANTED, budget or budget_of(name), 0), task)
     context = InOneFolder(folder, task)
     for stage in stages:
         if stage.key(task) not in context.results:
@@ -245,18 +261,6 @@ def test_training_raises_what_is_asked_for(name: str, task: Task, trained: Calla
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_method_repeats_under_its_seed(name: str, task: Task, trained: Callable[[str], Any], tmp_path: Path) -> None:
-    solutions, assembly, _ = trained(name)
-    again, assembled, _ = train(name, task, tmp_path)
-    assert again.bank.flat.equal(solutions.bank.flat)
-    assert (again.gate is None) == (solutions.gate is None)
-    if again.gate is not None and solutions.gate is not None:
-        assert again.gate.digest == solutions.gate.digest
-    assert answer_to_plain(assembled.answer) == answer_to_plain(assembly.answer)
-    assert says(again) == says(solutions)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_method_survives_save_and_load(name: str, trained: Callable[[str], Any], tmp_path: Path) -> None:
     solutions, _, _ = trained(name)
     loaded = load_solutions(solutions.save(tmp_path / "out"))
@@ -279,10 +283,50 @@ def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
     assert one_hot == (solutions.family != "meta-policy") or len(solutions.experts) == 1
 
 
+@pytest.fixture(scope="module")
+def first(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Return what a method trains with few completions as it is set in all other tests."""
+    known: dict[str, Any] = {}
+
+    def of(name: str) -> Any:
+        if name not in known:
+            known[name] = train(name, task, tmp_path_factory.mktemp(name), FEW, **LEAN)
+        return known[name]
+
+    return of
+
+
+def likely(solutions: SolutionSet) -> Any:
+    return solutions.policies_for(WANTED).next_token_log_probs(["b b"] * 3, [[]] * 3, [0, 1, 2]).numpy()
+
+
+@pytest.mark.parametrize(("name", "changes"), SECOND)
+def test_another_setting_of_a_method_changes_what_it_does_and_keeps_its_promises(
+    name: str, changes: dict[str, object], task: Task, first: Callable[[str], Any], tmp_path: Path
+) -> None:
+    solutions, assembly, context = train(name, task, tmp_path / "one", FEW, **LEAN, **changes)
+    for result in context.results.values():
+        assert result.ledger.completions == result.stage.completions
+    assert sum(result.stage.completions for result in context.results.values()) <= FEW
+    assert np.abs(likely(solutions) - likely(first(name)[0])).max() > 1e-4  # fp32; equal policies are equal to 1e-6
+    again, assembled, _ = train(name, task, tmp_path / "two", FEW, **LEAN, **changes)
+    assert again.bank.flat.equal(solutions.bank.flat)
+    assert answer_to_plain(assembled.answer) == answer_to_plain(assembly.answer)
+    np.testing.assert_array_equal(likely(load_solutions(solutions.save(tmp_path / "out"))), likely(solutions))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_paretune_train_does_the_same(name: str, task: Task, trained: Callable[[str], Any]) -> None:
-    solutions = train_in_a_study(name, task, budget_of(name), 0, WANTED, vars(make(name).settings))
-    np.testing.assert_array_equal(solutions.bank.flat.numpy(), trained(name)[0].bank.flat.numpy())
+def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
+    name: str, task: Task, trained: Callable[[str], Any]
+) -> None:
+    solutions, assembly, _ = trained(name)
+    again = train_in_a_study(name, task, budget_of(name), 0, WANTED, vars(make(name).settings))
+    np.testing.assert_array_equal(again.bank.flat.numpy(), solutions.bank.flat.numpy())
+    assert (again.gate is None) == (solutions.gate is None)
+    if again.gate is not None and solutions.gate is not None:
+        assert again.gate.digest == solutions.gate.digest
+    assert answer_to_plain(again.answer) == answer_to_plain(assembly.answer)
+    assert says(again) == says(solutions)
 
 
 def test_a_stage_that_leaves_several_adapters_is_planned_charged_and_keyed_as_one(
@@ -331,10 +375,8 @@ def test_several_adapters_of_a_stage_survive_save_and_load(trained: Callable[[st
     assert answer_to_plain(again.answer) == answer_to_plain(solutions.answer)
 
 
-def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(
-    task: Task, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root / "tests"), os.environ.get("PYTHONPATH", "")]))
+@pytest.mark.usefixtures("in_one_process")
+def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(task: Task, tmp_path: Path) -> None:
     study = {
         "tasks": [task.source], "methods": {"two": {"method": SEVERAL}}, "budget": {"completions": 64}, "seeds": 1,
         "preferences": {"grid": 2}, "workers": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import micro_task
 import paretune
+from paretune.cli.main import OK, execute
 
 
 def blocks(root: Path) -> dict[str, str]:
@@ -21,6 +23,7 @@ def blocks(root: Path) -> dict[str, str]:
     return {match.group(1) if match else "idea.py": code for match, code in zip(named, found, strict=True)}
 
 
+@pytest.mark.usefixtures("in_one_process")
 @pytest.mark.parametrize(
     ("module", "entry", "budget"),
     [
@@ -34,7 +37,13 @@ def blocks(root: Path) -> dict[str, str]:
     ],
 )
 def test_documented_weighting_gate_and_search_run(
-    root: Path, tmp_path: Path, module: str, entry: str, budget: int
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    entry: str,
+    budget: int,
 ) -> None:
     (tmp_path / module).write_text(blocks(root)[module], encoding="utf-8")
     task = micro_task.save_task(tmp_path / "task")
@@ -65,8 +74,15 @@ def test_documented_weighting_gate_and_search_run(
         assert {evaluation.answer for evaluation in mine.evaluations} == {"combined"}
         assert type(loaded.answer).__name__ == "BestMeasured"
     assert len(loaded.policy_for([0.5, 0.5]).generate(["b b"]).texts) == 1
+    # a cell names the answer and the gate by their modules, which lie beside the study and nowhere else
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(tmp_path)])
+    monkeypatch.delitem(sys.modules, module.removesuffix(".py"), raising=False)
+    cell = str(tmp_path / "out" / "runs" / mine.cell)
+    capsys.readouterr()
+    assert execute(["generate", cell, "--preference", "first=0.5,second=0.5", "b b"]) == OK, capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_the_documented_method_runs_beside_a_built_in_one(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

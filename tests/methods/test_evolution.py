@@ -21,15 +21,15 @@ from paretune.methods.multi_policy.evolution import (
     Evolution,
     EvolutionSettings,
     cost,
-    evolve,
     whole_generations,
 )
+from paretune.methods.multi_policy.evolution_run import evolve
 from paretune.methods.multi_policy.generations import Generations, starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
 
 SMALL: dict[str, Any] = {
     "rank": 2, "group_size": 4, "completions_per_update": 8, "learning_rate": 3e-2, "population": 3, "archive": 4,
-    "steps": 8, "measured_each": 4, "crossover": 0.5,
+    "steps": 8, "measured_each": 4, "crossover": 0.5, "epochs": 1, "average_decay": 0.0,
 }  # fmt: skip
 FIRST, SECOND = 3 * 12, 3 * 12 + 3 * 4  # completions of the first two generations
 ONE, TWO = FIRST + 3 * 4 + 8, FIRST + SECOND + 4 * 4 + 4  # lengths with one and two whole generations, and some more
@@ -140,11 +140,21 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
     assert whole.ledger.repeated["completions"] == 0
 
 
+@pytest.fixture(scope="module")
+def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
+    """Return what is left by a run with no settings changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        (result,) = run(tmp_path_factory.mktemp("plain"), [stage_of(TWO + 60, task)], task)
+    return result
+
+
 @pytest.mark.parametrize(
     "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.9}, {"crossover": 1.0}]
 )
-def test_settings_change_what_is_evolved_and_it_repeats(changes: dict[str, Any], task: Task, tmp_path: Path) -> None:
-    (plain,) = run(tmp_path / "plain", [stage_of(TWO + 60, task)], task)
+def test_settings_change_what_is_evolved_and_it_repeats(
+    changes: dict[str, Any], plain: StageResult, task: Task, tmp_path: Path
+) -> None:
     found = [run(tmp_path / name, [stage_of(TWO + 60, task, **changes)], task)[0] for name in ("one", "two")]
     assert contents(found[0]) == contents(found[1])
     assert contents(found[0]) != contents(plain)
@@ -225,6 +235,11 @@ def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_pa
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 3, 1, 2]
     steps.settings = replace(steps.settings, doubt=0.0)
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
+
+
+def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
+    with pytest.raises(ConfigError, match="individual 3 must be trained to have parameters, got none"):
+        Individual(3, 0, "start", (), np.asarray([1.0, 0.0])).trained
 
 
 def test_running_means_are_those_on_paper() -> None:

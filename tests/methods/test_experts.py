@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import BudgetError, ConfigError
-from paretune.core.stages import Stage
+from paretune.core.errors import AdapterError, BudgetError, ConfigError
+from paretune.core.ledger import Ledger
+from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
 from paretune.methods.experts import (
     PLANNING,
     ExpertSettings,
+    adapters_of,
     expert_settings,
     expert_stage,
     measurement_stage,
+    settings_of,
     split_budget,
     whole_passes,
 )
+from paretune.methods.meta_policy.hidden_mixing import HiddenMixingSettings
 from paretune.methods.multi_policy.weight_grid import WeightGridSettings
 from paretune.methods.single_policy.linear import LinearSettings
+from paretune.rl.settings import LearnerSettings
 
 
 @given(budget=st.integers(1, 20_000), parts=st.integers(1, 40), group=st.integers(1, 64))
@@ -40,6 +45,30 @@ def test_a_budget_is_split_into_whole_groups_and_left_short_by_less_than_one(
     assert 0 <= budget - sum(lengths) < group
     assert lengths == sorted(lengths, reverse=True)  # a remainder goes to the first
     assert max(lengths) - min(lengths) <= group
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (15, r"got 15 for all of them\. Raise it by at least 1\."),
+        (0, r"got none: all of it is spent elsewhere\. Raise it by at least 16\."),
+        (-256, r"got none: all of it is spent elsewhere\. Raise it by at least 272\."),  # a search took more than all
+    ],
+)
+def test_a_budget_that_others_have_spent_is_refused_without_a_negative_number(budget: int, message: str) -> None:
+    with pytest.raises(
+        BudgetError, match=rf"^budget must give each of 2 experts at least one group of 8 .*, {message}$"
+    ):
+        split_budget(budget, 2, 8)
+
+
+def test_a_stage_without_an_adapter_is_told_where_adapters_are_asked_for() -> None:
+    stage = Stage("search", "a:b", {})
+    left = StageResult(stage, "0a", Path("s"), {"scores.json": Path("s/scores.json")}, {}, Ledger(), 0.0)
+    with pytest.raises(
+        AdapterError, match=r"must have left some, got scores\.json artefacts of search 0a\. Name an adapter's artefact"
+    ):
+        adapters_of([left])
 
 
 def test_experts_of_two_methods_with_equal_settings_are_one_stage(task: Task) -> None:
@@ -82,7 +111,7 @@ def test_a_methods_own_settings_reach_its_stages_unless_they_only_plan(task: Tas
 def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp_path: Path) -> None:
     """Experts trained with a setting of a user's own are those trained without it."""
     from paretune.benchmark.groups import begin_group
-    from paretune.benchmark.plan import PlannedStage
+    from paretune.benchmark.planned import PlannedStage
     from paretune.benchmark.stages import run_group, stage_result
     from paretune.benchmark.worker import quiet_link
     from paretune.models.adapters import read_adapter
@@ -97,6 +126,16 @@ def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp
     for path, (down, up) in factors[0].items():
         assert down.equal(factors[1][path][0])
         assert up.equal(factors[1][path][1])
+
+
+def test_settings_are_read_from_a_stage_as_they_were_written() -> None:
+    written = HiddenMixingSettings(rank=3, epochs=2, block=1)
+    stage = expert_stage(written, np.asarray([1.0, 0.0]), 64, 3, weighting="my_slot:Mine")
+    assert settings_of(HiddenMixingSettings, stage) == HiddenMixingSettings(rank=3, epochs=2)  # its block is planning
+    assert settings_of(LearnerSettings, stage) == LearnerSettings(epochs=2)
+    bare = replace(stage, settings={name: value for name, value in stage.settings.items() if name != "clip"})
+    with pytest.raises(ConfigError, match=r"settings of a stage must have clip to be trained by paretune\.methods\.tr"):
+        settings_of(LearnerSettings, bare)
 
 
 @pytest.mark.parametrize("slot", ["weighting", "advantages", "shaping", "gate"])
@@ -179,8 +218,8 @@ def test_a_measurement_uses_every_prompt_equally_often_or_some_once(prompts: int
         ({"group_size": 1}, "must be at least 2, got 64 and 1"),
         ({"completions_per_update": 60}, "multiple of group_size"),
         ({"completions_per_update": 0}, "completions_per_update must be at least one group"),
-        ({"warmup_updates": -1}, "warmup_updates and weight_decay must not be negative, got -1"),
-        ({"weight_decay": -0.1}, "warmup_updates and weight_decay must not be negative"),
+        ({"warmup_steps": -1}, "warmup_steps and weight_decay must not be negative, got -1"),
+        ({"weight_decay": -0.1}, "warmup_steps and weight_decay must not be negative"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, got 0.0"),
         ({"micro_batch": 12}, r"micro_batch must be a multiple of group_size \(8\), got 12"),
         ({"micro_batch": -8}, r"micro_batch must be a multiple of group_size \(8\), got -8"),

@@ -73,7 +73,9 @@ def test_the_policy_of_the_nearest_preference_answers(task: Task, finish: Any) -
 
 
 def test_a_budget_below_one_group_is_refused(task: Task) -> None:
-    with pytest.raises(BudgetError, match="at least one group of 8 completions, got 7. Raise it to at least 8"):  # noqa: RUF043 - full stops
+    with pytest.raises(
+        BudgetError, match=r"at least one group of 8 completions, got 7 for all of them\. Raise it by at least 1\."
+    ):
         Linear(LinearSettings()).stages(task, das_dennis(2, 2), 7, 0)
 
 

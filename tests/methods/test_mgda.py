@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from paretune.core.errors import ConfigError
+from paretune.core.errors import ConfigError, WeightingError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
 from paretune.methods.single_policy.mgda import MGDA, MGDASettings, MGDAWeights
@@ -41,6 +41,13 @@ def test_an_objective_of_no_preference_or_gradient_has_no_weight() -> None:
     np.testing.assert_array_equal(weights(np.eye(2), [1.0, 0.0]), [1, 0])
     np.testing.assert_array_equal(weights([[0, 0], [0, 2]], [0.5, 0.5]), [0, 1])
     np.testing.assert_array_equal(weights(np.zeros((2, 2)), [0.3, 0.7]), [0.3, 0.7])  # nothing to choose from
+
+
+def test_weights_without_a_gram_matrix_are_refused() -> None:
+    row = np.asarray([0.5, 0.5])
+    made = MGDAWeights(row, {"normalise": 1, "preference": "shared"}, np.asarray([[0, 1], [0, 1]]))
+    with pytest.raises(WeightingError, match="gram must be seen by MGDAWeights, got None"):
+        made.weigh(Seen(0, row, row, 0.0, None, None, np.random.default_rng(0)))
 
 
 def test_settings_reach_the_stages_and_their_experts_are_nobody_elses(task: Task) -> None:

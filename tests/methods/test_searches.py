@@ -110,14 +110,14 @@ def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
 def test_experts_are_mixed_at_the_level_and_charged_for_their_streams(
     task: Task, adapters: dict[int, Path], tmp_path: Path
 ) -> None:
-    """A round mixes both experts: two passes a token at the last block, one and a half at the first of two."""
+    """A round mixes both experts: in one pass, in two a token at the last block, one and a half at the first of two."""
     passes = {}
     for level, block in (("adapters", None), ("log_probs", None), ("hidden", None), ("hidden", 0)):
         context = searched(task, adapters, tmp_path, 3, level=level, block=block)
         base = load_base(task.model, device="cpu")
         read = 3 * sum(len(base.encode(str(row["prompt"]))) for row in task.splits["development"])
         bank = load_bank(base, list(adapters.values()))
-        parameters = base.parameters + bank.parameters_each()
+        parameters = base.parameters + (2 if level == "adapters" else 1) * bank.parameters_each()
         bank.unwrap()
         passes[level, block] = context.spent.counts["flops"] / (
             2 * parameters * (context.spent.counts["tokens"] + read)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import model_folders
+from in_this_process import WorkerHere
 
 PROMPT = "I know I should quit smoking, but with all this stress at work I can't see how. My kids hate it, too."
 REFLECTION = " You want to quit smoking for your kids, but the stress at work makes it hard."
@@ -32,16 +33,17 @@ def load(file: Path, name: str) -> ModuleType:
     return module
 
 
-def execute(
-    recipe: Path, data: Path, base: Path, judge: Path, output: Path, before: str = "pass"
-) -> subprocess.CompletedProcess[str]:
-    """Run `run.py --tiny` in a process of its own, after `before` has changed its settings."""
-    code = f"import sys; sys.path.insert(0, {str(recipe)!r}); import run; {before}; sys.exit(run.main())"
+def execute(recipe: Path, data: Path, base: Path, judge: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """Run `run.py --tiny` in a process of its own."""
     options = {"--data": data, "--model": base, "--reward-model": judge, "--output": output}
     given = [str(part) for pair in options.items() for part in pair]
     environment = {**os.environ, "PYTHONPATH": str(recipe.parents[1] / "src")}
     return subprocess.run(
-        [sys.executable, "-c", code, *given, "--tiny"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(recipe / "run.py"), *given, "--tiny"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -64,14 +66,20 @@ def write_data(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made_up(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny run on made-up data and models."""
+    """The folder of a tiny run on made-up data and models, in this process."""
     folder = tmp_path_factory.mktemp("pair")
     base, judge = model_folders.save_base(folder / "base"), model_folders.save_classifier(folder / "judge")
     data = write_data(folder / "data")
-    done = execute(
-        recipe, data, base, judge, folder / "out", "run.MAX_PROMPT_TOKENS = 12; run.TINY_COMPLETION_TOKENS = 6"
-    )
-    assert done.returncode == 0, done.stderr
+    given = {"--data": data, "--model": base, "--reward-model": judge, "--output": folder / "out"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paretune.benchmark.scheduling.Worker", WorkerHere)
+        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        patch.syspath_prepend(recipe)
+        patch.setattr(sys, "argv", ["run.py", "--tiny", *(str(part) for pair in given.items() for part in pair)])
+        run = load(recipe / "run.py", "pair_run")
+        patch.setattr(run, "MAX_PROMPT_TOKENS", 12)
+        patch.setattr(run, "TINY_COMPLETION_TOKENS", 6)
+        assert run.main() == 0
     return folder / "out"
 
 
@@ -108,15 +116,16 @@ def test_prompts_are_evened_out_and_the_replies_of_people_stay_out_of_the_task(m
     assert texts["dev"] == [f'You feel "sad" {index}.' for index in range(3)]
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")  # these models cannot read the stock reply
 def test_the_figures_of_the_readme_are_measured_on_replies_of_each_level_and_on_the_base_model(
-    made_up: Path, recipe: Path
+    made_up: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, str(recipe / "measure.py"), "--data", str(made_up.parent / "data")]
-    environment = {**os.environ, "PYTHONPATH": str(recipe.parents[1] / "src")}
-    done = subprocess.run(
-        [*command, "--task", str(made_up / "task")], env=environment, check=True, capture_output=True, text=True
-    )
-    names, level, other, stock, base, *_ = done.stdout.splitlines()
+    given = ["--data", str(made_up.parent / "data"), "--task", str(made_up / "task")]
+    monkeypatch.setattr(sys, "argv", ["measure.py", *given])
+    monkeypatch.setitem(sys.modules, "run", load(recipe / "run.py", "pair_run"))  # the script beside it
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    load(recipe / "measure.py", "pair_measure").main()
+    names, level, other, stock, base, *_ = capsys.readouterr().out.splitlines()
     assert names == "mean of reflection, empathy, brevity, fluency"
     assert level.startswith("replies of level 2 (3): ")
     assert other.startswith("level 2 beside somebody else's prompt (3): ")

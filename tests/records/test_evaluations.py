@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,6 +37,20 @@ def test_round_trip_is_exact(tmp_path, changes):
     written = record(**changes)
     write_evaluation(written, tmp_path / "deep" / "000.parquet")
     assert_same(written, read_evaluation(tmp_path / "deep" / "000.parquet"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads of a process are listed under Linux only")
+def test_reading_starts_no_thread_that_could_abort_a_process_that_ends(tmp_path):
+    """Nor does reading prompts from a Parquet file."""
+    write_evaluation(record(), tmp_path / "000.parquet")
+    code = (
+        "import os, sys; from pathlib import Path; from paretune.records.evaluations import read_evaluation; "
+        "from paretune.tasks import prompts; file = Path(sys.argv[1]); before = os.listdir('/proc/self/task'); "
+        "read_evaluation(file); list(prompts._read_parquet(file)); "
+        "sys.exit(os.listdir('/proc/self/task') != before)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "000.parquet")], env=environment, check=True)
 
 
 def test_round_trip_of_no_completions_keeps_what_holds_for_all(tmp_path):

@@ -233,6 +233,24 @@ def test_a_missing_reward_is_no_part_of_a_later_baseline() -> None:
     torch.testing.assert_close(got, torch.tensor([[0.5, 0.0], [0.0, 0.0], [-0.5, 0.0]]))
 
 
+def test_a_completion_without_a_reward_is_in_the_kl_like_any_other_in_every_epoch() -> None:
+    """Against the mean of a group of 4, a later epoch's KL is 3 / 4 of that against the other completions."""
+    rewards, kl = torch.linspace(0, 1, 24, dtype=torch.float64).view(12, 2), torch.arange(12, dtype=torch.float64) ** 2
+    rewards[[0, 5]], rewards[8:11, 1] = torch.nan, torch.nan  # one of a group, and all but one of another
+    first = fold_in_kl(leave_one_out(rewards, 4), kl, 0.3, 4) - leave_one_out(rewards, 4)
+    none, ones = torch.zeros(12, dtype=torch.float64), torch.ones(12, dtype=torch.float64)
+    later = reweighted(rewards, kl, ones, 0.3, 4) - reweighted(rewards, none, ones, 0.3, 4)
+    torch.testing.assert_close(later, first * 3 / 4)
+    assert later.abs().min() > 0.1  # squares are never the mean of four
+
+
+def test_a_missing_reward_counts_as_the_mean_of_the_others_of_a_later_epoch() -> None:
+    """r = [1, -, .4], v = [2, 1, 1], so - is (2 + .4) / 3 = .8; x = r - .1 kl = [.9, .6, .4], its mean 2.8 / 4 = .7."""
+    rewards, kl = torch.tensor([[1.0], [torch.nan], [0.4]]), torch.tensor([1.0, 2.0, 0.0])
+    got = reweighted(rewards, kl, torch.tensor([5.0, 1.0, 1.0]), 0.1, 3)
+    torch.testing.assert_close(got, torch.tensor([[0.2], [-0.1], [-0.3]]))
+
+
 def test_the_kl_of_a_later_epoch_joins_advantages_of_another_estimator() -> None:
     advantages, kl = torch.tensor([[1.0], [-1.0]]), torch.tensor([2.0, 0.0])
     got = reweighted_kl(advantages, kl, torch.ones(2), 0.1, 2)  # KL against its mean 1: -.1 and +.1

@@ -15,6 +15,7 @@ from paretune.core.scores import Scores
 from paretune.core.task import Row, Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.gate import BlockGate
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate, reference_policy
@@ -121,19 +122,33 @@ def test_a_ledger_is_charged_for_what_is_sampled(task: Task, base: BaseModel) ->
 
 
 @pytest.mark.parametrize(
-    ("mixer", "passes"), [(Mixer(), 2), (Mixer("log_probs"), 3), (Mixer("hidden", 0), 2.5), (Mixer("hidden"), 3)]
+    ("mixer", "passes", "experts"),
+    [(Mixer(), 2, 2), (Mixer("log_probs"), 3, 1), (Mixer("hidden", 0), 2.5, 1), (Mixer("hidden"), 3, 1)],
 )
-def test_a_ledger_is_charged_for_each_stream_of_a_mixture(
-    task: Task, base: BaseModel, mixer: Mixer, passes: float
+def test_a_ledger_is_charged_for_each_expert_of_a_mixture(
+    task: Task, base: BaseModel, mixer: Mixer, passes: float, experts: int
 ) -> None:
-    """Two experts have weight: a pass for each where they have streams of their own, and one of the base model."""
+    """Two experts have weight: both in one pass, or a pass for each where they have streams; and a reference pass."""
     ledger, plain = Ledger(20), policy_of(task, base)
     policy = Policy(base, plain.bank, task.template, 4, 2, PREFERENCES[:1], ["combined"], np.full((1, 2), 0.5), mixer)
     (record,) = run(task, policy, samples=5, ledger=ledger)
     assert plain.bank is not None
     read = sum(len(base.encode(str(row["prompt"]))) for row in task.splits["test"])
     tokens = sum(len(ids) for ids in record.token_ids) + read
-    assert ledger.counts["flops"] == 2 * (base.parameters + plain.bank.parameters_each()) * tokens * passes
+    parameters = base.parameters + experts * plain.bank.parameters_each()
+    assert ledger.counts["flops"] == 2 * parameters * tokens * passes
+
+
+def test_an_expert_without_weight_costs_nothing_and_a_gate_costs_all_and_its_own(task: Task, base: BaseModel) -> None:
+    policy = policy_of(task, base)
+    assert policy.bank is not None
+    each, gate = policy.bank.parameters_each(), BlockGate(policy.bank, 2, 0)
+    assert policy.flops([0], 10) == 2 * (base.parameters + each) * 10  # [1, 0]
+    assert policy.flops([0, 1], 10) == 2 * (base.parameters + 2 * each) * 10  # [.5, .5] beside it
+    assert policy.scaled([0.0]).flops([1], 10) == 2 * base.parameters * 10
+    assert reference_policy(base, task).flops([0], 10, 1) == 2 * base.parameters * 10 * 2
+    gated = Policy(base, policy.bank, task.template, 4, 2, PREFERENCES, policy.answers, WEIGHTS, gate=gate)
+    assert gated.flops([0], 10) == 2 * (base.parameters + 2 * each + gate.flat.numel()) * 10
 
 
 def test_a_budget_stops_an_evaluation_before_it_samples(task: Task, base: BaseModel) -> None:

@@ -25,6 +25,7 @@ from paretune.core.scores import Score, Scores
 from paretune.core.task import Row, Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.scoring import completion_log_probs
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
 from paretune.rl.learner import Learner, Slots
@@ -32,6 +33,7 @@ from paretune.rl.rollout import Prompts, PromptStream
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Member, Population
+from paretune.rl.weighting import Fixed
 
 SETTINGS = LearnerSettings(1e-2, group_size=4, completions_per_update=16, epochs=1, average_decay=0.0)
 FIRST, SECOND, BOTH = [1.0, 0.0], [0.0, 1.0], [0.3, 0.7]
@@ -94,18 +96,7 @@ def test_a_member_learns_what_it_learns_alone(task: Task, base: BaseModel) -> No
     assert moved > 0.01  # members differ by far more than the tolerance
 
 
-@pytest.mark.parametrize("length", [4, 16, 20, 28, 32, 40, 46, 60])
-def test_a_run_is_the_prefix_of_a_longer_one(task: Task, base: BaseModel, length: int) -> None:
-    together, _ = train(make(task, base, [(BOTH, 1, (length, 64))]))
-    alone, _ = train(make(task, base, [(BOTH, 1, (length,))]))
-    assert together[0, length][0].equal(alone[0, length][0])
-    counts, alone_counts = together[0, length][1]["counts"], alone[0, length][1]["counts"]
-    for name in ("prompts", "completions", "tokens", "reward_calls"):
-        assert counts[name] == alone_counts[name]
-    assert together[0, 64][0].equal(train(make(task, base, [(BOTH, 1, (64,))]))[0][0, 64][0])
-
-
-@pytest.mark.parametrize("length", [4, 16, 20, 28, 32, 46])
+@pytest.mark.parametrize("length", [4, 32, 46])  # inside the first update, at the end of one, inside a later one
 @pytest.mark.parametrize("others", [(), (64,)])
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(
     task: Task, base: BaseModel, length: int, others: tuple[int, ...]
@@ -300,7 +291,7 @@ def captured(task: Task, base: BaseModel, bank: ExpertBank, weights: list[float]
 
 @pytest.mark.parametrize("weights", [FIRST, [0.5, 0.5]])
 def test_training_captures_most_of_what_the_optimum_gains(task: Task, base: BaseModel, weights: list[float]) -> None:
-    learner = make(task, base, [(weights, 0, (3200,))], LearnerSettings(learning_rate=1e-2))
+    learner = make(task, base, [(weights, 0, (3200,))], LearnerSettings(1e-2, epochs=1, average_decay=0.0))
     learner.trainee.bank.initialise([0])
     before = captured(task, base, learner.trainee.bank, weights)
     train(learner)
@@ -395,7 +386,7 @@ def test_an_update_without_signal_takes_no_step(task: Task, base: BaseModel, epo
     handed, events = train(learner)
     assert handed[0, 48][0].equal(start[0])
     assert [event["moved"] for event in events] == [False] * 3
-    assert float(learner.optimisers.groups["experts"].steps[0]) == 0
+    assert float(learner.parameter_groups.optimisers["experts"].steps[0]) == 0
 
 
 def test_a_silent_member_does_not_keep_another_from_moving(task: Task, base: BaseModel) -> None:
@@ -444,9 +435,22 @@ def test_epochs_are_charged_in_flops_and_not_in_completions(task: Task, base: Ba
     assert more["completions"] == counts["completions"]
 
 
-def test_a_sampler_that_disagrees_with_the_update_stops_training_with_the_gap(task: Task, base: BaseModel) -> None:
-    learner = make(task, base, [(BOTH, 1, (16,))])
-    sampler = learner.rollouts.sampler
+class FromGradients(Fixed):
+    """Weights that need the gradients of the objectives, and are the preference all the same."""
+
+    needs = frozenset({"gram"})
+
+
+def weighed_by(*weightings: type[Fixed]) -> Slots:
+    return Slots(weightings=[kind(np.asarray(BOTH), {}, np.zeros((2, 2))) for kind in weightings])
+
+
+@pytest.mark.parametrize("weightings", [(), (FromGradients,)])
+def test_a_sampler_that_disagrees_with_the_update_stops_training_before_it_moves(
+    task: Task, base: BaseModel, weightings: tuple[type[Fixed], ...]
+) -> None:
+    learner = make(task, base, [(BOTH, 1, (16,))], slots=weighed_by(*weightings))
+    sampler, start = learner.rollouts.sampler, learner.trainee.bank.flat.clone()
 
     def wrong(*arguments: Any) -> Any:
         batch = sampler(*arguments)
@@ -455,6 +459,54 @@ def test_a_sampler_that_disagrees_with_the_update_stops_training_with_the_gap(ta
     learner.rollouts.sampler = wrong
     with pytest.raises(ModelError, match=r"must agree within 0\.001 nats a token, got 0\.2500 on average"):
         train(learner)
+    assert learner.trainee.bank.flat.equal(start)
+
+
+@pytest.mark.parametrize("weightings", [(), (FromGradients,) * 3])
+def test_one_member_that_is_sampled_wrongly_is_named_and_its_companions_events_stay(
+    task: Task, base: BaseModel, weightings: tuple[type[Fixed], ...]
+) -> None:
+    """Its gap of .0024 nats a token is .0008 over all three members, within the limit of .001."""
+    gap = 0.0024
+
+    def events(gap: float) -> list[Mapping[str, Any]]:
+        plans = [(BOTH, 1, (16,)), (FIRST, 2, (16,)), (BOTH, 3, (16,))]
+        learner = make(task, base, plans, slots=weighed_by(*weightings))
+        sampler = learner.rollouts.sampler
+
+        def wrong(*arguments: Any) -> Any:
+            batch = sampler(*arguments)
+            own = torch.arange(48)[:, None] // 16 == 1
+            return replace(
+                batch, log_probs=torch.where(own & (batch.log_probs < 0), batch.log_probs - gap, batch.log_probs)
+            )
+
+        learner.rollouts.sampler = wrong
+        return train(learner)[1]
+
+    with pytest.raises(
+        ModelError, match=r"got 0\.0024 on average from member 1, trained for \[1\.0, 0\.0\]\. The model"
+    ):
+        events(gap)
+    gaps = [event["log_prob_gap"] for event in events(gap / 4)]
+    assert gaps[1] == pytest.approx(gap / 4, rel=0.01)
+    assert max(gaps[0], gaps[2]) < 1e-5
+
+
+@pytest.mark.parametrize("weightings", [(), (FromGradients,) * 2])
+def test_no_pass_of_an_update_sees_more_of_a_member_than_a_micro_batch(
+    task: Task, base: BaseModel, weightings: tuple[type[Fixed], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def counting(base: Any, bank: Any, mixing: Any, *rest: Any, **options: Any) -> Tensor:
+        seen.append(mixing.batch)
+        return completion_log_probs(base, bank, mixing, *rest, **options)
+
+    monkeypatch.setattr("paretune.rl.epochs.completion_log_probs", counting)
+    settings = replace(SETTINGS, epochs=2, micro_batch=4)
+    train(make(task, base, [(BOTH, 1, (16,)), (BOTH, 2, (16,))], settings, slots=weighed_by(*weightings)))
+    assert set(seen) == {2 * 4}
 
 
 def test_advantages_and_shaping_of_a_method_take_their_slots(task: Task, base: BaseModel) -> None:
@@ -482,7 +534,7 @@ def test_later_epochs_learn_from_advantages_that_are_all_negative(task: Task, ba
     settings = replace(SETTINGS, epochs=3, ratio=ratio)
     learner = make(task, base, [(BOTH, 1, (16,))], settings, beta=0.0, slots=slots)
     train(learner)
-    assert learner.optimisers.groups["experts"].steps.tolist() == [3.0]
+    assert learner.parameter_groups.optimisers["experts"].steps.tolist() == [3.0]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, WeightingError
-from paretune.rl.weighting import Fixed, Seen, check_weights, resolve_weighting
+from paretune.core.errors import ConfigError, MethodError, NonFiniteError, ShapeError, WeightingError
+from paretune.rl.weighting import Fixed, Seen, check_restores, check_weights, resolve_weighting
 
 PREFERENCE = np.asarray([0.25, 0.75])
 RANGES = np.asarray([[0.0, 1.0], [-1.0, 1.0]])
@@ -85,3 +85,116 @@ def test_weights_that_no_update_can_be_made_with_are_refused_by_the_name_of_thei
             check_weights(weights, 2, weighting)
     with pytest.raises(error, match=f"objective_weights of ideas:Mine {message}"):
         check_weights(weights, 2, "ideas:Mine")
+
+
+class Following(Fixed):
+    """Weighs by the returns so far: complete, and what the next ones break."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.returns = np.zeros(2)
+
+    def weigh(self, seen: Seen) -> Any:
+        self.returns = 0.5 * self.returns + 0.5 * seen.returns
+        return np.exp(self.returns)
+
+    def state(self) -> dict[str, object]:
+        return {"returns": self.returns.tolist()}
+
+    def load(self, state: Any) -> None:
+        self.returns = np.asarray(state["returns"])
+
+
+class LoadsNothing(Following):
+    def load(self, state: Any) -> None:
+        pass
+
+
+class LoadsHalf(Following):
+    def load(self, state: Any) -> None:
+        self.returns = np.asarray([state["returns"][0], 0.0])
+
+
+class KeepsNothing(LoadsNothing):
+    def state(self) -> dict[str, object]:
+        return {}
+
+
+class Rounds(Following):
+    def state(self) -> dict[str, object]:
+        return {"returns": self.returns.round(3).tolist()}
+
+
+class KeepsAnArray(Following):
+    def state(self) -> dict[str, object]:
+        return {"returns": self.returns}
+
+
+class KeepsNoMapping(Following):
+    def state(self) -> Any:
+        return self.returns.tolist()
+
+
+class KeepsNaN(Following):
+    def state(self) -> dict[str, object]:
+        return {"returns": [float("nan")]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            LoadsNothing,
+            r"load of weighting LoadsNothing must restore what state returned, got .*\[0\.0, 0\.0\].* after",
+        ),
+        (LoadsHalf, r"load of weighting LoadsHalf must restore what state returned, got .*, 0\.0\].* after loading"),
+        (KeepsNothing, r"state of weighting KeepsNothing must hold all that weigh depends on, got weights \["),
+        (Rounds, r"state of weighting Rounds must hold all that weigh depends on, got weights \["),
+        (KeepsAnArray, r"state of weighting KeepsAnArray must be a mapping of plain data, got: .*ndarray"),
+        (KeepsNoMapping, r"state of weighting KeepsNoMapping must be a mapping of plain data, got: \[.*is no mapping"),
+        (KeepsNaN, r"state of weighting KeepsNaN must be a mapping of plain data, got: .*\. Keep finite numbers"),
+    ],
+)
+def test_a_state_that_does_not_restore_a_weighting_is_refused(kind: type[Fixed], message: str) -> None:
+    with pytest.raises(WeightingError, match=message):
+        check_restores(kind, {}, RANGES)
+
+
+def test_a_weighting_that_goes_on_from_its_state_is_let_through_with_all_that_it_may_see() -> None:
+    class Everything(Following):
+        needs = frozenset({"gram"})
+
+        def measured(self, update: int) -> int:
+            return 3 if update % 2 else 0
+
+        def weigh(self, seen: Seen) -> Any:
+            asked.append(seen)
+            assert seen.gram is not None
+            return super().weigh(seen) + np.diag(seen.gram) + seen.generator.random(2)
+
+    asked: list[Seen] = []
+    for kind in (Fixed, Following, Everything):
+        check_restores(kind, {}, RANGES)
+    assert {None if each.development is None else each.development.shape for each in asked} == {None, (3, 2)}
+    rows = np.concatenate([each.returns[None] for each in asked])
+    assert (rows >= RANGES[:, 0]).all()
+    assert (rows <= RANGES[:, 1]).all()
+
+
+def test_a_weighting_that_raises_is_told_with_its_line() -> None:
+    class Raises(Following):
+        def weigh(self, seen: Seen) -> Any:
+            return {}["weights"]
+
+    class NoArguments(Following):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(
+        MethodError, match=r"weighting .*Raises must not raise, got KeyError: 'weights' \(test_weighting"
+    ):
+        check_restores(Raises, {}, RANGES)
+    with pytest.raises(
+        MethodError, match=r"weighting .*NoArguments must take \(preference, settings, ranges\), got \(\)"
+    ):
+        check_restores(NoArguments, {}, RANGES)

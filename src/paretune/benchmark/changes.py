@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretune.benchmark.study import MethodEntry
+from paretune.benchmark.entries import MethodEntry
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError
 from paretune.core.stages import Stage, in_order

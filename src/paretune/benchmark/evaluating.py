@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.benchmark.changes import rewards_of
+from paretune.benchmark.changes import changes, made_of, rewards_of
+from paretune.benchmark.entries import MethodEntry, method_entry
 from paretune.benchmark.environment import environment
 from paretune.benchmark.keys import (
     evaluation_key,
@@ -21,16 +23,16 @@ from paretune.benchmark.keys import (
     truth_key,
 )
 from paretune.benchmark.rescoring import rescore_cell, rescored_reference
-from paretune.benchmark.stages import job_task, stage_result, use_threads
-from paretune.benchmark.study import MethodEntry, method_entry
+from paretune.benchmark.stages import job_task, release_models, stage_result, use_threads
 from paretune.benchmark.worker import Link
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest, file_digest
-from paretune.core.errors import RecordError, StudyError, TaskError
+from paretune.core.errors import MethodError, ParetuneError, RecordError, StudyError, TaskError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
 from paretune.core.stages import in_order
 from paretune.core.task import Task
+from paretune.methods.asking import asked_stages, assembled
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
 from paretune.records.files import DONE, is_done, mark_done, read_json, write_json
@@ -68,10 +70,21 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     again = rescore_cell(root, job["cell"], task, job["decoding"])
     if again and read_json(folder / DONE)["values"]["evaluation_key"] == job["evaluation_key"]:
         return {}
+    try:
+        _evaluate(job, root, task, link)
+    finally:
+        release_models()
+    return {}
+
+
+def _evaluate(job: Mapping[str, Any], root: Path, task: Task, link: Link) -> None:
+    """Assemble a cell's solution set, evaluate it and write the cell."""
     from paretune.models.solutions import SolutionSet
     from paretune.rl.evaluation import evaluate
 
     use_threads(link.threads)
+    preferences, told = (np.asarray(job[name], dtype=np.float64) for name in ("preferences", "told"))
+    folder = cell_folder(root, job["cell"])
     entry, assembly, keys = assemble(job, root, task)
     solutions = SolutionSet.from_assembly(task, assembly, entry.label, entry.method.family)
     sampled = sampling_key(job["training_key"], task, job["decoding"])
@@ -92,12 +105,11 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
             progress=link.progress,
         )
         records.update(zip(missing, made, strict=True))
-        solutions.bank.unwrap()  # the base model is shared by all jobs of this process
+        release_models()  # what is listed of the base model is read as it is
     _write(root, job, task, entry, keys, records, link.threads)
     if task.enumeration is not None or job["decoding"]["kl_matched"]:
         scored = _outcomes(solutions, [records[index] for index in range(len(preferences))], task, job, link)
         write_outcome(outcome_path(root, job["cell"]), scored)
-        solutions.bank.unwrap()
     write_json(folder / "solution.json", solutions.plain(lambda path: _relative(path, folder)))
     mark_done(
         folder,
@@ -110,7 +122,6 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
             "preferences": preferences.tolist(),
         },
     )
-    return {}
 
 
 def evaluate_reference(job: Mapping[str, Any], link: Link) -> dict[str, object]:
@@ -222,18 +233,28 @@ def assemble(job: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEntr
 
     Raises:
         StudyError: If its code has changed since the run began.
+        MethodError: If it answers with other stages than before, or breaks its contract otherwise.
     """
     entry = method_entry(job["label"], {"method": job["source"], **job["settings"]}, f"methods.{job['label']}")
     told: FloatArray = np.asarray(job["told"], dtype=np.float64)
     budget, seed = int(job["budget"]), int(job["seed"])
-    asked = entry.method.stages(task, told, budget, seed)
-    if training_key(task, entry, budget, seed, asked) != job["training_key"]:
-        raise StudyError(
-            f"code of method '{entry.label}' must not change while a study runs, got other files. Start the run again."
-        )
-    stages = in_order(asked, task)
-    results = {stage.key(task): stage_result(root, stage, task) for stage in stages}
-    return entry, entry.method.assemble(task, told, results), list(results)
+    try:
+        asked = asked_stages(entry.method, task, told, budget, seed)
+        if training_key(task, entry, budget, seed, asked) != job["training_key"]:
+            said = changes(*(json.loads(json.dumps(each)) for each in (job["made_of"], made_of(task, entry, asked))))
+            if said:
+                raise StudyError(
+                    f"a method must not change while a study runs, got: {', '.join(said)}. Start the run again."
+                )
+            raise MethodError(
+                f"{type(entry.method).__name__}.stages must return equal stages for equal arguments, got others in "
+                "another process. Take randomness from seed alone; no clock, no order of a set."
+            )
+        stages = in_order(asked, task)
+        results = {stage.key(task): stage_result(root, stage, task) for stage in stages}
+        return entry, assembled(entry.method, task, told, results), list(results)
+    except ParetuneError as error:
+        raise type(error)(f"methods.{entry.label}: {error}") from error
 
 
 def scorer(task: Task) -> Any:

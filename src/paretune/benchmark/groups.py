@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretune.benchmark.folder import groups_folder
-from paretune.benchmark.plan import PlannedStage
+from paretune.benchmark.planned import PlannedStage
 from paretune.benchmark.stages import stage_from_plain, stage_to_plain
 from paretune.core.digests import digest
 from paretune.core.stages import in_order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paretune.benchmark.study import MethodEntry
+from paretune.benchmark.entries import MethodEntry
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage

@@ -5,213 +5,42 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
+from paretune.benchmark.entries import MethodEntry, on_task, with_settings
+from paretune.benchmark.estimates import (
+    ENUMERATION_RATE,
+    EVALUATION_RATE,
+    START_SECONDS,
+    evaluations,
+    missing_completions,
+    rate_of,
+    scored_samples,
+)
 from paretune.benchmark.executors import worker_count
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
-from paretune.benchmark.rescoring import audit_changes, stored_reference
+from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, State
+from paretune.benchmark.rescoring import audit_changes
 from paretune.benchmark.stages import finished_prefixes, longest_prefix
-from paretune.benchmark.study import MethodEntry, Study, Tune, load_study, on_task, with_settings
+from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
 from paretune.core.checks import check_choice
 from paretune.core.digests import canonical_json, file_digest
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.model_config import is_small
-from paretune.core.preferences import FloatArray
 from paretune.core.protocols import CEILING
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
+from paretune.methods.asking import asked_stages
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
 from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path, tuning_folder
-from paretune.records.outcomes import SCALES
-from paretune.records.reading import read_reference, read_stage
+from paretune.records.reading import read_reference
 from paretune.records.study import TuningRecord
 
-TRAINING_RATE = 3_200.0  # tokens per second and worker, quick study on two busy laptop cores; until measured
-EVALUATION_RATE = 2_400.0  # the same for evaluation: longer texts, read again by the base and by the audit
-ENUMERATION_RATE = 600_000.0  # completions a second and worker that an exact gradient reads, study `controlled`
-START_SECONDS = 20.0  # imports of a worker, and the report
 AFTER_TUNING = "after tuning"
-
-State = Literal["finished", "new", "unfinished", "stale", "failed"]
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage of the study, once, however many cells use it.
-
-    Attributes:
-        key: Its digest.
-        stage: The stage.
-        task: Task instance it trains on.
-        seed: Seed that names the instance.
-        state: `finished`, `unfinished` (a killed run was at it) or `new`.
-        cells: Names of the cells that use it.
-        missing: Completions still to be made for it, beyond what a finished shorter run saves.
-    """
-
-    key: str
-    stage: Stage
-    task: Task
-    seed: int
-    state: State
-    cells: tuple[str, ...]
-    missing: int
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """One method on one task at one budget with one seed.
-
-    Attributes:
-        name: Its folder.
-        entry: Its method.
-        task: Its task instance.
-        budget: Completions it may use.
-        seed: Its seed.
-        stages: Keys of all stages it uses, needs first.
-        charged: Completions of those stages, shared or not.
-        policies: Experts among them: the policies it trains; what other stages leave is not known before.
-        told: Preferences its method is told of, `[M, K]`.
-        preferences: All preferences evaluated.
-        training_key: What its training depends on.
-        evaluation_key: What evaluation adds.
-        made_of: What its training depends on, part by part.
-        state: `finished`, `failed`, `unfinished`, `stale` (finished before an edit) or `new`.
-        reason: Why it is not finished, where there is more to say.
-        rescored: Whether its completions are stored, and only to be scored again.
-        point: Position in the grid of a sweep, for one of its trials; None for a cell that is reported.
-        tried: The settings of that point as JSON; empty for a cell that is reported.
-        settled: Whether its settings are final; else a sweep is still to choose them, and these are the defaults.
-    """
-
-    name: str
-    entry: MethodEntry
-    task: Task
-    budget: int
-    seed: int
-    stages: tuple[str, ...]
-    charged: int
-    policies: int
-    told: FloatArray
-    preferences: FloatArray
-    training_key: str
-    evaluation_key: str
-    made_of: Mapping[str, object]
-    state: State
-    reason: str = ""
-    rescored: bool = False
-    point: int | None = None
-    tried: str = ""
-    settled: bool = True
-
-    @property
-    def identity(self) -> Identity:
-        """Return what it is asked for as, whatever it is made of."""
-        return self.task.name, self.entry.label, self.budget, self.seed, self.tried
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What running a study would do.
-
-    Attributes:
-        study: The study.
-        folder: Where it goes.
-        cells: All cells.
-        stages: All stages, needs first.
-        references: (task, seed) whose base model is still to be evaluated.
-        workers: Worker processes it would start.
-        completions_charged: Completions charged to all cells together, shared stages once for each.
-        completions_to_train: Completions still to be made in training.
-        completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
-        minutes: Estimate of what is left, tuning included.
-        rate: Training completions per second and worker behind the estimate, None where none are charged.
-        rate_measured: Whether it was measured on finished stages of this folder.
-        sweep: The plan of tuning, whose cells come first and are in no report; None where nothing is tuned.
-        tuned: What finished sweeps have chosen.
-    """
-
-    study: Study
-    folder: Path
-    cells: tuple[PlannedCell, ...]
-    stages: tuple[PlannedStage, ...]
-    references: tuple[tuple[str, int], ...]
-    workers: int
-    completions_charged: int
-    completions_to_train: int
-    completions_to_evaluate: int
-    minutes: float
-    rate: float | None
-    rate_measured: bool
-    by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
-    sweep: Plan | None = None
-    tuned: tuple[TuningRecord, ...] = ()
-
-    def count(self, state: State) -> int:
-        """Return the number of cells in a state."""
-        return sum(cell.state == state for cell in self.cells)
-
-    def plain(self) -> dict[str, object]:
-        """Return plain data for JSON."""
-        return {
-            "study": self.study.name,
-            "folder": str(self.folder),
-            "cells": [
-                {
-                    "cell": cell.name,
-                    "task": cell.task.name,
-                    "method": cell.entry.label,
-                    "budget_completions": cell.budget,
-                    "seed": cell.seed,
-                    "state": cell.state,
-                    "reason": cell.reason,
-                    "stages": list(cell.stages),
-                    "completions_charged": cell.charged,
-                    "policies": cell.policies,
-                }
-                for cell in self.cells
-            ],
-            "stages": [
-                {
-                    "key": planned.key,
-                    "kind": planned.stage.kind,
-                    "member": dict(planned.stage.member),
-                    "seed": planned.stage.seed,
-                    "completions": planned.stage.completions,
-                    "state": planned.state,
-                    "cells": len(planned.cells),
-                }
-                for planned in self.stages
-            ],
-            "workers": self.workers,
-            "completions_charged": self.completions_charged,
-            "completions_to_train": self.completions_to_train,
-            "completions_to_evaluate": self.completions_to_evaluate,
-            "minutes": round(self.minutes, 1),
-            "rate": self.rate,
-            "rate_measured": self.rate_measured,
-            "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),
-        }
-
-    def _plain_tuning(self, sweep: Plan) -> dict[str, object]:
-        return {
-            "cells": [
-                {"cell": cell.name, "point": cell.point, "seed": cell.seed, "state": cell.state, "reason": cell.reason}
-                for cell in sweep.cells
-            ],
-            "completions_to_train": sweep.completions_to_train,
-            "completions_to_evaluate": sweep.completions_to_evaluate,
-            "chosen": [
-                {"task": each.task, "method": each.method, "settings": dict(each.points[each.chosen].settings)}
-                for each in self.tuned
-                if each.chosen is not None
-            ],
-        }
 
 
 def plan(
@@ -284,8 +113,8 @@ def _plan(
     by_key = {each.key: each for each in planned}
     cells = [_settle(cell, by_key) for cell in cells]
     train = missing_completions(planned)
-    rate, measured = _rate(planned, root, spent)
-    evaluate = _evaluations(study, root, cells, references)
+    rate, measured = rate_of(planned, root, spent)
+    evaluate = evaluations(study, root, cells, references)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
     tokens = max(task.max_completion_tokens for task in study.tasks)
     work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
@@ -361,17 +190,6 @@ def pairs_of(study: Study, part: str | None) -> set[tuple[str, int]]:
     return {(task, seed) for task in chosen.tasks for seed in chosen.seeds}
 
 
-def decoding(study: Study) -> dict[str, object]:
-    """Return how evaluation samples: at temperature 1, so that the KL is that of the policy itself."""
-    return {
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "samples": study.samples,
-        "prompts": study.prompts,
-        "kl_matched": study.kl_matched,
-    }
-
-
 def _cell(
     study: Study,
     root: Path,
@@ -389,7 +207,7 @@ def _cell(
     told = (study if tune is None else tune).told_preferences(instance)
     preferences = study.preferences(instance)[0] if tune is None else told
     try:
-        asked = entry.method.stages(instance, told, budget, seed)
+        asked = asked_stages(entry.method, instance, told, budget, seed)
     except ParetuneError as error:
         raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)
@@ -402,9 +220,9 @@ def _cell(
     training = training_key(instance, entry, budget, seed, asked)
     name = cell_name(task.name, entry.label, budget, seed, training)
     if tune is None:
-        evaluation = evaluation_key(training, instance, told, preferences, decoding(study))
+        evaluation = evaluation_key(training, instance, told, preferences, study.decoding())
     else:
-        evaluation = score_key(training, told, _scored_samples(study, instance))
+        evaluation = score_key(training, told, scored_samples(study, instance))
     cell = PlannedCell(
         name=name,
         entry=entry,
@@ -424,7 +242,7 @@ def _cell(
         tried="" if tune is None or point is None else canonical_json(tune.points[point]),
         settled=settled,
     )
-    cell = _with_state(cell, root, decoding(study))
+    cell = _with_state(cell, root, study.decoding())
     if tune is None or cell.state != "finished":  # once a trial has its score, nobody needs its stages
         for stage in everything:
             stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
@@ -510,56 +328,13 @@ def _under_way(root: Path) -> set[str]:
     return keys
 
 
-def missing_completions(stages: Sequence[PlannedStage]) -> int:
-    """Add up what is to be trained; a shorter run is made on the way of a longer one."""
-    longest: dict[str, int] = {}
-    for planned in stages:
-        if planned.state != "finished":
-            trajectory = planned.stage.trajectory_key(planned.task)
-            longest[trajectory] = max(longest.get(trajectory, 0), planned.missing)
-    return sum(longest.values())
-
-
-def _evaluations(study: Study, root: Path, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
-    of_cells = sum(evaluated_completions(study, cell) for cell in cells if cell.state != "finished")
-    tasks = {task.name: task for task in study.tasks}
-    sampled = [
-        len(test_rows(study, tasks[name]))
-        for name, seed in references
-        if stored_reference(root, tasks[name].instance(seed), seed, decoding(study)) is None
-    ]
-    return of_cells + sum(sampled) * study.samples
-
-
-def evaluated_completions(study: Study, cell: PlannedCell) -> int:
-    """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
-    if cell.rescored:
-        return 0
-    policies = len(cell.preferences)
-    if cell.point is not None:
-        return len(cell.task.splits["development"]) * policies * _scored_samples(study, cell.task)
-    if study.kl_matched and cell.task.enumeration is None:
-        policies = policies * (len(SCALES) - 1) + 1  # at scale 0 all of them are the base model
-    return len(test_rows(study, cell.task)) * policies * study.samples
-
-
-def _scored_samples(study: Study, task: Task) -> int:
-    """Return how many completions of a development prompt score a cell of the sweep: none where all are listed."""
-    return study.samples if task.enumeration is None else 0
-
-
-def test_rows(study: Study, task: Task) -> Sequence[Mapping[str, object]]:
-    """Return the test prompts a study evaluates on."""
-    return task.splits["test"][: study.prompts]
-
-
 def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
     """Whether the base model has been evaluated on the test prompts of a task instance.
 
     Its files must be those the marker names by their digests; those of an older marker, which names none, readable.
     """
     instance = task.instance(seed)
-    key = reference_key(instance, decoding(study), study.preferences(task)[0])
+    key = reference_key(instance, study.decoding(), study.preferences(task)[0])
     path, exact = reference_path(root, task.name, seed), instance.enumeration is not None
     try:
         marker = read_json(path.with_suffix(".json"))
@@ -572,23 +347,6 @@ def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
     except (RecordError, OSError, KeyError, TypeError):  # missing, damaged, or a marker that is none
         return False
     return True
-
-
-def _rate(
-    stages: Sequence[PlannedStage], root: Path, spent: Sequence[tuple[float, float]]
-) -> tuple[float | None, bool]:
-    """Return completions per second and worker, and whether finished stages say so: else it is `TRAINING_RATE`.
-
-    None where no stage is charged for any. `spent` are completions and seconds of finished stages beside these.
-    """
-    charged = [each for each in stages if each.stage.completions]
-    records = [read_stage(root, each.key) for each in charged if each.state == "finished"]
-    seconds = sum(record.seconds for record in records) + sum(each for made, each in spent if made)
-    completions = sum(record.counts["completions"] for record in records) + sum(made for made, _ in spent)
-    if charged and seconds > 0 and completions > 0:
-        return completions / seconds, True
-    tokens = sum(each.stage.completions * each.task.max_completion_tokens for each in charged)
-    return (TRAINING_RATE * sum(each.stage.completions for each in charged) / tokens if tokens else None), False
 
 
 def one_thread_each(task: Task) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from paretune.benchmark.executors import cores
 from paretune.benchmark.worker import Link
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
@@ -234,4 +234,4 @@ def _link(progress: Progress, budget: int) -> Link:
             made += int(str(message["completions"]))
             progress("training the pilot", made, budget)
 
-    return Link(hear, lambda: False, os.cpu_count() or 1)
+    return Link(hear, lambda: False, cores())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from paretune.benchmark.changes import Identity, remove_replaced
 from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import worker_threads
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked
-from paretune.benchmark.plan import Plan, test_rows
 from paretune.benchmark.plan import plan as make_plan
+from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler, cell_record
 from paretune.benchmark.study import COPY, Study, load_study
@@ -22,39 +21,9 @@ from paretune.core.task import Task
 from paretune.records.files import settle_folders, write_bytes
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_study
-from paretune.records.study import CellRecord, ObjectiveInfo, StudyRecords, TaskInfo
+from paretune.records.study import ObjectiveInfo, StudyRecords, TaskInfo
 from paretune.records.writing import write_lock
 from paretune.report import write_report
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """What a run leaves.
-
-    Attributes:
-        folder: The study's folder.
-        page: The report, one offline HTML file.
-        records: Everything measured.
-        problems: What failed beyond cells, such as timing; cells say so themselves.
-        asked: Names of the cells that this call was to finish; None for all.
-    """
-
-    folder: Path
-    page: Path
-    records: StudyRecords
-    problems: tuple[str, ...] = ()
-    asked: frozenset[str] | None = None
-
-    @property
-    def failed(self) -> tuple[CellRecord, ...]:
-        """Cells that were to be finished and are not."""
-        asked = [cell for cell in self.records.cells if self.asked is None or cell.cell in self.asked]
-        return tuple(cell for cell in asked if cell.state != "done")
-
-    @property
-    def complete(self) -> bool:
-        """Whether every cell that was asked for is done and nothing else failed."""
-        return not self.failed and not self.problems
 
 
 def run(
@@ -158,7 +127,7 @@ def task_info(study: Study, task: Task) -> TaskInfo:
         reference_point=np.asarray(task.reference_point, dtype=np.float64),
         beta=task.beta,
         model=task.model,
-        test_prompts=len(test_rows(study, task)),
+        test_prompts=len(study.test_rows(task)),
         samples=study.samples,
         preferences=points,
         unseen=unseen,

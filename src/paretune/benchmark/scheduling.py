@@ -16,17 +16,12 @@ from types import FrameType
 from typing import Any, Literal
 
 from paretune.benchmark.environment import environment
+from paretune.benchmark.estimates import evaluated_completions, missing_completions
 from paretune.benchmark.executors import STOP_SECONDS, Worker, worker_threads
 from paretune.benchmark.folder import log_path
 from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
 from paretune.benchmark.keys import reference_key
-from paretune.benchmark.plan import (
-    Plan,
-    PlannedCell,
-    decoding,
-    evaluated_completions,
-    missing_completions,
-)
+from paretune.benchmark.planned import Plan, PlannedCell
 from paretune.benchmark.progress import Display, Meter, Progress
 from paretune.benchmark.tuning import about, mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
@@ -148,10 +143,10 @@ class Scheduler:
             task_name, seed = self.references.pop(0)
             task = next(task for task in self.study.tasks if task.name == task_name)
             preferences, _ = self.study.preferences(task)
-            key = reference_key(task.instance(seed), decoding(self.study), preferences)
+            key = reference_key(task.instance(seed), self.study.decoding(), preferences)
             payload = {
                 **self._payload("reference", task, seed),
-                "decoding": decoding(self.study),
+                "decoding": self.study.decoding(),
                 "preferences": preferences.tolist(),
                 "key": key,
             }
@@ -185,7 +180,7 @@ class Scheduler:
             "budget": cell.budget,
             "told": cell.told.tolist(),
             "preferences": cell.preferences.tolist(),
-            "decoding": decoding(self.study),
+            "decoding": self.study.decoding(),
             "training_key": cell.training_key,
             "evaluation_key": cell.evaluation_key,
             "made_of": dict(cell.made_of),

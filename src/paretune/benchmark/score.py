@@ -9,7 +9,6 @@ from pathlib import Path
 from paretune.benchmark.changes import KeptCell, differing, kept_cells, rewards_of
 from paretune.benchmark.evaluating import write_rescored_reference
 from paretune.benchmark.folder import check_folder, locked
-from paretune.benchmark.plan import decoding
 from paretune.benchmark.rescoring import audit_changes, rescore_cell, stored_reference
 from paretune.benchmark.runner import task_info
 from paretune.benchmark.study import COPY, Study, load_study
@@ -55,7 +54,7 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
     before = read_lock(root)
     study = load_study(source if source is not None else root / COPY)
     check_folder(study, root)
-    rules = decoding(study)
+    rules = study.decoding()
     cells: dict[tuple[str, str], int] = {}
     references: dict[tuple[str, str], int] = {}
     left = []

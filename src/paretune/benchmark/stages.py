@@ -15,11 +15,13 @@ from typing import Any
 
 from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
-from paretune.core.errors import ConfigError, RecordError, StudyError, TaskError
+from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyError, TaskError
 from paretune.core.imports import import_name
 from paretune.core.ledger import COUNTS, Ledger
-from paretune.core.stages import Stage, StageResult
+from paretune.core.sampled import Sampled, counting_samples
+from paretune.core.stages import GATE, Artefacts, Stage, StageResult, adapter_names, in_order
 from paretune.core.task import Task
+from paretune.core.user_calls import called
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
 from paretune.records.layout import stage_folder
 from paretune.records.writing import write_ledger, write_stage
@@ -77,6 +79,7 @@ class GroupContext:
     Attributes:
         task: The task instance.
         stages: Members of the group, shorter lengths of a trajectory included.
+        sampled: Completions that the decoding loop has made in this attempt.
     """
 
     def __init__(self, task: Task, stages: Sequence[Stage], root: Path, group: Path, link: Link) -> None:
@@ -88,6 +91,7 @@ class GroupContext:
         self._keys = {id(stage): stage.key(task) for stage in self.stages}
         self._artefacts: dict[str, dict[str, Path]] = {key: {} for key in self._keys.values()}
         self._already = {key for key in self._keys.values() if is_done(stage_folder(root, key))}
+        self._sealed: set[str] = set()  # in this attempt
         for key in set(self._keys.values()) - self._already:  # what a kill left half-written, or something damaged
             shutil.rmtree(stage_folder(root, key), ignore_errors=True)
         self._began = time.monotonic()
@@ -101,6 +105,8 @@ class GroupContext:
         spent = read_json(self._spent_file) if self._spent_file.exists() else {}
         self._earlier: dict[str, dict[str, float]] = spent.get("spent", {})
         self._inherited: dict[str, dict[str, float]] = spent.get("inherited", {})
+        self._readable = {each.key(task) for each in in_order(self.stages, task)}
+        self.sampled = Sampled()
 
     def key(self, stage: Stage) -> str:
         """Return the digest that names a stage's folder."""
@@ -108,12 +114,45 @@ class GroupContext:
         return stage.key(self.task) if known is None else known
 
     def result(self, stage: Stage) -> StageResult:
-        """Return the result of a finished stage."""
+        """Return the result of a finished stage.
+
+        Raises:
+            RecordError: If none of the stages needs it, so that it may not be there.
+        """
+        if stage.key(self.task) not in self._readable:
+            raise RecordError(
+                f"result must be of a stage that one of the {self._noun()} needs, got {stage.kind} "
+                f"{stage.key(self.task)}. Name it in Stage(needs=...)."
+            )
         return stage_result(self._root, stage, self.task)
 
     def ledger(self, stage: Stage) -> Ledger:
-        """Return the ledger of a trajectory."""
+        """Return the ledger of a trajectory.
+
+        Raises:
+            RecordError: If it is no stage of the group.
+        """
+        self._check_own(stage)
         return self._ledgers[stage.trajectory_key(self.task)]
+
+    def _noun(self) -> str:
+        return f"stages that {self.stages[0].run} was given"
+
+    def _check_own(self, stage: Stage) -> None:
+        if self.key(stage) not in self._artefacts:
+            raise RecordError(
+                f"stage must be one of the {self._noun()}, got {stage.kind} {self.key(stage)}. Take it from "
+                "context.stages, as it is."
+            )
+
+    def _check_open(self, stage: Stage, what: str) -> None:
+        """Refuse what comes after a stage was sealed: nobody would find it."""
+        self._check_own(stage)
+        if self.key(stage) in self._sealed:
+            raise RecordError(
+                f"{what} must come before its stage ({stage.kind} {self.key(stage)}) is sealed, got it afterwards. Let "
+                f"{stage.run} seal each stage once, when all that it leaves is written."
+            )
 
     def folder(self, stage: Stage) -> Path:
         """Return where a stage's files go; a scratch folder for one that an earlier attempt has sealed."""
@@ -127,12 +166,14 @@ class GroupContext:
 
         Raises:
             ConfigError: If the name leads out of the stage's folder, or is one that the library uses itself.
+            RecordError: If the stage is sealed, or none of the group.
         """
+        self._check_open(stage, f"artefact '{name}'")
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or parts[0].startswith(("/", ".")) or parts[0] in NO_ARTEFACTS:
             raise ConfigError(
                 f"artefact must be a relative path inside the stage's folder, none of {', '.join(NO_ARTEFACTS)}, got "
-                f"'{name}'. Name it 'adapter', 'experts/000' or 'gate.safetensors', for example."
+                f"'{name}'. Name it 'adapter', 'experts/000' or '{GATE}', for example."
             )
         path = self.folder(stage).joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,18 +190,33 @@ class GroupContext:
         return folder / "checkpoint"
 
     def end_folder(self, stage: Stage) -> Path:
-        """Return the folder for the state that a longer run of a stage's trajectory starts from."""
+        """Return the folder for the state that a longer run of a stage's trajectory starts from.
+
+        Raises:
+            RecordError: If the stage is sealed, or none of the group.
+        """
+        self._check_open(stage, "the state for a longer run")
         return self.folder(stage) / "checkpoint"
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         """Mark a stage finished; what it spent is what its ledger says now.
 
         Raises:
-            RecordError: If an artefact was asked for and never written.
+            RecordError: If it is sealed, or none of the group; if an artefact was asked for and never written, or a
+                file written that nobody asked for; if numbers of experts are left out.
+            BudgetError: If more was sampled than charged.
         """
+        self._check_own(stage)
         key = self.key(stage)
+        if key in self._sealed:
+            raise RecordError(
+                f"a stage must be sealed once, got {stage.kind} {key} again. Let {stage.run} call context.seal for "
+                "each once, with all values."
+            )
+        self._sealed.add(key)
         if key in self._already:
             return
+        self._check_charged(stage)
         artefacts = self._artefacts[key]
         for name, path in artefacts.items():
             if not (path.is_file() or any(each.is_file() for each in path.rglob("*"))):
@@ -169,6 +225,7 @@ class GroupContext:
                     f"there. Let {stage.run} write it to the path it asked for, or not ask for it."
                 )
         folder = self.folder(stage)
+        check_artefacts(folder, list(artefacts), f"{stage.kind} {key}")
         trajectory = stage.trajectory_key(self.task)
         ledger = self._ledgers[trajectory]
         earlier, inherited = self._earlier.get(trajectory, {}), self._inherited.get(trajectory, {})
@@ -187,9 +244,18 @@ class GroupContext:
             self._root, stage, self.task, companions=sorted(other for other in self._keys.values() if other != key)
         )
         mark_done(folder, values, leave_out=("checkpoint",), artefacts=list(artefacts))
-        self._already.add(key)
         self._note(force=True)
         self._link.send({"kind": "sealed", "key": key})
+
+    def _check_charged(self, stage: Stage) -> None:
+        """Hold what the decoding loop has made in this attempt against what it charged: a budget counts all of it."""
+        charged = sum(ledger.spent["completions"] for ledger in self._ledgers.values())
+        if self.sampled.completions > charged:
+            raise BudgetError(
+                f"completions that {stage.run} samples must be charged, got {self.sampled.completions:,} sampled and "
+                f"{int(charged):,} charged before a stage ({stage.kind} {self.key(stage)}) is sealed. Call "
+                "context.ledger(stage).charge(completions=...) before sampling, or give evaluate() that ledger."
+            )
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""
@@ -229,6 +295,35 @@ class GroupContext:
         os.replace(temporary, self._spent_file)
 
 
+def check_artefacts(folder: Path, names: Sequence[str], stage: str) -> None:
+    """Check that all in a stage's folder belongs to an artefact, and that experts are numbered without a gap.
+
+    Args:
+        folder: Of the stage.
+        names: Of its artefacts.
+        stage: Its kind and key, for messages.
+
+    Raises:
+        RecordError: If a file is no part of an artefact, or the number of an expert is left out.
+    """
+    files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    for file in files:
+        ours = file.split("/")[0] in NO_ARTEFACTS or Path(file).name.startswith(".")
+        if not ours and not any(file == name or file.startswith(f"{name}/") for name in names):
+            raise RecordError(
+                f"file '{file}' of a stage ({stage}) must be an artefact, or in one, got none of that name asked for. "
+                f"Write it to context.artefact(stage, '{file}')."
+            )
+    numbers = [name.removeprefix("experts/") for name in adapter_names(names) if name != "adapter"]
+    wanted = [f"{number:03d}" for number in range(len(numbers))]
+    if numbers != wanted:
+        left_out = sorted(set(wanted) - set(numbers))
+        raise RecordError(
+            f"experts of a stage ({stage}) must be numbered from experts/000 on, got {', '.join(numbers)}: "
+            f"experts/{', experts/'.join(left_out)} is missing. Name them by their place, f'experts/{{place:03d}}'."
+        )
+
+
 def stage_result(root: Path, stage: Stage, task: Task) -> StageResult:
     """Read what a finished stage of a study left.
 
@@ -245,7 +340,7 @@ def stage_result(root: Path, stage: Stage, task: Task) -> StageResult:
         stage=stage,
         key=key,
         folder=folder,
-        artefacts={name: folder / name for name in done["artefacts"]},
+        artefacts=Artefacts({name: folder / name for name in done["artefacts"]}, f"{stage.kind} {key}"),
         values=done["values"],
         ledger=ledger,
         seconds=math.fsum(ledger.seconds.values()),
@@ -314,6 +409,7 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
 
     Raises:
         StudyError: If the code behind its stages has changed since the run began.
+        MethodError: If the run function, or a user's code that it calls, raises something that is no error of ours.
         RecordError: If the run function leaves a stage unsealed.
     """
     planned = read_json(group / "group.json")
@@ -325,9 +421,11 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
     context = GroupContext(task, stages, root, group, link)
     run: Callable[[GroupContext], None] = import_name("run function", stages[0].run)
     try:
-        run(context)
+        with counting_samples() as context.sampled, called(f"run function {stages[0].run}"):
+            run(context)
     finally:
         context.note_spent()
+        release_models()
     left = [stage for stage in stages if not is_done(stage_folder(root, stage.key(task)))]
     if left:
         raise RecordError(
@@ -335,6 +433,13 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
             "Call context.seal for each."
         )
     shutil.rmtree(group)
+
+
+def release_models() -> None:
+    """Put the base models of this process back as they were; all of its jobs share them, the next one too."""
+    loaded = sys.modules.get("paretune.models.base")
+    if loaded is not None:
+        loaded.unwrap_all()
 
 
 def use_threads(threads: int) -> None:

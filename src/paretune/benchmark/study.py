@@ -2,119 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
+from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, with_settings
+from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
-from paretune.core.protocols import CEILING, Method
+from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
-from paretune.core.settings import make_settings
 from paretune.core.task import Task
-from paretune.core.user_code import loaded_code
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
-from paretune.rl.settings import LearnerSettings
-from paretune.tasks.explaining import explain
-from paretune.tasks.strict_yaml import KeyPath, Place, read_yaml
+from paretune.tasks.strict_yaml import Place, read_yaml
 
 COPY = "study.yaml"  # a run's copy of the study file, in the study's folder
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-def _one_or_many(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-def _seeds(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError("be at least 1 or a list of seeds")
-        return list(range(value))
-    return value
-
-
-Natural = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-
-
-_Workers = Annotated[
-    Annotated[Literal["auto"], Tag("<text>")] | Annotated[Natural, Tag("<number>")],
-    Discriminator(lambda value: "<text>" if isinstance(value, str) else "<number>"),
-]
-
-
-class _Budget(_Part):
-    completions: Annotated[list[Natural], BeforeValidator(_one_or_many), Field(min_length=1)]
-
-
-class _Preferences(_Part):
-    grid: Natural = 2
-    unseen: Annotated[int, Field(ge=0)] = 1
-
-
-class _Evaluation(_Part):
-    samples: Natural = 1
-    prompts: Natural | None = None
-    kl_matched: bool = False
-
-
-class _Selection(_Part):
-    tasks: Annotated[list[str], Field(min_length=1)] | None = None
-    seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] | None = None
-
-
-class _TunePreferences(_Part):
-    grid: Natural
-
-
-class _Tune(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)  # every other key is a setting of the methods
-    instances: Natural = 2
-    completions: Natural | None = None
-    preferences: _TunePreferences | None = None
-
-
-class _StudyFile(_Part):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
-    tasks: Annotated[list[Any], Field(min_length=1)]
-    methods: Annotated[dict[str, Any], Field(min_length=1)]
-    budget: _Budget
-    seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] = [0, 1, 2]
-    preferences: _Preferences = _Preferences()
-    evaluation: _Evaluation = _Evaluation()
-    tune: _Tune | None = None
-    workers: _Workers = "auto"
-    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], _Selection] = {}
-
-
-RULES = {
-    "workers": "be 'auto' or a whole number from 1",
-    "name": "be letters, digits, '.', '_' and '-', a letter or digit first",
-}
-_PARTS: dict[KeyPath, type[_Part]] = {
-    (): _StudyFile,
-    ("budget",): _Budget,
-    ("preferences",): _Preferences,
-    ("evaluation",): _Evaluation,
-    ("tune", "preferences"): _TunePreferences,
-}
 
 
 @dataclass(frozen=True)
@@ -169,27 +81,6 @@ class Tune:
             "completions": self.completions,
             "preferences": {"grid": self.grid},
         }
-
-
-@dataclass(frozen=True)
-class MethodEntry:
-    """A method as a study names it.
-
-    Attributes:
-        label: Its name in this study, in folders and in tables.
-        source: Name of a built-in method, or `module:Class`.
-        method: The method with its settings.
-        settings: All its settings as plain data, defaults included.
-        version: Its version; the digest of its code where it is a user's own.
-        given: Names of the settings that the study gives, where a task's own defaults must not replace them.
-    """
-
-    label: str
-    source: str
-    method: Method
-    settings: Mapping[str, object]
-    version: int | str
-    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -249,6 +140,20 @@ class Study:
         points = add_points(told, drawn) if self.unseen else told
         return points, np.arange(len(points)) >= len(told)
 
+    def test_rows(self, task: Task) -> Sequence[Mapping[str, object]]:
+        """Return the test prompts it evaluates on."""
+        return task.splits["test"][: self.prompts]
+
+    def decoding(self) -> dict[str, object]:
+        """Return how evaluation samples: at temperature 1, so that the KL is that of the policy itself."""
+        return {
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "samples": self.samples,
+            "prompts": self.prompts,
+            "kl_matched": self.kl_matched,
+        }
+
     def resolved(self) -> dict[str, object]:
         """Return the study as plain data, every default written out."""
         return {
@@ -286,7 +191,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         data, place = read_yaml(path)
         text, default_name = path.read_text(encoding="utf-8"), path.stem
         place, default_name = _of_the_original(path, place, default_name)
-    file = _validate(data, place)
+    file = validate(data, place)
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
     for entry in imports:
         if entry not in sys.path:
@@ -344,19 +249,7 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     return Place(place.name, Path(str(folder)), place.lines), before.name
 
 
-def _validate(data: Mapping[str, object], place: Place) -> _StudyFile:
-    try:
-        return _StudyFile.model_validate(dict(data))
-    except ValidationError as error:
-        raise explain(error, place, _known_keys, RULES) from None
-
-
-def _known_keys(path: KeyPath) -> list[str]:
-    part = _Selection if path[:1] == ("parts",) and len(path) == 2 else _PARTS[path]
-    return list(part.model_fields)
-
-
-def _parts(file: _StudyFile, tasks: Sequence[Task], place: Place) -> dict[str, Part]:
+def _parts(file: StudyKeys, tasks: Sequence[Task], place: Place) -> dict[str, Part]:
     """Check the parts of a study; what a part does not select, it has all of."""
     parts = {}
     for name, selection in file.parts.items():
@@ -374,17 +267,17 @@ def _parts(file: _StudyFile, tasks: Sequence[Task], place: Place) -> dict[str, P
     return parts
 
 
-def _tune(file: _StudyFile, tune: _Tune, methods: Sequence[MethodEntry], place: Place) -> Tune:
+def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place: Place) -> Tune:
     """Check the sweep of a study against every method that it tunes."""
     settings = tune.model_extra or {}
     if not settings:
         raise ConfigError(f"{place.at('tune')} must name settings of the methods with their values, got none. Add one.")
     for name, values in settings.items():
         if not isinstance(values, list) or not values:
-            known = ", ".join(_Tune.model_fields)
+            known = ", ".join(TuneKeys.model_fields)
             raise ConfigError(
                 f"{place.at('tune', name)} must be a setting's list of values, got {values!r}."
-                f"{did_you_mean(name, _Tune.model_fields) or f' Write [value, value], or one of the keys {known}.'}"
+                f"{did_you_mean(name, TuneKeys.model_fields) or f' Write [value, value], or one of the keys {known}.'}"
             )
     made = Tune(
         settings={name: tuple(values) for name, values in settings.items()},
@@ -418,42 +311,6 @@ def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> No
         if settings in seen:
             raise ConfigError(f"{place.at('tune')} must not repeat a value, got {point} twice. Remove one.")
         seen.append(settings)
-
-
-def has_setting(settings: object, name: str) -> bool:
-    """Whether settings hold a name; dots go into nested ones."""
-    first, _, rest = name.partition(".")
-    if not isinstance(settings, Mapping) or first not in settings:
-        return False
-    return not rest or has_setting(settings[first], rest)
-
-
-def setting(settings: Mapping[str, Any], name: str) -> object:
-    """Return the value of a setting; dots go into nested ones."""
-    first, _, rest = name.partition(".")
-    return setting(settings[first], rest) if rest else settings[first]
-
-
-def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) -> MethodEntry:
-    """Return a method with some of its settings changed.
-
-    Args:
-        entry: The method.
-        changes: Name of a setting it has -> value; dots name nested ones.
-        path: Opens the message when a value breaks its rule.
-
-    Raises:
-        ConfigError: If a value has the wrong type or range.
-    """
-    settings: dict[str, Any] = copy.deepcopy(dict(entry.settings))
-    for name, value in copy.deepcopy(dict(changes)).items():
-        *above, last = name.split(".")
-        part = settings
-        for key in above:
-            part = part[key]
-        part[last] = value
-    made = make_settings(entry.method.Settings, settings, path)
-    return dataclasses.replace(entry, method=type(entry.method)(made), settings=dataclasses.asdict(made))
 
 
 def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:
@@ -496,52 +353,3 @@ def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
             raise ConfigError(f"{where} must have a name of its own, got '{task.name}' twice. Rename one.")
         tasks.append(task)
     return tuple(tasks)
-
-
-def method_entry(label: str, value: Any, path: str) -> MethodEntry:
-    """Check one entry of `methods` and make the method.
-
-    Args:
-        label: Its key in the study.
-        value: Its settings; `method` among them names the method where the key does not.
-        path: Opens the message when it is broken.
-
-    Raises:
-        ConfigError: If the method, a setting or a value breaks its rule.
-    """
-    from paretune.methods import METHODS, resolve_method
-
-    settings = {} if value is None else value
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{path} must hold settings, got {settings!r}. Write '{label}: {{}}' for the defaults.")
-    settings = dict(settings)
-    source = str(settings.pop("method", label))
-    if ":" not in source:
-        check_choice(path if source == label else f"{path}.method", source, METHODS)
-    try:
-        cls: Any = resolve_method(source)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    made = make_settings(cls.Settings, settings, path)
-    return MethodEntry(
-        label=label,
-        source=source,
-        method=cls(made),
-        settings=dataclasses.asdict(made),
-        version=loaded_code([source] if ":" in source else []).get(source, cls.version),
-        given=frozenset(settings),
-    )
-
-
-def on_task(entry: MethodEntry, task: Task) -> MethodEntry:
-    """Return a method with the learner's settings that suit a task, where the study does not give its own.
-
-    Methods that do not train by the learner are left as they are.
-
-    Raises:
-        ConfigError: If the task's settings do not go together with those of the study.
-    """
-    if not issubclass(entry.method.Settings, LearnerSettings):
-        return entry
-    own = {name: value for name, value in task.learner.items() if name not in entry.given}
-    return with_settings(entry, own, f"methods.{entry.label} with learner of task '{task.name}'") if own else entry

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from paretune.benchmark.planned import Plan, StudyResult
 from paretune.core.protocols import CEILING
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, one_policy
 from paretune.report.wording import count, listing
-
-if TYPE_CHECKING:
-    from paretune.benchmark.plan import Plan
-    from paretune.benchmark.runner import StudyResult
 
 
 def summary(result: StudyResult) -> str:
@@ -114,7 +109,7 @@ def _policies(plan: Plan) -> list[str]:
         counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
         lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
         notes += [
-            f"note:     {one_policy(cell.entry.label, budget, cell.entry.settings)}"
+            f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
             for cell in cells
             if cell.policies == 1 and len(cell.told) > 1
         ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paretune.benchmark.evaluating import assemble
-from paretune.benchmark.stages import job_task, use_threads
+from paretune.benchmark.stages import job_task, release_models, use_threads
 from paretune.benchmark.worker import Link
 from paretune.core.preferences import centre
 from paretune.records.study import TimingRecord
@@ -52,6 +52,13 @@ def time_methods(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     Returns:
         `timings`: plain data of a `TimingRecord` each.
     """
+    try:
+        return {"timings": _timings(job, link)}
+    finally:
+        release_models()
+
+
+def _timings(job: Mapping[str, Any], link: Link) -> list[dict[str, object]]:
     import torch
 
     from paretune.models.base import load_base
@@ -84,4 +91,4 @@ def time_methods(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         solutions.bank.unwrap()
         timing = TimingRecord(task.name, entry.label, ROWS, speed, base_speed, torch.get_num_threads(), device)
         timings.append(vars(timing))
-    return {"timings": timings}
+    return timings

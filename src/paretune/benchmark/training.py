@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from paretune.benchmark.entries import method_entry, on_task
 from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
-from paretune.benchmark.plan import PlannedStage
+from paretune.benchmark.planned import PlannedStage
 from paretune.benchmark.stages import run_group, stage_result
-from paretune.benchmark.study import method_entry, on_task
 from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
@@ -23,6 +23,7 @@ from paretune.core.preferences import check_preferences, das_dennis
 from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS
+from paretune.methods.asking import asked_stages, assembled
 from paretune.records.files import is_done
 from paretune.records.layout import stage_folder
 
@@ -69,7 +70,7 @@ def train(
     entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
     count = len(instance.objectives)
     told = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
-    stages = in_order(entry.method.stages(instance, told, _completions(budget), seed), instance)
+    stages = in_order(asked_stages(entry.method, instance, told, _completions(budget), seed), instance)
     charged = sum(stage.completions for stage in stages)
     if charged > _completions(budget):
         raise ConfigError(
@@ -85,7 +86,7 @@ def train(
         }
         _train_missing(work, missing, progress or quiet_link())
         results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
-        assembly = entry.method.assemble(instance, told, results)
+        assembly = assembled(entry.method, instance, told, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
 
     if output is None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.benchmark.entries import setting
 from paretune.benchmark.evaluating import assemble
-from paretune.benchmark.stages import job_task, use_threads
-from paretune.benchmark.study import Tune, setting
+from paretune.benchmark.planned import PlannedCell
+from paretune.benchmark.stages import job_task, release_models, use_threads
+from paretune.benchmark.study import Tune
 from paretune.benchmark.worker import Link
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.errors import RecordError
@@ -27,7 +29,6 @@ from paretune.records.reading import read_stage
 from paretune.records.study import FailureReason, TuningMeasure, TuningPoint, TuningRecord
 
 if TYPE_CHECKING:
-    from paretune.benchmark.plan import PlannedCell
     from paretune.models.policy import Policy
 
 SCORING = 1  # raised when scores of a sweep change meaning
@@ -268,6 +269,21 @@ def score_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         link: To the parent.
     """
     root, task = Path(job["folder"]), job_task(job)
+    try:
+        found, keys = _scored(job, root, task, link)
+    finally:
+        release_models()
+    stages = [read_stage(root, key) for key in keys]
+    spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
+    folder = tuning_folder(root, job["cell"])
+    shutil.rmtree(folder, ignore_errors=True)
+    write_score(root, job["cell"], replace(found, spent=spent), job["about"])
+    mark_done(folder, {"evaluation_key": job["evaluation_key"]})
+    return {}
+
+
+def _scored(job: Mapping[str, Any], root: Path, task: Task, link: Link) -> tuple[CellScore, list[str]]:
+    """Assemble a cell and score its policies; return its score and the keys of its stages."""
     from paretune.models.solutions import SolutionSet
 
     use_threads(link.threads)
@@ -276,17 +292,8 @@ def score_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     told = np.asarray(job["told"], dtype=np.float64)
     policy = solutions.policies_for(told)
     if task.enumeration is None:
-        found = _sampled(policy, task, told, int(job["decoding"]["samples"]), int(job["seed"]), link)
-    else:
-        found = _exact(policy, task, told, int(job["seed"]), link)
-    solutions.bank.unwrap()  # the base model is shared by all jobs of this process
-    stages = [read_stage(root, key) for key in keys]
-    spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
-    folder = tuning_folder(root, job["cell"])
-    shutil.rmtree(folder, ignore_errors=True)
-    write_score(root, job["cell"], replace(found, spent=spent), job["about"])
-    mark_done(folder, {"evaluation_key": job["evaluation_key"]})
-    return {}
+        return _sampled(policy, task, told, int(job["decoding"]["samples"]), int(job["seed"]), link), keys
+    return _exact(policy, task, told, int(job["seed"]), link), keys
 
 
 def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: int, link: Link) -> CellScore:

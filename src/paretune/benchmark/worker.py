@@ -16,11 +16,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from paretune.core.errors import AdapterError, ModelError, NonFiniteError, RewardError, TaskError
+from paretune.benchmark.executors import cores
+from paretune.core.errors import AdapterError, MethodError, ModelError, NonFiniteError, RewardError, TaskError
 from paretune.core.imports import import_name
+from paretune.core.user_calls import described, user_line
 from paretune.records.files import is_disk_full
 from paretune.records.study import FailureReason
 
@@ -67,11 +68,13 @@ class Link:
 
 def quiet_link() -> Link:
     """Return a link that reports to nobody, for jobs run in this process."""
-    return Link(lambda message: None, lambda: False, os.cpu_count() or 1)
+    return Link(lambda message: None, lambda: False, cores())
 
 
 def failure_reason(error: BaseException) -> FailureReason:
     """Name the cause of a failed job with a word of the fixed list."""
+    if isinstance(error, MethodError) and error.__cause__ is not None:  # what a user's code raised
+        return failure_reason(error.__cause__)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return "out_of_memory"
     if is_disk_full(error):
@@ -109,21 +112,9 @@ def run_job(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     except Exception as error:  # noqa: BLE001  # the boundary of a process: whatever a method raises fails its cell alone
         traceback.print_exc()
         sys.stderr.flush()
-        text = " ".join(str(error).split()) or type(error).__name__
         known = type(error).__module__ == "paretune.core.errors"
-        message = text if known else f"{type(error).__name__}: {text}{_where(error)}"
+        message = " ".join(str(error).split()) if known else f"{described(error)}{user_line(error)}"
         return {"kind": "failed", "reason": failure_reason(error), "message": message[:2000]}
-
-
-def _where(error: BaseException) -> str:
-    """Return the last line of code outside this library and installed ones that an error went through, for people."""
-    ours, installed = str(Path(__file__).parents[1]), ("site-packages", "dist-packages", sys.base_prefix, "<")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(ours) and not any(each in frame.filename for each in installed)
-    ]
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def serve(connection: socket.socket, threads: int) -> None:

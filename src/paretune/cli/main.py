@@ -272,13 +272,14 @@ def generate(
         seed: Another seed, other completions.
         as_json: Print JSON.
     """
-    from paretune.cli.values import check_sampling, given, parse_preference
+    from paretune.cli.values import check_sampling, given, import_folders, parse_preference
 
     preference, prompts = given(folder, preference, prompts or [])
     wanted = parse_preference(preference)
     check_sampling(samples, temperature, top_p)
     from paretune.models.solutions import load_solutions
 
+    sys.path[:0] = import_folders(folder)
     policy = load_solutions(folder).policy_for(wanted)
     made = policy.generate(prompts, samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     rows = [

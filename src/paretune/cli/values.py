@@ -12,9 +12,12 @@ from typing import Any
 
 import yaml
 
+from paretune.benchmark.executors import cores
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.benchmark.worker import Link
 from paretune.core.errors import ConfigError, PreferenceError
+from paretune.records.layout import lock_path
+from paretune.records.reading import read_lock
 
 PREFERENCE = re.compile(r"\s*[A-Za-z][\w-]*\s*=\s*[\d.]+\s*(,.*=.*)?")
 
@@ -95,11 +98,23 @@ def check_sampling(samples: int, temperature: float, top_p: float) -> None:
         raise ConfigError(f"--top-p must lie above 0 and at most at 1, got {top_p:g}. 1 keeps every token.")
 
 
+def import_folders(folder: Path) -> list[str]:
+    """Return where the modules of a user may lie that a solution set names: beside the study of a cell, and here.
+
+    Args:
+        folder: Of the solution set.
+    """
+    study = folder.resolve().parents[1]  # of runs/<cell>
+    resolved = read_lock(study).resolved if lock_path(study).is_file() else {}
+    beside = resolved.get("folder")
+    return [*([str(beside)] if beside is not None else []), os.getcwd()]
+
+
 class LineLink(Link):
     """Prints how many completions have been made, every ten seconds, on stderr."""
 
     def __init__(self, budget: int) -> None:
-        super().__init__(self._hear, lambda: False, os.cpu_count() or 1)
+        super().__init__(self._hear, lambda: False, cores())
         self._budget = budget
         self._made = 0
         self._shown = self._started = time.monotonic()

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, ShapeError
 from paretune.core.imports import import_name
 from paretune.core.preferences import SUM_TOLERANCE, FloatArray, nearest
+from paretune.core.user_calls import called
 
 
 class Answer(Protocol):
@@ -156,8 +157,9 @@ def answered(answer: Answer, preferences: FloatArray) -> tuple[FloatArray, list[
         ShapeError: If it does not return a finite weight for each preference and expert, and a word for each
             preference.
     """
-    said: Any = answer.weights(preferences)
     kind = type(answer).__name__
+    with called(f"weights of answer {kind}"):
+        said: Any = answer.weights(preferences)
     if not isinstance(said, tuple) or len(said) != 2:
         raise ShapeError(
             f"answer {kind} must return expert weights and words on how it answered, got {type(said).__name__}. Let "

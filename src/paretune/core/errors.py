@@ -23,6 +23,10 @@ class UnknownNameError(ConfigError):
     """A name is not in the table it was looked up in."""
 
 
+class MethodError(ParetuneError):
+    """A user's method, or code that it names, broke its contract; what it raised, if anything, is the cause."""
+
+
 class TaskError(ParetuneError):
     """A task's files, prompts or columns cannot be used."""
 

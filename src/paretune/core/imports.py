@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paretune.core.errors import ConfigError
+from paretune.core.user_calls import described, user_line
 
 
 def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "Name another, or complete it.") -> Any:
@@ -34,9 +35,10 @@ def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "
             f"{noun} must be an importable 'module:name', got '{name}' ({error}). Check the spelling, and that the "
             "module's folder is on the import path."
         ) from error
-    except Exception as error:  # importing runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
         raise ConfigError(
-            f"module of {noun} '{name}' must be importable, got {type(error).__name__}: {error}. Correct the module."
+            f"module of {noun} '{name}' must be importable, got {described(error)}{user_line(error)}. Correct the "
+            "module."
         ) from error
     missing = [part for part in parts if not hasattr(found, part)]
     if missing or (parts and not isinstance(found, type)) or not callable(found):

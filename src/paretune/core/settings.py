@@ -8,10 +8,11 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from paretune.core.checks import did_you_mean
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, MethodError, ParetuneError
+from paretune.core.user_calls import called
 
 
 def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
@@ -24,10 +25,19 @@ def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
 
     Raises:
         ConfigError: If a key is unknown, or a value has the wrong type or range.
+        MethodError: If making it raises something else.
     """
-    _check_settings_keys(cls, values, path)
     try:
-        return _adapter(cls).validate_python(dict(values))
+        _check_settings_keys(cls, values, path)
+        with called(f"{path}: {cls.__name__}"):
+            return _adapter(cls).validate_python(dict(values))
+    except (MethodError, ConfigError):
+        raise
+    except (PydanticUserError, NameError) as error:  # types that lie in no module, or that no file can hold
+        raise ConfigError(
+            f"{path}: fields of {cls.__name__} must be numbers, text, lists, mappings or such dataclasses, got: "
+            f"{str(error).splitlines()[0]}. Correct their types."
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "value_error":  # raised by __post_init__, already a full sentence

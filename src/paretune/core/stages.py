@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from paretune.core.checks import did_you_mean
 from paretune.core.digests import KEY_VERSION, digest
+from paretune.core.errors import RecordError
 from paretune.core.ledger import Ledger
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code, references_in
+
+GATE = "gate.safetensors"  # what the artefact of a stage that trains a gate is called, and its file in a solution
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,22 @@ class Stage:
         }
 
 
+class Artefacts(dict[str, Path]):
+    """What a stage left, by name; asked for anything else it says what there is."""
+
+    def __init__(self, paths: Mapping[str, Path], stage: str) -> None:
+        """Take paths by name, and what the stage is called in messages."""
+        super().__init__(paths)
+        self._stage = stage
+
+    def __missing__(self, name: str) -> Path:
+        got = ", ".join(sorted(self)) or "none at all"
+        raise RecordError(
+            f"artefact '{name}' must be one that the stage ({self._stage}) left, got {got}."
+            f"{did_you_mean(name, self) or ' Let its run function write it to context.artefact(stage, name).'}"
+        )
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What a finished stage left on disk.
@@ -133,7 +153,10 @@ class StageContext(Protocol):
         ...
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
-        """Mark a stage finished; what it spent is what its ledger says now."""
+        """Mark a stage finished, once: all that it leaves is written, and what it spent is what its ledger says now.
+
+        Refused where more completions were sampled than charged, and where its folder holds what is in no artefact.
+        """
         ...
 
     def start_folder(self, stage: Stage) -> Path | None:

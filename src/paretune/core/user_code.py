@@ -188,6 +188,11 @@ def _find_in(folders: Iterable[Path], name: str) -> Path | None:
     return None
 
 
+def is_a_users(file: Path) -> bool:
+    """Whether a file is a user's: none of paretune, of Python or of an installed package, and a file at all."""
+    return file.suffix == ".py" and not INSTALLED & set(file.parts) and not _is_ours_or_pythons(file)
+
+
 def _is_ours_or_pythons(file: Path) -> bool:
     parents = file.resolve().parents
     if OURS in parents:

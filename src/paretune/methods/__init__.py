@@ -5,6 +5,7 @@ from __future__ import annotations
 from paretune.core.checks import check_choice
 from paretune.core.imports import import_name
 from paretune.core.protocols import Method
+from paretune.methods.asking import PAGE, check_method
 
 METHODS = {
     "linear": "paretune.methods.single_policy.linear:Linear",
@@ -31,6 +32,7 @@ def resolve_method(name: str) -> type[Method]:
         ConfigError: If `module:Class` cannot be imported, or is not a method.
     """
     path = name if ":" in name else METHODS[check_choice("method", name, METHODS)]
-    found = import_name("method", path, PARTS, "See docs/your_method.md for a complete one.")
+    found = import_name("method", path, PARTS, PAGE)
+    check_method(found, name)
     method: type[Method] = found
     return method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from paretune.core.stages import Stage
@@ -13,7 +13,15 @@ from paretune.methods.experts import ExpertSettings, expert_settings
 class BankSettings(ExpertSettings):
     """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
 
-    epochs: int = 2  # best of 1, 2 and 4 beyond 9,000 completions on controlled tasks
+    epochs: int = 2  # of the longer training of one policy for all; four go astray on text, docs/results/learner.md
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """What a stage says of the gate of its bank, beside what the gate itself reads."""
+
+    gate: str = ""  # module:Class; empty for none
+    gate_learning_rate: float = 0.0  # 0: as the experts'
 
 
 def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> Stage:
@@ -28,7 +36,7 @@ def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> St
     return Stage(
         kind="bank",
         run="paretune.methods.training:train_bank",
-        settings={**expert_settings(settings), "gate": gate},
+        settings={**asdict(GateSettings()), **expert_settings(settings), "gate": gate},
         completions=completions,
         seed=seed,
     )

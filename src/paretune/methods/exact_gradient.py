@@ -15,7 +15,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of, trained_weights
+from paretune.methods.experts import adapters_of, settings_of, trained_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,24 +100,24 @@ def train_exactly(context: StageContext) -> None:
 
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import tables
 
     task = context.task
-    settings = ExactGradientSettings(**context.stages[0].settings)  # type: ignore[arg-type]  # written by stages()
+    settings = settings_of(ExactGradientSettings, context.stages[0])
     wanted = np.asarray([stage.member["objective_weights"] for stage in context.stages], dtype=np.float64)
     base = load_base(task.model)
     log_reference, rewards = tables(task, task.splits["train"], Scorer(task.objectives))
     prompts = [base.encode(task.format_prompt(str(row["prompt"]))) for row in task.splits["train"]]
-    bank = ExpertBank(base, len(wanted), settings.rank, settings.alpha)
-    bank.initialise([stage.seed for stage in context.stages])
-    utilities = torch.from_numpy(np.moveaxis(rewards @ wanted.T, 2, 0)).float().to(base.device)  # [E, P, Y]
-    reference = torch.from_numpy(log_reference).float().to(base.device)
-    optimiser = torch.optim.AdamW([bank.flat], lr=settings.learning_rate, weight_decay=0.0)
-    values = torch.zeros(len(wanted))
-    ledgers = [context.ledger(stage) for stage in context.stages]
     try:
+        bank = ExpertBank(base, len(wanted), settings.rank, settings.alpha)
+        bank.initialise([stage.seed for stage in context.stages])
+        utilities = torch.from_numpy(np.moveaxis(rewards @ wanted.T, 2, 0)).float().to(base.device)  # [E, P, Y]
+        reference = torch.from_numpy(log_reference).float().to(base.device)
+        optimiser = torch.optim.AdamW([bank.flat], lr=settings.learning_rate, weight_decay=0.0)
+        values = torch.zeros(len(wanted))
+        ledgers = [context.ledger(stage) for stage in context.stages]
         for update in range(settings.updates):
             began = time.perf_counter()
             rate = settings.learning_rate * min(1.0, 3 * (settings.updates - update) / settings.updates)
@@ -136,7 +136,7 @@ def train_exactly(context: StageContext) -> None:
             save_adapter(bank, index, context.artefact(stage, "adapter"))
             context.seal(stage, {"objective_before_last_update": float(values[index])})
     finally:
-        bank.unwrap()
+        unwrap(base)
 
 
 def _ascend(bank: ExpertBank, task: Task, prompts: Sequence[list[int]], utilities: Tensor, reference: Tensor) -> Tensor:

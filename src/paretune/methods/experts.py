@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 # metadata of settings that only say which stages there are and how long they last, or that `stages()` hands over itself
 PLANNING = {"planning": True}
@@ -44,6 +49,27 @@ def expert_settings(settings: Any) -> dict[str, object]:
     kept = [each.name for each in fields(settings) if not each.metadata.get("planning")]
     values = asdict(settings)
     return {name: values[name] for name in kept}
+
+
+def settings_of(kind: type[Settings], stage: Stage) -> Settings:
+    """Return the settings of a stage as those that they were written from, or as a part of them.
+
+    Args:
+        kind: A dataclass of settings; fields declared with `PLANNING` keep their defaults, as they never reach a stage.
+        stage: It may have other settings beside them.
+
+    Raises:
+        ConfigError: If the stage lacks a setting.
+    """
+    names = [each.name for each in fields(kind) if not each.metadata.get("planning")]
+    for name in names:
+        if name not in stage.settings:
+            raise ConfigError(
+                f"settings of a stage must have {name} to be trained by {stage.run}, got {', '.join(stage.settings)}. "
+                "Write them with expert_settings."
+            )
+    make: Callable[..., Settings] = kind
+    return make(**{name: stage.settings[name] for name in names})
 
 
 def expert_stage(
@@ -102,12 +128,19 @@ def whole_passes(completions: int, prompts: int) -> int:
     return completions if completions <= prompts else completions // prompts * prompts
 
 
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """Settings of a measurement of experts."""
+
+    completions_each: int  # of each expert, on development prompts
+
+
 def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int) -> Stage:
     """Describe the measurement of experts on development prompts, charged like training."""
     return Stage(
         kind="measurement",
         run="paretune.methods.training:measure_experts",
-        settings={"completions_each": completions_each},
+        settings=asdict(MeasurementSettings(completions_each)),
         needs=tuple(experts),
         completions=completions_each * len(experts),
         seed=seed,
@@ -117,6 +150,11 @@ def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int
 def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
     """Divide a budget into whole groups per part, the first parts one group more where there is a remainder.
 
+    Args:
+        budget: What is left of a study's budget for them, which may be less than nothing.
+        parts: Number of experts.
+        group_size: Completions per prompt.
+
     Raises:
         BudgetError: If a part would get less than one group.
 
@@ -125,12 +163,18 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
         [1504, 1504, 1496, 1496]
     """
     groups, left = divmod(budget // group_size, parts)
-    if groups == 0:
+    if groups < 1:
+        got = f"{budget} for all of them" if budget > 0 else "none: all of it is spent elsewhere"
         raise BudgetError(
-            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {budget}. "
-            f"Raise it to at least {parts * group_size}."
+            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {got}. "
+            f"Raise it by at least {parts * group_size - budget:,}."
         )
     return [(groups + (1 if part < left else 0)) * group_size for part in range(parts)]
+
+
+def start_of(expert: Stage) -> int:
+    """Return the seed of an expert's random initial A."""
+    return int(str(expert.member.get("start", expert.seed)))
 
 
 def trained_weights(experts: Sequence[StageResult]) -> FloatArray:
@@ -139,5 +183,18 @@ def trained_weights(experts: Sequence[StageResult]) -> FloatArray:
 
 
 def adapters_of(results: Iterable[StageResult]) -> tuple[Path, ...]:
-    """Return the adapters that stages left, stage by stage: what an `Assembly` calls its experts."""
-    return tuple(adapter for result in results for adapter in result.adapters)
+    """Return the adapters that stages left, stage by stage: what an `Assembly` calls its experts.
+
+    Raises:
+        AdapterError: If a stage left none.
+    """
+    found: list[Path] = []
+    for result in results:
+        if not result.adapters:
+            raise AdapterError(
+                f"a stage whose adapters are asked for must have left some, got {', '.join(result.artefacts) or 'no'} "
+                f"artefacts of {result.stage.kind} {result.key}. Name an adapter's artefact 'adapter' or "
+                "'experts/000', and leave out stages without any."
+            )
+        found += result.adapters
+    return tuple(found)

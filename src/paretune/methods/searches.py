@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from paretune.core.errors import ConfigError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.stages import Stage, StageContext
-from paretune.methods.experts import adapters_of
+from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.hierarchical_grid import DIGITS, Space, hierarchical_search
 
 if TYPE_CHECKING:
@@ -51,6 +51,20 @@ class Searched:
         return np.asarray(self.candidates[chosen]), ["combined"] * len(preferences)
 
 
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of a search."""
+
+    utilities: list[list[float]]  # of the preferences that it serves
+    simplex: bool  # whether candidates sum to one
+    told: list[list[float]]  # candidates of the first round, beside its own
+    rounds: int  # at most so many
+    evaluations: int  # so many measurements, exactly
+    completions_each: int  # of each
+    level: Level  # where the experts are mixed
+    block: int | None  # for `hidden`, see `Mixer`
+
+
 def search_stage(
     experts: Sequence[Stage], space: Space, rounds: int, evaluations: int, completions_each: int, level: Level,
     block: int | None, seed: int,
@@ -71,11 +85,12 @@ def search_stage(
     return Stage(
         kind="search",
         run="paretune.methods.searches:search_weights",
-        settings={
-            "utilities": space.utilities.tolist(), "simplex": space.simplex, "told": space.told.tolist(),
-            "rounds": rounds, "evaluations": evaluations, "completions_each": completions_each, "level": level,
-            "block": block,
-        },
+        settings=asdict(
+            SearchSettings(
+                space.utilities.tolist(), space.simplex, space.told.tolist(), rounds, evaluations, completions_each,
+                level, block,
+            )
+        ),
         needs=tuple(experts),
         completions=evaluations * completions_each,
         seed=seed,
@@ -85,25 +100,25 @@ def search_stage(
 def search_weights(context: StageContext) -> None:
     """Search expert weights on development prompts; leaves `search.json`: candidates `[C, E]` and scores `[C, K]`."""
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
 
     base = load_base(context.task.model)
     for stage in context.stages:
-        settings: Any = stage.settings
-        bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
-        space = Space(
-            bank.experts, np.asarray(settings["utilities"]), settings["simplex"],
-            np.asarray(settings["told"], dtype=np.float64).reshape(-1, bank.experts),
-        )  # fmt: skip
-        measured = _Measured(
-            context, stage, bank, settings["completions_each"], Mixer(settings["level"], settings["block"])
-        )
-        found = hierarchical_search(space, settings["rounds"], settings["evaluations"], measured)
+        settings = settings_of(SearchSettings, stage)
+        try:
+            bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
+            space = Space(
+                bank.experts, np.asarray(settings.utilities), settings.simplex,
+                np.asarray(settings.told, dtype=np.float64).reshape(-1, bank.experts),
+            )  # fmt: skip
+            measured = _Measured(context, stage, bank, settings.completions_each, Mixer(settings.level, settings.block))
+            found = hierarchical_search(space, settings.rounds, settings.evaluations, measured)
+        finally:
+            unwrap(base)
         table = {
             "candidates": found.candidates.tolist(), "scores": found.scores.tolist(), "times": [*found.times.values()],
         }  # fmt: skip
         context.artefact(stage, TABLE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        bank.unwrap()
         context.seal(stage, {"candidates": len(found.times)})
 
 
@@ -157,7 +172,6 @@ class _Measured:
 
     def __call__(self, candidates: FloatArray, times: int) -> FloatArray:
         """Return mean scores `[C, K]` of candidates `[C, E]` that were measured so often before."""
-        from paretune.core.ledger import network_flops
         from paretune.core.seeds import stream_key
         from paretune.models.policy import Policy
 
@@ -174,8 +188,7 @@ class _Measured:
         rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
         tokens = int(made.lengths.sum())
         read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        parameters = base.parameters + self.bank.parameters_each()
-        flops = network_flops(parameters, tokens + read, policy.cost(range(count)))
+        flops = policy.flops(range(count), tokens + read)
         self.ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
         self.context.log({"candidates": candidates.tolist(), "scores": scores.tolist(), "measured_before": times})

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.core.stages import Stage, StageContext
+from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
-from paretune.methods.experts import adapters_of
+from paretune.methods.banks import GateSettings
+from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from paretune.rl.trainees import Trainee
 
 CHECKPOINT_SECONDS = 600.0
-STATE, GATE = "state.safetensors", "gate.safetensors"
+STATE = "state.safetensors"
+TAKEN = {  # what functions are called with that a stage names for a slot
+    "advantages": ("rewards [B, K]", "group_size"),
+    "shaping": ("rewards [B, K]", "ranges [K, 2]"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ def train_experts(context: StageContext) -> None:
     """Train the experts of a population, handing each over at every planned length."""
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.rl.trainees import Member, Population
 
     task, settings = context.task, context.stages[0].settings
@@ -67,22 +72,19 @@ def train_experts(context: StageContext) -> None:
         )
         for stages in by_member
     ]
-    bank = ExpertBank(base, len(members), int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by expert_settings
-    bank.initialise([int(stages[0].member.get("start", stages[0].seed)) for stages in by_member])  # type: ignore[call-overload]  # plain JSON
-
-    def saver(index: int) -> Callable[[Stage], None]:
-        return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
-
-    runs = [Run(stages, saver(index)) for index, stages in enumerate(by_member)]
+    filled = slots(task, settings, [each.objective_weights for each in members])
+    shape = settings_of(ExpertSettings, context.stages[0])
     try:
-        train(
-            context,
-            Population(bank, members),
-            runs,
-            slots(task, settings, [each.objective_weights for each in members]),
-        )
+        bank = ExpertBank(base, len(members), shape.rank, shape.alpha)
+        bank.initialise([start_of(stages[0]) for stages in by_member])
+
+        def saver(index: int) -> Callable[[Stage], None]:
+            return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
+
+        runs = [Run(stages, saver(index)) for index, stages in enumerate(by_member)]
+        train(context, Population(bank, members), runs, filled)
     finally:
-        bank.unwrap()
+        unwrap(base)
 
 
 def train_bank(context: StageContext) -> None:
@@ -93,33 +95,32 @@ def train_bank(context: StageContext) -> None:
     from paretune.core.seeds import stream_key
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.models.gate import resolve_gate
     from paretune.rl.trainees import Conditioned
 
     task, settings = context.task, context.stages[0].settings
     base, objectives = load_base(task.model), len(task.objectives)
-    named = str(settings["gate"])
-    kind = resolve_gate(named) if named else None
+    shape, gating = settings_of(ExpertSettings, context.stages[0]), settings_of(GateSettings, context.stages[0])
+    kind = resolve_gate(gating.gate) if gating.gate else None
     for stages in trajectories(context):
-        seed = stages[0].seed
-        bank = ExpertBank(base, objectives, int(settings["rank"]), float(settings["alpha"]))  # type: ignore[call-overload, arg-type]  # as written by bank_stage
-        bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
-        gate = kind(bank, objectives, seed, settings) if kind else None
-        lengths = tuple(stage.completions for stage in stages)
-        rate = float(settings.get("gate_learning_rate", 0.0)) or None  # type: ignore[arg-type]  # as written by bank_stage
-        trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, context.ledger(stages[-1]), rate)
-
-        def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
-            for expert in range(bank.experts):
-                save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
-            if gate is not None:
-                gate.save(context.artefact(stage, GATE))
-
+        seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
         try:
+            bank = ExpertBank(base, objectives, shape.rank, shape.alpha)
+            bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
+            gate = kind(bank, objectives, seed, settings) if kind else None
+            rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
+            trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, ledger, rate)
+
+            def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
+                for expert in range(bank.experts):
+                    save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
+                if gate is not None:
+                    gate.save(context.artefact(stage, GATE))
+
             train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
         finally:
-            bank.unwrap()
+            unwrap(base)
 
 
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:
@@ -132,29 +133,29 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
 
     Raises:
         ConfigError: If a name cannot be imported, or is not what it should be.
+        MethodError: If it cannot be called as it is.
+        WeightingError: If a weighting does not go on from its state.
     """
     from paretune.core.imports import import_name
+    from paretune.core.user_calls import check_takes
     from paretune.rl.learner import Slots
-    from paretune.rl.weighting import resolve_weighting
+    from paretune.rl.weighting import check_restores, resolve_weighting
 
-    weighting = str(settings.get("weighting", ""))
-    found = resolve_weighting(weighting) if weighting else None
-    functions = {
-        slot: import_name(slot, str(settings[slot])) for slot in ("advantages", "shaping") if settings.get(slot)
-    }
-    return Slots(
-        weightings=[] if found is None else [found(row, settings, ranges(task)) for row in preferences], **functions
-    )
+    functions, weightings = {}, []
+    for slot, arguments in TAKEN.items():
+        if settings.get(slot):
+            functions[slot] = import_name(slot, str(settings[slot]))
+            check_takes(f"{slot} '{settings[slot]}'", functions[slot], arguments)
+    if settings.get("weighting"):
+        kind = resolve_weighting(str(settings["weighting"]))
+        check_restores(kind, settings, ranges(task))
+        weightings = [kind(row, settings, ranges(task)) for row in preferences]
+    return Slots(weightings=weightings, **functions)
 
 
 def ranges(task: Task) -> FloatArray:
     """Return lowest and highest possible reward of each objective, `[K, 2]`."""
     return np.asarray([objective.range for objective in task.objectives], dtype=np.float64)
-
-
-def learner_settings(settings: Mapping[str, Any]) -> LearnerSettings:
-    """Return the part of a stage's settings that says how to learn."""
-    return LearnerSettings(**{each.name: settings[each.name] for each in fields(LearnerSettings)})
 
 
 def train(
@@ -179,7 +180,7 @@ def train(
         Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
         prompts(base, task, "development"),
     )  # fmt: skip
-    learner = Learner(trainee, environment, learner_settings(context.stages[0].settings), filled)
+    learner = Learner(trainee, environment, settings_of(LearnerSettings, context.stages[0]), filled)
     checkpoint = context.checkpoint_folder() / f"{name}.safetensors"
     if checkpoint.exists():
         learner.load_state(*read_state(checkpoint))
@@ -223,7 +224,7 @@ def _reporter(context: StageContext, learner: Learner, runs: Sequence[Run]) -> C
 def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base
+    from paretune.models.base import load_base, unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
 
@@ -231,17 +232,18 @@ def measure_experts(context: StageContext) -> None:
     base = load_base(task.model)
     for stage in context.stages:
         adapters = adapters_of(context.result(need) for need in stage.needs)
-        bank = load_bank(base, adapters)
-        policy = one_by_one(bank, task)
-        each = int(stage.settings["completions_each"])  # type: ignore[call-overload]  # an int by construction
+        each = settings_of(MeasurementSettings, stage).completions_each
         chosen = min(each, len(task.splits["development"]))
         rows, samples = task.splits["development"][:chosen], each // chosen
-        records = evaluate(
-            policy, rows, Scorer(task.objectives), task.objective_names, samples=samples, seed=stage.seed,
-            split="development", ledger=context.ledger(stage), progress=context.progress,
-        )  # fmt: skip
+        try:
+            records = evaluate(
+                one_by_one(load_bank(base, adapters), task), rows, Scorer(task.objectives), task.objective_names,
+                samples=samples, seed=stage.seed, split="development", ledger=context.ledger(stage),
+                progress=context.progress,
+            )  # fmt: skip
+        finally:
+            unwrap(base)
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        bank.unwrap()
         context.seal(stage, {"scores": scores})
 
 

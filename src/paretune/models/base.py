@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -140,6 +141,9 @@ def load_base(model: str, device: str | None = None, dtype: torch.dtype | None =
     return _load_once(name, model_digest(name), device, dtype or default_dtype(device, name))
 
 
+_loaded: WeakSet[BaseModel] = WeakSet()
+
+
 @lru_cache(maxsize=4)
 def _load_once(name: str, digest: str, device: str, dtype: torch.dtype) -> BaseModel:
     from safetensors import SafetensorError
@@ -153,7 +157,22 @@ def _load_once(name: str, digest: str, device: str, dtype: torch.dtype) -> BaseM
             f"model must be a folder or hub id of a causal language model with safetensors, got '{name}' "
             f"({str(error).splitlines()[0]}). Check the path, or save the model with save_pretrained."
         ) from error
-    return freeze(BaseModel(name=name, digest=digest, model=model.to(device), tokenizer=tokenizer))
+    base = freeze(BaseModel(name=name, digest=digest, model=model.to(device), tokenizer=tokenizer))
+    _loaded.add(base)
+    return base
+
+
+def unwrap(base: BaseModel) -> None:
+    """Put back the original layers of a base model, whatever bank wraps it, a half-made one too."""
+    bank = getattr(base.model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()
+
+
+def unwrap_all() -> None:
+    """Put back the original layers of every base model that was loaded in this process."""
+    for base in _loaded:
+        unwrap(base)
 
 
 def freeze(base: BaseModel) -> BaseModel:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from paretune.core.errors import ModelError
-
-if TYPE_CHECKING:
-    from paretune.models.bank import Pin, Pinned
+from paretune.models.banked_linear import Pin, Pinned
 
 
 def find_blocks(model: nn.Module, paths: Iterable[str], name: str) -> list[nn.Module]:
@@ -51,15 +49,45 @@ def _outermost_list(model: nn.Module, path: str) -> nn.ModuleList | None:
 @contextmanager
 def gated(blocks: Sequence[nn.Module], pinned: Pinned, pin: Pin) -> Iterator[None]:
     """Let every block begin by opening its gate, in the forward pass and where checkpointing recomputes it."""
+    try:
+        with _entered(blocks, partial(_open, pinned, pin), partial(_checkpointed_if_pinned, pinned, pin)):
+            yield
+    finally:
+        pin.close_gate()
+
+
+@contextmanager
+def pinned_by_block(blocks: Sequence[nn.Module], pinned: Pinned, pins: Sequence[Pin]) -> Iterator[None]:
+    """Let every block begin by taking its own pin, in the forward pass and where checkpointing recomputes it."""
+
+    def take(number: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        pinned.pin = pins[number]
+
+    def checkpointed(number: int, *rest: Any) -> Any:
+        return _checkpointed(pinned, pins[number], number, *rest)
+
+    with _entered(blocks, take, checkpointed):
+        yield
+
+
+@contextmanager
+def _entered(
+    blocks: Sequence[nn.Module], enter: Callable[..., None], checkpointed: Callable[..., Any]
+) -> Iterator[None]:
+    """Call `enter(number, block, args, kwargs)` before each block.
+
+    Where a block is checkpointed, `checkpointed(number, checkpoint, run, *args)` stands for `checkpoint(run, *args)`:
+    transformers recomputes a block without its hooks.
+    """
     hooks: list[Any] = []
     checkpoints: list[tuple[Any, Callable[..., Any]]] = []
     for number, block in enumerate(blocks):
-        hooks.append(block.register_forward_pre_hook(partial(_enter, pinned, pin, number), with_kwargs=True))
+        hooks.append(block.register_forward_pre_hook(partial(enter, number), with_kwargs=True))
         if getattr(block, "gradient_checkpointing", False):
             owner: Any = block
             original = owner._gradient_checkpointing_func
             checkpoints.append((owner, original))
-            owner._gradient_checkpointing_func = partial(_checkpointed, pinned, pin, number, original)
+            owner._gradient_checkpointing_func = partial(checkpointed, number, original)
     try:
         yield
     finally:
@@ -67,10 +95,9 @@ def gated(blocks: Sequence[nn.Module], pinned: Pinned, pin: Pin) -> Iterator[Non
             hook.remove()
         for owner, original in checkpoints:
             owner._gradient_checkpointing_func = original
-        pin.close_gate()
 
 
-def _enter(
+def _open(
     pinned: Pinned, pin: Pin, number: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Open the gate of a block, unless another mixing is pinned inside, or its checkpoint does so."""
@@ -78,18 +105,24 @@ def _enter(
         pin.open_gate(number, args[0] if args else kwargs["hidden_states"])
 
 
+def _checkpointed_if_pinned(
+    pinned: Pinned, pin: Pin, number: int, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any
+) -> Any:
+    if pinned.pin is not pin:
+        return checkpoint(run, *args)
+    return _checkpointed(pinned, pin, number, checkpoint, run, *args)
+
+
 def _checkpointed(
     pinned: Pinned, pin: Pin, number: int, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any
 ) -> Any:
-    """Checkpoint a block together with its gate.
+    """Checkpoint a block together with its pin and its gate.
 
-    Transformers recomputes a block without its hooks, and during the backward pass the mixing may be pinned with other
-    gated tokens than in the forward pass: so the gate belongs to what is recomputed, with the pin that it had.
+    During the backward pass another mixing may be pinned, or the same with other gated tokens than in the forward
+    pass: so both belong to what is recomputed.
     """
-    if pinned.pin is not pin:
-        return checkpoint(run, *args)
 
-    def opened(hidden: Tensor, *rest: Any) -> Any:
+    def under(hidden: Tensor, *rest: Any) -> Any:
         before, pinned.pin = pinned.pin, pin
         pin.open_gate(number, hidden)
         try:
@@ -97,45 +130,5 @@ def _checkpointed(
         finally:
             pinned.pin = before
             pin.close_gate()
-
-    return checkpoint(opened, *args)
-
-
-@contextmanager
-def pinned_by_block(blocks: Sequence[nn.Module], pinned: Pinned, pins: Sequence[Pin]) -> Iterator[None]:
-    """Let every block begin by taking its own pin, in the forward pass and where checkpointing recomputes it."""
-    hooks: list[Any] = []
-    checkpoints: list[tuple[Any, Callable[..., Any]]] = []
-    for block, pin in zip(blocks, pins, strict=True):
-        hooks.append(block.register_forward_pre_hook(partial(_take, pinned, pin)))
-        if getattr(block, "gradient_checkpointing", False):
-            owner: Any = block
-            original = owner._gradient_checkpointing_func
-            checkpoints.append((owner, original))
-            owner._gradient_checkpointing_func = partial(_checkpointed_under, pinned, pin, original)
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for owner, original in checkpoints:
-            owner._gradient_checkpointing_func = original
-
-
-def _take(pinned: Pinned, pin: Pin, block: nn.Module, args: tuple[Any, ...]) -> None:
-    pinned.pin = pin
-
-
-def _checkpointed_under(
-    pinned: Pinned, pin: Pin, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any
-) -> Any:
-    """Checkpoint a block together with its pin: in the backward pass another one is in force."""
-
-    def under(*again: Any) -> Any:
-        before, pinned.pin = pinned.pin, pin
-        try:
-            return run(*again)
-        finally:
-            pinned.pin = before
 
     return checkpoint(under, *args)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretune.core.errors import ModelError, ShapeError
+from paretune.core.sampled import note_sampled
 from paretune.core.seeds import uniforms
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
@@ -86,6 +87,7 @@ def sample(
             f"prompt and completion must fit into the model's context of {base.context_tokens} tokens, got {longest} "
             f"and {max_new_tokens}. Lower max_prompt_tokens or max_completion_tokens."
         )
+    note_sampled(rows)
     start = time.perf_counter()
     reader = Reader(base, bank, mixing)
     loop = _Loop(reader, keys, max_new_tokens, start, base.end_ids if end_ids is None else end_ids)

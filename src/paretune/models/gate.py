@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,39 +19,10 @@ from paretune.core.digests import canonical_json, digest
 from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
 from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
-
-if TYPE_CHECKING:
-    from paretune.models.bank import ExpertBank
+from paretune.models.bank import ExpertBank
 
 WIDTH = 32  # hidden units of a block gate; the prototype's
 SIZES = ("experts", "objectives", "hidden_size", "blocks")  # in the file's metadata, beside class and settings
-
-
-class Gate(Protocol):
-    """What a mixing asks for the expert weights of its gated tokens.
-
-    A gate must read nothing but what it is given: then one pass over a whole sequence agrees with cached decoding.
-
-    Attributes:
-        experts: Number of experts E that it weighs.
-        objectives: Number of objectives K of a preference.
-        blocks: Number of transformer blocks of the base model that it was made for.
-    """
-
-    experts: int
-    objectives: int
-    blocks: int
-
-    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
-        """Return g for the tokens of one block, `[B, T, E]`, any real numbers.
-
-        Args:
-            block: Number of the transformer block.
-            hidden: The block's own input at the gated tokens, `[B, T, H]`.
-            prior: Expert weights of the rows without the gate, `[B, E]`.
-            preferences: Of the rows, `[B, K]`.
-        """
-        ...  # fmt: skip
 
 
 class TrainedGate:

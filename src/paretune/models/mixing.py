@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,8 +12,34 @@ from torch import Tensor
 from paretune.core.errors import ShapeError
 from paretune.core.protocols import Continued, Level
 
-if TYPE_CHECKING:
-    from paretune.models.gate import Gate
+GateFrom = int | Sequence[int]  # first token of a pass that a gate weighs: one for all rows, or one for each
+
+
+class Gate(Protocol):
+    """What a mixing asks for the expert weights of its gated tokens.
+
+    A gate must read nothing but what it is given: then one pass over a whole sequence agrees with cached decoding.
+
+    Attributes:
+        experts: Number of experts E that it weighs.
+        objectives: Number of objectives K of a preference.
+        blocks: Number of transformer blocks of the base model that it was made for.
+    """
+
+    experts: int
+    objectives: int
+    blocks: int
+
+    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        """Return g for the tokens of one block, `[B, T, E]`, any real numbers.
+
+        Args:
+            block: Number of the transformer block.
+            hidden: The block's own input at the gated tokens, `[B, T, H]`.
+            prior: Expert weights of the rows without the gate, `[B, E]`.
+            preferences: Of the rows, `[B, K]`.
+        """
+        ...  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from paretune.core.digests import digest, file_digest
 from paretune.core.errors import EnumerationError, ShapeError
+from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.decoding import Rollout, sample
-from paretune.models.gate import Gate
+from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
 from paretune.models.readers.inputs import left_pad
 from paretune.models.readers.reader import Reader
@@ -91,7 +92,7 @@ class Policy:
         answers: Sequence[str],
         expert_weights: FloatArray,
         mixer: Mixer | None = None,
-        gate: Gate | None = None,
+        gate: TrainedGate | None = None,
     ) -> None:
         self.base, self.bank, self.template = base, bank, template
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
@@ -179,13 +180,27 @@ class Policy:
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
         return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
 
-    def cost(self, policy_index: Sequence[int]) -> float:
-        """Return the passes through the network that one token of one row takes.
+    def flops(self, policy_index: Sequence[int], tokens: int, further_passes: float = 0) -> int:
+        """Return the floating-point operations of reading tokens: passes through base model, experts and gate.
+
+        A stream of its own is read under one expert; where adapters are mixed, a pass goes through all experts that
+        any of the rows weighs, behind a gate through all of them.
 
         Args:
             policy_index: Of the preferences whose rows share a batch.
+            tokens: Of all their rows together.
+            further_passes: Over the same tokens, such as one of the base model; counted like the policy's own.
         """
-        return Reader(self.base, self.bank, self.mixing(policy_index)).cost
+        mixing, parameters = self.mixing(policy_index), self.base.parameters
+        if self.bank is not None:
+            experts = 1
+            if self.gate is not None:
+                experts, parameters = self.bank.experts, parameters + self.gate.flat.numel()
+            elif self.mixer.level == "adapters":
+                experts = int((mixing.dense() != 0).any(dim=0).sum())
+            parameters += experts * self.bank.parameters_each()
+        passes = Reader(self.base, self.bank, mixing).cost + further_passes
+        return network_flops(parameters, tokens, passes)
 
     def generate(
         self,

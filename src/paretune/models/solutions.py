@@ -16,6 +16,7 @@ from paretune.core.errors import AdapterError, ConfigError, RecordError
 from paretune.core.model_config import check_block
 from paretune.core.preferences import check_preferences, preference_from_mapping
 from paretune.core.protocols import Assembly, Family, Mixer
+from paretune.core.stages import GATE
 from paretune.core.task import Task
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
@@ -24,7 +25,6 @@ from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
 
 FILE, SCHEMA = "solution.json", 3
-GATE = "gate.safetensors"
 
 
 @dataclass(eq=False)

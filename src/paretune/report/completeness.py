@@ -146,8 +146,16 @@ def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]
     return list(dict.fromkeys(found))  # once for several tasks
 
 
-def one_policy(method: str, budget_completions: int, settings: Mapping[str, object]) -> str:
-    """Say that a method trains a single policy, so that it cannot follow preferences, and what would change it."""
+def one_policy(label: str, budget_completions: int, settings: Mapping[str, object]) -> str:
+    """Say that a method trains a single policy, so that it cannot follow preferences, and what would change it.
+
+    Args:
+        label: Its name in the study.
+        budget_completions: Of a cell.
+        settings: Its settings; `method` among them names it where the label does not.
+    """
+    source = settings.get("method", label)
+    name = label if label == source else f"{label} ({source})"
     each = settings.get("completions_each")
     advice = (
         f"Each policy takes {each:,} (completions_each): raise the budget, or lower that."
@@ -155,7 +163,7 @@ def one_policy(method: str, budget_completions: int, settings: Mapping[str, obje
         else "Raise the budget."
     )
     return (
-        f"{method} trains one policy only on {budget_completions:,} completions, and it answers every preference. "
+        f"{name} trains one policy only on {budget_completions:,} completions, and it answers every preference. "
         f"{advice}"
     )
 

@@ -116,7 +116,8 @@ def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float, group_size: int) -> 
     """Subtract the advantage of the KL term from every objective: `A_k - beta A_KL`.
 
     With it the gradient of objective k is that of `J_k = E r_k - beta KL`, and any weights that sum to 1 give the
-    gradient of J. Never normalised, and never an objective of its own.
+    gradient of J. Never normalised, and never an objective of its own. A completion whose reward is missing keeps its
+    KL, which is known all the same: `reweighted` does so too.
 
     Args:
         advantages: `[B, K]`.
@@ -131,7 +132,8 @@ def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_s
     """Return the advantages of a later epoch: against a baseline of what the policy would sample now.
 
     `A_ik = x_ik - sum_j v_j x_jk / sum_j v_j` over the group, with `x_ik = r_ik - beta kl_i` and `v_j = min(rho_j, 2)`:
-    a completion that has become twice as likely stands for two.
+    a completion that has become twice as likely stands for two. A missing reward counts as the mean of the others, so
+    that its completion says nothing about the reward, and is in the KL like any other.
 
     Args:
         rewards: `[B, K]`; NaN where a reward is missing.
@@ -141,15 +143,20 @@ def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_s
         group_size: Completions per prompt G.
 
     Returns:
-        `[B, K]`; 0 where a reward is missing or no other completion of its prompt has one.
+        `[B, K]`; that of the KL alone where a reward is missing or no other completion of its prompt has one.
     """
-    values = (rewards - beta * kl[:, None]).view(-1, group_size, rewards.shape[1])
-    present = ~values.isnan()
+    groups = rewards.view(-1, group_size, rewards.shape[1])
+    present = ~groups.isnan()
     known = present & (present.sum(dim=1, keepdim=True) > 1)
-    weights = ratios.clamp(max=MOST_RATIO).view(-1, group_size, 1) * present
-    filled = torch.where(present, values, torch.zeros_like(values))
-    baseline = (weights * filled).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=SMALLEST)
-    return torch.where(known, filled - baseline, torch.zeros_like(values)).view(rewards.shape)
+    weights = ratios.clamp(max=MOST_RATIO).view(-1, group_size, 1).repeat(1, 1, rewards.shape[1])
+    mean = _weighed_mean(torch.where(known, groups, torch.zeros_like(groups)), weights * known)
+    values = torch.where(known, groups, mean) - beta * kl.view(-1, group_size, 1)
+    return (values - _weighed_mean(values, weights)).view(rewards.shape)
+
+
+def _weighed_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean over the completions of each prompt, `[B / G, 1, K]`; 0 where nothing has weight."""
+    return (weights * values).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=SMALLEST)
 
 
 def reweighted_kl(advantages: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_size: int) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,24 +16,24 @@ from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.rl.advantages import reweighted, reweighted_kl, silenced
 from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
+from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.objective_steps import ObjectiveSteps
-from paretune.rl.optimisers import Optimisers
+from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
-from paretune.rl.weighing import Weigher
 
 GAP_FP32, GAP_BF16 = 1e-3, 0.05  # nats a token by which sampling and update may differ on average
 
 
 @dataclass(eq=False)
-class Told:
-    """What an update has to tell, for R members.
+class UpdateReport:
+    """What an update was, for R members.
 
     Attributes:
         norms: Gradient norm of the first epoch, before clipping.
         moved: Whether there was anything to learn from.
-        gap: Mean difference between the log-probabilities of sampling and of the first epoch, nats a token.
+        gaps: Mean difference between the log-probabilities of sampling and of the first epoch, nats a token.
         ratios: Mean ratio of each later epoch.
         clipped: Share of completions (or tokens) held by the clip in each later epoch.
         objective_weights: `[K]` of each member where a weighting chose them.
@@ -41,28 +42,35 @@ class Told:
 
     norms: list[float]
     moved: list[bool]
-    gap: float
+    gaps: list[float]
     ratios: list[list[float]] = field(default_factory=list)
     clipped: list[list[float]] = field(default_factory=list)
     objective_weights: list[list[float]] = field(default_factory=list)
     engine: str = ""
 
+    def add_later(self, ratios: Tensor, clipped: Tensor) -> None:
+        """Add a later epoch: ratio of each row `[B]`, and whether, or at which share, the clip holds it."""
+        for epochs, rows in ((self.ratios, ratios), (self.clipped, clipped)):
+            epochs.append(rows.double().view(len(self.norms), -1).mean(dim=1).tolist())
+
     def of(self, place: int) -> dict[str, object]:
         """Return what one member's event says."""
-        told: dict[str, object] = {"grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gap}
+        event: dict[str, object] = {
+            "grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gaps[place],
+        }  # fmt: skip
         if self.ratios:
-            told["ratio"] = [epoch[place] for epoch in self.ratios]
-            told["clipped"] = [epoch[place] for epoch in self.clipped]
+            event["ratio"] = [epoch[place] for epoch in self.ratios]
+            event["clipped"] = [epoch[place] for epoch in self.clipped]
         if self.objective_weights:
-            told["objective_weights"] = self.objective_weights[place]
+            event["objective_weights"] = self.objective_weights[place]
         if self.engine:
-            told["engine"] = self.engine
-        return told
+            event["engine"] = self.engine
+        return event
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """One batch with all that the epochs need of it.
+class ScoredBatch:
+    """One batch with its rewards, and all that the epochs need beside them.
 
     Attributes:
         batch: Completions, B rows: R members' blocks.
@@ -87,94 +95,89 @@ class Epochs:
     """Takes the optimiser steps of an update."""
 
     def __init__(
-        self, trainee: Trainee, beta: float, ranges: FloatArray, settings: LearnerSettings, optimisers: Optimisers,
-        weigher: Weigher,
+        self, trainee: Trainee, beta: float, ranges: FloatArray, settings: LearnerSettings,
+        parameter_groups: ParameterGroups, weightings: MemberWeightings,
     ) -> None:  # fmt: skip
         self.trainee, self.beta, self.settings = trainee, beta, settings
-        self.optimisers, self.weigher = optimisers, weigher
+        self.parameter_groups, self.weightings = parameter_groups, weightings
         self.widths = torch.from_numpy(ranges[:, 1] - ranges[:, 0])
-        self.by_objective = ObjectiveSteps(trainee, settings, optimisers, weigher) if weigher.needs_gram else None
+        self.by_objective = (
+            ObjectiveSteps(trainee, settings, parameter_groups, weightings) if weightings.needs_gram else None
+        )
 
-    def learn(self, active: Sequence[int], lesson: Lesson, preferences: FloatArray) -> Told:
+    def learn(self, active: Sequence[int], scored: ScoredBatch, preferences: FloatArray) -> UpdateReport:
         """Take the steps of one update of some members.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
             ModelError: If sampling and update disagree on the probability of what was sampled.
         """
-        told = Told([], [], 0.0)
+        report = UpdateReport([], [], [])
         if self.by_objective is not None:
-            self._learn_by_objective(self.by_objective, active, lesson, told)
-            return told
-        weights = torch.from_numpy(self.weigher.rows(active, preferences)).to(lesson.first.dtype)
-        if self.weigher.weightings:
-            told.objective_weights = weights[:: len(weights) // len(active)].tolist()
+            self._learn_by_objective(self.by_objective, active, scored, report)
+            return report
+        weights = torch.from_numpy(self.weightings.rows(active, preferences)).to(scored.first.dtype)
+        if self.weightings.each:
+            report.objective_weights = weights[:: len(weights) // len(active)].tolist()
         for epoch in range(self.settings.epochs):
-            self._epoch(epoch, active, lesson, weights, told)
-        return told
+            self._epoch(epoch, active, scored, weights, report)
+        return report
 
-    def _learn_by_objective(self, steps: ObjectiveSteps, active: Sequence[int], lesson: Lesson, told: Told) -> None:
+    def _learn_by_objective(
+        self, steps: ObjectiveSteps, active: Sequence[int], scored: ScoredBatch, report: UpdateReport
+    ) -> None:
         """Take the steps of one update where weights are chosen from gradients: once, in its first epoch."""
-        count, size = len(active), len(lesson.first) // len(active)
+        size = len(scored.first) // len(active)
         with self._precision():
-            taken = steps.take(active, lesson.batch, lesson.mixing, lesson.first, None)
-        told.gap = float((taken.log_probs - lesson.batch.log_probs).abs().sum()) / int(lesson.batch.lengths.sum())
-        self._check_gap(told.gap)
-        told.norms, told.moved, told.engine = taken.norms, taken.moved, taken.engine
-        told.objective_weights = taken.objective_weights.tolist()
-        weights = torch.from_numpy(taken.objective_weights).repeat_interleave(size, dim=0).to(lesson.first.dtype)
+            made = steps.gradients(scored.batch, scored.mixing, scored.first, size)
+        report.gaps = self._gaps(active, scored.batch, (made.log_probs - scored.batch.log_probs).abs().sum(dim=1))
+        step = steps.take(active, made.gradients, scored.first, None)
+        report.norms, report.moved, report.engine = step.norms, step.moved, made.engine
+        report.objective_weights = step.objective_weights.tolist()
+        weights = torch.from_numpy(step.objective_weights).repeat_interleave(size, dim=0).to(scored.first.dtype)
         for _ in range(1, self.settings.epochs):
+            now = torch.zeros(len(weights), device=self.trainee.bank.base.device)
             with torch.no_grad(), self._precision():
-                now = completion_log_probs(
-                    self.trainee.bank.base, self.trainee.bank, lesson.mixing, lesson.batch.prompt_ids,
-                    lesson.batch.token_ids, lesson.batch.lengths,
-                ).sum(dim=1)  # fmt: skip
-            ratios = log_ratios(now, lesson.batch.log_probs.sum(dim=1)).exp().cpu().double()
-            folded = self._folded(lesson, slice(None), now.cpu().double(), ratios)
-            held = is_clipped(ratios, scalarise(folded, weights), self.settings.clip)
+                for own, part, mixing in self._parts(scored, len(active)):
+                    now[own] = self._log_probs(part, mixing).sum(dim=1)
+            ratios, folded, held = self._again(now, scored.batch, scored, weights, slice(None))
+            ratios = ratios.cpu().double()
             coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
             with self._precision():
-                steps.take(active, lesson.batch, lesson.mixing, coefficients, taken.objective_weights)
-            told.ratios.append(ratios.view(count, size).mean(dim=1).tolist())
-            told.clipped.append(held.double().view(count, size).mean(dim=1).tolist())
+                made = steps.gradients(scored.batch, scored.mixing, coefficients, size)
+            steps.take(active, made.gradients, coefficients, step.objective_weights)
+            report.add_later(ratios, held)
 
-    def _epoch(self, epoch: int, active: Sequence[int], lesson: Lesson, weights: Tensor, told: Told) -> None:
+    def _epoch(
+        self, epoch: int, active: Sequence[int], scored: ScoredBatch, weights: Tensor, report: UpdateReport
+    ) -> None:
         count, size = len(active), len(weights) // len(active)
-        scalar, gaps, tokens = scalarise(lesson.first, weights), 0.0, 0
-        heard, ratios, clipped = torch.zeros(3, len(weights), dtype=torch.float64)
-        for rows in self._parts(count, size):
-            part = lesson.batch if rows is None else lesson.batch.take(rows.to(lesson.batch.token_ids.device))
-            own = slice(None) if rows is None else rows
-            mixing = lesson.mixing if rows is None else lesson.mixing.rows(rows)
-            used = int(part.lengths.max())
+        scalar = scalarise(scored.first, weights)
+        heard, gaps, ratios, clipped = torch.zeros(4, len(weights), dtype=torch.float64)
+        for own, part, mixing in self._parts(scored, count):
             with self.trainee.bank.using(mixing), self._precision():
-                log_probs = completion_log_probs(
-                    self.trainee.bank.base, self.trainee.bank, mixing, part.prompt_ids, part.token_ids[:, :used],
-                    part.lengths,
-                )  # fmt: skip
+                log_probs = self._log_probs(part, mixing)
                 if epoch == 0:
-                    gaps += float((log_probs.detach() - part.log_probs[:, :used]).abs().sum())
-                    tokens += int(part.lengths.sum())
+                    apart = (log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum(dim=1)
+                    gaps[own] = apart.cpu().double()
                     heard[own] = scalar[own].abs()
                     loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
                 else:
                     loss, heard[own], ratios[own], clipped[own] = self._later(
-                        log_probs, part, lesson, scalar, weights, own, size
+                        log_probs, part, scored, scalar, weights, own, size
                     )
                 loss.backward()
         if epoch == 0:
-            told.gap = gaps / tokens
-            self._check_gap(told.gap)
+            report.gaps = self._gaps(active, scored.batch, gaps)
         moving = (heard.view(count, size) > 0).any(dim=1).tolist()
-        norms = self.optimisers.step(self.trainee.take_gradients(active), active, moving)
+        norms = self.parameter_groups.step(self.trainee.take_gradients(active), active, moving)
         if epoch == 0:
-            told.norms, told.moved = norms, moving
+            report.norms, report.moved = norms, moving
         else:
-            told.ratios.append(ratios.view(count, size).mean(dim=1).tolist())
-            told.clipped.append(clipped.view(count, size).mean(dim=1).tolist())
+            report.add_later(ratios, clipped)
 
     def _later(
-        self, log_probs: Tensor, part: Batch, lesson: Lesson, scalar: Tensor, weights: Tensor, own: slice | Tensor,
+        self, log_probs: Tensor, part: Batch, scored: ScoredBatch, scalar: Tensor, weights: Tensor, own: slice | Tensor,
         size: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         """Return the loss of a part in a later epoch, and `[B']`: sizes of advantages, mean ratios, shares clipped."""
@@ -187,48 +190,67 @@ class Epochs:
             mean = (ratios.detach().cpu() * inside).sum(dim=1) / steps[:, 0]
             held = (is_clipped(ratios.detach(), advantages, clip).cpu() & inside).sum(dim=1) / steps[:, 0]
             return clipped_loss(ratios, advantages, size, clip), scalar[own].abs(), mean.double(), held.double()
-        now = log_probs.sum(dim=1)
-        ratios = log_ratios(now, part.log_probs.sum(dim=1)).exp()
-        seen = ratios.detach().cpu().double()
-        folded = self._folded(lesson, own, now.detach().cpu().double(), seen)
-        folded_scalar = scalarise(folded, weights[own])
-        advantages = self._placed(folded_scalar)
-        held = is_clipped(seen, folded_scalar, clip)
-        return clipped_loss(ratios, advantages, size, clip), folded_scalar.abs(), seen, held.double()
+        ratios, folded, held = self._again(log_probs.sum(dim=1), part, scored, weights[own], own)
+        heard = scalarise(folded, weights[own])
+        loss = clipped_loss(ratios, self._placed(heard), size, clip)
+        return loss, heard.abs(), ratios.detach().cpu().double(), held.double()
 
-    def _folded(self, lesson: Lesson, own: slice | Tensor, log_probs: Tensor, ratios: Tensor) -> Tensor:
-        """Return the advantages of a later epoch with the KL as it is now, `[B', K]`."""
-        group, kl = self.settings.group_size, log_probs - lesson.reference[own]
-        if lesson.custom:
-            made = reweighted_kl(lesson.made[own], kl, ratios, self.beta, group)
+    def _again(
+        self, log_probs: Tensor, part: Batch, scored: ScoredBatch, weights: Tensor, own: slice | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what completions of log-probabilities `[B']` are in a later epoch.
+
+        Returns:
+            Their ratios `[B']`, with the gradient of the log-probabilities; their advantages with the KL as it is now,
+            `[B', K]`; and which of them the clip holds under objective weights `[B', K]`, `[B']`.
+        """
+        ratios = log_ratios(log_probs, part.log_probs.sum(dim=1)).exp()
+        group, seen = self.settings.group_size, ratios.detach().cpu().double()
+        kl = log_probs.detach().cpu().double() - scored.reference[own]
+        if scored.custom:
+            made = reweighted_kl(scored.made[own], kl, seen, self.beta, group)
         else:
-            made = reweighted(lesson.shaped[own], kl, ratios, self.beta, group)
-        return silenced(made, self.widths, group)
+            made = reweighted(scored.shaped[own], kl, seen, self.beta, group)
+        folded = silenced(made, self.widths, group)
+        return ratios, folded, is_clipped(seen, scalarise(folded, weights), self.settings.clip)
 
-    def _parts(self, members: int, size: int) -> Iterator[Tensor | None]:
-        """Yield the rows of each backward pass, equally many of every member; None for all of them at once."""
+    def _parts(self, scored: ScoredBatch, members: int) -> Iterator[tuple[slice | Tensor, Batch, Mixing]]:
+        """Yield what each pass is over, equally many rows of every member: which rows, their completions and mixing."""
+        size = len(scored.first) // members
         micro = self.settings.micro_batch or size
         if micro >= size:
-            yield None
+            yield slice(None), scored.batch, scored.mixing
             return
         for start in range(0, size, micro):
             width = min(micro, size - start)
-            yield torch.cat(
+            rows = torch.cat(
                 [torch.arange(place * size + start, place * size + start + width) for place in range(members)]
             )
+            yield rows, scored.batch.take(rows.to(scored.batch.token_ids.device)), scored.mixing.rows(rows)
+
+    def _log_probs(self, part: Batch, mixing: Mixing) -> Tensor:
+        """Return the log-probability of each token as the members are now, `[B', T]`, up to the longest completion."""
+        bank, used = self.trainee.bank, int(part.lengths.max())
+        return completion_log_probs(bank.base, bank, mixing, part.prompt_ids, part.token_ids[:, :used], part.lengths)
 
     def _placed(self, advantages: Tensor) -> Tensor:
         return advantages.to(self.trainee.bank.base.device, torch.float32)
 
-    def _check_gap(self, gap: float) -> None:
+    def _gaps(self, active: Sequence[int], batch: Batch, apart: Tensor) -> list[float]:
+        """Return by how many nats a token each member's log-probabilities differ, of sums `[B]`; none by too many."""
+        tokens = batch.lengths.view(len(active), -1).sum(dim=1).cpu()
+        gaps: list[float] = (apart.cpu().double().view(len(active), -1).sum(dim=1) / tokens).tolist()
         half = self.trainee.bank.base.dtype != torch.float32 or self.settings.update_dtype == "bfloat16"
-        limit = GAP_BF16 if half else GAP_FP32
-        if gap > limit:
+        limit, worst = GAP_BF16 if half else GAP_FP32, int(np.argmax(gaps))
+        if gaps[worst] > limit:
+            wanted = self.trainee.members[active[worst]].objective_weights.round(3).tolist()
             raise ModelError(
                 f"log-probabilities of sampling and of the update must agree within {limit:g} nats a token, got "
-                f"{gap:.4f} on average. The model reads a cached prefix in another way than the whole text: check its "
-                "attention and positions, or sample with another engine."
+                f"{gaps[worst]:.4f} on average from member {active[worst]}, trained for {wanted}. The model reads a "
+                "cached prefix in another way than the whole text: check its attention and positions, or sample with "
+                "another engine."
             )
+        return gaps
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from paretune.core.digests import bytes_digest
 from paretune.core.errors import ShapeError
-from paretune.core.ledger import Ledger, network_flops
+from paretune.core.ledger import Ledger
 from paretune.core.scores import Score
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
@@ -75,10 +75,7 @@ def evaluate(
             if ledger is not None:
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                parameters = policy.base.parameters + (policy.bank.parameters_each() if policy.bank else 0)
-                flops = network_flops(
-                    parameters, tokens + read, passes=policy.cost([index]) + 1
-                )  # sampling and reference
+                flops = policy.flops([index], tokens + read, further_passes=1)  # sampling and reference
                 ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
             answers[identity] = record
             progress(len(completions.texts))

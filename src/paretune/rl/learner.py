@@ -14,16 +14,17 @@ from torch import Tensor
 from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
+from paretune.core.user_calls import called
 from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
-from paretune.rl.epochs import Epochs, Lesson
+from paretune.rl.epochs import Epochs, ScoredBatch
 from paretune.rl.lengths import Lengths, Update
-from paretune.rl.optimisers import Optimisers
+from paretune.rl.member_weightings import MemberWeightings
+from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.rollout import Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
-from paretune.rl.weighing import Weigher
 from paretune.rl.weighting import Weighting
 
 FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end training; an outage may last two
@@ -56,10 +57,14 @@ class Slots:
         """
         shaped = rewards
         if self.shaping is not None:
-            shaped = check_made("shaping", self.shaping(rewards, ranges), rewards, missing=True)
+            with called("shaping"):
+                shaped = self.shaping(rewards, ranges)
+            check_made("shaping", shaped, rewards, missing=True)
         if self.advantages is None:
             return shaped, leave_one_out(shaped, group_size)
-        return shaped, check_made("advantages", self.advantages(shaped, group_size), shaped)
+        with called("advantages"):
+            made = self.advantages(shaped, group_size)
+        return shaped, check_made("advantages", made, shaped)
 
 
 class Learner:
@@ -91,14 +96,18 @@ class Learner:
         self.slots = slots or Slots()
         self.members = list(trainee.members)
         objectives = len(self.members[0].objective_weights)
-        self.weigher = Weigher(trainee, self.slots.weightings)
-        self.optimisers = Optimisers(trainee, settings, objectives if self.weigher.needs_gram else 0)
-        self.epochs = Epochs(trainee, environment.beta, environment.ranges, settings, self.optimisers, self.weigher)
+        self.weightings = MemberWeightings(trainee, self.slots.weightings)
+        self.parameter_groups = ParameterGroups(trainee, settings, objectives if self.weightings.needs_gram else 0)
+        self.epochs = Epochs(
+            trainee, environment.beta, environment.ranges, settings, self.parameter_groups, self.weightings
+        )
         self.lengths = [
-            Lengths(member.lengths, settings.completions_per_update, settings.group_size, self.weigher.measured(index))
+            Lengths(
+                member.lengths, settings.completions_per_update, settings.group_size, self.weightings.measured(index)
+            )
             for index, member in enumerate(self.members)
         ]
-        gradients = objectives if self.weigher.needs_gram else 1
+        gradients = objectives if self.weightings.needs_gram else 1
         self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler, gradients)
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
         self._last_whole: dict[int, State] = {}  # of members that stand inside an update
@@ -166,7 +175,7 @@ class Learner:
         self._last_whole.update({index: self.member_state(index) for index in active})
         events = self._make(active, update) if update.size else []
         for index, length in due:
-            with self.optimisers.averaged(index):
+            with self.parameter_groups.averaged(index):
                 hand_over(index, length)
             self.lengths[index].handed_over.add(length)
         if not ends:  # the completions of this update are yet to come in a longer run: nobody is told of them
@@ -194,17 +203,17 @@ class Learner:
             )
         shaped, made = self.slots.apply(rewards, self.environment.ranges, group)
         first = silenced(fold_in_kl(made, kl, self.environment.beta, group), self.epochs.widths, group)
-        lesson = Lesson(
+        scored = ScoredBatch(
             batch, mixing, shaped, made, first, reference.sum(dim=1).cpu().double(), self.slots.advantages is not None
         )
-        self.weigher.see(active, [each.updates for each in self.lengths], rewards, kl, measured)
+        self.weightings.see(active, [each.updates for each in self.lengths], rewards, kl, measured)
         with self.rollouts.timed(active, "update"):
-            told = self.epochs.learn(active, lesson, preferences)
+            report = self.epochs.learn(active, scored, preferences)
         events = []
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             described = self._event(index, update, rewards[own], statuses[own], kl[own], batch.lengths[own])
-            events.append({**described, **told.of(place), "seconds": time.perf_counter() - started})
+            events.append({**described, **report.of(place), "seconds": time.perf_counter() - started})
         return events
 
     def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:
@@ -255,11 +264,11 @@ class Learner:
             {"handed_over": sorted(self.lengths[index].handed_over), **self._plain(index)}
             for index in range(len(self.members))
         ]
-        return self.optimisers.state(), {"members": members}
+        return self.parameter_groups.state(), {"members": members}
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Continue from `state()` of the same members."""
-        self.optimisers.load(tensors)
+        self.parameter_groups.load(tensors)
         for index, saved in enumerate(plain["members"]):
             self.lengths[index].handed_over = set(saved["handed_over"])
             self._take_over(index, saved)
@@ -268,23 +277,23 @@ class Learner:
         """Return one member's state at its last whole update, from which a longer run can go on."""
         if index in self._last_whole:
             return self._last_whole[index]
-        return self.optimisers.row_state(index), self._plain(index)
+        return self.parameter_groups.row_state(index), self._plain(index)
 
     def load_member_state(self, index: int, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Start one member where a shorter run of the same trajectory stood at its last whole update."""
-        self.optimisers.load_row(index, tensors)
+        self.parameter_groups.load_row(index, tensors)
         self._take_over(index, plain)
 
     def _plain(self, index: int) -> dict[str, Any]:
         return {
             "updates": self.lengths[index].updates,
             "ledger": self.members[index].ledger.state(),
-            "weighting": self.weigher.state(index),
+            "weighting": self.weightings.state(index),
             "failing": self._failing[index].tolist(),
         }
 
     def _take_over(self, index: int, saved: Mapping[str, Any]) -> None:
         self.lengths[index].updates = saved["updates"]
-        self.weigher.load(index, saved["weighting"])
+        self.weightings.load(index, saved["weighting"])
         self._failing[index] = saved["failing"]
         self.members[index].ledger.resume(saved["ledger"])

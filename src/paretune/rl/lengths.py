@@ -76,14 +76,16 @@ class Lengths:
     def before_whole(self) -> list[tuple[int, Update]]:
         """Return the lengths that end before the next whole update does, each with the update it ends with.
 
-        Development prompts are left out where no group of completions would be left to learn from.
+        Where no group of completions would be left to learn from, development prompts get only what a whole update
+        leaves of the room: nothing, unless more are wanted of them than an update has.
         """
         wanted, done = self.measured(self.updates), self.done
         found = []
         for length in sorted(set(self.planned) - self.handed_over):
             room = length - done
             if room < wanted + self.step:
-                measured = wanted if room >= wanted + self.group else 0
+                spare = max(0, room - self.step) // self.group * self.group
+                measured = wanted if room >= wanted + self.group else spare
                 found.append((length, Update(measured, max(0, room - measured) // self.group * self.group)))
         return found
 

@@ -12,31 +12,27 @@ from torch import Tensor
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
-from paretune.rl.objective_gradients import gram_in_metric, population_gradients
-from paretune.rl.optimisers import Optimisers, check_finite
+from paretune.rl.member_weightings import MemberWeightings
+from paretune.rl.objective_gradients import PopulationGradients, gram_in_metric, population_gradients
+from paretune.rl.parameter_groups import ParameterGroups, check_finite
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
-from paretune.rl.weighing import Weigher
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
+class StepReport:
     """What a step was.
 
     Attributes:
         norms: Gradient norm of each member under its preference, before clipping.
         moved: Whether each member had anything to learn from.
         objective_weights: Of each member, `[R, K]`.
-        log_probs: Of every token under the members before the step, `[B, T]`.
-        engine: How the gradients were made, see `population_gradients`.
     """
 
     norms: list[float]
     moved: list[bool]
     objective_weights: FloatArray
-    log_probs: Tensor
-    engine: str
 
 
 class ObjectiveSteps:
@@ -50,7 +46,13 @@ class ObjectiveSteps:
         turn most common descent directions into steps that are none.
     """
 
-    def __init__(self, trainee: Trainee, settings: LearnerSettings, optimisers: Optimisers, weigher: Weigher) -> None:
+    def __init__(
+        self,
+        trainee: Trainee,
+        settings: LearnerSettings,
+        parameter_groups: ParameterGroups,
+        weightings: MemberWeightings,
+    ) -> None:
         """Prepare steps of a population.
 
         Raises:
@@ -67,60 +69,69 @@ class ObjectiveSteps:
                 "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "
                 "epochs to 1."
             )
-        self.trainee, self.settings, self.optimisers, self.weigher = trainee, settings, optimisers, weigher
+        self.trainee, self.settings, self.parameter_groups, self.weightings = (
+            trainee,
+            settings,
+            parameter_groups,
+            weightings,
+        )
+
+    def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
+        """Return the gradients of the objectives, and what they were made of; nothing moves yet.
+
+        Args:
+            batch: Completions of R members, B rows.
+            mixing: Of the rows.
+            coefficients: What each completion counts in the gradient of each objective `[B, K]`.
+            size: Completions of each member.
+
+        Raises:
+            NonFiniteError: If a gradient is not finite.
+        """
+        return population_gradients(
+            self.trainee.bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
+            micro_batch=self.settings.micro_batch,
+        )  # fmt: skip
 
     def take(
-        self,
-        active: Sequence[int],
-        batch: Batch,
-        mixing: Mixing,
-        coefficients: Tensor,
-        objective_weights: FloatArray | None,
-    ) -> Taken:
+        self, active: Sequence[int], gradients: Tensor, coefficients: Tensor, objective_weights: FloatArray | None
+    ) -> StepReport:
         """Take one step of the active members.
 
         Args:
             active: R members.
-            batch: Their completions, B rows.
-            mixing: Of the rows.
-            coefficients: What each completion counts in the gradient of each objective `[B, K]`.
+            gradients: Of each objective `[K, R, P]`.
+            coefficients: What they were made with, `[B, K]`: a member without any stays where it is.
             objective_weights: Of each member `[R, K]`; None asks their weightings.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
         """
-        bank, size = self.trainee.bank, len(coefficients) // len(active)
-        made = population_gradients(
-            bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
-            micro_batch=self.settings.micro_batch,
-        )  # fmt: skip
         wanted = np.stack([self.trainee.members[index].objective_weights for index in active])  # [R, K]
-        combined = torch.einsum("rk,krp->rp", _like(wanted, made.gradients), made.gradients)
+        combined = torch.einsum("rk,krp->rp", _like(wanted, gradients), gradients)
         check_finite(combined)
         norms = combined.norm(dim=1)
         scale = (self.settings.max_grad_norm / norms.clamp(min=self.settings.max_grad_norm))[:, None]
-        heard = (coefficients.view(len(active), size, -1) != 0).any(dim=2).any(dim=1).tolist()
+        heard = (coefficients.view(len(active), -1, coefficients.shape[1]) != 0).any(dim=2).any(dim=1).tolist()
         chosen = wanted if objective_weights is None else objective_weights
         taken = [place for place, hears in enumerate(heard) if hears]
         if taken:
-            chosen = self._move(
-                active, taken, made.gradients * scale, combined * scale, chosen, objective_weights is None
-            )
-        return Taken(norms.tolist(), heard, chosen, made.log_probs, made.engine)
+            chosen = self._move(active, taken, gradients * scale, combined * scale, chosen, objective_weights is None)
+        return StepReport(norms.tolist(), heard, chosen)
 
     def _move(
         self, active: Sequence[int], taken: Sequence[int], gradients: Tensor, combined: Tensor, weights: FloatArray,
         ask: bool,
     ) -> FloatArray:  # fmt: skip
         """Step the members at the places `taken` and return the weights of all, `[R, K]`."""
-        group, parameters = self.optimisers.groups["experts"], self.optimisers.parameters["experts"]
+        optimiser, parameters = self.parameter_groups.optimisers["experts"], self.parameter_groups.parameters["experts"]
         members = [active[place] for place in taken]
-        smoothed, diagonal = group.observe(gradients[:, taken], combined[taken], members)
+        smoothed, diagonal = optimiser.observe(gradients[:, taken], combined[taken], members)
         if ask:
             weights = weights.copy()
-            weights[taken] = self.weigher.weigh(members, gram_in_metric(smoothed, diagonal))
+            weights[taken] = self.weightings.weigh(members, gram_in_metric(smoothed, diagonal))
         direction = torch.einsum("rk,krp->rp", _like(weights[taken], smoothed), smoothed)
-        group.apply(parameters, direction, diagonal, members, self.settings.warmup_updates)
+        optimiser.apply(parameters, direction, diagonal, members, self.settings.warmup_steps)
         return weights
 
 

@@ -22,7 +22,7 @@ class LearnerSettings:
     clip: float = 0.2  # of the ratio in later epochs, TRL's epsilon
     ratio: str = "completion"  # or token: one ratio a token, for completions of hundreds of tokens
     average_decay: float = 0.97  # of the average of the parameters that is handed over; 0: the last parameters
-    warmup_updates: int = 0  # optimiser steps of linear warm-up, constant afterwards
+    warmup_steps: int = 0  # optimiser steps of linear warm-up, several an update with epochs; TRL's name
     max_grad_norm: float = 1.0  # per expert; over bank and gate where they are trained together
     weight_decay: float = 0.0  # AdamW
     micro_batch: int = 0  # completions per backward pass and expert, 0: all at once
@@ -56,9 +56,9 @@ class LearnerSettings:
                 f"micro_batch must be a multiple of group_size ({self.group_size}), got {self.micro_batch}. "
                 "Write 0 for one backward pass over all."
             )
-        if self.warmup_updates < 0 or not self.weight_decay >= 0:
+        if self.warmup_steps < 0 or not self.weight_decay >= 0:
             raise ConfigError(
-                f"warmup_updates and weight_decay must not be negative, got {self.warmup_updates} and "
+                f"warmup_steps and weight_decay must not be negative, got {self.warmup_steps} and "
                 f"{self.weight_decay}. Write 0 for none."
             )
         if not self.max_grad_norm > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,8 @@ from paretune.core.ledger import Ledger
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 from paretune.models.bank import ExpertBank
+from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
-
-if TYPE_CHECKING:
-    from paretune.models.gate import TrainedGate
 
 
 @dataclass(eq=False)

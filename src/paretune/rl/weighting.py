@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,9 +12,11 @@ from numpy.typing import ArrayLike
 
 from paretune.core.errors import NonFiniteError, ShapeError, WeightingError
 from paretune.core.imports import import_name
-from paretune.core.preferences import FloatArray
+from paretune.core.preferences import FloatArray, centre
+from paretune.core.user_calls import called, check_takes, shown
 
 PARTS = ("needs", "measured", "weigh", "state", "load")
+MADE_UP = 8  # updates before a weighting's state is handed over, and after
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,8 @@ class Weighting(Protocol):
     def measured(self, update: int) -> int:
         """Return how many completions of development prompts are wanted before an update, 0 for none.
 
-        They are charged. A function of the number alone, so that a plan knows them.
+        They are charged. A function of the number alone, so that a plan knows them. The last update of a run gets
+        fewer or none where its budget has no room for all of them and a group to learn from.
         """
         ...
 
@@ -111,6 +115,77 @@ def resolve_weighting(name: str) -> type[Weighting]:
     found = import_name("weighting", name, PARTS, "See Fixed in paretune/rl/weighting.py for the smallest one.")
     weighting: type[Weighting] = found
     return weighting
+
+
+def check_restores(kind: type[Weighting], settings: Mapping[str, Any], ranges: FloatArray) -> None:
+    """Check that a weighting goes on from its state: a longer run needs it, and nobody else would notice.
+
+    One that has made some updates with made-up returns hands its state over to a fresh one; from then on both must
+    have the same state and the same answers.
+
+    Args:
+        kind: Its class.
+        settings: Of its stage.
+        ranges: `[K, 2]`.
+
+    Raises:
+        MethodError: If it cannot be made or asked at all.
+        WeightingError: If its state is no plain data, or does not restore it.
+    """
+    name, preference = kind.__qualname__, centre(len(ranges))  # at a corner nothing is left to weigh
+    check_takes(f"weighting {name}", kind, ("preference", "settings", "ranges"))
+    with called(f"weighting {name}"):
+        one, other = (kind(preference, settings, ranges) for _ in range(2))
+        for update in range(MADE_UP):
+            check_weights(one.weigh(_made_up(one, update, preference, ranges)), len(preference), kind)
+        kept = _plain_state(one)
+        other.load(json.loads(kept))
+        if _plain_state(other) != kept:
+            raise WeightingError(
+                f"load of weighting {name} must restore what state returned, got {_plain_state(other)} after loading "
+                f"{kept}. Take every entry of the state over."
+            )
+        for update in range(MADE_UP, 2 * MADE_UP):
+            said, restored = (
+                check_weights(each.weigh(_made_up(each, update, preference, ranges)), len(preference), kind)
+                for each in (one, other)
+            )
+            if not np.array_equal(said, restored):
+                raise WeightingError(
+                    f"state of weighting {name} must hold all that weigh depends on, got weights {restored.tolist()} "
+                    f"from one that was restored in place of {said.tolist()}. Return from state, and take over in "
+                    "load, whatever weigh changes."
+                )
+
+
+def _plain_state(weighting: Weighting) -> str:
+    state: Any = weighting.state()
+    try:
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{shown(state)} is no mapping")
+        return json.dumps(dict(state), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise WeightingError(
+            f"state of weighting {type(weighting).__qualname__} must be a mapping of plain data, got: {error}. Keep "
+            "finite numbers, strings, lists and mappings in it; an array's tolist()."
+        ) from error
+
+
+def _made_up(weighting: Weighting, update: int, preference: FloatArray, ranges: FloatArray) -> Seen:
+    """Return what a weighting might see: returns that rise unevenly, within their ranges."""
+    draws = np.random.default_rng(update)
+    count, low, width = len(preference), ranges[:, 0], ranges[:, 1] - ranges[:, 0]
+    factors = draws.standard_normal((count, count + 1))
+    wanted = weighting.measured(update)
+    return Seen(
+        update=update,
+        preference=preference.copy(),
+        returns=low + width * draws.uniform(0, (update + 1) / (2 * MADE_UP), count),
+        kl=0.01 * update,
+        gram=factors @ factors.T if "gram" in weighting.needs else None,
+        development=low + width * draws.random((wanted, count)) if wanted else None,
+        generator=np.random.default_rng(update),
+    )
 
 
 def check_weights(weights: ArrayLike, objectives: int, weighting: object = "a weighting") -> FloatArray:

@@ -191,7 +191,8 @@ def _read_parquet(file: Path) -> Iterator[Numbered]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(file, partitioning=None).to_pylist()
+        whole = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read_bytes()))
+        rows = whole.read(use_threads=False).to_pylist()  # without a thread, as records/evaluations.py says why
     except pyarrow.ArrowException as error:
         raise TaskError(f"{file} must be a Parquet file, got an error: {error}. Write it again.") from error
     for number, row in enumerate(rows, start=1):

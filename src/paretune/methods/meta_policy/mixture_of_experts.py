@@ -12,7 +12,7 @@ from paretune.core.answers import Combined
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family, Mixer
-from paretune.core.stages import Stage, StageResult
+from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
 from paretune.methods.experts import adapters_of, split_budget
@@ -66,5 +66,5 @@ class MixtureOfExperts:
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the experts under the gate."""
         (trained,) = results.values()
-        mixer = Mixer(gate=trained.artefacts["gate.safetensors"])
+        mixer = Mixer(gate=trained.artefacts[GATE])
         return Assembly(adapters_of([trained]), Combined(np.eye(len(task.objectives))), mixer)

@@ -12,13 +12,15 @@ import numpy as np
 from paretune.core.preferences import FloatArray, add_points, centre, corners, das_dennis, onto_simplex
 from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import Stage, StageContext
+from paretune.methods.experts import settings_of
+from paretune.methods.multi_policy.evolution import EvolutionSettings
 from paretune.methods.multi_policy.individuals import Individual
 from paretune.pareto.survival import survival_order
+from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from paretune.methods.multi_policy.evolution import EvolutionSettings
     from paretune.models.bank import ExpertBank
     from paretune.records.evaluation import EvaluationRecord
 
@@ -49,7 +51,7 @@ class Generations:
             stage: The longest of the trajectory.
             settings: Of the stage.
         """
-        from paretune.methods.training import learner_settings, prompts, ranges
+        from paretune.methods.training import prompts, ranges
         from paretune.models.base import load_base
         from paretune.objectives.scoring import Scorer
         from paretune.rl.rollout import PromptStream
@@ -58,7 +60,7 @@ class Generations:
         task = context.task
         self.context, self.task, self.settings, self.seed = context, task, settings, stage.seed
         self.trajectory, self.ledger = stage.trajectory_key(task), context.ledger(stage)
-        self.learning, self.base = learner_settings(stage.settings), load_base(task.model)
+        self.learning, self.base = settings_of(LearnerSettings, stage), load_base(task.model)
         self.ranges = ranges(task)
         development = prompts(self.base, task, "development")
         self.environment = Environment(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 
 if TYPE_CHECKING:
@@ -63,8 +64,13 @@ class Individual:
 
     @property
     def trained(self) -> Tensor:
-        """Its parameters, of whoever was trained."""
-        assert self.parameters is not None
+        """Its parameters.
+
+        Raises:
+            ConfigError: If it was not trained yet.
+        """
+        if self.parameters is None:
+            raise ConfigError(f"individual {self.number} must be trained to have parameters, got none. Train it first.")
         return self.parameters
 
     @property

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from paretune.core.checks import check_choice
+from paretune.core.errors import WeightingError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageResult
@@ -49,8 +50,13 @@ class MGDAWeights:
         return 0
 
     def weigh(self, seen: Seen) -> FloatArray:
-        """Return the weights, scaled to sum 1, since each objective's gradient has the whole of the KL in it."""
-        assert seen.gram is not None  # as `needs` says
+        """Return the weights, scaled to sum 1, since each objective's gradient has the whole of the KL in it.
+
+        Raises:
+            WeightingError: If the Gram matrix is not seen.
+        """
+        if seen.gram is None:
+            raise WeightingError("gram must be seen by MGDAWeights, got None. Leave it in what the class `needs`.")
         if self.preference_power is None:
             weights = mgda(seen.gram, self.norm_power)
         else:

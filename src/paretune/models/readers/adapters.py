@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from paretune.models.bank import ExpertBank, GateFrom
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.mixing import Mixing
+from paretune.models.mixing import GateFrom, Mixing
 
 
 class AdapterDeltas:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from paretune.core.model_config import check_block
-from paretune.models.bank import ExpertBank, GateFrom
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.mixing import Mixing
+from paretune.models.mixing import GateFrom, Mixing
 from paretune.models.readers.streams import Streams
 
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from paretune.core.errors import MixingError
-from paretune.models.bank import ExpertBank, GateFrom
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.mixing import Mixing
+from paretune.models.mixing import GateFrom, Mixing
 
 
 class Level(Protocol):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretune.models.bank import ExpertBank, GateFrom
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.mixing import Mixing
+from paretune.models.mixing import GateFrom, Mixing
 from paretune.models.readers.adapters import AdapterDeltas
 from paretune.models.readers.streams import Streams
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretune.models.bank import ExpertBank, GateFrom
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.mixing import Mixing
+from paretune.models.mixing import GateFrom, Mixing
 from paretune.models.readers.cache import make_cache, take_rows
 from paretune.models.readers.inputs import causal, distinct, left_pad, positions_of
 from paretune.models.readers.levels import level_of

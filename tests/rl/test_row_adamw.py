@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paretune.rl.optimiser import RowAdamW, clip_rows
+from paretune.core.errors import ShapeError
+from paretune.rl.row_adamw import RowAdamW, clip_rows
 
 ROWS, SIZE, STEPS = 3, 40, 25
 
@@ -87,6 +88,14 @@ def test_objectives_weighed_by_constant_weights_take_the_steps_of_adam() -> None
         other.apply(apart, torch.einsum("k,krp->rp", weights, means), diagonal, rows, warmup_steps=3)
     torch.testing.assert_close(apart, plain)
     assert apart[1].equal(start[1])
+
+
+def test_gradients_of_other_objectives_than_it_was_made_for_are_refused() -> None:
+    optimiser = RowAdamW.like(torch.zeros(1, 4), 1e-2, (0.9, 0.99), 0.0)
+    with pytest.raises(ShapeError, match=r"of the 0 objectives .* got 2\. Make it with objectives=2"):
+        optimiser.observe(torch.ones(2, 1, 4), torch.ones(1, 4), [0])
+    assert "objective_means" not in optimiser.state()
+    assert float(optimiser.steps[0]) == 0
 
 
 def test_a_row_goes_on_from_its_state_in_another_optimiser() -> None:

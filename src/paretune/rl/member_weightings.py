@@ -1,7 +1,8 @@
-"""Asking weightings: what each member has seen in an update, and how its objectives are weighed then."""
+"""The weightings of all members: what each member has seen in an update, and how its objectives are weighed then."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,10 +21,11 @@ from paretune.rl.weighting import Seen, Weighting, check_weights
 NEEDS = ("gram",)  # what a weighting may ask for beside what it always sees
 
 
-class Weigher:
+class MemberWeightings:
     """The weightings of a trainee's members; without any, rows are weighed by their preferences.
 
     Attributes:
+        each: One of each member, or none at all.
         needs_gram: Whether weights are chosen from the inner products of the objectives' gradients.
     """
 
@@ -43,18 +45,18 @@ class Weigher:
                 "weighting must be left out where rows carry their own preferences, got "
                 f"{type(weightings[0]).__name__}. Train one policy per preference with it."
             )
-        self.weightings, self.trainee = list(weightings), trainee
-        for weighting in self.weightings:
+        self.each, self.trainee = list(weightings), trainee
+        for weighting in self.each:
             for need in weighting.needs:
                 check_choice(f"need of {type(weighting).__name__}", need, NEEDS)
-        self.needs_gram = any("gram" in each.needs for each in self.weightings)
+        self.needs_gram = any("gram" in each.needs for each in self.each)
         self._seen: dict[int, dict[str, Any]] = {}
 
     def measured(self, member: int) -> Callable[[int], int]:
         """Return how many completions of development prompts a member wants before each update."""
-        if not self.weightings:
+        if not self.each:
             return lambda update: 0
-        return self.weightings[member].measured
+        return self.each[member].measured
 
     def see(
         self,
@@ -73,7 +75,7 @@ class Weigher:
             kl: `[B]`.
             development: Rewards of completions of development prompts `[R, N, K]`, or None.
         """
-        if not self.weightings:
+        if not self.each:
             return
         each = len(rewards) // len(active)
         for place, index in enumerate(active):
@@ -93,7 +95,7 @@ class Weigher:
         """Ask the weightings of the active members, `[R, K]`; with the members' Gram matrices `[R, K, K]`."""
         rows = []
         for place, index in enumerate(active):
-            weighting, seen = self.weightings[index], self._seen[index]
+            weighting, seen = self.each[index], self._seen[index]
             draws = generator(self.trainee.members[index].seed, "weighting", seen["update"])
             gram = None if grams is None else grams[place]
             weights = weighting.weigh(Seen(**seen, gram=gram, generator=draws))
@@ -102,15 +104,15 @@ class Weigher:
 
     def rows(self, active: Sequence[int], preferences: FloatArray) -> FloatArray:
         """Return the objective weights of every row `[B, K]`, where they need no gradients."""
-        if not self.weightings:
+        if not self.each:
             return preferences
         return self.weigh(active).repeat(len(preferences) // len(active), axis=0)
 
     def state(self, member: int) -> dict[str, object]:
         """Return a member's weighting as plain data."""
-        return dict(self.weightings[member].state()) if self.weightings else {}
+        return copy.deepcopy(dict(self.each[member].state())) if self.each else {}  # it may be its own
 
     def load(self, member: int, state: Mapping[str, object]) -> None:
         """Take over `state`."""
-        if self.weightings:
-            self.weightings[member].load(state)
+        if self.each:
+            self.each[member].load(copy.deepcopy(dict(state)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from paretune.core.errors import ShapeError
 
 
 @dataclass(eq=False)
@@ -22,7 +24,7 @@ class RowAdamW:
         steps: Steps taken by each row `[E]`.
         average: Average of the parameters after each step `[E, P]`; None where it is not wanted.
         objective_means: First moments of each objective's gradient `[K, E, P]`, for weights that are chosen from them;
-            None where the gradient comes as one.
+            of no objective where the gradient comes as one.
         average_decay: Of the average, once many steps are taken: `min(average_decay, (s + 1) / (s + 10))` at step s.
 
     Source:
@@ -38,7 +40,7 @@ class RowAdamW:
     weight_decay: float = 0.0
     average: Tensor | None = None
     average_decay: float = 0.0
-    objective_means: Tensor | None = None
+    objective_means: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
 
     @classmethod
     def like(
@@ -60,7 +62,7 @@ class RowAdamW:
             weight_decay=weight_decay,
             average=parameters.detach().clone() if average_decay else None,
             average_decay=average_decay,
-            objective_means=parameters.new_zeros(objectives, *parameters.shape) if objectives else None,
+            objective_means=parameters.new_zeros(objectives, *parameters.shape),
         )
 
     @torch.no_grad()
@@ -102,8 +104,15 @@ class RowAdamW:
         Returns:
             Smoothed gradients without their bias towards 0, `[K, len(rows), P]`, and the diagonal of the metric,
             `1 / (sqrt(v) + epsilon)`, `[len(rows), P]`.
+
+        Raises:
+            ShapeError: If they are not of as many objectives as it was made for.
         """
-        assert self.objective_means is not None  # as asked for in `like`
+        if len(gradients) != len(self.objective_means):
+            raise ShapeError(
+                f"gradients must be of the {len(self.objective_means)} objectives that the optimiser was made for, got "
+                f"{len(gradients)}. Make it with objectives={len(gradients)}."
+            )
         index = torch.tensor(list(rows), device=combined.device)
         first, second = self.betas
         self.steps[index] += 1
@@ -146,7 +155,7 @@ class RowAdamW:
         named = {"mean": self.mean, "square": self.square, "steps": self.steps}
         if self.average is not None:
             named["average"] = self.average
-        if self.objective_means is not None:
+        if len(self.objective_means):
             named["objective_means"] = self.objective_means
         return named
 

@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import NonFiniteError
-from paretune.rl.optimiser import RowAdamW, clip_rows
+from paretune.rl.row_adamw import RowAdamW, clip_rows
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
 
 BETAS = (0.9, 0.99)  # 0.999 remembers a thousand updates, more than a short run has
 
 
-class Optimisers:
+class ParameterGroups:
     """Steps over all groups of a trainee's parameters, with one gradient norm over them.
 
     Attributes:
-        groups: Name -> its optimiser.
+        optimisers: Name -> its optimiser.
     """
 
     def __init__(self, trainee: Trainee, settings: LearnerSettings, objectives: int = 0) -> None:
         """Start with empty moments; with `objectives`, those of each objective's gradient are kept apart."""
         self.parameters, self.settings = trainee.parameters, settings
-        self.groups = {
+        self.optimisers = {
             name: RowAdamW.like(
                 parameters, trainee.learning_rates.get(name, settings.learning_rate), BETAS, settings.weight_decay,
                 settings.average_decay, objectives,
@@ -58,7 +58,7 @@ class Optimisers:
                 if len(taken) < len(rows):
                     own = own[taken]
                 members = [rows[place] for place in taken]
-                self.groups[name].step(self.parameters[name], own, members, self.settings.warmup_updates)
+                self.optimisers[name].step(self.parameters[name], own, members, self.settings.warmup_steps)
         return norms
 
     @contextmanager
@@ -66,10 +66,10 @@ class Optimisers:
         """Put the average of a member's parameters in their place while it is handed over."""
         before = {}
         with torch.no_grad():
-            for name, group in self.groups.items():
-                if group.average is not None:
+            for name, optimiser in self.optimisers.items():
+                if optimiser.average is not None:
                     before[name] = self.parameters[name][member].clone()
-                    self.parameters[name][member] = group.average[member]
+                    self.parameters[name][member] = optimiser.average[member]
         try:
             yield
         finally:
@@ -78,37 +78,37 @@ class Optimisers:
                     self.parameters[name][member] = row
 
     def state(self) -> dict[str, Tensor]:
-        """Return parameters and moments of all members, as `<group>.<tensor>`."""
+        """Return parameters and moments of all members, as `<optimiser>.<tensor>`."""
         return {
             f"{name}.{part}": tensor
-            for name, group in self.groups.items()
-            for part, tensor in {"parameters": self.parameters[name], **group.state()}.items()
+            for name, optimiser in self.optimisers.items()
+            for part, tensor in {"parameters": self.parameters[name], **optimiser.state()}.items()
         }
 
     def row_state(self, member: int) -> dict[str, Tensor]:
         """Return a copy of one member's parameters and moments."""
         return {
             f"{name}.{part}": tensor
-            for name, group in self.groups.items()
+            for name, optimiser in self.optimisers.items()
             for part, tensor in {
                 "parameters": self.parameters[name][member].clone(),
-                **group.row_state(member),
+                **optimiser.row_state(member),
             }.items()
         }
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over `state()`."""
-        for name, group in self.groups.items():
+        for name, optimiser in self.optimisers.items():
             self.parameters[name].copy_(state[f"{name}.parameters"])
-            group.load(_part(state, name))
+            optimiser.load(_part(state, name))
 
     @torch.no_grad()
     def load_row(self, member: int, state: Mapping[str, Tensor]) -> None:
         """Take over the `row_state` of a member."""
-        for name, group in self.groups.items():
+        for name, optimiser in self.optimisers.items():
             self.parameters[name][member] = state[f"{name}.parameters"].to(self.parameters[name].device)
-            group.load_row(member, _part(state, name))
+            optimiser.load_row(member, _part(state, name))
 
 
 def check_finite(gradient: Tensor) -> None:

@@ -1,0 +1,128 @@
+"""A method as a study names it, with all its settings."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError, MethodError
+from paretune.core.protocols import Method
+from paretune.core.settings import make_settings
+from paretune.core.task import Task
+from paretune.core.user_code import loaded_code
+from paretune.rl.settings import LearnerSettings
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as a study names it.
+
+    Attributes:
+        label: Its name in this study, in folders and in tables.
+        source: Name of a built-in method, or `module:Class`.
+        method: The method with its settings.
+        settings: All its settings as plain data, defaults included.
+        version: Its version; the digest of its code where it is a user's own.
+        given: Names of the settings that the study gives, where a task's own defaults must not replace them.
+    """
+
+    label: str
+    source: str
+    method: Method
+    settings: Mapping[str, object]
+    version: int | str
+    given: frozenset[str] = frozenset()
+
+
+def method_entry(label: str, value: Any, path: str) -> MethodEntry:
+    """Check one entry of `methods` and make the method.
+
+    Args:
+        label: Its key in the study.
+        value: Its settings; `method` among them names the method where the key does not.
+        path: Opens the message when it is broken.
+
+    Raises:
+        ConfigError: If the method, a setting or a value breaks its rule.
+    """
+    from paretune.methods import METHODS, resolve_method
+    from paretune.methods.asking import made_method
+
+    settings = {} if value is None else value
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{path} must hold settings, got {settings!r}. Write '{label}: {{}}' for the defaults.")
+    settings = dict(settings)
+    source = str(settings.pop("method", label))
+    if ":" not in source:
+        check_choice(path if source == label else f"{path}.method", source, METHODS)
+    try:
+        cls: Any = resolve_method(source)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    made = make_settings(cls.Settings, settings, path)
+    try:
+        method = made_method(cls, made)
+    except MethodError as error:
+        raise MethodError(f"{path}: {error}") from error
+    return MethodEntry(
+        label=label,
+        source=source,
+        method=method,
+        settings=dataclasses.asdict(made),
+        version=loaded_code([source] if ":" in source else []).get(source, cls.version),
+        given=frozenset(settings),
+    )
+
+
+def on_task(entry: MethodEntry, task: Task) -> MethodEntry:
+    """Return a method with the learner's settings that suit a task, where the study does not give its own.
+
+    Methods that do not train by the learner are left as they are.
+
+    Raises:
+        ConfigError: If the task's settings do not go together with those of the study.
+    """
+    if not issubclass(entry.method.Settings, LearnerSettings):
+        return entry
+    own = {name: value for name, value in task.learner.items() if name not in entry.given}
+    return with_settings(entry, own, f"methods.{entry.label} with learner of task '{task.name}'") if own else entry
+
+
+def has_setting(settings: object, name: str) -> bool:
+    """Whether settings hold a name; dots go into nested ones."""
+    first, _, rest = name.partition(".")
+    if not isinstance(settings, Mapping) or first not in settings:
+        return False
+    return not rest or has_setting(settings[first], rest)
+
+
+def setting(settings: Mapping[str, Any], name: str) -> object:
+    """Return the value of a setting; dots go into nested ones."""
+    first, _, rest = name.partition(".")
+    return setting(settings[first], rest) if rest else settings[first]
+
+
+def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) -> MethodEntry:
+    """Return a method with some of its settings changed.
+
+    Args:
+        entry: The method.
+        changes: Name of a setting it has -> value; dots name nested ones.
+        path: Opens the message when a value breaks its rule.
+
+    Raises:
+        ConfigError: If a value has the wrong type or range.
+    """
+    settings: dict[str, Any] = copy.deepcopy(dict(entry.settings))
+    for name, value in copy.deepcopy(dict(changes)).items():
+        *above, last = name.split(".")
+        part = settings
+        for key in above:
+            part = part[key]
+        part[last] = value
+    made = make_settings(entry.method.Settings, settings, path)
+    return dataclasses.replace(entry, method=type(entry.method)(made), settings=dataclasses.asdict(made))

@@ -1,0 +1,169 @@
+"""Asking a method for its stages and for its answer; what a user's own gets wrong is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError, MethodError
+from paretune.core.imports import import_name
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly, Family, Method, Mixer
+from paretune.core.stages import Stage, StageResult
+from paretune.core.task import Task
+from paretune.core.user_calls import called, check_takes, shown
+from paretune.core.user_code import REFERENCE
+
+PAGE = "See docs/your_method.md for a complete one."
+
+
+def check_method(cls: Any, name: str) -> None:
+    """Check the class of a method, of which it is known that it has all its parts.
+
+    Args:
+        cls: The class.
+        name: As a study names it.
+
+    Raises:
+        ConfigError: If a part is not what it must be.
+    """
+    if not (isinstance(cls.Settings, type) and is_dataclass(cls.Settings)):
+        raise ConfigError(f"Settings of method '{name}' must be a dataclass, got {shown(cls.Settings)}. {PAGE}")
+    for part, kind, said in (("name", str, "text"), ("family", str, "text"), ("version", int, "a whole number")):
+        value = getattr(cls, part)
+        if not isinstance(value, kind):
+            raise ConfigError(f"{part} of method '{name}' must be {said}, got {shown(value)}. {PAGE}")
+    check_choice(f"family of method '{name}'", cls.family, get_args(Family))
+
+
+def made_method(cls: Any, settings: Any) -> Method:
+    """Make a method of its settings.
+
+    Raises:
+        MethodError: If its class cannot be called with them.
+    """
+    check_takes(f"{cls.__name__}.__init__", cls, ("settings",))
+    with called(f"{cls.__name__}.__init__"):
+        method: Method = cls(settings)
+    return method
+
+
+def asked_stages(method: Method, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
+    """Ask a method for its stages, twice, as equal arguments must give equal stages.
+
+    Args:
+        method: The method.
+        task: Its task instance.
+        preferences: It is told of, `[M, K]`.
+        budget: Completions it may plan.
+        seed: Its seed.
+
+    Raises:
+        MethodError: If it raises something, returns no stages, a stage that nobody could run, or others each time.
+        ConfigError: If a stage names a run function that cannot be imported.
+    """
+    name = f"{type(method).__name__}.stages"
+    first, again = (_stages(method, name, task, preferences, budget, seed) for _ in range(2))
+    if first != again:
+        raise MethodError(
+            f"{name} must return equal stages for equal arguments, got {_difference(first, again)} when asked twice. "
+            "Take randomness from seed alone; no clock, no counter, no order of a set."
+        )
+    return first
+
+
+def assembled(
+    method: Method, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]
+) -> Assembly:  # fmt: skip
+    """Ask a method for its answer.
+
+    Args:
+        method: The method.
+        task: Its task instance.
+        preferences: It is told of, `[M, K]`.
+        results: Of all its stages.
+
+    Raises:
+        MethodError: If it raises something, or returns something else.
+    """
+    name = f"{type(method).__name__}.assemble"
+    check_takes(name, method.assemble, ("task", "preferences", "results"))
+    with called(name):
+        made: Any = method.assemble(task, preferences.copy(), results)
+    if not isinstance(made, Assembly):
+        raise MethodError(f"{name} must return an Assembly, got {shown(made)}. Return Assembly(experts, answer).")
+    experts: Any = made.experts
+    mixer: Any = made.mixer
+    notes: Any = made.notes
+    if not isinstance(experts, (tuple, list)) or not all(isinstance(each, Path) for each in experts):
+        raise MethodError(
+            f"experts of {name} must be a tuple of adapter folders, got {shown(experts)}. Take adapters_of(...)."
+        )
+    if not isinstance(mixer, Mixer):
+        raise MethodError(f"mixer of {name} must be a Mixer, got {shown(mixer)}. Leave it out, or make one.")
+    if not isinstance(notes, Mapping):
+        raise MethodError(f"notes of {name} must be a mapping, got {shown(notes)}. Leave them out, or correct them.")
+    return made
+
+
+def _stages(
+    method: Method, name: str, task: Task, preferences: FloatArray, budget: int, seed: int
+) -> tuple[Stage, ...]:  # fmt: skip
+    check_takes(name, method.stages, ("task", "preferences", "budget", "seed"))
+    with called(name):
+        asked: Any = method.stages(task, preferences.copy(), budget, seed)
+        if isinstance(asked, Stage) or not hasattr(asked, "__iter__"):
+            got = f"{asked.kind} alone" if isinstance(asked, Stage) else shown(asked)
+            raise MethodError(f"{name} must return Stage objects, got {got}. Return a tuple of them, such as (stage,).")
+        found = tuple(asked)  # of a generator too, which runs now
+    for stage in found:
+        _check_stage(stage, name)
+    return found
+
+
+def _check_stage(stage: Any, name: str) -> None:
+    """Refuse what nobody could run, or write down."""
+    if not isinstance(stage, Stage):
+        raise MethodError(
+            f"{name} must return Stage objects, got {shown(stage)} among them. Make each with Stage(...)."
+        )
+    kind: Any = stage.kind
+    named: Any = stage.run
+    if not isinstance(kind, str) or not isinstance(named, str) or not REFERENCE.fullmatch(named):
+        raise MethodError(
+            f"a stage of {name} must have a word as kind and 'module:function' as run, got {shown(kind)} and "
+            f"{shown(named)}. Name the run function, do not pass it."
+        )
+    what = f"stage '{stage.kind}' of {name}"
+    for part in ("completions", "seed", "version", "enumerated"):
+        value = getattr(stage, part)
+        if type(value) is not int or value < 0:
+            raise MethodError(f"{part} of {what} must be a whole number from 0 on, got {shown(value)}. Take int(...).")
+    for part in ("settings", "member"):
+        try:
+            json.dumps(dict(getattr(stage, part)), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise MethodError(
+                f"{part} of {what} must be a mapping of plain data, got: {error}. Keep numbers, strings, lists and "
+                "mappings in it; an array's tolist()."
+            ) from error
+    run = import_name(f"run function of {what}", stage.run, advice="Name a function.")
+    check_takes(f"run function '{stage.run}' of {what}", run, ("context",))
+    needs: Any = stage.needs
+    if not isinstance(needs, (tuple, list)):
+        raise MethodError(f"needs of {what} must be a tuple of Stage objects, got {shown(needs)}. Correct it.")
+    for need in needs:
+        _check_stage(need, f"needs of {what}")
+
+
+def _difference(first: tuple[Stage, ...], again: tuple[Stage, ...]) -> str:
+    """Say in a few words what differs."""
+    if len(first) != len(again):
+        return f"{len(first)} and {len(again)} stages"
+    one, other = next((one, other) for one, other in zip(first, again, strict=True) if one != other)
+    part = next(part for part in vars(one) if getattr(one, part) != getattr(other, part))
+    return f"stage '{one.kind}' with {part} {shown(getattr(one, part))} and {shown(getattr(other, part))}"

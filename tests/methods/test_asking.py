@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune.core.answers import Nearest
+from paretune.core.errors import BudgetError, ConfigError, MethodError
+from paretune.core.preferences import das_dennis
+from paretune.core.protocols import Assembly
+from paretune.core.stages import Stage
+from paretune.core.task import Task
+from paretune.methods.asking import asked_stages, assembled, check_method, made_method
+from paretune.methods.experts import ExpertSettings
+from paretune.methods.single_policy.linear import Linear, LinearSettings
+
+WANTED = das_dennis(2, 2)
+HERE = __name__
+LINE = rf" \({Path(__file__).name}, line \d+\)\. Correct it\."
+
+
+def run(context: object) -> None:
+    """What stages name here; nobody runs it."""
+
+
+def no_context() -> None:
+    """A run function that cannot be called with a context."""
+
+
+def stage(**parts: Any) -> Stage:
+    return Stage(**{"kind": "search", "run": f"{HERE}:run", "settings": {}, **parts})
+
+
+class Mine:
+    name, family, version, Settings = "mine", "meta-policy", 1, ExpertSettings
+
+    def __init__(self, settings: object) -> None:
+        self.settings = settings
+
+
+def mine(stages: Callable[..., Any] | None = None, assemble: Callable[..., Any] | None = None) -> Any:
+    """A method with functions as its `stages` and `assemble`."""
+    parts = {"stages": stages or (lambda self, task, preferences, budget, seed: ())}
+    parts["assemble"] = assemble or (lambda self, task, preferences, results: None)
+    return type("Mine", (Mine,), parts)(ExpertSettings())
+
+
+def answering(value: object) -> Any:
+    return mine(lambda self, task, preferences, budget, seed: value)
+
+
+def ask(method: Any, task: Task) -> tuple[Stage, ...]:
+    return asked_stages(method, task, WANTED, 250, 0)
+
+
+def test_stages_come_as_a_tuple_whatever_holds_them(task: Task) -> None:
+    one, two = stage(), stage(kind="gate", needs=(stage(),))
+
+    def lazily(self: object, *arguments: object) -> Iterator[Stage]:
+        yield from (one, two)
+
+    assert ask(answering([one, two]), task) == (one, two)
+    assert ask(mine(lazily), task) == (one, two)
+    assert ask(answering(()), task) == ()
+    assert ask(Linear(LinearSettings()), task) == Linear(LinearSettings()).stages(task, WANTED, 250, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"Mine\.stages must return Stage objects, got None\. Return a tuple of them, such as \(stage,\)\."),
+        (stage(), r"Mine\.stages must return Stage objects, got search alone\. Return a tuple"),
+        (7, r"Mine\.stages must return Stage objects, got 7\."),
+        ("expert", r"Mine\.stages must return Stage objects, got 'e' among them\. Make each with Stage"),
+        ([stage(), None], r"Mine\.stages must return Stage objects, got None among them\."),
+        (
+            [stage(run=run)],
+            r"a stage of Mine\.stages must have .* 'module:function' as run, got 'search' and a function",
+        ),
+        ([stage(run="nowhere")], r"'module:function' as run, got 'search' and 'nowhere'\. Name the run function"),
+        ([stage(kind=None)], r"a word as kind .*, got None and"),
+        ([stage(completions=64.0)], r"completions of stage 'search' of Mine\.stages must be a whole .*, got 64\.0\."),
+        ([stage(completions=np.int64(8))], r"completions of stage 'search' of .*, got np\.int64\(8\)\. Take int\("),
+        ([stage(completions=-8)], r"completions of stage 'search' of .* from 0 on, got -8\."),
+        ([stage(seed=None)], r"seed of stage 'search' of Mine\.stages must be a whole number from 0 on, got None\."),
+        ([stage(settings=None)], r"settings of stage 'search' of Mine\.stages must be a mapping of plain data, got"),
+        ([stage(settings={"rows": np.eye(2)})], r"settings of .* of plain data, got: .*ndarray.*tolist\(\)\."),
+        ([stage(member={"x": float("nan")})], r"member of stage 'search' of Mine\.stages must be a mapping of plain"),
+        ([stage(needs=stage())], r"needs of stage 'search' of Mine\.stages must be a tuple of Stage objects"),
+        ([stage(needs=(None,))], r"needs of stage 'search' of Mine\.stages must return|needs .* got None among them"),
+        (
+            [stage(run=f"{HERE}:no_context")],
+            rf"run function '{HERE}:no_context' of stage 'search' of Mine\.stages must take \(context\), got \(\)\.",
+        ),
+    ],
+)
+def test_what_is_no_stage_that_anybody_could_run_is_refused(task: Task, value: object, message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        ask(answering(value), task)
+
+
+@pytest.mark.parametrize("name", [f"{HERE}:searching", "nowhere_at_all:run"])
+def test_a_run_function_that_cannot_be_imported_is_refused_before_anything_is_trained(task: Task, name: str) -> None:
+    message = rf"run function of stage 'search' of Mine\.stages must be an importable 'module:name', got '{name}' \("
+    with pytest.raises(ConfigError, match=message):
+        ask(answering((stage(run=name),)), task)
+
+
+def test_a_wrong_signature_is_told_with_what_is_wanted(task: Task) -> None:
+    with pytest.raises(
+        MethodError,
+        match=r"^Mine\.stages must take \(self, task, preferences, budget, seed\), got \(self, task, budget\)\.",
+    ):
+        ask(mine(lambda self, task, budget: ()), task)
+    with pytest.raises(MethodError, match=r"assemble must take \(self, task, preferences, results\), got \(results\)"):
+        assembled(mine(assemble=lambda results: None), task, WANTED, {})
+
+
+def test_what_a_method_raises_is_told_with_its_type_and_line(task: Task) -> None:
+    def fails(self: object, *arguments: object) -> None:
+        {}["rows"]
+
+    def fails_late(self: object, *arguments: object) -> Iterator[Stage]:
+        yield stage()
+        raise ValueError("two\nlines")
+
+    with pytest.raises(MethodError, match=r"^Mine\.stages must not raise, got KeyError: 'rows'" + LINE) as caught:
+        ask(mine(fails), task)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(MethodError, match=r"^Mine\.stages must not raise, got ValueError: two lines" + LINE):
+        ask(mine(fails_late), task)
+    with pytest.raises(MethodError, match=r"^Mine\.assemble must not raise, got KeyError: 'rows'" + LINE):
+        assembled(mine(assemble=fails), task, WANTED, {})
+
+
+def test_errors_on_purpose_and_those_of_the_library_itself_stay_as_they_are(task: Task) -> None:
+    def poor(self: object, *arguments: object) -> None:
+        raise BudgetError("budget must be more.")
+
+    with pytest.raises(BudgetError, match=r"^budget must be more\.$"):
+        ask(mine(poor), task)
+    method = Linear(LinearSettings())
+    object.__setattr__(method.settings, "group_size", None)  # breaks paretune's code, and no user had part in it
+    with pytest.raises(TypeError):
+        ask(method, task)
+
+
+def test_stages_that_differ_when_asked_again_are_told_apart(task: Task) -> None:
+    counter = itertools.count(1)
+    counting = mine(lambda self, *arguments: tuple(stage() for _ in range(next(counter))))
+    with pytest.raises(MethodError, match=r"^Mine\.stages must return equal stages for .*, got 1 and 2 stages when"):
+        ask(counting, task)
+    draws = np.random.default_rng(0)
+    drawn = mine(lambda self, *arguments: (stage(settings={"rate": float(draws.random())}),))
+    with pytest.raises(MethodError, match=r"got stage 'search' with settings \{'rate': 0\.63.*\} and \{'rate': 0\.2"):
+        ask(drawn, task)
+
+
+def test_a_method_cannot_change_the_preferences_of_others(task: Task) -> None:
+    def spoils(self: object, task: Task, preferences: Any, *arguments: object) -> Any:
+        preferences[:] = 0
+        return () if len(arguments) == 2 else Assembly((), Nearest(np.eye(2)))
+
+    wanted = WANTED.copy()
+    asked_stages(mine(spoils), task, wanted, 250, 0)
+    assembled(mine(assemble=spoils), task, wanted, {})
+    assert (wanted == WANTED).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"^Mine\.assemble must return an Assembly, got None\. Return Assembly\(experts, answer\)\."),
+        (((), Nearest(np.eye(2))), r"^Mine\.assemble must return an Assembly, got "),
+        (Assembly(("a",), Nearest(np.eye(2))), r"^experts of Mine\.assemble must be .* adapter folders, got \('a',\)"),  # type: ignore[arg-type]
+        (Assembly((), Nearest(np.eye(2)), "adapters"), r"^mixer of Mine\.assemble must be a Mixer, got 'adapters'"),  # type: ignore[arg-type]
+        (Assembly((), Nearest(np.eye(2)), notes=[1]), r"^notes of Mine\.assemble must be a mapping, got \[1\]"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_assembly_is_refused(task: Task, value: object, message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        assembled(mine(assemble=lambda self, *arguments: value), task, WANTED, {})
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("Settings", None, "Settings of method 'm:Mine' must be a dataclass, got None"),
+        ("Settings", dict, "Settings of method 'm:Mine' must be a dataclass, got a type"),
+        ("Settings", ExpertSettings(), "Settings of method 'm:Mine' must be a dataclass, got a ExpertSettings"),
+        ("family", "many-policy", "family of method 'm:Mine' must be one of .*multi-policy.*, got 'many-policy'"),
+        ("family", None, "family of method 'm:Mine' must be text, got None"),
+        ("version", "1", "version of method 'm:Mine' must be a whole number, got '1'"),
+        ("name", 3, "name of method 'm:Mine' must be text, got 3"),
+    ],
+)
+def test_a_class_whose_parts_are_none_is_refused(part: str, value: object, message: str) -> None:
+    check_method(Mine, "m:Mine")
+    with pytest.raises(ConfigError, match=message):
+        check_method(type("Mine", (Mine,), {part: value}), "m:Mine")
+
+
+def test_a_class_that_cannot_be_made_is_refused() -> None:
+    def fails(self: object, settings: object) -> None:
+        os.environ["NO_SUCH_VARIABLE"]
+
+    assert made_method(Mine, 1).settings == 1
+    with pytest.raises(MethodError, match=r"Mine\.__init__ must take \(settings\), got \(\)\. Correct its arguments"):
+        made_method(type("Mine", (), {}), 1)
+    with pytest.raises(MethodError, match=r"Mine\.__init__ must not raise, got KeyError: 'NO_SUCH_VARIABLE'" + LINE):
+        made_method(type("Mine", (), {"__init__": fails}), 1)
