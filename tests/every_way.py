@@ -45,6 +45,12 @@ def check(base: BaseModel, bank: ExpertBank, mixing: Mixing, oracle: Oracle) -> 
         torch.testing.assert_close(rollout.log_probs, expected, atol=CLOSE, rtol=0)
         alone = sample(base, bank, PROMPTS, mixing, keys, NEW, share_prefill=False)
         assert alone.token_ids.equal(rollout.token_ids)
+        with two_parts_at(0):  # prompts are too short here to be worth it
+            parts = sample(base, bank, PROMPTS, mixing, keys, NEW)
+            alone = sample(base, bank, PROMPTS, mixing, keys, NEW, share_prefill=False)
+        assert parts.token_ids.equal(rollout.token_ids)
+        assert alone.token_ids.equal(rollout.token_ids)
+        torch.testing.assert_close(parts.log_probs, expected, atol=CLOSE, rtol=0)
         for share in (True, False):
             scored = completion_log_probs(
                 base, bank, mixing, PROMPTS, rollout.token_ids, rollout.lengths, share_prompts=share
@@ -55,6 +61,18 @@ def check(base: BaseModel, bank: ExpertBank, mixing: Mixing, oracle: Oracle) -> 
             first = oracle(row, PROMPTS[row])
             listed = [first[letter] + oracle(row, [*PROMPTS[row], letter])[LETTERS] for letter in LETTERS]
             torch.testing.assert_close(table[row], torch.cat(listed), atol=CLOSE, rtol=0)
+
+
+@contextmanager
+def two_parts_at(least: int) -> Iterator[None]:
+    """Decode in two parts from another size on, see `readers.two_parts`."""
+    from paretune.models.readers import two_parts
+
+    before, two_parts.LEAST = two_parts.LEAST, least
+    try:
+        yield
+    finally:
+        two_parts.LEAST = before
 
 
 def logits(base: BaseModel, bank: ExpertBank, weights: Tensor, ids: list[int]) -> Tensor:

@@ -53,6 +53,19 @@ def merged(base: BaseModel, bank: ExpertBank, weights: list[float]) -> Any:
     return model
 
 
+@pytest.mark.parametrize("mixing", [Mixing.population(3, 2), Mixing.of_rows(torch.eye(3)[[0, 0, 1, 1, 2, 2]])])
+def test_autocast_reads_alike_with_gradients_and_without(base: BaseModel, mixing: Mixing) -> None:
+    bank = bank_of(base)
+    exact = run(bank, mixing)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        learning = run(bank, mixing)
+        with torch.no_grad():
+            reading = run(bank, mixing)
+    assert learning.dtype == reading.dtype == torch.bfloat16
+    for got in (learning, reading):
+        assert (got.float() - exact).abs().mean() < 0.03 * exact.abs().mean()  # bf16 has 8 bits
+
+
 @torch.no_grad()
 def test_no_expert_is_the_untouched_model_bit_for_bit(base: BaseModel) -> None:
     expected = untouched(base)(IDS).logits

@@ -41,7 +41,7 @@ TOKENS = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6], [0, 0, 0], [7, 7, 0], [2
 LENGTHS = torch.tensor([3, 2, 3, 1, 3, 2, 2, 3, 3, 1, 3, 2])
 ADVANTAGES = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 MIXING = Mixing.population(3, 4)
-EXACT = 1e-5  # fp32 sums in another order, relative to the length of the gradient
+EXACT = 2e-5  # fp32 sums in another order, relative to the length of the gradient: up to 1e-5 over seeds
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ class BankedLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.A, self.B = nn.Parameter(torch.empty(0)), nn.Parameter(torch.empty(0))
         self.number, self.pinned = number, pinned
+        self.plain = type(original) is nn.Linear and original.bias is None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and the experts of the pinned mixing to `[B, ..., in]`."""
@@ -43,9 +44,9 @@ class BankedLinear(nn.Module):
         learning = torch.is_grad_enabled()
         if pin.merges and not learning and x.shape[0] == pin.batch:
             return self._merged(x, pin)
-        y: Tensor = self.original(x)
         if pin.layout == "reference":
-            return y
+            untouched: Tensor = self.original(x)
+            return untouched
         if x.shape[0] != pin.batch:
             raise MixingError(
                 f"a wrapped layer must see the {pin.batch} rows of its mixing, got {x.shape[0]}. "
@@ -55,20 +56,28 @@ class BankedLinear(nn.Module):
         if capture is not None:
             capture.check(pin.mixing)
         down, up = pin.lay_out(self, x.dtype) if learning else pin.prepared(self, x.dtype)
+        shape = (*x.shape[:-1], self.out_features)
         if pin.layout == "population":
             inputs = x.reshape(pin.blocks, -1, self.in_features)
-            rows = y.reshape(pin.blocks, -1, self.out_features)
+            rows = self.original(inputs)  # read as laid out: what is added to below is then no view of another tensor
             if capture is not None:
-                return capture.add_delta(self.number, rows, inputs, down, up).view(y.shape)
+                return capture.add_delta(self.number, rows, inputs, down, up).view(shape)
             z = torch.bmm(inputs, down)
-            # in place where nothing has to be kept for a backward pass: decoding is bound by such small steps
-            return (torch.baddbmm(rows, z, up) if learning else rows.baddbmm_(z, up)).view(y.shape)
+            return (rows.baddbmm_(z, up) if self._in_place(rows, z, up) else torch.baddbmm(rows, z, up)).view(shape)
         flat = x.reshape(-1, self.in_features)
         z = torch.mm(flat, down)
         each = z.view(pin.batch, -1, z.shape[1])
         z = (each * pin.gate if learning else each.mul_(pin.gate)).view(z.shape)
-        rows = y.reshape(-1, self.out_features)
-        return (torch.addmm(rows, z, up) if learning else rows.addmm_(z, up)).view(y.shape)
+        rows = self.original(flat)
+        return (rows.addmm_(z, up) if self._in_place(rows, z, up) else torch.addmm(rows, z, up)).view(shape)
+
+    def _in_place(self, rows: Tensor, z: Tensor, up: Tensor) -> bool:
+        """Whether `z up` may be added to the layer's own output, of which a copy would cost as much as the product.
+
+        A plain layer keeps nothing of its output for a backward pass; of other kinds that is not known. Under autocast
+        types may differ, which only the sum that makes a new tensor brings together.
+        """
+        return (self.plain or not torch.is_grad_enabled()) and rows.dtype == z.dtype == up.dtype
 
     def _merged(self, x: Tensor, pin: Pin) -> Tensor:
         """Apply `W + s_e B_e A_e`, one matrix for each block of a population."""

@@ -15,7 +15,7 @@ from paretune.models.mixing import Mixing
 from paretune.models.readers.inputs import left_pad
 from paretune.models.readers.reader import Reader
 
-CHUNK = 2**22  # logits that are held in fp32 at a time, 16 MiB
+CHUNK = 2**20  # logits that are held in fp32 at a time, 4 MiB: larger ones cost more than they save in calls
 MOST_TOKENS = 4096  # of a pass: beyond, activations leave the processor's caches and every token costs more
 PASS_TOKENS = 300  # what one more pass costs, in tokens: measured on the embedded base, where passes are cheapest
 

@@ -9,6 +9,7 @@ from every_way import CLOSE, PROMPTS, ROWS
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
+from paretune.models.readers import two_parts
 from paretune.models.readers.inputs import causal, distinct, left_pad, positions_of
 from paretune.models.readers.reader import Reader
 
@@ -28,12 +29,17 @@ def bank_of(base: BaseModel) -> ExpertBank:
 @torch.no_grad()
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("share", [True, False])
-def test_what_is_read_bit_by_bit_is_what_is_read_whole(blockwise: BaseModel, level: str, share: bool) -> None:
+@pytest.mark.parametrize("least", [0, two_parts.LEAST])
+def test_what_is_read_bit_by_bit_is_what_is_read_whole(
+    blockwise: BaseModel, level: str, share: bool, least: int
+) -> None:
     """Rows that leave, change places and come twice go on as themselves."""
     mixing = LEVELS[level]
     bank = bank_of(blockwise)
     reader = Reader(blockwise, bank, mixing)
-    past, first = reader.prefill(PROMPTS, 3, share)
+    with every_way.two_parts_at(least):
+        past, first = reader.prefill(PROMPTS, 3, share)
+    assert isinstance(past.cache, two_parts.TwoPartCache) == (least == 0)
     second = reader.extend(past, torch.tensor([1, 2, 3, 4, 5, 6]))
     reader.take(past, torch.tensor([5, 1, 1]))
     third = reader.extend(past, torch.tensor([7, 1, 2]))

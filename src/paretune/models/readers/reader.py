@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from paretune.models.mixing import GateFrom, Mixing
 from paretune.models.readers.cache import make_cache, take_rows
 from paretune.models.readers.inputs import causal, distinct, left_pad, positions_of
 from paretune.models.readers.levels import level_of
+from paretune.models.readers.two_parts import TwoPartCache, reads_in_two_parts
 
 
 @dataclass(eq=False)
@@ -88,7 +90,7 @@ class Reader:
         return self.level.forward(self.mixing, arguments, keep, gate_from)
 
     def prefill(self, prompts: Sequence[Sequence[int]], room: int, share: bool = True) -> tuple[Past, Tensor]:
-        """Read each distinct prompt once, then give every row its copy.
+        """Read each distinct prompt once, for all its rows.
 
         Args:
             prompts: Token ids of each row's prompt.
@@ -107,7 +109,15 @@ class Reader:
         past = Past(self.mixing.rows(torch.tensor(first)), cache, real, padding, 0, bool((padding > 0).any()))
         logits = self._read(past, ids, positions_of(real), gate_from=size - 1)
         index = torch.tensor(owner, device=self.base.device)
-        self.take(past, index, self.mixing, size + room)
+
+        def owner_of(layer: int) -> Tensor:
+            return self.level.cache_rows(layer, index, len(first))
+
+        if reads_in_two_parts(self.base, cache.layers[0].keys[0].numel() * len(owner_of(0))):
+            past.cache = TwoPartCache(cache, owner_of, real if past.padded else None, room)
+        else:  # every row gets its copy
+            take_rows(cache, owner_of, size + room)
+        past.mixing, past.real, past.padding = self.mixing, real[index], padding[index]
         more = torch.ones(len(index), room, dtype=torch.bool, device=self.base.device)
         past.real = torch.cat([past.real, more], dim=1)
         return past, logits[index]
@@ -116,34 +126,38 @@ class Reader:
         """Read one more token of each row, `[B]`, and return the logits of the next one, `[B, V]`, fp32."""
         return self._read(past, tokens[:, None], (past.tokens - past.padding)[:, None])
 
-    def take(self, past: Past, index: Tensor, mixing: Mixing | None = None, tokens: int | None = None) -> None:
-        """Keep the rows of `index`, in its order, repeated where it repeats.
-
-        Args:
-            past: Changed in place.
-            index: `[B']`.
-            mixing: Of the rows that stay, where the caller has it.
-            tokens: Make room for so many in all.
-        """
+    def take(self, past: Past, index: Tensor) -> None:
+        """Keep the rows of `index` `[B']`, in its order, repeated where it repeats; changes `past` in place."""
         rows = past.mixing.batch
-        take_rows(past.cache, lambda layer: self.level.cache_rows(layer, index, rows), tokens)
-        past.mixing = past.mixing.rows(index) if mixing is None else mixing
-        past.real, past.padding = past.real[index], past.padding[index]
+
+        def index_of(layer: int) -> Tensor:
+            return self.level.cache_rows(layer, index, rows)
+
+        if isinstance(past.cache, TwoPartCache):
+            past.cache.take_rows(index_of)
+        else:
+            take_rows(past.cache, index_of)
+        past.mixing, past.real, past.padding = past.mixing.rows(index), past.real[index], past.padding[index]
 
     def _read(self, past: Past, ids: Tensor, positions: Tensor, gate_from: int = 0) -> Tensor:
         """Run the model on new tokens `[B, T]` and return the logits of the last one, `[B, V]`."""
-        seen = past.tokens + ids.shape[1]
-        mask = past.real[:, :seen] if past.padded else None
-        if mask is not None and ids.shape[1] == 1 and self.base.full_attention:
-            mask = mask[:, None, None, :]  # ready-made: transformers would build it anew at every token
-        if mask is None and self._looks_padded(ids):
-            mask = past.real[:, :seen]  # all true: it says that this is no padding, and changes nothing else
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": past.cache}
+        seen, cache = past.tokens + ids.shape[1], past.cache
+        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": self._mask(past, ids)}
         if self.base.takes_positions:
             arguments["position_ids"] = positions
-        logits = self.level.forward(past.mixing, arguments, 1, gate_from)
+        plain = nullcontext({"past_key_values": cache})
+        with cache.attending(self.base.model.config) if isinstance(cache, TwoPartCache) else plain as given:
+            logits = self.level.forward(past.mixing, arguments | given, 1, gate_from)
         past.tokens = seen
         return logits[:, -1].float()
+
+    def _mask(self, past: Past, ids: Tensor) -> Tensor | None:
+        seen = past.real[:, : past.tokens + ids.shape[1]]
+        alone = ids.shape[1] == 1 and self.base.full_attention
+        if isinstance(past.cache, TwoPartCache) or (past.padded and alone):
+            return seen[:, None, None, :]  # ready-made: transformers would build it anew at every token
+        # where nothing is padded, a mask says just that
+        return seen if past.padded or self._looks_padded(ids) else None
 
     def _looks_padded(self, ids: Tensor) -> bool:
         """Whether transformers takes the batch for a padded one, for a token that pads elsewhere and is real here."""
