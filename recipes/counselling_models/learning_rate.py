@@ -20,6 +20,7 @@ from paretune.rl.evaluation import evaluate
 LEARNING_RATES = (0.002, 0.003, 0.005, 0.01)
 SEEDS = (10_000, 10_001)  # tuning seeds: reported studies use small ones
 COMPLETIONS, SAMPLES = 6_000, 4
+BEFORE = {"epochs": 1, "average_decay": 0.0}  # the default when this was made; recipes/learner/ goes on from it
 
 
 def main() -> None:
@@ -34,7 +35,12 @@ def main() -> None:
     for seed in SEEDS[: 1 if tiny else None]:
         for rate in LEARNING_RATES[: 1 if tiny else None]:
             solutions = paretune.train(
-                "linear", task, 64 if tiny else COMPLETIONS, seed, preferences, {"learning_rate": rate}
+                "linear",
+                task,
+                64 if tiny else COMPLETIONS,
+                seed,
+                preferences,
+                {"learning_rate": rate, **BEFORE},
             )
             records = evaluate(
                 solutions.policies_for(preferences), task.splits["development"], score, task.objective_names, audit,

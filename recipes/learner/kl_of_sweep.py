@@ -29,7 +29,7 @@ def measured(trial: Path, root: Path, samples: int) -> tuple[float, float, float
     """Return mean utility, KL in nats and J of a trial's policies, each for the preference it is told of."""
     about = json.loads(trial.read_text())
     task, told = load_task(about["task"]).instance(about["seed"]), np.array(about["preferences"])
-    entry = method_entry(about["method"], about["settings"], about["method"])
+    entry = method_entry(about["method"], {"method": about["source"], **about["settings"]}, about["method"])
     asked = entry.method.stages(task, told, about["budget_completions"], about["seed"])
     results = {stage.key(task): stage_result(root, stage, task) for stage in in_order(asked, task)}
     solutions = SolutionSet.from_assembly(

@@ -34,6 +34,7 @@ PASS = {"reflection": 0.35, "empathy": 0.5, "brevity": 0.5}  # .35: about the ju
 BUDGET = 15_000  # completions for each method: 5,000 an expert of `rewarded_soups`, 15 minutes on two cores
 COMPLETIONS_EACH = 3_000  # at least, for each policy of a method that trains many: 5 of `linear`, 4 of `weight_grid`
 LEARNING_RATE = 1e-3  # of 3e-4, 1e-3, 3e-3 on development prompts; README.md has the figures
+STEPS = {"epochs": 1, "average_decay": 0.0}  # which the learning rate was chosen for
 UPDATE_DTYPE = "bfloat16"  # updates take about a sixth less time than in fp32 on a CPU with bf16 arithmetic
 SAMPLES = 4  # completions for each test prompt and preference
 
@@ -164,7 +165,7 @@ def task_file(model: Path, reward_model: Path, tiny: bool) -> dict[str, Any]:
 
 def study_file(tiny: bool) -> dict[str, Any]:
     """Return the content of study.yaml: one method of each family, one seed, equal completions."""
-    shared: dict[str, Any] = {"learning_rate": LEARNING_RATE, "update_dtype": UPDATE_DTYPE}
+    shared: dict[str, Any] = {"learning_rate": LEARNING_RATE, "update_dtype": UPDATE_DTYPE, **STEPS}
     each, measured = (
         ({"completions_each": 24}, {"measured_each": 8}) if tiny else ({"completions_each": COMPLETIONS_EACH}, {})
     )

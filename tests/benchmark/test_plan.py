@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from paretune.benchmark.changes import changes
 from paretune.benchmark.entries import method_entry, on_task
 from paretune.benchmark.evaluating import evaluate_reference
 from paretune.benchmark.keys import reference_key
@@ -18,10 +19,12 @@ from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text
 from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import BudgetError, ConfigError, RecordError
+from paretune.methods.banks import BankSettings
 from paretune.methods.exact_gradient import ExactGradientSettings
 from paretune.records.files import read_json, write_json
 from paretune.records.layout import reference_path, truth_path
+from paretune.records.merging import merged
 from paretune.records.writing import write_lock
 from paretune.rl.settings import LearnerSettings
 from paretune.tasks import load_task
@@ -189,7 +192,7 @@ def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning
     assert rates["counselling", "linear"] == plain
     assert rates["controlled-rho+0", "linear"] == 0.005 != plain
     assert rates["controlled-rho+0", "given"] == rates["counselling", "given"] == 0.001
-    assert planned.study.resolved()["learner"] == {"controlled-rho+0": {"learning_rate": 0.005}}
+    assert planned.study.resolved()["learner"] == {"controlled-rho+0": {"linear": {"learning_rate": 0.005}}}
     trained = {stage.stage.settings["learning_rate"] for stage in planned.stages if stage.task.name == "counselling"}
     assert trained == {plain, 0.001}
     del study["methods"]["given"]  # type: ignore[attr-defined]
@@ -202,6 +205,30 @@ def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning
     assert {cell.entry.settings["learning_rate"] for cell in rated.cells} == {0.1}
 
 
+def test_a_default_of_the_method_itself_goes_before_the_tasks() -> None:
+    task = replace(load_task("counselling"), learner={"epochs": 3, "learning_rate": 0.01})
+    own, plain = (on_task(method_entry(name, {}, name), task).settings for name in ("preference_conditioned", "linear"))
+    assert (own["epochs"], own["learning_rate"]) == (BankSettings().epochs, 0.01)
+    assert (plain["epochs"], plain["learning_rate"]) == (3, 0.01)
+
+
+def test_a_changed_learner_of_a_task_makes_cells_stale_and_folders_unlike(tmp_path: Path) -> None:
+    study = {"methods": {"linear": {}}, "budget": {"completions": 64}, "seeds": 1, "preferences": {"grid": 1}}
+    task = load_task("controlled-rho+0")
+    given = {
+        "linear": {"learning_rate": LearnerSettings().learning_rate}
+    }  # the general default, in place of the task's
+    plans = [
+        plan({**study, "tasks": ["controlled-rho+0"], **changes}, tmp_path / "out")
+        for changes in ({}, {"methods": given})
+    ]
+    own, other = (each.cells[0] for each in plans)
+    assert (own.task.name, own.training_key == other.training_key) == (task.name, False)
+    assert changes(own.made_of, other.made_of) == ["setting learning_rate changed"]
+    with pytest.raises(RecordError, match=r"another learner.*: none in place of .*0\.005"):
+        merged([planned_records(each) for each in plans])
+
+
 def test_a_ceiling_that_trains_without_the_learner_keeps_its_own_settings() -> None:
     entry = method_entry("exact_gradient", {}, "methods.exact_gradient")
     assert on_task(entry, load_task("controlled-rho+0")).settings == asdict(ExactGradientSettings())
@@ -209,5 +236,5 @@ def test_a_ceiling_that_trains_without_the_learner_keeps_its_own_settings() -> N
 
 def test_a_tasks_learner_settings_that_no_learner_has_are_refused() -> None:
     task = replace(load_task("counselling"), learner={"lerning_rate": 1.0})
-    with pytest.raises(ConfigError, match=r"linear with learner of task 'counselling': settings must be among .*'lern"):
+    with pytest.raises(ConfigError, match=r"learner of task 'counselling', for linear: settings must be among .*'lern"):
         on_task(method_entry("linear", {}, "methods.linear"), task)

@@ -176,10 +176,10 @@ def test_a_file_that_is_in_no_artefact_is_refused(study: Make, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["experts/000", "experts/002"], r"got 000, 002: experts/001 is missing\."),
-        (["experts/001", "experts/002"], r"got 001, 002: experts/000 is missing\."),
-        (["experts/0", "experts/1"], r"got 0, 1: experts/000, experts/001 is missing\."),
-        (["experts/first"], r"got first: experts/000 is missing\. Name them by their place"),
+        (["experts/000", "experts/002"], r"got 000, 002 without experts/001\."),
+        (["experts/001", "experts/002"], r"got 001, 002 without experts/000\."),
+        (["experts/0", "experts/1"], r"got 0, 1 without experts/000, experts/001\."),
+        (["experts/first"], r"got first without experts/000\. Name them by their place"),
     ],
 )
 def test_a_gap_among_experts_is_named(study: Make, tmp_path: Path, names: list[str], message: str) -> None:
@@ -247,6 +247,21 @@ def test_a_stage_that_sampled_more_than_it_charged_is_not_sealed(study: Make, tm
         again.ledger(stage).restore(Ledger().state())  # back to a checkpoint: what was charged on the way still was
         again.seal(stage, {})
     assert is_done(stage_folder(tmp_path / "again", key))
+
+
+def test_what_an_earlier_attempt_charged_and_kept_may_be_sampled_by_the_next(study: Make, tmp_path: Path) -> None:
+    made = study(seeds=1)
+    killed = context_of(made, tmp_path)
+    killed.ledger(killed.stages[0]).charge(completions=16)  # all of it first, in a checkpoint; then killed
+    saved = killed.ledger(killed.stages[0]).state()
+    resumed = context_of(made, tmp_path)
+    resumed.ledger(resumed.stages[0]).restore(saved)
+    with counting_samples() as resumed.sampled:
+        note_sampled(16)
+        resumed.seal(resumed.stages[0], {})
+        note_sampled(1)
+        with pytest.raises(BudgetError, match=r"must be charged, got 17 sampled and 16 charged"):
+            resumed.seal(resumed.stages[1], {})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from paretune.benchmark.training import train
 from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError, StudyError
 from paretune.methods.single_policy.linear import Linear
+from paretune.tasks import load_task
 
 BUDGET = {"completions": 256}
 ONCE = {"epochs": 1}  # what is learned is not the point here
@@ -148,11 +150,12 @@ def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_noth
     assert [path.name for path in out.iterdir()] == ["solution.json"]
 
 
-def test_a_killed_training_leaves_no_lock_that_keeps_the_next_call_away(task: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", ["training/.lock", "training/groups/*/events.jsonl"])  # begun, and in its updates
+def test_a_killed_training_leaves_no_lock_that_keeps_the_next_call_away(task: Path, tmp_path: Path, sign: str) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "paretune.cli.main", "train", "rewarded_soups", "-t", str(task), "-o", str(out)]
     process = subprocess.Popen([*command, "--budget", "4096"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (out / "training" / ".lock").exists():
+    while not list(out.glob(sign)):
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
@@ -166,3 +169,9 @@ def test_a_method_that_plans_more_than_its_budget_is_refused(task: Path, monkeyp
     monkeypatch.setattr(Linear, "stages", lambda self, *args: planned(self, args[0], args[1], 2 * args[2], args[3]))
     with pytest.raises(ConfigError, match=r"method 'linear' must plan at most its budget of 160 completions, got 320"):
         train("linear", str(task), 160, 0, settings={"completions_each": 64})
+
+
+def test_training_takes_the_learner_settings_of_its_task(task: Path) -> None:
+    spoilt = replace(load_task(task), learner={"lerning_rate": 1.0})
+    with pytest.raises(ConfigError, match=r"learner of task .*, for linear: settings must be among .*'lerning_rate'"):
+        train("linear", spoilt, BUDGET)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from paretune.cli.values import parse_preference, parse_settings
+from paretune.cli.values import import_folders, parse_preference, parse_settings
 from paretune.core.errors import ConfigError
 
 
@@ -31,3 +34,8 @@ def test_a_pair_that_cannot_be_read_is_refused(pair: str, message: str) -> None:
 def test_a_setting_below_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--set gate\.level must not go below a value, got 'gate' set before"):
         parse_settings(["gate=3", "gate.level=block"])
+
+
+@pytest.mark.parametrize("folder", ["/", "/solutions", "/srv/solutions"])
+def test_a_solution_set_that_lies_beside_no_study_is_read_from_here(folder: str) -> None:
+    assert import_folders(Path(folder)) == [os.getcwd()]

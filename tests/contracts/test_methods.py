@@ -49,7 +49,9 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("hidden_mixing", {"continued": "base"}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
-LEAN: dict[str, Any] = {"completions_each": 32, "epochs": 2}  # then few completions are enough for corners and centre
+LEAN: dict[str, Any] = {  # few completions are then enough for corners and centre
+    "completions_each": 32, "epochs": 2, "average_decay": 0.9,
+}  # fmt: skip
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 NAMES = sorted(  # a ceiling is no method: tests/methods/test_exact_gradient.py

@@ -145,9 +145,9 @@ class KeepsNaN(Following):
     [
         (
             LoadsNothing,
-            r"load of weighting LoadsNothing must restore what state returned, got .*\[0\.0, 0\.0\].* after",
+            r"load of weighting LoadsNothing must restore .*, got \[0\.0, 0\.0\] in place of .*'returns'",
         ),
-        (LoadsHalf, r"load of weighting LoadsHalf must restore what state returned, got .*, 0\.0\].* after loading"),
+        (LoadsHalf, r"load of weighting LoadsHalf must restore what state returned, got \[.*, 0\.0\] in place of \["),
         (KeepsNothing, r"state of weighting KeepsNothing must hold all that weigh depends on, got weights \["),
         (Rounds, r"state of weighting Rounds must hold all that weigh depends on, got weights \["),
         (KeepsAnArray, r"state of weighting KeepsAnArray must be a mapping of plain data, got: .*ndarray"),

@@ -83,7 +83,7 @@ def test_every_key_reaches_the_task(folder):
         },
         audit={"empathy": {"reward": "empathy"}},
         reference_point=[-1, 0],
-        learner={"learning_rate": 1e-4},
+        learner={"learning_rate": "1e-4"},  # YAML reads 1e-4 as text
     )
     brief, judged = task.objectives
     assert (task.name, task.source, task.beta) == ("mine", str(folder / "task.yaml"), 0.01)

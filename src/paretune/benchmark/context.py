@@ -298,7 +298,7 @@ def check_artefacts(folder: Path, names: Sequence[str], stage: str) -> None:
     if numbers != wanted:
         left_out = sorted(set(wanted) - set(numbers))
         raise RecordError(
-            f"experts of a stage ({stage}) must be numbered from experts/000 on, got {', '.join(numbers)}: "
+            f"experts of a stage ({stage}) must be numbered from experts/000 on, got {', '.join(numbers)} "
             f"without experts/{', experts/'.join(left_out)}. Name them by their place, f'experts/{{place:03d}}'."
         )
 

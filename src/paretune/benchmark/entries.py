@@ -50,7 +50,6 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         ConfigError: If the method, a setting or a value breaks its rule.
     """
     from paretune.methods import METHODS, resolve_method
-    from paretune.methods.asking import made_method
 
     settings = {} if value is None else value
     if not isinstance(settings, Mapping):
@@ -64,32 +63,43 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     made = make_settings(cls.Settings, settings, path)
-    try:
-        method = made_method(cls, made)
-    except MethodError as error:
-        raise MethodError(f"{path}: {error}") from error
     return MethodEntry(
         label=label,
         source=source,
-        method=method,
+        method=_make(cls, made, path),
         settings=dataclasses.asdict(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
         given=frozenset(settings),
     )
 
 
-def on_task(entry: MethodEntry, task: Task) -> MethodEntry:
-    """Return a method with the learner's settings that suit a task, where the study does not give its own.
+def _make(cls: Any, settings: Any, path: str) -> Method:
+    from paretune.methods.asking import made_method
 
-    Methods that do not train by the learner are left as they are.
+    try:
+        return made_method(cls, settings)
+    except MethodError as error:
+        raise MethodError(f"{path}: {error}") from error
+
+
+def on_task(entry: MethodEntry, task: Task) -> MethodEntry:
+    """Return a method with the learner's settings that suit a task.
+
+    What the study gives goes first, then what the method itself sets apart from the general default. Methods whose
+    settings are not `LearnerSettings` are left as they are.
 
     Raises:
         ConfigError: If the task's settings do not go together with those of the study.
     """
-    if not issubclass(entry.method.Settings, LearnerSettings):
+    kind = entry.method.Settings
+    if not issubclass(kind, LearnerSettings):
         return entry
-    own = {name: value for name, value in task.learner.items() if name not in entry.given}
-    return with_settings(entry, own, f"methods.{entry.label} with learner of task '{task.name}'") if own else entry
+    own = {
+        name: value
+        for name, value in task.learner.items()
+        if name not in entry.given and getattr(kind, name, None) == getattr(LearnerSettings, name, None)
+    }
+    return with_settings(entry, own, f"learner of task '{task.name}', for {entry.label}") if own else entry
 
 
 def has_setting(settings: object, name: str) -> bool:
@@ -125,4 +135,4 @@ def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) 
             part = part[key]
         part[last] = value
     made = make_settings(entry.method.Settings, settings, path)
-    return dataclasses.replace(entry, method=type(entry.method)(made), settings=dataclasses.asdict(made))
+    return dataclasses.replace(entry, method=_make(type(entry.method), made, path), settings=dataclasses.asdict(made))

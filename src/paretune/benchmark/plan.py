@@ -153,7 +153,7 @@ def _sweep(
         for entry in study.methods
         if task.name in tasks and entry.method.family != CEILING
         for number, tried in enumerate(
-            with_settings(on_task(entry, task), point, f"tune: methods.{entry.label}") for point in study.tune.points
+            with_settings(on_task(entry, task), point, _tuned(study, entry, task)) for point in study.tune.points
         )
         for seed in study.tune.seeds
     ]
@@ -171,9 +171,13 @@ def _entries(study: Study, tuned: Sequence[TuningRecord]) -> dict[str, list[tupl
             final = study.tune is None or entry.method.family == CEILING or settings is not None
             mine = on_task(entry, task)
             if settings is not None:
-                mine = with_settings(mine, settings, f"tune: methods.{entry.label}")
+                mine = with_settings(mine, settings, _tuned(study, entry, task))
             entries.setdefault(task.name, []).append((mine, final))
     return entries
+
+
+def _tuned(study: Study, entry: MethodEntry, task: Task) -> str:
+    return f"{study.where}: tune: methods.{entry.label} on task '{task.name}'"
 
 
 def pairs_of(study: Study, part: str | None) -> set[tuple[str, int]]:

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
-from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, with_settings
+from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError
@@ -160,7 +160,7 @@ class Study:
             "name": self.name,
             "tasks": [task.source for task in self.tasks],
             "methods": {entry.label: {"method": entry.source, **entry.settings} for entry in self.methods},
-            "learner": {task.name: dict(task.learner) for task in self.tasks if task.learner},
+            "learner": self._of_tasks(),
             "budget": {"completions": list(self.budgets)},
             "seeds": list(self.seeds),
             "preferences": {"grid": self.grid, "unseen": self.unseen},
@@ -168,6 +168,17 @@ class Study:
             "tune": None if self.tune is None else self.tune.plain(),
             "workers": self.workers,
         }
+
+    def _of_tasks(self) -> dict[str, dict[str, dict[str, object]]]:
+        """Return, by task and method, the settings that a task has in place of those under `methods`."""
+        found: dict[str, dict[str, dict[str, object]]] = {}
+        for task in self.tasks:
+            for entry in self.methods:
+                own = on_task(entry, task).settings
+                changed = {name: value for name, value in own.items() if value != entry.settings[name]}
+                if changed:
+                    found.setdefault(task.name, {})[entry.label] = changed
+        return found
 
 
 def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:

@@ -76,7 +76,7 @@ class TunePreferencesKeys(FilePart):
 class TuneKeys(BaseModel):
     """The sweep; every other key is a setting of the methods."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)  # every other key is a setting of the methods
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     instances: Natural = 2
     completions: Natural | None = None
     preferences: TunePreferencesKeys | None = None

@@ -193,6 +193,7 @@ def about(cell: PlannedCell) -> dict[str, object]:
     return {
         "task": cell.task.name,
         "method": cell.entry.label,
+        "source": cell.entry.source,
         "budget_completions": cell.budget,
         "seed": cell.seed,
         "tried": cell.tried,

@@ -104,7 +104,7 @@ def import_folders(folder: Path) -> list[str]:
     Args:
         folder: Of the solution set.
     """
-    study = folder.resolve().parents[1]  # of runs/<cell>
+    study = folder.resolve().parent.parent  # of runs/<cell>
     resolved = read_lock(study).resolved if lock_path(study).is_file() else {}
     beside = resolved.get("folder")
     return [*([str(beside)] if beside is not None else []), os.getcwd()]

@@ -15,9 +15,8 @@ class Sampled:
     completions: int = 0
 
 
-_counting: ContextVar[Sampled | None] = ContextVar(
-    "sampled", default=None
-)  # of this thread: another may serve requests
+# of this thread: another may serve requests
+_counting: ContextVar[Sampled | None] = ContextVar("sampled", default=None)
 
 
 @contextmanager

@@ -76,9 +76,7 @@ def asked_stages(method: Method, task: Task, preferences: FloatArray, budget: in
     return first
 
 
-def assembled(
-    method: Method, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]
-) -> Assembly:  # fmt: skip
+def assembled(method: Method, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
     """Ask a method for its answer.
 
     Args:
@@ -112,7 +110,7 @@ def assembled(
 
 def _stages(
     method: Method, name: str, task: Task, preferences: FloatArray, budget: int, seed: int
-) -> tuple[Stage, ...]:  # fmt: skip
+) -> tuple[Stage, ...]:
     check_takes(name, method.stages, ("task", "preferences", "budget", "seed"))
     with called(name):
         asked: Any = method.stages(task, preferences.copy(), budget, seed)
@@ -121,16 +119,15 @@ def _stages(
             raise MethodError(f"{name} must return Stage objects, got {got}. Return a tuple of them, such as (stage,).")
         found = tuple(asked)  # of a generator too, which runs now
     for stage in found:
-        _check_stage(stage, name)
+        _check_stage(stage, f"{name} must return")
     return found
 
 
-def _check_stage(stage: Any, name: str) -> None:
-    """Refuse what nobody could run, or write down."""
+def _check_stage(stage: Any, rule: str) -> None:
+    """Refuse what nobody could run, or write down; `rule` says who must return or hold it."""
+    name = rule.removesuffix(" must return").removesuffix(" must hold")
     if not isinstance(stage, Stage):
-        raise MethodError(
-            f"{name} must return Stage objects, got {shown(stage)} among them. Make each with Stage(...)."
-        )
+        raise MethodError(f"{rule} Stage objects, got {shown(stage)} among them. Make each with Stage(...).")
     kind: Any = stage.kind
     named: Any = stage.run
     if not isinstance(kind, str) or not isinstance(named, str) or not REFERENCE.fullmatch(named):
@@ -157,7 +154,7 @@ def _check_stage(stage: Any, name: str) -> None:
     if not isinstance(needs, (tuple, list)):
         raise MethodError(f"needs of {what} must be a tuple of Stage objects, got {shown(needs)}. Correct it.")
     for need in needs:
-        _check_stage(need, f"needs of {what}")
+        _check_stage(need, f"needs of {what} must hold")
 
 
 def _difference(first: tuple[Stage, ...], again: tuple[Stage, ...]) -> str:

@@ -140,7 +140,7 @@ class Epochs:
             with torch.no_grad(), self._precision():
                 for own, part, mixing in self._parts(scored, len(active)):
                     now[own] = self._log_probs(part, mixing).sum(dim=1)
-            ratios, folded, held = self._again(now, scored.batch, scored, weights, slice(None))
+            ratios, folded, held = self._advantages_now(now, scored.batch, scored, weights, slice(None))
             ratios = ratios.cpu().double()
             coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
             with self._precision():
@@ -153,23 +153,23 @@ class Epochs:
     ) -> None:
         count, size = len(active), len(weights) // len(active)
         scalar = scalarise(scored.first, weights)
-        heard, gaps, ratios, clipped = torch.zeros(4, len(weights), dtype=torch.float64)
+        signal, gaps, ratios, clipped = torch.zeros(4, len(weights), dtype=torch.float64)
         for own, part, mixing in self._parts(scored, count):
             with self.trainee.bank.using(mixing), self._precision():
                 log_probs = self._log_probs(part, mixing)
                 if epoch == 0:
                     apart = (log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum(dim=1)
                     gaps[own] = apart.cpu().double()
-                    heard[own] = scalar[own].abs()
+                    signal[own] = scalar[own].abs()
                     loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
                 else:
-                    loss, heard[own], ratios[own], clipped[own] = self._later(
+                    loss, signal[own], ratios[own], clipped[own] = self._later(
                         log_probs, part, scored, scalar, weights, own, size
                     )
                 loss.backward()
         if epoch == 0:
             report.gaps = self._gaps(active, scored.batch, gaps)
-        moving = (heard.view(count, size) > 0).any(dim=1).tolist()
+        moving = (signal.view(count, size) > 0).any(dim=1).tolist()
         norms = self.parameter_groups.step(self.trainee.take_gradients(active), active, moving)
         if epoch == 0:
             report.norms, report.moved = norms, moving
@@ -190,12 +190,12 @@ class Epochs:
             mean = (ratios.detach().cpu() * inside).sum(dim=1) / steps[:, 0]
             held = (is_clipped(ratios.detach(), advantages, clip).cpu() & inside).sum(dim=1) / steps[:, 0]
             return clipped_loss(ratios, advantages, size, clip), scalar[own].abs(), mean.double(), held.double()
-        ratios, folded, held = self._again(log_probs.sum(dim=1), part, scored, weights[own], own)
-        heard = scalarise(folded, weights[own])
-        loss = clipped_loss(ratios, self._placed(heard), size, clip)
-        return loss, heard.abs(), ratios.detach().cpu().double(), held.double()
+        ratios, folded, held = self._advantages_now(log_probs.sum(dim=1), part, scored, weights[own], own)
+        signal = scalarise(folded, weights[own])
+        loss = clipped_loss(ratios, self._placed(signal), size, clip)
+        return loss, signal.abs(), ratios.detach().cpu().double(), held.double()
 
-    def _again(
+    def _advantages_now(
         self, log_probs: Tensor, part: Batch, scored: ScoredBatch, weights: Tensor, own: slice | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what completions of log-probabilities `[B']` are in a later epoch.

@@ -69,12 +69,8 @@ class ObjectiveSteps:
                 "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "
                 "epochs to 1."
             )
-        self.trainee, self.settings, self.parameter_groups, self.weightings = (
-            trainee,
-            settings,
-            parameter_groups,
-            weightings,
-        )
+        self.trainee, self.settings = trainee, settings
+        self.parameter_groups, self.weightings = parameter_groups, weightings
 
     def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
         """Return the gradients of the objectives, and what they were made of; nothing moves yet.

@@ -78,7 +78,7 @@ class ParameterGroups:
                     self.parameters[name][member] = row
 
     def state(self) -> dict[str, Tensor]:
-        """Return parameters and moments of all members, as `<optimiser>.<tensor>`."""
+        """Return parameters and moments of all members, as `<group>.<tensor>`."""
         return {
             f"{name}.{part}": tensor
             for name, optimiser in self.optimisers.items()

@@ -140,11 +140,13 @@ def check_restores(kind: type[Weighting], settings: Mapping[str, Any], ranges: F
             check_weights(one.weigh(_made_up(one, update, preference, ranges)), len(preference), kind)
         kept = _plain_state(one)
         other.load(json.loads(kept))
-        if _plain_state(other) != kept:
-            raise WeightingError(
-                f"load of weighting {name} must restore what state returned, got {_plain_state(other)} after loading "
-                f"{kept}. Take every entry of the state over."
-            )
+        before, after = json.loads(kept), json.loads(_plain_state(other))
+        for entry in [*before, *after]:
+            if before.get(entry) != after.get(entry):
+                raise WeightingError(
+                    f"load of weighting {name} must restore what state returned, got {shown(after.get(entry))} in "
+                    f"place of {shown(before.get(entry))} for '{entry}'. Take every entry of the state over."
+                )
         for update in range(MADE_UP, 2 * MADE_UP):
             said, restored = (
                 check_weights(each.weigh(_made_up(each, update, preference, ranges)), len(preference), kind)

@@ -62,6 +62,7 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
     if keys.folder is not None:
         place = Place(place.name, place.resolve(keys.folder), place.lines)
     _check(keys, place)
+    learner = make_settings(LearnerSettings, keys.learner, place.at("learner"))
     model = _model(keys.model, place, "model")
     objectives = tuple(_objective(name, item, place, "objectives") for name, item in keys.objectives.items())
     audit = tuple(_objective(name, item, place, "audit") for name, item in keys.audit.items())
@@ -79,7 +80,7 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
         beta=keys.beta,
         max_prompt_tokens=keys.max_prompt_tokens,
         max_completion_tokens=keys.max_completion_tokens,
-        learner=keys.learner,
+        learner={name: getattr(learner, name) for name in keys.learner},
     )
     check_context(task)
     return task
@@ -100,7 +101,6 @@ def _check(keys: TaskKeys, place: Place) -> None:
     for group in ("objectives", "audit"):
         for name, item in getattr(keys, group).items():
             _check_objective(name, item, place, group)
-    make_settings(LearnerSettings, keys.learner, place.at("learner"))
     for name in keys.audit:
         if name in keys.objectives:
             raise ConfigError(
