@@ -47,7 +47,8 @@ def test_a_users_own_class_is_found_on_the_import_path(tmp_path: Path, monkeypat
         with pytest.raises(ConfigError, match=r"'own_weights:Half' must be .* got one without measured, state, load"):
             resolve_weighting("own_weights:Half")
         with pytest.raises(
-            ConfigError, match=r"^needs of weighting 'own_weights:Letters' must be a set of texts, got 'gram'\. Write fro"
+            ConfigError,
+            match=r"^needs of weighting 'own_weights:Letters' must be a set of texts, got 'gram'\. Write fro",
         ):
             resolve_weighting("own_weights:Letters")
         with pytest.raises(ConfigError, match=r"'own_weights:instance' must be a class with .*, got a Own"):
