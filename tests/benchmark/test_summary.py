@@ -26,7 +26,7 @@ def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_f
             "slow": {"method": "linear", "epochs": 1},
             "mixture_of_experts": {},
             "evolution": {},
-        },  # fmt: skip
+        },
         "budget": {"completions": [1200, 6000]},
         "seeds": 1,
     }
