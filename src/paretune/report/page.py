@@ -291,7 +291,8 @@ def _front_sentence(part: Comparison) -> str:
 
 def _mean_scores(part: Comparison, name: str) -> list[list[float]]:
     """Return mean scores over seeds, of each policy once: several preferences may be answered by the same."""
-    method, found = part.method(name), {}
+    method = part.method(name)
+    found: dict[tuple[str | None, ...], list[float]] = {}
     for column, preference in enumerate(part.task.preferences):
         means = [column_mean(each, part.seeds).value for each in method.scores[:, column].T]
         present = [each for each in means if each is not None]
