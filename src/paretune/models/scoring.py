@@ -81,12 +81,12 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, token_ids: Tensor) -> Tensor:
-        sums = torch.empty(token_ids.shape, device=logits.device)
-        chosen = logits.gather(2, token_ids[:, :, None])[:, :, 0].float()
+        log_probs = torch.empty(token_ids.shape, device=logits.device)
         for part in _chunks(logits):
-            sums[part] = logits[part].float().logsumexp(dim=2)
-        ctx.save_for_backward(logits, token_ids, sums)
-        return chosen - sums
+            table = logits[part].float().log_softmax(dim=2)
+            log_probs[part] = table.gather(2, token_ids[part][:, :, None])[:, :, 0]
+        ctx.save_for_backward(logits, token_ids, logits.gather(2, token_ids[:, :, None])[:, :, 0].float() - log_probs)
+        return log_probs
 
     @staticmethod
     @once_differentiable
@@ -94,8 +94,11 @@ class _TokenLogProbs(torch.autograd.Function):
         logits, token_ids, sums = ctx.saved_tensors
         back = torch.empty_like(logits)
         for part in _chunks(logits):
-            pull = (logits[part].float() - sums[part][:, :, None]).exp().mul_(-gradient[part][:, :, None])
-            back[part] = pull.scatter_add_(2, token_ids[part][:, :, None], gradient[part][:, :, None]).to(back.dtype)
+            into = back[part] if back.dtype == torch.float32 else torch.empty(back[part].shape, device=back.device)
+            torch.sub(logits[part], sums[part][:, :, None], out=into).exp_().mul_(-gradient[part][:, :, None])
+            into.scatter_add_(2, token_ids[part][:, :, None], gradient[part][:, :, None])
+            if into.dtype != back.dtype:
+                back[part] = into
         return back, None
 
 
