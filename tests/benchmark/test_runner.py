@@ -18,6 +18,7 @@ import pytest
 from paretune.benchmark.plan import plan
 from paretune.benchmark.progress import Progress, Silent
 from paretune.benchmark.runner import StudyResult, run
+from paretune.benchmark.summary import summary
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
@@ -78,9 +79,13 @@ def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Mak
 class Watch(Silent):
     def __init__(self) -> None:
         self.shown: list[Progress] = []
+        self.said: list[str] = []
 
     def show(self, progress: Progress) -> None:
         self.shown.append(progress)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> None:
@@ -165,6 +170,19 @@ def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(
     kept = contents(folder, "stages")
     assert not run(study({"trouble": trouble}), folder, progress=False).complete
     assert contents(folder, "stages") == kept
+
+
+def test_what_failed_is_told_once(study: Make, tmp_path: Path) -> None:
+    watch = Watch()
+    result = run(study({"trouble": "nan"}), tmp_path / "out", progress=watch)
+    (bad,) = result.failed
+    said = [line for line in watch.said if "failed" in line]
+    assert said == [
+        "a population of 2 failed (not_finite), trying each alone",
+        f"{bad.cell} failed (not_finite): runs/{bad.cell}/FAILED.json says why",
+    ]
+    assert bad.message in (tmp_path / "out" / "runs" / bad.cell / "FAILED.json").read_text()
+    assert summary(result).count("loss must be finite") == 1
 
 
 def test_a_failed_evaluation_fails_its_cell_and_is_repaired_by_the_next_call(

@@ -66,7 +66,7 @@ def test_lengths_of_a_trajectory_share_a_ledger_with_the_longest_budget(study: M
     ledger = context.ledger(context.stages[0])
     ledger.restore({**ledger.state(), "budget_completions": 32})  # a shorter run's checkpoint says so
     ledger.charge(completions=64)
-    with pytest.raises(BudgetError, match="within the budget of 64"):
+    with pytest.raises(BudgetError, match="of a stage must stay within the 64 that it was planned with"):
         ledger.charge(completions=1)
 
 

@@ -239,6 +239,79 @@ def test_what_a_users_stage_samples_and_does_not_charge_is_refused_and_leaves_th
         sys.modules.pop("uncharged", None)
 
 
+IN_TRAINING = """
+from paretune.models.gate import TrainedGate
+
+
+class Raises(TrainedGate):
+    def shapes(self):
+        return ((self.experts, self.hidden_size),)
+
+    def weights(self, block, hidden, prior, preferences):
+        return {}["prior"]
+
+
+class Silent(Raises):
+    def weights(self, block, hidden, prior, preferences):
+        pass
+
+
+class Late:
+    needs = frozenset()
+
+    def __init__(self, preference, settings, ranges):
+        self.preference, self.made = preference, 0
+
+    def measured(self, update):
+        return 0
+
+    def weigh(self, seen):
+        return self.preference if seen.kl == 0.01 * seen.update else {}["kl"]  # as long as it only sees made-up ones
+
+    def state(self):
+        return {}
+
+    def load(self, state):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "said"),
+    [
+        (
+            "mixture_of_experts",
+            "gate=in_training:Raises",
+            "in_training:Raises.weights must not raise, got KeyError: 'prior' (in_training.py, line 10). Correct it.",
+        ),
+        ("mixture_of_experts", "gate=in_training:Silent", "weights of Silent must return a tensor of shape ["),
+        (
+            "linear",
+            "weighting=in_training:Late",
+            "in_training:Late.weigh must not raise, got KeyError: 'kl' (in_training.py, line 28). Correct it.",
+        ),
+    ],
+)
+def test_what_a_users_code_does_wrong_in_training_is_blamed_on_that_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    setting: str,
+    said: str,
+) -> None:
+    (tmp_path / "in_training.py").write_text(IN_TRAINING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    task = micro_task.save_task(tmp_path / "task")
+    command = ["train", method, "-t", str(task), "--budget", "64", "-o", str(tmp_path / "out"), "--set", setting]
+    try:
+        assert execute(command) == USAGE
+    finally:
+        sys.modules.pop("in_training", None)
+    assert f"paretune: {said}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["evaluate", "score"])
 def test_a_cell_that_fails_in_evaluation_leaves_the_next_one_on_its_model_unaffected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["evaluate", "score"]

@@ -22,10 +22,14 @@ def test_a_name_that_is_not_there_is_refused_with_its_noun(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "parts", "message"),
     [
-        ("math:sqrt", ("weigh",), "must be a class with weigh, got none of weigh"),
+        ("math:sqrt", ("weigh",), "must be a class with weigh, got a builtin_function_or_method"),
         ("math:sqrt", ("__call__",), "must be a class with __call__, got a builtin_function_or_method"),
         ("math:pi", (), "must be something to call, got a float"),
-        ("paretune.core.ledger:Ledger", ("charge", "weigh"), "must be a class with charge, weigh, got none of weigh"),
+        (
+            "paretune.core.ledger:Ledger",
+            ("charge", "weigh"),
+            "must be a class with charge, weigh, got one without weigh",
+        ),
     ],
 )
 def test_what_is_not_what_it_should_be_is_refused(name: str, parts: tuple[str, ...], message: str) -> None:

@@ -26,7 +26,9 @@ def test_a_budget_may_be_used_up_to_the_last_completion() -> None:
 def test_a_charge_beyond_the_budget_is_refused_and_charges_nothing() -> None:
     ledger = Ledger(10)
     ledger.charge(completions=8, prompts=1)
-    with pytest.raises(BudgetError, match="within the budget of 10, got 8 spent and 3 asked for"):
+    with pytest.raises(
+        BudgetError, match="of a stage must stay within the 10 that it was planned with, got 8 spent and 3 asked for"
+    ):
         ledger.charge(prompts=1, tokens=5, completions=3)
     assert ledger.counts == {"prompts": 1, "completions": 8, "tokens": 0, "reward_calls": 0, "flops": 0}
 

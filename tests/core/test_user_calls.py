@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paretune.core.errors import BudgetError, MethodError
-from paretune.core.user_calls import called, check_takes, described, shown, user_line
+from paretune.core.user_calls import called, check_takes, described, shown, user_line, where_found
 
 LINE = rf" \({Path(__file__).name}, line \d+\)"
 
@@ -35,6 +35,16 @@ def test_what_a_users_code_raises_names_what_was_called_and_the_line(error: Base
     assert caught.value.__cause__ is error
 
 
+def test_a_block_of_ours_names_the_function_that_raised_in_it() -> None:
+    with pytest.raises(MethodError, match=rf"^{__name__}:Some\.fails must not raise, got KeyError: 1{LINE}"), called():
+        json.loads("[1]", object_hook=None, parse_int=Some().fails)  # what a library calls in turn
+
+
+def test_what_can_be_called_is_named_by_its_module() -> None:
+    found = [where_found(each) for each in (Some, Some.method, partial(Some.method, None))]
+    assert found == [f"{__name__}:Some", f"{__name__}:Some.method", "functools:partial"]
+
+
 @pytest.mark.parametrize("error", [BudgetError("budget must be more."), KeyboardInterrupt()])
 def test_errors_on_purpose_and_an_interrupt_go_through(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, called("It"):
@@ -57,6 +67,9 @@ def test_what_no_user_had_part_in_goes_through() -> None:
 
 
 class Some:
+    def fails(self, text: str) -> None:
+        raise KeyError(int(text))
+
     def method(self, first: int, second: int = 2) -> None:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import micro_task
 import paretune
 from paretune.cli.main import OK, execute
+from paretune.core.protocols import Mixer
 
 
 def blocks(root: Path) -> dict[str, str]:
@@ -32,11 +35,17 @@ def blocks(root: Path) -> dict[str, str]:
             "{method: linear, weighting: 'lagging:Lagging', completions_each: 64, learning_rate: 0.01}",
             192,
         ),
+        (
+            "slots.py",
+            "{method: linear, shaping: 'slots:square_root', advantages: 'slots:best_of_group', completions_each: 64}",
+            64,
+        ),
+        ("mixed_words.py", "{method: 'mixed_words:MixedWords', learning_rate: 0.01}", 64),
         ("linear_gate.py", "{method: mixture_of_experts, gate: 'linear_gate:LinearGate', learning_rate: 0.01}", 256),
         ("grid_search.py", "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}", 192),
     ],
 )
-def test_documented_weighting_gate_and_search_run(
+def test_documented_code_of_ones_own_runs(
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,6 +79,8 @@ def test_documented_weighting_gate_and_search_run(
         assert type(loaded.gate).__name__ == "LinearGate"
         assert loaded.gate is not None
         assert bool(loaded.gate.flat.any())
+    if module == "mixed_words.py":
+        assert loaded.mixer == Mixer("log_probs")
     if module == "grid_search.py":
         assert {evaluation.answer for evaluation in mine.evaluations} == {"combined"}
         assert type(loaded.answer).__name__ == "BestMeasured"
@@ -80,6 +91,34 @@ def test_documented_weighting_gate_and_search_run(
     cell = str(tmp_path / "out" / "runs" / mine.cell)
     capsys.readouterr()
     assert execute(["generate", cell, "--preference", "first=0.5,second=0.5", "b b"]) == OK, capsys.readouterr().err
+
+
+def test_documented_slots_take_and_return_what_the_page_says(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: of three rewards one is missing; of the other two the better one is 1/2 above their share, one below."""
+    (tmp_path / "slots.py").write_text(blocks(root)["slots.py"], encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    slots = importlib.import_module("slots")
+    monkeypatch.delitem(sys.modules, "slots")
+    task = micro_task.save_task(tmp_path / "task")
+    seen: list[tuple[object, ...]] = []
+
+    def shaping(rewards: torch.Tensor, ranges: object) -> torch.Tensor:
+        seen.append((rewards.dtype, type(ranges)))
+        return rewards
+
+    from paretune.rl import learner
+
+    apply = learner.Slots.apply
+    monkeypatch.setattr(learner.Slots, "apply", lambda self, *rest: apply(learner.Slots(shaping=shaping), *rest))
+    paretune.train("linear", task, budget=16, settings={"group_size": 4})
+    assert set(seen) == {(torch.float64, np.ndarray)}
+    rewards = torch.tensor([[0.25], [torch.nan], [1.0]], dtype=torch.float64)
+    assert slots.square_root(rewards, np.array([[0.0, 1.0]])).nan_to_num(-1).flatten().tolist() == [0.5, -1, 1]
+    made = slots.best_of_group(rewards, 3)
+    assert made.dtype == torch.float64
+    assert made.flatten().tolist() == pytest.approx([-1 / 2, 0, 1 / 2])
 
 
 @pytest.mark.usefixtures("in_one_process")

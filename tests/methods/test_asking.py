@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,56 @@ def test_a_run_function_that_cannot_be_imported_is_refused_before_anything_is_tr
     message = rf"run function of stage 'search' of Mine\.stages must be an importable 'module:name', got '{name}' \("
     with pytest.raises(ConfigError, match=message):
         ask(answering((stage(run=name),)), task)
+
+
+BROKEN = """
+class Half:
+    needs = frozenset()
+
+    def weigh(self, seen):
+        return seen.preference
+
+
+def short(rewards):
+    return rewards
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weighting": "no_slots:Half"}, r"weighting must be an importable 'module:name', got 'no_slots:Half' \("),
+        ({"weighting": "own_slots.Half"}, r"weighting must be an importable 'module:name', got 'own_slots\.Half' \("),
+        ({"weighting": "own_slots:Hafl"}, r"weighting must be an importable 'module:name', got 'own_slots:Hafl' \("),
+        ({"weighting": "own_slots:Half"}, r"weighting 'own_slots:Half' must be .* one without measured, state, load"),
+        ({"weighting": "torn_slots:Half"}, r"module of weighting 'torn_slots:Half' must be .* SyntaxError: .*line 1\)"),
+        (
+            {"advantages": "own_slots:short"},
+            r"advantages 'own_slots:short' must take \(rewards \[B, K\], group_size\), ",
+        ),
+        (
+            {"shaping": "own_slots:short"},
+            r"shaping 'own_slots:short' must take \(rewards \[B, K\], ranges \[K, 2\]\), ",
+        ),
+        ({"shaping": "own_slots:long"}, r"shaping must be an importable 'module:name', got 'own_slots:long'"),
+        ({"gate": "own_slots:Half"}, r"gate must be a class that inherits TrainedGate, got 'own_slots:Half'"),
+        ({"gate": "paretune.models.gate:BlokGate"}, r"gate must .*, got 'BlokGate'\. Did you mean 'BlockGate'\?"),
+    ],
+)
+def test_code_that_training_would_refuse_is_refused_when_stages_are_planned(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
+) -> None:
+    (tmp_path / "own_slots.py").write_text(BROKEN, encoding="utf-8")
+    (tmp_path / "torn_slots.py").write_text("class Half(\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = "paretune.methods.training:train_experts"
+    try:
+        with pytest.raises((ConfigError, MethodError), match=rf"^stage 'search' of Mine\.stages: {message}"):
+            ask(answering([stage(run=run, settings=settings)]), task)
+        other = stage(settings=settings)  # what another run function means by the same word is its own affair
+        assert ask(answering([other]), task) == (other,)
+    finally:
+        sys.modules.pop("own_slots", None)
 
 
 def test_a_wrong_signature_is_told_with_what_is_wanted(task: Task) -> None:

@@ -14,16 +14,18 @@ import micro_task
 from paretune.core.errors import RewardError, UnknownNameError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import das_dennis
+from paretune.core.protocols import Mixer
 from paretune.core.seeds import stream_key
-from paretune.core.stages import Stage, StageContext
+from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Task
 from paretune.methods.experts import corner_experts
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoupsSettings
-from paretune.methods.searches import search_stage, search_weights
+from paretune.methods.searches import measure, search_stage, search_weights
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
 from paretune.models.base import load_base
+from paretune.models.gate import BlockGate
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 
@@ -127,6 +129,31 @@ def test_experts_are_mixed_at_the_level_and_charged_for_their_streams(
     }  # fmt: skip
     with pytest.raises(UnknownNameError, match="level must be one of adapters, hidden, log_probs, got 'logits'"):
         searched(task, adapters, tmp_path, level="logits")
+
+
+def test_a_search_of_ones_own_measures_what_its_mixer_serves(
+    task: Task, adapters: dict[int, Path], tmp_path: Path
+) -> None:
+    """As a library's own search at that level does, whose first round these candidates are."""
+    candidates: Any = np.asarray([[0, 1], [0.5, 0.5], [1, 0]])
+    measured = {}
+    base = load_base(task.model, device="cpu")
+    gate_file = tmp_path / GATE
+    bank = load_bank(base, list(adapters.values()))
+    gate = BlockGate(bank, 2, seed=0)
+    gate.flat.add_(0.3)
+    gate.save(gate_file)
+    bank.unwrap()
+    for mixer in (None, Mixer(), Mixer("log_probs"), Mixer("hidden", 0), Mixer(gate=gate_file)):
+        context = searched(task, adapters, tmp_path, 3)
+        own = Alone(task, context.stages, adapters, tmp_path, Ledger(3 * 8))
+        measured[mixer] = measure(cast(StageContext, own), own.stages[0], candidates, 8, mixer=mixer).tolist()
+    assert measured[None] == measured[Mixer()]
+    for mixer in (Mixer("log_probs"), Mixer("hidden", 0)):
+        asked = searched(task, adapters, tmp_path, 3, level=mixer.level, block=mixer.block).events[0]
+        assert np.array_equal(cast(Any, asked["candidates"]), candidates)
+        assert measured[mixer] == asked["scores"]
+    assert len({str(scores) for scores in measured.values()}) == 4
 
 
 def test_a_mixture_without_any_score_on_an_objective_stops_the_search(

@@ -29,7 +29,7 @@ def test_a_class_that_cannot_be_imported_is_refused(name: str) -> None:
 def test_a_class_that_is_no_method_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_a_method.py").write_text("class Half:\n    name = 'half'\n    family = 'meta-policy'\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConfigError, match="got none of version, Settings, stages, assemble"):
+    with pytest.raises(ConfigError, match="got one without version, Settings, stages, assemble"):
         resolve_method("half_a_method:Half")
     sys.modules.pop("half_a_method", None)
 

@@ -27,6 +27,19 @@ def test_a_base_model_is_frozen_and_loaded_once(folders: dict[str, Path]) -> Non
     assert base.digest == model_digest(base.name)
 
 
+def test_loading_says_nothing_and_leaves_the_callers_progress_bars_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import logging
+
+    folder = str(micro_task.save_model(tmp_path / "model"))
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    capfd.readouterr()  # what saving wrote
+    load_base(folder, device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+
+
 def test_a_model_that_changed_on_disk_is_loaded_again(tmp_path: Path) -> None:
     before = load_base(str(micro_task.save_model(tmp_path / "model")), device="cpu")
     after = load_base(str(micro_task.save_model(tmp_path / "model", seed=1)), device="cpu")

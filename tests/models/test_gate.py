@@ -29,7 +29,7 @@ from gated import (
 from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
-from paretune.models.gate import BlockGate, load_gate, resolve_gate
+from paretune.models.gate import BlockGate, TrainedGate, load_gate, resolve_gate
 from paretune.models.mixing import Mixing
 
 
@@ -270,12 +270,44 @@ def test_a_gate_used_where_it_does_not_belong_is_refused(llama: BaseModel, tmp_p
 def test_a_gate_that_returns_something_else_is_refused(llama: BaseModel) -> None:
     class Narrow:
         experts, objectives, blocks = EXPERTS, OBJECTIVES, 2
+        answer: Any = None
 
-        def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
-            return prior[:, None]
+        def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Any:
+            return self.answer
 
-    with pytest.raises(ShapeError, match=r"must return weights of shape \[8, 4, 3\], \[B, T, E\], got \[8, 1, 3\]"):
-        score(bank_of(llama), Mixing.gated(prior_of(), Narrow(), preferences_of()), share=False)
+    gate, bank = Narrow(), bank_of(llama)
+    for gate.answer, got in ((prior_of()[:, None], r"shape \[8, 1, 3\]"), (None, "None"), ([[1.0]], r"\[\[1\.0\]\]")):
+        message = rf"^weights of Narrow must return a tensor of shape \[8, 4, 3\], \[B, T, E\], got {got}\. Return it"
+        with pytest.raises(ShapeError, match=message):
+            score(bank, Mixing.gated(prior_of(), gate, preferences_of()), share=False)
+
+
+class Linear(TrainedGate):
+    def shapes(self) -> Any:
+        return ((self.experts, self.hidden_size),)
+
+    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        return prior[:, None] + hidden @ self.networks[block][0].T
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("shapes", None, r"shapes of Gate must return a tuple of shapes .*, got None\. Return \(\("),
+        ("shapes", (3, 16), r"shapes of Gate must return a tuple of shapes .*, got \(3, 16\)\."),
+        ("start", None, r"start of Gate must return one tensor for each shape \[\(3, 16\)\], got None\. Return them"),
+        ("start", [], r"start of Gate must return one tensor for each shape \[\(3, 16\)\], got \[\]\."),
+        ("start", [torch.zeros(16, 3)], r"start of Gate must .*, got \[\(16, 3\)\]\."),
+        ("start", [torch.zeros(3, 1)], r"start of Gate must .*, got \[\(3, 1\)\]\."),
+    ],
+)
+def test_a_gate_whose_parameters_are_not_of_its_shapes_is_refused(
+    llama: BaseModel, part: str, value: Any, message: str
+) -> None:
+    bank = bank_of(llama)
+    assert Linear(bank, OBJECTIVES, 0).networks[1][0].shape == (3, 16)
+    with pytest.raises(ShapeError, match=f"^{message}"):
+        type("Gate", (Linear,), {part: lambda self, *arguments: value})(bank, OBJECTIVES, 0)
 
 
 def test_a_gate_that_could_not_be_loaded_is_refused_before_it_is_trained() -> None:
@@ -283,11 +315,15 @@ def test_a_gate_that_could_not_be_loaded_is_refused_before_it_is_trained() -> No
     for name in ("paretune.models.mixing:Gate", "paretune.models.gate:load_gate", "builtins:dict"):
         with pytest.raises(ConfigError, match=f"must be a class that inherits TrainedGate, got '{name}'"):
             resolve_gate(name)
+    with pytest.raises(
+        ConfigError, match=r"must be a class with shapes, weights .*, got one without shapes, weights\."
+    ):
+        resolve_gate("paretune.models.gate:TrainedGate")
 
 
 @pytest.mark.parametrize(
     ("objectives", "width", "message"),
-    [(0, 32, "at least one objective, got 0"), (2, 0, r"at least one parameter each, got \[\(0, 18\)")],
+    [(0, 32, "at least one objective, got 0"), (2, 0, r"at least one parameter each, got \(\(0, 18\)")],
 )
 def test_a_gate_without_objective_or_unit_is_refused(
     llama: BaseModel, objectives: int, width: int, message: str

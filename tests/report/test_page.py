@@ -140,6 +140,29 @@ def test_a_method_with_one_policy_for_all_preferences_is_said_to_have_one() -> N
     assert "one policy only" not in words(render(gated))  # one expert, and a gate that follows preferences
 
 
+def test_a_policy_that_answers_several_preferences_is_one_point_of_the_front() -> None:
+    """One seed, three preferences; the last two have the policy of the first expert."""
+    info = builders.task_info(preferences=[[1, 0], [0, 1], [0.5, 0.5]], objectives=("a", "b"), audit=())
+    made = {}
+    for others in ((0.0, 1.0), (1.0, 0.0)):  # experts that answer the last two: the other one, or the same again
+        answers = [
+            builders.evaluation([[0.5, 0.5]], point, ("a", "b"), expert_weights=(1.0, 0.0) if index == 0 else others)
+            for index, point in enumerate(info.preferences)
+        ]
+        cell = builders.cell("linear", 0, answers, [builders.stage("one", 100)])
+        made[others] = words(render(builders.study([cell], [info], {})))
+    assert "Of 2 mean points of different policies, 2 are non-dominated" in made[0.0, 1.0]
+    assert "linear 2 of 2" in made[0.0, 1.0]
+    assert "Of 1 mean point of different policies, 1 is non-dominated" in made[1.0, 0.0]
+
+
+def test_the_resolved_study_says_what_settings_of_tasks_go_before() -> None:
+    study, said = builders.synthetic_study(seeds=(0,)), "What the block learner says goes before methods"
+    assert said not in words(render(study))
+    own = {"counselling": {"linear": {"learning_rate": 0.005}}}
+    assert said in words(render(replace(study, resolved={**study.resolved, "learner": own})))
+
+
 def test_json_islands_hold_no_character_that_could_begin_markup() -> None:
     text = json_island({"a": "</script><!-- & \u2028"})
     assert not set("<>&\u2028") & set(text)

@@ -294,7 +294,7 @@ def test_at_the_sampled_policy_the_clipped_loss_has_the_policy_gradient() -> Non
 def test_shaping_may_leave_out_what_is_missing_and_advantages_may_not() -> None:
     rewards = torch.tensor([[torch.nan], [1.0]])
     assert check_made("shaping", rewards.log(), rewards, missing=True)[1].item() == 0.0
-    with pytest.raises(NonFiniteError, match="shaping must be finite, got nan for a reward of 1"):
+    with pytest.raises(NonFiniteError, match="shaping must return finite numbers, got nan for a reward of 1"):
         check_made("shaping", torch.full_like(rewards, torch.nan), rewards, missing=True)
-    with pytest.raises(NonFiniteError, match="advantages must be finite, got nan for a reward of nan"):
+    with pytest.raises(NonFiniteError, match="advantages must return finite numbers, got nan for a reward of nan"):
         check_made("advantages", rewards - 1, rewards)

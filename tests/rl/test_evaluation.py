@@ -153,7 +153,7 @@ def test_an_expert_without_weight_costs_nothing_and_a_gate_costs_all_and_its_own
 
 def test_a_budget_stops_an_evaluation_before_it_samples(task: Task, base: BaseModel) -> None:
     ledger, score = Ledger(39), Counting(task)
-    with pytest.raises(BudgetError, match="within the budget of 39, got 20 spent and 20 asked for"):
+    with pytest.raises(BudgetError, match="within the 39 that it was planned with, got 20 spent and 20 asked for"):
         run(task, policy_of(task, base), samples=5, ledger=ledger, score=score)
     assert score.asked == 20
     assert ledger.completions == 20

@@ -540,9 +540,12 @@ def test_later_epochs_learn_from_advantages_that_are_all_negative(task: Task, ba
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda rewards: rewards.sum(dim=1), r"must be a tensor of one number per reward \[16, 2\], got shape \[16\]"),
-        (lambda rewards: rewards.tolist(), r"must be a tensor of .* \[16, 2\], got list\. Correct the function"),
-        (lambda rewards: rewards / 0, r"must be finite, got (inf|nan) for a reward of [01]\.0"),
+        (
+            lambda rewards: rewards.sum(dim=1),
+            r"must return a tensor of one number per reward \[16, 2\], got shape \[16\]",
+        ),
+        (lambda rewards: rewards.tolist(), r"must return a tensor of .* \[16, 2\], got list\. Correct it\."),
+        (lambda rewards: rewards / 0, r"must return finite numbers, got (inf|nan) for a reward of [01]\.0"),
     ],
 )
 @pytest.mark.parametrize("slot", ["advantages", "shaping"])
@@ -550,5 +553,5 @@ def test_what_no_policy_can_learn_from_is_refused_by_the_name_of_its_slot(
     task: Task, base: BaseModel, slot: str, made: Callable[[Tensor], Any], message: str
 ) -> None:
     filled: dict[str, Any] = {slot: lambda rewards, _: made(rewards)}
-    with pytest.raises((ShapeError, NonFiniteError), match=f"^{slot} {message}"):
+    with pytest.raises((ShapeError, NonFiniteError), match=rf"^{slot} {__name__}:test_what_no_.*<lambda> {message}"):
         train(make(task, base, [(BOTH, 1, (16,))], slots=Slots(**filled)))

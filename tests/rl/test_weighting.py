@@ -39,13 +39,18 @@ def test_a_users_own_class_is_found_on_the_import_path(tmp_path: Path, monkeypat
         "    def weigh(self, seen): return seen.preference\n    def state(self): return {}\n"
         "    def load(self, state): pass\n"
         "class Half:\n    needs = frozenset()\n    def weigh(self, seen): return seen.preference\n"
-        "instance = Own()\n"
+        "instance = Own()\nclass Letters(Own):\n    needs = 'gram'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         assert resolve_weighting("own_weights:Own").needs == {"gram"}
-        with pytest.raises(ConfigError, match=r"'own_weights:Half' must be .* got none of measured, state, load"):
+        with pytest.raises(ConfigError, match=r"'own_weights:Half' must be .* got one without measured, state, load"):
             resolve_weighting("own_weights:Half")
+        with pytest.raises(
+            ConfigError,
+            match=r"^needs of weighting 'own_weights:Letters' must be a set of texts, got 'gram'\. Write fro",
+        ):
+            resolve_weighting("own_weights:Letters")
         with pytest.raises(ConfigError, match=r"'own_weights:instance' must be a class with .*, got a Own"):
             resolve_weighting("own_weights:instance")
     finally:

@@ -35,6 +35,7 @@ from paretune.core.protocols import CEILING
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages
+from paretune.methods.banks import BANK
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
 from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path, tuning_folder
 from paretune.records.reading import read_reference
@@ -235,7 +236,7 @@ def _cell(
         seed=seed,
         stages=tuple(stage.key(instance) for stage in everything),
         charged=charged,
-        policies=sum(stage.kind == "expert" for stage in everything),
+        policies=sum(_policies(stage, instance) for stage in everything),
         told=told,
         preferences=preferences,
         training_key=training,
@@ -251,6 +252,11 @@ def _cell(
         for stage in everything:
             stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
     return cell
+
+
+def _policies(stage: Stage, task: Task) -> int:
+    """Return how many policies a stage trains, where that is known before: 0 of one that leaves what it finds."""
+    return len(task.objectives) if stage.run == BANK else int(stage.kind == "expert")
 
 
 def _with_state(cell: PlannedCell, root: Path, rules: object) -> PlannedCell:

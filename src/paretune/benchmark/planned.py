@@ -53,7 +53,7 @@ class PlannedCell:
         seed: Its seed.
         stages: Keys of all stages it uses, needs first.
         charged: Completions of those stages, shared or not.
-        policies: Experts among them: the policies it trains; what other stages leave is not known before.
+        policies: Experts that its stages train, those of a bank too; what other stages leave is not known before.
         told: Preferences its method is told of, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.

@@ -26,7 +26,7 @@ from paretune.benchmark.progress import Display, Meter, Progress
 from paretune.benchmark.tuning import about, mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
 from paretune.core.task import Task
-from paretune.records.files import DONE, is_done, mark_failed, read_json, write_json
+from paretune.records.files import DONE, FAILED, is_done, mark_failed, read_json, write_json
 from paretune.records.layout import cell_folder, stage_folder
 from paretune.records.reading import read_timings
 from paretune.records.study import CellRecord, FailureReason, TimingRecord
@@ -316,7 +316,8 @@ class Scheduler:
                 member = ", ".join(f"{name}={value}" for name, value in each.stage.member.items())
                 self.failed_stages[each.key] = (reason, f"{each.stage.kind} ({member}): {message}")
             return
-        self.display.say(f"a population of {len(ways)} failed ({reason}): {message}; trying each alone")
+        # what failed is told once, of the cells that fail for it; where each goes well alone, the log has it
+        self.display.say(f"a population of {len(ways)} failed ({reason}), trying each alone")
         for trajectory, members in ways.items():
             own = {trajectory: spent[trajectory]} if trajectory in spent else {}
             self.groups.append(begin_group(self.root, members, alone=True, spent=own))
@@ -337,10 +338,12 @@ class Scheduler:
             keys = cell.training_key, cell.evaluation_key
             write_cell(self.root, record, *keys, cell.stages, environment(self.threads), cell.made_of)
             mark_failed(folder, reason, message)
+            why = f"runs/{cell.name}/{FAILED} says why"  # so does the summary, which lists no trials of a sweep
         else:
             mark_tuning_failed(self.root, cell, reason, message)
+            why = message
         self.failed_cells.append(cell.name)
-        self.display.say(f"{cell.name} failed ({reason}): {message}")
+        self.display.say(f"{cell.name} failed ({reason}): {why}")
 
     def _untimed(self) -> dict[str, list[PlannedCell]]:
         """Return for each task the cells whose policies are still to be timed: first seed and budget of a method."""

@@ -17,6 +17,7 @@ from paretune.core.imports import import_name
 from paretune.core.sampled import counting_samples
 from paretune.core.task import Task
 from paretune.core.user_calls import called
+from paretune.core.user_code import loaded_digest
 from paretune.records.files import is_done, read_json
 from paretune.records.layout import stage_folder
 
@@ -70,7 +71,8 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
     context = GroupContext(task, stages, root, group, link)
     run: Callable[[GroupContext], None] = import_name("run function", stages[0].run)
     try:
-        with counting_samples() as context.sampled, called(f"run function {stages[0].run}"):
+        users = bool(loaded_digest(stages[0].run))  # else the user's code is what it calls: a gate, a weighting
+        with counting_samples() as context.sampled, called(f"run function {stages[0].run}" if users else ""):
             run(context)
     finally:
         context.note_spent()

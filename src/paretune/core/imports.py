@@ -42,7 +42,8 @@ def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "
         ) from error
     missing = [part for part in parts if not hasattr(found, part)]
     if missing or (parts and not isinstance(found, type)) or not callable(found):
-        got = f"none of {', '.join(missing)}" if missing else f"a {type(found).__name__}"
+        is_class = isinstance(found, type)
+        got = f"one without {', '.join(missing)}" if missing and is_class else f"a {type(found).__name__}"
         wanted = f"a class with {', '.join(parts)}" if parts else "something to call"
         raise ConfigError(f"{noun} '{name}' must be {wanted}, got {got}. {advice}")
     return found

@@ -55,8 +55,9 @@ class Ledger:
         completions = int(amounts.get("completions", 0))
         if self.remaining is not None and completions > self.remaining:
             raise BudgetError(
-                f"completions must stay within the budget of {self.budget_completions}, got {self.completions} "
-                f"spent and {completions} asked for. Plan fewer, or raise the budget."
+                f"completions of a stage must stay within the {self.budget_completions} that it was planned with, got "
+                f"{self.completions} spent and {completions} asked for. Ask for fewer, or plan a longer stage: the "
+                "study's budget does not change it."
             )
         for name, amount in amounts.items():
             self.counts[name] += amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError, MethodError
+from paretune.core.errors import ConfigError, MethodError, TaskError, UnknownNameError
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family, Method, Mixer
@@ -17,7 +18,10 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
+from paretune.methods.training import NAMED, resolve_named
+from paretune.objectives.user_modules import check_reference
 
+TRAINING = "paretune.methods.training"  # its run functions read the settings that `NAMED` lists
 PAGE = "See docs/your_method.md for a complete one."
 
 
@@ -64,7 +68,7 @@ def asked_stages(method: Method, task: Task, preferences: FloatArray, budget: in
 
     Raises:
         MethodError: If it raises something, returns no stages, a stage that nobody could run, or others each time.
-        ConfigError: If a stage names a run function that cannot be imported.
+        ConfigError: If a stage names a run function, or code for its training, that cannot be imported.
     """
     name = f"{type(method).__name__}.stages"
     first, again = (_stages(method, name, task, preferences, budget, seed) for _ in range(2))
@@ -150,11 +154,32 @@ def _check_stage(stage: Any, rule: str) -> None:
             ) from error
     run = import_name(f"run function of {what}", stage.run, advice="Name a function.")
     check_takes(f"run function '{stage.run}' of {what}", run, ("context",))
+    if stage.run.partition(":")[0] == TRAINING:
+        _check_named(stage, what)
     needs: Any = stage.needs
     if not isinstance(needs, (tuple, list)):
         raise MethodError(f"needs of {what} must be a tuple of Stage objects, got {shown(needs)}. Correct it.")
     for need in needs:
         _check_stage(need, f"needs of {what} must hold")
+
+
+def _check_named(stage: Stage, what: str) -> None:
+    """Check the code that a stage's settings name for its training, with the checks of training itself."""
+    for slot in NAMED:
+        if name := str(stage.settings.get(slot) or ""):
+            try:
+                (_check_ours if name.startswith("paretune.") else resolve_named)(slot, name)
+            except (ConfigError, MethodError) as error:
+                raise type(error)(f"{what}: {error}") from error
+
+
+@functools.cache
+def _check_ours(slot: str, name: str) -> None:
+    """Check that code of the library exists without importing it, which may load torch."""
+    try:
+        check_reference(name)
+    except (TaskError, UnknownNameError) as error:
+        raise ConfigError(f"{slot} must name code that is there: {error}") from error
 
 
 def _difference(first: tuple[Stage, ...], again: tuple[Stage, ...]) -> str:

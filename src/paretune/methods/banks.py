@@ -8,6 +8,8 @@ from typing import Any
 from paretune.core.stages import Stage
 from paretune.methods.experts import ExpertSettings, expert_settings
 
+BANK = "paretune.methods.training:train_bank"  # leaves one expert for each objective
+
 
 @dataclass(frozen=True)
 class BankSettings(ExpertSettings):
@@ -35,7 +37,7 @@ def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> St
     """
     return Stage(
         kind="bank",
-        run="paretune.methods.training:train_bank",
+        run=BANK,
         settings={**asdict(GateSettings()), **expert_settings(settings), "gate": gate},
         completions=completions,
         seed=seed,

@@ -123,7 +123,12 @@ def search_weights(context: StageContext) -> None:
 
 
 def measure(
-    context: StageContext, stage: Stage, candidates: FloatArray, completions_each: int, times: int = 0
+    context: StageContext,
+    stage: Stage,
+    candidates: FloatArray,
+    completions_each: int,
+    times: int = 0,
+    mixer: Mixer | None = None,
 ) -> FloatArray:
     """Measure mixtures of the experts that a stage needs: what a search of one's own asks.
 
@@ -133,12 +138,15 @@ def measure(
         candidates: Expert weights `[C, E]`, the experts in the order of the stage's needs.
         completions_each: Completions of each: at most as many as there are development prompts, or a multiple of that.
         times: How often they were measured before. Each time has noise of its own, which its candidates share.
+        mixer: Where the experts are mixed; the one that the method's `Assembly` has, else other policies are measured
+            than are served. By default adapter deltas. A gate reads equal preferences here.
 
     Returns:
         Mean rewards `[C, K]`, without the KL.
 
     Raises:
         ConfigError: If not all development prompts could have equally many completions.
+        AdapterError: If the mixer's gate is not one for these experts.
         BudgetError: If the stage's budget does not allow it.
         RewardError: If every reward of an objective is missing.
     """
@@ -147,7 +155,7 @@ def measure(
 
     bank = load_bank(load_base(context.task.model), adapters_of(context.result(need) for need in stage.needs))
     try:
-        return _Measured(context, stage, bank, completions_each, Mixer())(candidates, times)
+        return _Measured(context, stage, bank, completions_each, mixer or Mixer())(candidates, times)
     finally:
         bank.unwrap()
 
@@ -158,9 +166,11 @@ class _Measured:
     def __init__(
         self, context: StageContext, stage: Stage, bank: ExpertBank, completions_each: int, mixer: Mixer
     ) -> None:
+        from paretune.models.gate import load_gate
         from paretune.objectives.scoring import Scorer
 
         self.context, self.stage, self.bank, self.mixer = context, stage, bank, mixer
+        self.gate = None if mixer.gate is None else load_gate(bank, mixer.gate)
         self.ledger, self.score = context.ledger(stage), Scorer(context.task.objectives)
         self.chosen = min(completions_each, len(context.task.splits["development"]))
         self.rows, self.samples = context.task.splits["development"][: self.chosen], completions_each // self.chosen
@@ -180,6 +190,7 @@ class _Measured:
         policy = Policy(
             base, self.bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
             np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, self.mixer,
+            self.gate,
         )  # fmt: skip
         self.ledger.charge(completions=count * each, prompts=count * self.chosen)
         owners = [index for index in range(count) for _ in self.rows]

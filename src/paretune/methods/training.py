@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.core.imports import import_name
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
+from paretune.core.user_calls import check_takes
 from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.rl.settings import LearnerSettings
@@ -30,6 +32,7 @@ TAKEN = {  # what functions are called with that a stage names for a slot
     "advantages": ("rewards [B, K]", "group_size"),
     "shaping": ("rewards [B, K]", "ranges [K, 2]"),
 }
+NAMED = (*TAKEN, "weighting", "gate")  # settings of the stages below that name code
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +99,12 @@ def train_bank(context: StageContext) -> None:
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
     from paretune.models.base import load_base, unwrap
-    from paretune.models.gate import resolve_gate
     from paretune.rl.trainees import Conditioned
 
     task, settings = context.task, context.stages[0].settings
     base, objectives = load_base(task.model), len(task.objectives)
     shape, gating = settings_of(ExpertSettings, context.stages[0]), settings_of(GateSettings, context.stages[0])
-    kind = resolve_gate(gating.gate) if gating.gate else None
+    kind = resolve_named("gate", gating.gate) if gating.gate else None
     for stages in trajectories(context):
         seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
         try:
@@ -123,6 +125,30 @@ def train_bank(context: StageContext) -> None:
             unwrap(base)
 
 
+def resolve_named(slot: str, name: str) -> Any:
+    """Return the code that a stage's settings name for a slot: the same check in planning and in training.
+
+    Args:
+        slot: One of `NAMED`.
+        name: `module:name`.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not what it should be.
+        MethodError: If it cannot be called as it is.
+    """
+    if slot == "gate":
+        from paretune.models.gate import resolve_gate
+
+        return resolve_gate(name)
+    if slot == "weighting":
+        from paretune.rl.weighting import resolve_weighting
+
+        return resolve_weighting(name)
+    function = import_name(slot, name)
+    check_takes(f"{slot} '{name}'", function, TAKEN[slot])
+    return function
+
+
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:
     """Return what a stage's settings name for the slots of the learner.
 
@@ -136,18 +162,15 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
         MethodError: If it cannot be called as it is.
         WeightingError: If a weighting does not go on from its state.
     """
-    from paretune.core.imports import import_name
-    from paretune.core.user_calls import check_takes
     from paretune.rl.learner import Slots
-    from paretune.rl.weighting import check_restores, resolve_weighting
+    from paretune.rl.weighting import check_restores
 
     functions, weightings = {}, []
-    for slot, arguments in TAKEN.items():
+    for slot in TAKEN:
         if settings.get(slot):
-            functions[slot] = import_name(slot, str(settings[slot]))
-            check_takes(f"{slot} '{settings[slot]}'", functions[slot], arguments)
+            functions[slot] = resolve_named(slot, str(settings[slot]))
     if settings.get("weighting"):
-        kind = resolve_weighting(str(settings["weighting"]))
+        kind = resolve_named("weighting", str(settings["weighting"]))
         check_restores(kind, settings, ranges(task))
         weightings = [kind(row, settings, ranges(task)) for row in preferences]
     return Slots(weightings=weightings, **functions)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from paretune.core.errors import MixingError, ShapeError
+from paretune.core.user_calls import shown
 from paretune.models.capture import Capture
 from paretune.models.mixing import GateFrom, Mixing
 
@@ -158,12 +159,13 @@ class Pin:
         if first >= tokens or gate is None:
             self.gate = self.before_gate
             return
-        weights = gate.weights(block, hidden[:, first:], self._prior, self._preferences)
+        weights: Any = gate.weights(block, hidden[:, first:], self._prior, self._preferences)
         expected = (rows, tokens - first, self.mixing.experts)
-        if weights.shape != expected:
+        if not isinstance(weights, Tensor) or weights.shape != expected:
+            got = f"shape {list(weights.shape)}" if isinstance(weights, Tensor) else shown(weights)
             raise ShapeError(
-                f"a gate must return weights of shape {list(expected)}, [B, T, E], got {list(weights.shape)}. "
-                "Expand what is the same for several tokens."
+                f"weights of {type(gate).__name__} must return a tensor of shape {list(expected)}, [B, T, E], got "
+                f"{got}. Return it, expanded where it is the same for several tokens."
             )
         opened = self._spread(weights)
         if first:

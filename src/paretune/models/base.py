@@ -15,6 +15,7 @@ from torch import nn
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
+from paretune.core.progress_bars import no_progress_bars
 
 
 @dataclass(eq=False)
@@ -150,7 +151,8 @@ def _load_once(name: str, digest: str, device: str, dtype: torch.dtype) -> BaseM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
+        with no_progress_bars():
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from paretune.core.digests import canonical_json, digest
 from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
 from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
+from paretune.core.user_calls import shown
 from paretune.models.bank import ExpertBank
 
 WIDTH = 32  # hidden units of a block gate; the prototype's
@@ -51,7 +52,7 @@ class TrainedGate:
             settings: Of the method's settings those that the gate reads.
 
         Raises:
-            ShapeError: If there is not at least one objective, or a shape is empty.
+            ShapeError: If there is not at least one objective, a shape is empty, or `start` returns others.
             ModelError: If the wrapped layers do not lie in one list of blocks, or the model names no hidden size.
         """
         if objectives < 1:
@@ -60,19 +61,15 @@ class TrainedGate:
         self.hidden_size, self.blocks = hidden_size_of(bank), len(bank.blocks)
         self.settings = {name: (settings or {})[name] for name in self.reads if name in (settings or {})}
         self.base_digest = bank.base.digest
-        shapes = list(self.shapes())
+        shapes = self._checked_shapes()
         sizes = [math.prod(shape) for shape in shapes]
-        if not sizes or min(sizes) < 1:
-            raise ShapeError(
-                f"shapes of a gate must have at least one parameter each, got {shapes}. Correct its shapes()."
-            )
         self.flat = torch.zeros(1, self.blocks * sum(sizes), device=bank.base.device)
         parts = iter(self.flat[0].split(sizes * self.blocks))
         self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(self.blocks)]
         with torch.no_grad():
             for block, network in enumerate(self.networks):
                 generator = torch.Generator().manual_seed(stream_key(seed, "gate", block) % 2**63)
-                for parameter, values in zip(network, self.start(generator), strict=True):
+                for parameter, values in zip(network, self._checked_start(generator, shapes), strict=True):
                     parameter.copy_(values)
 
     reads: ClassVar[tuple[str, ...]] = ()  # names of the settings that it reads
@@ -89,6 +86,32 @@ class TrainedGate:
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         """Return g for the tokens of one block, `[B, T, E]`; see `Gate.weights`."""
         raise NotImplementedError(f"{type(self).__name__} must weigh experts: def weights(self, block, hidden, ...)")
+
+    def _checked_shapes(self) -> list[tuple[int, ...]]:
+        shapes: Any = self.shapes()
+        whole = isinstance(shapes, (list, tuple)) and all(
+            isinstance(shape, (list, tuple))
+            and all(isinstance(size, SupportsIndex) and int(size) > 0 for size in shape)
+            for shape in shapes
+        )
+        if not whole or not shapes:
+            raise ShapeError(
+                f"shapes of {type(self).__name__} must return a tuple of shapes with at least one parameter each, got "
+                f"{shown(shapes)}. Return ((rows, columns), ...)."
+            )
+        return [tuple(shape) for shape in shapes]
+
+    def _checked_start(self, generator: torch.Generator, shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
+        values: Any = self.start(generator)
+        are_tensors = isinstance(values, (list, tuple)) and all(isinstance(each, Tensor) for each in values)
+        got = str([tuple(each.shape) for each in values]) if are_tensors else shown(values)
+        if not are_tensors or [tuple(each.shape) for each in values] != list(shapes):
+            raise ShapeError(
+                f"start of {type(self).__name__} must return one tensor for each shape {list(shapes)}, got {got}. "
+                "Return them in the order of shapes()."
+            )
+        found: Sequence[Tensor] = values
+        return found
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters of all blocks in the order of `flat`."""
@@ -130,12 +153,18 @@ def resolve_gate(name: str) -> type[TrainedGate]:
     """Return the class of a gate by `module:Class`.
 
     Raises:
-        ConfigError: If it cannot be imported, or does not inherit `TrainedGate`.
+        ConfigError: If it cannot be imported, does not inherit `TrainedGate`, or has no shapes or weights of its own.
     """
     found = import_name("gate", name)
     if not (isinstance(found, type) and issubclass(found, TrainedGate)):
         raise ConfigError(
             f"gate must be a class that inherits TrainedGate, got '{name}'. See docs/your_method.md for a complete one."
+        )
+    left_out = [part for part in ("shapes", "weights") if getattr(found, part) is getattr(TrainedGate, part)]
+    if left_out:
+        raise ConfigError(
+            f"gate '{name}' must be a class with shapes, weights of its own, got one without {', '.join(left_out)}. "
+            "See docs/your_method.md for a complete one."
         )
     return found
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from paretune.core.progress_bars import no_progress_bars
 from paretune.objectives import lexicon
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _judge() -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(JUDGE, dtype=torch.float32)
+    with no_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(JUDGE, dtype=torch.float32)
     model.train(False)
     return model, AutoTokenizer.from_pretrained(JUDGE)

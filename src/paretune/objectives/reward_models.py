@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit
+from paretune.core.progress_bars import no_progress_bars
 from paretune.core.task import Objective
 
 if TYPE_CHECKING:
@@ -167,9 +168,10 @@ def _load_once(model: str, digest: str) -> tuple[Any, Any]:
     check_one_logit(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        with no_progress_bars():
+            classifier, loading = AutoModelForSequenceClassification.from_pretrained(
+                model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"reward model must be a folder or hub id of a sequence classifier with safetensors, got '{model}' "

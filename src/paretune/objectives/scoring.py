@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from paretune.core.errors import RewardError, ShapeError
 from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.core.task import Objective, Row
+from paretune.core.user_calls import described, user_line
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.functions import RewardFunction, call_function, columns_of, gather, load_function
 from paretune.objectives.user_modules import imports_from
@@ -178,7 +179,7 @@ def read_outcome(
     if isinstance(outcome, BaseException):
         statuses[:] = "raised"
         text = "".join(traceback.format_exception(outcome))
-        reason = f"{type(outcome).__name__}: {outcome}".rstrip(": ")
+        reason = f"{described(outcome)}{user_line(outcome)}"
         return rewards, statuses, [Problem(objective.name, "raised", size, reason, text)]
     values = _as_list(outcome)
     if values is None or len(values) != size:

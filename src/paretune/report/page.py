@@ -119,6 +119,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         files=files,
         stages=Table(stages.name, stages.title, stages.columns, stages.rows[:MAX_TABLE_ROWS]),
         stages_left_out=_left_out(len(stages.rows), "stages", "tables/stages.csv"),
+        task_settings=bool(study.resolved.get("learner")),
         resolved=yaml.safe_dump(
             json.loads(json.dumps(study.resolved, default=str)), sort_keys=False, allow_unicode=True
         ),
@@ -282,20 +283,23 @@ def _front_sentence(part: Comparison) -> str:
         if method.name in owners
     ]
     return (
-        f"Of {count(len(points), 'mean point')}, {len(kept)} {'is' if len(kept) == 1 else 'are'} non-dominated in all "
-        f"{count(len(part.objectives), 'objective')} together: {listing(shares)}. These are means; the intervals say "
-        "how far chance may have moved them."
+        f"Of {count(len(points), 'mean point')} of different policies, {len(kept)} {'is' if len(kept) == 1 else 'are'} "
+        f"non-dominated in all {count(len(part.objectives), 'objective')} together: {listing(shares)}. These "
+        "are means; the intervals say how far chance may have moved them."
     )
 
 
 def _mean_scores(part: Comparison, name: str) -> list[list[float]]:
-    found = []
-    for column in range(len(part.labels)):
-        means = [column_mean(each, part.seeds).value for each in part.method(name).scores[:, column].T]
+    """Return mean scores over seeds, of each policy once: several preferences may be answered by the same."""
+    method = part.method(name)
+    found: dict[tuple[str | None, ...], list[float]] = {}
+    for column, preference in enumerate(part.task.preferences):
+        means = [column_mean(each, part.seeds).value for each in method.scores[:, column].T]
         present = [each for each in means if each is not None]
         if len(present) == len(means):
-            found.append(present)
-    return found
+            answers = (method.evaluation(seed, preference) for seed in part.seeds)
+            found.setdefault(tuple(None if each is None else each.identity for each in answers), present)
+    return list(found.values())
 
 
 def _front_table(part: Comparison) -> Table:

@@ -88,7 +88,7 @@ def check_made(slot: str, made: object, rewards: Tensor, missing: bool = False) 
     """Return what a method's own code made of rewards `[B, K]`, if a policy can learn from it.
 
     Args:
-        slot: What that code is, for the message: `advantages`, `shaping`.
+        slot: What that code is and where it is found, for the message: `shaping rewards:lift`.
         made: What it returned.
         rewards: What it was given, NaN where one is missing.
         missing: Whether NaN may stay where a reward is missing.
@@ -100,14 +100,13 @@ def check_made(slot: str, made: object, rewards: Tensor, missing: bool = False) 
     if not isinstance(made, Tensor) or made.shape != rewards.shape:
         got = f"shape {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise ShapeError(
-            f"{slot} must be a tensor of one number per reward {list(rewards.shape)}, got {got}. Correct the function "
-            "that the setting names."
+            f"{slot} must return a tensor of one number per reward {list(rewards.shape)}, got {got}. Correct it."
         )
     whole = made.isfinite() | (rewards.isnan() & made.isnan()) if missing else made.isfinite()
     if not bool(whole.all()):
         raise NonFiniteError(
-            f"{slot} must be finite, got {float(made[~whole][0])} for a reward of {float(rewards[~whole][0])}. Correct "
-            "the function that the setting names."
+            f"{slot} must return finite numbers, got {float(made[~whole][0])} for a reward of "
+            f"{float(rewards[~whole][0])}. Correct it."
         )
     return made
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
-from paretune.core.user_calls import called
+from paretune.core.user_calls import called, where_found
 from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, ScoredBatch
@@ -57,14 +57,16 @@ class Slots:
         """
         shaped = rewards
         if self.shaping is not None:
-            with called("shaping"):
+            name = f"shaping {where_found(self.shaping)}"
+            with called(name):
                 shaped = self.shaping(rewards, ranges)
-            check_made("shaping", shaped, rewards, missing=True)
+            check_made(name, shaped, rewards, missing=True)
         if self.advantages is None:
             return shaped, leave_one_out(shaped, group_size)
-        with called("advantages"):
+        name = f"advantages {where_found(self.advantages)}"
+        with called(name):
             made = self.advantages(shaped, group_size)
-        return shaped, check_made("advantages", made, shaped)
+        return shaped, check_made(name, made, shaped)
 
 
 class Learner:

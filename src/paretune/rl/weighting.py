@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from paretune.core.errors import NonFiniteError, ShapeError, WeightingError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, WeightingError
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.user_calls import called, check_takes, shown
@@ -108,11 +108,16 @@ def resolve_weighting(name: str) -> type[Weighting]:
     """Return the class of a weighting by `module:Class`, or `Fixed` for an empty name.
 
     Raises:
-        ConfigError: If it cannot be imported, or is not a weighting.
+        ConfigError: If it cannot be imported, or is not a weighting, or its needs are no set.
     """
     if not name:
         return Fixed
     found = import_name("weighting", name, PARTS, "See Fixed in paretune/rl/weighting.py for the smallest one.")
+    if not isinstance(found.needs, (frozenset, set)):  # a text, whose letters would be read as needs
+        raise ConfigError(
+            f"needs of weighting '{name}' must be a set of texts, got {shown(found.needs)}. Write "
+            'frozenset({"gram"}), or frozenset() for none.'
+        )
     weighting: type[Weighting] = found
     return weighting
 

@@ -8,8 +8,6 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
+from paretune.core.progress_bars import no_progress_bars
 from paretune.core.seeds import generator
 from paretune.tasks.controlled.fields import Fields, all_completions, make_fields
 from paretune.tasks.controlled.settings import PROMPTS_EACH, ControlledSettings
@@ -125,7 +124,10 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
 
     # model and prompts do not depend on the dials: tasks of one seed differ in their rewards alone
     shape = (settings.alphabet, settings.seed, settings.plain()["generator"])
-    with torch.random.fork_rng(devices=[]), _no_bars():  # a cold cache leaves the caller's own draws as they are
+    with (
+        torch.random.fork_rng(devices=[]),
+        no_progress_bars(),
+    ):  # a cold cache leaves the caller's draws alone
         save_model(settings.alphabet, generator("controlled model", *map(str, shape)), folder / "model")
         base = load_base(str(folder / "model"), device="cpu", dtype=torch.float32)
     prompts = draw_prompts(settings, generator("controlled prompts", *map(str, shape)))
@@ -146,21 +148,6 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
     save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, folder / "fields.safetensors")
     plain = {"settings": settings.plain(), "prompts": prompts.tolist(), "beta": fields.scale}
     (folder / "instance.json").write_text(json.dumps(plain))  # last: it says that the rest is there
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers' progress bars off the terminal: two for every instance of a study."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    if shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def draw_prompts(settings: ControlledSettings, random: np.random.Generator) -> NDArray[np.int64]:
