@@ -124,10 +124,8 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
 
     # model and prompts do not depend on the dials: tasks of one seed differ in their rewards alone
     shape = (settings.alphabet, settings.seed, settings.plain()["generator"])
-    with (
-        torch.random.fork_rng(devices=[]),
-        no_progress_bars(),
-    ):  # a cold cache leaves the caller's draws alone
+    # a cold cache leaves the caller's own draws as they are
+    with torch.random.fork_rng(devices=[]), no_progress_bars():
         save_model(settings.alphabet, generator("controlled model", *map(str, shape)), folder / "model")
         base = load_base(str(folder / "model"), device="cpu", dtype=torch.float32)
     prompts = draw_prompts(settings, generator("controlled prompts", *map(str, shape)))
