@@ -170,13 +170,19 @@ def test_a_base_model_evaluated_before_markers_named_their_files_counts_while_th
     assert plan(LISTED, folder).references == ()
 
 
-def test_the_dials_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
+def test_the_settings_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
     study = {
         "name": "s", "tasks": [{"controlled": {"rho": -0.5, "alphabet": 4, "length": 3, "heterogeneity": 0.2}}],
         "methods": {"linear": {}}, "budget": {"completions": 500}, "seeds": 2,
     }  # fmt: skip
     (info,) = planned_records(plan(study, tmp_path / "out")).tasks.values()
-    assert info.dials == {"rho": -0.5, "heterogeneity": 0.2, "objectives": 2.0, "alphabet": 4.0, "length": 3.0}
+    assert info.family_settings == {
+        "rho": -0.5,
+        "heterogeneity": 0.2,
+        "objectives": 2.0,
+        "alphabet": 4.0,
+        "length": 3.0,
+    }
 
 
 def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_the_documented_method_runs_beside_a_built_in_one(
     # every preference is answered by the one expert there is
     assert {tuple(evaluation.expert_weights) for evaluation in mine.evaluations} == {(1.0,)}
     assert sum(stage.counts["completions"] for stage in mine.stages) == 128
-    # the grid's corners end inside an update of the soups' experts, whose course they share; nothing was done twice
+    # the grid's corners end inside an update of the soups' experts, whose trajectory they share; nothing was done twice
     stages = {stage.key: stage for cell in result.records.cells for stage in cell.stages}
     lengths = {stage.counts["completions"] for stage in stages.values() if stage.kind == "expert"}
     assert {64, 128} < lengths

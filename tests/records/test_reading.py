@@ -151,16 +151,13 @@ def test_exact_scores_of_other_prompts_or_preferences_cost_their_cell_alone(tmp_
         assert "outcomes.json must be of the preferences that were evaluated" in read[cell.cell].message
 
 
-def test_dials_survive_and_an_older_lock_has_none(tmp_path):
+def test_family_settings_survive_writing_and_reading(tmp_path):
     study = small_study()
-    dials = {"rho": -0.8, "objectives": 3.0}
-    write_study(tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], dials=dials)}))
-    assert read_lock(tmp_path).tasks["counselling"].dials == dials
-    path = tmp_path / "study.lock.json"
-    lock = json.loads(path.read_text())
-    del lock["tasks"]["counselling"]["dials"]
-    path.write_text(json.dumps(lock))
-    assert read_lock(tmp_path).tasks["counselling"].dials == {}
+    settings = {"rho": -0.8, "objectives": 3.0}
+    write_study(
+        tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], family_settings=settings)})
+    )
+    assert read_lock(tmp_path).tasks["counselling"].family_settings == settings
 
 
 def test_lock_alone_is_a_study_with_every_cell_pending(tmp_path):
@@ -177,13 +174,13 @@ def test_stage_file_names_all_its_key_depends_on(tmp_path):
                 reference_point=(0.0,))  # fmt: skip
     need = Stage("expert", "m:f", {"rank": 8}, {"objective_weights": [1.0]}, completions=100)
     stage = Stage("measurement", "m:g", {}, needs=(need,), completions=50, seed=3, version=2)
-    path = write_stage(tmp_path, stage, task, companions=["other"])
+    path = write_stage(tmp_path, stage, task, trained_with=["other"])
     write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}))
     written = json.loads((path / "stage.json").read_text())
     assert path.name == written["key"] == stage.key(task)
     assert written["trajectory"] == stage.trajectory_key(task)
     assert written["needs"] == [need.key(task)]
-    assert written["companions"] == ["other"]
+    assert written["trained_with"] == ["other"]
     assert [written[name] for name in ("kind", "run", "version", "completions", "seed")] == [
         "measurement", "m:g", 2, 50, 3,
     ]  # fmt: skip

@@ -217,7 +217,7 @@ class GroupContext:
             shutil.copyfile(events, folder / "events.jsonl")
         write_ledger(self._root, key, ledger)
         write_stage(
-            self._root, stage, self.task, companions=sorted(other for other in self._keys.values() if other != key)
+            self._root, stage, self.task, trained_with=sorted(other for other in self._keys.values() if other != key)
         )
         mark_done(folder, values, leave_out=("checkpoint",), artefacts=list(artefacts))
         self._note(force=True)

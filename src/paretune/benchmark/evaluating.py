@@ -53,8 +53,8 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     audit have changed since, their completions are scored again.
 
     Args:
-        job: `folder`, `task`, `seed`, `task_key`, `cell`, `source`, `settings`, `budget`, `told`, `preferences`,
-            `decoding`, `training_key`, `evaluation_key` and `made_of`.
+        job: `folder`, `task`, `seed`, `task_key`, `cell`, `source`, `settings`, `budget`, `training_preferences`,
+            `preferences`, `decoding`, `training_key`, `evaluation_key` and `made_of`.
         link: To the parent.
 
     Raises:
@@ -62,8 +62,8 @@ def evaluate_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
         StudyError: If the method's have.
     """
     root, task = Path(job["folder"]), job_task(job)
-    preferences, told = (np.asarray(job[name], dtype=np.float64) for name in ("preferences", "told"))
-    if evaluation_key(job["training_key"], task, told, preferences, job["decoding"]) != job["evaluation_key"]:
+    preferences, given = (np.asarray(job[name], dtype=np.float64) for name in ("preferences", "training_preferences"))
+    if evaluation_key(job["training_key"], task, given, preferences, job["decoding"]) != job["evaluation_key"]:
         raise TaskError(
             f"audit of task '{task.name}' must not change while a study runs, got other files. Start the run again."
         )
@@ -84,7 +84,7 @@ def _evaluate(job: Mapping[str, Any], root: Path, task: Task, link: Link) -> Non
     from paretune.rl.evaluation import evaluate
 
     use_threads(link.threads)
-    preferences, told = (np.asarray(job[name], dtype=np.float64) for name in ("preferences", "told"))
+    preferences, given = (np.asarray(job[name], dtype=np.float64) for name in ("preferences", "training_preferences"))
     folder = cell_folder(root, job["cell"])
     entry, assembly, keys = assemble(job, root, task)
     solutions = SolutionSet.from_assembly(task, assembly, entry.label, entry.method.family)
@@ -119,7 +119,7 @@ def _evaluate(job: Mapping[str, Any], root: Path, task: Task, link: Link) -> Non
             "sampled": sampled,
             "shared": shared,
             "audit": rewards_of(task.audit),
-            "told": told.tolist(),
+            "training_preferences": given.tolist(),
             "preferences": preferences.tolist(),
         },
     )
@@ -237,10 +237,10 @@ def assemble(job: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEntr
         MethodError: If it answers with other stages than before, or breaks its contract otherwise.
     """
     entry = method_entry(job["label"], {"method": job["source"], **job["settings"]}, f"methods.{job['label']}")
-    told: FloatArray = np.asarray(job["told"], dtype=np.float64)
+    given: FloatArray = np.asarray(job["training_preferences"], dtype=np.float64)
     budget, seed = int(job["budget"]), int(job["seed"])
     try:
-        asked = asked_stages(entry.method, task, told, budget, seed)
+        asked = asked_stages(entry.method, task, given, budget, seed)
         if training_key(task, entry, budget, seed, asked) != job["training_key"]:
             said = changes(*(json.loads(json.dumps(each)) for each in (job["made_of"], made_of(task, entry, asked))))
             if said:
@@ -253,7 +253,7 @@ def assemble(job: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEntr
             )
         stages = in_order(asked, task)
         results = {stage.key(task): stage_result(root, stage, task) for stage in stages}
-        return entry, assembled(entry.method, task, told, results), list(results)
+        return entry, assembled(entry.method, task, given, results), list(results)
     except ParetuneError as error:
         raise type(error)(f"methods.{entry.label}: {error}") from error
 

@@ -42,13 +42,13 @@ def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages:
     )
 
 
-def evaluation_key(training: str, task: Task, told: FloatArray, preferences: FloatArray, decoding: object) -> str:
+def evaluation_key(training: str, task: Task, given: FloatArray, preferences: FloatArray, decoding: object) -> str:
     """Digest what the evaluation of a cell adds to its training key.
 
     Args:
         training: Its training key.
         task: Its task instance: test prompts, audit objectives and the versions of all rewards.
-        told: Preferences the method was told of, `[M, K]`.
+        given: Preferences the method was given, `[M, K]`.
         preferences: All preferences evaluated, `[M, K]`.
         decoding: Plain data: temperature, samples, prompts.
     """
@@ -56,7 +56,7 @@ def evaluation_key(training: str, task: Task, told: FloatArray, preferences: Flo
         {
             "key_version": KEY_VERSION,
             "training": training,
-            "told": told.tolist(),
+            "training_preferences": given.tolist(),
             "preferences": preferences.tolist(),
             "task": task.evaluation_key(),
             "decoding": decoding,

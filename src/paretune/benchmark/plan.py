@@ -209,10 +209,10 @@ def _cell(
     """Plan a cell of the study, or of its sweep where `point` says which settings it tries."""
     instance = task.instance(seed)
     tune = None if point is None else study.tune
-    told = (study if tune is None else tune).told_preferences(instance)
-    preferences = study.preferences(instance)[0] if tune is None else told
+    given = (study if tune is None else tune).training_preferences(instance)
+    preferences = study.preferences(instance)[0] if tune is None else given
     try:
-        asked = asked_stages(entry.method, instance, told, budget, seed)
+        asked = asked_stages(entry.method, instance, given, budget, seed)
     except ParetuneError as error:
         raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)
@@ -225,9 +225,9 @@ def _cell(
     training = training_key(instance, entry, budget, seed, asked)
     name = cell_name(task.name, entry.label, budget, seed, training)
     if tune is None:
-        evaluation = evaluation_key(training, instance, told, preferences, study.decoding())
+        evaluation = evaluation_key(training, instance, given, preferences, study.decoding())
     else:
-        evaluation = score_key(training, told, scored_samples(study, instance))
+        evaluation = score_key(training, given, scored_samples(study, instance))
     cell = PlannedCell(
         name=name,
         entry=entry,
@@ -237,7 +237,7 @@ def _cell(
         stages=tuple(stage.key(instance) for stage in everything),
         charged=charged,
         policies=sum(_policies(stage, instance) for stage in everything),
-        told=told,
+        training_preferences=given,
         preferences=preferences,
         training_key=training,
         evaluation_key=evaluation,
@@ -278,7 +278,10 @@ def _looked_at(cell: PlannedCell, folder: Path, rules: object) -> PlannedCell:
         if values.get("evaluation_key") == cell.evaluation_key:
             return replace(cell, state="finished")
         changed = audit_changes(folder, cell.task, rules) if cell.point is None else None
-        same = values.get("told") == cell.told.tolist() and values.get("preferences") == cell.preferences.tolist()
+        same = (
+            values.get("training_preferences") == cell.training_preferences.tolist()
+            and values.get("preferences") == cell.preferences.tolist()
+        )
         if changed and same:
             reason = ", ".join(f"audit '{each}' changed" for each in changed)
             return replace(cell, state="stale", reason=reason, rescored=True)

@@ -54,7 +54,7 @@ class PlannedCell:
         stages: Keys of all stages it uses, needs first.
         charged: Completions of those stages, shared or not.
         policies: Experts that its stages train, those of a bank too; what other stages leave is not known before.
-        told: Preferences its method is told of, `[M, K]`.
+        training_preferences: Preferences its method is given, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.
         evaluation_key: What evaluation adds.
@@ -75,7 +75,7 @@ class PlannedCell:
     stages: tuple[str, ...]
     charged: int
     policies: int
-    told: FloatArray
+    training_preferences: FloatArray
     preferences: FloatArray
     training_key: str
     evaluation_key: str

@@ -150,5 +150,7 @@ def _scorer(task: Task, changed: Collection[str]) -> Score | None:
 
 def _key(training: str, task: Task, values: Mapping[str, Any], decoding: object) -> str:
     """Return the evaluation key of what a marker says was evaluated, by the task as it is now."""
-    told, preferences = (np.asarray(values[name], dtype=np.float64) for name in ("told", "preferences"))
-    return evaluation_key(training, task, told, preferences, decoding)
+    given, preferences = (
+        np.asarray(values[name], dtype=np.float64) for name in ("training_preferences", "preferences")
+    )
+    return evaluation_key(training, task, given, preferences, decoding)

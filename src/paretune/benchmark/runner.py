@@ -132,5 +132,5 @@ def task_info(study: Study, task: Task) -> TaskInfo:
         preferences=points,
         unseen=unseen,
         listed=task.enumeration is not None,
-        dials=task.dials,
+        family_settings=task.family_settings,
     )

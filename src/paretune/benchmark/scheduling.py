@@ -95,7 +95,7 @@ class Scheduler:
         self.failed_cells: list[str] = []
         self.problems: list[str] = []
         self.meter = Meter()
-        self.spared = 0  # completions planned that nobody had to make: after a checkpoint, or answered alike
+        self.not_needed = 0  # completions planned that nobody had to make: after a checkpoint, or answered alike
         self.stop = False
 
     def execute(self) -> list[str]:
@@ -178,7 +178,7 @@ class Scheduler:
             "source": cell.entry.source,
             "settings": dict(cell.entry.settings),
             "budget": cell.budget,
-            "told": cell.told.tolist(),
+            "training_preferences": cell.training_preferences.tolist(),
             "preferences": cell.preferences.tolist(),
             "decoding": self.study.decoding(),
             "training_key": cell.training_key,
@@ -229,7 +229,7 @@ class Scheduler:
         elif message["kind"] in ("done", "failed", "stopped"):
             job, worker.job = worker.job, None
             if message["kind"] == "done":
-                self.spared += max(0, job.left)
+                self.not_needed += max(0, job.left)
                 self._succeed(job, message["result"])
             elif message["kind"] == "failed":
                 self._fail(job, message["reason"], message["message"])
@@ -309,16 +309,16 @@ class Scheduler:
                 left.append(self.plan.by_key[key])
         spent_file = group.folder / "spent.json"
         spent = read_json(spent_file)["spent"] if spent_file.exists() else {}
-        ways = trajectories(left)
-        if group.alone or len(ways) <= 1 or reason in EVERYBODYS:
+        by_trajectory = trajectories(left)
+        if group.alone or len(by_trajectory) <= 1 or reason in EVERYBODYS:
             shutil.rmtree(group.folder / "checkpoint", ignore_errors=True)  # the next call starts it afresh
             for each in left:
                 member = ", ".join(f"{name}={value}" for name, value in each.stage.member.items())
                 self.failed_stages[each.key] = (reason, f"{each.stage.kind} ({member}): {message}")
             return
         # what failed is told once, of the cells that fail for it; where each goes well alone, the log has it
-        self.display.say(f"a population of {len(ways)} failed ({reason}), trying each alone")
-        for trajectory, members in ways.items():
+        self.display.say(f"a population of {len(by_trajectory)} failed ({reason}), trying each alone")
+        for trajectory, members in by_trajectory.items():
             own = {trajectory: spent[trajectory]} if trajectory in spent else {}
             self.groups.append(begin_group(self.root, members, alone=True, spent=own))
         shutil.rmtree(group.folder)
@@ -392,7 +392,7 @@ class Scheduler:
 
     def _show(self) -> None:
         total = self.plan.completions_to_train + self.plan.completions_to_evaluate
-        left = max(0, total - self.spared - self.meter.total)
+        left = max(0, total - self.not_needed - self.meter.total)
         running: set[str] = set()
         kinds: dict[str, int] = {}
         for worker in self.workers:
@@ -414,7 +414,7 @@ class Scheduler:
                 rate=self.meter.rate(),
                 seconds_left=self.meter.seconds_left(left),
                 doing=", ".join(f"{words[kind]} x{count}" for kind, count in kinds.items()) or "finishing",
-                spared=self.spared,
+                not_needed=self.not_needed,
                 noun="tuning cells" if self.tuning else "cells",
             )
         )

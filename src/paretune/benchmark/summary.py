@@ -111,6 +111,6 @@ def _policies(plan: Plan) -> list[str]:
         notes += [
             f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
             for cell in cells
-            if cell.policies == 1 and len(cell.told) > 1
+            if cell.policies == 1 and len(cell.training_preferences) > 1
         ]
     return lines + notes

@@ -51,7 +51,7 @@ def train(
         task: A task, its name, or the path of its `task.yaml`.
         budget: `{"completions": n}`, or just n.
         seed: Training seed; it also names the task instance.
-        preferences: Preferences the method is told of, `[M, K]`; by default the grid with two divisions.
+        preferences: Preferences the method is given, `[M, K]`; by default the grid with two divisions.
         settings: What differs from the method's defaults.
         output: Folder to save to. A call that was killed goes on where it stopped when it is made again.
         progress: Hears of completions made.
@@ -70,8 +70,8 @@ def train(
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
     count = len(instance.objectives)
-    told = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
-    stages = in_order(asked_stages(entry.method, instance, told, _completions(budget), seed), instance)
+    given = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
+    stages = in_order(asked_stages(entry.method, instance, given, _completions(budget), seed), instance)
     charged = sum(stage.completions for stage in stages)
     if charged > _completions(budget):
         raise ConfigError(
@@ -87,7 +87,7 @@ def train(
         }
         _train_missing(work, missing, progress or quiet_link())
         results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
-        assembly = assembled(entry.method, instance, told, results)
+        assembly = assembled(entry.method, instance, given, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
 
     if output is None:

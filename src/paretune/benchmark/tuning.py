@@ -57,12 +57,12 @@ class CellScore:
     trouble: str = ""
 
 
-def score_key(training_key: str, told: FloatArray, samples: int) -> str:
+def score_key(training_key: str, given: FloatArray, samples: int) -> str:
     """Digest what a cell's score depends on; its training key already holds development prompts and rewards.
 
     Args:
         training_key: Of the cell.
-        told: Preferences it is scored on, `[M, K]`.
+        given: Preferences it is scored on, `[M, K]`.
         samples: Completions per development prompt; 0 where all are listed.
     """
     return digest(
@@ -70,7 +70,7 @@ def score_key(training_key: str, told: FloatArray, samples: int) -> str:
             "key_version": KEY_VERSION,
             "scoring": SCORING,
             "training": training_key,
-            "told": told.tolist(),
+            "training_preferences": given.tolist(),
             "samples": samples,
         }
     )
@@ -166,7 +166,7 @@ def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellS
         method=cells[0].entry.label,
         measure=measure,
         budget_completions=tune.completions,
-        preferences=cells[0].told,
+        preferences=cells[0].training_preferences,
         points=tuple(points),
         chosen=best([point.score for point in points]),
         completions=math.fsum(completions for completions, _ in spent.values()),
@@ -198,7 +198,7 @@ def about(cell: PlannedCell) -> dict[str, object]:
         "seed": cell.seed,
         "tried": cell.tried,
         "settings": dict(cell.entry.settings),
-        "preferences": cell.told.tolist(),
+        "preferences": cell.training_preferences.tolist(),
         "stages": list(cell.stages),
         "made_of": dict(cell.made_of),
     }
@@ -290,14 +290,14 @@ def _scored(job: Mapping[str, Any], root: Path, task: Task, link: Link) -> tuple
     use_threads(link.threads)
     entry, assembly, keys = assemble(job, root, task)
     solutions = SolutionSet.from_assembly(task, assembly, entry.label, entry.method.family)
-    told = np.asarray(job["told"], dtype=np.float64)
-    policy = solutions.policies_for(told)
+    given = np.asarray(job["training_preferences"], dtype=np.float64)
+    policy = solutions.policies_for(given)
     if task.enumeration is None:
-        return _sampled(policy, task, told, int(job["decoding"]["samples"]), int(job["seed"]), link), keys
-    return _exact(policy, task, told, int(job["seed"]), link), keys
+        return _sampled(policy, task, given, int(job["decoding"]["samples"]), int(job["seed"]), link), keys
+    return _exact(policy, task, given, int(job["seed"]), link), keys
 
 
-def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
+def _sampled(policy: Policy, task: Task, given: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
     """Score a policy by samples; their noise is that of the seed, the same for all settings."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
@@ -306,10 +306,10 @@ def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: i
         policy, task.splits["development"], Scorer(task.objectives), objectives=task.objective_names, audit=(),
         samples=samples, seed=seed, split="development", progress=link.progress,
     )  # fmt: skip
-    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, told, strict=True)]))
+    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, given, strict=True)]))
 
 
-def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) -> CellScore:
+def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link) -> CellScore:
     """Score a policy over all completions; one that can only be sampled has no KL, so what it gained is not known."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import enumeration_of, outcomes, tables
@@ -318,9 +318,9 @@ def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) 
     log_reference, rewards = tables(task, rows, Scorer(task.objectives))
     found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]
-    utilities = np.einsum("mk,mk->m", told, means)
+    utilities = np.einsum("mk,mk->m", given, means)
     if not (found.exact and np.isfinite(kl).all()):
         return CellScore(utilities)
     base = outcome(log_reference, log_reference, rewards).scores(task.beta)
-    most = optimal_outcome(log_reference, rewards, told, task.beta).scores(task.beta)
-    return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, told))
+    most = optimal_outcome(log_reference, rewards, given, task.beta).scores(task.beta)
+    return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, given))

@@ -336,8 +336,8 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         samples=info["samples"],
         preferences=np.array(info["preferences"], dtype=np.float64),
         unseen=np.array(info["unseen"], dtype=np.bool_),
-        listed=bool(info.get("listed", info.get("dials"))),
-        dials={name: float(value) for name, value in info.get("dials", {}).items()},
+        listed=bool(info["listed"]),
+        family_settings={name: float(value) for name, value in info["family_settings"].items()},
     )
 
 

@@ -47,14 +47,14 @@ def write_lock(folder: Path, study: StudyRecords) -> None:
     )
 
 
-def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str] = ()) -> Path:
+def write_stage(folder: Path, stage: Stage, task: Task, trained_with: Sequence[str] = ()) -> Path:
     """Write a stage's `stage.json`.
 
     Args:
         folder: The study's folder.
         stage: The stage.
         task: Its task, which is part of its key.
-        companions: Keys of the stages trained in the same population.
+        trained_with: Keys of the stages trained in the same population.
 
     Returns:
         The stage's folder.
@@ -78,7 +78,7 @@ def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str
             "completions": stage.completions,
             "seed": stage.seed,
             "trajectory": stage.trajectory_key(task),
-            "companions": list(companions),
+            "trained_with": list(trained_with),
         },
     )
     return target
@@ -235,5 +235,5 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "preferences": info.preferences,
         "unseen": info.unseen,
         "listed": info.listed,
-        "dials": dict(info.dials),
+        "family_settings": dict(info.family_settings),
     }
