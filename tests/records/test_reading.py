@@ -174,13 +174,13 @@ def test_stage_file_names_all_its_key_depends_on(tmp_path):
                 reference_point=(0.0,))  # fmt: skip
     need = Stage("expert", "m:f", {"rank": 8}, {"objective_weights": [1.0]}, completions=100)
     stage = Stage("measurement", "m:g", {}, needs=(need,), completions=50, seed=3, version=2)
-    path = write_stage(tmp_path, stage, task, trained_with=["other"])
-    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}))
+    path = write_stage(tmp_path, stage, task)
+    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}), ["other"])
     written = json.loads((path / "stage.json").read_text())
     assert path.name == written["key"] == stage.key(task)
     assert written["trajectory"] == stage.trajectory_key(task)
     assert written["needs"] == [need.key(task)]
-    assert written["trained_with"] == ["other"]
+    assert json.loads((path / "ledger.json").read_text())["trained_with"] == ["other"]
     assert [written[name] for name in ("kind", "run", "version", "completions", "seed")] == [
         "measurement", "m:g", 2, 50, 3,
     ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,9 @@ from paretune.benchmark.estimates import (
     scored_samples,
 )
 from paretune.benchmark.executors import worker_count
-from paretune.benchmark.finished import finished_prefixes, longest_prefix
+from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_trouble
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
+from paretune.benchmark.groups import group_keys
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, State
 from paretune.benchmark.rescoring import audit_changes
@@ -37,7 +37,7 @@ from paretune.core.task import Task
 from paretune.methods.asking import asked_stages
 from paretune.methods.banks import BANK
 from paretune.records.files import DONE, FAILED, read_json, why_not_done
-from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path, tuning_folder
+from paretune.records.layout import cell_folder, reference_path, truth_path, tuning_folder
 from paretune.records.reading import read_reference
 from paretune.records.study import TuningRecord
 
@@ -320,25 +320,19 @@ def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCel
 
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
-    under_way = _under_way(root)
+    under_way = {key for folder in groups_folder(root).glob("*") for key in group_keys(folder)}
     prefixes = finished_prefixes(root)
     planned = []
     for key, (stage, task, seed, cells) in stages.items():
         missing = 0
         state: State = "finished"
-        if why_not_done(stage_folder(root, key)):
+        wanted, trouble = stage_trouble(root, stage, task)
+        if wanted:
             state = "unfinished" if key in under_way else "new"
+            trouble = "" if key in under_way else trouble  # a run under way is writing it
             missing = stage.completions - longest_prefix(prefixes, stage, task)[0]
-        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing))
+        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing, trouble))
     return tuple(planned)
-
-
-def _under_way(root: Path) -> set[str]:
-    keys: set[str] = set()
-    for group in groups_folder(root).glob("*/group.json"):
-        with contextlib.suppress(RecordError):  # a run under way may be removing it
-            keys.update(read_json(group)["keys"])
-    return keys
 
 
 def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:

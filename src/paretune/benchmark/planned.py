@@ -30,6 +30,7 @@ class PlannedStage:
         state: `finished`, `unfinished` (a killed run was at it) or `new`.
         cells: Names of the cells that use it.
         missing: Completions still to be made for it, beyond what a finished shorter run saves.
+        trouble: What has happened to a file of it, and what that costs; empty where nothing has.
     """
 
     key: str
@@ -39,6 +40,7 @@ class PlannedStage:
     state: State
     cells: tuple[str, ...]
     missing: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True)

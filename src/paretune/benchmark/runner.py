@@ -10,13 +10,14 @@ import numpy as np
 from paretune.benchmark.changes import Identity, remove_replaced
 from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import worker_threads
+from paretune.benchmark.finished import mend_stage
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler, cell_record
 from paretune.benchmark.study import COPY, Study, load_study
-from paretune.benchmark.summary import stale_lines
+from paretune.benchmark.summary import state_lines
 from paretune.core.task import Task
 from paretune.records.files import settle_folders, write_bytes
 from paretune.records.layout import lock_path
@@ -64,10 +65,10 @@ def run(
         problems = []
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):
-            _say_stale(sweep, shown)
+            _say_and_mend(sweep, shown)
             problems += Scheduler(sweep, lock, shown).execute()
             everything, planned = _locked_plans(study, root, workers, part)  # with the settings that tuning has chosen
-        _say_stale(planned, shown)
+        _say_and_mend(planned, shown)
         problems += Scheduler(planned, lock, shown).execute()
         remove_replaced(root, *_asked_for(everything))
         page = write_report(root)
@@ -84,9 +85,12 @@ def _locked_plans(study: Study, root: Path, workers: int | None, part: str | Non
     return everything, everything if part is None else make_plan(study, root, workers=workers, part=part)
 
 
-def _say_stale(planned: Plan, shown: Display) -> None:
-    for line in stale_lines(planned):
+def _say_and_mend(planned: Plan, shown: Display) -> None:
+    for line in state_lines(planned):
         shown.say(line)
+    for each in planned.stages:
+        if each.trouble and each.state == "finished":
+            mend_stage(planned.folder, each.stage, each.task)
 
 
 def _asked_for(everything: Plan) -> tuple[dict[Identity, str], set[str]]:

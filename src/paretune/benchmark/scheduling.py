@@ -19,7 +19,7 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.estimates import evaluated_completions, missing_completions
 from paretune.benchmark.executors import STOP_SECONDS, Worker, worker_threads
 from paretune.benchmark.folder import log_path
-from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
+from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, read_spent, trajectories
 from paretune.benchmark.keys import reference_key
 from paretune.benchmark.planned import Plan, PlannedCell
 from paretune.benchmark.progress import Display, Meter, Progress
@@ -307,8 +307,7 @@ class Scheduler:
                 self.finished.add(key)
             elif key in self.plan.by_key:
                 left.append(self.plan.by_key[key])
-        spent_file = group.folder / "spent.json"
-        spent = read_json(spent_file)["spent"] if spent_file.exists() else {}
+        spent = read_spent(group.folder)["spent"]
         by_trajectory = trajectories(left)
         if group.alone or len(by_trajectory) <= 1 or reason in EVERYBODYS:
             shutil.rmtree(group.folder / "checkpoint", ignore_errors=True)  # the next call starts it afresh

@@ -32,15 +32,16 @@ def summary(result: StudyResult) -> str:
     return "\n".join(lines)
 
 
-def stale_lines(plan: Plan) -> list[str]:
-    """Say which finished cells, or trials of a sweep, an edit has made stale, and why."""
+def state_lines(plan: Plan) -> list[str]:
+    """Say which stages are damaged, and which finished cells or trials of a sweep an edit has made stale, and why."""
     found: dict[tuple[str, str, str, str, bool], int] = {}
     for cell in plan.cells:
         if cell.state == "stale":
             noun = "cell" if cell.point is None else "trial"
             key = (cell.reason, noun, cell.entry.label, cell.task.name, cell.rescored)
             found[key] = found.get(key, 0) + 1
-    return [
+    damaged = [f"damaged: {each.trouble}" for each in plan.stages if each.trouble]
+    return damaged + [
         f"stale: {reason}; {count(cells, noun)} of {method} on {task} to "
         + ("score again from stored completions" if rescored else "do again")
         for (reason, noun, method, task, rescored), cells in found.items()
@@ -60,8 +61,8 @@ def plan_text(plan: Plan) -> str:
     source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
-        *([] if plan.sweep is None else stale_lines(plan.sweep)),
-        *stale_lines(plan),
+        *([] if plan.sweep is None else state_lines(plan.sweep)),
+        *state_lines(plan),
         f"folder:   {plan.folder}",
         *_tuning(plan),
         f"cells:    {len(plan.cells)} ({states})",

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from paretune.core.digests import file_digest
+from paretune.core.digests import bytes_digest, file_digest
 from paretune.core.errors import RecordError
 
-SCHEMA_VERSION = 2  # of every file of a study: raise it when a reader of today would misread them
+SCHEMA_VERSION = 3  # of every file of a study: raise it when a reader of today would misread them
 DONE, FAILED = "DONE.json", "FAILED.json"
 AGAIN = "Run the same command again: it repeats what this file belongs to and nothing else."
 _TEMPORARY = ".tmp"
@@ -69,7 +69,7 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         RecordError: If a number is not finite, a type is not plain data, or the disk is full.
     """
-    write_bytes(path, (_to_json(path, value, indent=1) + "\n").encode())
+    write_bytes(path, to_json(path, value).encode())
 
 
 def read_json(path: Path) -> Any:
@@ -94,7 +94,7 @@ def append_jsonl(path: Path, value: Mapping[str, object]) -> None:
     Raises:
         RecordError: If the value is no plain data, or the disk is full; the log is as before then.
     """
-    line = (_to_json(path, value) + "\n").encode()
+    line = to_json(path, value, indent=None).encode()
     with _disk_errors_explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
@@ -135,30 +135,94 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
 def mark_done(
     folder: Path,
     values: Mapping[str, object] | None = None,
-    leave_out: Collection[str] = (),
+    optional: Collection[str] = (),
     artefacts: Sequence[str] = (),
+    among: Collection[str] = (),
 ) -> None:
-    """Seal a folder: write `DONE.json` with size and digest of every file in it. To be called last.
+    """Seal a folder: write `DONE.json` with size and digest of every file in it, and of itself. To be called last.
 
     Args:
         folder: The finished folder. Temporary files that a kill left in it, and `FAILED.json`, are removed.
         values: Plain data to keep in the marker.
-        leave_out: Files or folders directly in `folder` that may change or go later, such as `checkpoint`.
+        optional: Files or folders directly in `folder` that it is finished without, such as `checkpoint`.
         artefacts: Files or folders in `folder` that others may ask for by these names.
+        among: Files or folders directly in `folder` to look at; all, where none are named.
 
     Raises:
         RecordError: If the disk is full.
     """
     for leftover in folder.rglob(f".*{_TEMPORARY}"):
         leftover.unlink(missing_ok=True)
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": file_digest(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in {DONE, FAILED, *leave_out}
+    files: dict[bool, dict[str, object]] = {True: {}, False: {}}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and name.parts[0] not in {DONE, FAILED} and (not among or name.parts[0] in among):
+            entry = {"bytes": path.stat().st_size, "digest": file_digest(path)}
+            files[name.parts[0] in optional][name.as_posix()] = entry
+    marker = {
+        "schema_version": SCHEMA_VERSION,
+        "files": files[False],
+        "optional": files[True],
+        "artefacts": list(artefacts),
+        "values": dict(values or {}),
     }
-    marker = {"files": files, "artefacts": list(artefacts), "values": dict(values or {})}
-    write_json(folder / DONE, {"schema_version": SCHEMA_VERSION, **marker})
+    text = to_json(folder / DONE, marker)
+    write_json(folder / DONE, {**marker, "digest": bytes_digest(text.encode())})
     (folder / FAILED).unlink(missing_ok=True)
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """Read the `DONE.json` of a folder.
+
+    Returns:
+        `files`, `optional`, `artefacts` and `values`, see `mark_done`.
+
+    Raises:
+        RecordError: If there is none, or it is not as it was written, or of another version.
+    """
+    path = folder / DONE
+    marker = read_json(path)
+    if not isinstance(marker, dict) or "schema_version" not in marker:
+        raise RecordError(f"{path} must be a marker that this library wrote, got other content. {AGAIN}")
+    if marker["schema_version"] != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} must have schema version {SCHEMA_VERSION}, got {marker['schema_version']}. Use the paretune that "
+            "wrote it, or another folder."
+        )
+    written = marker.pop("digest", None)
+    if written != bytes_digest(to_json(path, marker).encode()):
+        raise RecordError(f"{path} must be as it was written, got changed content. {AGAIN}")
+    return marker
+
+
+def damaged_files(folder: Path, optional: bool = False, below: str = "") -> dict[str, str]:
+    """Hold the files of a sealed folder against its marker.
+
+    Args:
+        folder: The folder.
+        optional: Look at the files that it is finished without; those may be gone.
+        below: Look at the file or folder of this name in it only.
+
+    Returns:
+        What has happened to those that are not as they were sealed, such as `is gone`, by name.
+
+    Raises:
+        RecordError: If the marker cannot be used.
+    """
+    trouble = {}
+    for name, expected in read_marker(folder)["optional" if optional else "files"].items():
+        if below and name != below and not name.startswith(f"{below}/"):
+            continue
+        path = folder / name
+        try:
+            if not path.is_file():
+                if not optional:
+                    trouble[name] = "is gone"
+            elif path.stat().st_size != expected["bytes"] or file_digest(path) != expected["digest"]:
+                trouble[name] = "has changed since it was written"
+        except OSError as error:
+            trouble[name] = f"cannot be read ({error.strerror})"
+    return trouble
 
 
 def why_not_done(folder: Path) -> str:
@@ -170,21 +234,35 @@ def why_not_done(folder: Path) -> str:
     if not (folder / DONE).exists():
         return f"{folder.name} is not finished."
     try:
-        files = read_json(folder / DONE)["files"]
-        for name, expected in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{folder.name} is damaged: {name} is gone."
-            if path.stat().st_size != expected["bytes"] or file_digest(path) != expected["digest"]:
-                return f"{folder.name} is damaged: {name} has changed since it was written."
-    except (RecordError, OSError, KeyError, TypeError, AttributeError):
-        return f"{folder.name} is damaged: {DONE} cannot be read."
+        for name, trouble in damaged_files(folder).items():
+            return f"{folder.name} is damaged: {name} {trouble}."
+    except RecordError:
+        return f"{folder.name} is damaged: {DONE} cannot be read, or has changed since it was written."
     return ""
 
 
 def is_done(folder: Path) -> bool:
     """Return whether a folder was sealed and its files are still those that were sealed."""
     return not why_not_done(folder)
+
+
+def check_sealed(path: Path) -> None:
+    """Hold a file or folder, such as an adapter, against the marker of the sealed folder that it lies in.
+
+    Raises:
+        RecordError: If it lies in none, or is not as it was sealed.
+    """
+    home = next((parent for parent in (path, *path.parents) if (parent / DONE).is_file()), None)
+    if home is None:
+        raise RecordError(
+            f"{path} must lie in a finished folder, one with {DONE}, got none. Name a folder that a command has ended."
+        )
+    below = "" if home == path else path.relative_to(home).as_posix()
+    for name, trouble in damaged_files(home, below=below).items():
+        raise RecordError(
+            f"{home / name} must be as it was written, got a file that {trouble}. Run the command that wrote it again, "
+            "or copy it from where it is whole."
+        )
 
 
 def replace_folder(fresh: Path, target: Path) -> None:
@@ -260,9 +338,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _to_json(path: Path, value: object, indent: int | None = None) -> str:
+def to_json(path: Path, value: object, indent: int | None = 1) -> str:
+    """Return plain data as the JSON text that a file holds; the path is for messages.
+
+    Raises:
+        RecordError: If a number is not finite, or a type is not plain data.
+    """
     try:
-        return json.dumps(value, allow_nan=False, indent=indent, default=_plain)
+        return json.dumps(value, allow_nan=False, indent=indent, default=_plain) + "\n"
     except ValueError as error:
         raise RecordError(
             f"{path.name} must hold finite numbers, got a NaN or infinity. Write None and the reason in its place."

@@ -29,7 +29,16 @@ from paretune.core.preferences import SAME_PREFERENCE
 from paretune.core.stages import adapter_names
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
-from paretune.records.files import AGAIN, DONE, FAILED, SCHEMA_VERSION, read_json, why_not_done
+from paretune.records.files import (
+    AGAIN,
+    DONE,
+    FAILED,
+    SCHEMA_VERSION,
+    check_sealed,
+    read_json,
+    read_marker,
+    why_not_done,
+)
 from paretune.records.layout import (
     cell_folder,
     evaluation_path,
@@ -149,8 +158,8 @@ def read_stage(folder: Path, key: str) -> StageRecord:
         RecordError: If its files are missing or damaged.
     """
     path = stage_folder(folder, key)
-    stage, ledger_state = read_json(path / "stage.json"), read_json(path / "ledger.json")
-    done = read_json(path / DONE)
+    check_sealed(path)
+    stage, ledger_state, done = read_json(path / "stage.json"), read_json(path / "ledger.json"), read_marker(path)
     with _fields_of(path):
         ledger = Ledger.from_state(ledger_state)
         return StageRecord(
