@@ -12,6 +12,7 @@ writes anew each time (the report, its copy of the study, logs) need not be name
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,13 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     tiny.offline()
     wrong: list[tuple[str, str, str]] = []
-    rows = [("kind of file", *WAYS)]
+    rows: list[tuple[str, ...]] = [("kind of file", *WAYS)]
     with tempfile.TemporaryDirectory(prefix="paretune-damage-") as scratch:
         os.environ["PARETUNE_CACHE"] = f"{scratch}/cache"
         place, finished, killed = (Path(scratch) / name for name in ("place", "finished", "killed"))
         _in_a_child(lambda: tiny.write_study(place))
         tiny.in_this_process()
-        _import_all()
+        for module in tiny.RUNS_MODELS:
+            importlib.import_module(module)
         if not given.tiny:
             _kill_under_way(place)
             (place / "results").rename(killed)
@@ -234,15 +237,11 @@ def _run(place: Path) -> tuple[int, str]:
 
 def _become(place: Path, writer: int) -> None:
     """Run the study in this process and end it."""
-    import traceback
-
     from paretune.cli.main import execute
 
     status = 70
     try:
-        os.dup2(writer, 1)
-        os.dup2(writer, 2)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        tiny.take_output(writer, writer)
         signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
         os.chdir(place)
         status = execute(["run", "study.yaml", "-o", str(FOLDER)])
@@ -278,16 +277,6 @@ def _in_a_child(act: Callable[[], object]) -> None:
         finally:
             os._exit(0)
     os.waitpid(process, 0)
-
-
-def _import_all() -> None:
-    import torch  # noqa: F401
-    import transformers.models.llama.modeling_llama
-
-    import paretune.benchmark.runner
-    import paretune.benchmark.summary
-    import paretune.models.solutions
-    import paretune.rl.learner  # noqa: F401
 
 
 def _parser() -> argparse.ArgumentParser:

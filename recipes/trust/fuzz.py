@@ -12,7 +12,7 @@ undocumented status, silence, control characters, or an error longer than a scre
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for verdict in judged(maker, wanted, together, found):
             found.add(verdict)
             if given.only:
-                print(f"{verdict.trial.name} {verdict.trial.note}\n{' '.join(verdict.trial.arguments)!a}\n{verdict.detail}")
+                print(f"{verdict.trial.name} {verdict.trial.note}\n{' '.join(verdict.trial.arguments)!a}")
+                print(f"status {verdict.status}: {verdict.fault or 'well'}\n{verdict.detail}")
         found.print()
     print(f"{time.perf_counter() - began:.0f} s")
     return int(bool(found.faults))
@@ -104,31 +105,17 @@ def make_valid(folder: Path) -> None:
 
 
 def load_light() -> None:
-    """Import what reading files needs, by reading some."""
-    import pyarrow.parquet  # noqa: F401
-    import tokenizers  # noqa: F401
-
-    import paretune.cli.main
-    from paretune.benchmark import plan, summary  # noqa: F401
-    from paretune.methods import METHODS
-    from paretune.objectives.user_modules import load_attribute
-
-    for name in METHODS.values():
-        with contextlib.suppress(ImportError):
-            load_attribute(name)
+    """Import what reading files needs."""
+    for name in ("pyarrow.parquet", "tokenizers", "paretune.benchmark.plan", "paretune.benchmark.summary"):
+        importlib.import_module(name)
+    for method in importlib.import_module("paretune.methods").METHODS.values():
+        importlib.import_module(method.split(":")[0])
 
 
 def load_heavy() -> None:
     """Import what runs models."""
-    import torch  # noqa: F401
-    import transformers.models.llama.modeling_llama
-
-    import paretune.benchmark.probe
-    import paretune.benchmark.runner
-    import paretune.benchmark.score
-    import paretune.models.solutions
-    import paretune.rl.learner  # noqa: F401
-
+    for name in tiny.RUNS_MODELS:
+        importlib.import_module(name)
     tiny.in_this_process()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,17 +12,15 @@ import yaml
 from mutations import (  # type: ignore[import-not-found]  # the script beside this one
     NUMBERS,
     TEXTS,
-    Pairs,
-    Raw,
     bomb,
     emit,
     emit_yaml,
     encode,
     mutate_bytes,
     mutate_tree,
-    nasty,
     pairs,
 )
+from tables import write_parquet  # type: ignore[import-not-found]
 from tiny import PREFERENCE, STUDY, TASK  # type: ignore[import-not-found]
 from trials import Trial  # type: ignore[import-not-found]
 
@@ -39,10 +36,6 @@ KINDS = {  # of 100 inputs, how many are of a kind
 }
 LOADS_TORCH = ("model", "solution", "folder", "line")
 BUDGETS = ("0", "-1", "1", "16", "64", "100", "1.5", "nan", "inf", "x", "")  # a large one is a wish to wait
-
-
-def study_of(task: str) -> str:
-    return STUDY.replace("task/task.yaml", task)
 
 
 class Maker:
@@ -97,7 +90,9 @@ class Maker:
     def _csv(self, folder: Path, random: Random, notes: list[str]) -> list[str]:
         ending = random.choice((".csv", ".tsv"))
         file = self._other_data(folder, ending)
-        separator = random.choice((",", "\t", ";", "|")) if random.random() < 0.2 else {".csv": ",", ".tsv": "\t"}[ending]
+        separator = (
+            random.choice((",", "\t", ";", "|")) if random.random() < 0.2 else {".csv": ",", ".tsv": "\t"}[ending]
+        )
         rows: Any = [["prompt", "prompt_id", "topic"], *([f"You {i} a", f"id-{i}", "made up"] for i in range(4))]
         if random.random() < 0.8:
             mutate_tree(rows, random, False, notes)
@@ -109,7 +104,7 @@ class Maker:
 
     def _parquet(self, folder: Path, random: Random, notes: list[str]) -> list[str]:
         file = self._other_data(folder, ".parquet")
-        _write_parquet(file, random, notes)
+        write_parquet(file, random, notes)
         if random.random() < 0.5:
             file.write_bytes(mutate_bytes(file.read_bytes(), random, notes))
         return ["plan", "study.yaml"]
@@ -133,7 +128,9 @@ class Maker:
         shutil.copytree(self.valid / "results", folder / "results")
         self._mutate_one(folder / "results", random, notes)
         study = ["study.yaml", "-o", "results/tiny_study"]
-        return random.choice((["plan", *study], ["report", "results/tiny_study"], ["plan", "results/tiny_study/study.yaml"]))
+        return random.choice(
+            (["plan", *study], ["report", "results/tiny_study"], ["plan", "results/tiny_study/study.yaml"])
+        )
 
     def _line(self, folder: Path, random: Random, notes: list[str]) -> list[str]:
         shutil.copytree(self.valid, folder, dirs_exist_ok=True)
@@ -148,7 +145,7 @@ class Maker:
         (folder / name).symlink_to(self.valid / name)
 
     def _task_files(self, folder: Path, linked: bool = True) -> None:
-        (folder / "study.yaml").write_text(study_of("task/task.yaml"), encoding="utf-8")
+        (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
         (folder / "task").mkdir()
         for file in (self.valid / "task").iterdir():
             if file.is_dir() and not linked:
@@ -216,7 +213,19 @@ LINES: tuple[tuple[str, ...], ...] = (
     ("probe", "task", "--samples", "256", "--seed", "0", "-o", "out", "--json"),
     ("probe", "task", "--from", _FOLDER, "--method", "linear", "--samples", "256", "-o", "out"),
     ("probe", "task", "--pilot", "64", "--samples", "256", "-o", "out"),
-    ("generate", "solution", "You feel", "I keep", "-p", PREFERENCE, "--samples", "2", "--temperature", "0.7", "--json"),
+    (
+        "generate",
+        "solution",
+        "You feel",
+        "I keep",
+        "-p",
+        PREFERENCE,
+        "--samples",
+        "2",
+        "--temperature",
+        "0.7",
+        "--json",
+    ),
     ("generate", "solution", "You", "--preference", "early=1", "--top-p", "0.9", "--seed", "3"),
     ("generate", f"{_FOLDER}/runs", "You", "--preference", "early=1"),
     ("--help",),
@@ -224,12 +233,62 @@ LINES: tuple[tuple[str, ...], ...] = (
 )
 WORDS = (
     *("--", "-", "--nope", "-x", "--help", "--version", "--output", "--json", "--no-json", "--workers=", "--seed=-1"),
-    *("--samples=1e20", "--workers=1e20", "--set", "--set=", "--set==", "--set=a", "--set=.=1", "--set=a..b=1", "@file"),
-    *("--set=learning_rate=" + "[" * 1500, "--set=learning_rate=!!int abc", "--set=learning_rate=.nan", "--set=rank=-1"),
-    *("--set=rank=1e20", "--set=learning_rate=*a", "--set=learning_rate=" + "9" * 5000, "--set=__class__=1", "-o", "-p"),
-    *("--set=a=1", "--set=rank=true", "--set=experts={rank: 2, rank: 3}", "--set=rank=010", "--set=gate.level=\x1b[31m"),
-    *("empty", "binary", "pipe", "task", "study.yaml", "solution", _FOLDER, "results", "nowhere", "task/model", "rewards.py"),
-    *("early=1", "early=nan", "early=inf,late=1", "early==1", "early=1,early=0", "=1", "early", "early=1e400", "nope=1"),
+    *(
+        "--samples=1e20",
+        "--workers=1e20",
+        "--set",
+        "--set=",
+        "--set==",
+        "--set=a",
+        "--set=.=1",
+        "--set=a..b=1",
+        "@file",
+    ),
+    *(
+        "--set=learning_rate=" + "[" * 1500,
+        "--set=learning_rate=!!int abc",
+        "--set=learning_rate=.nan",
+        "--set=rank=-1",
+    ),
+    *(
+        "--set=rank=1e20",
+        "--set=learning_rate=*a",
+        "--set=learning_rate=" + "9" * 5000,
+        "--set=__class__=1",
+        "-o",
+        "-p",
+    ),
+    *(
+        "--set=a=1",
+        "--set=rank=true",
+        "--set=experts={rank: 2, rank: 3}",
+        "--set=rank=010",
+        "--set=gate.level=\x1b[31m",
+    ),
+    *(
+        "empty",
+        "binary",
+        "pipe",
+        "task",
+        "study.yaml",
+        "solution",
+        _FOLDER,
+        "results",
+        "nowhere",
+        "task/model",
+        "rewards.py",
+    ),
+    *(
+        "early=1",
+        "early=nan",
+        "early=inf,late=1",
+        "early==1",
+        "early=1,early=0",
+        "=1",
+        "early",
+        "early=1e400",
+        "nope=1",
+    ),
     *("early=0.5,late=0.5,", ",", "early=-1,late=2", "early=1_0", "early=\u0663", "fr\udcffench", "\ud800", "a\u2028b"),
 )
 
@@ -242,7 +301,9 @@ def _mutate_line(words: list[str], random: Random, notes: list[str]) -> None:
     counts = before in ("--budget", "--pilot", "-o", "--output")  # counts that would be made, places written to
     number = before.startswith("-") or words[at].replace(".", "").isdigit()
     texts = [text for text in (*TEXTS, *WORDS) if len(text) < 5000 and text not in ("/", "~", "/dev/zero")]
-    text = random.choice(BUDGETS if counts else (*NUMBERS, "0x10", "\u0663", "1_000") if number and random.random() < 0.7 else texts)
+    text = random.choice(
+        BUDGETS if counts else (*NUMBERS, "0x10", "\u0663", "1_000") if number and random.random() < 0.7 else texts
+    )
     if act == "replace":
         words[at] = text
     elif act == "insert":
@@ -273,49 +334,3 @@ def _write(file: Path, tree: Any, random: Random, notes: list[str], yaml: bool) 
         text = f"x: {bomb(random, yaml)}\n{text}" if random.random() < 0.5 else str(bomb(random, yaml))
     data = encode(text)
     file.write_bytes(mutate_bytes(data, random, notes) if 0.65 < kind < 0.95 else data)
-
-
-def _write_parquet(file: Path, random: Random, notes: list[str]) -> None:
-    """Write a table whose columns are of types that a reader may not expect."""
-    import datetime
-    import decimal
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    prompts = pa.array([f"You {i} a" for i in range(4)])
-    others: dict[str, Callable[[], Any]] = {
-        "nothing": lambda: pa.nulls(4),
-        "binary": lambda: pa.array([b"\xff", b"a", None, b""]),
-        "invalid text": lambda: pa.array([b"\xff\xfe"] * 4).cast(pa.binary()).view(pa.string()),
-        "decimals": lambda: pa.array([decimal.Decimal("1.5")] * 4),
-        "lists": lambda: pa.array([[1], [], None, [2, 3]]),
-        "deep lists": lambda: pa.array([[[[[1]]]]] * 4),
-        "structs": lambda: pa.array([{"a": 1, "b": None}] * 4),
-        "maps": lambda: pa.array([[("a", 1), ("a", 2)]] * 4, type=pa.map_(pa.string(), pa.int64())),
-        "durations": lambda: pa.array([datetime.timedelta(days=9)] * 4),
-        "timestamps": lambda: pa.array([2**62] * 4, type=pa.timestamp("ns")),
-        "far timestamps": lambda: pa.array([2**50] * 4, type=pa.timestamp("s")),
-        "zones": lambda: pa.array([1] * 4, type=pa.timestamp("s", tz=random.choice(("Europe/Berlin", "No/Where")))),
-        "dates": lambda: pa.array([2**30] * 4, type=pa.date32()),
-        "times": lambda: pa.array([86_399_999_999_999] * 4, type=pa.time64("ns")),
-        "half floats": lambda: pa.array([1.0, float("nan"), float("inf"), None]),
-        "unsigned": lambda: pa.array([2**64 - 1] * 4, type=pa.uint64()),
-        "dictionary": lambda: pa.array(["a", "b", "a", None]).dictionary_encode(),
-        "surrogates": lambda: pa.array([b"\xed\xa0\x80"] * 4).view(pa.string()),
-        "controls": lambda: pa.array(["\x1b[31m\x00"] * 4),
-        "large": lambda: pa.array(["a" * 2_000_000] * 4),
-        "numbers": lambda: pa.array([1, 2, 3, None]),
-        "flags": lambda: pa.array([True, False, None, True]),
-    }
-    names = [random.choice(("prompt", "prompt_id", "topic", "", "a.b", "\x00", "x", "prompt")) for _ in range(2)]
-    kinds = [random.choice(sorted(others)) for _ in range(2)]
-    notes.append(f"columns {list(zip(names, kinds))}")
-    columns = [prompts, *(others[kind]() for kind in kinds)]
-    if random.random() < 0.3:
-        columns, names = columns[1:], names[1:]
-        notes.append("no prompts")
-    table = pa.Table.from_arrays(columns, names=["prompt", *names][: len(columns)] if len(names) == 2 else names + ["y"])
-    rows = random.choice((0, 1, 4, 4, 4))
-    compression = random.choice(("snappy", "none", "gzip", "zstd", "brotli"))
-    pq.write_table(table.slice(0, rows), file, compression=compression)

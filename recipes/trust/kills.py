@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for fault in faults:
         print(fault)
     each = ", ".join(f"{done[target]} of {target}" for target in TARGETS)
-    print(f"{sum(done.values())} kills ({each}) over {round_} studies, {len(faults)} faults, an undisturbed run {seconds:.0f} s")
+    print(f"undisturbed: {seconds:.0f} s, {round_} studies killed")
+    print(f"{sum(done.values())} kills ({each}), {len(faults)} faults")
     return int(bool(faults))
 
 
@@ -105,7 +106,9 @@ def rewritten(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]
 def differences(study: Path, expected: dict[str, str], files: set[str]) -> list[str]:
     """Say where a study's results and files differ from those of an undisturbed one."""
     found, present = results(study), names(study)
-    differ = [f"{name} differs" for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+    differ = [
+        f"{name} differs" for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)
+    ]
     more = [f"{name} is left over" for name in sorted(present - files)]
     return differ + more + [f"{name} is missing" for name in sorted(files - present)]
 

@@ -34,7 +34,16 @@ NUMBERS = (
 )
 YAML_TOKENS = (
     *(".nan", ".inf", "-.inf", "0o17", "017", "0x1F", "0b11", "1_000", "190:20:30", "1:30", "yes", "no", "on", "off"),
-    *("!!int abc", "!!float x", "!!bool 2", "!!timestamp x", "!!binary '@'", "!!set {a, b}", "!!omap [a: 1]", "!!null x"),
+    *(
+        "!!int abc",
+        "!!float x",
+        "!!bool 2",
+        "!!timestamp x",
+        "!!binary '@'",
+        "!!set {a, b}",
+        "!!omap [a: 1]",
+        "!!null x",
+    ),
     *("!!python/object/apply:os.system ['true']", "!x y", "!!str", "!!map []", "!!seq {}", "2001-02-30", "2001-01-01"),
     *("~", "=", "<<", "*a", "&a [*a]", "&a {b: *a}", "|\n x", "? [a]\n: b", "? {a: b}\n: c", "'", '"', "@", "`", "%"),
     *("{<<: 1}", "{<<: [1]}", "{<<: {a: 1}}", "{[1]: 2}", "{null: 1}", "{1: 2, 1: 3}", "{true: 1}", "{1.0: 2, 1: 3}"),
@@ -44,14 +53,59 @@ YAML_TOKENS = (
 TEXTS = (
     *("", " ", "\n", "\x00", "a\x00b", "\x1b[31mred\x1b[0m", "\x07", "\x7f", "\u202eabc", "\ufeff", "\ud800", "\udcff"),
     *("\U0010ffff", "é" * 300, "a" * 300, "a" * 100_000, "~", "~nobody", "~nobody/x", "../x", "./", ".", "..", "/"),
-    *("/dev/null", "/dev/zero", "/proc/self/mem", "/proc/self/environ", "a/" * 3000, "x" * 256 + ".jsonl", "train.jsonl"),
-    *("module:Class", ":", "a:b:c", "hub:", "hub:a:b:c:d", "hub:no/such", "os:getcwd", "sys:exit", "json:loads", "a.b:c"),
+    *(
+        "/dev/null",
+        "/dev/zero",
+        "/proc/self/mem",
+        "/proc/self/environ",
+        "a/" * 3000,
+        "x" * 256 + ".jsonl",
+        "train.jsonl",
+    ),
+    *(
+        "module:Class",
+        ":",
+        "a:b:c",
+        "hub:",
+        "hub:a:b:c:d",
+        "hub:no/such",
+        "os:getcwd",
+        "sys:exit",
+        "json:loads",
+        "a.b:c",
+    ),
     *("builtins:int", "builtins:print", "builtins:quit", "paretune:run", "paretune.cli.main:main", ":x", "x:", ".x:y"),
-    *("{prompt}", "{prompt", "{}", "{0}", "{prompt!r}", "{prompt.__class__}", "{prompt:>1000000000}", "{x}", "%s%n", "$HOME"),
+    *(
+        "{prompt}",
+        "{prompt",
+        "{}",
+        "{0}",
+        "{prompt!r}",
+        "{prompt.__class__}",
+        "{prompt:>1000000000}",
+        "{x}",
+        "%s%n",
+        "$HOME",
+    ),
     *("=1+1", "@x", "-x", "linear", "counselling", "controlled", "controlled-rho-9-l999", "controlled-rho-nan", "auto"),
     *("None", "true", "NaN", "1", "1e3", "[1, 2]", "<b>&amp;", "a,b", "a;b", '"', "'", "\\", "\\x", "\r", "task.yaml"),
 )
-KEYS = ("", " ", "name", "model", "__class__", "__init__", "a.b", "a/b", "\x00", "\x1b[2J", "\ud800", "a" * 300, "0", "..")
+KEYS = (
+    "",
+    " ",
+    "name",
+    "model",
+    "__class__",
+    "__init__",
+    "a.b",
+    "a/b",
+    "\x00",
+    "\x1b[2J",
+    "\ud800",
+    "a" * 300,
+    "0",
+    "..",
+)
 
 
 def nasty(random: Random, yaml: bool) -> Any:
@@ -139,10 +193,9 @@ def emit(value: Any, ascii_only: bool, plain: bool = False) -> str:
     if isinstance(value, Raw):
         return json.dumps(str(value)[:1000]) if plain else str(value)
     if isinstance(value, Pairs):
-        inside = (
-            f"{emit(key if isinstance(key, (str, int)) else str(key), ascii_only, plain)}: {emit(item, ascii_only, plain)}"
-            for key, item in value
-        )
+        keys = (key if isinstance(key, str) else str(key) for key, _ in value)
+        items = (item for _, item in value)
+        inside = (f"{emit(key, ascii_only, plain)}: {emit(item, ascii_only, plain)}" for key, item in zip(keys, items))
         return "{" + ", ".join(inside) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(emit(item, ascii_only, plain) for item in value) + "]"
@@ -202,8 +255,36 @@ def mutate_bytes(data: bytes, random: Random, notes: list[str]) -> bytes:
 
 
 JUNK = (
-    *(b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\x1b[31m", b"\n\n", b"\t", b'"', b"'", b"{", b"}", b"[", b"]"),
-    *(b":", b",", b"\r", b"\x85", b"\xe2\x80\xa8", b"- ", b"#", b"&a ", b"*a ", b"!!", b"---\n", b"...\n", b"\xf4\x90\x80\x80"),
+    *(
+        b"\x00",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"\xed\xa0\x80",
+        b"\x1b[31m",
+        b"\n\n",
+        b"\t",
+        b'"',
+        b"'",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+    ),
+    *(
+        b":",
+        b",",
+        b"\r",
+        b"\x85",
+        b"\xe2\x80\xa8",
+        b"- ",
+        b"#",
+        b"&a ",
+        b"*a ",
+        b"!!",
+        b"---\n",
+        b"...\n",
+        b"\xf4\x90\x80\x80",
+    ),
     *(b"%YAML 9.9\n---\n", b"%TAG ! x\n", b"\x08", b"\x7f", b"\xc2\x80", b"; ", b"PAR1", b"a" * 70_000, b" " * 70_000),
 )
 

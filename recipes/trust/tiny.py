@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFERENCE = "early=0.5,late=0.5"
@@ -50,6 +52,16 @@ AUDITS = """
 def length(prompts, completions, **columns):
     return [min(1.0, len(text) / 80) for text in completions]
 """
+RUNS_MODELS = (  # modules that a command which runs a model would import late
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "paretune.benchmark.probe",
+    "paretune.benchmark.runner",
+    "paretune.benchmark.score",
+    "paretune.benchmark.summary",
+    "paretune.models.solutions",
+    "paretune.rl.learner",
+)
 WORDS = "<pad> <end> <unk> Client : You I feel keep sad tired my sister your Hmm . ? a b c d e f".split()
 
 
@@ -122,12 +134,18 @@ def _write_model(folder: Path) -> None:
 
 def in_this_process() -> None:
     """Let studies run their jobs in this process, so that a run takes a second and not ten."""
-    from paretune.benchmark import scheduling
-
     sys.path.append(str(ROOT / "tests"))
-    from in_this_process import WorkerHere  # type: ignore[import-not-found]  # what tests use
+    worker = importlib.import_module("in_this_process").WorkerHere  # what tests use
+    scheduling: Any = importlib.import_module("paretune.benchmark.scheduling")
+    scheduling.Worker = worker
 
-    scheduling.Worker = WorkerHere
+
+def take_output(printed: int, errors: int) -> None:
+    """Let this process print to two descriptors, as strictly as a terminal of today."""
+    for number, descriptor, strictness in ((1, printed, "strict"), (2, errors, "backslashreplace")):
+        os.dup2(descriptor, number)
+        stream = open(number, "w", encoding="utf-8", errors=strictness, closefd=False)  # noqa: SIM115  # until it ends
+        setattr(sys, "stdout" if number == 1 else "stderr", stream)
 
 
 def command(*arguments: str) -> tuple[int, str, str]:

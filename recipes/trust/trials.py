@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tiny import take_output  # type: ignore[import-not-found]  # the script beside this one
+
 CPU_SECONDS, WALL_SECONDS = 10.0, 30.0  # what a command may take; a busy machine may take longer for the same work
 MEMORY_BYTES = 2**30
 ERROR_CHARACTERS, ERROR_LINES = 2000, 12  # an error is a sentence; a usage error is drawn in a box
@@ -173,10 +175,7 @@ def _be_child(trial: Trial, act: Callable[[Trial], int], printed: int, errors: i
         resource.setrlimit(resource.RLIMIT_CPU, (int(CPU_SECONDS) + 1, int(CPU_SECONDS) + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(printed, 1)
-        os.dup2(errors, 2)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="strict", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        take_output(printed, errors)
         os.chdir(trial.folder)
         status = act(trial)
     except SystemExit as error:

@@ -101,7 +101,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_a_number_makes_the_same_input_again_and_others_make_others(script: Script, valid: Path, tmp_path: Path) -> None:
+def test_a_number_makes_the_same_input_again_and_others_make_others(
+    script: Script, valid: Path, tmp_path: Path
+) -> None:
     inputs = script("inputs")
     makers = [inputs.Maker(valid, tmp_path / name) for name in ("one", "two")]
     made: set[str] = set()

@@ -56,4 +56,4 @@ def test_a_study_killed_twice_ends_as_an_undisturbed_one(root: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ", 0 faults," in ran.stdout.splitlines()[-1]
+    assert ", 0 faults" in ran.stdout.splitlines()[-1]
