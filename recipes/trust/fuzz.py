@@ -5,7 +5,7 @@
     python recipes/trust/fuzz.py --only 0:17 --out found   # one again, its files kept
 
 Every input is made from SEED:NUMBER alone. It runs in a process of its own, forked from one that has imported the
-library, and fails with a traceback, a signal, more than 10 s of processor or 30 s by the clock, more than 1 GiB, an
+library, and fails with a traceback, a signal, more than 10 s of processor, 30 s of waiting, more than 1 GiB, an
 undocumented status, silence, control characters, or an error longer than a screen.
 """
 

@@ -289,25 +289,37 @@ WORDS = (
         "early=1e400",
         "nope=1",
     ),
-    *("early=0.5,late=0.5,", ",", "early=-1,late=2", "early=1_0", "early=\u0663", "fr\udcffench", "\ud800", "a\u2028b"),
+    *("early=0.5,late=0.5,", ",", "early=-1,late=2", "early=1_0", "early=\u0663"),
+)
+ODD_TEXTS = (
+    "fr\udcffench",
+    "\udced\udca0\udc80",
+    "a\u2028b",
+    "\x1b[31mred",
+    "\x07",
+    "\u202eabc",
+    "\U0010ffff",
+    "a\nb",
+    "\r",
 )
 
 
 def _mutate_line(words: list[str], random: Random, notes: list[str]) -> None:
     at = random.randrange(len(words))
-    act = random.choice(("replace", "replace", "replace", "insert", "delete", "double", "cut", "swap", "bytes"))
+    if at == 0 and len(words) > 1 and random.random() < 0.8:
+        at = random.randrange(1, len(words))  # another command is seldom more than an unknown one
+    act = random.choice(("replace",) * 5 + ("insert", "delete", "double", "cut", "swap", "bytes"))
     notes.append(f"{act} {words[at]!r}")
     before = words[at - 1] if at else ""
-    counts = before in ("--budget", "--pilot", "-o", "--output")  # counts that would be made, places written to
+    held = before in ("--budget", "--pilot", "-o", "--output")  # counts that would be made, places written to
     number = before.startswith("-") or words[at].replace(".", "").isdigit()
-    texts = [text for text in (*TEXTS, *WORDS) if len(text) < 5000 and text not in ("/", "~", "/dev/zero")]
-    text = random.choice(
-        BUDGETS if counts else (*NUMBERS, "0x10", "\u0663", "1_000") if number and random.random() < 0.7 else texts
-    )
+    texts = [text for text in TEXTS if len(text) < 5000 and text not in ("/", "~", "/dev/zero")]
+    pools = [texts, ODD_TEXTS, WORDS] + [(*NUMBERS, "0x10", "\u0663", "1_000")] * 3 * number
+    text = random.choice(BUDGETS if held else random.choice(pools))
     if act == "replace":
         words[at] = text
     elif act == "insert":
-        words.insert(at, random.choice(WORDS) if counts else text)
+        words.insert(at, random.choice(WORDS) if held else text)
     elif act == "delete":
         del words[at]
         words[:] = words or [""]
@@ -316,10 +328,11 @@ def _mutate_line(words: list[str], random: Random, notes: list[str]) -> None:
     elif act == "cut":
         words[at] = words[at][: random.randrange(len(words[at]) + 1)]
     elif act == "swap":
-        words.append(words.pop(at)) if not counts else None
-    elif not counts:
+        words.append(words.pop(at)) if not held else None
+    elif not held:
         words[at] = mutate_bytes(encode(words[at]), random, notes).decode("utf-8", "surrogateescape")[:100_000]
-    words[:] = [word.replace("\0", "\\0") for word in words]  # no argument of a process can hold it
+    # what an operating system hands over: no NUL, and bytes that are no text one by one
+    words[:] = [encode(word.replace("\0", "\\0")).decode("utf-8", "surrogateescape") for word in words]
 
 
 def _write(file: Path, tree: Any, random: Random, notes: list[str], yaml: bool) -> None:

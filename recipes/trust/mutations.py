@@ -221,7 +221,11 @@ def _key(key: Any, ascii_only: bool) -> str:
 
 def encode(text: str) -> bytes:
     """Return the bytes of a text, half of a character included."""
-    return text.encode("utf-8", "surrogatepass")
+    half = "surrogateescape" if any("\udc80" <= sign <= "\udcff" for sign in text) else "surrogatepass"
+    try:
+        return text.encode("utf-8", half)
+    except UnicodeEncodeError:  # halves of both sorts
+        return text.encode("utf-8", "surrogatepass")
 
 
 def mutate_bytes(data: bytes, random: Random, notes: list[str]) -> bytes:

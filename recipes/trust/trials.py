@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -16,9 +17,9 @@ from pathlib import Path
 
 from tiny import take_output  # type: ignore[import-not-found]  # the script beside this one
 
-CPU_SECONDS, WALL_SECONDS = 10.0, 30.0  # what a command may take; a busy machine may take longer for the same work
+CPU_SECONDS, WALL_SECONDS = 10.0, 30.0  # what a command may compute, and how long it may wait
 MEMORY_BYTES = 2**30
-ERROR_CHARACTERS, ERROR_LINES = 2000, 12  # an error is a sentence; a usage error is drawn in a box
+ERROR_CHARACTERS, ERROR_LINES = 2000, 24  # a screen; a usage error is drawn in a box
 STATUSES = (0, 1, 2, 3)  # as `paretune.cli.main` documents them
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]")
 FRAME = re.compile(r'File "(?:.*/)?(src/paretune|site-packages|lib/python[\d.]+)/([^"]+)", line \d+, in (\S+)')
@@ -92,7 +93,7 @@ def _ended(
 ) -> Iterator[Verdict]:
     ready = {key.fd for key, _ in selector.select(0.5)}
     for child in list(running.values()):
-        late = time.monotonic() - child.began > WALL_SECONDS
+        late = time.monotonic() - child.began > WALL_SECONDS and not _computes(child.process)
         if child.descriptor in ready or late:
             selector.unregister(child.descriptor)
             del running[child.process]
@@ -126,7 +127,7 @@ class _Child:
         status = os.waitstatus_to_exitcode(code)
         seconds = usage.ru_utime + usage.ru_stime
         growth = max(0, usage.ru_maxrss * 1024 - self.resident)
-        fault = "hang: more than 30 s" if late else _fault(status, printed, errors, seconds, growth)
+        fault = "hang: waits for more than 30 s" if late else _fault(status, printed, errors, seconds, growth)
         if left and not fault:
             fault = "left over: a process of it goes on"
         detail = "\n".join((errors or printed).strip().splitlines()[-6:])
@@ -151,7 +152,9 @@ def _fault(status: int, printed: str, errors: str, seconds: float, growth: int) 
         return f"silence: status {status} and no word"
     if CONTROL.search(printed) or CONTROL.search(errors):
         return "control characters in what is printed"
-    if status in (2, 3) and (len(errors) > ERROR_CHARACTERS or len(errors.splitlines()) > ERROR_LINES):
+    if status in (2, 3) and (
+        len(errors) > ERROR_CHARACTERS * (2 if "╭" in errors else 1) or len(errors.splitlines()) > ERROR_LINES
+    ):
         return f"long error: {'lines' if len(errors.splitlines()) > ERROR_LINES else 'characters'}"
     return ""
 
@@ -191,6 +194,16 @@ def _be_child(trial: Trial, act: Callable[[Trial], int], printed: int, errors: i
             sys.stderr.flush()
         finally:
             os._exit(status & 0xFF)
+
+
+def _computes(process: int) -> bool:
+    """Return whether a process computes or awaits its turn to; the limit of its processor time ends that."""
+    with contextlib.suppress(OSError):
+        return (
+            Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+            in "RD"
+        )
+    return False
 
 
 def _sizes() -> tuple[int, int]:
