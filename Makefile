@@ -23,7 +23,7 @@ OFFLINE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_H
 PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not network"
 SLOW := $(OFFLINE) $(BIN)/python -m pytest -n 2 -v --durations 0 --durations-min 1 -m slow
 
-.PHONY: help bench test slow check format format-check lint levels types test-and-examples benchmark-tools clean
+.PHONY: help bench test slow check fuzz format format-check lint levels types test-and-examples benchmark-tools clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -38,7 +38,11 @@ test: $(VENV)/.test ## set up and run the tests
 slow: $(VENV)/.test ## run the tests that take minutes, naming each as it goes
 	@$(SLOW) tests
 
-check: format-check lint levels types test-and-examples ## format, lint, import levels, types, tests, examples in the docs
+check: format-check lint levels types test-and-examples fuzz ## format, lint, import levels, types, tests, examples in the docs, fuzz
+
+fuzz: $(VENV)/.test ## give the commands 2,000 mutated files and 60 mutated command lines
+	@echo "check: fuzz"
+	@$(BIN)/python recipes/trust/fuzz.py --inputs 2000 --lines 60
 
 format: $(VENV)/.check ## put the code into its format and fix what can be fixed
 	@$(BIN)/ruff format $(SOURCES)
