@@ -68,6 +68,38 @@ def test_modules_do_not_know_each_other_in_circles_even_for_types(root: Path) ->
     TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
+def test_the_rooms_of_the_docs_and_of_the_linter_are_those_there_are(root: Path) -> None:
+    there = sorted(path.parent.name for path in (root / "src" / "paretune").glob("*/__init__.py"))
+    conventions = (root / "docs" / "conventions.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^  (\w+)/ +L\d", conventions, re.MULTILINE)) == there
+    readme = re.search(r"src/paretune/\n(.*?)\nrecipes/", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert readme is not None
+    assert sorted(re.findall(r"(?:^  |;  )(\w+)/ ", readme[1], re.MULTILINE)) == there
+    with (root / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each["id"] == "levels")
+    assert sorted(chain(*(re.findall(r"\w+", layer) for layer in layers))) == there
+
+
+def test_what_of_the_paper_is_missing_is_missing(root: Path) -> None:
+    from paretune.methods import METHODS
+    from paretune.metrics import METRICS
+
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    (missing,) = re.findall(r"## What of the paper is not here yet\n(.*?)\n## ", readme, re.DOTALL)
+    for metric in ("stability", "adaptability", "scalability", "explainability"):
+        assert (metric in METRICS) != (metric in missing.lower()), metric
+    assert [name for name in METHODS if f"`{name}`" not in readme] == []
+    assert [name for name in ("pcgrad", "cagrad", "modpo", "maml", "reptile") if name in METHODS] == []
+
+
+def test_it_says_it_runs_where_it_runs(root: Path, project: dict[str, Any]) -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src").rglob("*.py"))
+    needs_posix = re.search(r"^ *import (fcntl|resource)$", sources, re.MULTILINE) is not None
+    assert ("Operating System :: POSIX" in project["classifiers"]) == needs_posix
+    assert ("Operating System :: OS Independent" in project["classifiers"]) != needs_posix
+
+
 def test_version_is_the_same_everywhere(root: Path, project: dict[str, Any]) -> None:
     citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
     assert paretune.__version__ == project["version"] == citation["version"]
