@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -46,24 +46,58 @@ def test_import_stays_light(module: str) -> None:
     assert result.stdout.split() == []
 
 
-def imported_at_the_top(body: list[ast.stmt]) -> Iterator[str]:
-    """Yield what a module imports from when it is read, or for its types."""
+def imported(body: Iterable[ast.AST], known: Collection[str]) -> Iterator[str]:
+    """Yield the known modules that a module imports from when it is read, or for its types."""
     for statement in body:
-        if isinstance(statement, ast.ImportFrom) and statement.module:
-            yield statement.module
-            yield from (f"{statement.module}.{each.name}" for each in statement.names)
+        if isinstance(statement, ast.Import):
+            yield from (each.name for each in statement.names if each.name in known)
+        elif isinstance(statement, ast.ImportFrom) and statement.module in known:
+            names = [f"{statement.module}.{each.name}" for each in statement.names]
+            yield from (name if name in known else statement.module for name in names)
         elif isinstance(statement, ast.If):
-            yield from imported_at_the_top(statement.body)
+            yield from imported(statement.body, known)
 
 
-@pytest.mark.parametrize("room", ["models", "rl", "methods", "benchmark"])
-def test_modules_of_a_room_do_not_know_each_other_in_circles_even_for_types(room: str, root: Path) -> None:
+def test_modules_do_not_know_each_other_in_circles_even_for_types(root: Path) -> None:
     source = root / "src"
-    known = {".".join(path.relative_to(source).with_suffix("").parts): path for path in source.rglob("*.py")}
-    own = {name: path for name, path in known.items() if name.startswith(f"paretune.{room}.")}
-    graph = {name: own.keys() & {*imported_at_the_top(ast.parse(path.read_text()).body)} for name, path in own.items()}
-    assert any(graph.values())
+    names = {path: ".".join(path.relative_to(source).with_suffix("").parts) for path in source.rglob("*.py")}
+    known = {name.removesuffix(".__init__"): path for path, name in names.items()}
+    graph = {name: {*imported(ast.parse(path.read_text()).body, known)} for name, path in known.items()}
+    assert graph["paretune"] == {*known} & {"paretune.core.version", *paretune._PUBLIC.values()}
+    assert [name for name, others in graph.items() if "paretune" in others] == []  # it knows everything
     TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+def test_the_rooms_of_the_docs_and_of_the_linter_are_those_there_are(root: Path) -> None:
+    there = sorted(path.parent.name for path in (root / "src" / "paretune").glob("*/__init__.py"))
+    conventions = (root / "docs" / "conventions.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^  (\w+)/ +L\d", conventions, re.MULTILINE)) == there
+    readme = re.search(r"src/paretune/\n(.*?)\nrecipes/", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert readme is not None
+    assert sorted(re.findall(r"(?:^  |;  )(\w+)/ ", readme[1], re.MULTILINE)) == there
+    with (root / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each["id"] == "levels")
+    assert sorted(chain(*(re.findall(r"\w+", layer) for layer in layers))) == there
+
+
+def test_what_of_the_paper_is_missing_is_missing(root: Path) -> None:
+    from paretune.methods import METHODS
+    from paretune.metrics import METRICS
+
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    (missing,) = re.findall(r"## What of the paper is not here yet\n(.*?)\n## ", readme, re.DOTALL)
+    for metric in ("stability", "adaptability", "scalability", "explainability"):
+        assert (metric in METRICS) != (metric in missing.lower()), metric
+    assert [name for name in METHODS if f"`{name}`" not in readme] == []
+    assert [name for name in ("pcgrad", "cagrad", "modpo", "maml", "reptile") if name in METHODS] == []
+
+
+def test_it_says_it_runs_where_it_runs(root: Path, project: dict[str, Any]) -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (root / "src").rglob("*.py"))
+    needs_posix = re.search(r"^ *import (fcntl|resource)$", sources, re.MULTILINE) is not None
+    assert ("Operating System :: POSIX" in project["classifiers"]) == needs_posix
+    assert ("Operating System :: OS Independent" in project["classifiers"]) != needs_posix
 
 
 def test_version_is_the_same_everywhere(root: Path, project: dict[str, Any]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from paretune.core.errors import BudgetError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import adapters_of
@@ -52,16 +51,11 @@ class TwoExpertsSettings:
     spread: float = 0.3  # standard deviation of every parameter
 
 
+@method("two_experts", "meta-policy")
 class TwoExperts:
     """Draw two experts at random, measure both, and average them by what they measured."""
 
-    name: ClassVar[str] = "two_experts"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = TwoExpertsSettings
-
-    def __init__(self, settings: TwoExpertsSettings) -> None:
-        self.settings = settings
+    settings: TwoExpertsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the one stage there is."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from paretune.core.version import VERSION
+
+__version__ = VERSION
 
 _PUBLIC = {  # name -> module that defines it; imported on first use, so that `import paretune` stays fast
     "load_task": "paretune.tasks",

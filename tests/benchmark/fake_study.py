@@ -24,7 +24,7 @@ from paretune.core.answers import Nearest
 from paretune.core.digests import bytes_digest
 from paretune.core.errors import BudgetError, ConfigError, NonFiniteError
 from paretune.core.preferences import FloatArray, corners
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, Family, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Objective, Task
 from paretune.methods.experts import adapters_of
@@ -78,14 +78,9 @@ class FakeSettings:
             raise ConfigError(f"updates_seconds must be at least 0, got {self.updates_seconds}. Raise it.")
 
 
+@method("fake", "meta-policy")
 class Fake:
-    name: ClassVar[str] = "fake"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = FakeSettings
-
-    def __init__(self, settings: FakeSettings) -> None:
-        self.settings = settings
+    settings: FakeSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         points = preferences if self.settings.per_preference else corners(len(task.objectives))

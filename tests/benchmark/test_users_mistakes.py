@@ -175,7 +175,7 @@ UNCHARGED = """
 from dataclasses import dataclass
 import numpy as np
 from paretune.core.answers import Nearest
-from paretune.core.protocols import Assembly
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage
 
 
@@ -184,11 +184,9 @@ class Settings:
     charged: int = 0
 
 
+@method("best", "single-policy")
 class Best:
-    name, family, version, Settings = "best", "single-policy", 1, Settings
-
-    def __init__(self, settings):
-        self.settings = settings
+    settings: Settings
 
     def stages(self, task, preferences, budget, seed):
         return (Stage("search", "uncharged:search", vars(self.settings), {}, (), budget, seed),)

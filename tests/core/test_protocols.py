@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paretune.core.errors import ConfigError, UnknownNameError
-from paretune.core.protocols import Mixer
+from paretune.core.errors import ConfigError, MethodError, UnknownNameError
+from paretune.core.protocols import Mixer, method
 
 GATE = Path("gate.safetensors")
 
@@ -40,3 +41,33 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"level of a mixer must be one of .*'logits'") as caught:
         Mixer("logits")  # type: ignore[arg-type]  # the point of the test
     assert "adapters, hidden, log_probs" in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Own:
+    rank: int = 8
+
+
+@method("mine", "meta-policy", version=2)
+class Mine:
+    """Says what it is for."""
+
+    settings: Own
+
+    def rank(self) -> int:
+        return self.settings.rank
+
+
+def test_a_method_has_its_header_and_is_made_with_its_settings() -> None:
+    assert (Mine.name, Mine.family, Mine.version, Mine.Settings) == ("mine", "meta-policy", 2, Own)
+    assert Mine(Own(3)).rank() == 3
+    assert Mine.__doc__ == "Says what it is for."
+    assert Mine(Own()) != Mine(Own())  # a method is told from another by what a study calls it
+
+
+def test_a_method_that_does_not_say_what_its_settings_are_is_refused() -> None:
+    with pytest.raises(MethodError, match=r"Bare must annotate its settings, got no such line\. Write 'settings: E"):
+
+        @method("bare", "meta-policy")
+        class Bare:
+            pass

@@ -13,7 +13,7 @@ import pytest
 from paretune.core.answers import Nearest
 from paretune.core.errors import BudgetError, ConfigError, MethodError
 from paretune.core.preferences import das_dennis
-from paretune.core.protocols import Assembly
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled, check_method, made_method
@@ -37,11 +37,9 @@ def stage(**parts: Any) -> Stage:
     return Stage(**{"kind": "search", "run": f"{HERE}:run", "settings": {}, **parts})
 
 
+@method("mine", "meta-policy")
 class Mine:
-    name, family, version, Settings = "mine", "meta-policy", 1, ExpertSettings
-
-    def __init__(self, settings: object) -> None:
-        self.settings = settings
+    settings: ExpertSettings
 
 
 def mine(stages: Callable[..., Any] | None = None, assemble: Callable[..., Any] | None = None) -> Any:

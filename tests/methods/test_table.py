@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -13,6 +14,14 @@ def test_a_method_is_found_by_its_name_or_its_class() -> None:
     for name, path in METHODS.items():
         assert resolve_method(name).name == name
         assert resolve_method(path) is resolve_method(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_writes_no_header_and_no_constructor_of_its_own(name: str) -> None:
+    source = inspect.getsource(resolve_method(name))
+    assert source.startswith("@method(")
+    assert "ClassVar" not in source
+    assert "def __init__" not in source
 
 
 def test_an_unknown_method_is_refused_with_the_closest() -> None:

@@ -11,8 +11,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-import paretune
 from paretune.benchmark.executors import cores
+from paretune.core.version import VERSION
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "moocore", "safetensors")
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, where NVIDIA's driver for Linux shows them
@@ -27,7 +27,7 @@ def environment(threads: int) -> dict[str, object]:
         threads: Threads each worker computes with.
     """
     return {
-        "paretune": paretune.__version__,
+        "paretune": VERSION,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",

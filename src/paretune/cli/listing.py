@@ -45,10 +45,10 @@ def _described(source: str, kind: str) -> dict[str, str]:
 
 
 def _family(node: ast.stmt | None) -> str:
-    """Return the constant that a class sets `family` to."""
-    for each in node.body if isinstance(node, ast.ClassDef) else ():
-        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.target.id == "family":
-            return str(ast.literal_eval(each.value)) if each.value is not None else ""
+    """Return the family in `@method(name, family)` above a class."""
+    for each in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+        if isinstance(each, ast.Call) and ast.unparse(each.func) == "method":
+            return str(ast.literal_eval(each.args[1]))
     return ""
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-import paretune
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
+from paretune.core.version import VERSION
 
 OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
 Kind = Literal["tasks", "methods", "objectives", "metrics", "studies"]
@@ -25,7 +25,7 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]
 app = App(
     name="paretune",
     help="Fine-tune language models for several objectives at once, and measure which way of doing so is worth it.",
-    version=paretune.__version__,
+    version=VERSION,
     version_flags=["--version"],
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `execute` says how to go on

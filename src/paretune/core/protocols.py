@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, get_args
 
 from paretune.core.answers import Answer
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
+from paretune.core.errors import ConfigError, MethodError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
@@ -19,6 +20,7 @@ CEILING: Family = "ceiling"  # the family of what is no method, but what one cou
 FAMILIES: tuple[Family, ...] = ("single-policy", "multi-policy", "meta-policy")
 Level = Literal["adapters", "hidden", "log_probs"]
 Continued = Literal["base", "soup"]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,43 @@ class Method(Protocol):
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the results of all stages, needs included, by `stage.key(task)` and in order."""
         ...
+
+
+@dataclass_transform()
+def method(name: str, family: Family, version: int = 1) -> Callable[[type[Made]], type[Made]]:
+    """Give a class the header and the constructor of a `Method`.
+
+    Args:
+        name: Its name in studies and tables.
+        family: How it answers a preference.
+        version: Raised when its results change.
+
+    Returns:
+        A decorator for a class that annotates its `settings` with their dataclass, and has `stages` and `assemble`.
+
+    Raises:
+        MethodError: If the class does not annotate its settings.
+
+    Example:
+        >>> @method("mine", "single-policy")
+        ... class Mine:
+        ...     settings: Mixer
+        >>> Mine.name, Mine.Settings.__name__, Mine(Mixer()).settings.level
+        ('mine', 'Mixer', 'adapters')
+    """
+
+    def make(cls: type[Made]) -> type[Made]:
+        settings = inspect.get_annotations(cls, eval_str=True).get("settings")
+        if settings is None:
+            raise MethodError(
+                f"{cls.__name__} must annotate its settings, got no such line. Write 'settings: ExpertSettings' below "
+                "its name, or a dataclass of your own."
+            )
+        for part, value in (("name", name), ("family", family), ("version", version), ("Settings", settings)):
+            setattr(cls, part, value)
+        return dataclass(eq=False)(cls)
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paretune.core.answers import Nearest
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import adapters_of, settings_of, trained_weights
@@ -44,6 +44,7 @@ class ExactGradientSettings:
             )
 
 
+@method("exact_gradient", "ceiling")
 class ExactGradient:
     """Train one expert per wanted preference on the exact J: what an expert of this shape can reach at all.
 
@@ -56,13 +57,7 @@ class ExactGradient:
         Exact policy gradient (Sutton et al. 2000), summed over all completions.
     """
 
-    name: ClassVar[str] = "exact_gradient"
-    family: ClassVar[Family] = "ceiling"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = ExactGradientSettings
-
-    def __init__(self, settings: ExactGradientSettings) -> None:
-        self.settings = settings
+    settings: ExactGradientSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per wanted preference.

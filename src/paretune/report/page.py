@@ -16,8 +16,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from paretune import __version__
 from paretune.core.protocols import MetricRow
+from paretune.core.version import VERSION
 from paretune.pareto.front import non_dominated
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, comparisons, shown_colours
@@ -123,7 +123,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         resolved=yaml.safe_dump(
             json.loads(json.dumps(study.resolved, default=str)), sort_keys=False, allow_unicode=True
         ),
-        version=__version__,
+        version=VERSION,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family, Level, Mixer
+from paretune.core.protocols import Assembly, Level, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts, whole_passes
@@ -56,6 +56,7 @@ class EMORLSettings(ExpertSettings):
         return self.level or ("adapters" if self.mode == "repaired" else "hidden")
 
 
+@method("emorl", "meta-policy")
 class EMORL:
     """Train one expert per objective, then search the weights to mix them with.
 
@@ -70,13 +71,7 @@ class EMORL:
         See docs/papers.md.
     """
 
-    name: ClassVar[str] = "emorl"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = EMORLSettings
-
-    def __init__(self, settings: EMORLSettings) -> None:
-        self.settings = settings
+    settings: EMORLSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per objective, and the search.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from paretune.core.answers import Combined
 from paretune.core.checks import check_choice
 from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Continued, Family, Mixer
+from paretune.core.protocols import Assembly, Continued, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts
@@ -32,6 +32,7 @@ class HiddenMixingSettings(ExpertSettings):
         check_choice("continued", self.continued, get_args(Continued))
 
 
+@method("hidden_mixing", "meta-policy")
 class HiddenMixing:
     """Train one expert per objective and mix their hidden states behind one block, the preference as weights.
 
@@ -45,13 +46,7 @@ class HiddenMixing:
         EMORL mixes states behind the final norm, which in front of one linear head is the same as mixing logits.
     """
 
-    name: ClassVar[str] = "hidden_mixing"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = HiddenMixingSettings
-
-    def __init__(self, settings: HiddenMixingSettings) -> None:
-        self.settings = settings
+    settings: HiddenMixingSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per objective; `preferences` play no part in training.

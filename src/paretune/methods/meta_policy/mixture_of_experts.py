@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from paretune.core.answers import Combined
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family, Mixer
+from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
@@ -39,6 +38,7 @@ class MixtureOfExpertsSettings(BankSettings):
             )
 
 
+@method("mixture_of_experts", "meta-policy")
 class MixtureOfExperts:
     """Train one expert per objective and a gate, all at once, on prompts that each have a preference of their own.
 
@@ -50,13 +50,7 @@ class MixtureOfExperts:
         Kong et al. 2025 (Visionary Perspective), meta-policies as mixtures of experts; this form is ours.
     """
 
-    name: ClassVar[str] = "mixture_of_experts"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = MixtureOfExpertsSettings
-
-    def __init__(self, settings: MixtureOfExpertsSettings) -> None:
-        self.settings = settings
+    settings: MixtureOfExpertsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the one stage of bank and gate; `preferences` play no part in training."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from paretune.core.answers import Combined
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family, Mixer
+from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
@@ -21,6 +20,7 @@ class MODSettings(ExpertSettings):
     """Settings of `MOD`: those of its experts."""
 
 
+@method("mod", "meta-policy")
 class MOD:
     """Train one expert per objective and multiply what they say: `log p = sum_k w_k log p_k - log Z` at every token.
 
@@ -34,13 +34,7 @@ class MOD:
         Completions are sampled from the mixture; published is greedy and beam search on sums that are not normalised.
     """
 
-    name: ClassVar[str] = "mod"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = MODSettings
-
-    def __init__(self, settings: MODSettings) -> None:
-        self.settings = settings
+    settings: MODSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per objective; `preferences` play no part in training."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from paretune.core.answers import Combined
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
@@ -22,6 +21,7 @@ class PreferenceConditionedSettings(BankSettings):
     """Settings of `PreferenceConditioned`: those of its bank."""
 
 
+@method("preference_conditioned", "meta-policy")
 class PreferenceConditioned:
     """Train one expert per objective, all of them at once, on prompts that each have a preference of their own.
 
@@ -36,13 +36,7 @@ class PreferenceConditioned:
         On-policy REINFORCE with the learner all methods share; the published method uses its own objective.
     """
 
-    name: ClassVar[str] = "preference_conditioned"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = PreferenceConditionedSettings
-
-    def __init__(self, settings: PreferenceConditionedSettings) -> None:
-        self.settings = settings
+    settings: PreferenceConditionedSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the bank's one stage; `preferences` play no part in training."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from paretune.core.answers import Combined
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
@@ -21,6 +20,7 @@ class RewardedSoupsSettings(ExpertSettings):
     """Settings of `RewardedSoups`: those of its experts."""
 
 
+@method("rewarded_soups", "meta-policy")
 class RewardedSoups:
     """Train one expert per objective and average their deltas: `Delta W = sum_k w_k s B_k A_k`.
 
@@ -32,13 +32,7 @@ class RewardedSoups:
         terms `B_i A_j` and is no average of the experts.
     """
 
-    name: ClassVar[str] = "rewarded_soups"
-    family: ClassVar[Family] = "meta-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = RewardedSoupsSettings
-
-    def __init__(self, settings: RewardedSoupsSettings) -> None:
-        self.settings = settings
+    settings: RewardedSoupsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per objective; `preferences` play no part in training."""

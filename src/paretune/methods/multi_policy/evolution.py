@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from paretune.core.answers import Selected
 from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import ExpertSettings, adapters_of, expert_settings
@@ -63,6 +62,7 @@ class EvolutionSettings(ExpertSettings):
             )
 
 
+@method("evolution", "multi-policy")
 class Evolution:
     """Evolve a set of policies: each generation trains offspring a little, measures, and keeps what the front needs.
 
@@ -80,13 +80,7 @@ class Evolution:
         See docs/papers.md: policy gradient is the variation, not a member; low-rank experts; measuring is charged.
     """
 
-    name: ClassVar[str] = "evolution"
-    family: ClassVar[Family] = "multi-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = EvolutionSettings
-
-    def __init__(self, settings: EvolutionSettings) -> None:
-        self.settings = settings
+    settings: EvolutionSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the one stage of the whole evolution; `preferences` play no part in it.

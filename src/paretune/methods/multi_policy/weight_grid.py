@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
 from paretune.core.answers import Selected
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, add_points, centre, das_dennis
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import (
@@ -46,6 +45,7 @@ class WeightGridSettings(ExpertSettings):
             )
 
 
+@method("weight_grid", "multi-policy")
 class WeightGrid:
     """Train the largest Das-Dennis grid, plus the centre, that gives each member its completions; never merge.
 
@@ -58,13 +58,7 @@ class WeightGrid:
         Selection by utility measured on development prompts, and its completions charged to the budget.
     """
 
-    name: ClassVar[str] = "weight_grid"
-    family: ClassVar[Family] = "multi-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = WeightGridSettings
-
-    def __init__(self, settings: WeightGridSettings) -> None:
-        self.settings = settings
+    settings: WeightGridSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the grid's experts and their measurement; `preferences` play no part in training."""

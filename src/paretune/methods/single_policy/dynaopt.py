@@ -13,7 +13,7 @@ from paretune.core.answers import Nearest
 from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, centre
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import adapters_of, expert_stage, split_budget, trained_weights
@@ -165,6 +165,7 @@ def _means(scores: FloatArray) -> FloatArray:
     return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
 
 
+@method("dynaopt", "single-policy")
 class DynaOpt:
     """Train policies whose objective weights a bandit adjusts on the way, as published (`faithful`) or `repaired`.
 
@@ -199,13 +200,7 @@ class DynaOpt:
         - The first measurement is before any update, so that the first pull is paid.
     """
 
-    name: ClassVar[str] = "dynaopt"
-    family: ClassVar[Family] = "single-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = DynaOptSettings
-
-    def __init__(self, settings: DynaOptSettings) -> None:
-        self.settings = settings
+    settings: DynaOptSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference; faithful, one expert whatever is wanted.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, expert_stage
@@ -23,6 +22,7 @@ class LinearSettings(PerPreferenceSettings):
     shaping: str = field(default="", metadata=PLANNING)  # module:function on each completion's rewards before that
 
 
+@method("linear", "single-policy")
 class Linear:
     """Train one policy per wanted preference; the policy of the nearest one answers the rest.
 
@@ -33,13 +33,7 @@ class Linear:
         Weighted-sum scalarisation; single-policy family of Kong et al. 2025.
     """
 
-    name: ClassVar[str] = "linear"
-    family: ClassVar[Family] = "single-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = LinearSettings
-
-    def __init__(self, settings: LinearSettings) -> None:
-        self.settings = settings
+    settings: LinearSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""

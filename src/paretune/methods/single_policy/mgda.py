@@ -11,7 +11,7 @@ import numpy as np
 from paretune.core.checks import check_choice
 from paretune.core.errors import WeightingError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Family
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.gradients.mgda import mgda
@@ -72,6 +72,7 @@ class MGDAWeights:
         """Take nothing over."""
 
 
+@method("mgda", "single-policy")
 class MGDA:
     """Train one policy per wanted preference along common descent directions of its objectives.
 
@@ -86,13 +87,7 @@ class MGDA:
         objective preferred least gains most.
     """
 
-    name: ClassVar[str] = "mgda"
-    family: ClassVar[Family] = "single-policy"
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type] = MGDASettings
-
-    def __init__(self, settings: MGDASettings) -> None:
-        self.settings = settings
+    settings: MGDASettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
