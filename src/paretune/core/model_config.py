@@ -29,6 +29,7 @@ def context_limit(config: Mapping[str, object]) -> int | None:
     return next((limit for limit in limits if isinstance(limit, int)), None)
 
 
+TESTED_KINDS = ("gpt2", "llama", "qwen2")
 BLOCKWISE = ("gpt2", "llama", "qwen2")  # kinds, by model_type, whose later blocks can go on with fewer rows
 
 

@@ -77,7 +77,7 @@ class ExpertBank:
             )
         self.layers: dict[str, BankedLinear] = {}
         self._pinned = Pinned()
-        base.model._paretune_bank = self  # from now on, whoever cleans up after an error knows what to take off
+        self._listen()  # from now on, whoever cleans up after an error knows what to take off
         for number, (path, (layer, in_features, out_features)) in enumerate(found.items()):
             banked = BankedLinear(layer, in_features, out_features, number, self._pinned)
             parent, _, name = path.rpartition(".")
@@ -137,6 +137,7 @@ class ExpertBank:
             parent, _, name = path.rpartition(".")
             if self.base.model.get_submodule(path) is banked:
                 setattr(self.base.model.get_submodule(parent), name, banked.original)
+        self._listening.remove()
         self.base.model._paretune_bank = None
 
     def rewrap(self) -> None:
@@ -149,6 +150,11 @@ class ExpertBank:
         for path, banked in self.layers.items():
             parent, _, name = path.rpartition(".")
             setattr(self.base.model.get_submodule(parent), name, banked)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Be the bank of the base model, and hear of each call of it."""
+        self._listening = self.base.model.register_forward_pre_hook(self._pinned.note_call, with_kwargs=True)
         self.base.model._paretune_bank = self
 
     def expert_parameters(self) -> list[nn.Parameter]:
