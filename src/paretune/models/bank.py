@@ -19,6 +19,7 @@ from paretune.models.blocks import find_blocks, gated, pinned_by_block
 from paretune.models.capture import Capture
 from paretune.models.mixing import GateFrom, Mixing
 
+EXPERT_NAMES = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 MERGED_MOST = 2**26  # numbers in all merged matrices of a population together: 256 MiB in fp32
 
 
@@ -50,7 +51,8 @@ class ExpertBank:
             experts: Number of experts E.
             rank: Rank r of every expert.
             alpha: Numerator of the scale `alpha / rank`.
-            targets: Last parts of the names of layers to wrap; by default every linear layer but the output head.
+            targets: Last parts of the names of layers to wrap; by default every linear layer but the output head
+                and, in mixtures of fused experts, what is named like these.
 
         Raises:
             ModelError: If the base model has no linear layer to wrap, or already carries a bank.
@@ -302,12 +304,18 @@ class ExpertBank:
 
 
 def _linear_layers(model: Any, targets: Sequence[str] | None) -> Iterator[tuple[str, tuple[nn.Module, int, int]]]:
-    """Yield path, layer, input and output size of every layer to wrap."""
+    """Yield path, layer, input and output size of every layer to wrap.
+
+    Where the experts of a mixture are one parameter, PEFT takes adapters of `EXPERT_NAMES` for adapters of the experts,
+    shared ones and plain blocks included; unless they are asked for, such layers stay as they are.
+    """
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    fused = any(path.endswith(".gate_up_proj") and each.ndim == 3 for path, each in model.named_parameters())
     for path, module in model.named_modules():
-        if module is head or (targets is not None and path.rpartition(".")[2] not in targets):
+        name = path.rpartition(".")[2]
+        if module is head or (name not in targets if targets is not None else fused and name in EXPERT_NAMES):
             continue
         if isinstance(module, nn.Linear):
             yield path, (module, module.in_features, module.out_features)

@@ -17,7 +17,6 @@ from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
 from paretune.models.whole import load_whole
 
-
 KIND = "causal language model"  # what a folder must hold, for messages
 
 
@@ -86,8 +85,11 @@ class BaseModel:
         """Whether every layer attends to all earlier tokens, so that one ready-made mask serves all of them."""
         config = self.model.config
         kinds = getattr(config, "layer_types", None) or ["full_attention"]
-        window = getattr(config, "sliding_window", None)
-        if window is not None and getattr(config, "use_sliding_window", True) and not hasattr(config, "layer_types"):
+        named = {name: value for name, value in config.to_dict().items() if name != "max_window_layers"}
+        if named.get("layer_types") or named.get("use_sliding_window") is False:
+            named.pop("sliding_window", None)
+        windows = ("window" in name or "chunk" in name for name, value in named.items() if type(value) is int and value)
+        if any(windows):
             return False
         if getattr(config, "alibi", False):  # distances are made from the plain mask
             return False
