@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import micro_task
 from paretune.core.digests import model_digest
@@ -62,17 +63,9 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
         load_base(str(tmp_path / "nothing"), device="cpu")
     (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
-    (tmp_path / "model.safetensors").write_bytes(b"x")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
         load_base(str(tmp_path), device="cpu")
-
-
-def test_a_truncated_parameter_file_is_refused(tmp_path: Path) -> None:
-    folder = micro_task.save_model(tmp_path / "model")
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="must be a folder or hub id of a causal language model"):
-        load_base(str(folder), device="cpu")
 
 
 def test_a_prompt_its_tokenizer_does_not_know_is_refused(gpt2_letters: BaseModel) -> None:

@@ -40,6 +40,7 @@ from paretune.records.files import DONE, FAILED, read_json, why_not_done
 from paretune.records.layout import cell_folder, reference_path, truth_path, tuning_folder
 from paretune.records.reading import read_reference
 from paretune.records.study import TuningRecord
+from paretune.tasks.models import check_models
 
 AFTER_TUNING = "after tuning"
 
@@ -62,12 +63,14 @@ def plan(
     Raises:
         ConfigError: If the study breaks its rules, or has no such part.
         BudgetError: If a budget is too small for a method.
+        ModelError: If a model is not whole, or of a kind that cannot be used.
         StudyError: If the folder holds another study.
     """
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)
     pairs = pairs_of(study, part)
+    check_models(task.instance(seed) for task in study.tasks for seed in study.seeds if (task.name, seed) in pairs)
     count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
     old = {cell.identity: cell for cell in kept_cells(root) if cell.finished}
     scores: dict[str, CellScore] = {}

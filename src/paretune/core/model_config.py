@@ -29,6 +29,14 @@ def context_limit(config: Mapping[str, object]) -> int | None:
     return next((limit for limit in limits if isinstance(limit, int)), None)
 
 
+TESTED_KINDS = tuple(
+    """
+    apertus arcee biogpt bitnet bloom codegen cohere cohere2 deepseek_v2 deepseek_v3 diffllama ernie4_5 exaone4
+    falcon gemma gemma2 gemma3_text glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss gptj granite
+    granitemoe helium hunyuan_v1_dense llama minicpm3 ministral mistral mixtral mpt nemotron olmo olmo2 olmo3 olmoe
+    opt persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 stablelm starcoder2 xglm
+    """.split()
+)  # by model_type: docs/models.md says what is tested of them; others may work, and are tried out when loaded
 BLOCKWISE = ("gpt2", "llama", "qwen2")  # kinds, by model_type, whose later blocks can go on with fewer rows
 
 

@@ -1,4 +1,4 @@
-"""Progress bars of transformers, kept off the terminal where the library loads or saves a small thing on the way."""
+"""What transformers shows on the terminal, kept off it where the library loads or saves a thing on the way."""
 
 from __future__ import annotations
 
@@ -19,3 +19,17 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep bars and log lines of transformers off the terminal in a block: what matters of them we say ourselves."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(before)

@@ -19,6 +19,7 @@ from paretune.models.blocks import find_blocks, gated, pinned_by_block
 from paretune.models.capture import Capture
 from paretune.models.mixing import GateFrom, Mixing
 
+EXPERT_NAMES = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 MERGED_MOST = 2**26  # numbers in all merged matrices of a population together: 256 MiB in fp32
 
 
@@ -50,7 +51,8 @@ class ExpertBank:
             experts: Number of experts E.
             rank: Rank r of every expert.
             alpha: Numerator of the scale `alpha / rank`.
-            targets: Last parts of the names of layers to wrap; by default every linear layer but the output head.
+            targets: Last parts of the names of layers to wrap; by default every linear layer but the output head
+                and, in mixtures of fused experts, what is named like these.
 
         Raises:
             ModelError: If the base model has no linear layer to wrap, or already carries a bank.
@@ -77,7 +79,7 @@ class ExpertBank:
             )
         self.layers: dict[str, BankedLinear] = {}
         self._pinned = Pinned()
-        base.model._paretune_bank = self  # from now on, whoever cleans up after an error knows what to take off
+        self._listen()  # from now on, whoever cleans up after an error knows what to take off
         for number, (path, (layer, in_features, out_features)) in enumerate(found.items()):
             banked = BankedLinear(layer, in_features, out_features, number, self._pinned)
             parent, _, name = path.rpartition(".")
@@ -137,6 +139,7 @@ class ExpertBank:
             parent, _, name = path.rpartition(".")
             if self.base.model.get_submodule(path) is banked:
                 setattr(self.base.model.get_submodule(parent), name, banked.original)
+        self._listening.remove()
         self.base.model._paretune_bank = None
 
     def rewrap(self) -> None:
@@ -149,6 +152,11 @@ class ExpertBank:
         for path, banked in self.layers.items():
             parent, _, name = path.rpartition(".")
             setattr(self.base.model.get_submodule(parent), name, banked)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Be the bank of the base model, and hear of each call of it."""
+        self._listening = self.base.model.register_forward_pre_hook(self._pinned.note_call, with_kwargs=True)
         self.base.model._paretune_bank = self
 
     def expert_parameters(self) -> list[nn.Parameter]:
@@ -296,12 +304,18 @@ class ExpertBank:
 
 
 def _linear_layers(model: Any, targets: Sequence[str] | None) -> Iterator[tuple[str, tuple[nn.Module, int, int]]]:
-    """Yield path, layer, input and output size of every layer to wrap."""
+    """Yield path, layer, input and output size of every layer to wrap.
+
+    Where the experts of a mixture are one parameter, PEFT takes adapters of `EXPERT_NAMES` for adapters of the experts,
+    shared ones and plain blocks included; unless they are asked for, such layers stay as they are.
+    """
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    fused = any(path.endswith(".gate_up_proj") and each.ndim == 3 for path, each in model.named_parameters())
     for path, module in model.named_modules():
-        if module is head or (targets is not None and path.rpartition(".")[2] not in targets):
+        name = path.rpartition(".")[2]
+        if module is head or (name not in targets if targets is not None else fused and name in EXPERT_NAMES):
             continue
         if isinstance(module, nn.Linear):
             yield path, (module, module.in_features, module.out_features)

@@ -35,7 +35,7 @@ class BankedLinear(nn.Module):
         self.plain = type(original) is nn.Linear and original.bias is None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer and the experts of the pinned mixing to `[B, ..., in]`."""
+        """Apply the layer and the experts of the pinned mixing to `[B, ..., in]`, or to rows laid flat, `[B T, in]`."""
         pin = self.pinned.pin
         if pin is None:
             raise MixingError(
@@ -43,12 +43,13 @@ class BankedLinear(nn.Module):
                 "`with bank.using(mixing):`."
             )
         learning = torch.is_grad_enabled()
-        if pin.merges and not learning and x.shape[0] == pin.batch:
+        fits = x.shape[0] == pin.batch or pin.lays_flat(x)
+        if pin.merges and not learning and fits:
             return self._merged(x, pin)
         if pin.layout == "reference":
             untouched: Tensor = self.original(x)
             return untouched
-        if x.shape[0] != pin.batch:
+        if not fits:
             raise MixingError(
                 f"a wrapped layer must see the {pin.batch} rows of its mixing, got {x.shape[0]}. "
                 "Use mixing.rows(index) when rows are dropped."
@@ -97,6 +98,12 @@ class Pinned:
         self.pin: Pin | None = None
         self.capture: Capture | None = None
 
+    def note_call(self, model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Note how many rows the whole model is called with, before it runs: inside, some models lay rows flat."""
+        ids = args[0] if args else named.get("input_ids", named.get("inputs_embeds"))
+        if self.pin is not None and isinstance(ids, Tensor):
+            self.pin.read = ids.shape[0]
+
 
 Prepared = dict[int, tuple[Tensor, Any]]  # number of a layer -> its down and up factors, or merged matrices and bias
 
@@ -114,6 +121,7 @@ class Pin:
         gate: `g_e s_e` of each row, repeated over the rank, for the layout `rows`: `[B, 1, E r]`, or of each token
             `[B, T, E r]` while a gated block runs.
         gate_from: First token of a pass that the mixing's gate weighs: one for all rows, or one for each.
+        read: Rows that the whole model was last called with under this mixing.
         merges: Whether passes without gradients use merged matrices: a population in fp32, whose matrices are few
             enough to keep one copy for each block. In bf16 the sum would round the experts away.
     """
@@ -126,6 +134,7 @@ class Pin:
         self.scales, self._rank, self._dtype, self.merges = scales, rank, dtype, merges
         self.layout = "reference" if mixing.is_reference else "population" if mixing.is_population else "rows"
         self.blocks = mixing.blocks if mixing.is_population else 0
+        self.read = 0
         self.gate = self._prior = self._preferences = torch.empty(0)
         if mixing.expert_weights is not None:
             self._prior = mixing.expert_weights.to(self.scales.device)
@@ -138,6 +147,10 @@ class Pin:
             raise ShapeError(
                 f"gate_from must be one for all rows or one for each ({self.batch}), got {count}. Give each row one."
             )
+
+    def lays_flat(self, x: Tensor) -> bool:
+        """Whether a layer is given all tokens of all rows behind each other, `[B T, in]`: some models flatten rows."""
+        return x.ndim == 2 and self.read == self.batch and x.shape[0] % self.batch == 0
 
     def _spread(self, weights: Tensor) -> Tensor:
         """Turn expert weights `[B, T, E]` into what layers multiply by, `[B, T, E r]`."""

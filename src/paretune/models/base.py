@@ -15,7 +15,9 @@ from torch import nn
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
-from paretune.core.progress_bars import no_progress_bars
+from paretune.models.whole import load_whole
+
+KIND = "causal language model"  # what a folder must hold, for messages
 
 
 @dataclass(eq=False)
@@ -83,8 +85,11 @@ class BaseModel:
         """Whether every layer attends to all earlier tokens, so that one ready-made mask serves all of them."""
         config = self.model.config
         kinds = getattr(config, "layer_types", None) or ["full_attention"]
-        window = getattr(config, "sliding_window", None)
-        if window is not None and getattr(config, "use_sliding_window", True) and not hasattr(config, "layer_types"):
+        named = {name: value for name, value in config.to_dict().items() if name != "max_window_layers"}
+        if named.get("layer_types") or named.get("use_sliding_window") is False:
+            named.pop("sliding_window", None)
+        windows = ("window" in name or "chunk" in name for name, value in named.items() if type(value) is int and value)
+        if any(windows):
             return False
         if getattr(config, "alibi", False):  # distances are made from the plain mask
             return False
@@ -135,11 +140,26 @@ def load_base(model: str, device: str | None = None, dtype: torch.dtype | None =
         dtype: Number format; by default see `default_dtype`.
 
     Raises:
-        ModelError: If the folder or hub id cannot be loaded as a causal language model.
+        ModelError: If the folder or hub id cannot be loaded whole as a causal language model, or is of a kind that
+            cannot be read row by row, see `models.soundness`.
     """
     device = device or default_device()
     name = str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
     return _load_once(name, model_digest(name), device, dtype or default_dtype(device, name))
+
+
+def look_at_base(folder: str) -> None:
+    """Check what names and shapes of a base model's parameters tell, in a moment at any size.
+
+    Raises:
+        ModelError: If they are not those of a whole model of a kind that works.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from paretune.models.soundness import check_stateless
+
+    model, _ = load_whole(AutoModelForCausalLM, folder, torch.float32, "model", KIND, look=True)
+    check_stateless(model, folder)
 
 
 _loaded: WeakSet[BaseModel] = WeakSet()
@@ -147,19 +167,13 @@ _loaded: WeakSet[BaseModel] = WeakSet()
 
 @lru_cache(maxsize=4)
 def _load_once(name: str, digest: str, device: str, dtype: torch.dtype) -> BaseModel:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    try:
-        with no_progress_bars():
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"model must be a folder or hub id of a causal language model with safetensors, got '{name}' "
-            f"({str(error).splitlines()[0]}). Check the path, or save the model with save_pretrained."
-        ) from error
+    from paretune.models.soundness import check_once
+
+    model, tokenizer = load_whole(AutoModelForCausalLM, name, dtype, "model", KIND)
     base = freeze(BaseModel(name=name, digest=digest, model=model.to(device), tokenizer=tokenizer))
+    check_once(base)
     _loaded.add(base)
     return base
 

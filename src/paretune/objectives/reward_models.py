@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit
-from paretune.core.progress_bars import no_progress_bars
 from paretune.core.task import Objective
 
 if TYPE_CHECKING:
@@ -163,24 +162,15 @@ def check_one_logit(model: str) -> None:
 def _load_once(model: str, digest: str) -> tuple[Any, Any]:
     del digest  # only there to load again when a file changed
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
+
+    from paretune.models.whole import load_whole
 
     check_one_logit(model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        with no_progress_bars():
-            classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-                model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"reward model must be a folder or hub id of a sequence classifier with safetensors, got '{model}' "
-            f"({str(error).strip().splitlines()[0]}). Check the path, or save the model with save_pretrained."
-        ) from error
+    kind = "sequence classifier"
+    classifier, tokenizer = load_whole(AutoModelForSequenceClassification, model, torch.float32, "reward model", kind)
     if classifier.config.num_labels != 1:
         raise _many_logits(model, classifier.config.num_labels)
-    if loading["missing_keys"]:  # transformers would fill them with random numbers
-        raise _no_classifier(model, f"no {', '.join(sorted(loading['missing_keys'])[:3])}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.to(device).eval(), tokenizer
 

@@ -11,6 +11,7 @@ from typing import Final
 from paretune.core.checks import did_you_mean
 from paretune.core.digests import model_digest
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
+from paretune.core.model_files import check_model_files
 from paretune.core.settings import make_settings
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
 from paretune.core.user_code import code_digest
@@ -180,6 +181,7 @@ def _objective(name: str, item: ObjectiveKeys, place: Place, group: str) -> Obje
 
 def _model_objective(common: Objective, keys: RewardModelKeys, place: Place, path: tuple[str, ...]) -> Objective:
     model = _model(keys.model, place, *path)
+    source = _model_digest(model, place, *path)
     try:
         check_one_logit(model)
     except ModelError as error:
@@ -188,7 +190,7 @@ def _model_objective(common: Objective, keys: RewardModelKeys, place: Place, pat
         common,
         kind="model",
         reward=model,
-        source_digest=_model_digest(model, place, *path),
+        source_digest=source,
         template=keys.template,
         transform=keys.transform,
     )
@@ -213,6 +215,8 @@ def _model(model: str, place: Place, *path: str) -> str:
 
 def _model_digest(model: str, place: Place, *path: str) -> str:
     try:
-        return model_digest(model)
+        made = model_digest(model)
+        check_model_files(model, "model" if path == ("model",) else "reward model")
+        return made
     except ModelError as error:
         raise ModelError(f"{place.at(*path)}: {error}") from error

@@ -1,0 +1,108 @@
+"""Loading a model with nothing missing, left over or broken: transformers fills gaps with random numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paretune.core.errors import ModelError
+from paretune.core.model_files import check_model_files
+from paretune.core.progress_bars import quiet_transformers
+
+BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|\.attn\.bias|\.attention\.bias)$")  # old files hold them
+
+
+def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str, look: bool = False) -> tuple[Any, Any]:
+    """Load a model and its tokenizer.
+
+    Args:
+        loader: An auto class of transformers.
+        name: Folder or hub id.
+        dtype: Number format of its parameters.
+        what: How messages name it.
+        kind: What the loader loads, for messages.
+        look: Whether names and shapes are all that is wanted: no number is read, which takes a moment at any size.
+
+    Raises:
+        ModelError: If it cannot be loaded as that, lacks parameters or holds others, has NaN or infinity among them, or
+            its tokenizer has ids that it has no embedding for.
+    """
+    from transformers import AutoTokenizer
+
+    check_model_files(name, what)
+    try:
+        with quiet_transformers():
+            model, loading = loader.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+                trust_remote_code=False, device_map="meta" if look else None,
+            )  # fmt: skip
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers raises anything about files that it cannot read
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{what} must be a folder or hub id of a {kind} with safetensors, got '{name}' ({said}). Check the path, "
+            "or save the model with save_pretrained."
+        ) from error
+    _check_keys(loading, name, what, kind, type(model).__name__)
+    if not look:
+        _check_finite(model, name, what)
+    _check_vocabulary(model, tokenizer, name, what)
+    return model, tokenizer
+
+
+def _check_keys(loading: Mapping[str, Any], name: str, what: str, kind: str, made: str) -> None:
+    advice = f"Save it with save_pretrained from the {made} that was trained."
+    if loading["missing_keys"]:
+        raise ModelError(
+            f"{what} must be a whole {kind}, got '{name}' without {_some(loading['missing_keys'])}. {advice}"
+        )
+    if loading["mismatched_keys"]:
+        key, found, wanted = min(loading["mismatched_keys"])
+        raise ModelError(
+            f"{what} must have parameters of the shapes that its config.json asks for, got {key} of {list(found)} in "
+            f"place of {list(wanted)} in '{name}'. {advice}"
+        )
+    left = [key for key in loading["unexpected_keys"] if not BUFFERS.search(key)]
+    if left:
+        raise ModelError(
+            f"{what} must hold the parameters of a {kind} ({made}) and no others, got '{name}' with {_some(left)}. "
+            f"{advice}"
+        )
+
+
+def _some(keys: Collection[str]) -> str:
+    first = ", ".join(sorted(keys)[:3])
+    return first if len(keys) <= 3 else f"{first} and {len(keys) - 3} more"
+
+
+def _check_finite(model: Any, name: str, what: str) -> None:
+    for path, parameter in model.named_parameters():
+        if parameter.dtype not in (torch.float32, torch.float16, torch.bfloat16) or not parameter.numel():
+            continue
+        if not bool(torch.isfinite(torch.stack(parameter.detach().aminmax())).all()):
+            raise ModelError(
+                f"{what} must have finite parameters, got NaN or infinity in {path} of '{name}'. Take a copy from "
+                "before its training went wrong."
+            )
+
+
+def _check_vocabulary(model: Any, tokenizer: Any, name: str, what: str) -> None:
+    from tokenizers import Tokenizer
+
+    rows, file = model.get_input_embeddings().weight.shape[0], Path(name) / "tokenizer.json"
+    # classes of transformers add default tokens of their own, which nothing but their very text brings in
+    known = Tokenizer.from_file(str(file)).get_vocab() if file.is_file() else tokenizer.get_vocab()
+    ids = [*known.values(), *({tokenizer.pad_token_id} - {None})]
+    if not ids:
+        raise ModelError(f"{what} must come with its tokenizer, got one without tokens in '{name}'. Save it there too.")
+    if max(ids) >= rows:
+        raise ModelError(
+            f"{what} must have an embedding for each id of its tokenizer, got {rows} for ids up to {max(ids)} in "
+            f"'{name}'. Save the tokenizer that it was trained with, or call resize_token_embeddings and train."
+        )

@@ -1,0 +1,140 @@
+"""Models that transformers would load without a word, and must not: gaps filled at random, leftovers dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import micro_task
+import model_folders
+from paretune.core.errors import ModelError
+from paretune.models.base import load_base, look_at_base
+from paretune.objectives.reward_models import RewardModel
+
+Tensors = dict[str, Tensor]
+
+
+def rewrite(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def without(*names: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: value for name, value in tensors.items() if not any(each in name for each in names)}
+
+
+def extra(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: torch.zeros(3)}
+
+
+def with_value(name: str, value: float) -> Callable[[Tensors], Tensors]:
+    def change(tensors: Tensors) -> Tensors:
+        tensors[name].view(-1)[3] = value
+        return tensors
+
+    return change
+
+
+def shorter(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: tensors[name][:-1].contiguous()}
+
+
+NORM = "model.layers.0.input_layernorm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("lm_head"), r"must be a whole causal language model, got .* without lm_head\.weight\. Save it with"),
+        (without("embed_tokens"), r"without model\.embed_tokens\.weight\."),
+        (without("layers.1."), r"without model\.layers\.1\..* and \d+ more\."),
+        (shorter(NORM), rf"shapes that its config.json asks for, got {NORM} of \[15\] in place of \[16\] in"),
+        (extra("score.weight"), r"\(LlamaForCausalLM\) and no others, got .* with score\.weight\."),
+        (extra("model.layers.2.mlp.up_proj.weight"), r"no others, got .* with model\.layers\.2\.mlp"),
+        (with_value(NORM, float("nan")), rf"must have finite parameters, got NaN or infinity in {NORM} of"),
+        (with_value("lm_head.weight", float("-inf")), r"got NaN or infinity in lm_head\.weight of"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused(
+    tmp_path: Path, change: Callable[[Tensors], Tensors], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    rewrite(folder, change)
+    capfd.readouterr()
+    with pytest.raises(ModelError, match=said):
+        load_base(str(folder), device="cpu")
+    assert capfd.readouterr() == ("", "")  # one sentence, and no table of transformers beside it
+
+
+def test_tied_parameters_are_held_once_and_buffers_of_old_files_are_dropped(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model", tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    rewrite(folder, extra("model.layers.0.self_attn.rotary_emb.inv_freq"))
+    base = load_base(str(folder), device="cpu")
+    assert base.model.lm_head.weight is base.model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("kept", ["<end> a b c d e f", "<end>"])
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(tmp_path: Path, kept: str) -> None:
+    rows = len(kept.split())
+    folder = micro_task.save_model(tmp_path / "model", vocab_size=rows)
+    with pytest.raises(ModelError, match=rf"an embedding for each id of its tokenizer, got {rows} for ids up to 7 in"):
+        load_base(str(folder), device="cpu")
+
+
+def test_a_padding_token_that_was_added_and_never_trained_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = micro_task.save_model(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="for each id of its tokenizer, got 8 for ids up to 8 in"):
+        load_base(str(folder), device="cpu")
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"^model must"):
+        load_base(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": "wide"}, {"num_hidden_layers": 3}, {"model_type": "unheard-of"}])
+def test_a_configuration_of_another_model_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=r"^model must") as refused:
+        load_base(str(folder), device="cpu")
+    assert "\n" not in str(refused.value)
+
+
+def test_names_and_shapes_alone_tell_what_lacks(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    look_at_base(str(folder))
+    rewrite(folder, without("lm_head"))
+    with pytest.raises(ModelError, match=r"without lm_head\.weight\."):
+        look_at_base(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("score"), r"^reward model must be a whole sequence classifier, got .* without score\.weight\."),
+        (without("layers.0.mlp"), r"^reward model must be a whole sequence classifier"),
+        (extra("lm_head.weight"), r"no others, got .* with lm_head\.weight\."),
+        (with_value("score.weight", float("nan")), r"^reward model must have finite parameters"),
+    ],
+)
+def test_a_reward_model_is_whole_or_refused(tmp_path: Path, change: Callable[[Tensors], Tensors], said: str) -> None:
+    rewrite(model_folders.save_classifier(tmp_path), change)
+    with pytest.raises(ModelError, match=said):
+        RewardModel(str(tmp_path))
