@@ -9,6 +9,7 @@ import torch
 
 import micro_task
 from paretune.core.errors import ShapeError
+from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.models import policy as policy_module
 from paretune.models.bank import ExpertBank
@@ -22,7 +23,7 @@ CLOSE = 2e-5  # log-probabilities of cached and uncached passes, fp32
 
 def policy_of(base: BaseModel, template: str = "{prompt} g", rows: int = 3) -> Policy:
     bank = micro_task.perturb(ExpertBank(base, 2, rank=2))
-    return Policy(base, bank, template, 4, 6, PREFERENCES[:rows], ["combined"] * rows, PREFERENCES[:rows])
+    return Policy(base, bank, PromptFormat(template), 4, 6, PREFERENCES[:rows], ["combined"] * rows, PREFERENCES[:rows])
 
 
 def by_row(completions: Completions) -> dict[tuple[int, int, int], tuple[tuple[int, ...], str]]:
@@ -80,7 +81,7 @@ def test_log_probs_are_those_of_scoring_and_the_reference_is_the_base_model(llam
     policy = policy_of(llama)
     made = policy.generate(PROMPTS, [0, 1, 2, 0], samples=3, reference=True)
     torch.testing.assert_close(policy.log_probs(made), made.log_probs, rtol=0, atol=CLOSE)
-    base = Policy(llama, None, policy.template, 4, 6, PREFERENCES[:1], ["reference"], np.zeros((1, 0)))
+    base = Policy(llama, None, policy.prompt_format, 4, 6, PREFERENCES[:1], ["reference"], np.zeros((1, 0)))
     alone = Completions(**{**vars(made), "row_ids": tuple((0, prompt, n) for _, prompt, n in made.row_ids)})
     torch.testing.assert_close(base.log_probs(alone), made.reference_log_probs, rtol=0, atol=CLOSE)
     assert (made.log_probs - made.reference_log_probs).abs().max() > 0.1
@@ -158,7 +159,7 @@ def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(lla
     other.write_bytes(b"two")
 
     def identities(mixer: Mixer | None = None) -> list[bytes]:
-        made = Policy(llama, None, "{prompt}", 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
+        made = Policy(llama, None, PromptFormat(), 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
         return [made.identity(index) for index in range(3)]
 
     plain = identities()
@@ -177,7 +178,7 @@ def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(lla
 
 def test_scaled_policies_keep_their_mixer(llama: BaseModel) -> None:
     mixer = Mixer("hidden", 1)
-    made = Policy(llama, None, "{prompt}", 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
+    made = Policy(llama, None, PromptFormat(), 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
     scaled = made.scaled([0.5, 1.0])
     assert scaled.mixer == mixer
     assert [scaled.identity(1), scaled.identity(3)] == [made.identity(0)] * 2

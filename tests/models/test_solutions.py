@@ -66,7 +66,15 @@ def test_a_solution_set_says_the_same_after_save_and_load(task: Task, base: Base
     moved = shutil.move(saved, tmp_path / "moved")
     loaded = load_solutions(moved)
     assert says(loaded) == before
-    for name in ("method", "family", "objectives", "template", "max_prompt_tokens", "max_completion_tokens", "notes"):
+    for name in (
+        "method",
+        "family",
+        "objectives",
+        "prompt_format",
+        "max_prompt_tokens",
+        "max_completion_tokens",
+        "notes",
+    ):
         assert getattr(loaded, name) == getattr(solutions, name)
     assert isinstance(loaded.answer, Combined)
     assert loaded.answer.corners.tolist() == [[1, 0], [0, 1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
@@ -14,6 +14,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
+from paretune.tasks.checks import first_input
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
 
@@ -134,6 +135,10 @@ class Plan:
         """Return the number of cells in a state."""
         return sum(cell.state == state for cell in self.cells)
 
+    def inputs(self) -> list[dict[str, Any] | None]:
+        """Return what each task's model reads for its first prompt, None where that is not known yet."""
+        return [first_input(task) for task in self.study.tasks]
+
     def plain(self) -> dict[str, object]:
         """Return plain data for JSON."""
         return {
@@ -166,6 +171,7 @@ class Plan:
                 }
                 for planned in self.stages
             ],
+            "inputs": [each for each in self.inputs() if each is not None],
             "workers": self.workers,
             "completions_charged": self.completions_charged,
             "completions_to_train": self.completions_to_train,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral
 
-from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
@@ -36,3 +36,40 @@ def check_seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ConfigError(f"seed must be a whole number from 0 on, got {seed!r}. Write 0, 1, 2, ...")
     return int(seed)
+
+
+def check_text(name: str, text: object) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ShapeError: If it is none, or holds half of a surrogate pair, which no file and no tokenizer can take.
+    """
+    if not isinstance(text, str):
+        raise ShapeError(f"{name} must be a text, got {_kind(text)}. Write a str.")
+    lone = next((place for place, letter in enumerate(text) if 0xD800 <= ord(letter) <= 0xDFFF), None)
+    if lone is not None:
+        raise ShapeError(
+            f"{name} must be text that can be written as UTF-8, got the lone surrogate {text[lone]!a} at character "
+            f"{lone}. Remove it, or read the text with the encoding that it was written in."
+        )
+    return text
+
+
+def check_texts(name: str, texts: object) -> list[str]:
+    """Return a list of texts; a text on its own is none, though Python would read it letter by letter.
+
+    Raises:
+        ShapeError: If it is no list of texts, or an empty one; the message says which entry is wrong.
+    """
+    if isinstance(texts, str):
+        raise ShapeError(f"{name} must be a list of texts, got the text {texts[:40]!a}. Put it into a list.")
+    if isinstance(texts, (bytes, bytearray, Mapping, Set)) or not isinstance(texts, Iterable):
+        raise ShapeError(f"{name} must be a list of texts, got {_kind(texts)}. Write a list of str.")
+    listed = [check_text(f"{name}[{place}]", text) for place, text in enumerate(texts)]
+    if not listed:
+        raise ShapeError(f"{name} must have at least one text, got an empty list. Write one.")
+    return listed
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -15,6 +15,7 @@ from paretune.core.answers import Answer, answer_from_plain, answer_to_plain, an
 from paretune.core.errors import AdapterError, ConfigError, RecordError
 from paretune.core.model_config import check_block
 from paretune.core.preferences import check_preferences, preference_from_mapping
+from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Assembly, Family, Mixer
 from paretune.core.stages import GATE
 from paretune.core.task import Task
@@ -24,7 +25,7 @@ from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
 
-FILE, SCHEMA = "solution.json", 3
+FILE, SCHEMA = "solution.json", 4
 
 
 @dataclass(eq=False)
@@ -37,7 +38,7 @@ class SolutionSet:
         objectives: Names of the K objectives.
         model: Folder or hub id of the base model.
         model_digest: Its digest when the experts were trained.
-        template: How a prompt becomes the model's input.
+        prompt_format: How a prompt becomes the model's input.
         max_prompt_tokens: Longest formatted prompt.
         max_completion_tokens: Longest completion.
         answer: From a preference to expert weights.
@@ -51,7 +52,7 @@ class SolutionSet:
     objectives: tuple[str, ...]
     model: str
     model_digest: str
-    template: str
+    prompt_format: PromptFormat
     max_prompt_tokens: int
     max_completion_tokens: int
     answer: Answer
@@ -85,7 +86,7 @@ class SolutionSet:
                 f"gate of method '{method}' must be a file, got '{gate}'. Take it from the artefacts of a stage."
             )
         return cls(
-            method, family, task.objective_names, task.model, task.model_digest, task.template,
+            method, family, task.objective_names, task.model, task.model_digest, task.prompt_format,
             task.max_prompt_tokens, task.max_completion_tokens, answer, assembly.experts, assembly.mixer,
             dict(assembly.notes),
         )  # fmt: skip
@@ -124,8 +125,8 @@ class SolutionSet:
         rows = check_preferences(preferences, len(self.objectives))
         weights, answers = answered(self.answer, rows)
         return Policy(
-            self.base, self.bank, self.template, self.max_prompt_tokens, self.max_completion_tokens, rows, answers,
-            weights, self.mixer, self.gate,
+            self.base, self.bank, self.prompt_format, self.max_prompt_tokens, self.max_completion_tokens, rows,
+            answers, weights, self.mixer, self.gate,
         )  # fmt: skip
 
     def policy_for(self, preference: Mapping[str, float] | ArrayLike) -> Policy:
@@ -148,7 +149,7 @@ class SolutionSet:
             "objectives": list(self.objectives),
             "model": self.model,
             "model_digest": self.model_digest,
-            "template": self.template,
+            "prompt_format": self.prompt_format.plain(),
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_completion_tokens": self.max_completion_tokens,
             "answer": answer_to_plain(self.answer),
@@ -209,7 +210,7 @@ def load_solutions(folder: str | Path) -> SolutionSet:
         mixer = Mixer(mixed["level"], mixed["block"], gate, mixed["continued"])
         return SolutionSet(
             data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
-            data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],
+            PromptFormat(**data["prompt_format"]), data["max_prompt_tokens"], data["max_completion_tokens"],
             answer_from_plain(data["answer"]), tuple((source / name).resolve() for name in data["experts"]), mixer,
             data["notes"],
         )  # fmt: skip

@@ -21,7 +21,7 @@ def reference_policy(base: BaseModel, task: Task) -> Policy:
     """Return the base model as a policy: one row, no expert, no preference."""
     preference = np.full((1, len(task.objectives)), np.nan)
     return Policy(
-        base, None, task.template, task.max_prompt_tokens, task.max_completion_tokens, preference, ["reference"],
+        base, None, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens, preference, ["reference"],
         np.zeros((1, 0)),
     )  # fmt: skip
 
