@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,10 +117,45 @@ def test_a_limit_of_new_tokens_is_the_callers(llama: BaseModel) -> None:
     assert made.token_ids.shape[1] == 2
 
 
-def test_no_prompt_gives_no_completion(llama: BaseModel) -> None:
-    made = policy_of(llama).generate([], [])
-    assert made.texts == ()
-    assert made.token_ids.shape[0] == 0
+NO_TEXTS: list[tuple[object, str]] = [
+    ("dog cat", r"got the text 'dog cat'\. Put it into a list"),
+    ("", "got the text ''"),
+    (None, "got None"),
+    (b"a", "got a bytes"),
+    ({"a": 1}, "got a dict"),
+    ({"a"}, "got a set"),
+    (3, "got an int"),
+    ([], "at least one text, got an empty list"),
+    (["a", 3], r"prompts\[1\] must be a text, got an int"),
+    ([None], r"prompts\[0\] must be a text, got None"),
+    (["a", "b", b"c"], r"prompts\[2\] must be a text, got a bytes"),
+    ([["a"]], r"prompts\[0\] must be a text, got a list"),
+    (["a", "a \ud800"], r"prompts\[1\] must be text .* lone surrogate '\\ud800' at character 2"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "message"), NO_TEXTS)
+def test_what_is_no_list_of_texts_is_refused_wherever_texts_are_asked_for(
+    llama: BaseModel, prompts: Any, message: str
+) -> None:
+    policy = policy_of(llama, rows=1)
+    for ask in (
+        policy.generate, policy.encode, lambda prompts: policy.completion_table(prompts, [1, 2], 1),
+        lambda prompts: policy.next_token_log_probs(prompts, [[]]),
+    ):  # fmt: skip
+        with pytest.raises(ShapeError, match=message):
+            ask(prompts)
+
+
+@pytest.mark.parametrize("prompts", [["a b"], ("a b",), np.array(["a b"]), iter(["a b"])])
+def test_any_sequence_of_texts_will_do(llama: BaseModel, prompts: Any) -> None:
+    assert policy_of(llama, rows=1).generate(prompts).prompt_ids == ((1, 2, 7),)
+
+
+@pytest.mark.parametrize("prefixes", ["a", ["a"], [b"a"]])
+def test_texts_in_place_of_ids_are_refused(llama: BaseModel, prefixes: Any) -> None:
+    with pytest.raises(ShapeError, match="prefixes must be lists of token ids, got the text"):
+        policy_of(llama, rows=1).next_token_log_probs(["a"], prefixes)
 
 
 @pytest.mark.parametrize(

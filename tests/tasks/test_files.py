@@ -233,7 +233,7 @@ BAD_KEYS = {
     "unknown key": (
         {"betta": 0.1},
         UnknownNameError,
-        r"task\.yaml:\d+: betta must be one of the keys audit, .*, got 'betta'\. Did you mean 'beta'\?",
+        r"task\.yaml:\d+: betta must be one of the keys .*audit, .*, got 'betta'\. Did you mean 'beta'\?",
     ),
     "unknown key in place of a needed one": ({"modle": "x", "model": ...}, UnknownNameError, r"Did you mean 'model'\?"),
     "unknown key of an objective": (

@@ -104,7 +104,9 @@ class PromptEncoder:
         before: list[int] = []
         behind: list[int] = []
         if prompt_format.add_special_tokens is not False:
-            before, behind = _added(self._encode(text, add=True), inside)
+            as_text = self._count(inside) == len(inside)  # of special tokens alone, which of them is added is unknown
+            bare = self._encode(text, as_text=True) if as_text else inside
+            before, behind = _added(self._encode(text, add=True, as_text=as_text), bare)
         if not prompt_format.special_tokens_in_prompts:
             inside = self._prompt_as_text(prompt, prompt_format.template, inside)
         if prompt_format.add_special_tokens:
@@ -167,6 +169,6 @@ def _added(whole: list[int], inside: list[int]) -> tuple[list[int], list[int]]:
         if whole[start : start + len(inside)] == inside:
             return whole[:start], whole[start + len(inside) :]
     raise ModelError(
-        f"tokenizer must add its special tokens before or behind a text, got {whole[:8]} for the text {inside[:8]}. Set "
-        "add_special_tokens: false in the task, and write the special tokens in its template."
+        f"tokenizer must add its special tokens before or behind a text, got {whole[:8]} for the text {inside[:8]}. "
+        "Set add_special_tokens: false in the task, and write the special tokens in its template."
     )

@@ -239,7 +239,8 @@ class Policy:
             `len(prompts) * samples` rows, the samples of a prompt next to each other.
 
         Raises:
-            ShapeError: If prompts are no list of texts, arguments disagree on their number, or one is too long or empty.
+            ShapeError: If prompts are no list of texts, arguments disagree on their number, or a prompt is too long or
+                empty.
         """
         count = len(prompts := check_texts("prompts", prompts))
         limit = self.max_completion_tokens if max_new_tokens is None else max_new_tokens
@@ -373,8 +374,9 @@ class Policy:
             `[B, V]`, in nats.
         """
         prompts = check_texts("prompts", prompts)
-        if isinstance(prefixes, (str, bytes)) or any(isinstance(prefix, (str, bytes)) for prefix in prefixes):
-            raise ShapeError(f"prefixes must be lists of token ids, got texts {ascii(prefixes)[:60]}. Encode them.")
+        texts = [prefix for prefix in (prefixes, *prefixes) if isinstance(prefix, (str, bytes))]
+        if texts:
+            raise ShapeError(f"prefixes must be lists of token ids, got the text {ascii(texts[0])[:60]}. Encode it.")
         if len(prefixes) != len(prompts):
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
         mixing = self.mixing(self._owners(policy_index, len(prompts)))

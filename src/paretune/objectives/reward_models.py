@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.core.checks import text_pairs
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit
@@ -65,10 +66,13 @@ class RewardModel:
 
         Returns:
             One reward a completion; None where the text is empty or longer than the model's context.
+
+        Raises:
+            ShapeError: If prompts and completions are not two lists of texts of one length.
         """
         import torch
 
-        texts = [fill_template(self.template, *pair) for pair in zip(prompts, completions, strict=True)]
+        texts = [fill_template(self.template, *pair) for pair in text_pairs(prompts, completions)]
         rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"] if texts else []
         limit = context_limit(self._model.config.to_dict()) or max(map(len, rows), default=0)
         rewards: list[float | None] = [None] * len(rows)

@@ -66,14 +66,13 @@ def plain_encoder(model: str) -> PromptEncoder | None:
     special = {str(each.content): index for index, each in tokenizer.get_added_tokens_decoder().items() if each.special}
     special |= {each: index for each in _named(config).values() if (index := tokenizer.token_to_id(each)) is not None}
     special.pop(_named(config).get("unk_token", ""), None)
-    _follow(tokenizer, config)
 
     def tokenize(text: str, add: bool = False, as_text: bool = False) -> list[int]:
         tokenizer.encode_special_tokens = as_text
         # one by one: threads that encode_batch starts would warn in every process started after them
         return list(tokenizer.encode(text, add_special_tokens=add).ids)
 
-    return PromptEncoder(tokenize, special, tokenizer.get_vocab, tokenizer.id_to_token)
+    return PromptEncoder(tokenize, special, tokenizer.get_vocab, lambda index: str(tokenizer.id_to_token(index)))
 
 
 def _named(config: Mapping[str, Any]) -> dict[str, str]:
@@ -81,19 +80,6 @@ def _named(config: Mapping[str, Any]) -> dict[str, str]:
     values = {name: value for name, value in config.items() if name.endswith("_token")}
     values = {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
     return {name: value for name, value in values.items() if isinstance(value, str)}
-
-
-def _follow(tokenizer: Any, config: Mapping[str, Any]) -> None:
-    """Let a tokenizer add what its configuration says where it does, as transformers does when it loads one."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    from tokenizers.processors import TemplateProcessing
-
-    named = _named(config)
-    wanted = [named.get(f"{side}_token") if config.get(f"add_{side}_token") else None for side in ("bos", "eos")]
-    before, behind = ([each] if each and tokenizer.token_to_id(each) is not None else [] for each in wanted)
-    ids = [(each, tokenizer.token_to_id(each)) for each in dict.fromkeys([*before, *behind])]
-    tokenizer.post_processor = TemplateProcessing(single=[*before, "$A", *behind], special_tokens=ids)
 
 
 def check_prompts(task: Task, encoder: PromptEncoder, context_tokens: int | None = None) -> None:
