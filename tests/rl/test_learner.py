@@ -431,7 +431,10 @@ def test_epochs_are_charged_in_flops_and_not_in_completions(task: Task, base: Ba
     for learner in (one, two):
         train(learner)
     counts, more = one.members[0].ledger.counts, two.members[0].ledger.counts
-    assert more["flops"] == counts["flops"] * 8 / 4  # 2 passes to sample and for the reference, 2 an epoch
+    own = (more["flops"] - counts["flops"]) / 4  # a pass of the policy: two epochs more, there and back
+    reference = counts["flops"] - 3 * own  # beside it one pass to sample, and one epoch there and back
+    each = one.trainee.bank.parameters_each()
+    assert reference / own == pytest.approx(base.parameters / (base.parameters + each), rel=1e-12)  # no expert in it
     assert more["completions"] == counts["completions"]
 
 

@@ -185,7 +185,7 @@ class Policy:
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
         return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
 
-    def flops(self, policy_index: Sequence[int], tokens: int, further_passes: float = 0) -> int:
+    def flops(self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0) -> int:
         """Return the floating-point operations of reading tokens: passes through base model, experts and gate.
 
         A stream of its own is read under one expert; where adapters are mixed, a pass goes through all experts that
@@ -194,7 +194,7 @@ class Policy:
         Args:
             policy_index: Of the preferences whose rows share a batch.
             tokens: Of all their rows together.
-            further_passes: Over the same tokens, such as one of the base model; counted like the policy's own.
+            reference_passes: Passes of the base model alone over the same tokens.
         """
         mixing, parameters = self.mixing(policy_index), self.base.parameters
         if self.bank is not None:
@@ -204,8 +204,8 @@ class Policy:
             elif self.mixer.level == "adapters":
                 experts = int((mixing.dense() != 0).any(dim=0).sum())
             parameters += experts * self.bank.parameters_each()
-        passes = Reader(self.base, self.bank, mixing).cost + further_passes
-        return network_flops(parameters, tokens, passes)
+        own = network_flops(parameters, tokens, Reader(self.base, self.bank, mixing).cost)
+        return own + network_flops(self.base.parameters, tokens, reference_passes)
 
     def generate(
         self,

@@ -75,7 +75,7 @@ def evaluate(
             if ledger is not None:
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                flops = policy.flops([index], tokens + read, further_passes=1)  # sampling and reference
+                flops = policy.flops([index], tokens + read, reference_passes=1)
                 ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
             answers[identity] = record
             progress(len(completions.texts))
