@@ -27,7 +27,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.scoring import completion_log_probs
 from paretune.objectives.scoring import Scorer
-from paretune.rl.checkpoints import read_state, save_state
+from paretune.rl.checkpoints import measured_file, read_state, save_state
 from paretune.rl.learner import Learner, Slots
 from paretune.rl.rollout import Prompts, PromptStream
 from paretune.rl.rollouts import Environment
@@ -345,6 +345,36 @@ def test_a_bank_of_another_size_is_refused(task: Task, base: BaseModel) -> None:
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LearnerSettings(**settings)
+
+
+def test_states_of_equal_runs_are_equal_files_and_keep_their_seconds(
+    task: Task, base: BaseModel, tmp_path: Path
+) -> None:
+    states = []
+    for number in range(2):
+        learner = make(task, base, [(FIRST, 0, (32,)), (BOTH, 3, (32,))])
+        handed, _ = train(learner)
+        states.append((learner.state(), handed[0, 32][2]))
+        for place, state in enumerate(states[-1]):
+            save_state(tmp_path / f"{number}-{place}.safetensors", *state)
+    for place in range(2):
+        first, again = (tmp_path / f"{number}-{place}.safetensors" for number in range(2))
+        assert first.read_bytes() == again.read_bytes()
+        tensors, plain = read_state(first)
+        assert plain == states[0][place][1]  # seconds and memory included, which no equal run repeats
+        assert all(tensors[name].equal(each) for name, each in states[0][place][0].items())
+    assert states[0][0][1] != states[1][0][1]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("[]")])
+def test_a_checkpoint_without_what_was_measured_is_refused(
+    task: Task, base: BaseModel, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "state.safetensors"
+    save_state(path, *make(task, base, [(FIRST, 0, (16,))]).state())
+    damage(measured_file(path))
+    with pytest.raises(RecordError, match="checkpoint must be readable"):
+        read_state(path)
 
 
 def test_a_damaged_checkpoint_is_refused(task: Task, base: BaseModel, tmp_path: Path) -> None:

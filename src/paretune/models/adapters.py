@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from paretune.core.digests import model_digest
@@ -18,6 +17,7 @@ from paretune.core.errors import AdapterError, ModelError
 from paretune.models.adapter_config import CONFIG, AdapterConfig, read_config
 from paretune.models.bank import ExpertBank, linear_layers
 from paretune.models.base import BaseModel, unwrap
+from paretune.models.tensor_files import write_tensors
 
 TENSORS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's name for the model an adapter wraps
@@ -43,11 +43,10 @@ class Adapter:
 
 def save_adapter(bank: ExpertBank, expert: int, folder: Path) -> None:
     """Write one expert of a bank as a PEFT adapter folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for path, layer in bank.layers.items():
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert].detach().cpu().contiguous()
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert].detach().cpu().contiguous()
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert]
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert]
     alpha = float(bank.alphas[expert])
     config = {
         "peft_type": "LORA",
@@ -61,7 +60,7 @@ def save_adapter(bank: ExpertBank, expert: int, folder: Path) -> None:
         "bias": "none",
         "inference_mode": True,
     }
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt", BASE_DIGEST: bank.base.digest})
+    write_tensors(folder / TENSORS, tensors, {"format": "pt", BASE_DIGEST: bank.base.digest})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
