@@ -116,6 +116,12 @@ def test_a_tokenizer_that_changes_a_text_when_it_adds_tokens_is_refused() -> Non
     assert encoder.ids("a", PromptFormat(add_special_tokens=False)) == (1, 2)
 
 
+def test_a_value_that_spells_a_field_is_not_filled(encoder: PromptEncoder) -> None:
+    values = {"prompt": "{completion}</s>", "completion": "{prompt}"}
+    ids = encoder.fill("{prompt}<|turn|>{completion}", values, adds=False)
+    assert ids == [*as_bytes("{completion}</s>"), TURN, *as_bytes("{prompt}")]
+
+
 def test_what_is_no_text_is_refused(encoder: PromptEncoder) -> None:
     with pytest.raises(ShapeError, match=r"prompt must be a text, got None\. Write a str"):
         encoder.ids(None, PromptFormat())  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -99,19 +99,37 @@ class PromptEncoder:
             ModelError: If the tokenizer has no token for a part of it and none for what it does not know, or can read
                 the text of a special token in no other way.
         """
-        text = prompt_format.text(check_text("prompt", prompt))
+        values = {"prompt": check_text("prompt", prompt)}
+        adds, as_text = prompt_format.add_special_tokens, not prompt_format.special_tokens_in_prompts
+        return tuple(self.fill(prompt_format.template, values, adds, as_text))
+
+    def fill(self, template: str, values: Mapping[str, str], adds: bool | None, as_text: bool = True) -> list[int]:
+        """Return the token ids of a template with its fields filled.
+
+        Args:
+            template: With `{name}` for the fields.
+            values: A text for each name.
+            adds: As `PromptFormat.add_special_tokens`.
+            as_text: Whether the text of a special token in a value is plain text.
+
+        Raises:
+            ModelError: As `ids`.
+        """
+        fields = re.compile("|".join(re.escape(f"{{{name}}}") for name in values))
+        text = fields.sub(lambda found: values[found[0][1:-1]], template)
         inside = self._encode(text)
         before: list[int] = []
         behind: list[int] = []
-        if prompt_format.add_special_tokens is not False:
-            as_text = self._count(inside) == len(inside)  # of special tokens alone, which of them is added is unknown
-            bare = self._encode(text, as_text=True) if as_text else inside
-            before, behind = _added(self._encode(text, add=True, as_text=as_text), bare)
-        if not prompt_format.special_tokens_in_prompts:
-            inside = self._prompt_as_text(prompt, prompt_format.template, inside)
-        if prompt_format.add_special_tokens:
-            return (*before, *inside, *behind)
-        return tuple(inside if inside[: len(before)] == before else [*before, *inside])
+        if adds is not False:
+            alone = self.count(inside) == len(inside)  # of special tokens alone, which of them is added is unknown
+            bare = self._encode(text, as_text=True) if alone else inside
+            before, behind = _added(self._encode(text, add=True, as_text=alone), bare)
+        wanted = self.count(self._encode(fields.sub("", template)))
+        if as_text and self.count(inside) != wanted:
+            inside = self._values_as_text(template, fields, values, wanted)
+        if adds:
+            return [*before, *inside, *behind]
+        return inside if inside[: len(before)] == before else [*before, *inside]
 
     def held_by(self, prompt: str) -> list[str]:
         """Return the special tokens whose text is in a prompt."""
@@ -130,37 +148,41 @@ class PromptEncoder:
                 f"Write it with the {len(known):,} tokens that it knows: {sample}"
             ) from error
 
-    def _count(self, ids: list[int]) -> int:
+    def count(self, ids: Sequence[int]) -> int:
+        """Return how many of some ids are special tokens."""
         return sum(index in self._special_ids for index in ids)
 
-    def _prompt_as_text(self, prompt: str, template: str, ids: list[int]) -> list[int]:
-        """Return the ids with no special token but those of the template."""
-        wanted = self._count(self._encode(template.replace(FIELD, "")))
-        if self._count(ids) == wanted:
-            return ids
-        texts: list[int] = []
-        for run, special in self._runs(prompt, template):
-            texts += self._encode(run, as_text=True) if run else []
-            texts += [] if special is None else [special]
-        if self._count(texts) != wanted:
-            held = next(iter(self.held_by(prompt)), "one of them")
+    def _values_as_text(
+        self, template: str, fields: re.Pattern[str], values: Mapping[str, str], wanted: int
+    ) -> list[int]:
+        """Return the ids of a filled template with no special tokens but the `wanted` ones of the template."""
+        ids: list[int] = []
+        for run, special in self._runs(template, fields, values):
+            ids += self._encode(run, as_text=True) if run else []
+            ids += [] if special is None else [special]
+        if self.count(ids) != wanted:
+            shown, held = next(
+                ((each, found[0]) for each in values.values() if (found := self.held_by(each))), ("", "")
+            )
             raise ModelError(
                 f"prompt must hold no special token that the tokenizer cannot read as plain text, got '{held}' in "
-                f"'{prompt[:60]}'. Remove it, or set special_tokens_in_prompts: true in the task, if it is meant."
+                f"'{shown[:60]}'. Remove it, or set special_tokens_in_prompts: true in the task, if it is meant."
             )
-        return texts
+        return ids
 
-    def _runs(self, prompt: str, template: str) -> Iterator[tuple[str, int | None]]:
+    def _runs(
+        self, template: str, fields: re.Pattern[str], values: Mapping[str, str]
+    ) -> Iterator[tuple[str, int | None]]:
         """Yield each stretch of plain text, and the special token of the template that follows it."""
-        run = ""
-        for number, part in enumerate(template.split(FIELD)):
-            run += prompt if number else ""
-            start = 0
-            for found in self._pattern.finditer(part):
-                yield run + part[start : found.start()], self.special[found[0]]
-                run, start = "", found.end()
-            run += part[start:]
-        yield run, None
+        run, start = "", 0
+        for found in re.finditer(f"{fields.pattern}|{self._pattern.pattern}", template):
+            run, start = run + template[start : found.start()], found.end()
+            if fields.fullmatch(found[0]):
+                run += values[found[0][1:-1]]
+            else:
+                yield run, self.special[found[0]]
+                run = ""
+        yield run + template[start:], None
 
 
 def _added(whole: list[int], inside: list[int]) -> tuple[list[int], list[int]]:
