@@ -16,7 +16,7 @@ from paretune.core.errors import TaskError
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.task import Task
 from paretune.tasks import load_task
-from paretune.tasks.checks import check_prompts, first_input, plain_encoder
+from paretune.tasks.checks import check_prompts, first_input, input_line, plain_encoder
 
 TASK = {
     "model": "./model", "template": chat_tokenizer.TEMPLATE, "max_prompt_tokens": 24, "max_completion_tokens": 2,
@@ -126,7 +126,9 @@ def test_a_plan_shows_the_first_prompts_tokens_and_what_is_plain_text(tmp_path: 
     (line,) = (each for each in plan_text(planned).splitlines() if each.startswith("input:"))
     assert line.startswith("input:    first prompt of task, 18 tokens: 1 '<s>', 3 '<|turn|>', ")
     assert ascii(line) == repr(line)  # no escape of a terminal, no letter that it may not have
-    assert "; 1 prompt with the text of a special token, read as plain text: set special_tokens_in_prompts" in line
+    assert (
+        "; 1 of 2 prompts hold the text of a special token, read as plain text: set special_tokens_in_prompts" in line
+    )
     (found,) = planned.plain()["inputs"]  # type: ignore[misc]
     assert found["token_ids"][:2] == [BEGIN, TURN]
 
@@ -145,3 +147,14 @@ def test_a_prompt_that_cannot_be_encoded_is_named(tmp_path: Path) -> None:
     chat_tokenizer.save(tmp_path / "model", words=True)
     with pytest.raises(TaskError, match=r"train prompt 'train-1' of task '.*': prompt must hold no special token"):
         check_prompts(task, encoder_of(task))
+
+
+def test_a_long_first_prompt_is_cut_in_the_middle_and_an_unknown_model_said(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    task = task_in(tmp_path, template="{prompt}" * 6, max_prompt_tokens=60)
+    line = input_line(task)
+    assert ", 31 tokens: 1 '<s>', 75 'h', " in line
+    assert "... 7 more ..." in line
+    hub = replace(task, model="nobody/some-model")
+    assert input_line(hub) == f"first prompt of {task.name}: not known before its model is loaded"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
@@ -135,10 +135,6 @@ class Plan:
         """Return the number of cells in a state."""
         return sum(cell.state == state for cell in self.cells)
 
-    def inputs(self) -> list[dict[str, Any] | None]:
-        """Return what each task's model reads for its first prompt, None where that is not known yet."""
-        return [first_input(task) for task in self.study.tasks]
-
     def plain(self) -> dict[str, object]:
         """Return plain data for JSON."""
         return {
@@ -171,7 +167,7 @@ class Plan:
                 }
                 for planned in self.stages
             ],
-            "inputs": [each for each in self.inputs() if each is not None],
+            "inputs": [found for task in self.study.tasks if (found := first_input(task))],
             "workers": self.workers,
             "completions_charged": self.completions_charged,
             "completions_to_train": self.completions_to_train,

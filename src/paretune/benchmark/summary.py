@@ -8,8 +8,7 @@ from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, one_policy
 from paretune.report.wording import count, listing
-
-TOKENS_SHOWN = 12  # of a first prompt, at its beginning and at its end
+from paretune.tasks.checks import input_line
 
 
 def summary(result: StudyResult) -> str:
@@ -69,7 +68,7 @@ def plan_text(plan: Plan) -> str:
         f"cells:    {len(plan.cells)} ({states})",
         f"stages:   {len(plan.stages)}, {missing} to train",
         *_policies(plan),
-        *_inputs(plan),
+        *[f"input:    {input_line(task)}" for task in plan.study.tasks],
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
         "cells, shared stages to each",
         f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",
@@ -100,27 +99,6 @@ def _tuning(plan: Plan) -> list[str]:
     for each in plan.tuned:
         chosen = "nothing could be scored" if each.chosen is None else each.points[each.chosen].text
         lines.append(f"chosen:   {chosen} ({each.method} on {each.task})")
-    return lines
-
-
-def _inputs(plan: Plan) -> list[str]:
-    """Say what the model of each task reads for its first prompt, token by token."""
-    lines = []
-    for task, found in zip(plan.study.tasks, plan.inputs(), strict=True):
-        if found is None:
-            lines.append(f"input:    first prompt of {task.name}: not known before its model is loaded")
-            continue
-        ids, pieces = found["token_ids"], found["tokens"]
-        shown = [f"{index} {piece!a}" for index, piece in zip(ids, pieces, strict=True)]
-        middle = [f"... {len(shown) - 2 * TOKENS_SHOWN} more ..."] if len(shown) > 2 * TOKENS_SHOWN else []
-        shown = [*shown[:TOKENS_SHOWN], *middle, *shown[-TOKENS_SHOWN:]] if middle else shown
-        held = found["prompts_with_special_tokens_as_text"]
-        note = (
-            f"; {count(held, 'prompt')} with the text of a special token, read as plain text: set "
-            "special_tokens_in_prompts: true if it is meant"
-        )
-        read = f"first prompt of {task.name}, {count(len(ids), 'token')}: {', '.join(shown)}"
-        lines.append(f"input:    {read}{note if held else ''}")
     return lines
 
 

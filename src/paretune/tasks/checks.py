@@ -12,6 +12,8 @@ from paretune.core.model_config import context_limit
 from paretune.core.prompt_format import PromptEncoder
 from paretune.core.task import SPLITS, Row, Split, Task
 
+TOKENS_SHOWN = 12  # of a first prompt, at its beginning and at its end
+
 
 def model_context(model: str) -> int | None:
     """Return the longest sequence a model folder's configuration allows, in tokens; None where it names no limit.
@@ -139,3 +141,20 @@ def first_input(task: Task) -> dict[str, Any] | None:
         "tokens": [encoder.piece(index) for index in ids],
         "prompts_with_special_tokens_as_text": held,
     }
+
+
+def input_line(task: Task) -> str:
+    """Say what the model reads for a task's first prompt, token by token, in letters that any terminal shows."""
+    found = first_input(task)
+    if found is None:
+        return f"first prompt of {task.name}: not known before its model is loaded"
+    shown = [f"{index} {piece!a}" for index, piece in zip(found["token_ids"], found["tokens"], strict=True)]
+    count, held = len(shown), found["prompts_with_special_tokens_as_text"]
+    if count > 2 * TOKENS_SHOWN:
+        shown = [*shown[:TOKENS_SHOWN], f"... {count - 2 * TOKENS_SHOWN} more ...", *shown[-TOKENS_SHOWN:]]
+    note = (
+        f"; {held:,} of {len(task.splits['train']):,} prompts hold the text of a special token, read as plain text: set "
+        "special_tokens_in_prompts: true if it is meant"
+    )
+    tokens = "1 token" if count == 1 else f"{count} tokens"
+    return f"first prompt of {task.name}, {tokens}: {', '.join(shown)}{note if held else ''}"
