@@ -40,7 +40,7 @@ def measure() -> dict[str, Any]:
 
     task = load_task("counselling")
     base = load_base(task.model)
-    distinct = [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in task.splits["test"][:ROWS]]
+    distinct = [tuple(base.encode(str(row["prompt"]), task.prompt_format)) for row in task.splits["test"][:ROWS]]
     shared = [ids for ids in distinct[: ROWS // SAMPLES] for _ in range(SAMPLES)]
     keys = row_keys(0, 0, [prompt_key(ids) for ids in distinct], 0)
     noise = torch.Generator().manual_seed(0)

@@ -92,7 +92,7 @@ class OurStep:
         weights = np.full(len(task.objectives), 1 / len(task.objectives))
         members = [Member(weights, seed, (10**9,), Ledger()) for seed in range(experts)]
         rows = task.splits["train"]
-        prompts = Prompts(rows, [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows])
+        prompts = Prompts(rows, [tuple(base.encode(str(row["prompt"]), task.prompt_format)) for row in rows])
         ranges = np.asarray([objective.range for objective in task.objectives])
         environment = Environment(Scorer(task.objectives), prompts, BETA, NEW_TOKENS, ranges, prompts)
         settings = LearnerSettings(

@@ -108,7 +108,7 @@ class Listed:
             raise TypeError("only the completions of controlled tasks can be listed")
         self.seed, self.listed, self.base = seed, task.enumeration, load_base(task.model)
         prompts = task.splits["train"]
-        self.ids = [self.base.encode(task.format_prompt(str(row["prompt"]))) for row in prompts]
+        self.ids = [self.base.encode(str(row["prompt"]), task.prompt_format) for row in prompts]
         stored = load_instance(task.settings)
         self.rewards = stored.fields.rewards(stored.prompts[: len(prompts)])  # [P, Y, 2]
 

@@ -34,7 +34,7 @@ class TabularPolicy(Policy):
         self, task: Task, rows: Sequence[Row], log_reference: FloatArray, log_probs: FloatArray, preferences: FloatArray
     ) -> None:
         super().__init__(
-            load_base(task.model), None, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            load_base(task.model), None, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
             np.asarray(preferences, dtype=np.float64), ["exact"] * len(preferences), np.eye(len(preferences)),
         )  # fmt: skip
         self.places = {str(row["prompt"]): place for place, row in enumerate(rows)}
@@ -73,6 +73,6 @@ class SampledPolicy(Policy):
 def sampled(policy: Policy) -> SampledPolicy:
     """Return the same policy without its probabilities."""
     return SampledPolicy(
-        policy.base, policy.bank, policy.template, policy.max_prompt_tokens, policy.max_completion_tokens,
+        policy.base, policy.bank, policy.prompt_format, policy.max_prompt_tokens, policy.max_completion_tokens,
         policy.preferences, policy.answers, policy.expert_weights,
     )  # fmt: skip

@@ -90,7 +90,7 @@ def search(context: StageContext) -> None:
         drawn = torch.randn(bank.flat.shape, generator=torch.Generator().manual_seed(stage.seed))
         bank.flat.copy_(drawn * settings.spread)
         policy = Policy(
-            base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            base, bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
             np.full((2, len(task.objectives)), 1 / len(task.objectives)), ["selected"] * 2, np.eye(2),
         )  # fmt: skip
         records = evaluate(

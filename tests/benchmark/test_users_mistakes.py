@@ -205,7 +205,7 @@ def search(context):
     task = context.task
     for stage in context.stages:
         bank = ExpertBank(load_base(task.model), 1, 2)
-        policy = Policy(bank.base, bank, task.template, 8, 2, np.full((1, 2), 0.5), ["nearest"], np.ones((1, 1)))
+        policy = Policy(bank.base, bank, task.prompt_format, 8, 2, np.full((1, 2), 0.5), ["nearest"], np.ones((1, 1)))
         context.ledger(stage).charge(completions=stage.settings["charged"])
         policy.generate(["a b", "c"], samples=4)
         save_adapter(bank, 0, context.artefact(stage, "adapter"))

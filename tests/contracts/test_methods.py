@@ -319,7 +319,7 @@ def test_another_setting_of_a_method_changes_what_it_does_and_keeps_its_promises
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
-    name: str, task: Task, trained: Callable[[str], Any]
+    name: str, task: Task, trained: Callable[[str], Any], tmp_path: Path
 ) -> None:
     solutions, assembly, _ = trained(name)
     again = train_in_a_study(name, task, budget_of(name), 0, WANTED, vars(make(name).settings))
@@ -329,6 +329,12 @@ def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
         assert again.gate.digest == solutions.gate.digest
     assert answer_to_plain(again.answer) == answer_to_plain(assembly.answer)
     assert says(again) == says(solutions)
+    assert tensor_files(again.save(tmp_path / "again")) == tensor_files(solutions.save(tmp_path / "first"))
+
+
+def tensor_files(folder: Path) -> dict[str, bytes]:
+    """Return every file of tensors, byte by byte."""
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*.safetensors")}
 
 
 def test_a_stage_that_leaves_several_adapters_is_planned_charged_and_keyed_as_one(

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from paretune.core.checks import check_choice, check_seed, did_you_mean
-from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.core.checks import check_choice, check_seed, check_texts, did_you_mean, text_pairs
+from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
+from paretune.core.task import Objective
+from paretune.objectives.scoring import Scorer
 
 
 def test_a_known_name_passes() -> None:
@@ -31,3 +37,38 @@ def test_a_seed_that_is_no_whole_number_from_0_on_is_refused(seed: object) -> No
 def test_a_seed_passes() -> None:
     assert check_seed(0) == 0
     assert type(check_seed(np.int64(3))) is int
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1))
+def test_texts_come_back_as_they_are(texts: list[str]) -> None:
+    assert check_texts("texts", tuple(texts)) == texts
+
+
+def test_pairs_are_checked_on_both_sides() -> None:
+    assert text_pairs(["a"], ["b"]) == [("a", "b")]
+    assert text_pairs([], []) == []
+    for prompts, completions, message in [
+        ("ab", ["c", "d"], "prompts must be a list of texts, got the text 'ab'"),
+        (["a", "b"], "cd", "completions must be a list of texts, got the text 'cd'"),
+        (["a"], ["b", "c"], r"prompts must be one per completion \(2\), got 1"),
+        (["a"], [None], r"completions\[0\] must be a text, got None"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            text_pairs(prompts, completions)
+
+
+@pytest.mark.parametrize("name", ["brevity", "empathy", "fluency", "reflection"])
+def test_an_objective_does_not_score_the_letters_of_a_text(name: str) -> None:
+    function = getattr(importlib.import_module(f"paretune.objectives.{name}"), name)
+    with pytest.raises(ShapeError, match="completions must be a list of texts, got the text 'dog'"):
+        function(["a", "b", "c"], "dog")
+    with pytest.raises(ShapeError, match="prompts must be a list of texts, got the text 'dog'"):
+        function("dog", ["a", "b", "c"])
+
+
+def test_a_scorer_does_not_score_the_letters_of_a_text() -> None:
+    score = Scorer([Objective("brevity", "paretune.objectives.brevity:brevity")])
+    with pytest.raises(ShapeError, match="completions must be a list of texts, got the text 'dog'"):
+        score([{"prompt": "a"}] * 3, "dog")
+    with pytest.raises(ShapeError, match=r"completions\[1\] must be a text, got None"):
+        score([{"prompt": "a"}] * 2, ["b", None])  # type: ignore[list-item]

@@ -144,3 +144,34 @@ def test_ties_do_not_depend_on_the_last_bit() -> None:
 def test_a_preference_error_is_a_value_error_of_this_library() -> None:
     assert issubclass(PreferenceError, ValueError)
     assert issubclass(PreferenceError, ParetuneError)
+
+
+@pytest.mark.parametrize(
+    "preference",
+    [
+        "dog",
+        b"dog",
+        None,
+        {"a": 1.0},
+        ["0.5", "0.5"],
+        [True, False],
+        [[1.0, 0.0], [1.0]],
+        [None, 1.0],
+        [1j, 0],
+        object(),
+    ],
+)
+def test_a_preference_that_is_no_numbers_is_refused(preference: object) -> None:
+    with pytest.raises(PreferenceError, match="preference must be numbers, one for each objective, got "):
+        check_preferences(preference, 2)  # type: ignore[arg-type]
+
+
+def test_no_preference_at_all_is_refused() -> None:
+    with pytest.raises(PreferenceError, match=r"got shape \[0, 2\]"):
+        check_preferences(np.zeros((0, 2)), 2)
+
+
+@pytest.mark.parametrize("weight", ["1", None, True, [1.0]])
+def test_a_named_weight_that_is_no_number_is_refused(weight: object) -> None:
+    with pytest.raises(PreferenceError, match=r"preference must be a number for each objective, got .* for 'brevity'"):
+        preference_from_mapping({"brevity": weight}, NAMES)  # type: ignore[dict-item]

@@ -98,7 +98,7 @@ def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
     bank = load_bank(base, list(adapters.values()))
     rows = task.splits["development"]
     weights = np.asarray(table["candidates"][1:2])  # measured once in the first round, and perhaps again
-    policy = Policy(base, bank, task.template, 4, 2, np.full((1, 2), 0.5), ["combined"], weights)
+    policy = Policy(base, bank, task.prompt_format, 4, 2, np.full((1, 2), 0.5), ["combined"], weights)
     seed = stream_key(5, "search", 0) % 2**63
     made = policy.generate([str(row["prompt"]) for row in rows], [0] * 4, 2, seed=seed)
     rewards = Scorer(task.objectives)([rows[number] for _, number, _ in made.row_ids], made.texts).rewards

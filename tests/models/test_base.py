@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ from safetensors.torch import save_file
 import micro_task
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
-from paretune.models.base import BaseModel, default_device, default_dtype, load_base
+from paretune.core.prompt_format import PromptFormat
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel, default_device, default_dtype, load_base, unwrap
+from paretune.models.policy import Policy
 from paretune.tasks.controlled.model import save_model
 
 
@@ -88,3 +93,47 @@ def test_a_small_model_is_fp32_on_a_gpu_too(folders: dict[str, Path]) -> None:
 
 def test_a_device_is_found() -> None:
     assert default_device() in ("cpu", "cuda")
+
+
+ORDERS: dict[str, Callable[[BaseModel], object]] = {
+    "untouched": lambda base: None,
+    "under a bank": lambda base: ExpertBank(base, 1, rank=2),
+    "under a larger one": lambda base: ExpertBank(base, 4, rank=3),
+    "under a second one": lambda base: (ExpertBank(base, 1, rank=2), ExpertBank(base, 2, rank=2, targets=["q_proj"])),
+    "after one": lambda base: ExpertBank(base, 2, rank=2).unwrap(),
+    "under one put back": lambda base: put_back(ExpertBank(base, 2, rank=2), ExpertBank(base, 3, rank=2)),
+}
+
+
+def put_back(first: ExpertBank, second: ExpertBank) -> None:
+    first.rewrap()
+    assert first.base is second.base
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_parameters_do_not_depend_on_when_they_are_first_counted(folders: dict[str, Path], order: str) -> None:
+    """What a run is charged for is the base model's, not what happens to be wrapped around it."""
+    from safetensors import safe_open
+
+    base = load_base(str(folders["llama"]), device="cpu")
+    unwrap(base)
+    base = dataclasses.replace(base)  # nothing counted yet
+    bank = ORDERS[order](base)
+    counted = base.parameters
+    del bank
+    unwrap(base)
+    with safe_open(folders["llama"] / "model.safetensors", "pt") as file:
+        assert counted == sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 - no mapping
+
+
+def test_two_equal_trainings_are_charged_equally_whatever_came_before(folders: dict[str, Path]) -> None:
+    charged = set()
+    for before in ORDERS.values():
+        base = dataclasses.replace(load_base(str(folders["llama"]), device="cpu"))
+        unwrap(base)
+        before(base)
+        bank = ExpertBank(base, 2, rank=2)
+        policy = Policy(base, bank, PromptFormat(), 4, 2, np.eye(2), ["exact"] * 2, np.eye(2))
+        charged.add((policy.flops([0], 10, 1), policy.flops([0, 1], 10)))
+        bank.unwrap()
+    assert len(charged) == 1

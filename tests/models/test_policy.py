@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import micro_task
 from paretune.core.errors import ShapeError
+from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.models import policy as policy_module
 from paretune.models.bank import ExpertBank
@@ -22,7 +24,7 @@ CLOSE = 2e-5  # log-probabilities of cached and uncached passes, fp32
 
 def policy_of(base: BaseModel, template: str = "{prompt} g", rows: int = 3) -> Policy:
     bank = micro_task.perturb(ExpertBank(base, 2, rank=2))
-    return Policy(base, bank, template, 4, 6, PREFERENCES[:rows], ["combined"] * rows, PREFERENCES[:rows])
+    return Policy(base, bank, PromptFormat(template), 4, 6, PREFERENCES[:rows], ["combined"] * rows, PREFERENCES[:rows])
 
 
 def by_row(completions: Completions) -> dict[tuple[int, int, int], tuple[tuple[int, ...], str]]:
@@ -80,7 +82,7 @@ def test_log_probs_are_those_of_scoring_and_the_reference_is_the_base_model(llam
     policy = policy_of(llama)
     made = policy.generate(PROMPTS, [0, 1, 2, 0], samples=3, reference=True)
     torch.testing.assert_close(policy.log_probs(made), made.log_probs, rtol=0, atol=CLOSE)
-    base = Policy(llama, None, policy.template, 4, 6, PREFERENCES[:1], ["reference"], np.zeros((1, 0)))
+    base = Policy(llama, None, policy.prompt_format, 4, 6, PREFERENCES[:1], ["reference"], np.zeros((1, 0)))
     alone = Completions(**{**vars(made), "row_ids": tuple((0, prompt, n) for _, prompt, n in made.row_ids)})
     torch.testing.assert_close(base.log_probs(alone), made.reference_log_probs, rtol=0, atol=CLOSE)
     assert (made.log_probs - made.reference_log_probs).abs().max() > 0.1
@@ -115,10 +117,45 @@ def test_a_limit_of_new_tokens_is_the_callers(llama: BaseModel) -> None:
     assert made.token_ids.shape[1] == 2
 
 
-def test_no_prompt_gives_no_completion(llama: BaseModel) -> None:
-    made = policy_of(llama).generate([], [])
-    assert made.texts == ()
-    assert made.token_ids.shape[0] == 0
+NO_TEXTS: list[tuple[object, str]] = [
+    ("dog cat", r"got the text 'dog cat'\. Put it into a list"),
+    ("", "got the text ''"),
+    (None, "got None"),
+    (b"a", "got a bytes"),
+    ({"a": 1}, "got a dict"),
+    ({"a"}, "got a set"),
+    (3, "got an int"),
+    ([], "at least one text, got an empty list"),
+    (["a", 3], r"prompts\[1\] must be a text, got an int"),
+    ([None], r"prompts\[0\] must be a text, got None"),
+    (["a", "b", b"c"], r"prompts\[2\] must be a text, got a bytes"),
+    ([["a"]], r"prompts\[0\] must be a text, got a list"),
+    (["a", "a \ud800"], r"prompts\[1\] must be text .* lone surrogate '\\ud800' at character 2"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "message"), NO_TEXTS)
+def test_what_is_no_list_of_texts_is_refused_wherever_texts_are_asked_for(
+    llama: BaseModel, prompts: Any, message: str
+) -> None:
+    policy = policy_of(llama, rows=1)
+    for ask in (
+        policy.generate, policy.encode, lambda prompts: policy.completion_table(prompts, [1, 2], 1),
+        lambda prompts: policy.next_token_log_probs(prompts, [[]]),
+    ):  # fmt: skip
+        with pytest.raises(ShapeError, match=message):
+            ask(prompts)
+
+
+@pytest.mark.parametrize("prompts", [["a b"], ("a b",), np.array(["a b"]), iter(["a b"])])
+def test_any_sequence_of_texts_will_do(llama: BaseModel, prompts: Any) -> None:
+    assert policy_of(llama, rows=1).generate(prompts).prompt_ids == ((1, 2, 7),)
+
+
+@pytest.mark.parametrize("prefixes", ["a", ["a"], [b"a"]])
+def test_texts_in_place_of_ids_are_refused(llama: BaseModel, prefixes: Any) -> None:
+    with pytest.raises(ShapeError, match="prefixes must be lists of token ids, got the text"):
+        policy_of(llama, rows=1).next_token_log_probs(["a"], prefixes)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +195,7 @@ def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(lla
     other.write_bytes(b"two")
 
     def identities(mixer: Mixer | None = None) -> list[bytes]:
-        made = Policy(llama, None, "{prompt}", 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
+        made = Policy(llama, None, PromptFormat(), 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
         return [made.identity(index) for index in range(3)]
 
     plain = identities()
@@ -177,7 +214,7 @@ def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(lla
 
 def test_scaled_policies_keep_their_mixer(llama: BaseModel) -> None:
     mixer = Mixer("hidden", 1)
-    made = Policy(llama, None, "{prompt}", 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
+    made = Policy(llama, None, PromptFormat(), 4, 6, PREFERENCES, ["mine"] * 3, np.full((3, 2), 0.5), mixer)
     scaled = made.scaled([0.5, 1.0])
     assert scaled.mixer == mixer
     assert [scaled.identity(1), scaled.identity(3)] == [made.identity(0)] * 2

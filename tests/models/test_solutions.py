@@ -67,7 +67,15 @@ def test_a_solution_set_says_the_same_after_save_and_load(task: Task, base: Base
     moved = shutil.move(saved, tmp_path / "moved")
     loaded = load_solutions(moved)
     assert says(loaded) == before
-    for name in ("method", "family", "objectives", "template", "max_prompt_tokens", "max_completion_tokens", "notes"):
+    for name in (
+        "method",
+        "family",
+        "objectives",
+        "prompt_format",
+        "max_prompt_tokens",
+        "max_completion_tokens",
+        "notes",
+    ):
         assert getattr(loaded, name) == getattr(solutions, name)
     assert isinstance(loaded.answer, Combined)
     assert loaded.answer.corners.tolist() == [[1, 0], [0, 1]]
@@ -126,7 +134,7 @@ def test_a_folder_without_a_readable_solution_is_refused(task: Task, base: BaseM
     for text, message in [
         ("{", "readable solution.json"),
         ("[]", "readable solution.json"),
-        (json.dumps({**data, "schema_version": 1}), "must have schema version 3, got 1"),
+        (json.dumps({**data, "schema_version": 1}), "must have schema version 4, got 1"),
         *(
             (json.dumps({key: value for key, value in data.items() if key != name}), f"must hold '{name}', got nothing")
             for name in ("answer", "mixer", "experts")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import micro_task
 from paretune.core.errors import ModelError
+from paretune.core.prompt_format import PromptFormat
 from paretune.models import tree
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
@@ -30,7 +31,7 @@ def bank_of(base: BaseModel, experts: int = 2) -> ExpertBank:
 
 
 def policy_of(base: BaseModel) -> Policy:
-    return Policy(base, bank_of(base), "{prompt} g", 4, 3, PREFERENCES, ["combined"] * 3, PREFERENCES)
+    return Policy(base, bank_of(base), PromptFormat("{prompt} g"), 4, 3, PREFERENCES, ["combined"] * 3, PREFERENCES)
 
 
 def chained(policy: Policy, prompt: str, index: int, letters: Sequence[int], length: int) -> Tensor:

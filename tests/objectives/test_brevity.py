@@ -1,5 +1,6 @@
 import pytest
 
+from paretune.core.errors import ShapeError
 from paretune.objectives.brevity import brevity
 
 STATEMENT = "I keep putting off calling my sister because I never have enough time, and it leaves me so very guilty."
@@ -51,5 +52,5 @@ def test_punctuation_and_leading_space_do_not_count() -> None:
 
 
 def test_lists_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ShapeError, match="prompts must be one per completion"):
         brevity([STATEMENT], [])

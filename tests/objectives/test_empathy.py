@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from paretune.core.errors import ShapeError
 from paretune.objectives import lexicon
 from paretune.objectives.empathy import empathy
 
@@ -117,5 +118,5 @@ def test_rewards_stay_in_range_for_any_text() -> None:
 
 
 def test_lists_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ShapeError, match="prompts must be one per completion"):
         empathy([STATEMENT], [])

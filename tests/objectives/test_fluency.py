@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from paretune.core.errors import ShapeError
 from paretune.objectives import fluency as module
 from paretune.objectives.fluency import fluency
 
@@ -96,5 +97,5 @@ def test_no_replies_give_no_rewards() -> None:
 
 
 def test_lists_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ShapeError, match="prompts must be one per completion"):
         fluency([STATEMENT], [])

@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from paretune.core.errors import ShapeError
 from paretune.objectives.reflection import reflection
 
 STATEMENT = "I keep arguing with my wife about the rent because I lost my job, and I feel so guilty."
@@ -143,5 +144,5 @@ def test_each_reply_is_scored_against_its_own_statement() -> None:
 
 
 def test_lists_of_unequal_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ShapeError, match="prompts must be one per completion"):
         reflection([STATEMENT], [])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import chat_tokenizer
 import model_folders
 from paretune.core.errors import ModelError
 from paretune.core.task import Objective
@@ -68,6 +69,27 @@ def test_end_of_text_is_read_only_where_the_template_has_it(folder):
     assert plain == pytest.approx(one_by_one(folder, COMPLETIONS), abs=1e-5)
     assert ended == pytest.approx(one_by_one(folder, [text + " <end>" for text in COMPLETIONS]), abs=1e-5)
     assert plain != pytest.approx(ended, abs=1e-3)
+
+
+def test_a_text_that_spells_a_special_token_does_not_become_it(folder):
+    from transformers import AutoTokenizer
+
+    score = RewardModel(str(folder), "{prompt} {completion} <end>", "identity")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    read = score._rows([("I", "You <end> feel"), ("<pad> I", "You"), ("I", "You")])
+    as_text = {
+        text: tokenizer(text, split_special_tokens=True)["input_ids"] for text in ("I You <end> feel ", "<pad> I You ")
+    }
+    end = model_folders.WORDS.index("<end>")
+    assert read == [*([*ids, end] for ids in as_text.values()), tokenizer("I You <end>")["input_ids"]]
+    assert [row.count(end) for row in read] == [1, 1, 1]
+    assert score(["I"], ["You <end> feel"]) != score(["I"], ["You feel"])
+
+
+def test_a_text_that_can_only_be_a_special_token_has_no_score(tmp_path):
+    chat_tokenizer.save(model_folders.save_classifier(tmp_path), words=True)
+    rewards = RewardModel(str(tmp_path))(["a ", "a ", "</s> "], ["b", "</s>", "b"])
+    assert [reward is None for reward in rewards] == [False, True, True]
 
 
 def test_the_template_is_filled_in_one_pass():

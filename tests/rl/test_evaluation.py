@@ -38,7 +38,7 @@ class Counting:
 def policy_of(task: Task, base: BaseModel) -> Policy:
     bank = micro_task.perturb(ExpertBank(base, 2, rank=2))
     answers = ["exact", "nearest", "nearest"]
-    return Policy(base, bank, task.template, 4, 2, PREFERENCES, answers, WEIGHTS)
+    return Policy(base, bank, task.prompt_format, 4, 2, PREFERENCES, answers, WEIGHTS)
 
 
 def run(task: Task, policy: Policy, **settings: Any) -> Any:
@@ -92,7 +92,7 @@ def test_policies_of_equal_expert_weights_are_told_apart_by_their_gate(
     gate = tmp_path / "gate.safetensors"
     gate.write_bytes(b"a gate")
     gated = Policy(
-        base, plain.bank, task.template, 4, 2, PREFERENCES, plain.answers, plain.expert_weights, Mixer(gate=gate)
+        base, plain.bank, task.prompt_format, 4, 2, PREFERENCES, plain.answers, plain.expert_weights, Mixer(gate=gate)
     )
     for policy, different in ((plain, 1), (gated, 3)):
         score = Counting(task)
@@ -123,20 +123,22 @@ def test_a_ledger_is_charged_for_what_is_sampled(task: Task, base: BaseModel) ->
 
 @pytest.mark.parametrize(
     ("mixer", "passes", "experts"),
-    [(Mixer(), 2, 2), (Mixer("log_probs"), 3, 1), (Mixer("hidden", 0), 2.5, 1), (Mixer("hidden"), 3, 1)],
+    [(Mixer(), 1, 2), (Mixer("log_probs"), 2, 1), (Mixer("hidden", 0), 1.5, 1), (Mixer("hidden"), 2, 1)],
 )
 def test_a_ledger_is_charged_for_each_expert_of_a_mixture(
     task: Task, base: BaseModel, mixer: Mixer, passes: float, experts: int
 ) -> None:
-    """Two experts have weight: both in one pass, or a pass for each where they have streams; and a reference pass."""
+    """Two experts have weight: both in one pass, or one for each where they have streams; and the base model a pass."""
     ledger, plain = Ledger(20), policy_of(task, base)
-    policy = Policy(base, plain.bank, task.template, 4, 2, PREFERENCES[:1], ["combined"], np.full((1, 2), 0.5), mixer)
+    policy = Policy(
+        base, plain.bank, task.prompt_format, 4, 2, PREFERENCES[:1], ["combined"], np.full((1, 2), 0.5), mixer
+    )
     (record,) = run(task, policy, samples=5, ledger=ledger)
     assert plain.bank is not None
     read = sum(len(base.encode(str(row["prompt"]))) for row in task.splits["test"])
     tokens = sum(len(ids) for ids in record.token_ids) + read
     parameters = base.parameters + experts * plain.bank.parameters_each()
-    assert ledger.counts["flops"] == 2 * parameters * tokens * passes
+    assert ledger.counts["flops"] == 2 * tokens * (parameters * passes + base.parameters)
 
 
 def test_an_expert_without_weight_costs_nothing_and_a_gate_costs_all_and_its_own(task: Task, base: BaseModel) -> None:
@@ -147,7 +149,7 @@ def test_an_expert_without_weight_costs_nothing_and_a_gate_costs_all_and_its_own
     assert policy.flops([0, 1], 10) == 2 * (base.parameters + 2 * each) * 10  # [.5, .5] beside it
     assert policy.scaled([0.0]).flops([1], 10) == 2 * base.parameters * 10
     assert reference_policy(base, task).flops([0], 10, 1) == 2 * base.parameters * 10 * 2
-    gated = Policy(base, policy.bank, task.template, 4, 2, PREFERENCES, policy.answers, WEIGHTS, gate=gate)
+    gated = Policy(base, policy.bank, task.prompt_format, 4, 2, PREFERENCES, policy.answers, WEIGHTS, gate=gate)
     assert gated.flops([0], 10) == 2 * (base.parameters + 2 * each + gate.flat.numel()) * 10
 
 

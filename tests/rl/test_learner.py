@@ -347,12 +347,48 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
         LearnerSettings(**settings)
 
 
+def test_states_of_equal_runs_are_equal_files_and_keep_their_seconds(
+    task: Task, base: BaseModel, tmp_path: Path
+) -> None:
+    states = []
+    for number in range(2):
+        learner = make(task, base, [(FIRST, 0, (32,)), (BOTH, 3, (32,))])
+        handed, _ = train(learner)
+        states.append((learner.state(), handed[0, 32][2]))
+        for place, state in enumerate(states[-1]):
+            save_state(tmp_path / f"{number}-{place}.safetensors", *state)
+    for place in range(2):
+        first, again = (tmp_path / f"{number}-{place}.safetensors" for number in range(2))
+        assert first.read_bytes() == again.read_bytes()
+        tensors, plain = read_state(first)
+        assert plain == states[0][place][1]  # seconds and memory included, which no equal run repeats
+        assert all(tensors[name].equal(each) for name, each in states[0][place][0].items())
+    assert states[0][0][1] != states[1][0][1]
+
+
+def test_a_checkpoint_without_what_was_measured_starts_that_at_nothing(
+    task: Task, base: BaseModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.safetensors"
+    learner = make(task, base, [(FIRST, 0, (16,))])
+    train(learner)
+    save_state(path, *learner.state())
+    file = path.with_suffix(".measured.json")
+    file.unlink()
+    _, plain = read_state(path)
+    assert plain["members"][0]["ledger"]["seconds"] == {}
+    assert plain["members"][0]["ledger"]["counts"] == learner.state()[1]["members"][0]["ledger"]["counts"]
+    file.write_text("[]")
+    with pytest.raises(RecordError, match=r"measured\.json must be as it was written"):
+        read_state(path)
+
+
 def test_a_damaged_checkpoint_is_refused(task: Task, base: BaseModel, tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     save_state(path, *make(task, base, [(FIRST, 0, (16,))]).state())
     assert not list(tmp_path.glob("*.tmp"))
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(RecordError, match=r"checkpoint must be readable, got .* Delete it and run again"):
+    with pytest.raises(RecordError, match=r"checkpoint must be as it was written, got .*, which has changed since"):
         read_state(path)
 
 
@@ -431,7 +467,10 @@ def test_epochs_are_charged_in_flops_and_not_in_completions(task: Task, base: Ba
     for learner in (one, two):
         train(learner)
     counts, more = one.members[0].ledger.counts, two.members[0].ledger.counts
-    assert more["flops"] == counts["flops"] * 8 / 4  # 2 passes to sample and for the reference, 2 an epoch
+    own = (more["flops"] - counts["flops"]) / 4  # a pass of the policy: two epochs more, there and back
+    reference = counts["flops"] - 3 * own  # beside it one pass to sample, and one epoch there and back
+    each = one.trainee.bank.parameters_each()
+    assert reference / own == pytest.approx(base.parameters / (base.parameters + each), rel=1e-12)  # no expert in it
     assert more["completions"] == counts["completions"]
 
 

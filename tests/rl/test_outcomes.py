@@ -58,7 +58,7 @@ def policy_of(task: Task, base: BaseModel, expert_weights: Any = PREFERENCES) ->
     weights = np.asarray(expert_weights, dtype=np.float64)
     bank = micro_task.perturb(ExpertBank(base, weights.shape[1], rank=2), 0.12)
     return Policy(
-        base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens, PREFERENCES[: len(weights)],
+        base, bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens, PREFERENCES[: len(weights)],
         ["combined"] * len(weights), weights,
     )  # fmt: skip
 
@@ -338,7 +338,7 @@ def test_a_policy_that_samples_its_own_way_is_not_scored_with_the_models_probabi
 ) -> None:
     made = policy_of(task, base)
     greedy = Greedy(
-        base, made.bank, made.template, made.max_prompt_tokens, made.max_completion_tokens, made.preferences,
+        base, made.bank, made.prompt_format, made.max_prompt_tokens, made.max_completion_tokens, made.preferences,
         made.answers, made.expert_weights,
     )  # fmt: skip
     record = scored(task, known, greedy, scales=(1.0,))

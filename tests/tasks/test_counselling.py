@@ -42,9 +42,10 @@ def test_its_keys_repeat(task):
 def test_its_prompts_fit_its_model(task):
     from transformers import AutoTokenizer
 
+    from paretune.core.prompt_format import PromptEncoder
     from paretune.tasks.checks import check_prompts
 
-    check_prompts(task, AutoTokenizer.from_pretrained(task.model))
+    check_prompts(task, PromptEncoder.of(AutoTokenizer.from_pretrained(task.model)))
 
 
 def test_its_rewards_score_replies(task):

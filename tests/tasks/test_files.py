@@ -9,6 +9,7 @@ import yaml
 
 import model_folders
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
+from paretune.core.prompt_format import PromptEncoder
 from paretune.tasks import load_task
 from paretune.tasks.checks import check_context, check_prompts, model_context
 
@@ -66,10 +67,10 @@ def prompts(**changes):
     return {"prompts": {key: value for key, value in {**FILES, **changes}.items() if value is not ...}}
 
 
-def tokenizer(folder):
+def encoder(folder):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder / "base")
+    return PromptEncoder.of(AutoTokenizer.from_pretrained(folder / "base"))
 
 
 def test_every_key_reaches_the_task(folder):
@@ -232,7 +233,7 @@ BAD_KEYS = {
     "unknown key": (
         {"betta": 0.1},
         UnknownNameError,
-        r"task\.yaml:\d+: betta must be one of the keys audit, .*, got 'betta'\. Did you mean 'beta'\?",
+        r"task\.yaml:\d+: betta must be one of the keys .*audit, .*, got 'betta'\. Did you mean 'beta'\?",
     ),
     "unknown key in place of a needed one": ({"modle": "x", "model": ...}, UnknownNameError, r"Did you mean 'model'\?"),
     "unknown key of an objective": (
@@ -487,7 +488,7 @@ def test_pickled_parameters_are_refused(folder):
 
 
 def test_prompts_of_allowed_length_pass(folder):
-    check_prompts(load(folder), tokenizer(folder))
+    check_prompts(load(folder), encoder(folder))
 
 
 def test_a_prompt_longer_than_allowed_is_named_and_not_cut(folder):
@@ -498,7 +499,7 @@ def test_a_prompt_longer_than_allowed_is_named_and_not_cut(folder):
         r"more\. Shorten or remove it, or raise max_prompt_tokens \(the longest development prompt has 14\)\."
     )
     with pytest.raises(TaskError, match=message):
-        check_prompts(load(folder), tokenizer(folder))
+        check_prompts(load(folder), encoder(folder))
 
 
 def test_a_context_given_by_a_loaded_model_counts(folder):
@@ -506,7 +507,7 @@ def test_a_context_given_by_a_loaded_model_counts(folder):
     assert model_context(task.model) == model_folders.CONTEXT_TOKENS
     check_context(task, 20)
     with pytest.raises(TaskError, match=r"the model's context of 19 tokens, got 12 \+ 8 = 20"):
-        check_prompts(task, tokenizer(folder), context_tokens=19)
+        check_prompts(task, encoder(folder), context_tokens=19)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from paretune.core.errors import RecordError
 from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.records.files import read_json, write_json
-from paretune.records.states import state_trouble
+from paretune.records.states import remove_damaged_measured, state_trouble
 
 logger = logging.getLogger(__name__)
 FILE, SPENT = "group.json", "spent.json"
@@ -183,6 +183,10 @@ def _remove_damaged(folder: Path) -> None:
             folder.name, SPENT,
         )  # fmt: skip
     for state in sorted((folder / CHECKPOINT).glob("*.safetensors")):
+        if remove_damaged_measured(state):
+            logger.warning(
+                "groups/%s: seconds measured before a kill are damaged. Those of its stages are too few.", folder.name
+            )
         trouble = state_trouble(state)
         if trouble:
             state.unlink()

@@ -82,7 +82,7 @@ def reference_sampling_key(task: Task, decoding: object) -> str:
             "key_version": KEY_VERSION,
             "test": digest(list(task.splits["test"])),
             "model": task.model_digest,
-            "template": task.template,
+            **task.prompt_format.plain(),
             "max_prompt_tokens": task.max_prompt_tokens,
             "max_completion_tokens": task.max_completion_tokens,
             "decoding": decoding,

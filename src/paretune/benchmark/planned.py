@@ -14,6 +14,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
+from paretune.tasks.checks import first_input
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
 
@@ -168,6 +169,7 @@ class Plan:
                 }
                 for planned in self.stages
             ],
+            "inputs": [found for task in self.study.tasks if (found := first_input(task))],
             "workers": self.workers,
             "completions_charged": self.completions_charged,
             "completions_to_train": self.completions_to_train,

@@ -255,9 +255,9 @@ def _prompts(task: Task, base: BaseModel, seed: int) -> list[Row]:
     from paretune.rl.rollout import Prompts, PromptStream
     from paretune.tasks.checks import check_prompts
 
-    check_prompts(task, base.tokenizer)
+    check_prompts(task, base.encoder)
     rows = task.splits["train"]
-    ids = [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows]
+    ids = [base.encoder.ids(str(row["prompt"]), task.prompt_format) for row in rows]
     order = PromptStream(Prompts(rows, ids), seed).indices(0, len(rows))
     once: dict[tuple[int, ...], Row] = {}  # equal prompts would repeat each other's noise
     for index in order:

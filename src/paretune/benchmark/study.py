@@ -344,7 +344,7 @@ def _of_one_kind(seeds: tuple[int, ...], tuned: bool, name: str) -> tuple[int, .
 
 def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
     from paretune.tasks import TASKS, load_task
-    from paretune.tasks.checks import check_prompts, plain_tokenizer
+    from paretune.tasks.checks import check_prompts, plain_encoder
 
     tasks: list[Task] = []
     for index, source in enumerate(sources):
@@ -355,9 +355,9 @@ def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
         is_path = file is not None and source not in TASKS and (file.exists() or file.suffix in (".yaml", ".yml"))
         try:
             task = load_task(str(file) if is_path else source)
-            tokenizer = plain_tokenizer(task.model)
-            if tokenizer is not None:  # else training checks them, once it has loaded the model
-                check_prompts(task, tokenizer)
+            encoder = plain_encoder(task.model)
+            if encoder is not None:  # else training checks them, once it has loaded the model
+                check_prompts(task, encoder)
         except ParetuneError as error:
             raise type(error)(f"{where}: {error}") from error
         if any(task.name == other.name for other in tasks):

@@ -8,6 +8,7 @@ from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, one_policy
 from paretune.report.wording import count, listing
+from paretune.tasks.checks import input_line
 
 
 def summary(result: StudyResult) -> str:
@@ -68,6 +69,7 @@ def plan_text(plan: Plan) -> str:
         f"cells:    {len(plan.cells)} ({states})",
         f"stages:   {len(plan.stages)}, {missing} to train",
         *_policies(plan),
+        *[f"input:    {input_line(task)}" for task in plan.study.tasks],
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
         "cells, shared stages to each",
         f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",

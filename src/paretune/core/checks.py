@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral
 
-from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
@@ -36,3 +36,54 @@ def check_seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ConfigError(f"seed must be a whole number from 0 on, got {seed!r}. Write 0, 1, 2, ...")
     return int(seed)
+
+
+def check_text(name: str, text: object) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ShapeError: If it is none, or holds half of a surrogate pair, which no file and no tokenizer can take.
+    """
+    if not isinstance(text, str):
+        raise ShapeError(f"{name} must be a text, got {_kind(text)}. Write a str.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ShapeError(
+            f"{name} must be text that can be written as UTF-8, got the lone surrogate {text[error.start]!a} at "
+            f"character {error.start}. Remove it, or read the text with the encoding that it was written in."
+        ) from None
+    return text
+
+
+def check_texts(name: str, texts: object, least: int = 1) -> list[str]:
+    """Return a list of texts; a text on its own is none, though Python would read it letter by letter.
+
+    Raises:
+        ShapeError: If it is no list of texts, or has fewer than `least`; the message says which entry is wrong.
+    """
+    if isinstance(texts, str):
+        raise ShapeError(f"{name} must be a list of texts, got the text {texts[:40]!a}. Put it into a list.")
+    if isinstance(texts, (bytes, bytearray, Mapping, Set)) or not isinstance(texts, Iterable):
+        raise ShapeError(f"{name} must be a list of texts, got {_kind(texts)}. Write a list of str.")
+    listed = [check_text(f"{name}[{place}]", text) for place, text in enumerate(texts)]
+    if len(listed) < least:
+        raise ShapeError(f"{name} must have at least one text, got an empty list. Write one.")
+    return listed
+
+
+def text_pairs(prompts: object, completions: object) -> list[tuple[str, str]]:
+    """Return each prompt with its completion.
+
+    Raises:
+        ShapeError: If one of them is no list of texts, or they are not of one length.
+    """
+    asked, said = (check_texts(*each, least=0) for each in (("prompts", prompts), ("completions", completions)))
+    if len(asked) != len(said):
+        raise ShapeError(f"prompts must be one per completion ({len(said)}), got {len(asked)}. Repeat the prompts.")
+    return list(zip(asked, said, strict=True))
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import PreferenceError
+from paretune.core.user_calls import shown
 
 FloatArray = NDArray[np.float64]
 SAME_PREFERENCE = 1e-9  # largest difference of one weight: one point reached in two ways may differ in its last bits
@@ -24,10 +26,11 @@ def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
         objectives: Number of objectives K.
 
     Raises:
-        PreferenceError: If a row has another length, a negative or non-finite entry, or does not sum to 1.
+        PreferenceError: If it is no array of numbers, there is none, or a row has another length, a negative or
+            non-finite entry, or does not sum to 1.
     """
-    rows = np.atleast_2d(np.asarray(preferences, dtype=np.float64))
-    if rows.ndim != 2 or rows.shape[1] != objectives:
+    rows = np.atleast_2d(_numbers(preferences))
+    if rows.ndim != 2 or rows.shape[1] != objectives or not len(rows):
         raise PreferenceError(
             f"preference must have one entry per objective ({objectives}), got shape {list(rows.shape)}. "
             "Give every objective a weight; 0 is allowed."
@@ -47,6 +50,19 @@ def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
     return rows
 
 
+def _numbers(preferences: ArrayLike) -> FloatArray:
+    try:
+        given = np.asarray(preferences)
+        if given.dtype.kind in "iuf":
+            return given.astype(np.float64)
+    except (ValueError, TypeError):  # rows of different lengths
+        pass
+    raise PreferenceError(
+        f"preference must be numbers, one for each objective, got {shown(preferences)}. Write [0.7, 0.3], or a list of "
+        "such lists where several are asked for."
+    )
+
+
 def preference_from_mapping(preference: Mapping[str, float], objectives: Sequence[str]) -> FloatArray:
     """Turn `{"empathy": 0.7, "brevity": 0.3}` into `[K]`; objectives left out count 0.
 
@@ -59,6 +75,9 @@ def preference_from_mapping(preference: Mapping[str, float], objectives: Sequenc
                 f"preference must name objectives of the task ({', '.join(objectives)}), got '{name}'."
                 f"{did_you_mean(name, objectives)}"
             )
+    for name, weight in preference.items():
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise PreferenceError(f"preference must be a number for each objective, got {shown(weight)} for '{name}'.")
     row = [float(preference.get(name, 0.0)) for name in objectives]
     return np.asarray(check_preferences(row, len(objectives))[0])
 

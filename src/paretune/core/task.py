@@ -9,6 +9,7 @@ from typing import Literal
 
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
+from paretune.core.prompt_format import PromptFormat
 from paretune.core.user_code import loaded_digest, loaded_files
 
 Split = Literal["train", "development", "test"]
@@ -98,11 +99,13 @@ class Task:
         audit: Objectives scored in evaluation only.
         reference_point: Hypervolume corner, one value per objective.
         beta: KL coefficient, in reward units per nat.
-        max_prompt_tokens: Longest prompt, template included.
+        max_prompt_tokens: Longest prompt, template and added special tokens included.
         max_completion_tokens: Longest completion.
         enumeration: Its completions, where they can be listed and policies scored exactly; else None.
         family_settings: Of the family of tasks it is an instance of, such as `rho`; none where all seeds are one task.
         learner: Settings of the learner that suit its base model, such as `learning_rate`; a study's own come first.
+        add_special_tokens: What the tokenizer adds to a prompt, see `core.prompt_format`.
+        special_tokens_in_prompts: Whether a prompt's text can be a special token, see `core.prompt_format`.
     """
 
     name: str
@@ -120,6 +123,8 @@ class Task:
     enumeration: Enumeration | None = None
     family_settings: Mapping[str, float] = field(default_factory=dict)
     learner: Mapping[str, object] = field(default_factory=dict)
+    add_special_tokens: bool | None = None
+    special_tokens_in_prompts: bool = False
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in (*self.objectives, *self.audit)]
@@ -146,9 +151,14 @@ class Task:
         del seed
         return self
 
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """How a prompt becomes the model's input."""
+        return PromptFormat(self.template, self.add_special_tokens, self.special_tokens_in_prompts)
+
     def format_prompt(self, prompt: str) -> str:
-        """Return the model's input for a prompt."""
-        return self.template.replace("{prompt}", prompt)
+        """Return the text that the model reads for a prompt."""
+        return self.prompt_format.text(prompt)
 
     def training_key(self) -> dict[str, object]:
         """Return what training depends on: all but the test prompts, the audit and the thresholds."""
@@ -156,7 +166,7 @@ class Task:
         return {
             **({"code": dict(code)} if code else {}),
             "model": self.model_digest,
-            "template": self.template,
+            **self.prompt_format.plain(),
             "objectives": [objective.key() for objective in self.objectives],
             "train": digest(list(self.splits["train"])),
             "development": digest(list(self.splits["development"])),

@@ -104,7 +104,7 @@ def train_exactly(context: StageContext) -> None:
     wanted = np.asarray([stage.member["objective_weights"] for stage in context.stages], dtype=np.float64)
     base = load_base(task.model)
     log_reference, rewards = tables(task, task.splits["train"], Scorer(task.objectives))
-    prompts = [base.encode(task.format_prompt(str(row["prompt"]))) for row in task.splits["train"]]
+    prompts = [base.encode(str(row["prompt"]), task.prompt_format) for row in task.splits["train"]]
     try:
         bank = ExpertBank(base, len(wanted), settings.rank, settings.alpha)
         bank.initialise([stage.seed for stage in context.stages])

@@ -188,7 +188,7 @@ class _Measured:
         task, base, count, each = self.context.task, self.bank.base, len(candidates), self.chosen * self.samples
         objectives = len(task.objectives)
         policy = Policy(
-            base, self.bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+            base, self.bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
             np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, self.mixer,
             self.gate,
         )  # fmt: skip

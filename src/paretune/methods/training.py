@@ -276,7 +276,7 @@ def one_by_one(bank: ExpertBank, task: Task) -> Policy:
 
     count, objectives = bank.experts, len(task.objectives)
     return Policy(
-        bank.base, bank, task.template, task.max_prompt_tokens, task.max_completion_tokens,
+        bank.base, bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
         np.full((count, objectives), 1 / objectives), ["selected"] * count, np.eye(count),
     )  # fmt: skip
 
@@ -286,6 +286,6 @@ def prompts(base: BaseModel, task: Task, split: Split) -> Prompts:
     from paretune.rl.rollout import Prompts
     from paretune.tasks.checks import check_prompts
 
-    check_prompts(task, base.tokenizer)
+    check_prompts(task, base.encoder)
     rows = task.splits[split]
-    return Prompts(rows, [tuple(base.encode(task.format_prompt(str(row["prompt"])))) for row in rows])
+    return Prompts(rows, [base.encoder.ids(str(row["prompt"]), task.prompt_format) for row in rows])

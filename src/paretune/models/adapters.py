@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from paretune.core.digests import model_digest
 from paretune.core.errors import AdapterError, ModelError
-from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel
+from paretune.models.adapter_config import CONFIG, AdapterConfig, read_config
+from paretune.models.bank import ExpertBank, linear_layers
+from paretune.models.base import BaseModel, unwrap
+from paretune.models.tensor_files import write_tensors
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+TENSORS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's name for the model an adapter wraps
-OTHER_VARIANTS = ("use_dora", "use_qalora", "alora_invocation_tokens", "layer_replication")  # not y = W x + s B A x
 BASE_DIGEST = "paretune_base_digest"  # metadata of the tensor file
 
 
@@ -30,28 +31,22 @@ class Adapter:
     Attributes:
         folder: Where it lies.
         factors: Layer path -> (A `[r, in]`, B `[out, r]`).
-        scale: What its product B A is multiplied by.
+        config: What its configuration says.
         base_digest: Digest of the base model it was trained on; empty when the folder does not say.
     """
 
     folder: Path
     factors: Mapping[str, tuple[Tensor, Tensor]]
-    scale: float
+    config: AdapterConfig
     base_digest: str
-
-    @property
-    def rank(self) -> int:
-        """Largest rank of its factors."""
-        return max(down.shape[0] for down, _ in self.factors.values())
 
 
 def save_adapter(bank: ExpertBank, expert: int, folder: Path) -> None:
     """Write one expert of a bank as a PEFT adapter folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for path, layer in bank.layers.items():
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert].detach().cpu().contiguous()
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert].detach().cpu().contiguous()
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert]
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert]
     alpha = float(bank.alphas[expert])
     config = {
         "peft_type": "LORA",
@@ -65,7 +60,7 @@ def save_adapter(bank: ExpertBank, expert: int, folder: Path) -> None:
         "bias": "none",
         "inference_mode": True,
     }
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt", BASE_DIGEST: bank.base.digest})
+    write_tensors(folder / TENSORS, tensors, {"format": "pt", BASE_DIGEST: bank.base.digest})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -83,8 +78,8 @@ def read_adapter(folder: Path) -> Adapter:
     """Read a PEFT LoRA folder written by this library or by PEFT itself.
 
     Raises:
-        AdapterError: If files are missing or damaged, or the adapter uses what the bank cannot express (DoRA, biases,
-            fully trained modules, ranks or scales that differ between layers).
+        AdapterError: If files are missing or damaged, its configuration holds what is not understood, or its tensors
+            are not the factors that the configuration speaks of.
     """
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
@@ -92,50 +87,43 @@ def read_adapter(folder: Path) -> Adapter:
                 f"an adapter must be a folder with {CONFIG} and {TENSORS}, got '{folder}' without {name}. "
                 "Save it with PEFT's save_pretrained, which writes safetensors."
             )
+    config = read_config(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text())
         with safe_open(folder / TENSORS, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, only keys()
             metadata = file.metadata() or {}
-    except (ValueError, SafetensorError, OSError) as error:  # no JSON, and no UTF-8, are both a ValueError
+    except (ValueError, SafetensorError, OSError) as error:
         raise AdapterError(f"adapter '{folder}' must be readable, got: {error}. Copy or train it again.") from error
-    if not isinstance(config, dict):
-        raise AdapterError(
-            f"adapter '{folder}' must be readable, got: {CONFIG} without keys and values. Copy it again."
-        )
-    _refuse_unsupported(config, folder)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in tensors:
+    for name, tensor in tensors.items():
         path, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
-        if part not in ("A.weight", "B.weight"):
+        if part not in ("A.weight", "B.weight") or not name.startswith(PREFIX):
             raise AdapterError(
                 f"adapter '{folder}' must hold LoRA factors only, got '{name}'. Export it without trained modules."
             )
+        _check_tensor(tensor, f"'{name}' of adapter '{folder}'", config.rank, 0 if part == "A.weight" else 1)
         pair = f"{PREFIX}{path}.lora_A.weight", f"{PREFIX}{path}.lora_B.weight"
         for other in pair:
             if other not in tensors:
-                raise AdapterError(f"adapter '{folder}' must have A and B for each layer, got no {other}.")
+                raise AdapterError(
+                    f"adapter '{folder}' must have A and B for each layer, got no {other}. Copy or train it again."
+                )
         factors[path] = tensors[pair[0]].float(), tensors[pair[1]].float()
     if not factors:
-        raise AdapterError(f"adapter '{folder}' must hold at least one pair of LoRA factors, got none.")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, (int, float)) or rank < 1:
-        raise AdapterError(f"adapter '{folder}' must name its rank r and lora_alpha, got {rank!r} and {alpha!r}.")
-    scale = float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Adapter(folder, factors, scale, metadata.get(BASE_DIGEST, ""))
+        raise AdapterError(f"adapter '{folder}' must hold at least one pair of LoRA factors, got none. Train it again.")
+    return Adapter(folder, factors, config, metadata.get(BASE_DIGEST, ""))
 
 
-def _refuse_unsupported(config: Mapping[str, object], folder: Path) -> None:
-    problems = {
-        "peft_type other than LORA": config.get("peft_type") != "LORA",
-        **{name: bool(config.get(name)) for name in OTHER_VARIANTS},
-        "a trained bias": config.get("bias", "none") != "none",
-        "modules_to_save": bool(config.get("modules_to_save")),
-        "rank_pattern or alpha_pattern": bool(config.get("rank_pattern")) or bool(config.get("alpha_pattern")),
-    }
-    for problem, present in problems.items():
-        if present:
-            raise AdapterError(f"adapter '{folder}' must be plain LoRA, got {problem}. Train it without.")
+def _check_tensor(tensor: Tensor, name: str, rank: int, side: int) -> None:
+    """Check that a factor is a matrix of finite numbers of the rank that the configuration says."""
+    if not tensor.is_floating_point() or tensor.ndim != 2 or tensor.shape[side] != rank:
+        shape = f"[{rank}, in]" if side == 0 else f"[out, {rank}]"
+        raise AdapterError(
+            f"{name} must be a matrix {shape} of floating-point numbers, got {list(tensor.shape)} of "
+            f"{str(tensor.dtype).removeprefix('torch.')}. Copy or train it again."
+        )
+    if not bool(tensor.float().isfinite().all()):
+        raise AdapterError(f"{name} must be finite, got NaN or infinity. Train it again.")
 
 
 def load_bank(base: BaseModel, folders: Sequence[Path]) -> ExpertBank:
@@ -148,25 +136,49 @@ def load_bank(base: BaseModel, folders: Sequence[Path]) -> ExpertBank:
     if not adapters:
         raise AdapterError("a bank must have at least one adapter folder, got none. Name the experts.")
     for adapter in adapters:
-        if adapter.base_digest and adapter.base_digest != base.digest:
-            raise AdapterError(
-                f"adapter '{adapter.folder}' must belong to base model '{base.name}' ({base.digest}), got one trained "
-                f"on {adapter.base_digest}. Load the base model it was trained on."
-            )
-    rank = max(adapter.rank for adapter in adapters)
+        _check_base(adapter, base)
+    unwrap(base)
+    modules, linear = [path for path, _ in base.model.named_modules()], dict(linear_layers(base.model, None))
+    rank = max(adapter.config.rank for adapter in adapters)
     paths = sorted({path for adapter in adapters for path in adapter.factors})
     try:
         bank = ExpertBank(base, len(adapters), rank=rank, targets=sorted({path.rpartition(".")[2] for path in paths}))
     except ModelError as error:
         raise AdapterError(_misfit(adapters[0], base, next(iter(adapters[0].factors)))) from error
-    bank.alphas = torch.tensor([adapter.scale * rank for adapter in adapters])
+    bank.alphas = torch.tensor([adapter.config.scale * rank for adapter in adapters])
     try:
         for number, adapter in enumerate(adapters):
             _fill(bank, number, adapter)
+            _check_layers(adapter, adapter.config.adapted(modules, list(linear)))
     except AdapterError:
         bank.unwrap()
         raise
     return bank
+
+
+def _check_base(adapter: Adapter, base: BaseModel) -> None:
+    """Check that an adapter belongs to a base model, by its digest or, where it has none, by a name that is known."""
+    trained_on = adapter.base_digest
+    name = adapter.config.base
+    if not trained_on and name and (Path(name).is_dir() or not (Path(base.name).is_dir() or Path(name).is_absolute())):
+        with contextlib.suppress(ModelError):  # a folder that is no model, or no longer, tells nothing
+            trained_on = model_digest(name)
+    if trained_on and trained_on != base.digest:
+        raise AdapterError(
+            f"adapter '{adapter.folder}' must belong to base model '{base.name}' ({base.digest}), got one trained on "
+            f"{trained_on}{f' ({name!r})' if name else ''}. Load the base model it was trained on."
+        )
+
+
+def _check_layers(adapter: Adapter, wanted: set[str]) -> None:
+    """Check that an adapter has factors of just the layers that PEFT adapts by its configuration."""
+    odd = sorted(wanted ^ set(adapter.factors))
+    if odd:
+        got = "factors" if odd[0] in adapter.factors else "no factors"
+        raise AdapterError(
+            f"adapter '{adapter.folder}' must hold factors of just the layers that its {CONFIG} names, got {got} of "
+            f"'{odd[0]}'. Copy or train it again."
+        )
 
 
 @torch.no_grad()
@@ -187,7 +199,9 @@ def _fill(bank: ExpertBank, expert: int, adapter: Adapter) -> None:
 
 
 def _misfit(adapter: Adapter, base: BaseModel, path: str) -> str:
+    there = any(name == path for name, _ in base.model.named_modules())
     return (
-        f"adapter '{adapter.folder}' must fit base model '{base.name}', got a layer '{path}' that it does not have. "
-        "Load the base model it was trained on."
+        f"adapter '{adapter.folder}' must fit base model '{base.name}', got a layer '{path}' that "
+        + ("is its output head or no linear layer. " if there else "it does not have. ")
+        + ("Train it without that layer." if there else "Load the base model it was trained on.")
     )

@@ -70,7 +70,7 @@ class ExpertBank:
         self.alphas = torch.full((experts,), float(alpha))
         if getattr(base.model, "_paretune_bank", None) is not None:
             base.model._paretune_bank.unwrap()
-        found = dict(_linear_layers(base.model, targets))
+        found = dict(linear_layers(base.model, targets))
         if not found:
             wanted = "any linear layer" if targets is None else f"a linear layer named {', '.join(targets)}"
             raise ModelError(
@@ -303,7 +303,7 @@ class ExpertBank:
                 self._pinned.capture = before
 
 
-def _linear_layers(model: Any, targets: Sequence[str] | None) -> Iterator[tuple[str, tuple[nn.Module, int, int]]]:
+def linear_layers(model: Any, targets: Sequence[str] | None) -> Iterator[tuple[str, tuple[nn.Module, int, int]]]:
     """Yield path, layer, input and output size of every layer to wrap.
 
     Where the experts of a mixture are one parameter, PEFT takes adapters of `EXPERT_NAMES` for adapters of the experts,

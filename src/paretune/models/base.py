@@ -15,6 +15,7 @@ from torch import nn
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
+from paretune.core.prompt_format import PromptEncoder, PromptFormat
 from paretune.models.whole import load_whole
 
 KIND = "causal language model"  # what a folder must hold, for messages
@@ -49,8 +50,10 @@ class BaseModel:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Number of parameters, tied ones counted once; the same whether a bank wraps the model or not."""
+        bank = getattr(self.model, "_paretune_bank", None)
+        experts = set() if bank is None else {id(each) for each in bank.expert_parameters()}
+        return sum(each.numel() for each in self.model.parameters() if id(each) not in experts)
 
     @cached_property
     def context_tokens(self) -> int | None:
@@ -95,23 +98,20 @@ class BaseModel:
             return False
         return set(kinds) == {"full_attention"} and config._attn_implementation == "sdpa"
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a formatted prompt, without special tokens of the tokenizer's own.
+    @cached_property
+    def encoder(self) -> PromptEncoder:
+        """What turns prompts into token ids."""
+        return PromptEncoder.of(self.tokenizer, self.end_ids)
+
+    def encode(self, prompt: str, prompt_format: PromptFormat = PromptFormat()) -> list[int]:  # noqa: B008  # frozen
+        """Return the token ids that the model reads for a prompt.
 
         Raises:
-            ModelError: If the tokenizer has no token for a part of it and none for what it does not know.
+            ShapeError: If it is no text.
+            ModelError: If the tokenizer has no token for a part of it and none for what it does not know, or can read
+                the text of a special token in no other way.
         """
-        try:
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        except Exception as error:
-            if type(error) is not Exception:  # tokenizers raises just that; anything else is no fault of the text
-                raise
-            known = sorted(self.tokenizer.get_vocab())
-            sample = f"{' '.join(known[:12])}{' ...' if len(known) > 12 else ''}"
-            raise ModelError(
-                f"prompt must be text that the model's tokenizer can encode, got '{text[:60]}' in the task's template. "
-                f"Write it with the {len(known):,} tokens that it knows: {sample}"
-            ) from error
+        return list(self.encoder.ids(prompt, prompt_format))
 
     def decode(self, token_ids: list[int]) -> str:
         """Return the text of a completion, special tokens left out."""

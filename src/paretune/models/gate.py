@@ -12,7 +12,6 @@ from typing import Any, ClassVar, SupportsIndex
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from paretune.core.digests import canonical_json, digest
@@ -21,6 +20,7 @@ from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
 from paretune.core.user_calls import shown
 from paretune.models.bank import ExpertBank
+from paretune.models.tensor_files import write_tensors
 
 WIDTH = 32  # hidden units of a block gate; the prototype's
 SIZES = ("experts", "objectives", "hidden_size", "blocks")  # in the file's metadata, beside class and settings
@@ -144,9 +144,8 @@ class TrainedGate:
 
     def save(self, path: Path) -> None:
         """Write the gate as one safetensors file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"format": "pt", **self._described(), "digest": self.digest}
-        save_file({"flat": self.flat.detach().cpu().contiguous()}, path, metadata=metadata)
+        write_tensors(path, {"flat": self.flat}, metadata)
 
 
 def resolve_gate(name: str) -> type[TrainedGate]:

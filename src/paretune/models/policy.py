@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretune.core.checks import check_texts
 from paretune.core.digests import digest, file_digest
 from paretune.core.errors import EnumerationError, ShapeError
 from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
+from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
@@ -68,7 +70,7 @@ class Policy:
     Attributes:
         base: The base model.
         bank: Its experts; None for the reference policy.
-        template: How a prompt becomes the model's input.
+        prompt_format: How a prompt becomes the model's input.
         max_prompt_tokens: Longest formatted prompt.
         max_completion_tokens: Longest completion, unless a call says otherwise.
         preferences: `[M, K]`.
@@ -85,7 +87,7 @@ class Policy:
         self,
         base: BaseModel,
         bank: ExpertBank | None,
-        template: str,
+        prompt_format: PromptFormat,
         max_prompt_tokens: int,
         max_completion_tokens: int,
         preferences: FloatArray,
@@ -94,7 +96,7 @@ class Policy:
         mixer: Mixer | None = None,
         gate: TrainedGate | None = None,
     ) -> None:
-        self.base, self.bank, self.template = base, bank, template
+        self.base, self.bank, self.prompt_format = base, bank, prompt_format
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
         self.mixer, self.gate = mixer or Mixer(), gate
@@ -155,9 +157,12 @@ class Policy:
         """Return the token ids of formatted prompts.
 
         Raises:
-            ShapeError: If a prompt is longer than `max_prompt_tokens`; nothing is cut off silently.
+            ShapeError: If it is no list of texts, or a prompt is longer than `max_prompt_tokens`; nothing is cut off
+                silently.
+            ModelError: If a prompt cannot be encoded.
         """
-        encoded = [tuple(self.base.encode(self.template.replace("{prompt}", prompt))) for prompt in prompts]
+        prompts = check_texts("prompts", prompts)
+        encoded = [self.base.encoder.ids(prompt, self.prompt_format) for prompt in prompts]
         for prompt, ids in zip(prompts, encoded, strict=True):
             if len(ids) > self.max_prompt_tokens:
                 raise ShapeError(
@@ -180,7 +185,7 @@ class Policy:
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
         return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
 
-    def flops(self, policy_index: Sequence[int], tokens: int, further_passes: float = 0) -> int:
+    def flops(self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0) -> int:
         """Return the floating-point operations of reading tokens: passes through base model, experts and gate.
 
         A stream of its own is read under one expert; where adapters are mixed, a pass goes through all experts that
@@ -189,7 +194,7 @@ class Policy:
         Args:
             policy_index: Of the preferences whose rows share a batch.
             tokens: Of all their rows together.
-            further_passes: Over the same tokens, such as one of the base model; counted like the policy's own.
+            reference_passes: Passes of the base model alone over the same tokens.
         """
         mixing, parameters = self.mixing(policy_index), self.base.parameters
         if self.bank is not None:
@@ -199,8 +204,8 @@ class Policy:
             elif self.mixer.level == "adapters":
                 experts = int((mixing.dense() != 0).any(dim=0).sum())
             parameters += experts * self.bank.parameters_each()
-        passes = Reader(self.base, self.bank, mixing).cost + further_passes
-        return network_flops(parameters, tokens, passes)
+        own = network_flops(parameters, tokens, Reader(self.base, self.bank, mixing).cost)
+        return own + network_flops(self.base.parameters, tokens, reference_passes)
 
     def generate(
         self,
@@ -234,9 +239,10 @@ class Policy:
             `len(prompts) * samples` rows, the samples of a prompt next to each other.
 
         Raises:
-            ShapeError: If arguments disagree on the number of prompts, or a prompt is too long or empty.
+            ShapeError: If prompts are no list of texts, arguments disagree on their number, or a prompt is too long or
+                empty.
         """
-        count = len(prompts)
+        count = len(prompts := check_texts("prompts", prompts))
         limit = self.max_completion_tokens if max_new_tokens is None else max_new_tokens
         for name, number in (("samples", samples), ("max_new_tokens", limit)):
             if number < 1:
@@ -349,6 +355,7 @@ class Policy:
                 f"{kind.__name__} must say with which probabilities it samples, got a generate of its own and no "
                 "completion_table. Override that as well; until then it is scored from samples."
             )
+        prompts = check_texts("prompts", prompts)
         mixing = self.mixing(self._owners(policy_index, len(prompts)))
         return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), token_ids, length).cpu()
 
@@ -366,6 +373,10 @@ class Policy:
         Returns:
             `[B, V]`, in nats.
         """
+        prompts = check_texts("prompts", prompts)
+        texts = [prefix for prefix in (prefixes, *prefixes) if isinstance(prefix, (str, bytes))]
+        if texts:
+            raise ShapeError(f"prefixes must be lists of token ids, got the text {ascii(texts[0])[:60]}. Encode it.")
         if len(prefixes) != len(prompts):
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
         mixing = self.mixing(self._owners(policy_index, len(prompts)))

@@ -15,6 +15,7 @@ from paretune.core.answers import Answer, answer_from_plain, answer_to_plain, an
 from paretune.core.errors import AdapterError, ConfigError, RecordError
 from paretune.core.model_config import check_block
 from paretune.core.preferences import check_preferences, preference_from_mapping
+from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Assembly, Family, Mixer
 from paretune.core.stages import GATE
 from paretune.core.task import Task
@@ -25,7 +26,7 @@ from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
 from paretune.records.files import DONE, check_sealed, mark_done, write_json
 
-FILE, SCHEMA = "solution.json", 3
+FILE, SCHEMA = "solution.json", 4
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class SolutionSet:
         objectives: Names of the K objectives.
         model: Folder or hub id of the base model.
         model_digest: Its digest when the experts were trained.
-        template: How a prompt becomes the model's input.
+        prompt_format: How a prompt becomes the model's input.
         max_prompt_tokens: Longest formatted prompt.
         max_completion_tokens: Longest completion.
         answer: From a preference to expert weights.
@@ -52,7 +53,7 @@ class SolutionSet:
     objectives: tuple[str, ...]
     model: str
     model_digest: str
-    template: str
+    prompt_format: PromptFormat
     max_prompt_tokens: int
     max_completion_tokens: int
     answer: Answer
@@ -86,7 +87,7 @@ class SolutionSet:
                 f"gate of method '{method}' must be a file, got '{gate}'. Take it from the artefacts of a stage."
             )
         return cls(
-            method, family, task.objective_names, task.model, task.model_digest, task.template,
+            method, family, task.objective_names, task.model, task.model_digest, task.prompt_format,
             task.max_prompt_tokens, task.max_completion_tokens, answer, assembly.experts, assembly.mixer,
             dict(assembly.notes),
         )  # fmt: skip
@@ -125,8 +126,8 @@ class SolutionSet:
         rows = check_preferences(preferences, len(self.objectives))
         weights, answers = answered(self.answer, rows)
         return Policy(
-            self.base, self.bank, self.template, self.max_prompt_tokens, self.max_completion_tokens, rows, answers,
-            weights, self.mixer, self.gate,
+            self.base, self.bank, self.prompt_format, self.max_prompt_tokens, self.max_completion_tokens, rows,
+            answers, weights, self.mixer, self.gate,
         )  # fmt: skip
 
     def policy_for(self, preference: Mapping[str, float] | ArrayLike) -> Policy:
@@ -149,7 +150,7 @@ class SolutionSet:
             "objectives": list(self.objectives),
             "model": self.model,
             "model_digest": self.model_digest,
-            "template": self.template,
+            "prompt_format": self.prompt_format.plain(),
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_completion_tokens": self.max_completion_tokens,
             "answer": answer_to_plain(self.answer),
@@ -217,7 +218,7 @@ def load_solutions(folder: str | Path) -> SolutionSet:
             check_sealed(file)
         return SolutionSet(
             data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
-            data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],
+            PromptFormat(**data["prompt_format"]), data["max_prompt_tokens"], data["max_completion_tokens"],
             answer_from_plain(data["answer"]), experts, mixer, data["notes"],
         )  # fmt: skip
     except KeyError as error:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from paretune.core.checks import text_pairs
 from paretune.objectives import lexicon
 
 SHORT_WORDS: Final = 4  # up to here a reply is as brief as it can usefully be
@@ -23,11 +24,14 @@ def brevity(prompts: list[str], completions: list[str], **columns: object) -> li
     Returns:
         One reward in [0, 1] a reply.
 
+    Raises:
+        ShapeError: If prompts and completions are not two lists of texts of one length.
+
     Example:
         >>> brevity(["I can't sleep."] * 4, ["", "Hm.", "I hear you.", "one two three four five six seven"])
         [0.0, 0.3333333333333333, 1.0, 0.8125]
     """
-    return [_score(lexicon.words(completion)) for _, completion in zip(prompts, completions, strict=True)]
+    return [_score(lexicon.words(completion)) for _, completion in text_pairs(prompts, completions)]
 
 
 def _score(listed: list[str]) -> float:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from paretune.core.checks import text_pairs
 from paretune.objectives import lexicon
 
 OWNED: Final = 0.6  # "you feel guilty"
@@ -28,6 +29,9 @@ def empathy(prompts: list[str], completions: list[str], **columns: object) -> li
     Returns:
         One reward in [0, 1] a reply.
 
+    Raises:
+        ShapeError: If prompts and completions are not two lists of texts of one length.
+
     Source:
         The ladder follows the basic empathy formula of Egan, The Skilled Helper: "you feel ... because ...".
 
@@ -40,7 +44,7 @@ def empathy(prompts: list[str], completions: list[str], **columns: object) -> li
         >>> [round(score, 2) for score in scores]
         [0.0, 0.6, 0.87]
     """
-    return [_score(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    return [_score(prompt, completion) for prompt, completion in text_pairs(prompts, completions)]
 
 
 def _score(prompt: str, completion: str) -> float:

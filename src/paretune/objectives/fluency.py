@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from paretune.core.checks import text_pairs
 from paretune.core.progress_bars import no_progress_bars
 from paretune.objectives import lexicon
 
@@ -34,8 +35,11 @@ def fluency(prompts: list[str], completions: list[str], **columns: object) -> li
 
     Returns:
         One reward in [0, 1] a reply.
+
+    Raises:
+        ShapeError: If prompts and completions are not two lists of texts of one length.
     """
-    replies = [" ".join(completion.split()) for _, completion in zip(prompts, completions, strict=True)]
+    replies = [" ".join(completion.split()) for _, completion in text_pairs(prompts, completions)]
     scores: list[float | None] = [0.0] * len(replies)
     spoken = [index for index, text in enumerate(replies) if lexicon.words(text)]
     for start in range(0, len(spoken), BATCH_SIZE):

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Final
 
+from paretune.core.checks import text_pairs
 from paretune.objectives import lexicon
 
 ECHO_WORDS: Final = 5  # content words of the client that make a full echo; fewer where the statement has fewer
@@ -30,6 +31,9 @@ def reflection(prompts: list[str], completions: list[str], **columns: object) ->
     Returns:
         One reward in [0, 1] a reply.
 
+    Raises:
+        ShapeError: If prompts and completions are not two lists of texts of one length.
+
     Source:
         Simple and complex reflections as in Miller and Rollnick, Motivational Interviewing.
 
@@ -43,7 +47,7 @@ def reflection(prompts: list[str], completions: list[str], **columns: object) ->
         >>> [round(score, 2) for score in scores]
         [0.0, 0.33, 1.0]
     """
-    return [_score(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    return [_score(prompt, completion) for prompt, completion in text_pairs(prompts, completions)]
 
 
 def _score(prompt: str, completion: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -9,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.core.checks import text_pairs
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit
+from paretune.core.prompt_format import PromptEncoder
 from paretune.core.task import Objective
 
 if TYPE_CHECKING:
@@ -35,8 +38,9 @@ def fill_template(template: str, prompt: str, completion: str) -> str:
 class RewardModel:
     """A sequence classifier that scores a prompt and a completion, called like a reward function.
 
-    Computes in fp32, on a GPU when there is one. The tokenizer adds what it adds by itself (a BERT's `[CLS]`); an
-    end-of-text token is read only where the template has it. A text longer than the model's context has no score.
+    Computes in fp32, on a GPU when there is one. The tokenizer adds what it adds by itself (a BERT's `[CLS]`); any
+    other special token, such as one for the end of a text, is read only where the template has it. A text longer than
+    the model's context has no score.
 
     Args:
         model: Folder or hub id.
@@ -53,6 +57,7 @@ class RewardModel:
         self.template = template
         self.transform = transform
         self._model, self._tokenizer = _load_once(model, model_digest(model))
+        self._encoder = PromptEncoder.of(self._tokenizer)
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float | None]:
         """Score completions.
@@ -63,12 +68,15 @@ class RewardModel:
             **columns: Further columns of the task, not read.
 
         Returns:
-            One reward a completion; None where the text is empty or longer than the model's context.
+            One reward a completion; None where the text is empty, longer than the model's context, or cannot be read
+            without a special token that the template does not have.
+
+        Raises:
+            ShapeError: If prompts and completions are not two lists of texts of one length.
         """
         import torch
 
-        texts = [fill_template(self.template, *pair) for pair in zip(prompts, completions, strict=True)]
-        rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        rows = self._rows(text_pairs(prompts, completions))
         limit = context_limit(self._model.config.to_dict()) or max(map(len, rows), default=0)
         rewards: list[float | None] = [None] * len(rows)
         for batch in batches_by_length([len(row) for row in rows], limit):
@@ -78,6 +86,23 @@ class RewardModel:
             for index, score in zip(batch, scores.tolist(), strict=True):
                 rewards[index] = score
         return rewards
+
+    def _rows(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Return the ids of each text; those of a special token that only a text holds, and not the template, as text.
+
+        A text that the tokenizer can read in no such way has no ids.
+        """
+        texts = [fill_template(self.template, *pair) for pair in pairs]
+        rows: list[list[int]] = self._tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        wanted = self._encoder.count(self._tokenizer(fill_template(self.template, "", ""))["input_ids"])
+        for index, row in enumerate(rows):
+            if self._encoder.count(row) != wanted:
+                with contextlib.suppress(ModelError):
+                    values = dict(zip(("prompt", "completion"), pairs[index], strict=True))
+                    rows[index] = self._encoder.fill(self.template, values, adds=True)
+                    continue
+                rows[index] = []
+        return rows
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Return one logit a row, `[B]`; rows are padded on the right."""

@@ -14,6 +14,7 @@ from typing import Self, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.checks import check_texts
 from paretune.core.errors import RewardError, ShapeError
 from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.core.task import Objective, Row
@@ -95,9 +96,10 @@ class Scorer:
             Rewards and statuses `[B, K]`.
 
         Raises:
-            ShapeError: If there is not one row per completion.
+            ShapeError: If completions are no list of texts, or there is not one row per completion.
             RewardError: If every objective failed on every completion.
         """
+        completions = check_texts("completions", completions, least=0)
         if len(rows) != len(completions):
             raise ShapeError(f"rows must be one per completion ({len(completions)}), got {len(rows)}. Repeat the rows.")
         size = len(completions)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from paretune.core.digests import digest
 from paretune.core.errors import RecordError
+from paretune.records.files import read_json, write_json
 
 DIGEST = "digest"  # in the metadata of the file
 UNSEALED = "0" * 64  # in its place while the digest is taken
@@ -44,6 +48,40 @@ def state_trouble(path: Path) -> str:
         if unsealed.hexdigest().encode() == content[place : place + 64]:
             return ""
     return "has changed since it was written"
+
+
+def write_measured(path: Path, measured: Sequence[Mapping[str, object]]) -> None:
+    """Write what the ledgers of a state measured, seconds and memory, into a file beside it."""
+    write_json(_measured_file(path), {"ledgers": list(measured), "digest": digest(list(measured))})
+
+
+def read_measured(path: Path) -> list[dict[str, Any]]:
+    """Read what the ledgers of a state measured; nothing where its file is gone.
+
+    Raises:
+        RecordError: If the file is damaged.
+    """
+    file = _measured_file(path)
+    if not file.exists():
+        return []
+    data = read_json(file)
+    if not isinstance(data, dict) or data.get("digest") != digest(data.get("ledgers")):
+        raise RecordError(f"{file} must be as it was written, got changed content. Remove it and run again.")
+    return list(data["ledgers"])
+
+
+def remove_damaged_measured(path: Path) -> bool:
+    """Remove what the ledgers of a state measured where it is damaged, and return whether it was."""
+    try:
+        read_measured(path)
+    except RecordError:
+        _measured_file(path).unlink()
+        return True
+    return False
+
+
+def _measured_file(path: Path) -> Path:
+    return path.with_suffix(".measured.json")
 
 
 def _place(content: bytes) -> int:

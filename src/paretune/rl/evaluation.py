@@ -21,7 +21,7 @@ def reference_policy(base: BaseModel, task: Task) -> Policy:
     """Return the base model as a policy: one row, no expert, no preference."""
     preference = np.full((1, len(task.objectives)), np.nan)
     return Policy(
-        base, None, task.template, task.max_prompt_tokens, task.max_completion_tokens, preference, ["reference"],
+        base, None, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens, preference, ["reference"],
         np.zeros((1, 0)),
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def evaluate(
             if ledger is not None:
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                flops = policy.flops([index], tokens + read, further_passes=1)  # sampling and reference
+                flops = policy.flops([index], tokens + read, reference_passes=1)
                 ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
             answers[identity] = record
             progress(len(completions.texts))

@@ -91,8 +91,8 @@ class Rollouts:
         mixing, batch = self._complete(active, self.environment.train, places, np.concatenate(keys), wanted, "sampling")
         own, epochs = self._cost(mixing), self.settings.epochs
         again = epochs - 1 if self.gradients > 1 else 0  # later epochs read once more to know their ratios
-        passes, prompt_passes = (1 + own * (1 + again + back * epochs) for back in (2, 1 + self.gradients))
-        self._charge(active, batch, size, group, passes, prompt_passes)  # reference, sampling, epochs there and back
+        passes, prompt_passes = (own * (1 + again + back * epochs) for back in (2, 1 + self.gradients))
+        self._charge(active, batch, size, group, passes, prompt_passes, 1)  # sampling, epochs there and back
         return wanted, mixing, batch
 
     def measure(self, active: Sequence[int], count: int) -> FloatArray | None:
@@ -150,12 +150,15 @@ class Rollouts:
         return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
 
     def _charge(
-        self, active: Sequence[int], batch: Batch, size: int, group: int, passes: float, prompt_passes: float
-    ) -> None:
-        parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
+        self, active: Sequence[int], batch: Batch, size: int, group: int, passes: float, prompt_passes: float,
+        reference_passes: int = 0,
+    ) -> None:  # fmt: skip
+        base = self.trainee.bank.base.parameters
+        parameters = base + sum(each.shape[1] for each in self.trainee.parameters.values())
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             tokens = int(batch.lengths[own].sum())
             read = sum(len(ids) for ids in batch.prompt_ids[own][::group])
             flops = network_flops(parameters, tokens, passes) + network_flops(parameters, read, prompt_passes)
+            flops += network_flops(base, tokens + read, reference_passes)
             self.trainee.members[index].ledger.charge(tokens=tokens, flops=flops)

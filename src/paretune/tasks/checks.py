@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paretune.core.errors import TaskError
+from paretune.core.errors import ParetuneError, TaskError
 from paretune.core.model_config import context_limit
-from paretune.core.task import SPLITS, Task
+from paretune.core.prompt_format import PromptEncoder
+from paretune.core.task import SPLITS, Row, Split, Task
+
+TOKENS_SHOWN = 12  # of a first prompt, at its beginning and at its end
 
 
 def model_context(model: str) -> int | None:
@@ -43,11 +46,11 @@ def check_context(task: Task, context_tokens: int | None = None) -> None:
         )
 
 
-def plain_tokenizer(model: str) -> Callable[..., dict[str, list[list[int]]]] | None:
-    """Return the tokenizer of a model folder without the library that runs the model, to count tokens before it loads.
+def plain_encoder(model: str) -> PromptEncoder | None:
+    """Return what encodes the prompts of a model folder without the library that runs the model, before it loads.
 
     Returns:
-        What `check_prompts` takes; None for a hub id, and where a folder's tokenizer cannot be read alone.
+        None for a hub id, and where a folder's tokenizer cannot be read alone.
     """
     file = Path(model).expanduser() / "tokenizer.json"
     if not file.is_file():
@@ -56,24 +59,37 @@ def plain_tokenizer(model: str) -> Callable[..., dict[str, list[list[int]]]] | N
 
     try:
         tokenizer = Tokenizer.from_file(str(file))
+        beside = file.with_name("tokenizer_config.json")
+        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     except Exception:  # noqa: BLE001  # it raises nothing narrower; loading the model says what is wrong with the file
         return None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    special = {str(each.content): index for index, each in tokenizer.get_added_tokens_decoder().items() if each.special}
+    special |= {each: index for each in _named(config).values() if (index := tokenizer.token_to_id(each)) is not None}
+    special.pop(_named(config).get("unk_token", ""), None)
 
-    def encode(texts: Sequence[str], **options: object) -> dict[str, list[list[int]]]:
+    def tokenize(text: str, add: bool = False, as_text: bool = False) -> list[int]:
+        tokenizer.encode_special_tokens = as_text
         # one by one: threads that encode_batch starts would warn in every process started after them
-        return {"input_ids": [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]}
+        return list(tokenizer.encode(text, add_special_tokens=add).ids)
 
-    return encode
+    return PromptEncoder(tokenize, special, tokenizer.get_vocab, lambda index: str(tokenizer.id_to_token(index)))
 
 
-def check_prompts(task: Task, tokenizer: Any, context_tokens: int | None = None) -> None:
+def _named(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the special tokens that a tokenizer's configuration names, such as `bos_token`."""
+    values = {name: value for name, value in config.items() if name.endswith("_token")}
+    values = {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in values.items() if isinstance(value, str)}
+
+
+def check_prompts(task: Task, encoder: PromptEncoder, context_tokens: int | None = None) -> None:
     """Check that every prompt, in the task's template, is short enough.
 
     Args:
         task: The task.
-        tokenizer: Of its model.
+        encoder: Of its model.
         context_tokens: The model's limit; by default what its folder says.
 
     Raises:
@@ -83,9 +99,7 @@ def check_prompts(task: Task, tokenizer: Any, context_tokens: int | None = None)
     check_context(task, context_tokens)
     for split in SPLITS:
         rows = task.splits[split]
-        texts = [task.format_prompt(str(row["prompt"])) for row in rows]
-        tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        lengths = [len(ids) for ids in tokens]
+        lengths = [len(_ids(task, split, row, encoder)) for row in rows]
         long = [index for index, length in enumerate(lengths) if length > task.max_prompt_tokens]
         if long:
             more = f" and {len(long) - 1} more" if len(long) > 1 else ""
@@ -99,3 +113,48 @@ def check_prompts(task: Task, tokenizer: Any, context_tokens: int | None = None)
                 f"{split} prompt '{rows[lengths.index(0)]['prompt_id']}' of task '{task.name}' must have at least one "
                 "token, got none. Check that the tokenizer knows the prompt's alphabet."
             )
+
+
+def _ids(task: Task, split: Split, row: Row, encoder: PromptEncoder) -> tuple[int, ...]:
+    try:
+        return encoder.ids(str(row["prompt"]), task.prompt_format)
+    except ParetuneError as error:
+        raise TaskError(f"{split} prompt '{row['prompt_id']}' of task '{task.name}': {error}") from error
+
+
+def first_input(task: Task) -> dict[str, Any] | None:
+    """Return what the model reads for a task's first training prompt: ids and tokens; None before the model is loaded.
+
+    Beside them, how many training prompts hold the text of a special token, which is plain text unless the task says
+    that it is meant.
+    """
+    encoder = plain_encoder(task.model)
+    if encoder is None:
+        return None
+    rows = task.splits["train"]
+    ids = _ids(task, "train", rows[0], encoder)
+    held = 0 if task.special_tokens_in_prompts else sum(bool(encoder.held_by(str(row["prompt"]))) for row in rows)
+    return {
+        "task": task.name,
+        "prompt_id": rows[0]["prompt_id"],
+        "token_ids": list(ids),
+        "tokens": [encoder.piece(index) for index in ids],
+        "prompts_with_special_tokens_as_text": held,
+    }
+
+
+def input_line(task: Task) -> str:
+    """Say what the model reads for a task's first prompt, token by token, in letters that any terminal shows."""
+    found = first_input(task)
+    if found is None:
+        return f"first prompt of {task.name}: not known before its model is loaded"
+    shown = [f"{index} {piece!a}" for index, piece in zip(found["token_ids"], found["tokens"], strict=True)]
+    count, held = len(shown), found["prompts_with_special_tokens_as_text"]
+    if count > 2 * TOKENS_SHOWN:
+        shown = [*shown[:TOKENS_SHOWN], f"... {count - 2 * TOKENS_SHOWN} more ...", *shown[-TOKENS_SHOWN:]]
+    note = (
+        f"; {held:,} of {len(task.splits['train']):,} prompts hold the text of a special token, read as plain text; "
+        "set special_tokens_in_prompts: true if it is meant"
+    )
+    tokens = "1 token" if count == 1 else f"{count} tokens"
+    return f"first prompt of {task.name}, {tokens}: {', '.join(shown)}{note if held else ''}"

@@ -82,6 +82,8 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
         max_prompt_tokens=keys.max_prompt_tokens,
         max_completion_tokens=keys.max_completion_tokens,
         learner={name: getattr(learner, name) for name in keys.learner},
+        add_special_tokens=keys.add_special_tokens,
+        special_tokens_in_prompts=keys.special_tokens_in_prompts,
     )
     check_context(task)
     return task

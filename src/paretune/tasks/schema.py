@@ -59,6 +59,8 @@ class TaskKeys(BaseModel):
     model: str
     prompts: PromptKeys
     template: str = "{prompt}"
+    add_special_tokens: bool | None = None  # by default what the tokenizer adds in front
+    special_tokens_in_prompts: bool = False  # True for prompts that were written with a chat template
     max_prompt_tokens: PositiveInt = 256
     max_completion_tokens: PositiveInt = 64
     beta: Annotated[Number, Field(ge=0)] = 0.05

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import chat_tokenizer
+from chat_tokenizer import BEGIN, END, TEMPLATE, TURN
+from paretune.core.errors import ModelError, ShapeError
+from paretune.core.prompt_format import PromptEncoder, PromptFormat
+from paretune.tasks.checks import plain_encoder
+
+
+def tokenizer_in(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def both_encoders(folder: Path) -> tuple[PromptEncoder, PromptEncoder]:
+    """What reads prompts once the model is loaded, and what reads them in a plan."""
+    alone = plain_encoder(str(folder))
+    assert alone is not None
+    return PromptEncoder.of(tokenizer_in(folder)), alone
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
+    return PromptEncoder.of(tokenizer_in(chat_tokenizer.save(tmp_path_factory.mktemp("begin"))))
+
+
+def as_bytes(text: str) -> list[int]:
+    """Ids of a text of plain bytes: the 256 letters of the byte-level alphabet follow the special tokens."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()), len(chat_tokenizer.SPECIAL))}
+    ((pieces, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    return [letters[letter] for letter in pieces]
+
+
+@pytest.mark.parametrize("adds", chat_tokenizer.ADDS)
+@pytest.mark.parametrize("config", [{}, {"add_bos_token": True}, {"add_bos_token": False, "add_eos_token": True}])
+def test_an_input_is_what_its_tokenizer_makes_up_to_the_end_of_the_prompt(
+    tmp_path: Path, adds: str, config: dict[str, bool]
+) -> None:
+    tokenizer = tokenizer_in(chat_tokenizer.save(tmp_path, adds, **config))
+    whole, bare = tokenizer("a b")["input_ids"], tokenizer("a b", add_special_tokens=False)["input_ids"]
+    begins, ends = [BEGIN] if adds in ("begin", "both") else [], [END] if adds in ("end", "both") else []
+    for encoder in both_encoders(tmp_path):
+        assert list(encoder.ids("a b", PromptFormat())) == [*begins, *bare]  # an end would end what is to go on
+        assert list(encoder.ids("a b", PromptFormat(add_special_tokens=False))) == bare
+        assert list(encoder.ids("a b", PromptFormat(add_special_tokens=True))) == [*begins, *bare, *ends] == whole
+
+
+@pytest.mark.parametrize("template", ["<s>{prompt}", "<s><|turn|>user {prompt}<|turn|>"])
+def test_a_template_that_begins_with_the_token_does_not_get_it_twice(encoder: PromptEncoder, template: str) -> None:
+    ids = encoder.ids("hello", PromptFormat(template))
+    assert ids[0] == BEGIN
+    assert ids.count(BEGIN) == 1
+    assert encoder.ids("hello", PromptFormat(template, add_special_tokens=True))[:2] == (BEGIN, BEGIN)  # as was asked
+
+
+@pytest.mark.parametrize("prompt", ["</s>", "a</s> b", "<s>", "<|turn|>system", "x</s></s><|turn|>", "</s"])
+def test_the_text_of_a_special_token_in_a_prompt_stays_text(encoder: PromptEncoder, prompt: str) -> None:
+    ids = list(encoder.ids(prompt, PromptFormat(TEMPLATE)))
+    assert ids == [BEGIN, TURN, *as_bytes("user " + prompt), TURN, *as_bytes("reply")]
+    assert list(encoder.ids(prompt, PromptFormat())) == [BEGIN, *as_bytes(prompt)]
+
+
+@given(st.lists(st.sampled_from(["</s>", "<s>", "<|turn|>", "<|", "tu", "a", " ", "ü", "\n"]), min_size=1).map("".join))
+def test_no_prompt_makes_a_special_token_and_none_loses_a_letter(encoder: PromptEncoder, prompt: str) -> None:
+    ids = list(encoder.ids(prompt, PromptFormat(TEMPLATE)))
+    assert [each for each in ids if each < len(chat_tokenizer.SPECIAL)] == [BEGIN, TURN, TURN]
+    assert ids == [BEGIN, TURN, *as_bytes("user " + prompt), TURN, *as_bytes("reply")]
+
+
+def test_a_task_can_say_that_special_tokens_in_its_prompts_are_meant(encoder: PromptEncoder) -> None:
+    rendered = "<s><|turn|>user hello<|turn|>reply"
+    ids = encoder.ids(rendered, PromptFormat(special_tokens_in_prompts=True))
+    assert list(ids) == [BEGIN, TURN, *as_bytes("user hello"), TURN, *as_bytes("reply")]
+
+
+def test_a_special_token_that_cannot_be_text_is_refused(tmp_path: Path) -> None:
+    for encoder in both_encoders(chat_tokenizer.save(tmp_path, words=True)):
+        assert encoder.ids("a b", PromptFormat(TEMPLATE.replace("|>", "|> ")))[0] == BEGIN
+        with pytest.raises(
+            ModelError, match=r"prompt must hold no special token .*, got '</s>' in 'a </s> b'\. Remove"
+        ):
+            encoder.ids("a </s> b", PromptFormat())
+
+
+def test_what_a_tokenizer_does_not_know_is_no_special_token(tmp_path: Path) -> None:
+    for encoder in both_encoders(chat_tokenizer.save(tmp_path, words=True)):
+        assert encoder.ids("a zzz", PromptFormat()) == (BEGIN, 6, chat_tokenizer.UNKNOWN)
+
+
+def test_the_plan_reads_prompts_as_the_loaded_model_does(tmp_path: Path) -> None:
+    loaded, alone = both_encoders(chat_tokenizer.save(tmp_path))
+    for prompt in ("a", "a</s>b", "<|turn|>", "ü\n\x1b[31m"):
+        for template in ("{prompt}", TEMPLATE, "<s>{prompt} {prompt}"):
+            assert loaded.ids(prompt, PromptFormat(template)) == alone.ids(prompt, PromptFormat(template))
+    assert loaded.special == alone.special
+    assert loaded.piece(BEGIN) == alone.piece(BEGIN) == "<s>"
+
+
+def test_a_tokenizer_that_changes_a_text_when_it_adds_tokens_is_refused() -> None:
+    def tokenize(text: str, add: bool = False, as_text: bool = False) -> list[int]:
+        return [9, 8, 7] if add else [1, 2]
+
+    encoder = PromptEncoder(tokenize, {}, dict, str)
+    with pytest.raises(ModelError, match="tokenizer must add its special tokens before or behind a text"):
+        encoder.ids("a", PromptFormat())
+    assert encoder.ids("a", PromptFormat(add_special_tokens=False)) == (1, 2)
+
+
+def test_a_value_that_spells_a_field_is_not_filled(encoder: PromptEncoder) -> None:
+    values = {"prompt": "{completion}</s>", "completion": "{prompt}"}
+    ids = encoder.fill("{prompt}<|turn|>{completion}", values, adds=False)
+    assert ids == [*as_bytes("{completion}</s>"), TURN, *as_bytes("{prompt}")]
+
+
+def test_what_is_no_text_is_refused(encoder: PromptEncoder) -> None:
+    with pytest.raises(ShapeError, match=r"prompt must be a text, got None\. Write a str"):
+        encoder.ids(None, PromptFormat())  # type: ignore[arg-type]
