@@ -139,13 +139,18 @@ def test_what_an_async_function_raises_is_its_result():
     assert isinstance(result, ValueError)
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_a_wish_to_stop_passes_out_of_an_async_function(stop):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+def test_a_wish_to_stop_is_a_result_and_leaves_the_event_loop_alive(stop):
     async def fail():
         raise stop
 
-    with pytest.raises(stop):
-        gather([fail()])
+    async def fine():
+        return 1
+
+    stopped, one = gather([fail(), fine()])
+    assert isinstance(stopped, stop)
+    assert one == 1
+    assert gather([fine()]) == [1]
     assert gather([]) == []
 
 
@@ -172,7 +177,10 @@ def test_an_unknown_function_gets_a_suggestion_before_and_at_import(tmp_path):
 
 def test_a_module_that_raises_at_import_is_named(tmp_path):
     write(tmp_path, rewards="def f(**columns): ...\n1 / 0")
-    with pytest.raises(TaskError, match=r"'rewards:f' must be importable in .*ZeroDivisionError: division by zero\."):
+    with pytest.raises(
+        TaskError,
+        match=r"'rewards:f' must be importable in .*ZeroDivisionError: division by zero \(rewards\.py, line 2\)\.",
+    ):
         load_attribute("rewards:f", tmp_path)
 
 

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_result
 from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled
+from paretune.core.scores import check_scored
 from paretune.core.stages import GATE, Stage, StageResult, adapter_names, in_order
 from paretune.core.task import Task
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
@@ -181,6 +183,7 @@ class GroupContext:
             RecordError: If it is sealed, or none of the group; if an artefact was asked for and never written, or a
                 file written that nobody asked for; if numbers of experts are left out.
             BudgetError: If more was sampled than charged.
+            RewardError: If an objective that the stage is made for was never scored.
         """
         self._check_own(stage)
         key = self.key(stage)
@@ -193,6 +196,7 @@ class GroupContext:
         if key in self._already:
             return
         self._check_charged(stage)
+        self._check_scored(stage)
         artefacts = self._artefacts[key]
         for name, path in artefacts.items():
             if not (path.is_file() or any(each.is_file() for each in path.rglob("*"))):
@@ -235,6 +239,16 @@ class GroupContext:
                 f"{int(charged):,} charged before a stage ({stage.kind} {self.key(stage)}) is sealed. Call "
                 "context.ledger(stage).charge(completions=...) before sampling, or give evaluate() that ledger."
             )
+
+    def _check_scored(self, stage: Stage) -> None:
+        """Refuse what was made without one reward of an objective that it is made for."""
+        ledger = self.ledger(stage)
+        weights: Any = stage.member.get("objective_weights")
+        if not isinstance(weights, list) or len(weights) != len(ledger.missing):
+            weights = [1] * len(ledger.missing)
+        missing = [count if weight else 0 for count, weight in zip(ledger.missing, weights, strict=True)]
+        named = [fault or f"objective {k} said None" for k, fault in enumerate(ledger.faults)]
+        check_scored(ledger.scored, missing, named)
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""

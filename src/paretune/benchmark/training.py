@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +21,20 @@ from paretune.benchmark.stages import run_group
 from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
+from paretune.core.ledger import Ledger
 from paretune.core.preferences import check_preferences, das_dennis
-from paretune.core.stages import in_order
+from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS
 from paretune.methods.asking import asked_stages, assembled
-from paretune.records.files import is_done
+from paretune.records.files import is_done, read_json
 from paretune.records.layout import stage_folder
+from paretune.report.wording import missing_share
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
 
+_LOG = logging.getLogger(__name__)
 WORK = "training"  # inside the output folder until training has ended; a killed call goes on from it
 
 
@@ -86,6 +90,7 @@ def train(
             if not is_done(stage_folder(work, key := stage.key(instance)))
         }
         _train_missing(work, missing, progress or quiet_link())
+        _say_missing_rewards(work, stages, instance)
         results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
         assembly = assembled(entry.method, instance, told, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
@@ -137,3 +142,19 @@ def _train_missing(work: Path, missing: dict[str, PlannedStage], link: Link) -> 
             run_group(work, begin_group(work, members).folder, members[0].task, link)
         for each in ready:
             del missing[each.key]
+
+
+def _say_missing_rewards(work: Path, stages: Sequence[Stage], task: Task) -> None:
+    """Say at the end of a training of which objectives rewards are missing, and what they did last."""
+    longest = {each.trajectory_key(task): each for each in sorted(stages, key=lambda each: each.completions)}
+    ledgers = [
+        Ledger.from_state(read_json(stage_folder(work, each.key(task)) / "ledger.json")) for each in longest.values()
+    ]
+    for k, name in enumerate(task.objective_names):
+        counted = [ledger for ledger in ledgers if k < len(ledger.missing)]
+        lost, made = sum(ledger.missing[k] for ledger in counted), sum(ledger.scored[k] for ledger in counted)
+        if lost:
+            fault = next((ledger.faults[k] for ledger in counted if ledger.faults[k]), f"{name} said None")
+            _LOG.warning(
+                "%s They count for nothing. Last: %s", missing_share(name, lost, lost + made, "training"), fault
+            )

@@ -58,6 +58,7 @@ class TaskKeys(BaseModel):
     folder: str | None = None  # where relative paths and reward modules start; by default the file's folder
     model: str
     prompts: PromptKeys
+    depends: list[str] = Field(default_factory=list)  # files, folders and patterns that rewards read
     template: str = "{prompt}"
     max_prompt_tokens: PositiveInt = 256
     max_completion_tokens: PositiveInt = 64
