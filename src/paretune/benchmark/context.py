@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_result
 from paretune.benchmark.worker import Link
@@ -241,14 +240,14 @@ class GroupContext:
             )
 
     def _check_scored(self, stage: Stage) -> None:
-        """Refuse what was made without one reward of an objective that it is made for."""
-        ledger = self.ledger(stage)
-        weights: Any = stage.member.get("objective_weights")
-        if not isinstance(weights, list) or len(weights) != len(ledger.missing):
-            weights = [1] * len(ledger.missing)
-        missing = [count if weight else 0 for count, weight in zip(ledger.missing, weights, strict=True)]
-        named = [fault or f"objective {k} said None" for k, fault in enumerate(ledger.faults)]
-        check_scored(ledger.scored, missing, named)
+        """Refuse what was made without one reward of an objective that it is for, or whose reward broke its contract.
+
+        An expert may be trained where an objective without weight says None to everything.
+        """
+        ledger, weights = self.ledger(stage), stage.member.get("objective_weights")
+        weighted = dict(enumerate(weights if isinstance(weights, list) else ()))
+        missing = [count if weighted.get(k, 1) or ledger.faults[k] else 0 for k, count in enumerate(ledger.missing)]
+        check_scored(ledger.scored, missing, ledger.told(self.task.objective_names))
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""

@@ -23,6 +23,7 @@ from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import check_preferences, das_dennis
+from paretune.core.scores import check_scored
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS
@@ -63,6 +64,7 @@ def train(
     Raises:
         ConfigError: If the method, a setting, the budget or the seed cannot be used.
         BudgetError: If the budget is too small for the method.
+        RewardError: If an objective was never scored.
         StudyError: If the output folder already holds something else, or another call is training into it.
     """
     from paretune.models.solutions import FILE, SolutionSet, load_solutions
@@ -145,16 +147,23 @@ def _train_missing(work: Path, missing: dict[str, PlannedStage], link: Link) -> 
 
 
 def _say_missing_rewards(work: Path, stages: Sequence[Stage], task: Task) -> None:
-    """Say at the end of a training of which objectives rewards are missing, and what they did last."""
+    """Say at the end of a training of which objectives rewards are missing, and what they did last.
+
+    Raises:
+        RewardError: If an objective was never scored.
+    """
     longest = {each.trajectory_key(task): each for each in sorted(stages, key=lambda each: each.completions)}
-    ledgers = [
-        Ledger.from_state(read_json(stage_folder(work, each.key(task)) / "ledger.json")) for each in longest.values()
-    ]
+    folders = [stage_folder(work, each.key(task)) for each in longest.values()]
+    counted = [each for folder in folders if (each := Ledger.from_state(read_json(folder / "ledger.json"))).missing]
+    if not counted:
+        return
+    made, lost = ([sum(each) for each in zip(*parts, strict=True)] for parts in (
+        [ledger.scored for ledger in counted], [ledger.missing for ledger in counted],
+    ))  # fmt: skip
+    faults = zip(task.objective_names, zip(*(ledger.faults for ledger in counted), strict=True), strict=True)
+    told = [next(filter(None, each), f"{name} said None") for name, each in faults]
+    check_scored(made, lost, told)
     for k, name in enumerate(task.objective_names):
-        counted = [ledger for ledger in ledgers if k < len(ledger.missing)]
-        lost, made = sum(ledger.missing[k] for ledger in counted), sum(ledger.scored[k] for ledger in counted)
-        if lost:
-            fault = next((ledger.faults[k] for ledger in counted if ledger.faults[k]), f"{name} said None")
-            _LOG.warning(
-                "%s They count for nothing. Last: %s", missing_share(name, lost, lost + made, "training"), fault
-            )
+        if lost[k]:
+            said = missing_share(name, lost[k], lost[k] + made[k], "training")
+            _LOG.warning("%s They count for nothing. The last: %s", said, told[k])

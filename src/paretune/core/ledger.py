@@ -79,6 +79,10 @@ class Ledger:
         self.missing = [before + completions - new for before, new in zip(self.missing or none, scored, strict=True)]
         self.faults = [new or old for new, old in zip(faults or silent, self.faults or silent, strict=True)]
 
+    def told(self, names: Sequence[str]) -> list[str]:
+        """Return what each reward did wrong last, or that it said None."""
+        return [fault or f"{name} said None" for fault, name in zip(self.faults, names, strict=False)]
+
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
