@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paretune.core.errors import BudgetError, MethodError
+from paretune.core.errors import BudgetError, MethodError, StopRequested
 from paretune.core.user_calls import called, check_takes, described, shown, user_line, where_found
 
 LINE = rf" \({Path(__file__).name}, line \d+\)"
@@ -24,6 +24,11 @@ def fails(error: BaseException) -> None:
         (ValueError("one\n  two"), "ValueError: one two"),
         (ZeroDivisionError(), "ZeroDivisionError"),
         (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
+        (StopIteration(1), "StopIteration: 1"),
+        (ValueError("a\x1b[31m \ud800"), r"ValueError: a\\x1b\[31m \\ud800"),
+        (ValueError("x" * 10**6), r"ValueError: x{900,1000}\.\.\."),
     ],
 )
 def test_what_a_users_code_raises_names_what_was_called_and_the_line(error: BaseException, got: str) -> None:
@@ -45,7 +50,7 @@ def test_what_can_be_called_is_named_by_its_module() -> None:
     assert found == [f"{__name__}:Some", f"{__name__}:Some.method", "functools:partial"]
 
 
-@pytest.mark.parametrize("error", [BudgetError("budget must be more."), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [BudgetError("budget must be more."), StopRequested()])
 def test_errors_on_purpose_and_an_interrupt_go_through(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, called("It"):
         fails(error)

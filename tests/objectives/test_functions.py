@@ -1,6 +1,7 @@
 import asyncio
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import Objective
-from paretune.objectives.functions import call_function, columns_of, gather, load_function
+from paretune.objectives.functions import call_function, columns_of, copied, gather, load_function
 from paretune.objectives.user_modules import (
     check_reference,
     imports_from,
@@ -105,10 +106,37 @@ def test_a_function_without_column_catcher_gets_only_what_it_names(tmp_path):
 
 
 def test_a_function_cannot_change_the_lists_of_the_next():
-    completions, columns = ["a"], {"answer": [1]}
-    call_function(lambda completions, answer: completions.append("b") or answer.append(2), ["p"], completions, columns)
+    completions, columns = ["a"], {"answer": [[1, {"deep": [2]}]]}
+
+    def changes(completions, answer):
+        completions.append("b")
+        answer[0][1]["deep"].clear()
+        answer[0].pop()
+
+    call_function(changes, ["p"], completions, columns)
     assert completions == ["a"]
-    assert columns == {"answer": [1]}
+    assert columns == {"answer": [[1, {"deep": [2]}]]}
+
+
+def test_each_row_has_a_value_of_its_own_and_unchangeable_ones_are_shared():
+    row = {"words": ["a"], "text": "t" * 1000}
+    (first, second) = copied([row, row])
+    assert first["words"] is not second["words"]
+    assert first["text"] is row["text"]
+
+
+def test_a_value_that_cannot_be_copied_is_refused_with_its_column():
+    with pytest.raises(TaskError, match=r"column 'lock' must hold values that can be copied, got TypeError: cannot"):
+        call_function(lambda lock: None, [], [], {"lock": [threading.Lock()]})
+
+
+def test_words_that_an_import_read_are_read_again_after_a_change(tmp_path):
+    (tmp_path / "words.txt").write_text("1.0")
+    text = "from pathlib import Path\nVALUE = float((Path(__file__).parent / 'words.txt').read_text())\n"
+    write(tmp_path, rewards=text + "def f(**columns): return [VALUE]")
+    assert call(tmp_path, "rewards:f") == [1.0]
+    (tmp_path / "words.txt").write_text("0.5")
+    assert call(tmp_path, "rewards:f") == [0.5]
 
 
 def test_async_functions_run_at_the_same_time():
@@ -139,13 +167,18 @@ def test_what_an_async_function_raises_is_its_result():
     assert isinstance(result, ValueError)
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_a_wish_to_stop_passes_out_of_an_async_function(stop):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+def test_a_wish_to_stop_is_a_result_and_leaves_the_event_loop_alive(stop):
     async def fail():
         raise stop
 
-    with pytest.raises(stop):
-        gather([fail()])
+    async def fine():
+        return 1
+
+    stopped, one = gather([fail(), fine()])
+    assert isinstance(stopped, stop)
+    assert one == 1
+    assert gather([fine()]) == [1]
     assert gather([]) == []
 
 
@@ -172,7 +205,10 @@ def test_an_unknown_function_gets_a_suggestion_before_and_at_import(tmp_path):
 
 def test_a_module_that_raises_at_import_is_named(tmp_path):
     write(tmp_path, rewards="def f(**columns): ...\n1 / 0")
-    with pytest.raises(TaskError, match=r"'rewards:f' must be importable in .*ZeroDivisionError: division by zero\."):
+    with pytest.raises(
+        TaskError,
+        match=r"'rewards:f' must be importable in .*ZeroDivisionError: division by zero \(rewards\.py, line 2\)\.",
+    ):
         load_attribute("rewards:f", tmp_path)
 
 

@@ -1,12 +1,22 @@
+import os
 import re
+import signal
+import sys
 import textwrap
+import warnings
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from paretune.core.errors import RewardError, ShapeError, TaskError
+from paretune.core.errors import RewardError, ShapeError, StopRequested, TaskError
 from paretune.core.task import Objective
+from paretune.core.user_code import loaded_files
 from paretune.objectives.scoring import Scorer, read_outcome
+from paretune.objectives.user_modules import load_attribute
 
 REWARDS = """
 import asyncio
@@ -29,6 +39,29 @@ async def good_late(completions, **columns):
     return [0.25] * len(completions)
 def interrupted(completions, **columns): raise KeyboardInterrupt
 def leaves(completions, **columns): raise SystemExit(3)
+async def interrupted_late(completions, **columns):
+    raise KeyboardInterrupt
+def is_interrupted(completions, **columns):
+    import os, signal
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(10**6): pass
+    except Exception:
+        return [0.5]
+class Awkward(Exception):
+    def __str__(self): raise KeyError("no text")
+def awkward(completions, **columns): raise Awkward
+def deep(completions, **columns): return deep(completions)
+def huge(completions, **columns): raise ValueError("x" * 10**7)
+def leaves_generator(completions, **columns): raise GeneratorExit
+class Odd:
+    def __init__(self, name): self.name = name
+    def __float__(self): return {"exit": exit, "text": lambda: "1", "stop": self.stop}[self.name]()
+    def stop(self): raise KeyboardInterrupt
+    def __repr__(self): raise ValueError("no repr")
+class Sized(list):
+    def __iter__(self): raise SystemExit
+def unreadable(completions, **columns): return Sized([1.0] * len(completions))
 """
 
 
@@ -134,10 +167,24 @@ def test_what_raises_is_missing_with_the_first_traceback_kept_and_logged(scorer,
     assert "rewards.py" in problem.traceback
 
 
-@pytest.mark.parametrize(("name", "stop"), [("interrupted", KeyboardInterrupt), ("leaves", SystemExit)])
-def test_a_wish_to_stop_passes(scorer, name, stop):
-    with pytest.raises(stop):
+@pytest.mark.parametrize(
+    ("name", "got"),
+    [
+        ("interrupted", r"KeyboardInterrupt \(rewards\.py, line 20\)"),
+        ("leaves", r"SystemExit: 3 \(rewards\.py, line 21\)"),
+        ("interrupted_late", r"KeyboardInterrupt \(rewards\.py, line 23\)"),
+    ],
+)
+def test_a_reward_that_ends_the_program_is_a_named_failure_at_once(scorer, name, got):
+    message = rf"{name} \(rewards:{name}\) must not end the program, got {got}\. Return None"
+    with pytest.raises(RewardError, match=message):
         scorer("good", name)(rows(1), ["a"])
+
+
+def test_a_real_interrupt_in_a_reward_stops_whatever_it_catches(scorer):
+    with pytest.raises(StopRequested):
+        scorer("good", "is_interrupted")(rows(1), ["a"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_batch_without_any_score_is_an_error_that_names_each_function(scorer):
@@ -201,3 +248,170 @@ def test_rows_and_completions_of_different_number_are_refused(scorer):
 def test_a_reward_that_is_nowhere_is_refused_before_the_first_batch(tmp_path):
     with pytest.raises(TaskError, match=r"module of 'absent:f' must be importable"):
         Scorer([Objective("x", "absent:f", import_path=str(tmp_path))])
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [
+        ("awkward", r"Awkward: \(its message raised KeyError\)"),
+        ("deep", r"RecursionError: maximum recursion depth exceeded"),
+        ("huge", r"ValueError: x{900,1000}\.\.\."),
+        ("leaves_generator", r"GeneratorExit"),
+        ("unreadable", r"SystemExit"),
+    ],
+)
+def test_whatever_is_raised_costs_its_batch_and_is_told_in_a_line(scorer, name, example):
+    score = scorer("good", name)
+    assert score(rows(2), ["a", "b"]).statuses.tolist() == [["ok", "raised"]] * 2
+    (problem,) = score.problems
+    assert re.match(example, problem.example)
+    assert len(problem.example) < 1100
+    assert len(problem.traceback) < 10_000
+
+
+def read(value):
+    rewards, statuses, found = read_outcome([0.5, value], 2, Objective("x", "m:f"))
+    assert (rewards[0], statuses[0]) == (0.5, "ok")  # that row alone
+    return rewards[1] if statuses[1] == "ok" else statuses[1], found[0].example if found else ""
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(True, 1.0), (np.float16(0.5), 0.5), (np.bool_(True), 1.0), (np.array([0.25]), 0.25), (np.array(0.25), 0.25),
+     (np.array([[0.25]]), 0.25), (Decimal("0.25"), 0.25), (Fraction(1, 4), 0.25), (np.ma.masked, "missing"),
+     (None, "missing"), ("0.5", "not_finite"), (b"1", "not_finite"), (10**400, "not_finite"), (1j, "not_finite"),
+     (np.complex128(1), "not_finite"), ([0.5], "not_finite"), ({}, "not_finite"), (np.array([0.1, 0.2]), "not_finite"),
+     (np.array([]), "not_finite"), (Decimal("sNaN"), "not_finite"), (Fraction(10**400), "not_finite"),
+     (object(), "not_finite"), (np.array(["1"]), "not_finite"), (float("nan"), "not_finite"),
+     ("x" * 10**6, "not_finite"), (-10**300, "out_of_range")],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_value_is_read_or_costs_its_row_alone(value, wanted):
+    got, example = read(value)
+    assert got == wanted
+    assert len(example) < 1100
+
+
+@pytest.mark.parametrize("name", ["exit", "text", "stop"])
+def test_a_value_whose_float_raises_or_has_no_repr_costs_its_row_alone(scorer, name):
+    scorer("good")
+    odd = load_attribute("rewards:Odd", Path(scorer("good").objectives[0].import_path))
+    got, example = read(odd(name))
+    assert got == "not_finite"
+    assert example.startswith("returned a Odd, which raised ")
+
+
+def test_a_tensor_with_a_gradient_is_read_without_a_warning():
+    torch = pytest.importorskip("torch")
+    assert read(torch.tensor(0.25, requires_grad=True))[0] == 0.25
+    assert read(torch.tensor([0.25], requires_grad=True))[0] == 0.25
+    outcome = torch.tensor([0.5, 0.25], requires_grad=True)
+    assert read_outcome(outcome, 2, Objective("x", "m:f"))[0].tolist() == [0.5, 0.25]
+
+
+CHANGES = """
+import os, sys, warnings
+
+def changes(prompts, completions, meta, tags, **columns):
+    import torch
+    os.chdir("/")
+    sys.path.insert(0, "/nowhere")
+    sys.stdout = None
+    warnings.filterwarnings("error", message="only mine")
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    prompts.clear()
+    completions.reverse()
+    columns.clear()
+    for each in meta:
+        each["words"]["all"].pop()
+        each["new"] = 1
+    found = [len(each) / 10 for each in tags]
+    for each in tags:
+        each.pop()
+    return found
+
+def sees(prompts, completions, meta, tags, **columns):
+    ok = prompts == ["p0", "p0"] and completions == ["a", "b"] and meta[0] == {"words": {"all": [1, 2]}}
+    ok = ok and os.getcwd() != "/"
+    return [float(ok and tags == [["x", "y"]] * 2 and columns["other"] == [(1,)] * 2)] * 2
+"""
+
+
+def test_a_reward_changes_neither_the_task_nor_what_others_see_nor_the_process(tmp_path):
+    torch = pytest.importorskip("torch")
+    (tmp_path / "rewards.py").write_text(CHANGES)
+    names = ("changes", "sees")
+    score = Scorer([Objective(name, f"rewards:{name}", import_path=str(tmp_path)) for name in names])
+    row = {"prompt": "p0", "meta": {"words": {"all": [1, 2]}}, "tags": ["x", "y"], "other": (1,)}
+    before = os.getcwd(), list(sys.path), sys.stdout, torch.get_default_dtype(), torch.is_grad_enabled()
+    completions = ["a", "b"]
+    for _ in range(2):  # the second call sees what the first did
+        scores = score([row, row], completions)
+        assert scores.rewards.tolist() == [[0.2, 1.0]] * 2
+    assert row == {"prompt": "p0", "meta": {"words": {"all": [1, 2]}}, "tags": ["x", "y"], "other": (1,)}
+    assert completions == ["a", "b"]
+    assert before == (os.getcwd(), list(sys.path), sys.stdout, torch.get_default_dtype(), torch.is_grad_enabled())
+    assert "only mine" not in str(warnings.filters)
+
+
+def test_a_folder_that_a_reward_puts_on_the_path_is_there_at_its_next_call(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "far_away_words.py").write_text("VALUE = 0.25")
+    (tmp_path / "rewards.py").write_text(
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, str(Path(__file__).parent / 'lib'))\n"
+        "def f(completions, **columns):\n    import far_away_words\n"
+        "    return [far_away_words.VALUE] * len(completions)\n"
+    )
+    score = Scorer([Objective("f", "rewards:f", import_path=str(tmp_path))])
+    assert score(rows(1), ["a"]).rewards.tolist() == [[0.25]]
+    assert str(tmp_path / "lib") not in sys.path
+    sys.modules.pop("far_away_words", None)
+
+
+@pytest.mark.parametrize(
+    "reads",
+    ["open(HERE / NAME).close()", "(HERE / NAME).read_text()", "os.close(os.open(HERE / NAME, os.O_RDONLY))",
+     "exec((HERE / NAME).read_text())", "sqlite3.connect(HERE / NAME).close()",
+     "linecache.getline(str(HERE / NAME), 1)"],
+)  # fmt: skip
+@pytest.mark.parametrize("late", [False, True])
+def test_a_file_that_no_key_covers_is_refused_when_it_is_read(tmp_path, reads, late):
+    (tmp_path / "words.json").write_text("[]")
+    lines = ["import linecache, os, sqlite3", "from pathlib import Path", "HERE = Path(__file__).parent"]
+    lines += ["NAME = 'words' + '.json'", "def f(completions, **columns):", f"    {reads if late else 'pass'}"]
+    lines += ["    return [1.0] * len(completions)", "" if late else reads]
+    (tmp_path / "rewards.py").write_text("\n".join(lines))
+    objective = Objective("f", "rewards:f", import_path=str(tmp_path))
+
+    def scores(objective):
+        return Scorer([objective])(rows(1), ["a"])
+
+    message = (
+        r"file 'words\.json' that rewards:f reads must be named in depends.*Add depends: \[words\.json\] to the task"
+    )
+    with pytest.raises(TaskError, match=message):
+        scores(objective)
+    declared = replace(objective, depends=("words.json",))
+    assert scores(declared).rewards.tolist() == [[1.0]]
+    before = declared.key()
+    loaded_files.cache_clear()
+    (tmp_path / "words.json").write_text("[1]")
+    assert declared.key() != before
+
+
+def test_what_a_reward_writes_or_keeps_elsewhere_or_hidden_is_no_file_it_depends_on(tmp_path):
+    folder, elsewhere = tmp_path / "task", tmp_path / "cache.json"
+    folder.mkdir()
+    elsewhere.write_text("{}")
+    (folder / ".env").write_text("KEY=1")
+    (folder / "rewards.py").write_text(
+        "from pathlib import Path\nHERE = Path(__file__).parent\n"
+        "def f(completions, **columns):\n"
+        f"    Path({str(elsewhere)!r}).read_text()\n    (HERE / '.env').read_text()\n"
+        "    (HERE / 'log.txt').open('a').close()\n    (HERE / 'gone.txt').exists()\n"
+        "    return [1.0] * len(completions)\n"
+    )
+    score = Scorer([Objective("f", "rewards:f", import_path=str(folder))])
+    for _ in range(2):
+        assert score(rows(1), ["a"]).rewards.tolist() == [[1.0]]

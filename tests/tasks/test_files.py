@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import datasets
@@ -10,6 +11,7 @@ import yaml
 import model_folders
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
 from paretune.core.prompt_format import PromptEncoder
+from paretune.objectives.scoring import Scorer
 from paretune.tasks import load_task
 from paretune.tasks.checks import check_context, check_prompts, model_context
 
@@ -521,3 +523,38 @@ def test_the_context_is_read_from_the_configuration(tmp_path, config, limit):
 
 def test_a_hub_id_has_no_context_to_read():
     assert model_context("nobody/some-model") is None
+
+
+READS = "from pathlib import Path\n\ndef brief(completions, **columns):\n" + (
+    "    list(map(Path.read_text, Path(__file__).parent.glob('words*')))\n    return [1.0] * len(completions)\n"
+)
+
+
+def test_files_that_rewards_are_declared_to_read_are_part_of_their_key(folder):
+    (folder / "rewards.py").write_text(READS)
+    (folder / "words.json").write_text("[]")
+    (folder / "base.json").write_text("[]")
+    declared = {"depends": ["words*.json"]}
+    task = load(folder, **declared)
+    rows, texts = [{"prompt": "I feel sad"}], ["I"]
+    assert Scorer(task.objectives)(rows, texts).rewards[0, 0] == 1.0
+    with pytest.raises(TaskError, match=r"file 'words\.json' that rewards:brief reads must be named in depends"):
+        Scorer(load(folder).objectives)(rows, texts)
+    before = [each.key() for each in task.objectives]
+    (folder / "base.json").write_text("[1]")
+    assert [each.key() for each in load(folder, **declared).objectives] == before
+    (folder / "words2.json").write_text("[1]")
+    now = [each.key() for each in load(folder, **declared).objectives]
+    assert (now[0] != before[0], now[1] != before[1]) == (True, False)  # the second is none of the user's
+
+
+def test_a_reward_may_read_the_base_model_which_the_key_covers_anyway(folder):
+    text = READS.replace("glob('words*')", "glob('base/*.json')")
+    (folder / "rewards.py").write_text(text)
+    assert Scorer(load(folder).objectives)([{"prompt": "I"}], ["I"]).statuses[0, 0] == "ok"
+
+
+@pytest.mark.parametrize("path", ["wrods.json", "no/*.txt", ""])
+def test_what_depends_names_must_be_there(folder, path):
+    with pytest.raises(TaskError, match=rf"task\.yaml:\d+: depends\.0 must name a file, .* got '{re.escape(path)}'"):
+        load(folder, depends=[path])

@@ -15,6 +15,7 @@ from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled
+from paretune.core.scores import check_scored
 from paretune.core.stages import GATE, Stage, StageResult, adapter_names, in_order
 from paretune.core.task import Task
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
@@ -179,6 +180,7 @@ class GroupContext:
             RecordError: If it is sealed, or none of the group; if an artefact was asked for and never written, or a
                 file written that nobody asked for; if numbers of experts are left out.
             BudgetError: If more was sampled than charged.
+            RewardError: If an objective that the stage is made for was never scored.
         """
         self._check_own(stage)
         key = self.key(stage)
@@ -191,6 +193,7 @@ class GroupContext:
         if key in self._already:
             return
         self._check_charged(stage)
+        self._check_scored(stage)
         artefacts = self._artefacts[key]
         for name, path in artefacts.items():
             if not (path.is_file() or any(each.is_file() for each in path.rglob("*"))):
@@ -231,6 +234,16 @@ class GroupContext:
                 f"{int(charged):,} charged before a stage ({stage.kind} {self.key(stage)}) is sealed. Call "
                 "context.ledger(stage).charge(completions=...) before sampling, or give evaluate() that ledger."
             )
+
+    def _check_scored(self, stage: Stage) -> None:
+        """Refuse what was made without one reward of an objective that it is for, or whose reward broke its contract.
+
+        An expert may be trained where an objective without weight says None to everything.
+        """
+        ledger, weights = self.ledger(stage), stage.member.get("objective_weights")
+        weighted = dict(enumerate(weights if isinstance(weights, list) else ()))
+        missing = [count if weighted.get(k, 1) or ledger.faults[k] else 0 for k, count in enumerate(ledger.missing)]
+        check_scored(ledger.scored, missing, ledger.told(self.task.objective_names))
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""

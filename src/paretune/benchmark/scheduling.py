@@ -26,6 +26,7 @@ from paretune.benchmark.progress import Display, Meter, Progress
 from paretune.benchmark.tuning import about, mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
 from paretune.core.task import Task
+from paretune.core.user_folders import looked_in
 from paretune.records.files import DONE, FAILED, is_done, mark_failed, read_json, write_json
 from paretune.records.layout import cell_folder, stage_folder
 from paretune.records.reading import read_timings
@@ -165,6 +166,7 @@ class Scheduler:
             "run": JOBS[kind],
             "folder": str(self.root.resolve()),
             "imports": [os.path.abspath(entry) for entry in sys.path],
+            "folders": [str(folder) for folder in looked_in()],
             "task": task.source,
             "seed": seed,
             "task_key": digest(task.instance(seed).training_key()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from paretune.core.preferences import FloatArray, add_points, das_dennis, random
 from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
+from paretune.core.user_folders import look_in
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
 from paretune.tasks.strict_yaml import Place, read_yaml
@@ -204,9 +204,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         place, default_name = _of_the_original(path, place, default_name)
     file = validate(data, place)
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
-    for entry in imports:
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
+    look_in(*imports)
     tasks = _tasks(file.tasks, place)
     methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(

@@ -6,7 +6,7 @@ from paretune.benchmark.planned import Plan, StudyResult
 from paretune.core.protocols import CEILING
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
-from paretune.report.completeness import lone_policies, missing_rewards, one_policy
+from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy
 from paretune.report.wording import count, listing
 from paretune.tasks.checks import input_line
 
@@ -20,6 +20,7 @@ def summary(result: StudyResult) -> str:
     ]
     lines += result.problems
     lines += [f"note: {each}" for each in lone_policies(result.records, comparisons(result.records))]
+    lines += missing_shares(result.records)
     missing = missing_rewards(result.records)
     if missing.missing:
         causes = ", ".join(f"{name} {number:,} ({status})" for (name, status), number in missing.causes.items())

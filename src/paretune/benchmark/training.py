@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +21,21 @@ from paretune.benchmark.stages import run_group
 from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
+from paretune.core.ledger import Ledger
 from paretune.core.preferences import check_preferences, das_dennis
-from paretune.core.stages import in_order
+from paretune.core.scores import check_scored
+from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS
 from paretune.methods.asking import asked_stages, assembled
-from paretune.records.files import DONE
+from paretune.records.files import DONE, read_json
+from paretune.records.layout import stage_folder
+from paretune.report.wording import missing_share
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 WORK = "training"  # inside the output folder until training has ended; a killed call goes on from it
 
 
@@ -60,6 +64,7 @@ def train(
     Raises:
         ConfigError: If the method, a setting, the budget or the seed cannot be used.
         BudgetError: If the budget is too small for the method.
+        RewardError: If an objective was never scored.
         StudyError: If the output folder already holds something else, or another call is training into it.
     """
     from paretune.models.solutions import SolutionSet, load_solutions
@@ -85,13 +90,14 @@ def train(
         for stage in stages:
             wanted, trouble = stage_trouble(work, stage, instance)
             if trouble:
-                logger.warning("damaged: %s", trouble)
+                _LOG.warning("damaged: %s", trouble)
             if wanted:
                 key = stage.key(instance)
                 missing[key] = PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
             elif trouble:
                 mend_stage(work, stage, instance)
         _train_missing(work, missing, progress or quiet_link())
+        _say_missing_rewards(work, stages, instance)
         results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
         assembly = assembled(entry.method, instance, given, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
@@ -144,3 +150,26 @@ def _train_missing(work: Path, missing: dict[str, PlannedStage], link: Link) -> 
             run_group(work, begin_group(work, members).folder, members[0].task, link)
         for each in ready:
             del missing[each.key]
+
+
+def _say_missing_rewards(work: Path, stages: Sequence[Stage], task: Task) -> None:
+    """Say at the end of a training of which objectives rewards are missing, and what they did last.
+
+    Raises:
+        RewardError: If an objective was never scored.
+    """
+    longest = {each.trajectory_key(task): each for each in sorted(stages, key=lambda each: each.completions)}
+    folders = [stage_folder(work, each.key(task)) for each in longest.values()]
+    counted = [each for folder in folders if (each := Ledger.from_state(read_json(folder / "ledger.json"))).missing]
+    if not counted:
+        return
+    made, lost = ([sum(each) for each in zip(*parts, strict=True)] for parts in (
+        [ledger.scored for ledger in counted], [ledger.missing for ledger in counted],
+    ))  # fmt: skip
+    faults = zip(task.objective_names, zip(*(ledger.faults for ledger in counted), strict=True), strict=True)
+    told = [next(filter(None, each), f"{name} said None") for name, each in faults]
+    check_scored(made, lost, told)
+    for k, name in enumerate(task.objective_names):
+        if lost[k]:
+            said = missing_share(name, lost[k], lost[k] + made[k], "training")
+            _LOG.warning("%s They count for nothing. The last: %s", said, told[k])

@@ -19,9 +19,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paretune.benchmark.executors import cores
-from paretune.core.errors import AdapterError, MethodError, ModelError, NonFiniteError, RewardError, TaskError
+from paretune.core.errors import (
+    AdapterError,
+    MethodError,
+    ModelError,
+    NonFiniteError,
+    RewardError,
+    StopRequested,
+    TaskError,
+)
 from paretune.core.imports import import_name
-from paretune.core.user_calls import described, user_line
+from paretune.core.user_calls import described, one_line, user_line
+from paretune.core.user_folders import look_in
 from paretune.records.files import is_disk_full
 from paretune.records.study import FailureReason
 
@@ -50,13 +59,13 @@ class Link:
         """Report completions made since the last call.
 
         Raises:
-            KeyboardInterrupt: If the parent asked the worker to stop.
+            StopRequested: If the parent asked the worker to stop.
         """
         self._completions += completions
         if time.monotonic() - self._reported >= PROGRESS_SECONDS:
             self.flush(message)
         if self._stopped():
-            raise KeyboardInterrupt
+            raise StopRequested
 
     def flush(self, message: str = "") -> None:
         """Report what `progress` has gathered."""
@@ -103,18 +112,19 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def run_job(job: Mapping[str, Any], link: Link) -> dict[str, object]:
     """Run one job and describe how it ended."""
     sys.path[:] = job.get("imports", sys.path)  # the parent's: a name must mean the same file here
+    look_in(*reversed(job.get("folders", ())))
     try:
         result = import_name("job", str(job["run"]))(job, link)
         link.flush()
         return {"kind": "done", "result": result}
-    except KeyboardInterrupt:
+    except StopRequested:
         return {"kind": "stopped"}
-    except Exception as error:  # noqa: BLE001  # the boundary of a process: whatever a method raises fails its cell alone
+    except BaseException as error:  # noqa: BLE001  # the boundary of a process: whatever a method raises fails its cell
         traceback.print_exc()
         sys.stderr.flush()
         known = type(error).__module__ == "paretune.core.errors"
-        message = " ".join(str(error).split()) if known else f"{described(error)}{user_line(error)}"
-        return {"kind": "failed", "reason": failure_reason(error), "message": message[:2000]}
+        message = one_line(str(error), 2000) if known else f"{described(error)}{user_line(error)}"
+        return {"kind": "failed", "reason": failure_reason(error), "message": message}
 
 
 def serve(connection: socket.socket, threads: int) -> None:

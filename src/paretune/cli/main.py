@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
+from paretune.core.user_calls import called
+from paretune.core.user_folders import look_in
 from paretune.core.version import VERSION
 
 OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -99,6 +101,7 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
     from paretune.records.merging import finished_twice, merged
     from paretune.records.reading import read_study
     from paretune.report import summary_table, write_report
+    from paretune.report.completeness import missing_shares
     from paretune.report.wording import count
 
     if not others:
@@ -124,7 +127,7 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
         twice = finished_twice(parts)
         if twice:
             print(f"finished in several folders, taken from the first of them: {count(twice, 'cell')}", file=sys.stderr)
-    print(summary_table(records))
+    print("\n".join([summary_table(records), *missing_shares(records)]))
     print(f"\nreport: {page}")
     return OK
 
@@ -199,7 +202,7 @@ def train(
     from paretune.benchmark.training import train as train_method
     from paretune.cli.values import LineLink, parse_settings
 
-    sys.path.insert(0, os.getcwd())  # a user's module:Class lies beside them, not beside this program
+    look_in(os.getcwd())  # a user's module:Class lies beside them, not beside this program
     given = parse_settings(settings or [])
     solutions = train_method(method, task, budget, seed, settings=given, output=output, progress=LineLink(budget))
     experts = "1 expert" if len(solutions.experts) == 1 else f"{len(solutions.experts)} experts"
@@ -237,7 +240,7 @@ def probe(
     from paretune.cli.relations import StepLines, print_probe
     from paretune.tasks import load_task
 
-    sys.path.insert(0, os.getcwd())  # as for train
+    look_in(os.getcwd())  # as for train
     loaded = load_task(task)
     folder = output or Path("results") / f"probe-{loaded.name}"
     found = probe_task(loaded, samples, seed, study, pilot, folder, StepLines(), method)
@@ -279,7 +282,7 @@ def generate(
     check_sampling(samples, temperature, top_p)
     from paretune.models.solutions import load_solutions
 
-    sys.path[:0] = import_folders(folder)
+    look_in(*reversed(import_folders(folder)))
     policy = load_solutions(folder).policy_for(wanted)
     made = policy.generate(prompts, samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     rows = [
@@ -307,7 +310,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars for loading a file would tear our progress apart
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with notes_shown():
+        with notes_shown(), called():
             result: Any = app(given, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         return USAGE  # it has printed what was wrong

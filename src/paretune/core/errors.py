@@ -1,4 +1,4 @@
-"""Every error the library raises on purpose. Messages read `<name> must <rule>, got <value>. <What to do.>`."""
+"""Every error that is raised on purpose, and a stop. Messages read `<name> must <rule>, got <value>. <What to do.>`."""
 
 from __future__ import annotations
 
@@ -73,3 +73,7 @@ class NonFiniteError(ParetuneError, ArithmeticError):
 
 class MissingDependencyError(ParetuneError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class StopRequested(KeyboardInterrupt):
+    """A wish to stop that is real: Ctrl-C, or a parent's word to its worker; never what a user's code raises."""

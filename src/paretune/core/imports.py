@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
-from paretune.core.errors import ConfigError
-from paretune.core.user_calls import described, user_line
+from paretune.core.errors import ConfigError, StopRequested
+from paretune.core.user_calls import described, real_interrupts, surroundings_kept, user_line
+from paretune.core.user_folders import asked, reserved_advice
 
 
 def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "Name another, or complete it.") -> Any:
@@ -24,22 +26,19 @@ def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "
     """
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (
-        ImportError,
-        AttributeError,
-        ValueError,
-        TypeError,
-    ) as error:  # the last two: no module name, a relative one
-        raise ConfigError(
-            f"{noun} must be an importable 'module:name', got '{name}' ({error}). Check the spelling, and that the "
-            "module's folder is on the import path."
-        ) from error
-    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
-        raise ConfigError(
-            f"module of {noun} '{name}' must be importable, got {described(error)}{user_line(error)}. Correct the "
-            "module."
-        ) from error
+        found = getattr(imported(module), attribute)
+    except StopRequested:
+        raise
+    except BaseException as error:  # importing runs the user's code, which may raise anything
+        got, line = described(error), user_line(error)
+        if line or not isinstance(error, (ImportError, AttributeError, ValueError, TypeError)):
+            raise ConfigError(
+                f"module of {noun} '{name}' must be importable, got {got}{line}. Correct the module."
+            ) from error
+        advice = reserved_advice(module) or (
+            "Check the spelling, and that its file lies beside the study, in the current folder or on the import path."
+        )
+        raise ConfigError(f"{noun} must be an importable 'module:name', got '{name}' ({got}). {advice}") from error
     missing = [part for part in parts if not hasattr(found, part)]
     if missing or (parts and not isinstance(found, type)) or not callable(found):
         is_class = isinstance(found, type)
@@ -47,3 +46,14 @@ def import_name(noun: str, name: str, parts: Sequence[str] = (), advice: str = "
         wanted = f"a class with {', '.join(parts)}" if parts else "something to call"
         raise ConfigError(f"{noun} '{name}' must be {wanted}, got {got}. {advice}")
     return found
+
+
+def imported(module: str) -> ModuleType:
+    """Import a module that somebody names, from the folders of users too; the process stays as it was around it.
+
+    Raises:
+        StopRequested: In place of the KeyboardInterrupt of a real Ctrl-C; what the module raises goes through.
+    """
+    importlib.invalidate_caches()  # a file written a moment ago is not yet in the listing Python keeps of its folder
+    with asked(module), surroundings_kept(), real_interrupts():
+        return importlib.import_module(module)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paretune.core.errors import BudgetError
@@ -35,6 +35,9 @@ class Ledger:
     seconds: dict[str, float] = field(default_factory=dict)
     repeated: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     peak_memory_bytes: int = 0
+    scored: list[int] = field(default_factory=list)  # rewards that were made, by objective
+    missing: list[int] = field(default_factory=list)  # and those that could not be made
+    faults: list[str] = field(default_factory=list)  # what each reward did wrong last, for people
 
     @property
     def completions(self) -> int:
@@ -62,6 +65,24 @@ class Ledger:
         for name, amount in amounts.items():
             self.counts[name] += amount
 
+    def count_rewards(self, scored: Sequence[int], completions: int, faults: Sequence[str] = ()) -> None:
+        """Charge the rewards of some completions, and keep how many of each objective were made and are missing.
+
+        Args:
+            scored: Rewards that were made, by objective.
+            completions: How many were asked for, of each.
+            faults: What each reward did wrong, empty where nothing.
+        """
+        self.charge(reward_calls=completions * len(scored))
+        none, silent = [0] * len(scored), [""] * len(scored)
+        self.scored = [before + new for before, new in zip(self.scored or none, scored, strict=True)]
+        self.missing = [before + completions - new for before, new in zip(self.missing or none, scored, strict=True)]
+        self.faults = [new or old for new, old in zip(faults or silent, self.faults or silent, strict=True)]
+
+    def told(self, names: Sequence[str]) -> list[str]:
+        """Return what each reward did wrong last, or that it said None."""
+        return [fault or f"{name} said None" for fault, name in zip(self.faults, names, strict=False)]
+
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
@@ -74,6 +95,9 @@ class Ledger:
             "seconds": dict(self.seconds),
             "repeated": dict(self.repeated),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "scored": list(self.scored),
+            "missing": list(self.missing),
+            "faults": list(self.faults),
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -83,6 +107,8 @@ class Ledger:
         self.seconds = dict(state["seconds"])  # type: ignore[call-overload]  # plain JSON
         self.repeated = dict(state["repeated"])  # type: ignore[call-overload]  # plain JSON
         self.peak_memory_bytes = int(state["peak_memory_bytes"])  # type: ignore[call-overload]  # plain JSON
+        for name in ("scored", "missing", "faults"):
+            setattr(self, name, list(state[name]))  # type: ignore[call-overload]  # plain JSON
 
     def resume(self, state: Mapping[str, object]) -> None:
         """Take over what was spent, but keep the budget and what this ledger already knows to be repeated work."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.errors import RewardError
 from paretune.core.task import Row
 
 
@@ -29,3 +30,22 @@ class Scores(NamedTuple):
 
 KEPT_CONTRACT = ("ok", "missing")  # statuses of a reward that kept its contract
 Score = Callable[[Sequence[Row], Sequence[str]], Scores]  # rows of the prompts, completions -> scores
+
+
+def check_scored(scored: Sequence[int], missing: Sequence[int], faults: Sequence[str]) -> None:
+    """Refuse results in which an objective was never scored: nobody would know that it was not there.
+
+    Args:
+        scored: Rewards that were made, by objective.
+        missing: Rewards that were not.
+        faults: What each reward did wrong, for people; with its name.
+
+    Raises:
+        RewardError: If an objective has missing rewards and no others.
+    """
+    for made, lost, fault in zip(scored, missing, faults, strict=True):
+        if lost and not made:
+            raise RewardError(
+                f"reward of every objective must give at least one score, got none for {lost:,} completions: {fault}. "
+                "Correct the reward, then run the same command again; nothing finished is lost."
+            )

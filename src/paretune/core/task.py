@@ -11,6 +11,7 @@ from paretune.core.digests import digest
 from paretune.core.errors import TaskError
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.user_code import loaded_digest, loaded_files
+from paretune.core.user_files import data_digests, matching
 
 Split = Literal["train", "development", "test"]
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
@@ -31,6 +32,8 @@ class Objective:
         source_digest: Digest of the code or model folder behind a user's reward. Where a task made by code leaves it
             empty, the code behind `reward` counts as it was when this process first asked; built-in rewards have none.
         import_path: Folder added to the import path before `reward` is imported; None for installed modules.
+        depends: Files and folders that a reward of `import_path` may read there; what it reads and no key covers is an
+            error. Their digests are part of `source_digest`, or of the key where that is empty.
         template: How a reward model reads a row, with `{prompt}` and `{completion}`.
         transform: What turns a reward model's logit into a reward: `sigmoid` or `identity`.
     """
@@ -43,6 +46,7 @@ class Objective:
     kind: Literal["function", "model"] = "function"
     source_digest: str = ""
     import_path: str | None = None
+    depends: tuple[str, ...] = ()
     template: str | None = None
     transform: Literal["sigmoid", "identity"] = "sigmoid"
 
@@ -63,7 +67,12 @@ class Objective:
     def _code(self) -> str:
         if self.kind != "function":
             return ""
-        return loaded_digest(self.reward, Path(self.import_path) if self.import_path else None)
+        folder = Path(self.import_path) if self.import_path else None
+        code = loaded_digest(self.reward, folder)
+        if not self.depends:
+            return code
+        files = [file for each in self.depends for file in matching(each, folder or Path())]
+        return digest([code, data_digests(files, folder or Path())])
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
+import sys
+import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, MethodType
 from typing import Any
 
-from paretune.core.errors import MethodError, ParetuneError
+from paretune.core.errors import MethodError, ParetuneError, StopRequested
 from paretune.core.user_code import is_a_users
 
 SHOWN = 80  # letters of a value that messages show
+LONGEST = 1000  # letters of an error's message that messages show
 
 
 @contextmanager
-def called(what: str = "") -> Iterator[None]:
+def called(what: str = "", kind: type[ParetuneError] = MethodError) -> Iterator[None]:
     """Turn what a user's code raises in a block into one error that names it, its type, its message and its line.
 
     What is raised on purpose stays as it is, and so does what no line of a user's had part in.
@@ -25,25 +31,96 @@ def called(what: str = "") -> Iterator[None]:
     Args:
         what: Is called in the block, for the message; empty where the block is ours and calls a user's code somewhere:
             the message then names the function that raised.
+        kind: Class of the error.
 
     Raises:
-        MethodError: In place of anything else that a user's code raises; that is its cause.
+        MethodError: Or another `kind`, in place of anything else that a user's code raises, a KeyboardInterrupt or
+            SystemExit too; that is its cause.
+        StopRequested: In place of the KeyboardInterrupt of a real Ctrl-C.
     """
     try:
-        yield
-    except ParetuneError:
+        with real_interrupts():
+            yield
+    except (ParetuneError, StopRequested):
         raise
-    except (Exception, SystemExit) as error:  # a user's code may raise anything
+    except BaseException as error:  # a user's code may raise anything
         where = user_line(error)
         if not where:
             raise
         name = what or _raising(error)
-        raise MethodError(f"{name} must not raise, got {described(error)}{where}. Correct it.") from error
+        raise kind(f"{name} must not raise, got {described(error)}{where}. Correct it.") from error
+
+
+@contextmanager
+def real_interrupts() -> Iterator[None]:
+    """Let a real Ctrl-C raise `StopRequested` in a block, so that a KeyboardInterrupt there is known for a user's."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # signals are heard in the main thread alone
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        try:
+            before(number, frame)
+        except StopRequested:
+            raise
+        except KeyboardInterrupt as error:
+            raise StopRequested from error
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def surroundings_kept() -> Iterator[None]:
+    """Put back, after a block, what a user's code may change in the process: docs/tasks.md lists it."""
+    folder, output, filters = _current_folder(), (sys.stdout, sys.stderr), list(warnings.filters)
+    torch = sys.modules.get("torch")
+    kept = torch and (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
+    try:
+        yield
+    finally:
+        if folder and _current_folder() != folder:
+            os.chdir(folder)
+        sys.stdout, sys.stderr = output
+        for added in [each for each in warnings.filters if each[0] == "error" and each not in filters]:
+            warnings.filters.remove(added)  # type: ignore[attr-defined]  # a list, whatever typeshed says
+        if torch and kept:
+            torch.set_default_dtype(kept[0])
+            torch.set_grad_enabled(kept[1])
+            if torch.get_num_threads() != kept[2]:
+                torch.set_num_threads(kept[2])
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 def described(error: BaseException) -> str:
-    """Return type and message of an error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    """Return type and message of an error in one line that every terminal and file can take."""
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001  # a user's __str__ may raise anything
+        text = f"(its message raised {type(second).__name__})"
+    return one_line(f"{type(error).__name__}: {text}").removesuffix(":")
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    r"""Return a text as one line: no control character, no lone surrogate, and cut where it is too long.
+
+    Example:
+        >>> one_line("a\n b\x1b[31m")
+        'a b\\x1b[31m'
+    """
+    words = " ".join(text[: 8 * longest].split())
+    clean = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in words)
+    return clean if len(clean) <= longest and len(text) <= 8 * longest else f"{clean[:longest]}..."
 
 
 def user_line(error: BaseException) -> str:
@@ -107,5 +184,9 @@ def shown(value: object) -> str:
         >>> shown(None), shown([1, 2]), shown(print)
         ('None', '[1, 2]', 'a builtin_function_or_method')
     """
-    text = " ".join(repr(value).split())
-    return text if len(text) <= SHOWN and not text.startswith("<") else f"a {type(value).__name__}"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # a user's __repr__ may raise anything
+        text = ""
+    short = one_line(text, SHOWN) if 0 < len(text) <= SHOWN else "<"
+    return short if len(short) <= SHOWN and not short.startswith("<") else f"a {type(value).__name__}"

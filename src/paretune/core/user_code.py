@@ -1,10 +1,11 @@
-"""The code of a user behind a `module:name`: its file and what that imports, digested for keys. Nothing is run."""
+"""The code of a user behind a `module:name`: its file, what that imports and reads, digested for keys; none is run."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import importlib
+import os
 import re
 import sys
 import sysconfig
@@ -13,19 +14,20 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from paretune.core.digests import digest, file_digest
+from paretune.core.user_files import files_below, named_files, runs_files
+from paretune.core.user_folders import INSTALLED, RESERVED, asked
 
 OURS = Path(__file__).resolve().parents[1]
-INSTALLED = frozenset(
-    {"site-packages", "dist-packages"}
-)  # folders whose files change with an installation, not an edit
 REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def code_files(reference: str, folder: Path | None = None) -> dict[str, str]:
-    """Digest the files behind `module:name`: the module's own, and all files of a user's that it may import.
+    """Digest the files behind `module:name`: the module's own, and all files of a user's that it may import or read.
 
     Comments, blank lines and layout do not count, docstrings do. An import counts wherever it stands, in a function or
-    under a condition too. A module that is not Python, or not parseable, counts byte by byte.
+    under a condition too. A module that is not Python, or not parseable, counts byte by byte, and so does a file that a
+    module names and reads, see `user_files.named_files`. A module that runs files whose names it does not show counts
+    with all modules of its folder.
 
     Args:
         reference: `module:name`; the name does not matter.
@@ -39,12 +41,18 @@ def code_files(reference: str, folder: Path | None = None) -> dict[str, str]:
         >>> code_files("paretune.methods.experts:train_experts")
         {}
     """
+    return {name: _digest_file(file) for name, file in files_behind(reference, folder).items()}
+
+
+def files_behind(reference: str, folder: Path | None = None) -> dict[str, Path]:
+    """Return the files that `code_files` digests, by the names it gives them."""
     importlib.invalidate_caches()  # a file written a moment ago is not yet in the listing Python keeps of its folder
     module = reference.partition(":")[0]
     first = module_file(module, folder)
     if first is None or _is_ours_or_pythons(first):
         return {}
-    files: dict[str, str] = {}
+    root = first.parents[module.count(".") + (first.stem == "__init__")] if folder is None else folder
+    files: dict[str, Path] = {}
     seen: set[str] = set()
     waiting = _with_packages([module])
     while waiting:
@@ -59,11 +67,22 @@ def code_files(reference: str, folder: Path | None = None) -> dict[str, str]:
         users = local or not INSTALLED & set(file.parts)
         if not users and name != module:
             continue
+        files[_shown(name, file)] = file
         tree = _tree(file)
-        files[_shown(name, file)] = file_digest(file) if tree is None else digest(list(_symbols(tree)))
         if users and tree is not None:
             waiting += imported_names(tree, name, file.stem == "__init__")
+            beside = [*named_files(tree, file, root), *(files_below(file.parent, ".py") if runs_files(tree) else ())]
+            files |= {_beside(each, root): each for each in beside}
     return files
+
+
+def _digest_file(file: Path) -> str:
+    tree = _tree(file)
+    return file_digest(file) if tree is None else digest(list(_symbols(tree)))
+
+
+def _beside(file: Path, root: Path) -> str:
+    return Path(os.path.relpath(file, root)).as_posix()
 
 
 def code_digest(reference: str, folder: Path | None = None) -> str:
@@ -119,12 +138,13 @@ def module_file(module: str, folder: Path | None = None) -> Path | None:
     Returns:
         Its file; None for a module of Python, a package without `__init__.py`, and one that is nowhere.
     """
-    if folder is not None and (local := find_local(module, folder)) is not None:
-        return local
     top, *rest = module.split(".")
     if top in sys.stdlib_module_names:
         return None
-    file, folders = _find_top(top)
+    if folder is not None and top not in RESERVED and (local := find_local(module, folder)) is not None:
+        return local
+    with asked(top):
+        file, folders = _find_top(top)
     for name in rest:
         file = _find_in(folders, name)
         if file is None:  # a package without __init__.py has several folders, and no file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
     if settings.get("weighting"):
         kind = resolve_named("weighting", str(settings["weighting"]))
         check_restores(kind, settings, ranges(task))
-        weightings = [kind(row, settings, ranges(task)) for row in preferences]
+        weightings = [kind(row.copy(), copy.deepcopy(dict(settings)), ranges(task)) for row in preferences]
     return Slots(weightings=weightings, **functions)
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import functools
 import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paretune.core.errors import TaskError
 from paretune.core.task import Objective, Row
+from paretune.core.user_calls import described
 from paretune.objectives.user_modules import load_attribute
 
 RewardFunction = Callable[..., object]  # called by keyword; returns the rewards or an awaitable of them
+UNCHANGEABLE = frozenset({str, int, float, bool, bytes, complex, type(None)})  # values that are shared, not copied
 RESERVED_COLUMNS = ("prompt", "prompts", "completion", "completions", "completion_ids")  # names TRL passes itself
 
 
@@ -27,7 +30,8 @@ def load_function(objective: Objective) -> RewardFunction:
         TaskError: If its module cannot be imported, or what it names cannot be called.
         UnknownNameError: If its module has no such function.
     """
-    function = load_attribute(objective.reward, Path(objective.import_path) if objective.import_path else None)
+    folder = Path(objective.import_path) if objective.import_path else None
+    function = load_attribute(objective.reward, folder, [Path(folder or "", each) for each in objective.depends])
     if isinstance(function, type) or not callable(function):
         raise TaskError(
             f"reward of objective '{objective.name}' must be a function, got {type(function).__name__} "
@@ -53,14 +57,45 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[object]]:
 def call_function(
     function: RewardFunction, prompts: Sequence[str], completions: Sequence[str], columns: dict[str, list[object]]
 ) -> object:
-    """Call a reward function with fresh lists; one without `**columns` gets only what it names.
+    """Call a reward function with lists of its own, nested ones too; one without `**columns` gets only what it names.
 
     Returns:
         What it returned: the rewards, or an awaitable of them.
+
+    Raises:
+        TaskError: If a value of a column cannot be copied.
     """
-    arguments: dict[str, object] = {"prompts": list(prompts), "completions": list(completions)}
-    arguments |= {name: list(values) for name, values in columns.items()}
-    return function(**{name: value for name, value in arguments.items() if _accepts(function, name)})
+    texts = {"prompts": list(prompts), "completions": list(completions)}
+    arguments: dict[str, object] = {name: value for name, value in texts.items() if _accepts(function, name)}
+    for name, values in columns.items():
+        if _accepts(function, name):
+            try:
+                arguments[name] = copied(values)
+            except Exception as error:  # a class of a user's may do anything
+                raise TaskError(
+                    f"column '{name}' must hold values that can be copied, got {described(error)}. Keep text, numbers, "
+                    "lists and mappings in it."
+                ) from error
+    return function(**arguments)
+
+
+def copied(value: Any) -> Any:
+    """Copy lists and mappings to their depth; what cannot be changed is shared.
+
+    Example:
+        >>> row = {"words": ["a", "b"]}
+        >>> again = copied(row)
+        >>> again["words"].pop(), row
+        ('b', {'words': ['a', 'b']})
+    """
+    kind = type(value)
+    if kind in UNCHANGEABLE:
+        return value
+    if kind is list:
+        return value[:] if UNCHANGEABLE.issuperset(map(type, value)) else [copied(each) for each in value]
+    if kind is dict:
+        return {name: copied(each) for name, each in value.items()}
+    return copy.deepcopy(value)
 
 
 def _accepts(function: RewardFunction, name: str) -> bool:
@@ -77,15 +112,8 @@ def _parameters(function: RewardFunction) -> tuple[frozenset[str], bool]:
     return named, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
-@dataclass(frozen=True)
-class _Stop:
-    """Carries KeyboardInterrupt or SystemExit out of the thread of the event loop, which it would end."""
-
-    error: BaseException
-
-
 def gather(awaitables: Sequence[Awaitable[object]]) -> list[object]:
-    """Wait for all of them at once; what one raises is its result, except a wish to stop.
+    """Wait for all of them at once; what one raises is its result.
 
     The event loop lives as long as the process, in a thread of its own: clients that a user keeps between calls stay
     usable, and it works where a loop is already running, as in notebooks.
@@ -94,20 +122,16 @@ def gather(awaitables: Sequence[Awaitable[object]]) -> list[object]:
         return []
 
     async def settle() -> list[object]:
-        return list(await asyncio.gather(*map(_settled, awaitables), return_exceptions=True))
+        return list(await asyncio.gather(*map(_settled, awaitables)))
 
-    results = _run(settle())
-    for result in results:
-        if isinstance(result, _Stop):
-            raise result.error
-    return results
+    return _run(settle())
 
 
 async def _settled(awaitable: Awaitable[object]) -> object:
     try:
         return await awaitable
-    except (KeyboardInterrupt, SystemExit) as error:
-        return _Stop(error)
+    except BaseException as error:  # noqa: BLE001  # it would end the thread; a real Ctrl-C is the main thread's
+        return error
 
 
 def _run(coroutine: Coroutine[object, object, list[object]]) -> list[object]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, SupportsFloat, SupportsIndex
@@ -15,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.checks import check_texts
-from paretune.core.errors import RewardError, ShapeError
+from paretune.core.errors import RewardError, ShapeError, StopRequested
 from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.core.task import Objective, Row
-from paretune.core.user_calls import described, user_line
+from paretune.core.user_calls import described, real_interrupts, shown, surroundings_kept, user_line
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.functions import RewardFunction, call_function, columns_of, gather, load_function
-from paretune.objectives.user_modules import imports_from
+from paretune.objectives.user_modules import imports_from, watched_reads
 
 ROUNDING = 1e-6  # share of a range by which a sum or a float32 may miss its ends; the reward is clipped then
+LONGEST_TRACEBACK = 8000  # letters of one that is kept
 _LOG = logging.getLogger(__name__)  # goes to stderr unless a program says otherwise; a worker's is in its log
 
 
@@ -50,16 +53,20 @@ class _KeepException:
     """Keeps an exception that its block raises, whatever its class, and goes on after the block.
 
     The one place for that: a user's reward may raise anything, at any of thousands of calls, and one failing call must
-    cost its scores and not a run of hours. KeyboardInterrupt and SystemExit are no `Exception` and pass.
+    cost its scores and not a run of hours. A KeyboardInterrupt of a user's is kept, too; a real Ctrl-C is a
+    `StopRequested`, and passes.
     """
 
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def __enter__(self) -> Self:
+        self._interrupts = real_interrupts()
+        self._interrupts.__enter__()
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        self.error = error if isinstance(error, Exception) else None
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        self._interrupts.__exit__(None, None, None)
+        self.error = None if isinstance(error, StopRequested) else error
         return self.error is not None
 
 
@@ -97,7 +104,8 @@ class Scorer:
 
         Raises:
             ShapeError: If completions are no list of texts, or there is not one row per completion.
-            RewardError: If every objective failed on every completion.
+            RewardError: If every objective failed on every completion, or one raised KeyboardInterrupt or SystemExit.
+            TaskError: If one reads a file in the task's folder that no key covers.
         """
         completions = check_texts("completions", completions, least=0)
         if len(rows) != len(completions):
@@ -109,11 +117,16 @@ class Scorer:
             return Scores(rewards, statuses)
         faults: list[str] = [""] * len(self.objectives)
         for k, outcome in enumerate(self._call_all(rows, completions)):
+            if isinstance(outcome, (KeyboardInterrupt, SystemExit)):
+                raise RewardError(
+                    f"{_name(self.objectives[k])} must not end the program, got {described(outcome)}"
+                    f"{user_line(outcome)}. Return None for a completion that it cannot score."
+                ) from outcome
             values, marks, problems = read_outcome(outcome, size, self.objectives[k])
             rewards[:, k], statuses[:, k] = values, marks
             self._count(self.objectives[k], problems)
-            described = [_described(self.objectives[k], each) for each in problems if each.status not in KEPT_CONTRACT]
-            faults[k] = "; ".join(described)
+            broken = (each for each in problems if each.status not in KEPT_CONTRACT)
+            faults[k] = "; ".join(_described(self.objectives[k], each) for each in broken)
         if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
             raise RewardError(
                 f"rewards must give at least one score for a batch of {size} completions, got none: "
@@ -128,10 +141,21 @@ class Scorer:
         for folder in dict.fromkeys(objective.import_path for objective in self.objectives):
             members = [k for k, objective in enumerate(self.objectives) if objective.import_path == folder]
             with imports_from(Path(folder) if folder else None):
-                outcomes |= {k: self._call(k, rows, completions) for k in members}
+                for k in members:
+                    with self._watched(k), surroundings_kept():
+                        outcomes[k] = self._call(k, rows, completions)
                 waiting = {k: outcome for k in members if inspect.isawaitable(outcome := outcomes[k])}
-                outcomes |= zip(waiting, gather(list(waiting.values())), strict=True)
+                with contextlib.ExitStack() as watching, surroundings_kept():
+                    for k in waiting:
+                        watching.enter_context(self._watched(k))
+                    outcomes |= zip(waiting, gather(list(waiting.values())), strict=True)
         return [outcomes[k] for k in range(len(self.objectives))]
+
+    def _watched(self, k: int) -> AbstractContextManager[object]:
+        """Refuse what a reward reads in the task's folder and its key does not cover."""
+        objective = self.objectives[k]
+        folder = Path(objective.import_path).resolve() if objective.import_path else None
+        return watched_reads(objective.reward, folder, [Path(folder or "", each) for each in objective.depends])
 
     def _call(self, k: int, rows: Sequence[Row], completions: Sequence[str]) -> object:
         function, objective = self._functions[k], self.objectives[k]
@@ -140,10 +164,10 @@ class Scorer:
         once = sorted(first.values()) if _scores_rows_alone(objective) else list(range(len(pairs)))
         kept = [rows[index] for index in once]
         prompts, texts = [str(row["prompt"]) for row in kept], [completions[index] for index in once]
-        with _KeepException() as kept_exception:
+        with _KeepException() as caught:
             result = call_function(function, prompts, texts, columns_of(kept))
-        if kept_exception.error is not None:
-            return kept_exception.error
+        if caught.error is not None:
+            return caught.error
         if len(once) == len(pairs) or not isinstance(result, list) or len(result) != len(once):
             return result
         place = {pairs[index]: position for position, index in enumerate(once)}
@@ -178,12 +202,12 @@ def read_outcome(
         Rewards `[B]`, NaN where there is none; statuses `[B]`; one problem per status other than `ok`.
     """
     rewards, statuses = np.full(size, np.nan), np.full(size, "ok", dtype="<U12")
-    if isinstance(outcome, BaseException):
+    with _KeepException() as kept:  # what a user's code returned may do anything, too
+        values = None if isinstance(outcome, BaseException) else _as_list(outcome)
+    raised = kept.error or (outcome if isinstance(outcome, BaseException) else None)
+    if raised is not None:
         statuses[:] = "raised"
-        text = "".join(traceback.format_exception(outcome))
-        reason = f"{described(outcome)}{user_line(outcome)}"
-        return rewards, statuses, [Problem(objective.name, "raised", size, reason, text)]
-    values = _as_list(outcome)
+        return rewards, statuses, [Problem(objective.name, "raised", size, *_raised(raised))]
     if values is None or len(values) != size:
         statuses[:] = "wrong_length"
         got = f"{len(values)} values" if values is not None else f"a {type(outcome).__name__} in place of a list"
@@ -198,11 +222,40 @@ def read_outcome(
     return rewards, statuses, [Problem(objective.name, status, found[status], examples[status]) for status in found]
 
 
+def _raised(error: BaseException) -> tuple[str, str]:
+    """Return what was raised and where in a line, and its traceback."""
+    with _KeepException():
+        text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+        middle = max(0, len(text) - LONGEST_TRACEBACK)
+        kept = f"{text[: LONGEST_TRACEBACK // 2]}\n...\n{text[LONGEST_TRACEBACK // 2 + middle :]}" if middle else text
+        return f"{described(error)}{user_line(error)}", kept
+    return described(error), ""
+
+
 def _read_value(value: object, bounds: tuple[float, float]) -> tuple[float, str, str]:
+    with _KeepException() as kept:
+        return _read_number(_plain(value), bounds)
+    raised = "" if kept.error is None else f", which raised {described(kept.error)}"
+    return math.nan, "not_finite", f"returned {shown(value)}{raised},"
+
+
+def _plain(value: object) -> object:
+    """Return the one number of an array, tensor or number of a library as Python's own; anything else as it is."""
+    if (to_list := getattr(value, "tolist", None)) is None:
+        return value
+    found = to_list()
+    while isinstance(found, list):
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} numbers for one completion")
+        (found,) = found
+    return found
+
+
+def _read_number(value: object, bounds: tuple[float, float]) -> tuple[float, str, str]:
     if value is None:
         return math.nan, "missing", "returned None"
     if isinstance(value, (str, bytes)) or not isinstance(value, (SupportsFloat, SupportsIndex)):
-        return math.nan, "not_finite", f"returned {value!r}, which is not a number,"
+        return math.nan, "not_finite", f"returned {shown(value)}, which is not a number,"
     number = float(value)
     if not math.isfinite(number):
         return math.nan, "not_finite", f"returned {number}"
@@ -237,4 +290,8 @@ def _load(objective: Objective) -> RewardFunction:
 
 def _described(objective: Objective, problem: Problem) -> str:
     verb = "raised " if problem.status == "raised" else ""
-    return f"{objective.name} ({objective.reward}) {verb}{problem.example}"
+    return f"{_name(objective)} {verb}{problem.example}"
+
+
+def _name(objective: Objective) -> str:
+    return f"{objective.name} ({objective.reward})"

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from paretune.core.checks import did_you_mean
-from paretune.core.errors import TaskError, UnknownNameError
-from paretune.core.user_code import module_file
+from paretune.core.errors import StopRequested, TaskError, UnknownNameError
+from paretune.core.imports import imported
+from paretune.core.user_calls import described, user_line
+from paretune.core.user_code import files_behind, module_file
+from paretune.core.user_files import watched
+from paretune.core.user_folders import RESERVED, looked_in, looking_in, reserved_advice
 
 Stamp = tuple[int, int]  # time of change in nanoseconds, size in bytes
 
 
 @dataclass
-class _Shelf:
-    """The modules that were imported from one folder, kept out of `sys.modules` while they are not in use."""
+class _Imported:
+    """What was imported from one folder, kept out of `sys.modules` while it is not in use.
+
+    Attributes:
+        modules: By name.
+        stamps: Of their files, and of what they read while they were imported.
+        path: Folders that they put on `sys.path`, in use as long as they are.
+    """
 
     modules: dict[str, ModuleType] = field(default_factory=dict)
     stamps: dict[Path, Stamp] = field(default_factory=dict)
+    path: list[str] = field(default_factory=list)
 
 
-_shelves: dict[Path, _Shelf] = {}
-_lock = threading.RLock()  # sys.path and sys.modules belong to the whole process
+_folders: dict[Path, _Imported] = {}
+_lock = threading.RLock()  # sys.meta_path and sys.modules belong to the whole process
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -52,10 +62,10 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 @contextmanager
 def imports_from(folder: Path | None) -> Iterator[None]:
-    """Put a folder first on the import path for the length of a block.
+    """Let the modules of a folder import each other for the length of a block; nobody else finds them.
 
-    Modules imported from it are shelved afterwards and brought back next time. So two tasks may both have a
-    `rewards.py` and siblings of equal names, and functions may import their siblings late.
+    They are put away afterwards and brought back next time. So two tasks may both have a `rewards.py` and siblings of
+    equal names, and functions may import their siblings late. `sys.path` is as before afterwards.
 
     Args:
         folder: Folder of a task; None changes nothing.
@@ -65,9 +75,9 @@ def imports_from(folder: Path | None) -> Iterator[None]:
         return
     folder = folder.resolve()
     with _lock:
-        shelf = _shelves.setdefault(folder, _Shelf())
-        before = dict(sys.modules)
-        permanent = any(entry and Path(entry).resolve() == folder for entry in sys.path)
+        kept = _folders.setdefault(folder, _Imported())
+        before, path = dict(sys.modules), list(sys.path)
+        permanent = folder in looked_in() or any(entry and Path(entry).resolve() == folder for entry in sys.path)
         owned = _owned_names(folder)
         hidden = {
             name: module
@@ -76,47 +86,81 @@ def imports_from(folder: Path | None) -> Iterator[None]:
         }
         for name in hidden:
             del sys.modules[name]
-        for name, module in shelf.modules.items():
+        for name, module in kept.modules.items():
             sys.modules.setdefault(name, module)
-        sys.path.insert(0, str(folder))
+        sys.path[:0] = kept.path
         try:
-            yield
+            with looking_in(folder):
+                yield
         finally:
-            sys.path.remove(str(folder))
+            kept.path = [entry for entry in sys.path if entry not in path]
+            sys.path[:] = path
             for name, module in list(sys.modules.items()):
                 if before.get(name) is module or not _belongs_to(folder, name):
                     continue
                 if name in hidden or not permanent:
-                    shelf.modules[name] = sys.modules.pop(name)
+                    kept.modules[name] = sys.modules.pop(name)
                     if (file := getattr(module, "__file__", None)) is not None:
-                        shelf.stamps.setdefault(Path(file), _stamp(Path(file)))
+                        kept.stamps.setdefault(Path(file), _stamp(Path(file)))
             sys.modules.update(hidden)
 
 
-def load_attribute(reference: str, folder: Path | None = None) -> object:
+def load_attribute(reference: str, folder: Path | None = None, depends: Iterable[Path] = ()) -> object:
     """Import what `module:name` refers to, first from a folder, then from what is installed.
 
-    A file that changed since it was imported is imported again, with all modules of its folder.
+    A file that changed since it was imported, or read by an import, is imported again, with all modules of its folder.
+
+    Args:
+        reference: `module:name`.
+        folder: Of a task.
+        depends: What its modules are declared to read.
 
     Raises:
-        TaskError: If the reference has another form or its module cannot be imported.
+        TaskError: If the reference has another form, its module cannot be imported, or reads an undeclared file.
         UnknownNameError: If the module has no such name.
     """
     module_name, name = split_reference(reference)
     if folder is not None:
-        _forget_changed(folder.resolve())
-    importlib.invalidate_caches()  # a file written a moment ago is not yet in the listing Python keeps of its folder
-    with imports_from(folder):
+        folder = folder.resolve()
+        _forget_changed(folder)
+    with imports_from(folder), watched_reads(reference, folder, depends) as opened:
         try:
-            module = importlib.import_module(module_name)
-        except Exception as error:  # importing runs the user's code, which may raise anything
+            module = imported(module_name)
+        except StopRequested:
+            raise
+        except BaseException as error:  # importing runs the user's code, which may raise anything
             raise TaskError(
-                f"module of '{reference}' must be importable{_in(folder)}, got {type(error).__name__}: {error}. "
+                f"module of '{reference}' must be importable{_in(folder)}, got {described(error)}{user_line(error)}. "
                 "Correct the module, or install what it needs."
             ) from error
         if not hasattr(module, name):
             raise _unknown(reference, name, list(vars(module)))
-        return getattr(module, name)
+        found = getattr(module, name)
+    if folder is not None:
+        _folders[folder].stamps |= {file: _stamp(file) for file in opened if file.is_file()}
+    return found
+
+
+@contextmanager
+def watched_reads(reference: str, folder: Path | None, depends: Iterable[Path]) -> Iterator[set[Path]]:
+    """Refuse what code of a task's folder reads there and no key covers.
+
+    Args:
+        reference: `module:name` of the code.
+        folder: The task's folder; None watches nothing.
+        depends: What it is declared to read.
+
+    Yields:
+        The files that were read below the folder.
+
+    Raises:
+        TaskError: If one of them is not covered.
+    """
+    if folder is None:
+        yield set()
+        return
+    with watched(folder, lambda: [*files_behind(reference, folder).values(), *depends], reference) as opened:
+        yield opened
 
 
 def check_reference(reference: str, folder: Path | None = None) -> None:
@@ -128,6 +172,8 @@ def check_reference(reference: str, folder: Path | None = None) -> None:
     """
     module, name = split_reference(reference)
     file = module_file(module, folder)
+    if folder is not None and (advice := reserved_advice(module, folder)):
+        raise TaskError(f"module of '{reference}' must not have the name of a library. {advice}")
     if file is None:
         raise TaskError(
             f"module of '{reference}' must lie in the task's folder or be installed, got no '{module}'{_in(folder)}. "
@@ -153,7 +199,7 @@ def _belongs_to(folder: Path, name: str) -> bool:
 def _owned_names(folder: Path) -> set[str]:
     """List the top-level modules of a folder that may take the place of loaded ones from elsewhere."""
     files = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/__init__.py")}
-    return files - sys.stdlib_module_names - {"__main__", "paretune"}
+    return files - RESERVED
 
 
 def _stamp(file: Path) -> Stamp:
@@ -162,9 +208,9 @@ def _stamp(file: Path) -> Stamp:
 
 
 def _forget_changed(folder: Path) -> None:
-    shelf = _shelves.get(folder)
-    if shelf is not None and any(not file.is_file() or _stamp(file) != stamp for file, stamp in shelf.stamps.items()):
-        del _shelves[folder]
+    kept = _folders.get(folder)
+    if kept is not None and any(not file.is_file() or _stamp(file) != stamp for file, stamp in kept.stamps.items()):
+        del _folders[folder]
 
 
 def _parse(file: Path) -> ast.Module:

@@ -172,6 +172,8 @@ def read_stage(folder: Path, key: str) -> StageRecord:
             phases=ledger.seconds,
             peak_memory_bytes=ledger.peak_memory_bytes,
             adapters=len(adapter_names(done["artefacts"])),
+            scored=tuple(ledger.scored),
+            missing=tuple(ledger.missing),
         )
 
 

@@ -84,6 +84,8 @@ class StageRecord:
         phases: Seconds per phase: sampling, scoring, update, ...
         peak_memory_bytes: Of its worker process.
         adapters: How many experts it left.
+        scored: Rewards that were made, by objective.
+        missing: Rewards that were not.
     """
 
     key: str
@@ -95,6 +97,8 @@ class StageRecord:
     phases: Mapping[str, float]
     peak_memory_bytes: int
     adapters: int
+    scored: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
 from paretune.report.comparison import Comparison
-from paretune.report.wording import count, listing
+from paretune.report.wording import count, listing, missing_share
 
 ENOUGH_SEEDS = 3
 REASONS = {
@@ -62,14 +63,37 @@ def failure(cell: CellRecord) -> str:
 
 def missing_rewards(study: StudyRecords) -> MissingRewards:
     """Count missing rewards over all test evaluations, the base model's included."""
-    records = [each for cell in study.cells for each in cell.evaluations if each.split == "test"]
-    records += study.references.values()
+    records = _tests(study)
     causes: Counter[tuple[str, str]] = Counter()
     for record in records:
         names = record.objectives + record.audit
         for row, column in zip(*np.nonzero(np.isnan(record.rewards)), strict=True):
             causes[names[column], str(record.statuses[row, column])] += 1
     return MissingRewards(sum(record.rewards.size for record in records), causes.total(), dict(causes.most_common()))
+
+
+def _tests(study: StudyRecords) -> list[EvaluationRecord]:
+    tests = [each for cell in study.cells for each in cell.evaluations if each.split == "test"]
+    return [*tests, *study.references.values()]
+
+
+def missing_shares(study: StudyRecords) -> list[str]:
+    """Say of each objective how many of its rewards are missing, in training and in tests; empty without any."""
+    counts: Counter[tuple[str, str, bool]] = Counter()  # where, objective, whether it is missing
+    for task, stage in {stage.key: (cell.task, stage) for cell in study.cells for stage in cell.stages}.values():
+        names = [each.name for each in study.tasks[task].trained]
+        for name, made, lost in zip(names, stage.scored, stage.missing, strict=False):  # none where nothing was scored
+            counts["training", name, False] += made
+            counts["training", name, True] += lost
+    for record in _tests(study):
+        for name, column in zip(record.objectives + record.audit, record.rewards.T, strict=True):
+            counts["tests", name, False] += int((~np.isnan(column)).sum())
+            counts["tests", name, True] += int(np.isnan(column).sum())
+    return [
+        missing_share(name, lost, lost + counts[where, name, False], where)
+        for (where, name, is_lost), lost in counts.items()
+        if is_lost and lost
+    ]
 
 
 def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
@@ -97,6 +121,7 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
     without = [part.title for part in parts if len(part.references) < len(part.seeds)]
     if without:
         found.append(f"The base model was not evaluated for every seed: {listing(without)}.")
+    found += [each for each in missing_shares(study) if " in training" in each]
     lost = missing_rewards(study)
     if lost.missing:
         found.append(

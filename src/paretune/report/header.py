@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from paretune.core.seeds import FIRST_TUNING_SEED
 from paretune.records.study import StudyRecords, TaskInfo
 from paretune.report.comparison import Comparison
-from paretune.report.completeness import STATUSES, failure, missing_rewards, started_parts, state_counts
+from paretune.report.completeness import STATUSES, failure, missing_rewards, missing_shares, started_parts, state_counts
 from paretune.report.wording import count, listing
 
 
@@ -90,10 +90,9 @@ def failures(study: StudyRecords) -> list[dict[str, str]]:
 
 def lost_rewards(study: StudyRecords) -> list[str]:
     """Say how many rewards of which objective are missing, and why."""
-    return [
-        f"{name}: {amount:,} because {STATUSES.get(status, status)}"
-        for (name, status), amount in missing_rewards(study).causes.items()
-    ]
+    causes = missing_rewards(study).causes.items()
+    why = [f"{name}: {amount:,} because {STATUSES.get(status, status)}" for (name, status), amount in causes]
+    return [*why, *missing_shares(study)]
 
 
 def commands(study: StudyRecords) -> list[str]:

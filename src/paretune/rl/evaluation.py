@@ -10,7 +10,7 @@ import numpy as np
 from paretune.core.digests import bytes_digest
 from paretune.core.errors import ShapeError
 from paretune.core.ledger import Ledger
-from paretune.core.scores import Score
+from paretune.core.scores import Score, check_scored
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
 from paretune.models.policy import Completions, Policy
@@ -61,8 +61,10 @@ def evaluate(
     Raises:
         BudgetError: If the ledger's budget does not allow it.
         ShapeError: If the score does not have one column per objective.
+        RewardError: If an objective was never scored, where evaluation is free.
     """
     answers: dict[bytes, EvaluationRecord] = {}
+    faults: dict[int, str] = {}
     records = []
     for index in range(len(policy)):
         identity = policy.identity(index)
@@ -71,12 +73,14 @@ def evaluate(
                 ledger.charge(completions=len(rows) * samples, prompts=len(rows))
             prompts = [str(row["prompt"]) for row in rows]
             completions = policy.generate(prompts, [index] * len(rows), samples, seed=seed, reference=True)
-            record = _record(policy, index, rows, completions, score, objectives, audit, split)
+            record, said = _record(policy, index, rows, completions, score, objectives, audit, split)
+            faults |= {k: fault for k, fault in enumerate(said) if fault}
             if ledger is not None:
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
                 flops = policy.flops([index], tokens + read, reference_passes=1)
-                ledger.charge(tokens=tokens, reward_calls=record.rewards.size, flops=flops)
+                ledger.charge(tokens=tokens, flops=flops)
+                ledger.count_rewards((record.statuses == "ok").sum(axis=0).tolist(), len(record.rewards), said)
             answers[identity] = record
             progress(len(completions.texts))
         records.append(
@@ -87,20 +91,26 @@ def evaluate(
                 expert_weights=policy.expert_weights[index],
             )
         )
+    if ledger is None:  # else whoever searches may go on, and its stage is checked as a whole
+        fine = np.concatenate([each.statuses for each in answers.values()]) == "ok"  # [N, K]
+        names = enumerate((*objectives, *audit))
+        faults_of = [faults.get(k, f"{name} said None") for k, name in names]
+        check_scored(fine.sum(axis=0).tolist(), (~fine).sum(axis=0).tolist(), faults_of)
     return tuple(records)
 
 
 def _record(
     policy: Policy, index: int, rows: Sequence[Row], completions: Completions, score: Score,
     objectives: Sequence[str], audit: Sequence[str], split: str,
-) -> EvaluationRecord:  # fmt: skip
+) -> tuple[EvaluationRecord, tuple[str, ...]]:  # fmt: skip
+    """Return a record, and what each reward did wrong."""
     of_prompt = [prompt for _, prompt, _ in completions.row_ids]
     scores = score([rows[prompt] for prompt in of_prompt], completions.texts)
     if scores.rewards.shape[1] != len(objectives) + len(audit):
         raise ShapeError(
             f"score must have one column per objective ({len(objectives) + len(audit)}), got {scores.rewards.shape[1]}."
         )
-    return EvaluationRecord(
+    record = EvaluationRecord(
         split=split,
         preference=policy.preferences[index],
         answer=policy.answers[index],
@@ -120,3 +130,4 @@ def _record(
         statuses=scores.statuses,
         latency_seconds=completions.latency_seconds,
     )
+    return record, scores.faults

@@ -59,13 +59,13 @@ class Slots:
         if self.shaping is not None:
             name = f"shaping {where_found(self.shaping)}"
             with called(name):
-                shaped = self.shaping(rewards, ranges)
+                shaped = self.shaping(rewards.clone(), ranges.copy())
             check_made(name, shaped, rewards, missing=True)
         if self.advantages is None:
             return shaped, leave_one_out(shaped, group_size)
         name = f"advantages {where_found(self.advantages)}"
         with called(name):
-            made = self.advantages(shaped, group_size)
+            made = self.advantages(shaped.clone(), group_size)
         return shaped, check_made(name, made, shaped)
 
 

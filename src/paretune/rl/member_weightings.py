@@ -85,10 +85,10 @@ class MemberWeightings:
                 returns = np.nanmean(rewards[own].numpy(), axis=0)
             self._seen[index] = {
                 "update": updates[index],
-                "preference": self.trainee.members[index].objective_weights,
+                "preference": self.trainee.members[index].objective_weights.copy(),
                 "returns": returns,
                 "kl": float(kl[own].mean()),
-                "development": None if development is None else development[place],
+                "development": None if development is None else development[place].copy(),
             }
 
     def weigh(self, active: Sequence[int], grams: NDArray[np.float64] | None = None) -> FloatArray:

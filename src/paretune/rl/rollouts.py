@@ -118,8 +118,9 @@ class Rollouts:
         """Score completions, `size` of each active member."""
         with self.timed(active, "scoring"):
             scores = self.environment.score(batch.rows, batch.texts)
-        for index in active:
-            self.trainee.members[index].ledger.charge(reward_calls=size * scores.rewards.shape[1])
+        for place, index in enumerate(active):
+            own = scores.statuses[place * size : (place + 1) * size]
+            self.trainee.members[index].ledger.count_rewards((own == "ok").sum(axis=0).tolist(), size, scores.faults)
         return scores
 
     @torch.no_grad()

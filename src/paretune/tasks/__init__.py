@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,8 @@ from typing import Final
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import Task
+from paretune.core.user_calls import called, described, surroundings_kept
+from paretune.core.user_folders import look_in
 
 TASKS: Final[dict[str, str]] = {
     "counselling": "paretune.tasks.counselling:load",
@@ -83,18 +84,19 @@ def _call(name: str, arguments: object, source: str | Mapping[str, object]) -> T
 
     if arguments is not None and not isinstance(arguments, Mapping):
         raise TaskError(f"arguments of task '{name}' must be a mapping, got {arguments!r}. Write them as key: value.")
-    if name not in TASKS and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # as `python -m` does; a task's methods may import late, so it stays
+    if name not in TASKS:
+        look_in(Path.cwd())
     made = load_attribute(TASKS.get(name, name))
     if callable(made):
         if name in TASKS:
             _check_arguments(name, arguments or {}, tuple(inspect.signature(made).parameters))
         try:
-            made = made(**(arguments or {}))
+            with called(f"task '{name}'", TaskError), surroundings_kept():
+                made = made(**(arguments or {}))
         except TypeError as error:
             raise TaskError(
-                f"task '{name}' must accept its arguments, got {type(error).__name__}: {error}. Correct the arguments, "
-                "or the function."
+                f"task '{name}' must accept its arguments, got {described(error)}. Correct the arguments, or the "
+                "function."
             ) from error
     if not isinstance(made, Task):
         raise TaskError(f"task '{name}' must be a Task, got {type(made).__name__}. Return a paretune.Task.")

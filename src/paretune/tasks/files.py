@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from paretune.core.checks import did_you_mean
-from paretune.core.digests import model_digest
+from paretune.core.digests import digest, model_digest
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
 from paretune.core.model_files import check_model_files
 from paretune.core.settings import make_settings
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
 from paretune.core.user_code import code_digest
+from paretune.core.user_files import data_digests, matching
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.reward_models import check_one_logit
 from paretune.objectives.user_modules import check_reference
@@ -65,8 +66,11 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
     _check(keys, place)
     learner = make_settings(LearnerSettings, keys.learner, place.at("learner"))
     model = _model(keys.model, place, "model")
-    objectives = tuple(_objective(name, item, place, "objectives") for name, item in keys.objectives.items())
-    audit = tuple(_objective(name, item, place, "audit") for name, item in keys.audit.items())
+    read = _depends(keys, place)
+    objectives, audit = (
+        tuple(_reading(_objective(name, item, place, group), read, model, place) for name, item in each.items())
+        for group, each in (("objectives", keys.objectives), ("audit", keys.audit))
+    )
     reference = keys.reference_point if keys.reference_point is not None else [item.range[0] for item in objectives]
     task = Task(
         name=keys.name or name,
@@ -179,6 +183,29 @@ def _objective(name: str, item: ObjectiveKeys, place: Place, group: str) -> Obje
     except (TaskError, UnknownNameError) as error:
         raise type(error)(f"{where}: {error}") from error
     return replace(common, reward=reward, source_digest=source, import_path=str(place.folder))
+
+
+def _depends(keys: TaskKeys, place: Place) -> list[Path]:
+    """Return the files that rewards are declared to read."""
+    found: dict[Path, None] = {}
+    for index, text in enumerate(keys.depends):
+        files = matching(text, place.folder)
+        if not files:
+            raise TaskError(
+                f"{place.at('depends', index)} must name a file, folder or pattern of files that are there, got "
+                f"'{text}'. Check the path."
+            )
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def _reading(objective: Objective, read: list[Path], model: str, place: Place) -> Objective:
+    """Return an objective that may read the declared files, and the base model's, which the task's key covers."""
+    if objective.import_path is None:
+        return objective
+    code = objective.source_digest
+    source = digest([code, data_digests(read, place.folder)]) if read else code
+    return replace(objective, source_digest=source, depends=(*map(str, read), model))
 
 
 def _model_objective(common: Objective, keys: RewardModelKeys, place: Place, path: tuple[str, ...]) -> Objective:

@@ -58,6 +58,7 @@ class TaskKeys(BaseModel):
     folder: str | None = None  # where relative paths and reward modules start; by default the file's folder
     model: str
     prompts: PromptKeys
+    depends: list[str] = Field(default_factory=list)  # files, folders and patterns that rewards read
     template: str = "{prompt}"
     add_special_tokens: bool | None = None  # by default what the tokenizer adds in front
     special_tokens_in_prompts: bool = False  # True for prompts that were written with a chat template

@@ -1,0 +1,241 @@
+"""What a user's rewards and modules do wrong, from the command line: named failures, never silence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import micro_task
+from in_this_process import WorkerHere
+from paretune.benchmark import scheduling
+from paretune.benchmark.runner import run
+from paretune.cli.main import OK, USAGE, execute
+from paretune.core.user_code import loaded_files
+
+PHASE = """
+import os
+
+def phase():
+    import sys
+    frame, names = sys._getframe(1), []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    base = "evaluate_reference" in names
+    return "base" if base else "evaluation" if "evaluate_cell" in names else "training"
+
+def first(prompts, completions, **columns):
+    return [0.5] * len(completions)
+
+def second(prompts, completions, **columns):
+    if phase() in WHEN:
+        WHAT
+    return [0.5] * len(completions)
+"""
+SETTINGS = ["--set", "epochs=1"]
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Return a function that writes the micro-task with other rewards, and its folder."""
+    folders = list(sys.meta_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scheduling, "Worker", WorkerHere)
+    loaded_files.cache_clear()
+    file = micro_task.save_task(tmp_path / "task")
+
+    def write(what: str, when: str = "training evaluation base", audit: bool = False) -> Path:
+        text = PHASE.replace("WHEN", repr(when.split())).replace("WHAT", what)
+        (file.parent / "rewards.py").write_text(text)
+        if audit:
+            lines = micro_task.TASK.replace("  second:", "audit:\n  second:")
+            file.write_text(lines)
+        return file
+
+    yield write
+    sys.meta_path[:] = folders
+    loaded_files.cache_clear()
+
+
+def study(folder: Path, **keys: Any) -> dict[str, object]:
+    return {
+        "tasks": [str(folder / "task")], "methods": {"linear": {"completions_each": 16, "epochs": 1}},
+        "budget": {"completions": 16}, "seeds": 1, "preferences": {"grid": 2, "unseen": 0}, "workers": 1,
+        "evaluation": {"samples": 1}, **keys,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["raise KeyError('label')", "return None", "return [None] * len(completions)", "return [7] * len(completions)"],
+)
+def test_an_objective_that_was_never_scored_fails_a_training_however_short(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    file = task(what)
+    command = ["train", "linear", "-t", str(file), "--budget", "16", "-o", str(tmp_path / "out"), *SETTINGS]
+    assert execute(command) == USAGE
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("paretune: ")
+    assert "second" in error or "objective 1" in error
+    assert not (tmp_path / "out" / "solution.json").exists()
+
+
+def test_a_third_of_the_rewards_missing_is_counted_and_said_at_the_end(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = task("return [None if index % 3 == 0 else 0.5 for index, _ in enumerate(completions)]")
+    command = ["train", "linear", "-t", str(file), "--budget", "24", "-o", str(tmp_path / "out"), *SETTINGS]
+    assert execute(command) == OK
+    said = "8 of 24 rewards of second are missing in training (33.3 %)."
+    assert said in capsys.readouterr().err
+    result = run(study(tmp_path), tmp_path / "study", progress=False)
+    assert result.complete
+    assert execute(["report", str(tmp_path / "study")]) == OK
+    told = capsys.readouterr().out
+    page = (tmp_path / "study" / "report" / "index.html").read_text()
+    for text in (told, page):
+        assert "6 of 16 rewards of second are missing in training (37.5 %)." in text  # 0, 3, .. 15 of one batch
+        assert "rewards of second are missing in tests (" in text
+
+
+@pytest.mark.parametrize("what", ["raise KeyboardInterrupt", "raise SystemExit(0)", "raise KeyError('label')"])
+@pytest.mark.parametrize(
+    ("when", "audit"), [("training", False), ("evaluation", False), ("evaluation", True), ("base", True)]
+)
+def test_an_objective_or_audit_that_is_never_scored_fails_its_cell_by_name_in_every_phase(
+    task: Callable[..., Path], tmp_path: Path, what: str, when: str, audit: bool
+) -> None:
+    task(what, when, audit)
+    preferences = {"preferences": {"grid": 1, "unseen": 0}}
+    result = run(study(tmp_path, **preferences), tmp_path / "study", progress=False)
+    assert not result.complete
+    (cell,) = result.records.cells
+    if when == "base":
+        assert cell.state == "done"
+        (message,) = result.problems
+        assert message.startswith("base model's evaluation failed (reward_error): ")
+    else:
+        assert (cell.state, cell.reason) == ("failed", "reward_error")
+        message = cell.message
+    assert "second (rewards:second)" in message
+    assert what.partition(" ")[2].partition("(")[0] in message
+    assert "(rewards.py, line 18)" in message
+
+
+MODULE = """
+from dataclasses import dataclass
+{body}
+
+def make():
+    pass
+
+class Mine:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "body", ["raise SystemExit(0)", "raise KeyboardInterrupt", "1 / 0", "import nothing_there", "def f(): f()\nf()"]
+)
+def test_a_module_that_ends_or_fails_at_import_is_one_line_of_every_command(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    file = task("pass")
+    (tmp_path / "broken.py").write_text(MODULE.format(body=body))
+    (file.parent / "rewards.py").write_text(MODULE.format(body=body) + "\ndef first(**c): ...\ndef second(**c): ...\n")
+    method, tasks = tmp_path / "method.yaml", tmp_path / "task.yaml"
+    method.write_text(
+        f"tasks: [{file}]\nmethods: {{mine: {{method: 'broken:Mine'}}}}\nbudget: {{completions: 16}}\nseeds: 1\n"
+    )
+    tasks.write_text("tasks: ['broken:make']\nmethods: {linear: {}}\nbudget: {completions: 16}\nseeds: 1\n")
+    tuned = tmp_path / "tuned.yaml"
+    tuned.write_text(method.read_text() + "tune: {learning_rate: [0.1, 0.2], instances: 1}\n")
+    out = ["-o", str(tmp_path / "out")]
+    commands = [[name, str(each), *out] for name in ("plan", "run") for each in (method, tasks, tuned)]
+    commands += [["train", "broken:Mine", "-t", str(file), *out], ["train", "linear", "-t", "broken:make", *out]]
+    commands += [["train", "linear", "-t", str(file), "--budget", "16", *out], ["probe", "broken:make", *out]]
+    commands += [["probe", str(file), *out]]
+    for command in commands:
+        sys.modules.pop("broken", None)
+        assert execute(command) == USAGE, command
+        said = capsys.readouterr().err.splitlines()
+        assert said[-1].startswith("paretune: "), command
+        assert "must be importable" in said[-1]
+        assert not any("Traceback" in line for line in said)
+    assert execute(["ls"]) == OK
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "raise KeyboardInterrupt", "1 / 0", "raise TypeError('x')"])
+def test_a_task_function_that_ends_or_fails_is_one_line(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    (tmp_path / "making.py").write_text(f"def make():\n    {body}\n")
+    assert execute(["train", "linear", "-t", "making:make", "-o", str(tmp_path / "out")]) == USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "task 'making:make' must" in line
+    sys.modules.pop("making")
+
+
+INSTANCES = """
+from dataclasses import fields
+from paretune import load_task
+from paretune.core.task import Task
+
+class Mine(Task):
+    def instance(self, seed):
+        raise KeyboardInterrupt
+
+def make():
+    made = load_task("task")
+    return Mine(**{each.name: getattr(made, each.name) for each in fields(Task)})
+"""
+
+
+def test_a_task_whose_instance_interrupts_is_one_line(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task("pass")
+    (tmp_path / "instances.py").write_text(INSTANCES)
+    assert execute(["train", "linear", "-t", "instances:make", "-o", str(tmp_path / "out")]) == USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "instances:Mine.instance must not raise, got KeyboardInterrupt (instances.py, line 8)" in line
+    sys.modules.pop("instances")
+
+
+def test_a_lexicon_that_changed_makes_its_results_anew_and_nothing_else(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = task("pass")
+    words = file.parent / "words.txt"
+    words.write_text("a b")
+    reward = "from pathlib import Path\nWORDS = Path(__file__).with_name('words.txt').read_text().split()\n"
+    (file.parent / "rewards.py").write_text(
+        reward + "def first(completions, **c): return [float(any(w in t for w in WORDS)) for t in completions]\n"
+        "def second(completions, **c): return [0.5] * len(completions)\n"
+    )
+    assert run(study(tmp_path), tmp_path / "study", progress=False).complete
+    done = sorted((tmp_path / "study" / "runs").iterdir())
+    assert run(study(tmp_path), tmp_path / "study", progress=False).complete
+    assert sorted((tmp_path / "study" / "runs").iterdir()) == done
+    words.write_text("a c")
+    assert run(study(tmp_path), tmp_path / "study", progress=False).complete
+    assert sorted((tmp_path / "study" / "runs").iterdir()) != done
+
+
+def test_an_undeclared_file_fails_a_run_with_the_line_that_declares_it(
+    task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = task("open(os.path.join(os.path.dirname(__file__), 'words' + '.txt')).close()")
+    (file.parent / "words.txt").write_text("a")
+    command = ["train", "linear", "-t", str(file), "--budget", "16", "-o", str(tmp_path / "out"), *SETTINGS]
+    assert execute(command) == USAGE
+    assert "Add depends: [words.txt] to the task file" in capsys.readouterr().err
+    file.write_text("depends: [words.txt]\n" + file.read_text())
+    assert execute(command) == OK
+    assert os.getcwd() == str(tmp_path)
