@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from transformers.utils import logging
 
-from paretune.core.progress_bars import no_progress_bars
+from paretune.core.progress_bars import no_progress_bars, quiet_transformers
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -12,3 +12,13 @@ def test_bars_are_off_in_the_block_and_afterwards_as_they_were(shown: bool, monk
     with no_progress_bars():
         assert not logging.is_progress_bar_enabled()
     assert logging.is_progress_bar_enabled() is shown
+
+
+def test_log_lines_are_off_in_the_block_and_afterwards_as_they_were(capfd: pytest.CaptureFixture[str]) -> None:
+    logger, before = logging.get_logger("transformers.paretune"), logging.get_verbosity()
+    with quiet_transformers():
+        logger.warning("inside")
+    assert logging.get_verbosity() == before
+    logger.warning("outside")
+    assert "inside" not in (said := capfd.readouterr().err)
+    assert "outside" in said
