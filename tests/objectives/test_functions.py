@@ -120,7 +120,7 @@ def test_a_function_cannot_change_the_lists_of_the_next():
 
 def test_each_row_has_a_value_of_its_own_and_unchangeable_ones_are_shared():
     row = {"words": ["a"], "text": "t" * 1000}
-    (first, second) = copied([row, row])
+    (first, second) = copied([row, row], {})
     assert first["words"] is not second["words"]
     assert first["text"] is row["text"]
 

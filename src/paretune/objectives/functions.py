@@ -67,10 +67,11 @@ def call_function(
     """
     texts = {"prompts": list(prompts), "completions": list(completions)}
     arguments: dict[str, object] = {name: value for name, value in texts.items() if _accepts(function, name)}
+    flat: dict[int, bool] = {}
     for name, values in columns.items():
         if _accepts(function, name):
             try:
-                arguments[name] = copied(values)
+                arguments[name] = copied(values, flat)
             except Exception as error:  # a class of a user's may do anything
                 raise TaskError(
                     f"column '{name}' must hold values that can be copied, got {described(error)}. Keep text, numbers, "
@@ -79,23 +80,31 @@ def call_function(
     return function(**arguments)
 
 
-def copied(value: Any) -> Any:
+def copied(value: Any, flat: dict[int, bool]) -> Any:
     """Copy lists and mappings to their depth; what cannot be changed is shared.
+
+    Args:
+        value: The value.
+        flat: Which lists and mappings, by `id`, hold nothing that can be changed; filled here, as a row comes up often.
 
     Example:
         >>> row = {"words": ["a", "b"]}
-        >>> again = copied(row)
+        >>> again = copied(row, {})
         >>> again["words"].pop(), row
         ('b', {'words': ['a', 'b']})
     """
     kind = type(value)
     if kind in UNCHANGEABLE:
         return value
+    if kind is not list and kind is not dict:
+        return copy.deepcopy(value)
+    if id(value) not in flat:
+        flat[id(value)] = UNCHANGEABLE.issuperset(map(type, value if kind is list else value.values()))
+    if flat[id(value)]:
+        return value.copy()
     if kind is list:
-        return value[:] if UNCHANGEABLE.issuperset(map(type, value)) else [copied(each) for each in value]
-    if kind is dict:
-        return {name: copied(each) for name, each in value.items()}
-    return copy.deepcopy(value)
+        return [copied(each, flat) for each in value]
+    return {name: copied(each, flat) for name, each in value.items()}
 
 
 def _accepts(function: RewardFunction, name: str) -> bool:

@@ -54,18 +54,15 @@ class _KeepException:
 
     The one place for that: a user's reward may raise anything, at any of thousands of calls, and one failing call must
     cost its scores and not a run of hours. A KeyboardInterrupt of a user's is kept, too; a real Ctrl-C is a
-    `StopRequested`, and passes.
+    `StopRequested` inside `real_interrupts`, and passes.
     """
 
     error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self._interrupts = real_interrupts()
-        self._interrupts.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        self._interrupts.__exit__(None, None, None)
         self.error = None if isinstance(error, StopRequested) else error
         return self.error is not None
 
@@ -115,18 +112,8 @@ class Scorer:
         statuses = np.full((size, len(self.objectives)), "missing", dtype="<U12")
         if size == 0:
             return Scores(rewards, statuses)
-        faults: list[str] = [""] * len(self.objectives)
-        for k, outcome in enumerate(self._call_all(rows, completions)):
-            if isinstance(outcome, (KeyboardInterrupt, SystemExit)):
-                raise RewardError(
-                    f"{_name(self.objectives[k])} must not end the program, got {described(outcome)}"
-                    f"{user_line(outcome)}. Return None for a completion that it cannot score."
-                ) from outcome
-            values, marks, problems = read_outcome(outcome, size, self.objectives[k])
-            rewards[:, k], statuses[:, k] = values, marks
-            self._count(self.objectives[k], problems)
-            broken = (each for each in problems if each.status not in KEPT_CONTRACT)
-            faults[k] = "; ".join(_described(self.objectives[k], each) for each in broken)
+        with real_interrupts():
+            faults = self._fill(rewards, statuses, rows, completions)
         if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
             raise RewardError(
                 f"rewards must give at least one score for a batch of {size} completions, got none: "
@@ -134,6 +121,28 @@ class Scorer:
                 f"{self._first_traceback()}"
             )
         return Scores(rewards, statuses, tuple(faults))
+
+    def _fill(
+        self,
+        rewards: NDArray[np.float64],
+        statuses: NDArray[np.str_],
+        rows: Sequence[Row],
+        completions: Sequence[str],
+    ) -> list[str]:
+        """Fill in rewards and statuses, and return what each reward did wrong."""
+        faults: list[str] = [""] * len(self.objectives)
+        for k, outcome in enumerate(self._call_all(rows, completions)):
+            if isinstance(outcome, (KeyboardInterrupt, SystemExit)):
+                raise RewardError(
+                    f"{_name(self.objectives[k])} must not end the program, got {described(outcome)}"
+                    f"{user_line(outcome)}. Return None for a completion that it cannot score."
+                ) from outcome
+            values, marks, problems = read_outcome(outcome, len(completions), self.objectives[k])
+            rewards[:, k], statuses[:, k] = values, marks
+            self._count(self.objectives[k], problems)
+            told = [_told(self.objectives[k], each) for each in problems if each.status not in KEPT_CONTRACT]
+            faults[k] = "; ".join(told)
+        return faults
 
     def _call_all(self, rows: Sequence[Row], completions: Sequence[str]) -> list[object]:
         """Return, for each objective, what its function returned or the exception it raised."""
