@@ -32,7 +32,9 @@ from trials import table, where_raised  # type: ignore[import-not-found]
 WAYS = ("bit flip", "truncated", "empty", "gone", "other content", "changed digit")
 WRITTEN_ANEW = ("report/", "logs/", ".lock", "study.yaml")
 FOLDER = Path("results/tiny_study")
-KEYS = re.compile(r"\b[0-9a-f]{20}\b|tiny-\w+-\d+-s\d+-[0-9a-f]{8}|tiny-\d+|\b\d{3}\b|worker-\d+")
+KEYS = re.compile(  # what names of one kind differ in
+    r"\b[0-9a-f]{20}\b|tiny-\w+-\d+-s\d+-[0-9a-f]{8}|tiny-\d+|(?<=report/figures/)\w+|(?<=report/tables/)\w+|\b\d{3}\b|worker-\d+"
+)
 TINY_KINDS = ("ledger.json", "timing.json")
 HANG_SECONDS = 60.0
 

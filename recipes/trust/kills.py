@@ -30,6 +30,7 @@ from contents import names, results, sealed  # type: ignore[import-not-found]
 SEED = 0
 KILLS, TINY_KILLS = 50, 2
 TARGETS = ("parent", "worker", "both")
+MOMENTS = 0.1, 0.7  # of an undisturbed run's time; a study is killed several times before it completes
 PATIENCE_SECONDS = 300.0  # for one run; far beyond what it takes
 TOKEN = "PARETUNE_KILLS_TOKEN"  # marks the processes of this script
 STUDY = tiny.STUDY.replace("256", "1024").replace("seeds: 1", "seeds: 2").replace("workers: 1", "workers: 2")
@@ -57,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while sum(done.values()) < kills and len(faults) < 20:
             round_ += 1
             folder = place / f"killed-{round_}"
-            faults += _killed_until_complete(place, folder, seconds, random, done, kills)
-            faults += [f"{folder.name}: {fault}" for fault in differences(folder, expected, files)]
-            print(f"{folder.name}: {dict(done)}, {len(faults)} faults", flush=True)
-        left = processes()
-        faults += [f"process {process} is left over" for process in left]
-    for fault in faults:
-        print(fault)
+            found = _killed_until_complete(place, folder, seconds, random, done, kills)
+            found += [f"{folder.name}: {fault}" for fault in differences(folder, expected, files)]
+            print(f"{folder.name}: {dict(done)}", *found, sep="\n  ", flush=True)
+            faults += found
+        left = [f"process {process} is left over" for process in processes()]
+        print(*left, sep="\n", end="\n" * bool(left))
+        faults += left
     each = ", ".join(f"{done[target]} of {target}" for target in TARGETS)
     print(f"undisturbed: {seconds:.0f} s, {round_} studies killed")
     print(f"{sum(done.values())} kills ({each}), {len(faults)} faults")
@@ -79,7 +80,7 @@ def _killed_until_complete(
     while sum(done.values()) < kills:
         process = _start(place, folder)
         target = random.choice(TARGETS)
-        moment = time.monotonic() + random.uniform(0.2, 1.0) * seconds
+        moment = time.monotonic() + random.uniform(*MOMENTS) * seconds
         while process.poll() is None and time.monotonic() < moment:
             time.sleep(0.01)
         if process.poll() is None and _kill(process.pid, target, random):
