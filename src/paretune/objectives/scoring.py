@@ -140,8 +140,8 @@ class Scorer:
             values, marks, problems = read_outcome(outcome, len(completions), self.objectives[k])
             rewards[:, k], statuses[:, k] = values, marks
             self._count(self.objectives[k], problems)
-            told = [_told(self.objectives[k], each) for each in problems if each.status not in KEPT_CONTRACT]
-            faults[k] = "; ".join(told)
+            broken = (each for each in problems if each.status not in KEPT_CONTRACT)
+            faults[k] = "; ".join(_described(self.objectives[k], each) for each in broken)
         return faults
 
     def _call_all(self, rows: Sequence[Row], completions: Sequence[str]) -> list[object]:
