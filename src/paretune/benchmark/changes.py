@@ -16,7 +16,7 @@ from paretune.core.stages import Stage, in_order
 from paretune.core.task import Objective, Task
 from paretune.core.user_code import loaded_files, references_in
 from paretune.records.files import DONE, is_done, read_json
-from paretune.records.layout import stage_folder
+from paretune.records.layout import EVALUATIONS, stage_folder
 
 Identity = tuple[str, str, int, int, str]  # task, method, budget, seed, settings a trial tries: what is asked for
 WORDS = {"train": "training prompts", "development": "development prompts"}  # parts of a task that need another name
@@ -75,9 +75,10 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], open_settings: Co
     return said + [f"setting {name} changed" for name in settings if name not in left_out]
 
 
-def differing(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """List the keys that only one of two mappings has, or that have another value."""
-    return sorted(key for key in {*before, *now} if key not in before or key not in now or before[key] != now[key])
+def differing(before: Mapping[str, object], now: Mapping[str, object], but: Collection[str] = ()) -> list[str]:
+    """List the keys that only one of two mappings has, or that have another value; leave some out."""
+    keys = {*before, *now} - {*but}
+    return sorted(key for key in keys if key not in before or key not in now or before[key] != now[key])
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,15 @@ class KeptCell:
         identity: What it was asked for as.
         stages: Keys of the stages it used.
         made_of: See `made_of`.
-        finished: Whether it has a marker of success.
+        training_key: Digest of what its training depends on.
+        finished: Whether it has its markers of success.
     """
 
     file: Path
     identity: Identity
     stages: tuple[str, ...]
     made_of: Mapping[str, Any]
+    training_key: str
     finished: bool
 
     @property
@@ -110,10 +113,16 @@ def kept_cells(root: Path) -> list[KeptCell]:
     for file in sorted((*root.glob("runs/[!.]*/cell.json"), *root.glob("tuning/[!.]*/score.json"))):
         with contextlib.suppress(RecordError, KeyError, TypeError):  # damaged, or a run under way has removed it
             cell = read_json(file)
-            identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell.get("tried", ""))
-            finished = (file.parent / DONE).exists()
-            cells.append(KeptCell(file, identity, tuple(cell["stages"]), cell.get("made_of", {}), finished))
+            identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell["tried"])
+            done = finished_tables(file.parent)
+            finished = all((folder / DONE).exists() for folder in done)
+            cells.append(KeptCell(file, identity, tuple(cell["stages"]), cell["made_of"], cell["training_key"], finished))
     return cells
+
+
+def finished_tables(folder: Path) -> tuple[Path, ...]:
+    """Return the folders that must be sealed for a cell, or a trial of a sweep, to be finished."""
+    return (folder, folder / EVALUATIONS) if folder.parent.name == "runs" else (folder,)
 
 
 def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collection[str]) -> None:
@@ -130,7 +139,7 @@ def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collectio
         for cell in kept
         if cell.identity in names
         and names[cell.identity] != cell.folder.name
-        and is_done(cell.folder.with_name(names[cell.identity]))
+        and all(is_done(folder) for folder in finished_tables(cell.folder.with_name(names[cell.identity])))
     ]
     used = {key for cell in kept if cell not in gone for key in cell.stages} | set(stages)
     for cell in gone:
@@ -138,12 +147,5 @@ def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collectio
             shutil.rmtree(stage_folder(root, key), ignore_errors=True)
         (cell.folder / DONE).unlink(missing_ok=True)
         for path in [path for path in cell.folder.iterdir() if path != cell.file]:
-            _remove(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(cell.folder)  # that file last: until it goes, the next call knows what else to remove
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -219,7 +219,7 @@ class GroupContext:
         write_stage(
             self._root, stage, self.task, companions=sorted(other for other in self._keys.values() if other != key)
         )
-        mark_done(folder, values, leave_out=("checkpoint",), artefacts=list(artefacts))
+        mark_done(folder, values, optional=("checkpoint",), artefacts=list(artefacts))
         self._note(force=True)
         self._link.send({"kind": "sealed", "key": key})
 

@@ -14,11 +14,18 @@ from paretune.benchmark.study import Study
 from paretune.core.digests import digest
 from paretune.core.errors import StudyError
 from paretune.core.user_code import loaded_code, references_in
-from paretune.records.layout import lock_path
+from paretune.records.files import settle_folders
+from paretune.records.layout import TABLES, lock_path
 from paretune.records.reading import read_lock
 
 OURS_BEFORE_THE_LOCK = ("logs", "study.yaml")  # written before study.lock.json, beside hidden files
 ORPHAN_SECONDS = 60.0  # workers of a killed run notice within moments; an update under way may take longer
+
+
+def settle(root: Path) -> None:
+    """Bring back or remove what a killed run has left while it was putting a table in its place."""
+    for name in TABLES:
+        settle_folders(root / name)
 
 
 def groups_folder(root: Path) -> Path:

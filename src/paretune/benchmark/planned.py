@@ -11,9 +11,12 @@ from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
 from paretune.benchmark.study import Study
 from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Table
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.records.layout import cell_folder, evaluations_folder, tuning_folder
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
+from paretune.records.tables import Found
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
 
@@ -57,7 +60,6 @@ class PlannedCell:
         told: Preferences its method is told of, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.
-        evaluation_key: What evaluation adds.
         made_of: What its training depends on, part by part.
         state: `finished`, `failed`, `unfinished`, `stale` (finished before an edit) or `new`.
         reason: Why it is not finished, where there is more to say.
@@ -78,7 +80,6 @@ class PlannedCell:
     told: FloatArray
     preferences: FloatArray
     training_key: str
-    evaluation_key: str
     made_of: Mapping[str, object]
     state: State
     reason: str = ""
@@ -92,6 +93,61 @@ class PlannedCell:
         """Return what it is asked for as, whatever it is made of."""
         return self.task.name, self.entry.label, self.budget, self.seed, self.tried
 
+    @property
+    def folder(self) -> str:
+        """Where it lies in the study's folder."""
+        return (cell_folder if self.point is None else tuning_folder)(Path(), self.name).as_posix()
+
+    @property
+    def table(self) -> str:
+        """Where the table lies that finishes it."""
+        return self.folder if self.point is not None else evaluations_folder(Path(), self.name).as_posix()
+
+    def plain(self) -> dict[str, object]:
+        """Return all that names it and that it is made of, for JSON; `CellRecord` is a part of it."""
+        return {
+            "cell": self.name,
+            "task": self.task.name,
+            "method": self.entry.label,
+            "family": self.entry.method.family,
+            "budget_completions": self.budget,
+            "seed": self.seed,
+            "tried": self.tried,
+            "source": self.entry.source,
+            "settings": dict(self.entry.settings),
+            "told": self.told.tolist(),
+            "training_key": self.training_key,
+            "stages": list(self.stages),
+            "made_of": dict(self.made_of),
+        }
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """What a measurement is to leave.
+
+    Attributes:
+        table: The table.
+        found: What lies there.
+        rescored: Whether the completions in it are those wanted, and only to be scored again.
+        reason: Why it is not finished, where something is there.
+    """
+
+    table: Table
+    found: Found
+    rescored: bool = False
+    reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is there, as it was sealed and for its key."""
+        return self.found.state == "finished"
+
+    @property
+    def completions(self) -> int:
+        """Completions it still takes, at most."""
+        return 0 if self.finished or self.rescored else self.table.completions
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -102,7 +158,7 @@ class Plan:
         folder: Where it goes.
         cells: All cells.
         stages: All stages, needs first.
-        references: (task, seed) whose base model is still to be evaluated.
+        tables: All that is to be measured on them, and on base models.
         workers: Worker processes it would start.
         completions_charged: Completions charged to all cells together, shared stages once for each.
         completions_to_train: Completions still to be made in training.
@@ -118,7 +174,7 @@ class Plan:
     folder: Path
     cells: tuple[PlannedCell, ...]
     stages: tuple[PlannedStage, ...]
-    references: tuple[tuple[str, int], ...]
+    tables: tuple[PlannedTable, ...]
     workers: int
     completions_charged: int
     completions_to_train: int

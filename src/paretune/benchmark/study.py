@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
+from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError
@@ -22,6 +23,7 @@ from paretune.core.preferences import FloatArray, add_points, das_dennis, random
 from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
+from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
 from paretune.tasks.strict_yaml import Place, read_yaml
@@ -106,6 +108,8 @@ class Study:
         parts: Name -> the cells that `run --part` runs alone.
         folder: Where relative paths start; None for a built-in study.
         tune: The sweep that chooses settings of the methods; None where they are as given.
+        metrics: A user's own metrics, `module:Class`, beside the eight.
+        measurements: A user's own measurements, those that its metrics need among them.
     """
 
     name: str
@@ -125,6 +129,8 @@ class Study:
     parts: Mapping[str, Part]
     folder: str | None
     tune: Tune | None = None
+    metrics: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
 
     def told_preferences(self, task: Task) -> FloatArray:
         """Return the preferences that methods are told of: the grid, `[M, K]`."""
@@ -151,7 +157,6 @@ class Study:
             "top_p": 1.0,
             "samples": self.samples,
             "prompts": self.prompts,
-            "kl_matched": self.kl_matched,
         }
 
     def resolved(self) -> dict[str, object]:
@@ -166,6 +171,8 @@ class Study:
             "preferences": {"grid": self.grid, "unseen": self.unseen},
             "evaluation": {"samples": self.samples, "prompts": self.prompts, "kl_matched": self.kl_matched},
             "tune": None if self.tune is None else self.tune.plain(),
+            "metrics": list(self.metrics),
+            "measurements": list(self.measurements),
             "workers": self.workers,
         }
 
@@ -227,6 +234,8 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         parts=_parts(file, tasks, place),
         folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
+        metrics=tuple(file.metrics),
+        measurements=_measurements(file, place),
     )
 
 
@@ -258,6 +267,19 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
         return place, before.name
     return Place(place.name, Path(str(folder)), place.lines), before.name
+
+
+def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
+    """Check a user's own metrics and measurements, and return those of the latter that must be run."""
+    found = []
+    for key, named in (("measurements", file.measurements), ("metrics", file.metrics)):
+        for index, name in enumerate(named):
+            try:
+                needs = load_metric(name).needs if key == "metrics" else (name,)
+                found += [users_measurement(each) for each in needs]
+            except ConfigError as error:
+                raise type(error)(f"{place.at(key, index)}: {error}") from error
+    return tuple(dict.fromkeys(each for each in found if each not in MEASUREMENTS))
 
 
 def _parts(file: StudyKeys, tasks: Sequence[Task], place: Place) -> dict[str, Part]:
