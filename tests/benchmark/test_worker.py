@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.executors import Worker, worker_count
-from paretune.benchmark.worker import Link, failure_reason, quiet_link, run_job
+from paretune.benchmark.executors.jobs import Link, failure_reason, quiet_link, run_job
 from paretune.cli.values import LineLink
 from paretune.core.errors import AdapterError, BudgetError, ModelError, NonFiniteError, RewardError, TaskError
 
@@ -52,7 +52,7 @@ def test_progress_is_gathered_and_never_lost() -> None:
 def test_a_failed_job_says_why_without_a_traceback_in_the_message(
     capsys: pytest.CaptureFixture[str], fakes: None
 ) -> None:
-    ended = run_job({"run": "paretune.benchmark.stages:job_task"}, Link(lambda message: None, lambda: False, 1))
+    ended = run_job("paretune.benchmark.stages:job_task", {}, Link(lambda message: None, lambda: False, 1))
     assert ended["kind"] == "failed"
     assert ended["message"].startswith("TypeError: ")  # type: ignore[attr-defined]  # it is text
     assert "Traceback" in capsys.readouterr().err  # it goes to the worker's log
@@ -61,7 +61,7 @@ def test_a_failed_job_says_why_without_a_traceback_in_the_message(
 def test_a_failed_job_names_the_line_of_a_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_that_fails.py").write_text("def run(job, link):\n    return {}['window']\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    ended = run_job({"run": "mine_that_fails:run"}, Link(lambda message: None, lambda: False, 1))
+    ended = run_job("mine_that_fails:run", {}, Link(lambda message: None, lambda: False, 1))
     assert ended["message"] == "KeyError: 'window' (mine_that_fails.py, line 2)"
 
 

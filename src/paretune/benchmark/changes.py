@@ -116,7 +116,9 @@ def kept_cells(root: Path) -> list[KeptCell]:
             identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell["tried"])
             done = finished_tables(file.parent)
             finished = all((folder / DONE).exists() for folder in done)
-            cells.append(KeptCell(file, identity, tuple(cell["stages"]), cell["made_of"], cell["training_key"], finished))
+            cells.append(
+                KeptCell(file, identity, tuple(cell["stages"]), cell["made_of"], cell["training_key"], finished)
+            )
     return cells
 
 

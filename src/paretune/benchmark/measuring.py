@@ -14,11 +14,11 @@ import numpy as np
 from paretune.benchmark.changes import changes, made_of
 from paretune.benchmark.entries import MethodEntry, method_entry
 from paretune.benchmark.environment import environment
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.finished import stage_result
 from paretune.benchmark.keys import training_key
 from paretune.benchmark.measurements import load_measurement, source_of
 from paretune.benchmark.stages import job_task, release_models, use_threads
-from paretune.benchmark.worker import Link
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest
 from paretune.core.errors import MethodError, ParetuneError, StudyError, TaskError

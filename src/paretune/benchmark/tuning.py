@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from paretune.benchmark.entries import setting
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study, Tune
-from paretune.benchmark.worker import Link
 from paretune.core.errors import RecordError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Table

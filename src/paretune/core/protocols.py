@@ -121,7 +121,7 @@ class Table:
         depends_on: All that its content depends on, part by part, plain data. A part `rewards`, pairs of an objective
             and its digest, is one that stored completions can be scored again for.
         cells: Names of the cells it can be measured on: the first of them that is evaluated is. None: no cell at all.
-        stages: Keys of the stages it waits for, in place of its cell's evaluation.
+        stages: Keys of the stages it waits for, where it is what finishes its cell; None: it waits for its cell.
         completions: How many it takes at most.
         measurement: Name of the measurement, as a study or a metric names it; filled in by what asks it for its jobs.
     """
@@ -131,7 +131,7 @@ class Table:
     seed: int
     depends_on: Mapping[str, object]
     cells: tuple[str, ...] = ()
-    stages: tuple[str, ...] = ()
+    stages: tuple[str, ...] | None = None
     completions: int = 0
     measurement: str = ""
 

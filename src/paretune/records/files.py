@@ -106,7 +106,9 @@ def read_signed(path: Path) -> dict[str, Any]:
         RecordError: If it is missing, unreadable, damaged or changed.
     """
     value = read_json(path)
-    written, version = (value.pop("digest", None), value.get("schema_version")) if isinstance(value, dict) else (None,) * 2
+    written, version = (
+        (value.pop("digest", None), value.get("schema_version")) if isinstance(value, dict) else (None,) * 2
+    )
     whole = written == bytes_digest(to_json(path, value).encode())
     if version != SCHEMA_VERSION and isinstance(version, int) and (whole or written is None):
         raise VersionError(

@@ -34,7 +34,7 @@ from paretune.core.protocols import Table
 from paretune.core.stages import adapter_names
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
-from paretune.records.files import AGAIN, DONE, SCHEMA_VERSION, read_json, read_signed
+from paretune.records.files import AGAIN, DONE, read_json, read_signed
 from paretune.records.layout import (
     EVALUATION,
     OUTCOMES,
@@ -121,10 +121,7 @@ def read_lock(folder: Path) -> StudyRecords:
             resolved=lock["resolved"],
             tasks={name: _task(info) for name, info in lock["tasks"].items()},
             cells=tuple(_planned(cell) for cell in lock["cells"]),
-            tables=tuple(
-                Table(**{**each, "cells": tuple(each["cells"]), "stages": tuple(each["stages"])})
-                for each in lock["tables"]
-            ),
+            tables=tuple(Table(**{**each, "cells": tuple(each["cells"])}) for each in lock["tables"]),
             environment=lock["environment"],
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from paretune.benchmark.changes import differing
-from paretune.benchmark.worker import Link
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import reward_pairs, scored_anew, stored, tested
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell

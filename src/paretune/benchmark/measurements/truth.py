@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.benchmark.worker import Link
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import tested
 from paretune.benchmark.measurements.reference import base_model
 from paretune.benchmark.measuring import TableJob
