@@ -17,7 +17,7 @@ def check_workers(workers: object) -> int:
     Raises:
         ConfigError: If it is not.
     """
-    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 1 <= workers <= MOST_WORKERS:
+    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 < int(workers) <= MOST_WORKERS:
         raise ConfigError(
             f"workers must be a whole number from 1 to {MOST_WORKERS}, got {workers!r}. Give as many as cores, or none."
         )

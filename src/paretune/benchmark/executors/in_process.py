@@ -1,4 +1,4 @@
-"""Jobs one after another in the process that asks, for tests and debuggers; code that ends its process ends them all."""
+"""Jobs one after another in the process that asks, for tests and debuggers; code that exits ends them all."""
 
 from __future__ import annotations
 

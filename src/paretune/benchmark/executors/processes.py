@@ -94,10 +94,10 @@ class LocalProcesses:
         late = self._deadline is not None and (worker.job is None or time.monotonic() > self._deadline)
         if not lives or worker.trouble or late or worker.is_stopped():
             self._workers.remove(worker)
-            reason, message = worker.end(wait=not late)
+            why = worker.end(wait=not late)
             if worker.job is not None:
-                stopped: Message = {"kind": "stopped"}
-                found.append(event(worker.job, stopped if late else failure(reason, message, died=True)))
+                end: Message = {"kind": "stopped"} if late else failure(*why, died=True)
+                found.append(event(worker.job, end))
         return found
 
 
@@ -125,17 +125,7 @@ class _Worker:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         command = [sys.executable, "-X", "faulthandler", "-m", __name__.replace("processes", "worker")]
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-X",
-                "faulthandler",
-                "-m",
-                module,
-                "--fd",
-                str(theirs.fileno()),
-                "--threads",
-                str(threads),
-            ],
+            [*command, "--fd", str(theirs.fileno()), "--threads", str(threads)],
             stdin=subprocess.DEVNULL,
             stdout=printing,
             stderr=printing,
