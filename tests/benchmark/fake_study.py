@@ -270,5 +270,5 @@ def stand_ins() -> dict[str, types.ModuleType]:
     return modules
 
 
-if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.worker":
+if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.executors.worker":
     sys.modules.update(stand_ins())

@@ -24,8 +24,8 @@ from paretune.records.reading import read_study
 
 HERE = Path(__file__).parent
 COMMAND = (
-    "import sys, fake_study; from paretune.benchmark import runner, score, scheduling; "
-    "scheduling.JOBS['time'] = 'fake_study:time_methods'; "
+    "import sys, fake_study; from paretune.benchmark import runner, score, work; "
+    "work.JOBS['time'] = 'fake_study:time_methods'; "
     "runner.write_report = score.write_report = fake_study.write_report; "
     "from paretune.cli.main import execute; sys.exit(execute(sys.argv[1:]))"
 )

@@ -13,11 +13,11 @@ import pytest
 from paretune.benchmark.changes import changes
 from paretune.benchmark.entries import method_entry, on_task
 from paretune.benchmark.evaluating import evaluate_reference
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.keys import reference_key
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text
-from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.methods.banks import BankSettings

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from paretune.benchmark.evaluating import evaluate_cell, evaluate_reference
+from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.groups import begin_group
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
 from paretune.benchmark.rescoring import audit_changes, rescore_cell, stored_reference
 from paretune.benchmark.runner import planned_records
-from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.worker import quiet_link
+from paretune.benchmark.work import Work
 from paretune.core.errors import StudyError, TaskError
 from paretune.records import files
 from paretune.records.evaluations import read_evaluation
@@ -69,12 +69,12 @@ def planned(folder: Path, **arguments: object) -> Plan:
 
 def jobs(made: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     """What workers are told to evaluate: the cell, and the base model."""
-    scheduler = Scheduler(made, -1, None)  # type: ignore[arg-type]  # it shows nothing here
-    scheduler.references = [("listed", 0)]
-    scheduler.cells, scheduler.waiting = [], {}
-    job = scheduler._next()
-    assert job is not None
-    return scheduler._cell_payload(made.cells[0], "evaluate"), dict(job.payload)
+    work = Work(made, print)
+    work._references = [("listed", 0)]
+    work._cells, work._waiting = [], {}
+    planned = work.next(busy=False)
+    assert planned is not None
+    return work._cell_payload(made.cells[0]), dict(planned.job.payload)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.training import train
-from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError, StudyError
 from paretune.methods.single_policy.linear import Linear
 from paretune.tasks import load_task

@@ -11,15 +11,14 @@ import pytest
 
 from paretune.benchmark import tuning
 from paretune.benchmark.evaluating import assemble
+from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.groups import begin_group, populations
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan, PlannedCell
-from paretune.benchmark.progress import Silent
 from paretune.benchmark.runner import planned_records, run
-from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.stages import job_task, run_group
 from paretune.benchmark.tuning import CellScore, best, measure_of, read_score, score, score_cell, write_score
-from paretune.benchmark.worker import quiet_link
+from paretune.benchmark.work import Work
 from paretune.core.errors import RecordError
 from paretune.core.task import Task
 from paretune.records.files import write_json
@@ -106,7 +105,7 @@ def run_in_this_process(planned: Plan, folder: Path) -> PlannedCell:
     stages = [planned.sweep.by_key[key] for key in cell.stages]
     for members in populations(stages, workers=1):
         run_group(folder, begin_group(folder, members).folder, cell.task, quiet_link())
-    score_cell(Scheduler(planned.sweep, 0, Silent())._cell_payload(cell, "score"), quiet_link())
+    score_cell(Work(planned.sweep, print)._cell_payload(cell), quiet_link())
     return cell
 
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import pytest
 
 import micro_task
+from paretune.benchmark.executors.jobs import quiet_link, run_job
 from paretune.benchmark.groups import begin_group, populations
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
-from paretune.benchmark.scheduling import JOBS, Scheduler
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.worker import quiet_link, run_job
+from paretune.benchmark.work import JOBS, Work
 from paretune.cli.main import USAGE, execute
 from paretune.core.user_code import loaded_files
 from paretune.records.evaluations import read_evaluation
@@ -321,7 +321,7 @@ def test_a_cell_that_fails_in_evaluation_leaves_the_next_one_on_its_model_unaffe
 
     first, second = trained_jobs(tmp_path, kind)
     base = load_base(str(tmp_path / "task" / "model"))
-    assert run_job(second, quiet_link()) == {"kind": "done", "result": {}}
+    assert run_job(JOBS[kind], second, quiet_link()) == {"kind": "done", "result": {}}
     before = result_of(tmp_path / "out", second)
 
     def fails(policy: Any, *arguments: object, **named: object) -> None:
@@ -331,11 +331,11 @@ def test_a_cell_that_fails_in_evaluation_leaves_the_next_one_on_its_model_unaffe
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", fails)
-        ended = run_job(first, quiet_link())
+        ended = run_job(JOBS[kind], first, quiet_link())
     assert (ended["kind"], ended["reason"]) == ("failed", "method_error")
     assert getattr(base.model, "_paretune_bank", None) is None
     assert not [name for name, _ in base.model.named_modules() if name.endswith("original")]
-    assert run_job(second, quiet_link()) == {"kind": "done", "result": {}}
+    assert run_job(JOBS[kind], second, quiet_link()) == {"kind": "done", "result": {}}
     assert result_of(tmp_path / "out", second) == before
     assert getattr(base.model, "_paretune_bank", None) is None
 
@@ -350,12 +350,11 @@ def trained_jobs(folder: Path, kind: Literal["evaluate", "score"]) -> list[dict[
     }  # fmt: skip
     made = plan(study, folder / "out")
     chosen = made.sweep or made
-    scheduler = Scheduler(chosen, -1, None)  # type: ignore[arg-type]  # it shows nothing here
     cells = chosen.cells[:2]
     for members in populations([chosen.by_key[key] for cell in cells for key in cell.stages], workers=1):
         if not all(is_done(stage_folder(folder / "out", each.key)) for each in members):
             run_group(folder / "out", begin_group(folder / "out", members).folder, members[0].task, quiet_link())
-    return [{**scheduler._cell_payload(cell, kind), "run": JOBS[kind]} for cell in cells]
+    return [Work(chosen, print)._cell_payload(cell) for cell in cells]
 
 
 def result_of(folder: Path, job: dict[str, Any]) -> Any:

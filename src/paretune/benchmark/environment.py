@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import paretune
-from paretune.benchmark.executors import cores
+from paretune.benchmark.executors.cores import cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "moocore", "safetensors")
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, where NVIDIA's driver for Linux shows them

@@ -14,6 +14,7 @@ import numpy as np
 from paretune.benchmark.changes import changes, made_of, rewards_of
 from paretune.benchmark.entries import MethodEntry, method_entry
 from paretune.benchmark.environment import environment
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.finished import stage_result
 from paretune.benchmark.keys import (
     evaluation_key,
@@ -25,7 +26,6 @@ from paretune.benchmark.keys import (
 )
 from paretune.benchmark.rescoring import rescore_cell, rescored_reference
 from paretune.benchmark.stages import job_task, release_models, use_threads
-from paretune.benchmark.worker import Link
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest, file_digest
 from paretune.core.errors import MethodError, ParetuneError, RecordError, StudyError, TaskError

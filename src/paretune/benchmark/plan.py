@@ -19,7 +19,7 @@ from paretune.benchmark.estimates import (
     rate_of,
     scored_samples,
 )
-from paretune.benchmark.executors import worker_count
+from paretune.benchmark.executors.cores import worker_count
 from paretune.benchmark.finished import finished_prefixes, longest_prefix
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
@@ -68,7 +68,8 @@ def plan(
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)
     pairs = pairs_of(study, part)
-    count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
+    asked = study.workers if workers is None else workers
+    count = worker_count(asked, small=all(one_thread_each(task) for task in study.tasks))
     old = {cell.identity: cell for cell in kept_cells(root) if cell.finished}
     scores: dict[str, CellScore] = {}
     sweep = _sweep(study, root, {task for task, _ in pairs}, count, old, scores)

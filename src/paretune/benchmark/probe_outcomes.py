@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.benchmark.executors import cores
-from paretune.benchmark.worker import Link
+from paretune.benchmark.executors.cores import cores
+from paretune.benchmark.executors.jobs import Link
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import FloatArray, corners

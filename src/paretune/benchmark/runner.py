@@ -9,14 +9,17 @@ import numpy as np
 
 from paretune.benchmark.changes import Identity, remove_replaced
 from paretune.benchmark.environment import environment
-from paretune.benchmark.executors import worker_threads
+from paretune.benchmark.executors import Executor
+from paretune.benchmark.executors.cores import worker_threads
+from paretune.benchmark.executors.processes import LocalProcesses
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
-from paretune.benchmark.scheduling import Scheduler, cell_record
+from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
 from paretune.benchmark.summary import stale_lines
+from paretune.benchmark.work import cell_record
 from paretune.core.task import Task
 from paretune.records.files import settle_folders, write_bytes
 from paretune.records.layout import lock_path
@@ -33,6 +36,7 @@ def run(
     workers: int | None = None,
     progress: bool | Display = True,
     part: str | None = None,
+    executor: Executor | None = None,
 ) -> StudyResult:
     """Run a study, or finish, extend or just reread it: whatever is on disk already is not done again.
 
@@ -42,6 +46,7 @@ def run(
         workers: Worker processes; by default what the study says.
         progress: Whether to show progress on stderr, or what to show it with.
         part: Name of one of the study's parts, to run its cells alone; by default all cells.
+        executor: Runs the jobs, `workers` of them at once; by default in worker processes of this machine.
 
     Returns:
         Report and records. Failed cells are part of them; the next call tries those again.
@@ -58,17 +63,18 @@ def run(
     if not lock_path(root).exists():
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
-    with locked(root) as lock:
+    with locked(root):
         settle_folders(root / "runs")
         everything, planned = _locked_plans(study, root, workers, part)
         problems = []
+        executor = executor or LocalProcesses(root, worker_threads(planned.workers))
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):
             _say_stale(sweep, shown)
-            problems += Scheduler(sweep, lock, shown).execute()
+            problems += Scheduler(sweep, executor, shown).execute()
             everything, planned = _locked_plans(study, root, workers, part)  # with the settings that tuning has chosen
         _say_stale(planned, shown)
-        problems += Scheduler(planned, lock, shown).execute()
+        problems += Scheduler(planned, executor, shown).execute()
         remove_replaced(root, *_asked_for(everything))
         page = write_report(root)
         return StudyResult(

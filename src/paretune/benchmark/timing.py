@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from paretune.benchmark.evaluating import assemble
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.stages import job_task, release_models, use_threads
-from paretune.benchmark.worker import Link
 from paretune.core.preferences import centre
 from paretune.records.study import TimingRecord
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from paretune.benchmark.entries import method_entry, on_task
+from paretune.benchmark.executors.jobs import Link, quiet_link
 from paretune.benchmark.finished import stage_result
 from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
 from paretune.benchmark.planned import PlannedStage
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.preferences import check_preferences, das_dennis

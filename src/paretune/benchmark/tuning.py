@@ -13,10 +13,10 @@ import numpy as np
 
 from paretune.benchmark.entries import setting
 from paretune.benchmark.evaluating import assemble
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.stages import job_task, release_models, use_threads
 from paretune.benchmark.study import Tune
-from paretune.benchmark.worker import Link
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.errors import RecordError
 from paretune.core.preferences import FloatArray

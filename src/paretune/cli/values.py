@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from paretune.benchmark.executors import cores
+from paretune.benchmark.executors.cores import cores
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.progress import LINE_SECONDS
-from paretune.benchmark.worker import Link
 from paretune.core.errors import ConfigError, PreferenceError
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
