@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,7 @@ def measure(payload: Mapping[str, Any], link: Link) -> dict[str, object]:
         MethodError: If a user's measurement raises something that is no error of ours.
     """
     task, source = job_task(payload), str(payload["measurement"])
-    if payload["audit_key"] not in ("", digest(task.evaluation_key())):
+    if payload["audit_key"] and digest(task.evaluation_key()) != payload["audit_key"]:
         raise TaskError(
             f"audit of task '{task.name}' must not change while a study runs, got other files. Start the run again."
         )
@@ -168,7 +169,7 @@ def measure(payload: Mapping[str, Any], link: Link) -> dict[str, object]:
     fresh = fresh_folder(target)
     table = Table(payload["table"], task.name, int(payload["seed"]), payload["depends_on"])
     try:
-        with called(f"measurement {source}" if "code" in payload["depends_on"] else ""):
+        with called(f"measurement {source}") if "code" in payload["depends_on"] else nullcontext():
             more = measurement.run(TableJob(payload, fresh, task, link), link)
     finally:
         release_models()

@@ -274,7 +274,7 @@ def _with_state(cell: PlannedCell, root: Path, tables: Mapping[str, PlannedTable
         own = Found("damaged", "cell.json is gone")
     if "damaged" in (own.state, table.found.state):
         reason = f"{cell.folder}: {own.reason}" if own.state == "damaged" else table.reason
-        return replace(cell, state="unfinished", reason=reason)
+        return replace(cell, state="unfinished", reason=reason, damaged=True)
     if table.rescored:
         return replace(cell, state="stale", reason=table.reason, rescored=True)
     if table.found.state == "stale":

@@ -64,6 +64,7 @@ class PlannedCell:
         state: `finished`, `failed`, `unfinished`, `stale` (finished before an edit) or `new`.
         reason: Why it is not finished, where there is more to say.
         rescored: Whether its completions are stored, and only to be scored again.
+        damaged: Whether a file of its own, or of its evaluations, is not as it was written; `reason` says which.
         point: Position in the grid of a sweep, for one of its trials; None for a cell that is reported.
         tried: The settings of that point as JSON; empty for a cell that is reported.
         settled: Whether its settings are final; else a sweep is still to choose them, and these are the defaults.
@@ -84,6 +85,7 @@ class PlannedCell:
     state: State
     reason: str = ""
     rescored: bool = False
+    damaged: bool = False
     point: int | None = None
     tried: str = ""
     settled: bool = True

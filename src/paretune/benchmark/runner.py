@@ -18,7 +18,7 @@ from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
-from paretune.benchmark.summary import stale_lines
+from paretune.benchmark.summary import damaged_lines, stale_lines
 from paretune.benchmark.work import cell_record
 from paretune.core.task import Task
 from paretune.records.files import write_bytes
@@ -91,7 +91,7 @@ def _locked_plans(study: Study, root: Path, workers: int | None, part: str | Non
 
 
 def _say_stale(planned: Plan, shown: Display) -> None:
-    for line in stale_lines(planned):
+    for line in stale_lines(planned) + damaged_lines(planned):
         shown.say(line)
 
 

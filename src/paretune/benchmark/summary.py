@@ -47,6 +47,13 @@ def stale_lines(plan: Plan) -> list[str]:
     ]
 
 
+def damaged_lines(plan: Plan) -> list[str]:
+    """Name the tables and cells whose files are not as they were written."""
+    tables = [each.reason for each in plan.tables if each.found.state == "damaged"]
+    cells = [cell.reason for cell in plan.cells if cell.damaged]
+    return [f"damaged: {reason}; it is measured again" for reason in dict.fromkeys((*tables, *cells))]
+
+
 def plan_text(plan: Plan) -> str:
     """Return a plan for people."""
     width = max(len(cell.name) for cell in plan.cells)
@@ -60,8 +67,9 @@ def plan_text(plan: Plan) -> str:
     source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
-        *([] if plan.sweep is None else stale_lines(plan.sweep)),
+        *([] if plan.sweep is None else stale_lines(plan.sweep) + damaged_lines(plan.sweep)),
         *stale_lines(plan),
+        *damaged_lines(plan),
         f"folder:   {plan.folder}",
         *_tuning(plan),
         f"cells:    {len(plan.cells)} ({states})",

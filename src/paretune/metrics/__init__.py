@@ -65,9 +65,9 @@ def _explained(study: StudyRecords, needs: Sequence[str], row: MetricRow) -> Met
         if (cell.task, cell.method, cell.budget_completions) == (row.task, row.method, row.budget_completions)
     }
     for table in study.tables:
-        if table.measurement in needs and table.task == row.task and table.folder in study.missing:
-            if not table.cells or mine.intersection(table.cells):
-                return _because(row, f"{table.measurement} is missing ({table.folder}: {study.missing[table.folder]})")
+        needed = table.measurement in needs and table.task == row.task and table.folder in study.missing
+        if needed and (not table.cells or mine.intersection(table.cells)):
+            return _because(row, f"{table.measurement} is missing ({table.folder}: {study.missing[table.folder]})")
     never = [need for need in needs if study.tables and need not in {table.measurement for table in study.tables}]
     if never and row.metric not in METRICS:
         return _because(row, f"{never[0]} is missing: the study does not measure it")

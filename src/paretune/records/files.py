@@ -112,8 +112,8 @@ def read_signed(path: Path) -> dict[str, Any]:
     whole = written == bytes_digest(to_json(path, value).encode())
     if version != SCHEMA_VERSION and isinstance(version, int) and (whole or written is None):
         raise VersionError(
-            f"{path} must have schema version {SCHEMA_VERSION}, got {version}. Use the paretune that wrote it, or start "
-            "in another folder with -o."
+            f"{path} must have schema version {SCHEMA_VERSION}, got {version}. Use the paretune that wrote it, or "
+            "start in another folder with -o."
         )
     if not whole:
         raise RecordError(f"{path} must be as it was written, got changed content. {AGAIN}")

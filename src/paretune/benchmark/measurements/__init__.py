@@ -77,11 +77,13 @@ def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
     """
     of_trials = any(cell.point is not None for cell in cells)
     settled = {cell.name for cell in cells if cell.settled}
-    tables = []
+    tables: list[Table] = []
     for name in (TRIAL,) if of_trials else (*MEASUREMENTS, *study.measurements):
         measurement, code = load_measurement(name), loaded_code([source_of(name)])
         identity = {"measurement": measurement.name, "version": measurement.version, **({"code": code} if code else {})}
-        for table in measurement.jobs(study, cells):
-            if not table.cells or settled.intersection(table.cells):
-                tables.append(replace(table, measurement=name, depends_on={**identity, **table.depends_on}))
+        tables += [
+            replace(table, measurement=name, depends_on={**table.depends_on, **identity})
+            for table in measurement.jobs(study, cells)
+            if not table.cells or settled.intersection(table.cells)
+        ]
     return tables

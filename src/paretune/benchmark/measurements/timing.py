@@ -42,7 +42,7 @@ class Timing:
                 seed=first.seed,
                 cells=tuple(cell.name for cell in (first, *others)),
                 depends_on={
-                    "code": first.made_of["code"],
+                    "method code": first.made_of["code"],
                     "method": [first.entry.source, first.entry.version, dict(first.entry.settings)],
                     "model": first.task.model_digest,
                     "max_completion_tokens": first.task.max_completion_tokens,
