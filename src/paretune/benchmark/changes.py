@@ -17,6 +17,7 @@ from paretune.core.task import Objective, Task
 from paretune.core.user_code import loaded_files, references_in
 from paretune.records.files import DONE, is_done, read_json
 from paretune.records.layout import EVALUATIONS, stage_folder
+from paretune.records.tables import differing
 
 Identity = tuple[str, str, int, int, str]  # task, method, budget, seed, settings a trial tries: what is asked for
 WORDS = {"train": "training prompts", "development": "development prompts"}  # parts of a task that need another name
@@ -73,12 +74,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], open_settings: Co
     settings = differing(before.get("settings", {}), now["settings"])
     left_out = {name.partition(".")[0] for name in open_settings}
     return said + [f"setting {name} changed" for name in settings if name not in left_out]
-
-
-def differing(before: Mapping[str, object], now: Mapping[str, object], but: Collection[str] = ()) -> list[str]:
-    """List the keys that only one of two mappings has, or that have another value; leave some out."""
-    keys = {*before, *now} - {*but}
-    return sorted(key for key in keys if key not in before or key not in now or before[key] != now[key])
 
 
 @dataclass(frozen=True)

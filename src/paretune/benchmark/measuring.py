@@ -115,12 +115,14 @@ class TableJob:
         }
 
     def seal_cell(self) -> None:
-        """Write the cell's `cell.json` and `solution.json` and seal them."""
+        """Write the cell's `cell.json` and `solution.json` and seal them, where that is not done."""
         folder = cell_folder(self.root, self.cell["cell"])
+        if look(self.root, f"runs/{self.cell['cell']}", self.cell["key"]).state == "finished":
+            return
         (folder / DONE).unlink(missing_ok=True)
         write_cell(self.root, self.cell, environment(self.link.threads))
         write_json(folder / "solution.json", self.solutions.plain(lambda path: _relative(path, folder)))
-        mark_done(folder, {"key": self.cell["training_key"]}, among=("cell.json", "solution.json"))
+        mark_done(folder, {"key": self.cell["key"]}, among=("cell.json", "solution.json"))
 
 
 def table_payload(table: Table, task: Task, cell: Mapping[str, object], preferences: object) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from paretune.benchmark.changes import Identity, KeptCell, changes, differing, kept_cells, made_of
+from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
 from paretune.benchmark.entries import MethodEntry, on_task, with_settings
 from paretune.benchmark.estimates import (
     ENUMERATION_RATE,
@@ -37,7 +37,7 @@ from paretune.methods.banks import BANK
 from paretune.records.files import read_json, why_not_done
 from paretune.records.layout import stage_folder
 from paretune.records.study import TuningRecord
-from paretune.records.tables import Found, look, plain_parts
+from paretune.records.tables import Found, changed_rewards, differing, look, plain_parts
 
 AFTER_TUNING = "after tuning"
 
@@ -64,7 +64,7 @@ def plan(
     """
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)
-    check_folder(study, root)
+    trouble = check_folder(study, root)
     pairs = pairs_of(study, part)
     asked = study.workers if workers is None else workers
     count = worker_count(asked, small=all(one_thread_each(task) for task in study.tasks))
@@ -83,7 +83,7 @@ def plan(
         if (task.name, seed) in pairs
     ]
     spent = {key: cost for score in scores.values() for key, cost in score.spent.items()}
-    made = _plan(study, root, cells, stages, count, old, list(spent.values()))
+    made = replace(_plan(study, root, cells, stages, count, old, list(spent.values())), trouble=trouble)
     if sweep is None:
         return made
     minutes = sum(each.minutes for each in (sweep, made))
@@ -255,18 +255,17 @@ def _table(root: Path, table: Table) -> PlannedTable:
         reason = f"{table.folder}: {found.reason}" if found.state == "damaged" else found.reason
         return PlannedTable(table, found, reason=reason)
     before, now = found.values["depends_on"], plain_parts(table)
-    parts = differing(before, now)
-    if parts != ["rewards"]:
-        return PlannedTable(table, found, reason=f"{', '.join(parts)} changed")
-    names = differing(dict(before["rewards"]), dict(now["rewards"])) or [name for name, _ in now["rewards"]]
-    return PlannedTable(table, found, True, ", ".join(f"audit '{name}' changed" for name in names))
+    rewards = changed_rewards(before, now)
+    if rewards is None:
+        return PlannedTable(table, found, reason=f"{', '.join(differing(before, now))} changed")
+    return PlannedTable(table, found, True, ", ".join(f"audit '{name}' changed" for name in rewards))
 
 
 def _with_state(cell: PlannedCell, root: Path, tables: Mapping[str, PlannedTable]) -> PlannedCell:
     if not cell.settled:
         return replace(cell, reason=AFTER_TUNING)
     table = tables[cell.table]
-    own = table.found if cell.point is not None else look(root, cell.folder, cell.training_key)
+    own = table.found if cell.point is not None else look(root, cell.folder, cell.key)
     if own.state == "failed":
         state: State = "failed" if own.failure else "unfinished"  # in the latter case its marker is damaged
         return replace(cell, state=state, reason=f"{own.failure}: {own.reason}" if own.failure else own.reason)

@@ -10,6 +10,7 @@ from typing import Literal
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
 from paretune.benchmark.study import Study
+from paretune.core.digests import digest
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Table
 from paretune.core.stages import Stage
@@ -105,6 +106,11 @@ class PlannedCell:
         """Where the table lies that finishes it."""
         return self.folder if self.point is not None else evaluations_folder(Path(), self.name).as_posix()
 
+    @property
+    def key(self) -> str:
+        """Digest of what its solution set depends on."""
+        return digest([self.training_key, self.told.tolist()])
+
     def plain(self) -> dict[str, object]:
         """Return all that names it and that it is made of, for JSON; `CellRecord` is a part of it."""
         return {
@@ -119,6 +125,7 @@ class PlannedCell:
             "settings": dict(self.entry.settings),
             "told": self.told.tolist(),
             "training_key": self.training_key,
+            "key": self.key,
             "stages": list(self.stages),
             "made_of": dict(self.made_of),
         }
@@ -170,6 +177,7 @@ class Plan:
         rate_measured: Whether it was measured on finished stages of this folder.
         sweep: The plan of tuning, whose cells come first and are in no report; None where nothing is tuned.
         tuned: What finished sweeps have chosen.
+        trouble: What has happened to `study.lock.json`; empty where it is whole.
     """
 
     study: Study
@@ -187,6 +195,7 @@ class Plan:
     by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
     sweep: Plan | None = None
     tuned: tuple[TuningRecord, ...] = ()
+    trouble: str = ""
 
     def count(self, state: State) -> int:
         """Return the number of cells in a state."""

@@ -67,6 +67,8 @@ def run(
         settle(root)
         everything, planned = _locked_plans(study, root, workers, part)
         problems = []
+        if everything.trouble:
+            shown.say(f"{everything.trouble}; it is written again")
         executor = executor or LocalProcesses(root, worker_threads(planned.workers))
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paretune.benchmark.changes import KeptCell, differing, kept_cells, rewards_of
+from paretune.benchmark.changes import KeptCell, kept_cells, rewards_of
 from paretune.benchmark.folder import check_folder, locked, settle
 from paretune.benchmark.measurements.evaluation import Evaluation, rescore
 from paretune.benchmark.measurements.reference import Reference
@@ -18,6 +18,7 @@ from paretune.core.protocols import Table
 from paretune.core.task import Task
 from paretune.records.reading import read_lock, read_tuning
 from paretune.records.study import StudyRecords
+from paretune.records.tables import differing
 from paretune.records.writing import write_lock
 from paretune.report import write_report
 

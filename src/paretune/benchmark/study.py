@@ -18,7 +18,7 @@ from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, o
 from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
@@ -197,7 +197,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     Raises:
         ConfigError: If a key, name or value breaks its rule.
         TaskError: If a task cannot be used.
-        RecordError: If the file is a run's copy, and the lock beside it is damaged.
+        VersionError: If the file is a run's copy, and another version of the library wrote it.
     """
     if isinstance(source, Study):
         return source
@@ -257,12 +257,19 @@ def _study_path(source: str | Path) -> Path:
 def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     """Return where paths start and the name of a study file; for the copy a run keeps, those of the file it was given.
 
+    Where the lock beside the copy is damaged, its folder tells the name, and paths start there.
+
     Raises:
-        RecordError: If the lock beside the copy is damaged.
+        VersionError: If another version of the library wrote the lock.
     """
-    if path.name != COPY or not lock_path(path.parent).is_file():
+    if path.name != COPY or not (lock_path(path.parent).exists() or (path.parent / "stages").is_dir()):
         return place, name
-    before = read_lock(path.parent)
+    try:
+        before = read_lock(path.parent)
+    except VersionError:
+        raise
+    except RecordError:
+        return place, path.resolve().parent.name
     folder = before.resolved.get("folder")
     if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
         return place, before.name

@@ -102,8 +102,8 @@ class StudyKeys(FilePart):
 
 
 RULES = {
-    "metrics": "be a list of your own, each 'module:Class'",
-    "measurements": "be a list of your own, each 'module:Class'",
+    "metrics": "be names of your own, each 'module:Class'",
+    "measurements": "be names of your own, each 'module:Class'",
     "workers": "be 'auto' or a whole number from 1",
     "name": "be letters, digits, '.', '_' and '-', a letter or digit first",
 }

@@ -67,6 +67,7 @@ def plan_text(plan: Plan) -> str:
     source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
+        *([f"{plan.trouble}; paretune run writes it again"] if plan.trouble else []),
         *([] if plan.sweep is None else stale_lines(plan.sweep) + damaged_lines(plan.sweep)),
         *stale_lines(plan),
         *damaged_lines(plan),

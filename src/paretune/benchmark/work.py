@@ -83,7 +83,12 @@ class Work:
         self._by_name = {cell.name: cell for cell in planned.cells}
         unfinished = {cell.table: cell for cell in planned.cells if cell.state != "finished" and cell.settled}
         self._evaluated = {cell.name for cell in planned.cells if cell.state == "finished"}
-        self._tables = [each for each in planned.tables if not each.finished or each.table.folder in unfinished]
+        unsettled = {cell.name for cell in planned.cells if not cell.settled}
+        self._tables = [
+            each
+            for each in planned.tables
+            if (not each.finished or each.table.folder in unfinished) and not unsettled.intersection(each.table.cells)
+        ]
         self._measurements = {
             name: load_measurement(name) for name in {each.table.measurement for each in self._tables}
         }

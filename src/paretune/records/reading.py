@@ -63,9 +63,10 @@ from paretune.records.study import (
     TuningPoint,
     TuningRecord,
 )
-from paretune.records.tables import Found, look
+from paretune.records.tables import Found, look, scored_before
 
 Record = TypeVar("Record")
+OUTDATED = "its audit was scored before a change, and is shown as it was"
 
 
 def read_study(folder: Path) -> StudyRecords:
@@ -87,7 +88,8 @@ def read_study(folder: Path) -> StudyRecords:
     """
     study = read_lock(folder)
     found = {table.folder: look(folder, table.folder, table.key) for table in study.tables}
-    missing = {name: each.why for name, each in found.items() if each.state != "finished"}
+    outdated = {each.folder: OUTDATED for each in study.tables if scored_before(found[each.folder], each)}
+    missing = {name: each.why for name, each in found.items() if each.state != "finished" and name not in outdated}
     stages: dict[str, StageRecord] = {}
     reader = _Reader(folder, study, missing, stages)
     cells = tuple(reader.cell(cell) for cell in study.cells)
@@ -99,7 +101,7 @@ def read_study(folder: Path) -> StudyRecords:
         truths=truths,
         timings=reader.timings(),
         tuning=read_tuning(folder),
-        missing=reader.missing,
+        missing=reader.missing | outdated,
     )
 
 

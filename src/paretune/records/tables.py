@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,8 @@ from typing import Any, Literal
 from paretune.core.errors import RecordError
 from paretune.core.protocols import Table
 from paretune.records.files import DONE, FAILED, damaged_files, mark_done, read_json, read_marker, replace_folder
+
+NOT_YET = "not measured yet"
 
 TableState = Literal["finished", "stale", "damaged", "failed", "missing"]
 
@@ -36,7 +38,7 @@ class Found:
         """Why it is not finished, for people."""
         if self.state == "failed":
             return f"failed ({self.failure or 'no reason recorded'}): {self.reason}"
-        return self.reason or "not measured yet"
+        return self.reason or NOT_YET
 
 
 def look(study: Path, name: str, key: str | None = None) -> Found:
@@ -72,6 +74,28 @@ def look(study: Path, name: str, key: str | None = None) -> Found:
 def plain_parts(table: Table) -> dict[str, Any]:
     """Return what a table depends on as it is read back."""
     return json.loads(json.dumps(table.depends_on))  # type: ignore[no-any-return]  # a mapping stays one
+
+
+def differing(before: Mapping[str, object], now: Mapping[str, object], but: Collection[str] = ()) -> list[str]:
+    """List the keys that only one of two mappings has, or that have another value; leave some out."""
+    keys = {*before, *now} - {*but}
+    return sorted(key for key in keys if key not in before or key not in now or before[key] != now[key])
+
+
+def changed_rewards(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:
+    """Name the objectives whose rewards are all that has changed in what a table depends on; None if more has."""
+    if differing(before, now, but=("rewards",)):
+        return None
+    if before.get("rewards") == now.get("rewards"):
+        return []
+    return differing(dict(before["rewards"]), dict(now["rewards"])) or [name for name, _ in now["rewards"]]  # the order
+
+
+def scored_before(found: Found, table: Table) -> bool:
+    """Whether all that is wrong with a table is that rewards of the same names were changed since."""
+    if found.state != "stale" or not changed_rewards(found.values["depends_on"], now := plain_parts(table)):
+        return False
+    return [name for name, _ in found.values["depends_on"]["rewards"]] == [name for name, _ in now["rewards"]]
 
 
 def seal_table(fresh: Path, target: Path, table: Table, more: Mapping[str, object] | None = None) -> None:

@@ -70,13 +70,12 @@ def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
 
     Args:
         study: The study.
-        cells: Its cells; those whose settings are still to be chosen are not measured.
+        cells: Its cells.
 
     Raises:
         ConfigError: If a measurement cannot be used.
     """
     of_trials = any(cell.point is not None for cell in cells)
-    settled = {cell.name for cell in cells if cell.settled}
     tables: list[Table] = []
     for name in (TRIAL,) if of_trials else (*MEASUREMENTS, *study.measurements):
         measurement, code = load_measurement(name), loaded_code([source_of(name)])
@@ -84,6 +83,5 @@ def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         tables += [
             replace(table, measurement=name, depends_on={**table.depends_on, **identity})
             for table in measurement.jobs(study, cells)
-            if not table.cells or settled.intersection(table.cells)
         ]
     return tables

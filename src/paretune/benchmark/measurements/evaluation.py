@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paretune.benchmark.changes import differing, rewards_of
+from paretune.benchmark.changes import rewards_of
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
@@ -22,7 +22,7 @@ from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation, write_evaluation
 from paretune.records.files import fresh_folder
 from paretune.records.layout import evaluation_path, evaluations_folder
-from paretune.records.tables import look, plain_parts, seal_table
+from paretune.records.tables import changed_rewards, differing, look, plain_parts, seal_table
 
 
 class Evaluation:
@@ -66,8 +66,7 @@ class Evaluation:
         if job.before.get("answer") == answer and differing(before, now, but=("told", "preferences", "rewards")) == []:
             records = scored_anew(stored(job.root / job.table), before, now, job.task)
             kept = {record.preference.tobytes(): record for record in records}
-        if not same or look(job.root, f"runs/{job.cell['cell']}").state != "finished":
-            job.seal_cell()
+        job.seal_cell()
         missing = [point for point in job.preferences if point.tobytes() not in kept]
         if missing:
             made = evaluate(job.solutions.policies_for(np.stack(missing)), **job.evaluation_arguments())
@@ -117,11 +116,11 @@ def rescore(root: Path, table: Table, task: Task, asked: Mapping[str, object]) -
     """
     found = look(root, table.folder)
     before = found.values.get("depends_on", {})
-    now = plain_parts(replace(table, depends_on={**before, **asked}))
-    if found.state != "finished" or differing(before, now, but=("rewards",)):
-        return None
+    scored = replace(table, depends_on={**before, **asked})
+    now = plain_parts(scored)
     changed = changed_rewards(before, now)
-    scored = replace(table, depends_on=now)
+    if found.state != "finished" or changed is None:
+        return None
     if changed:
         folder = root / table.folder
         records, fresh = scored_anew(stored(folder), before, now, task), fresh_folder(folder)
@@ -129,13 +128,6 @@ def rescore(root: Path, table: Table, task: Task, asked: Mapping[str, object]) -
             write_evaluation(record, fresh / path.name)
         seal_table(fresh, folder, scored, {name: value for name, value in found.values.items() if name == "answer"})
     return scored, changed
-
-
-def changed_rewards(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name the objectives whose rewards in a table are not those of today; all of them if only their order changed."""
-    if before["rewards"] == now["rewards"]:
-        return []
-    return differing(dict(before["rewards"]), dict(now["rewards"])) or [name for name, _ in now["rewards"]]
 
 
 def scored_anew(
@@ -152,7 +144,7 @@ def scored_anew(
     Raises:
         RewardError: If a reward function failed on every completion.
     """
-    changed = changed_rewards(before, now)
+    changed = changed_rewards({"rewards": before["rewards"]}, {"rewards": now["rewards"]})
     if not changed:
         return list(records)
     from paretune.objectives.scoring import Scorer

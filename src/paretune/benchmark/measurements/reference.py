@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.benchmark.changes import differing
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import reward_pairs, scored_anew, stored, tested
 from paretune.benchmark.measuring import TableJob
@@ -16,6 +15,7 @@ from paretune.core.protocols import Table
 from paretune.core.task import Task
 from paretune.records.evaluations import write_evaluation
 from paretune.records.layout import EVALUATION, reference_folder
+from paretune.records.tables import differing
 
 
 class Reference:
