@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runner import Watch, contents
 
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
@@ -18,6 +17,7 @@ from paretune.benchmark.summary import plan_text, summary
 from paretune.cli.main import USAGE, execute
 from paretune.core.errors import RecordError, StudyError, VersionError
 from paretune.records.reading import read_study
+from watched import Watch, contents
 
 Make = Callable[..., dict[str, Any]]
 EVERYTHING = ("stages", "runs", "references", "timing", "tuning")

@@ -105,7 +105,7 @@ class KeptCell:
 def kept_cells(root: Path) -> list[KeptCell]:
     """Return every cell and trial of which a study's folder holds something readable, asked for or not."""
     cells = []
-    for file in sorted((*root.glob("runs/[!.]*/cell.json"), *root.glob("tuning/[!.]*/score.json"))):
+    for file in sorted((*root.glob("runs/[!.]*/cell.json"), *root.glob("tuning/[!.]*/cell.json"))):
         with contextlib.suppress(RecordError, KeyError, TypeError):  # damaged, or a run under way has removed it
             cell = read_json(file)
             identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell["tried"])

@@ -108,29 +108,15 @@ def _plan(
     cells = [_replacing(_with_state(cell, root, by_folder), old, study.tune) for cell in cells]
     scored = {cell.name for cell in cells if cell.point is not None and cell.state == "finished"}
     planned = _stages(root, {key: each for key, each in stages.items() if not scored.issuperset(each[3])})
-    by_key = {each.key: each for each in planned}
-    cells = [_settle(cell, by_key) for cell in cells]
+    states = {each.key: each.state for each in planned}
     train = missing_completions(planned)
     rate, measured = rate_of(planned, root, spent)
-    evaluate = sum(each.completions for each in tables)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
-    tokens = max(task.max_completion_tokens for task in study.tasks)
-    work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
-    return Plan(
-        study=study,
-        folder=root,
-        cells=tuple(cells),
-        stages=planned,
-        tables=tables,
-        workers=workers,
-        completions_charged=sum(cell.charged for cell in cells),
-        completions_to_train=train,
-        completions_to_evaluate=evaluate,
-        minutes=(sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0,
-        rate=rate,
-        rate_measured=measured,
-        by_key=by_key,
-    )
+    evaluated = sum(each.completions for each in tables) * max(task.max_completion_tokens for task in study.tasks)
+    work = (train / rate if rate else 0.0, evaluated / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
+    minutes = (sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0
+    settled = tuple(_settle(cell, states) for cell in cells)
+    return Plan(study, root, settled, planned, tables, workers, train, minutes, rate, measured)
 
 
 def _sweep(
@@ -293,16 +279,15 @@ def _replacing(cell: PlannedCell, old: Mapping[Identity, KeptCell], tune: Tune |
     return replace(cell, state="stale", reason=f"{', '.join(said)}; {AFTER_TUNING}") if said else cell
 
 
-def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCell:
+def _settle(cell: PlannedCell, known: Mapping[str, State]) -> PlannedCell:
     """Look at a cell's state again in the light of its stages."""
     if not cell.settled or (cell.point is not None and cell.state == "finished"):
         return cell
-    states = [stages[key].state for key in cell.stages]
+    states = [known[key] for key in cell.stages]
     finished = states.count("finished")
     if cell.state == "finished" and finished < len(states):
-        return replace(
-            cell, state="unfinished", reason=f"{len(states) - finished} of its {len(states)} stages are gone"
-        )
+        gone = f"{len(states) - finished} of its {len(states)} stages are gone"
+        return replace(cell, state="unfinished", reason=gone)
     if cell.state == "new" and (finished or "unfinished" in states):
         return replace(cell, state="unfinished", reason=f"{finished} of {len(states)} stages finished")
     return cell

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
@@ -20,6 +22,7 @@ from paretune.records.study import CellRecord, StudyRecords, TuningRecord
 from paretune.records.tables import Found
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
+NAMES = "cell:name task:task.name method:entry.label budget_completions:budget seed"  # what names a cell, see `picked`
 
 
 @dataclass(frozen=True)
@@ -113,22 +116,10 @@ class PlannedCell:
 
     def plain(self) -> dict[str, object]:
         """Return all that names it and that it is made of, for JSON; `CellRecord` is a part of it."""
-        return {
-            "cell": self.name,
-            "task": self.task.name,
-            "method": self.entry.label,
-            "family": self.entry.method.family,
-            "budget_completions": self.budget,
-            "seed": self.seed,
-            "tried": self.tried,
-            "source": self.entry.source,
-            "settings": dict(self.entry.settings),
-            "told": self.told.tolist(),
-            "training_key": self.training_key,
-            "key": self.key,
-            "stages": list(self.stages),
-            "made_of": dict(self.made_of),
-        }
+        names = (
+            "family:entry.method.family tried source:entry.source settings:entry.settings told training_key key made_of"
+        )
+        return picked(self, f"{NAMES} stages {names}")
 
 
 @dataclass(frozen=True)
@@ -169,9 +160,7 @@ class Plan:
         stages: All stages, needs first.
         tables: All that is to be measured on them, and on base models.
         workers: Worker processes it would start.
-        completions_charged: Completions charged to all cells together, shared stages once for each.
         completions_to_train: Completions still to be made in training.
-        completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
         minutes: Estimate of what is left, tuning included.
         rate: Training completions per second and worker behind the estimate, None where none are charged.
         rate_measured: Whether it was measured on finished stages of this folder.
@@ -186,16 +175,28 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     tables: tuple[PlannedTable, ...]
     workers: int
-    completions_charged: int
     completions_to_train: int
-    completions_to_evaluate: int
     minutes: float
     rate: float | None
     rate_measured: bool
-    by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
     sweep: Plan | None = None
     tuned: tuple[TuningRecord, ...] = ()
     trouble: str = ""
+
+    @cached_property
+    def by_key(self) -> Mapping[str, PlannedStage]:
+        """The stages by their keys."""
+        return {each.key: each for each in self.stages}
+
+    @property
+    def completions_charged(self) -> int:
+        """Completions charged to all cells together, shared stages once for each."""
+        return sum(cell.charged for cell in self.cells)
+
+    @property
+    def completions_to_evaluate(self) -> int:
+        """Completions still to be made in measuring, charged to nobody."""
+        return sum(each.completions for each in self.tables)
 
     def count(self, state: State) -> int:
         """Return the number of cells in a state."""
@@ -203,60 +204,41 @@ class Plan:
 
     def plain(self) -> dict[str, object]:
         """Return plain data for JSON."""
+        of_cell = f"{NAMES} state reason stages completions_charged:charged policies"
+        of_stage = "key kind:stage.kind member:stage.member seed:stage.seed completions:stage.completions state"
+        counts = "workers completions_charged completions_to_train completions_to_evaluate rate rate_measured"
         return {
             "study": self.study.name,
             "folder": str(self.folder),
-            "cells": [
-                {
-                    "cell": cell.name,
-                    "task": cell.task.name,
-                    "method": cell.entry.label,
-                    "budget_completions": cell.budget,
-                    "seed": cell.seed,
-                    "state": cell.state,
-                    "reason": cell.reason,
-                    "stages": list(cell.stages),
-                    "completions_charged": cell.charged,
-                    "policies": cell.policies,
-                }
-                for cell in self.cells
-            ],
-            "stages": [
-                {
-                    "key": planned.key,
-                    "kind": planned.stage.kind,
-                    "member": dict(planned.stage.member),
-                    "seed": planned.stage.seed,
-                    "completions": planned.stage.completions,
-                    "state": planned.state,
-                    "cells": len(planned.cells),
-                }
-                for planned in self.stages
-            ],
-            "workers": self.workers,
-            "completions_charged": self.completions_charged,
-            "completions_to_train": self.completions_to_train,
-            "completions_to_evaluate": self.completions_to_evaluate,
+            "cells": [picked(cell, of_cell) for cell in self.cells],
+            "stages": [{**picked(each, of_stage), "cells": len(each.cells)} for each in self.stages],
+            **picked(self, counts),
             "minutes": round(self.minutes, 1),
-            "rate": self.rate,
-            "rate_measured": self.rate_measured,
             "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),
         }
 
     def _plain_tuning(self, sweep: Plan) -> dict[str, object]:
         return {
-            "cells": [
-                {"cell": cell.name, "point": cell.point, "seed": cell.seed, "state": cell.state, "reason": cell.reason}
-                for cell in sweep.cells
-            ],
-            "completions_to_train": sweep.completions_to_train,
-            "completions_to_evaluate": sweep.completions_to_evaluate,
+            "cells": [picked(cell, "cell:name point seed state reason") for cell in sweep.cells],
+            **picked(sweep, "completions_to_train completions_to_evaluate"),
             "chosen": [
                 {"task": each.task, "method": each.method, "settings": dict(each.points[each.chosen].settings)}
                 for each in self.tuned
                 if each.chosen is not None
             ],
         }
+
+
+def picked(each: object, names: str) -> dict[str, object]:
+    """Return attributes as plain data, by their names or as `name:path.to.attribute`."""
+    found: dict[str, Any] = {}
+    for name in names.split():
+        key, _, path = name.partition(":")
+        value = attrgetter(path or key)(each)
+        found[key] = (
+            value.tolist() if hasattr(value, "tolist") else dict(value) if isinstance(value, Mapping) else value
+        )
+    return found
 
 
 @dataclass(frozen=True)

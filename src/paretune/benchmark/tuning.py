@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study, Tune
-from paretune.core.errors import RecordError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Table
 from paretune.core.task import Task
 from paretune.optimum.exact import gains, optimal_outcome, outcome
 from paretune.records.evaluation import utility
-from paretune.records.files import AGAIN, FAILED, fresh_folder, mark_failed, read_json, write_json
+from paretune.records.files import FAILED, fresh_folder, mark_failed, read_json, write_json
 from paretune.records.layout import tuning_folder
+from paretune.records.outcomes import read_record, write_outcome
 from paretune.records.reading import read_stage
 from paretune.records.study import FailureReason, TuningMeasure, TuningPoint, TuningRecord
 from paretune.records.tables import seal_table
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from paretune.models.policy import Policy
 
 SAME_SCORE = 1e-6  # policies compute in single precision: closer scores are one score
-SCORE_FILE = "score.json"
+CELL_FILE, SCORE_FILE = "cell.json", "score.json"
 LOST = "rewards of its completions are missing"
 NOTHING_SCORED = "no settings of the sweep have a score"
 
@@ -177,16 +177,10 @@ def why_untuned(root: Path, sweep: Sequence[PlannedCell], task: str, method: str
     return "not_finite", f"tuning: {NOTHING_SCORED}; study.lock.json says why"
 
 
-def write_score(folder: Path, score: CellScore, about: Mapping[str, object]) -> None:
-    """Write what a cell of a sweep scored, `score.json`, and what names the cell, see `PlannedCell.plain`."""
-    plain = {
-        "utilities": _numbers(score.utilities),
-        "gained": _numbers(score.gained),
-        "possible": _numbers(score.possible),
-        "spent": dict(score.spent),
-        "trouble": score.trouble,
-    }
-    write_json(folder / SCORE_FILE, {**about, **plain})
+def write_score(folder: Path, score: CellScore, cell: Mapping[str, object]) -> None:
+    """Write what a cell of a sweep scored, and what names the cell, see `PlannedCell.plain`."""
+    write_json(folder / CELL_FILE, cell)
+    write_outcome(folder / SCORE_FILE, score)
 
 
 def read_score(root: Path, cell: str) -> CellScore:
@@ -195,52 +189,26 @@ def read_score(root: Path, cell: str) -> CellScore:
     Raises:
         RecordError: If it is missing or damaged.
     """
-    path = tuning_folder(root, cell) / SCORE_FILE
-    data = read_json(path)
-    try:
-        return CellScore(
-            utilities=_array(data["utilities"]),
-            gained=_array(data["gained"]),
-            possible=_array(data["possible"]),
-            spent={key: (float(completions), float(seconds)) for key, (completions, seconds) in data["spent"].items()},
-            trouble=data["trouble"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{path} must have all its fields, got trouble with {error}. {AGAIN}") from error
-
-
-def _numbers(values: FloatArray | None) -> list[float | None] | None:
-    return None if values is None else [None if math.isnan(value) else float(value) for value in values]
-
-
-def _array(values: Sequence[float | None] | None) -> FloatArray | None:
-    return None if values is None else np.array(values, dtype=np.float64)  # null becomes NaN
+    score: CellScore = read_record(tuning_folder(root, cell) / SCORE_FILE, CellScore, ("spent", "trouble"))
+    return score
 
 
 class TrialScore:
     """The measurement of a cell of a sweep: its policies on development prompts. Test prompts are not looked at."""
 
-    name: ClassVar[str] = "score"
-    version: ClassVar[int] = 1
-    alone: ClassVar[bool] = False
+    name, version, alone = "score", 1, False
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table a cell; its training key already holds development prompts and rewards."""
-        tables = []
-        for cell in cells:
-            samples = study.samples if cell.task.enumeration is None else 0  # no samples where all are listed
-            tables.append(
-                Table(
-                    folder=cell.folder,
-                    task=cell.task.name,
-                    seed=cell.seed,
-                    cells=(cell.name,),
-                    stages=cell.stages,
-                    depends_on={"training": cell.training_key, "told": cell.told.tolist(), "samples": samples},
-                    completions=len(cell.task.splits["development"]) * len(cell.told) * samples,
-                )
+        return [
+            Table(
+                cell.folder, cell.task.name, cell.seed,
+                {"training": cell.training_key, "told": cell.told.tolist(), "samples": _samples(study, cell)},
+                (cell.name,), cell.stages,
+                len(cell.task.splits["development"]) * len(cell.told) * _samples(study, cell),
             )
-        return tables
+            for cell in cells
+        ]  # fmt: skip
 
     def run(self, job: TableJob, link: Link) -> None:
         """Score its policies, exactly where completions can be listed."""
@@ -252,6 +220,10 @@ class TrialScore:
         stages = [read_stage(job.root, key) for key in job.cell["stages"]]
         spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
         write_score(job.folder, replace(found, spent=spent), job.cell)
+
+
+def _samples(study: Study, cell: PlannedCell) -> int:
+    return study.samples if cell.task.enumeration is None else 0  # none where all completions are listed
 
 
 def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: int, link: Link) -> CellScore:

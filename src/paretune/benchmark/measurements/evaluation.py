@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from paretune.core.task import Objective, Task
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation, write_evaluation
 from paretune.records.files import fresh_folder
-from paretune.records.layout import evaluation_path, evaluations_folder
+from paretune.records.layout import evaluation_path
 from paretune.records.tables import changed_rewards, differing, look, plain_parts, seal_table
 
 
@@ -32,24 +32,17 @@ class Evaluation:
     audit have changed since, their completions are scored again.
     """
 
-    name: ClassVar[str] = "evaluation"
-    version: ClassVar[int] = 1
-    alone: ClassVar[bool] = False
+    name, version, alone = "evaluation", 1, False
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table a cell."""
         return [
             Table(
-                folder=evaluations_folder(Path(), cell.name).as_posix(),
-                task=cell.task.name,
-                seed=cell.seed,
-                cells=(cell.name,),
-                stages=cell.stages,
-                depends_on={**answered(cell), **self.asked(cell.task, study)},
-                completions=len(study.test_rows(cell.task)) * len(cell.preferences) * study.samples,
+                cell.table, cell.task.name, cell.seed, {**answered(cell), **self.asked(cell.task, study)},
+                (cell.name,), cell.stages, len(study.test_rows(cell.task)) * len(cell.preferences) * study.samples,
             )
             for cell in cells
-        ]
+        ]  # fmt: skip
 
     def asked(self, task: Task, study: Study) -> dict[str, object]:
         """Return what it depends on beside its cell and preferences."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import answered, stored, tested
@@ -19,24 +18,19 @@ from paretune.records.outcomes import SCALES, write_outcome
 class Outcomes:
     """Exact where completions can be listed; else from samples, where a study asks for it (`kl_matched`)."""
 
-    name: ClassVar[str] = "outcomes"
-    version: ClassVar[int] = 1
-    alone: ClassVar[bool] = False
+    name, version, alone = "outcomes", 1, False
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table a cell."""
         return [
             Table(
-                folder=outcomes_folder(Path(), cell.name).as_posix(),
-                task=cell.task.name,
-                seed=cell.seed,
-                cells=(cell.name,),
-                depends_on={**answered(cell), **tested(cell.task, study)},
+                outcomes_folder(Path(), cell.name).as_posix(), cell.task.name, cell.seed,
+                {**answered(cell), **tested(cell.task, study)}, (cell.name,),
                 completions=0 if cell.task.enumeration is not None else _sampled(study, cell),
             )
             for cell in cells
             if cell.task.enumeration is not None or study.kl_matched
-        ]
+        ]  # fmt: skip
 
     def run(self, job: TableJob, link: Link) -> None:
         """Score the cell's policies at every scale."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import reward_pairs, scored_anew, stored, tested
@@ -21,22 +20,17 @@ from paretune.records.tables import differing
 class Reference:
     """One evaluation; where rewards have changed since, its completions are scored again."""
 
-    name: ClassVar[str] = "reference"
-    version: ClassVar[int] = 1
-    alone: ClassVar[bool] = False
+    name, version, alone = "reference", 1, False
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table a task instance."""
         return [
             Table(
-                folder=reference_folder(Path(), cell.task.name, cell.seed).as_posix(),
-                task=cell.task.name,
-                seed=cell.seed,
-                depends_on=self.asked(cell.task, study),
-                completions=len(study.test_rows(cell.task)) * study.samples,
+                reference_folder(Path(), cell.task.name, cell.seed).as_posix(), cell.task.name, cell.seed,
+                self.asked(cell.task, study), completions=len(study.test_rows(cell.task)) * study.samples,
             )
             for cell in {(cell.task.name, cell.seed): cell for cell in cells}.values()
-        ]
+        ]  # fmt: skip
 
     def asked(self, task: Task, study: Study) -> dict[str, object]:
         """Return what it depends on."""
@@ -58,8 +52,5 @@ class Reference:
 
 def base_model(task: Task) -> dict[str, object]:
     """Return what the base model says depends on, beside prompts and decoding."""
-    return {
-        "model": task.model_digest,
-        "template": task.template,
-        "lengths": [task.max_prompt_tokens, task.max_completion_tokens],
-    }
+    lengths = [task.max_prompt_tokens, task.max_completion_tokens]
+    return {"model": task.model_digest, "template": task.template, "lengths": lengths}

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from paretune.core.preferences import centre
 from paretune.core.protocols import Table
 from paretune.records.files import write_json
 from paretune.records.layout import TIMING, timing_folder
+from paretune.records.study import TimingRecord
 
 ROWS = 64  # decoded at once, as in training
 REPEATS = 5  # of each, in turn; the report takes medians
@@ -26,9 +27,7 @@ REPEATS = 5  # of each, in turn; the report takes medians
 class Timing:
     """The policy for equal weights of one cell of each method on each task: the first that is evaluated."""
 
-    name: ClassVar[str] = "timing"
-    version: ClassVar[int] = 1
-    alone: ClassVar[bool] = True
+    name, version, alone = "timing", 1, True
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table for each task and method."""
@@ -37,19 +36,16 @@ class Timing:
             groups.setdefault((cell.task.name, cell.entry.label), []).append(cell)
         return [
             Table(
-                folder=timing_folder(Path(), *name).as_posix(),
-                task=first.task.name,
-                seed=first.seed,
-                cells=tuple(cell.name for cell in (first, *others)),
-                depends_on={
-                    "method code": first.made_of["code"],
+                timing_folder(Path(), *name).as_posix(), first.task.name, first.seed,
+                {
                     "method": [first.entry.source, first.entry.version, dict(first.entry.settings)],
-                    "model": first.task.model_digest,
+                    "method code": first.made_of["code"], "model": first.task.model_digest,
                     "max_completion_tokens": first.task.max_completion_tokens,
                 },
+                (first.name, *(cell.name for cell in others)),
             )
             for name, (first, *others) in groups.items()
-        ]
+        ]  # fmt: skip
 
     def run(self, job: TableJob, link: Link) -> None:
         """Decode with the policy and with the base model in turn."""
@@ -73,16 +69,10 @@ class Timing:
             return decode(reference)
 
         speed, base_speed = interleave([decode, decode_base], REPEATS, time.perf_counter)
-        timed = {
-            "task": job.task.name,
-            "method": job.cell["method"],
-            "rows": ROWS,
-            "tokens_per_second": speed,
-            "base_tokens_per_second": base_speed,
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if reference.base.device.type == "cuda" else "cpu",
-        }
-        write_json(job.folder / TIMING, timed)
+        device = torch.cuda.get_device_name() if reference.base.device.type == "cuda" else "cpu"
+        method, threads = str(job.cell["method"]), torch.get_num_threads()
+        timed = TimingRecord(job.task.name, method, ROWS, speed, base_speed, threads, device)
+        write_json(job.folder / TIMING, vars(timed))
 
 
 def interleave(runs: Sequence[Callable[[], int]], repeats: int, clock: Callable[[], float]) -> list[tuple[float, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import tested
@@ -20,29 +19,22 @@ from paretune.records.outcomes import front_divisions, write_outcome
 class Truth:
     """The optimum for each preference, and the front."""
 
-    name: ClassVar[str] = "truth"
-    version: ClassVar[int] = 1
-    alone: ClassVar[bool] = False
+    name, version, alone = "truth", 1, False
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table a task instance whose completions can be listed."""
         return [
-            Table(
-                folder=truth_folder(Path(), cell.task.name, cell.seed).as_posix(),
-                task=cell.task.name,
-                seed=cell.seed,
-                depends_on={
-                    **base_model(cell.task),
-                    **tested(cell.task, study),
-                    "objectives": [objective.key() for objective in cell.task.objectives],
-                    "preferences": cell.preferences.tolist(),
-                    "beta": cell.task.beta,
-                    "front divisions": front_divisions(len(cell.task.objectives)),
-                },
-            )
-            for cell in {(cell.task.name, cell.seed): cell for cell in cells}.values()
+            Table(truth_folder(Path(), *each).as_posix(), *each, self._depends_on(study, cell))
+            for each, cell in {(cell.task.name, cell.seed): cell for cell in cells}.items()
             if cell.task.enumeration is not None
         ]
+
+    def _depends_on(self, study: Study, cell: PlannedCell) -> dict[str, object]:
+        objectives = [objective.key() for objective in cell.task.objectives]
+        return {
+            **base_model(cell.task), **tested(cell.task, study), "objectives": objectives, "beta": cell.task.beta,
+            "preferences": cell.preferences.tolist(), "front divisions": front_divisions(len(objectives)),
+        }  # fmt: skip
 
     def run(self, job: TableJob, link: Link) -> None:
         """Sum over all completions."""
