@@ -15,7 +15,7 @@ from paretune.core.errors import RecordError
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Objective, Task
 from paretune.core.user_code import loaded_files, references_in
-from paretune.records.files import DONE, is_done, read_json
+from paretune.records.files import DONE, damaged_files, is_done, read_json
 from paretune.records.layout import EVALUATIONS, stage_folder
 from paretune.records.tables import differing
 
@@ -85,7 +85,6 @@ class KeptCell:
         identity: What it was asked for as.
         stages: Keys of the stages it used.
         made_of: See `made_of`.
-        training_key: Digest of what its training depends on.
         finished: Whether it has its markers of success.
     """
 
@@ -93,7 +92,6 @@ class KeptCell:
     identity: Identity
     stages: tuple[str, ...]
     made_of: Mapping[str, Any]
-    training_key: str
     finished: bool
 
     @property
@@ -107,13 +105,12 @@ def kept_cells(root: Path) -> list[KeptCell]:
     cells = []
     for file in sorted((*root.glob("runs/[!.]*/cell.json"), *root.glob("tuning/[!.]*/cell.json"))):
         with contextlib.suppress(RecordError, KeyError, TypeError):  # damaged, or a run under way has removed it
+            if (file.parent / DONE).exists() and damaged_files(file.parent, below=file.name):
+                continue
             cell = read_json(file)
             identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell["tried"])
-            done = finished_tables(file.parent)
-            finished = all((folder / DONE).exists() for folder in done)
-            cells.append(
-                KeptCell(file, identity, tuple(cell["stages"]), cell["made_of"], cell["training_key"], finished)
-            )
+            finished = all((folder / DONE).exists() for folder in finished_tables(file.parent))
+            cells.append(KeptCell(file, identity, tuple(cell["stages"]), cell["made_of"], finished))
     return cells
 
 
