@@ -200,33 +200,17 @@ def _cell(
         raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)
     charged = sum(stage.completions for stage in everything)
-    if charged > budget:
-        raise ConfigError(
-            f"{study.where}: methods.{entry.label} must plan at most its budget of {budget} completions, got "
-            f"{charged}. Correct its stages()."
-        )
     training = training_key(instance, entry, budget, seed, asked)
     name = cell_name(task.name, entry.label, budget, seed, training)
     for stage in everything:
         stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
+    policies = sum(_policies(stage, instance) for stage in everything)
+    tried = "" if tune is None or point is None else canonical_json(tune.points[point])
+    keys = tuple(stage.key(instance) for stage in everything)
     return PlannedCell(
-        name=name,
-        entry=entry,
-        task=instance,
-        budget=budget,
-        seed=seed,
-        stages=tuple(stage.key(instance) for stage in everything),
-        charged=charged,
-        policies=sum(_policies(stage, instance) for stage in everything),
-        told=told,
-        preferences=preferences,
-        training_key=training,
-        made_of=made_of(instance, entry, asked),
-        state="new",
-        point=point,
-        tried="" if tune is None or point is None else canonical_json(tune.points[point]),
-        settled=settled,
-    )
+        name, entry, instance, budget, seed, keys, charged, policies, told, preferences, training,
+        made_of(instance, entry, asked), "new", point=point, tried=tried, settled=settled,
+    )  # fmt: skip
 
 
 def _policies(stage: Stage, task: Task) -> int:

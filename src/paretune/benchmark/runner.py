@@ -107,39 +107,26 @@ def _asked_for(everything: Plan) -> tuple[dict[Identity, str], set[str]]:
 def planned_records(planned: Plan) -> StudyRecords:
     """Return a study's records before anything has run: what `study.lock.json` holds."""
     study = planned.study
+    parts = {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
+    resolved = {**study.resolved(), "parts": parts, "folder": study.folder, "digests": digests(study)}
     return StudyRecords(
-        name=study.name,
-        folder=planned.folder,
-        resolved={**study.resolved(), "parts": _parts(study), "folder": study.folder, "digests": digests(study)},
+        study.name, planned.folder, resolved,
         tasks={task.name: task_info(study, task) for task in study.tasks},
         cells=tuple(cell_record(cell) for cell in planned.cells),
         tables=tuple(each.table for each in planned.tables),
         environment=environment(worker_threads(planned.workers)),
         tuning=planned.tuned,
-    )
-
-
-def _parts(study: Study) -> dict[str, object]:
-    return {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
+    )  # fmt: skip
 
 
 def task_info(study: Study, task: Task) -> TaskInfo:
     """Return what the judge needs to know of a task."""
     points, unseen = study.preferences(task)
     objectives = [(objective, False) for objective in task.objectives] + [(each, True) for each in task.audit]
-    infos = tuple(
+    infos = [
         ObjectiveInfo(each.name, each.range, each.pass_threshold, each.version, audit) for each, audit in objectives
-    )
+    ]
     return TaskInfo(
-        name=task.name,
-        objectives=infos,
-        reference_point=np.asarray(task.reference_point, dtype=np.float64),
-        beta=task.beta,
-        model=task.model,
-        test_prompts=len(study.test_rows(task)),
-        samples=study.samples,
-        preferences=points,
-        unseen=unseen,
-        listed=task.enumeration is not None,
-        dials=task.dials,
-    )
+        task.name, tuple(infos), np.asarray(task.reference_point, dtype=np.float64), task.beta, task.model,
+        len(study.test_rows(task)), study.samples, points, unseen, task.enumeration is not None, task.dials,
+    )  # fmt: skip

@@ -129,18 +129,12 @@ class Scheduler:
         total = self.plan.completions_to_train + self.plan.completions_to_evaluate
         left = max(0, total - self.spared - self.meter.total)
         kinds = Counter(planned.kind for planned in self.running.values())
+        running = {cell for planned in self.running.values() for cell in planned.cells}
+        doing = ", ".join(f"{doing} x{count}" for doing, count in kinds.items()) or "finishing"
         self.display.show(
             Progress(
-                cells=len(self.plan.cells),
-                done=work.done_cells,
-                running=len({cell for planned in self.running.values() for cell in planned.cells}),
-                failed=len(work.failed_cells),
-                completions=self.meter.total,
-                total_completions=total,
-                rate=self.meter.rate(),
-                seconds_left=self.meter.seconds_left(left),
-                doing=", ".join(f"{doing} x{count}" for doing, count in kinds.items()) or "finishing",
-                spared=self.spared,
-                noun="tuning cells" if work.tuning else "cells",
+                len(self.plan.cells), work.done_cells, len(running), len(work.failed_cells), self.meter.total, total,
+                self.meter.rate(), self.meter.seconds_left(left), doing, self.spared,
+                "tuning cells" if work.tuning else "cells",
             )
-        )
+        )  # fmt: skip

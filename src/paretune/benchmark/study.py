@@ -152,12 +152,7 @@ class Study:
 
     def decoding(self) -> dict[str, object]:
         """Return how evaluation samples: at temperature 1, so that the KL is that of the policy itself."""
-        return {
-            "temperature": 1.0,
-            "top_p": 1.0,
-            "samples": self.samples,
-            "prompts": self.prompts,
-        }
+        return {"temperature": 1.0, "top_p": 1.0, "samples": self.samples, "prompts": self.prompts}
 
     def resolved(self) -> dict[str, object]:
         """Return the study as plain data, every default written out."""
@@ -217,26 +212,15 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     tasks = _tasks(file.tasks, place)
     methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(
-        name=file.name or default_name,
-        where=place.name,
-        text=text,
-        tasks=tasks,
-        methods=methods,
+        file.name or default_name, place.name, text, tasks, methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
         seeds=_of_one_kind(_distinct(file.seeds, place.at("seeds")), file.tune is not None, place.at("seeds")),
-        grid=file.preferences.grid,
-        unseen=file.preferences.unseen,
-        samples=file.evaluation.samples,
-        prompts=file.evaluation.prompts,
-        kl_matched=file.evaluation.kl_matched,
-        workers=file.workers,
-        imports=imports,
-        parts=_parts(file, tasks, place),
-        folder=imports[0] if imports else None,
+        grid=file.preferences.grid, unseen=file.preferences.unseen,
+        samples=file.evaluation.samples, prompts=file.evaluation.prompts, kl_matched=file.evaluation.kl_matched,
+        workers=file.workers, imports=imports, parts=_parts(file, tasks, place), folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
-        metrics=tuple(file.metrics),
-        measurements=_measurements(file, place),
-    )
+        metrics=tuple(file.metrics), measurements=_measurements(file, place),
+    )  # fmt: skip
 
 
 def _study_path(source: str | Path) -> Path:

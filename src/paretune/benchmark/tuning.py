@@ -128,30 +128,18 @@ def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellS
     for number in range(len(tune.points)):
         mine = {cell.seed: scores[cell.name] for cell in cells if cell.point == number}
         entry = next(cell.entry for cell in cells if cell.point == number)
-        whole, per_seed = score(list(mine.values()), measure), {}
-        for seed, each in mine.items():
-            per_seed[seed] = score([each], measure)
+        per_seed = {seed: score([each], measure) for seed, each in mine.items()}
         lost = [(seed, mine[seed].trouble or LOST) for seed, each in per_seed.items() if each is None]
-        points.append(
-            TuningPoint(
-                settings={name: setting(entry.settings, name) for name in tune.settings},
-                score=whole,
-                per_seed=per_seed,
-                reason=f"seed {lost[0][0]}: {lost[0][1]}" if lost else "",
-            )
-        )
-    spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}
+        tried = {name: setting(entry.settings, name) for name in tune.settings}
+        reason = f"seed {lost[0][0]}: {lost[0][1]}" if lost else ""
+        points.append(TuningPoint(tried, score(list(mine.values()), measure), per_seed, reason))
+    spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}.values()
     return TuningRecord(
-        task=cells[0].task.name,
-        method=cells[0].entry.label,
-        measure=measure,
-        budget_completions=tune.completions,
-        preferences=cells[0].told,
-        points=tuple(points),
+        cells[0].task.name, cells[0].entry.label, measure, tune.completions, cells[0].told, tuple(points),
         chosen=best([point.score for point in points]),
-        completions=math.fsum(completions for completions, _ in spent.values()),
-        seconds=math.fsum(seconds for _, seconds in spent.values()),
-    )
+        completions=math.fsum(completions for completions, _ in spent),
+        seconds=math.fsum(seconds for _, seconds in spent),
+    )  # fmt: skip
 
 
 def mark_tuning_failed(root: Path, cell: PlannedCell, table: Table, reason: FailureReason, message: str) -> None:
