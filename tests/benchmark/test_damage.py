@@ -1,181 +1,163 @@
-"""Every file of a finished study, damaged: it is named, measured or written again, and nothing else is touched."""
+"""Damaged files of stages and of populations under way: named, and mended at the cost of what cannot be known."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paretune.benchmark.groups import begin_group, begun_groups
 from paretune.benchmark.plan import plan
+from paretune.benchmark.progress import Silent
 from paretune.benchmark.runner import run
-from paretune.benchmark.score import score
-from paretune.benchmark.summary import plan_text, summary
-from paretune.cli.main import USAGE, execute
-from paretune.core.errors import RecordError, StudyError, VersionError
-from paretune.records.reading import read_study
-from watched import Watch, contents
+from paretune.benchmark.summary import plan_text
+from paretune.records.files import is_done
 
 Make = Callable[..., dict[str, Any]]
-EVERYTHING = ("stages", "runs", "references", "timing", "tuning")
 
 
-def flipped(content: bytes) -> bytes:
-    """Change one letter or digit in the middle, so that it may well be read."""
-    return content.translate(bytes.maketrans(b"0123456789", b"1234567890"))
+class Said(Silent):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
 
 
-DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
-    "gone": lambda content: None,
-    "empty": lambda content: b"",
-    "truncated": lambda content: content[: len(content) // 2],
-    "other": lambda content: b"[1, 2]",
-    "flipped": flipped,
-}
-TABLES = {
-    "runs/*/cell.json": "runs/",
-    "runs/*/solution.json": "runs/",
-    "runs/*/DONE.json": "runs/",
-    "runs/*/evaluations/001.parquet": "evaluations",
-    "runs/*/evaluations/DONE.json": "evaluations",
-    "references/*/evaluation.parquet": "references/",
-    "references/*/DONE.json": "references/",
-    "timing/*/timing.json": "timing/",
-    "timing/*/DONE.json": "timing/",
-    "tuning/*/score.json": "tuning/",
-    "tuning/*/DONE.json": "tuning/",
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flip": flip,
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "other": lambda path: path.write_text("[1, 2]"),
 }
 
 
-@pytest.mark.parametrize("pattern", TABLES)
-def test_a_damaged_file_of_a_table_is_named_and_measured_again_and_nothing_else_is_touched(
-    study: Make, tmp_path: Path, pattern: str
-) -> None:
-    folder = tmp_path / "out"
-    made = study(tune={"reward": [0.2, 0.9], "instances": 1})
-    before = run(made, folder, progress=False)
-    victim = sorted(folder.glob(pattern))[0]
-    content, name = victim.read_bytes(), victim.relative_to(folder).as_posix()
-    for kind, damage in DAMAGE.items():
-        kept = contents(folder, *EVERYTHING)
-        damaged = damage(content)
-        victim.unlink() if damaged is None else victim.write_bytes(damaged)
-        text = plan_text(plan(made, folder))
-        (line,) = [line for line in text.splitlines() if line.startswith("damaged: ")]
-        assert name.rpartition("/")[0] in line, kind
-        assert victim.name in line, kind
-        if not name.startswith("tuning/"):
-            found = read_study(folder)
-            said = [*found.missing.items(), *((cell.cell, cell.message) for cell in found.cells)]
-            assert [each for each in said if victim.name in each[1]], kind
-        watch = Watch()
-        again = run(made, folder, progress=watch)
-        assert again.complete, kind
-        assert line in watch.said
-        assert not again.records.missing
-        cell = f"runs/{name.split('/')[1]}/" if name.startswith("runs/") else name.rpartition("/")[0]
-        now = contents(folder, *EVERYTHING)
-        assert now.keys() == kept.keys()
-        assert {path: each for path, each in now.items() if not path.startswith(cell)}.items() <= kept.items(), kind
-        assert [each.rewards.tolist() for cell in again.records.cells for each in cell.evaluations] == [
-            each.rewards.tolist() for cell in before.records.cells for each in cell.evaluations
-        ]
+def files(folder: Path, *parts: str) -> dict[Path, tuple[bytes, int]]:
+    found = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_lock_is_written_again_by_run_and_named_with_that_command_by_the_others(
-    study: Make, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(
+    ("file", "trained_again"),
+    [("stage.json", False), ("ledger.json", True), ("adapter/adapter.json", True), ("DONE.json", True)],
+)
+def test_a_damaged_file_of_a_stage_is_named_and_costs_that_stage_alone_or_nothing(
+    study: Make, tmp_path: Path, file: str, trained_again: bool, damage: Callable[[Path], object]
 ) -> None:
-    folder = tmp_path / "out"
-    made = study(tune={"reward": [0.2, 0.9], "instances": 1})
+    folder, trace = tmp_path / "out", tmp_path / "trace.txt"
+    made = study({"trace": str(trace)})
     run(made, folder, progress=False)
-    lock = folder / "study.lock.json"
-    whole = lock.read_bytes()
-    kept = contents(folder, *EVERYTHING)
-    damaged = DAMAGE[kind](whole)
-    lock.unlink() if damaged is None else lock.write_bytes(damaged)
-    for reader in (read_study, score):
-        with pytest.raises(
-            RecordError, match=r"study.lock.json must .*Give `paretune run STUDY -o .*` once more"
-        ) as caught:
-            reader(folder)
-        assert not isinstance(caught.value, VersionError)
-    assert execute(["report", str(folder)]) == USAGE
-    assert "Give `paretune run STUDY -o" in capsys.readouterr().err
-    assert "study.lock.json is " in plan_text(plan(made, folder))
-    watch = Watch()
-    assert run(made, folder, progress=watch).complete
-    assert any("study.lock.json is " in line and "written again" in line for line in watch.said)
-    assert lock.read_bytes() == whole
-    assert contents(folder, *EVERYTHING) == kept
+    before, trained = files(folder, "stages", "runs", "references"), trace.read_text()
+    hurt = sorted((folder / "stages").iterdir())[0]
+    damage(hurt / file)
+
+    text = plan_text(plan(made, folder))
+    assert f"damaged: stages/{hurt.name}: {file}" in text
+    said = Said()
+    assert run(made, folder, progress=said).complete
+    assert any(line.startswith(f"damaged: stages/{hurt.name}: {file}") for line in said.lines)
+    after = files(folder, "stages", "runs", "references")
+    assert after.keys() == before.keys()
+    changed = {path for path in before if after[path][1] != before[path][1]}
+    if trained_again:  # the same stage, bit for bit, and its four updates in the trace
+        using = [path.parent for path in before if path.name == "cell.json" and hurt.name in path.read_text()]
+        assert all(any(path.is_relative_to(place) for place in (hurt, *using)) for path in changed)
+        assert len(trace.read_text().splitlines()) == len(trained.splitlines()) + 4
+    else:
+        assert changed == {hurt / file}
+        assert trace.read_text() == trained
+    different = {path.name for path in changed if after[path][0] != before[path][0]}
+    assert different <= {"ledger.json", "DONE.json", "events.jsonl"}  # they hold seconds, and what was trained together
+    assert "damaged: " not in plan_text(plan(made, folder))
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_copy_of_the_study_is_written_again(study: Make, tmp_path: Path, kind: str) -> None:
-    folder = tmp_path / "out"
-    run(study(), folder, progress=False)
-    copy, kept = folder / "study.yaml", contents(folder, *EVERYTHING)
-    whole = copy.read_bytes()
-    damaged = DAMAGE[kind](whole)
-    copy.unlink() if damaged is None else copy.write_bytes(damaged)
-    assert run(study(), folder, progress=False).complete
-    assert copy.read_bytes() == whole
-    assert contents(folder, *EVERYTHING) == kept
-
-
-def test_a_damaged_lock_of_another_study_is_not_taken_over(study: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    run(study(), folder, progress=False)
-    (folder / "study.lock.json").write_text("{")
-    with pytest.raises(StudyError, match=r"got .* with the study 'fakes', not 'other'"):
-        run(study(name="other"), folder, progress=False)
-
-
-def test_a_folder_of_an_older_version_is_refused_with_one_sentence(study: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    run(study(), folder, progress=False)
-    (folder / "study.lock.json").write_text(json.dumps({"schema_version": 2, "name": "fakes"}))
-    for call in (
-        lambda: run(study(), folder, progress=False),
-        lambda: plan(study(), folder),
-        lambda: read_study(folder),
-    ):
-        with pytest.raises(VersionError, match=r"must have schema version 3, got 2. Use the paretune that wrote it"):
-            call()
-
-
-def test_a_timing_that_fails_costs_that_timing_alone_and_is_tried_again(
-    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("file", ["events.jsonl", "checkpoint/state.json"])
+def test_what_a_stage_is_finished_without_costs_nothing_until_somebody_needs_it(
+    study: Make, tmp_path: Path, file: str, damage: Callable[[Path], object]
 ) -> None:
+    folder, trace = tmp_path / "out", tmp_path / "trace.txt"
+    run(study({"trace": str(trace)}, seeds=1), folder, progress=False)
+    trained = trace.read_text()
+    hurt = sorted((folder / "stages").iterdir())[0]
+    damage(hurt / file)
+    longer = study({"trace": str(trace)}, seeds=1, budget={"completions": [64, 128]})
+    whole = plan(longer, folder).completions_to_train
+    assert run(study({"trace": str(trace)}, seeds=1), folder, progress=False).complete
+    assert trace.read_text() == trained
+    assert is_done(hurt)
+    # 2 experts of 64: both go on from 32, or one of them starts anew because its state cannot be used
+    assert whole == (64 if file == "events.jsonl" else 96)
+    assert run(longer, folder, progress=False).complete
+
+
+def under_way(made: dict[str, Any], root: Path) -> tuple[Any, Path]:
+    stages = plan(made, root).stages
+    group = begin_group(root, stages, spent={"a": {"completions": 8.0}})
+    return {each.key: each for each in stages}, group.folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_population_whose_file_is_damaged_starts_again(
+    study: Make, tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    missing, folder = under_way(study(), tmp_path)
+    damage(folder / "group.json")
+    with caplog.at_level(logging.WARNING):
+        assert begun_groups(tmp_path, missing) == []
+    assert not folder.exists()
+    if damage is not DAMAGES["gone"]:
+        assert f"groups/{folder.name}: group.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name != "gone"])
+def test_damaged_counts_of_lost_work_are_left_out_with_a_warning(
+    study: Make, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    missing, folder = under_way(study(), tmp_path)
+    DAMAGES[name](folder / "spent.json")
+    with caplog.at_level(logging.WARNING):
+        (group,) = begun_groups(tmp_path, missing)
+    assert not (group.folder / "spent.json").exists()
+    assert f"groups/{folder.name}: spent.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name != "gone"])
+def test_a_damaged_state_of_a_population_is_removed_with_a_warning(
+    study: Make, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from paretune.rl.checkpoints import save_state
+
+    missing, folder = under_way(study(), tmp_path)
+    save_state(folder / "checkpoint" / "good.safetensors", {"a": torch.ones(3)}, {"made": 8})
+    save_state(folder / "checkpoint" / "state.safetensors", {"a": torch.ones(300)}, {"made": 8})
+    DAMAGES[name](folder / "checkpoint" / "state.safetensors")
+    with caplog.at_level(logging.WARNING):
+        begun_groups(tmp_path, missing)
+    assert [path.name for path in (folder / "checkpoint").iterdir()] == ["good.safetensors"]
+    assert "state.safetensors has changed since it was written. Its stages are trained from their start." in caplog.text
+
+
+def test_a_marker_says_when_anything_in_it_was_changed(study: Make, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    monkeypatch.setenv("FAKE_TIMING", "fails")
-    failed = run(study(), folder, progress=False)
-    assert not failed.complete
-    assert {cell.state for cell in failed.records.cells} == {"done"}
-    assert failed.records.timings == ()
-    (missing,) = failed.records.missing.items()
-    assert missing[0] == "timing/fake-fake"
-    assert missing[1].startswith(
-        "failed (method_error): measurement fake_study:FakeTiming must not raise, got ValueErr"
-    )
-    assert (
-        "timing/fake-fake could not be measured (method_error): measurement fake_study:FakeTiming must not"
-        in summary(failed)
-    )
-    kept = contents(folder, "stages", "runs", "references")
-    monkeypatch.delenv("FAKE_TIMING")
-    assert run(study(), folder, progress=False).complete
-    assert [timing.method for timing in read_study(folder).timings] == ["fake"]
-    assert contents(folder, "stages", "runs", "references") == kept
-
-
-def test_a_method_is_timed_on_its_first_cell_that_did_not_fail(study: Make, tmp_path: Path) -> None:
-    result = run(study({"trouble": "nan"}), tmp_path / "out", progress=False)
-    assert {cell.seed: cell.state for cell in result.records.cells} == {0: "failed", 1: "done"}
-    assert [timing.method for timing in result.records.timings] == ["fake"]
-    shutil.rmtree(tmp_path / "out" / "timing")
-    again = run(study({"trouble": "nan"}), tmp_path / "out", progress=False)
-    assert [timing.method for timing in again.records.timings] == ["fake"]
+    run(study(), folder, progress=False)
+    for marker in folder.rglob("DONE.json"):
+        data = json.loads(marker.read_text())
+        marker.write_text(json.dumps({**data, "values": {**data["values"], "more": 1}}, indent=1) + "\n")
+        assert not is_done(marker.parent)

@@ -35,7 +35,7 @@ def keys(made: Plan) -> dict[str, str]:
             False,
         ),  # experts per objective: preferences only judge
         (True, {"preferences": {"grid": 3, "unseen": 1}}, False, False),  # experts per preference: others are trained
-        (True, {"preferences": {"grid": 2, "unseen": 2}}, True, False),  # no method is told of unseen ones
+        (True, {"preferences": {"grid": 2, "unseen": 2}}, True, False),  # no method is given unseen ones
         (False, {"evaluation": {"samples": 2}}, True, False),
         (False, {"budget": {"completions": 128}}, False, False),
         (False, {"name": "renamed", "workers": 1}, True, True),

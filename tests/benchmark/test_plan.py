@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from table_jobs import measured
 
 from paretune.benchmark.changes import changes
 from paretune.benchmark.entries import method_entry, on_task
@@ -24,6 +23,7 @@ from paretune.records.merging import merged
 from paretune.records.writing import write_lock
 from paretune.rl.settings import LearnerSettings
 from paretune.tasks import load_task
+from table_jobs import measured
 
 Make = Callable[..., dict[str, Any]]
 
@@ -143,13 +143,19 @@ def test_a_base_model_with_a_lost_or_damaged_file_is_measured_again_and_the_file
     assert missing(plan(LISTED, folder), "reference", "truth") == []
 
 
-def test_the_dials_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
+def test_the_settings_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
     study = {
         "name": "s", "tasks": [{"controlled": {"rho": -0.5, "alphabet": 4, "length": 3, "heterogeneity": 0.2}}],
         "methods": {"linear": {}}, "budget": {"completions": 500}, "seeds": 2,
     }  # fmt: skip
     (info,) = planned_records(plan(study, tmp_path / "out")).tasks.values()
-    assert info.dials == {"rho": -0.5, "heterogeneity": 0.2, "objectives": 2.0, "alphabet": 4.0, "length": 3.0}
+    assert info.family_settings == {
+        "rho": -0.5,
+        "heterogeneity": 0.2,
+        "objectives": 2.0,
+        "alphabet": 4.0,
+        "length": 3.0,
+    }
 
 
 def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning(tmp_path: Path) -> None:

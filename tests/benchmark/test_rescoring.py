@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from table_jobs import measured, payloads
 
 from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.folder import settle
@@ -35,6 +34,7 @@ from paretune.records.layout import (
 )
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock
+from table_jobs import measured, payloads
 
 KINDS = ("evaluation", "reference", "truth", "outcomes", "timing")
 

@@ -79,7 +79,7 @@ def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> Non
     assert (last.done, last.failed, last.completions) == (2, 0, last.total_completions)
 
 
-def test_the_total_of_progress_stays_what_it_was_where_completions_are_spared(
+def test_the_total_of_progress_stays_what_it_was_where_completions_are_not_needed(
     study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Watch()
@@ -87,8 +87,8 @@ def test_the_total_of_progress_stays_what_it_was_where_completions_are_spared(
     run(study(), tmp_path / "out", progress=watch)
     last = watch.shown[-1]
     assert {each.total_completions for each in watch.shown} == {last.total_completions}
-    assert last.spared == 2 * 3 * 3  # in 2 cells, 3 of 4 preferences share the answer of the first; 3 prompts
-    assert last.completions + last.spared == last.total_completions
+    assert last.not_needed == 2 * 3 * 3  # in 2 cells, 3 of 4 preferences share the answer of the first; 3 prompts
+    assert last.completions + last.not_needed == last.total_completions
 
 
 def test_what_is_added_is_all_that_is_done(study: Make, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(
     assert REASONS[trouble][1] in bad.message
     assert "objective_weights=[1.0, 0.0]" in bad.message
     assert good.state == "done"
-    assert len(hashes(folder)) == 3  # companions of the guilty one in its population were trained alone
+    assert len(hashes(folder)) == 3  # the others of its population were trained alone
     assert plan(study({"trouble": trouble}), folder).cells[0].reason.startswith(REASONS[trouble][0])
     kept = contents(folder, "stages")
     assert not run(study({"trouble": trouble}), folder, progress=False).complete

@@ -299,7 +299,7 @@ def test_a_sweep_is_shown_under_a_name_of_its_own(study: Make, tmp_path: Path) -
     assert lines[0].startswith("tuning cells 0/6 done")
     assert lines[-1].startswith("cells 2/2 done")
     last = [each for each in watch.shown if each.noun == "tuning cells"][-1]
-    assert last.completions + last.spared == last.total_completions == 6 * 64 + 6 * 3 * 2
+    assert last.completions + last.not_needed == last.total_completions == 6 * 64 + 6 * 3 * 2
 
 
 def test_a_part_tunes_its_own_tasks_only(study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from table_jobs import payloads
 
 from paretune.benchmark import measuring
 from paretune.benchmark.executors.jobs import quiet_link
@@ -24,6 +23,7 @@ from paretune.core.errors import RecordError
 from paretune.core.task import Task
 from paretune.records.files import write_json
 from paretune.records.writing import write_lock
+from table_jobs import payloads
 
 HERE = Path(__file__).parent
 
@@ -139,21 +139,24 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
     from paretune.optimum.exact import captured_share
     from paretune.rl.outcomes import outcomes, tables, truth
 
-    rows, told = cell.task.splits["development"], cell.told  # the same along the way of a reported cell
+    rows, given = (
+        cell.task.splits["development"],
+        cell.training_preferences,
+    )  # the same along the way of a reported cell
     _, assembly = assemble(cell.plain(), tmp_path, cell.task)
     solutions = SolutionSet.from_assembly(cell.task, assembly, "linear", "single-policy")
     log_reference, rewards = tables(cell.task, rows, Scorer(cell.task.objectives))
     assert cell.task.enumeration is not None
     reached = outcomes(
-        solutions.policies_for(told), rows, cell.task.enumeration, log_reference, rewards, (1.0,)
+        solutions.policies_for(given), rows, cell.task.enumeration, log_reference, rewards, (1.0,)
     ).at_scale(1.0)
-    known = truth(log_reference, rewards, told, cell.task.beta)
+    known = truth(log_reference, rewards, given, cell.task.beta)
     solutions.bank.unwrap()
     share = captured_share(
-        (reached[0] - cell.task.beta * reached[1][..., None]).mean(axis=1), known.reference_scores, known.scores, told
+        (reached[0] - cell.task.beta * reached[1][..., None]).mean(axis=1), known.reference_scores, known.scores, given
     )
     assert score([found], "captured_share") == pytest.approx(share)
-    np.testing.assert_allclose(found.utilities, np.einsum("mk,mk->m", told, reached[0].mean(axis=1)))
+    np.testing.assert_allclose(found.utilities, np.einsum("mk,mk->m", given, reached[0].mean(axis=1)))
 
 
 @pytest.mark.slow

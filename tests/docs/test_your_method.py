@@ -146,7 +146,7 @@ def test_the_documented_method_runs_beside_a_built_in_one(
     # every preference is answered by the one expert there is
     assert {tuple(evaluation.expert_weights) for evaluation in mine.evaluations} == {(1.0,)}
     assert sum(stage.counts["completions"] for stage in mine.stages) == 128
-    # the grid's corners end inside an update of the soups' experts, whose course they share; nothing was done twice
+    # the grid's corners end inside an update of the soups' experts, whose trajectory they share; nothing was done twice
     stages = {stage.key: stage for cell in result.records.cells for stage in cell.stages}
     lengths = {stage.counts["completions"] for stage in stages.values() if stage.kind == "expert"}
     assert {64, 128} < lengths
@@ -196,7 +196,7 @@ def test_a_documented_measurement_is_run_for_the_metric_that_needs_it(
     assert execute(["report", str(out)]) == OK, capsys.readouterr().err
     assert why in (out / "report" / "index.html").read_text()
     assert execute(["plan", str(study), "-o", str(out)]) == OK
-    assert f"damaged: {why}; it is measured again" in capsys.readouterr().out
+    assert f"damaged: {why}. It is measured again." in capsys.readouterr().out
     assert paretune.run(study, out, progress=False).complete
     assert json.loads((folder / "repeats.json").read_text()) == shares
     assert [path for path, time in before.items() if path.stat().st_mtime_ns != time] == [folder / "DONE.json"]

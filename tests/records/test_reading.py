@@ -202,11 +202,13 @@ def test_exact_scores_of_other_prompts_or_preferences_cost_their_cell_alone(tmp_
         assert "outcomes.json must be of the preferences that were evaluated" in read[cell.cell].message
 
 
-def test_dials_survive(tmp_path):
+def test_family_settings_survive_writing_and_reading(tmp_path):
     study = small_study()
-    dials = {"rho": -0.8, "objectives": 3.0}
-    write_study(tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], dials=dials)}))
-    assert read_lock(tmp_path).tasks["counselling"].dials == dials
+    settings = {"rho": -0.8, "objectives": 3.0}
+    write_study(
+        tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], family_settings=settings)})
+    )
+    assert read_lock(tmp_path).tasks["counselling"].family_settings == settings
 
 
 def test_lock_alone_is_a_study_with_every_cell_pending(tmp_path):
@@ -223,13 +225,13 @@ def test_stage_file_names_all_its_key_depends_on(tmp_path):
                 reference_point=(0.0,))  # fmt: skip
     need = Stage("expert", "m:f", {"rank": 8}, {"objective_weights": [1.0]}, completions=100)
     stage = Stage("measurement", "m:g", {}, needs=(need,), completions=50, seed=3, version=2)
-    path = write_stage(tmp_path, stage, task, companions=["other"])
-    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}))
+    path = write_stage(tmp_path, stage, task)
+    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}), ["other"])
     written = json.loads((path / "stage.json").read_text())
     assert path.name == written["key"] == stage.key(task)
     assert written["trajectory"] == stage.trajectory_key(task)
     assert written["needs"] == [need.key(task)]
-    assert written["companions"] == ["other"]
+    assert json.loads((path / "ledger.json").read_text())["trained_with"] == ["other"]
     assert [written[name] for name in ("kind", "run", "version", "completions", "seed")] == [
         "measurement", "m:g", 2, 50, 3,
     ]  # fmt: skip

@@ -32,7 +32,7 @@ def rate_of(
     None where no stage is charged for any. `spent` are completions and seconds of finished stages beside these.
     """
     charged = [each for each in stages if each.stage.completions]
-    records = [read_stage(root, each.key) for each in charged if each.state == "finished"]
+    records = [read_stage(root, each.key) for each in charged if each.state == "finished" and not each.trouble]
     seconds = sum(record.seconds for record in records) + sum(each for made, each in spent if made)
     completions = sum(record.counts["completions"] for record in records) + sum(made for made, _ in spent)
     if charged and seconds > 0 and completions > 0:

@@ -196,10 +196,10 @@ def assemble(cell: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEnt
     """
     label = str(cell["method"])
     entry = method_entry(label, {"method": cell["source"], **cell["settings"]}, f"methods.{label}")
-    told: FloatArray = np.asarray(cell["told"], dtype=np.float64)
+    given: FloatArray = np.asarray(cell["training_preferences"], dtype=np.float64)
     budget, seed = int(cell["budget_completions"]), int(cell["seed"])
     try:
-        asked = asked_stages(entry.method, task, told, budget, seed)
+        asked = asked_stages(entry.method, task, given, budget, seed)
         if training_key(task, entry, budget, seed, asked) != cell["training_key"]:
             said = changes(*(json.loads(json.dumps(each)) for each in (cell["made_of"], made_of(task, entry, asked))))
             if said:
@@ -212,7 +212,7 @@ def assemble(cell: Mapping[str, Any], root: Path, task: Task) -> tuple[MethodEnt
             )
         stages = in_order(asked, task)
         results = {stage.key(task): stage_result(root, stage, task) for stage in stages}
-        return entry, assembled(entry.method, task, told, results)
+        return entry, assembled(entry.method, task, given, results)
     except ParetuneError as error:
         raise type(error)(f"methods.{entry.label}: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +17,9 @@ from paretune.benchmark.estimates import (
     rate_of,
 )
 from paretune.benchmark.executors.cores import worker_count
-from paretune.benchmark.finished import finished_prefixes, longest_prefix
+from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_trouble
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
+from paretune.benchmark.groups import group_keys
 from paretune.benchmark.keys import cell_name, training_key
 from paretune.benchmark.measurements import wanted_tables
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable, State
@@ -27,15 +27,13 @@ from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, tuning_records
 from paretune.core.checks import check_choice
 from paretune.core.digests import canonical_json
-from paretune.core.errors import ConfigError, ParetuneError, RecordError
+from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.model_config import is_small
 from paretune.core.protocols import CEILING, Table
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages
 from paretune.methods.banks import BANK
-from paretune.records.files import read_json, why_not_done
-from paretune.records.layout import stage_folder
 from paretune.records.study import TuningRecord
 from paretune.records.tables import Found, changed_rewards, differing, look, plain_parts
 
@@ -192,10 +190,10 @@ def _cell(
     """Plan a cell of the study, or of its sweep where `point` says which settings it tries."""
     instance = task.instance(seed)
     tune = None if point is None else study.tune
-    told = (study if tune is None else tune).told_preferences(instance)
-    preferences = study.preferences(instance)[0] if tune is None else told
+    given = (study if tune is None else tune).training_preferences(instance)
+    preferences = study.preferences(instance)[0] if tune is None else given
     try:
-        asked = asked_stages(entry.method, instance, told, budget, seed)
+        asked = asked_stages(entry.method, instance, given, budget, seed)
     except ParetuneError as error:
         raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)
@@ -208,7 +206,7 @@ def _cell(
     tried = "" if tune is None or point is None else canonical_json(tune.points[point])
     keys = tuple(stage.key(instance) for stage in everything)
     return PlannedCell(
-        name, entry, instance, budget, seed, keys, charged, policies, told, preferences, training,
+        name, entry, instance, budget, seed, keys, charged, policies, given, preferences, training,
         made_of(instance, entry, asked), "new", point=point, tried=tried, settled=settled,
     )  # fmt: skip
 
@@ -278,25 +276,19 @@ def _settle(cell: PlannedCell, known: Mapping[str, State]) -> PlannedCell:
 
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
-    under_way = _under_way(root)
+    under_way = {key for folder in groups_folder(root).glob("*") for key in group_keys(folder)}
     prefixes = finished_prefixes(root)
     planned = []
     for key, (stage, task, seed, cells) in stages.items():
         missing = 0
         state: State = "finished"
-        if why_not_done(stage_folder(root, key)):
+        wanted, trouble = stage_trouble(root, stage, task)
+        if wanted:
             state = "unfinished" if key in under_way else "new"
+            trouble = "" if key in under_way else trouble  # a run under way is writing it
             missing = stage.completions - longest_prefix(prefixes, stage, task)[0]
-        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing))
+        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing, trouble))
     return tuple(planned)
-
-
-def _under_way(root: Path) -> set[str]:
-    keys: set[str] = set()
-    for group in groups_folder(root).glob("*/group.json"):
-        with contextlib.suppress(RecordError):  # a run under way may be removing it
-            keys.update(read_json(group)["keys"])
-    return keys
 
 
 def one_thread_each(task: Task) -> bool:

@@ -37,6 +37,7 @@ class PlannedStage:
         state: `finished`, `unfinished` (a killed run was at it) or `new`.
         cells: Names of the cells that use it.
         missing: Completions still to be made for it, beyond what a finished shorter run saves.
+        trouble: What has happened to a file of it, and what that costs; empty where nothing has.
     """
 
     key: str
@@ -46,6 +47,7 @@ class PlannedStage:
     state: State
     cells: tuple[str, ...]
     missing: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class PlannedCell:
         stages: Keys of all stages it uses, needs first.
         charged: Completions of those stages, shared or not.
         policies: Experts that its stages train, those of a bank too; what other stages leave is not known before.
-        told: Preferences its method is told of, `[M, K]`.
+        training_preferences: Preferences its method is given, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.
         made_of: What its training depends on, part by part.
@@ -82,7 +84,7 @@ class PlannedCell:
     stages: tuple[str, ...]
     charged: int
     policies: int
-    told: FloatArray
+    training_preferences: FloatArray
     preferences: FloatArray
     training_key: str
     made_of: Mapping[str, object]
@@ -112,14 +114,17 @@ class PlannedCell:
     @property
     def key(self) -> str:
         """Digest of what its solution set depends on."""
-        return digest([self.training_key, self.told.tolist()])
+        return digest([self.training_key, self.training_preferences.tolist()])
+
+    @property
+    def answered(self) -> dict[str, object]:
+        """What its policies depend on, and what they answer."""
+        return picked(self, "training:training_key training_preferences preferences")
 
     def plain(self) -> dict[str, object]:
         """Return all that names it and that it is made of, for JSON; `CellRecord` is a part of it."""
-        names = (
-            "family:entry.method.family tried source:entry.source settings:entry.settings told training_key key made_of"
-        )
-        return picked(self, f"{NAMES} stages {names}")
+        method = "family:entry.method.family source:entry.source settings:entry.settings"
+        return picked(self, f"{NAMES} tried {method} training_preferences training_key key stages made_of")
 
 
 @dataclass(frozen=True)

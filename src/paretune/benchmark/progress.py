@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
-ESTIMATE_SECONDS = 20.0  # measured before time left is told: workers start one by one, and first answers come in bursts
+ESTIMATE_SECONDS = (
+    20.0  # measured before time left is shown: workers start one by one, and first answers come in bursts
+)
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -27,7 +29,7 @@ class Progress:
         rate: Completions per second over the last half minute; None before the first.
         seconds_left: Estimate; None before enough was measured for one.
         doing: What is going on, for people.
-        spared: Completions of the total that nobody had to make, such as for preferences answered by the same policy.
+        not_needed: Planned completions that nobody had to make, such as for preferences answered by the same policy.
         noun: What cells are called: those of a sweep over settings have another name.
     """
 
@@ -40,7 +42,7 @@ class Progress:
     rate: float | None
     seconds_left: float | None
     doing: str
-    spared: int = 0
+    not_needed: int = 0
     noun: str = "cells"
 
     def line(self) -> str:
@@ -159,7 +161,7 @@ class LiveTable(Silent):
 
     def show(self, progress: Progress) -> None:
         """Redraw."""
-        made, total = progress.completions + progress.spared, max(progress.total_completions, 1)
+        made, total = progress.completions + progress.not_needed, max(progress.total_completions, 1)
         self._bar.update(self._task, description=progress.line(), completed=made, total=total)
 
     def say(self, text: str) -> None:

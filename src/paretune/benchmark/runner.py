@@ -12,13 +12,14 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import Executor
 from paretune.benchmark.executors.cores import worker_threads
 from paretune.benchmark.executors.processes import LocalProcesses
+from paretune.benchmark.finished import mend_stage
 from paretune.benchmark.folder import check_folder, default_folder, digests, locked, settle
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
-from paretune.benchmark.summary import damaged_lines, stale_lines
+from paretune.benchmark.summary import state_lines
 from paretune.benchmark.work import cell_record
 from paretune.core.task import Task
 from paretune.records.files import write_bytes
@@ -67,15 +68,13 @@ def run(
         settle(root)
         everything, planned = _locked_plans(study, root, workers, part)
         problems = []
-        if everything.trouble:
-            shown.say(f"{everything.trouble}; it is written again")
         executor = executor or LocalProcesses(root, worker_threads(planned.workers))
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):
-            _say_stale(sweep, shown)
+            _say_and_mend(sweep, shown)
             problems += Scheduler(sweep, executor, shown).execute()
             everything, planned = _locked_plans(study, root, workers, part)  # with the settings that tuning has chosen
-        _say_stale(planned, shown)
+        _say_and_mend(planned, shown)
         problems += Scheduler(planned, executor, shown).execute()
         remove_replaced(root, *_asked_for(everything))
         page = write_report(root)
@@ -92,9 +91,12 @@ def _locked_plans(study: Study, root: Path, workers: int | None, part: str | Non
     return everything, everything if part is None else make_plan(study, root, workers=workers, part=part)
 
 
-def _say_stale(planned: Plan, shown: Display) -> None:
-    for line in stale_lines(planned) + damaged_lines(planned):
+def _say_and_mend(planned: Plan, shown: Display) -> None:
+    for line in state_lines(planned):
         shown.say(line)
+    for each in planned.stages:
+        if each.trouble and each.state == "finished":
+            mend_stage(planned.folder, each.stage, each.task)
 
 
 def _asked_for(everything: Plan) -> tuple[dict[Identity, str], set[str]]:
@@ -128,5 +130,5 @@ def task_info(study: Study, task: Task) -> TaskInfo:
     ]
     return TaskInfo(
         task.name, tuple(infos), np.asarray(task.reference_point, dtype=np.float64), task.beta, task.model,
-        len(study.test_rows(task)), study.samples, points, unseen, task.enumeration is not None, task.dials,
+        len(study.test_rows(task)), study.samples, points, unseen, task.enumeration is not None, task.family_settings,
     )  # fmt: skip

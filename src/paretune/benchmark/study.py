@@ -52,7 +52,7 @@ class Tune:
         settings: Name of a setting -> its values; dots name nested settings, `gate.level`.
         instances: Number of tuning instances.
         completions: What each of its cells may use.
-        grid: Divisions of the grid of preferences that methods are told of and scored on.
+        grid: Divisions of the grid of preferences that methods are given and scored on.
     """
 
     settings: Mapping[str, tuple[object, ...]]
@@ -71,7 +71,7 @@ class Tune:
         """Seeds that name the tuning instances, and train on them."""
         return tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.instances))
 
-    def told_preferences(self, task: Task) -> FloatArray:
+    def training_preferences(self, task: Task) -> FloatArray:
         """Return the preferences of the sweep, `[M, K]`."""
         return das_dennis(len(task.objectives), self.grid)
 
@@ -98,7 +98,7 @@ class Study:
         budgets: Completions per cell.
         seeds: Seeds, each naming a task instance and a training seed.
         grid: Divisions of the Das-Dennis grid of preferences.
-        unseen: Number of random preferences that no method is told of.
+        unseen: Number of random preferences that no method is given.
         samples: Completions per test prompt in evaluation.
         prompts: Number of test prompts used; None for all.
         kl_matched: Whether policies are also evaluated at smaller scales of their experts' weights; where completions
@@ -132,19 +132,19 @@ class Study:
     metrics: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
 
-    def told_preferences(self, task: Task) -> FloatArray:
-        """Return the preferences that methods are told of: the grid, `[M, K]`."""
+    def training_preferences(self, task: Task) -> FloatArray:
+        """Return the preferences that methods are given: the grid, `[M, K]`."""
         return das_dennis(len(task.objectives), self.grid)
 
     def preferences(self, task: Task) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return all preferences evaluated, `[M, K]`, and which of them no method is told of, `[M]`.
+        """Return all preferences evaluated, `[M, K]`, and which of them no method is given, `[M]`.
 
         The unseen points depend on the task's name alone: more of them keep the first ones.
         """
-        told = self.told_preferences(task)
+        given = self.training_preferences(task)
         drawn = random_preferences(len(task.objectives), self.unseen, generator("unseen preferences", task.name))
-        points = add_points(told, drawn) if self.unseen else told
-        return points, np.arange(len(points)) >= len(told)
+        points = add_points(given, drawn) if self.unseen else given
+        return points, np.arange(len(points)) >= len(given)
 
     def test_rows(self, task: Task) -> Sequence[Mapping[str, object]]:
         """Return the test prompts it evaluates on."""

@@ -48,7 +48,7 @@ class BudgetKeys(FilePart):
 
 
 class PreferencesKeys(FilePart):
-    """Which preferences are told and evaluated."""
+    """Which preferences methods are given, and which are evaluated."""
 
     grid: Natural = 2
     unseen: Annotated[int, Field(ge=0)] = 1

@@ -135,7 +135,7 @@ def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellS
         points.append(TuningPoint(tried, score(list(mine.values()), measure), per_seed, reason))
     spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}.values()
     return TuningRecord(
-        cells[0].task.name, cells[0].entry.label, measure, tune.completions, cells[0].told, tuple(points),
+        cells[0].task.name, cells[0].entry.label, measure, tune.completions, cells[0].preferences, tuple(points),
         chosen=best([point.score for point in points]),
         completions=math.fsum(completions for completions, _ in spent),
         seconds=math.fsum(seconds for _, seconds in spent),
@@ -191,20 +191,19 @@ class TrialScore:
         return [
             Table(
                 cell.folder, cell.task.name, cell.seed,
-                {"training": cell.training_key, "told": cell.told.tolist(), "samples": _samples(study, cell)},
-                (cell.name,), cell.stages,
-                len(cell.task.splits["development"]) * len(cell.told) * _samples(study, cell),
+                {**cell.answered, "samples": _samples(study, cell)}, (cell.name,), cell.stages,
+                len(cell.task.splits["development"]) * len(cell.preferences) * _samples(study, cell),
             )
             for cell in cells
         ]  # fmt: skip
 
     def run(self, job: TableJob, link: Link) -> None:
         """Score its policies, exactly where completions can be listed."""
-        policy, told = job.solutions.policies_for(job.preferences), job.preferences
+        policy, given = job.solutions.policies_for(job.preferences), job.preferences
         if job.task.enumeration is None:
-            found = _sampled(policy, job.task, told, job.samples, job.seed, link)
+            found = _sampled(policy, job.task, given, job.samples, job.seed, link)
         else:
-            found = _exact(policy, job.task, told, job.seed, link)
+            found = _exact(policy, job.task, given, job.seed, link)
         stages = [read_stage(job.root, key) for key in job.cell["stages"]]
         spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
         write_score(job.folder, replace(found, spent=spent), job.cell)
@@ -214,7 +213,7 @@ def _samples(study: Study, cell: PlannedCell) -> int:
     return study.samples if cell.task.enumeration is None else 0  # none where all completions are listed
 
 
-def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
+def _sampled(policy: Policy, task: Task, given: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
     """Score a policy by samples; their noise is that of the seed, the same for all settings."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
@@ -223,10 +222,10 @@ def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: i
         policy, task.splits["development"], Scorer(task.objectives), objectives=task.objective_names, audit=(),
         samples=samples, seed=seed, split="development", progress=link.progress,
     )  # fmt: skip
-    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, told, strict=True)]))
+    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, given, strict=True)]))
 
 
-def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) -> CellScore:
+def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link) -> CellScore:
     """Score a policy over all completions; one that can only be sampled has no KL, so what it gained is not known."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import enumeration_of, outcomes, tables
@@ -235,9 +234,9 @@ def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) 
     log_reference, rewards = tables(task, rows, Scorer(task.objectives))
     found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]
-    utilities = np.einsum("mk,mk->m", told, means)
+    utilities = np.einsum("mk,mk->m", given, means)
     if not (found.exact and np.isfinite(kl).all()):
         return CellScore(utilities)
     base = outcome(log_reference, log_reference, rewards).scores(task.beta)
-    most = optimal_outcome(log_reference, rewards, told, task.beta).scores(task.beta)
-    return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, told))
+    most = optimal_outcome(log_reference, rewards, given, task.beta).scores(task.beta)
+    return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, given))

@@ -12,7 +12,7 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.estimates import missing_completions
 from paretune.benchmark.executors import Job
 from paretune.benchmark.executors.cores import worker_threads
-from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
+from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, read_spent, trajectories
 from paretune.benchmark.measurements import load_measurement
 from paretune.benchmark.measuring import table_payload
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable
@@ -20,7 +20,7 @@ from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
 from paretune.core.protocols import Measurement, Table
 from paretune.core.task import Task
-from paretune.records.files import DONE, FAILED, is_done, mark_failed, read_json
+from paretune.records.files import DONE, FAILED, is_done, mark_failed
 from paretune.records.layout import cell_folder, stage_folder
 from paretune.records.study import CellRecord, FailureReason
 from paretune.records.writing import write_cell
@@ -196,7 +196,7 @@ class Work:
     def failed(self, job: PlannedJob, reason: FailureReason, message: str, died: bool) -> None:
         """Take note of a job that failed; where what ran it `died`, it is tried once more, alone in its population."""
         group, cell = job.group, self._finishes(job)
-        if group is not None and not group.alone and reason not in EVERYBODYS and len(self._ways(group)) > 1:
+        if group is not None and not group.alone and reason not in EVERYBODYS and len(self._by_trajectory(group)) > 1:
             self._try_each_alone(group, reason)
         elif died and job.job.name not in self._tried_again and not (group is not None and group.alone):
             self._tried_again.add(job.job.name)
@@ -215,7 +215,7 @@ class Work:
                 self.problems.append(f"{folder} could not be measured ({reason}): {message}")
             self._say(self.problems[-1])
 
-    def _ways(self, group: Group) -> dict[str, list[PlannedStage]]:
+    def _by_trajectory(self, group: Group) -> dict[str, list[PlannedStage]]:
         """Return what is left of a population, by trajectory."""
         self._finished |= {key for key in group.keys if is_done(stage_folder(self._root, key))}
         left = [key for key in group.keys if key not in self._finished and key in self._plan.by_key]
@@ -223,19 +223,18 @@ class Work:
 
     def _try_each_alone(self, group: Group, reason: FailureReason) -> None:
         """Try each trajectory of a failed population alone, once, so that only the guilty one fails."""
-        spent_file = group.folder / "spent.json"
-        spent = read_json(spent_file)["spent"] if spent_file.exists() else {}
-        ways = self._ways(group)
+        spent = read_spent(group.folder)["spent"]
+        by_trajectory = self._by_trajectory(group)
         # what failed is told once, of the cells that fail for it; where each goes well alone, the log has it
-        self._say(f"a population of {len(ways)} failed ({reason}), trying each alone")
-        for trajectory, members in ways.items():
+        self._say(f"a population of {len(by_trajectory)} failed ({reason}), trying each alone")
+        for trajectory, members in by_trajectory.items():
             own = {trajectory: spent[trajectory]} if trajectory in spent else {}
             self._groups.append(begin_group(self._root, members, alone=True, spent=own))
         shutil.rmtree(group.folder)
 
     def _fail_group(self, group: Group, reason: FailureReason, message: str) -> None:
         shutil.rmtree(group.folder / "checkpoint", ignore_errors=True)  # the next call starts it afresh
-        for members in self._ways(group).values():
+        for members in self._by_trajectory(group).values():
             for each in members:
                 member = ", ".join(f"{name}={value}" for name, value in each.stage.member.items())
                 self._failed_stages[each.key] = (reason, f"{each.stage.kind} ({member}): {message}")

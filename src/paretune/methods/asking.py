@@ -62,7 +62,7 @@ def asked_stages(method: Method, task: Task, preferences: FloatArray, budget: in
     Args:
         method: The method.
         task: Its task instance.
-        preferences: It is told of, `[M, K]`.
+        preferences: It is given, `[M, K]`.
         budget: Completions it may plan.
         seed: Its seed.
 
@@ -90,7 +90,7 @@ def assembled(method: Method, task: Task, preferences: FloatArray, results: Mapp
     Args:
         method: The method.
         task: Its task instance.
-        preferences: It is told of, `[M, K]`.
+        preferences: It is given, `[M, K]`.
         results: Of all its stages.
 
     Raises:

@@ -287,7 +287,7 @@ def check_sealed(path: Path) -> None:
     home = next((parent for parent in (path, *path.parents) if (parent / DONE).is_file()), None)
     if home is None:
         raise RecordError(
-            f"{path} must lie in a finished folder, one with {DONE}, got none. Name one that paretune has finished."
+            f"{path} must lie in a finished folder, one with {DONE}, got none. Name a folder that a command has ended."
         )
     below = "" if home == path else path.relative_to(home).as_posix()
     for name, trouble in damaged_files(home, below=below).items():

@@ -34,7 +34,7 @@ from paretune.core.protocols import Table
 from paretune.core.stages import adapter_names
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
-from paretune.records.files import AGAIN, DONE, read_json, read_signed
+from paretune.records.files import AGAIN, DONE, check_sealed, read_json, read_marker, read_signed
 from paretune.records.layout import (
     EVALUATION,
     OUTCOMES,
@@ -179,8 +179,8 @@ def read_stage(folder: Path, key: str) -> StageRecord:
         RecordError: If its files are missing or damaged.
     """
     path = stage_folder(folder, key)
-    stage, ledger_state = read_json(path / "stage.json"), read_json(path / "ledger.json")
-    done = read_json(path / DONE)
+    check_sealed(path)
+    stage, ledger_state, done = read_json(path / "stage.json"), read_json(path / "ledger.json"), read_marker(path)
     with _fields_of(path):
         ledger = Ledger.from_state(ledger_state)
         return StageRecord(
@@ -360,8 +360,8 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         samples=info["samples"],
         preferences=np.array(info["preferences"], dtype=np.float64),
         unseen=np.array(info["unseen"], dtype=np.bool_),
-        listed=bool(info.get("listed", info.get("dials"))),
-        dials={name: float(value) for name, value in info.get("dials", {}).items()},
+        listed=bool(info["listed"]),
+        family_settings={name: float(value) for name, value in info["family_settings"].items()},
     )
 
 

@@ -48,9 +48,9 @@ class TaskInfo:
         test_prompts: Number of test prompts.
         samples: Completions per test prompt in evaluation.
         preferences: All preferences evaluated, `[M, K]`.
-        unseen: Which of them no method was told of before evaluation, `[M]`.
+        unseen: Which of them no method was given before evaluation, `[M]`.
         listed: Whether all completions can be listed, so that policies are scored exactly and the best is known.
-        dials: Settings of the family whose instances seeds name, such as `rho`; none where all seeds are one task.
+        family_settings: Of the family of tasks it is an instance of, such as `rho`; none where all seeds are one task.
     """
 
     name: str
@@ -63,7 +63,7 @@ class TaskInfo:
     preferences: NDArray[np.float64]
     unseen: NDArray[np.bool_]
     listed: bool = False
-    dials: Mapping[str, float] = field(default_factory=dict)
+    family_settings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def trained(self) -> tuple[ObjectiveInfo, ...]:

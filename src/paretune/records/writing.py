@@ -39,14 +39,30 @@ def write_lock(folder: Path, study: StudyRecords) -> None:
     )
 
 
-def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str] = ()) -> Path:
+def stage_record(stage: Stage, task: Task) -> dict[str, object]:
+    """Return what `stage.json` holds: all that a stage is asked for as, so that it can be written again."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "key": stage.key(task),
+        "kind": stage.kind,
+        "run": stage.run,
+        "version": stage.version,
+        "settings": dict(stage.settings),
+        "member": dict(stage.member),
+        "needs": [need.key(task) for need in stage.needs],
+        "completions": stage.completions,
+        "seed": stage.seed,
+        "trajectory": stage.trajectory_key(task),
+    }
+
+
+def write_stage(folder: Path, stage: Stage, task: Task) -> Path:
     """Write a stage's `stage.json`.
 
     Args:
         folder: The study's folder.
         stage: The stage.
         task: Its task, which is part of its key.
-        companions: Keys of the stages trained in the same population.
 
     Returns:
         The stage's folder.
@@ -54,40 +70,24 @@ def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str
     Raises:
         RecordError: If its settings are no plain data, or the disk is full.
     """
-    key = stage.key(task)
-    target = stage_folder(folder, key)
-    write_json(
-        target / "stage.json",
-        {
-            "schema_version": SCHEMA_VERSION,
-            "key": key,
-            "kind": stage.kind,
-            "run": stage.run,
-            "version": stage.version,
-            "settings": dict(stage.settings),
-            "member": dict(stage.member),
-            "needs": [need.key(task) for need in stage.needs],
-            "completions": stage.completions,
-            "seed": stage.seed,
-            "trajectory": stage.trajectory_key(task),
-            "companions": list(companions),
-        },
-    )
+    target = stage_folder(folder, stage.key(task))
+    write_json(target / "stage.json", stage_record(stage, task))
     return target
 
 
-def write_ledger(folder: Path, key: str, ledger: Ledger) -> None:
+def write_ledger(folder: Path, key: str, ledger: Ledger, trained_with: Sequence[str] = ()) -> None:
     """Write what a stage has spent, `ledger.json`.
 
     Args:
         folder: The study's folder.
         key: The stage's key.
         ledger: Its ledger; phases must not overlap, their sum is the stage's wall-clock time.
+        trained_with: Keys of the stages trained in the same population, which share that time.
 
     Raises:
         RecordError: If the disk is full.
     """
-    write_json(stage_folder(folder, key) / "ledger.json", ledger.state())
+    write_json(stage_folder(folder, key) / "ledger.json", {**ledger.state(), "trained_with": list(trained_with)})
 
 
 def write_cell(folder: Path, cell: Mapping[str, object], environment: Mapping[str, object]) -> Path:
@@ -163,5 +163,5 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "preferences": info.preferences,
         "unseen": info.unseen,
         "listed": info.listed,
-        "dials": dict(info.dials),
+        "family_settings": dict(info.family_settings),
     }

@@ -38,7 +38,7 @@ class Evaluation:
         """Return one table a cell."""
         return [
             Table(
-                cell.table, cell.task.name, cell.seed, {**answered(cell), **self.asked(cell.task, study)},
+                cell.table, cell.task.name, cell.seed, {**cell.answered, **self.asked(cell.task, study)},
                 (cell.name,), cell.stages, len(study.test_rows(cell.task)) * len(cell.preferences) * study.samples,
             )
             for cell in cells
@@ -53,10 +53,13 @@ class Evaluation:
         from paretune.rl.evaluation import evaluate
 
         before, now = job.before.get("depends_on", {}), job.depends_on
-        same = not {"training", "told"}.intersection(differing(before, now))
+        same = not {"training", "training_preferences"}.intersection(differing(before, now))
         answer = job.before["answer"] if same else digest(job.answer)
         kept = {}
-        if job.before.get("answer") == answer and differing(before, now, but=("told", "preferences", "rewards")) == []:
+        if (
+            job.before.get("answer") == answer
+            and differing(before, now, but=("training_preferences", "preferences", "rewards")) == []
+        ):
             records = scored_anew(stored(job.root / job.table), before, now, job.task)
             kept = {record.preference.tobytes(): record for record in records}
         job.seal_cell()
@@ -66,11 +69,6 @@ class Evaluation:
             kept.update(zip((point.tobytes() for point in missing), made, strict=True))
         write([kept[point.tobytes()] for point in job.preferences], job.folder)
         return {"answer": answer}
-
-
-def answered(cell: PlannedCell) -> dict[str, object]:
-    """Return what the policies of a cell depend on, and what they answer."""
-    return {"training": cell.training_key, "told": cell.told.tolist(), "preferences": cell.preferences.tolist()}
 
 
 def tested(task: Task, study: Study) -> dict[str, object]:

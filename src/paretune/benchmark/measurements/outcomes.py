@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.measurements.evaluation import answered, stored, tested
+from paretune.benchmark.measurements.evaluation import stored, tested
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
@@ -25,7 +25,7 @@ class Outcomes:
         return [
             Table(
                 outcomes_folder(Path(), cell.name).as_posix(), cell.task.name, cell.seed,
-                {**answered(cell), **tested(cell.task, study)}, (cell.name,),
+                {**cell.answered, **tested(cell.task, study)}, (cell.name,),
                 completions=0 if cell.task.enumeration is not None else _sampled(study, cell),
             )
             for cell in cells
