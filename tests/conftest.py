@@ -77,9 +77,9 @@ def shared() -> Path:
 @pytest.fixture
 def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of studies in this process, which has imported torch, and on its CPU."""
-    from in_this_process import WorkerHere
+    from paretune.benchmark.executors.in_process import InProcess
 
-    monkeypatch.setattr("paretune.benchmark.scheduling.Worker", WorkerHere)
+    monkeypatch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
     monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from in_this_process import WorkerHere
+from paretune.benchmark.executors.in_process import InProcess
+from paretune.benchmark.executors.processes import LocalProcesses
 
 HERE = Path(__file__).parent
 
@@ -18,12 +19,12 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Make `fake_study` importable here and in workers, and replace what would load torch or write a real report."""
-    from paretune.benchmark import runner, scheduling
+    from paretune.benchmark import measurements, runner
 
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("FAKE_TRACE", str(tmp_path / "evaluations.txt"))
-    monkeypatch.setitem(scheduling.JOBS, "time", "fake_study:time_methods")
+    monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
     import fake_study
 
     monkeypatch.setattr(runner, "write_report", fake_study.write_report)
@@ -34,9 +35,9 @@ def fakes_here(fakes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of fake studies in this process."""
     import fake_study
 
-    from paretune.benchmark import scheduling
+    from paretune.benchmark import runner
 
-    monkeypatch.setattr(scheduling, "Worker", WorkerHere)
+    monkeypatch.setattr(runner, "LocalProcesses", lambda folder, threads: InProcess(1))
     for name, module in fake_study.stand_ins().items():
         monkeypatch.setitem(sys.modules, name, module)
 
@@ -44,9 +45,9 @@ def fakes_here(fakes: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def worker_processes(fakes_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of fake studies in worker processes after all: what is tested is that they are."""
-    from paretune.benchmark import executors, scheduling
+    from paretune.benchmark import runner
 
-    monkeypatch.setattr(scheduling, "Worker", executors.Worker)
+    monkeypatch.setattr(runner, "LocalProcesses", LocalProcesses)
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from paretune.benchmark.executors.jobs import Link
+from paretune.benchmark.measurements.timing import Timing
+from paretune.benchmark.measuring import TableJob
 from paretune.core.answers import Nearest
 from paretune.core.digests import bytes_digest
 from paretune.core.errors import BudgetError, ConfigError, NonFiniteError
@@ -28,6 +31,8 @@ from paretune.core.protocols import Assembly, Family, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Objective, Task
 from paretune.methods.experts import adapters_of
+from paretune.records.files import write_json
+from paretune.records.layout import TIMING
 
 GROUP = 8
 
@@ -183,17 +188,12 @@ def _trouble(kind: str, stage: Stage) -> None:
     }[kind]
 
 
-def time_methods(job: Mapping[str, Any], link: Any) -> dict[str, object]:
-    names = [cell["label"] for cell in job["cells"]]
-    return {
-        "timings": [
-            {
-                "task": "fake", "method": name, "rows": 2, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0],
-                "threads": 1, "device": "cpu",
-            }
-            for name in names
-        ]
-    }  # fmt: skip
+class FakeTiming(Timing):
+    def run(self, job: TableJob, link: Link) -> None:
+        if os.environ.get("FAKE_TIMING") == "fails":
+            raise ValueError("bad timing")
+        timed = {"task": job.task.name, "method": job.cell["method"], "rows": 2, "threads": 1, "device": "cpu"}
+        write_json(job.folder / TIMING, {**timed, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0]})
 
 
 def write_report(folder: Path) -> Path:
@@ -266,5 +266,5 @@ def stand_ins() -> dict[str, types.ModuleType]:
     return modules
 
 
-if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.worker":
+if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.executors.worker":
     sys.modules.update(stand_ins())

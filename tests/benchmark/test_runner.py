@@ -16,22 +16,16 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import plan
-from paretune.benchmark.progress import Progress, Silent
 from paretune.benchmark.runner import StudyResult, run
 from paretune.benchmark.summary import summary
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
 from study_process import command, updates
+from watched import Watch, contents
 
 Make = Callable[..., dict[str, Any]]
 HERE = Path(__file__).parent
-
-
-def contents(folder: Path, *parts: str) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of every file below some folders of a study."""
-    files = [path for part in parts for path in sorted((folder / part).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -74,18 +68,6 @@ def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Mak
     assert contents(folder, "stages", "runs", "references", "logs") == kept
     assert trace.read_text() == before
     assert plan(made, folder).count("finished") == 2
-
-
-class Watch(Silent):
-    def __init__(self) -> None:
-        self.shown: list[Progress] = []
-        self.said: list[str] = []
-
-    def show(self, progress: Progress) -> None:
-        self.shown.append(progress)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> None:
@@ -193,7 +175,9 @@ def test_a_failed_evaluation_fails_its_cell_and_is_repaired_by_the_next_call(
     result = run(study(seeds=1), folder, progress=False)
     assert cells(result)["fake", 0].reason == "method_error"
     assert "bad evaluation" in cells(result)["fake", 0].message
-    assert "base model's evaluation failed" in result.problems[0]
+    assert result.problems == (
+        "references/fake-0 could not be measured (method_error): ValueError: bad evaluation (fake_study.py, line 235)",
+    )
     monkeypatch.delenv("FAKE_EVALUATION")
     assert run(study(seeds=1), folder, progress=False).complete
     assert not list(folder.glob("runs/*/FAILED.json"))

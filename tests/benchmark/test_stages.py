@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.context import GroupContext
+from paretune.benchmark.executors.jobs import Link, quiet_link
 from paretune.benchmark.finished import stage_from_plain, stage_result, stage_to_plain
 from paretune.benchmark.groups import begin_group
 from paretune.benchmark.plan import plan
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.sampled import counting_samples, note_sampled

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.training import train
-from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError, StudyError
 from paretune.methods.single_policy.linear import Linear
 from paretune.tasks import load_task
@@ -167,7 +167,7 @@ def test_a_killed_training_leaves_no_lock_that_keeps_the_next_call_away(task: Pa
 def test_a_method_that_plans_more_than_its_budget_is_refused(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = Linear.stages
     monkeypatch.setattr(Linear, "stages", lambda self, *args: planned(self, args[0], args[1], 2 * args[2], args[3]))
-    with pytest.raises(ConfigError, match=r"method 'linear' must plan at most its budget of 160 completions, got 320"):
+    with pytest.raises(ConfigError, match=r"Linear.stages must plan at most its budget of 160 completions, got 320"):
         train("linear", str(task), 160, 0, settings={"completions_each": 64})
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import micro_task
 from paretune.benchmark.context import GroupContext
+from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.finished import stage_result
-from paretune.benchmark.worker import quiet_link
 from paretune.core.errors import BudgetError, ConfigError, RewardError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage, StageResult

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import model_folders
-from in_this_process import WorkerHere
+from paretune.benchmark.executors.in_process import InProcess
 
 PROMPT = "I know I should quit smoking, but with all this stress at work I can't see how. My kids hate it, too."
 REFLECTION = " You want to quit smoking for your kids, but the stress at work makes it hard."
@@ -72,7 +72,7 @@ def made_up(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = write_data(folder / "data")
     given = {"--data": data, "--model": base, "--reward-model": judge, "--output": folder / "out"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paretune.benchmark.scheduling.Worker", WorkerHere)
+        patch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
         patch.setattr("paretune.models.base.default_device", lambda: "cpu")
         patch.syspath_prepend(recipe)
         patch.setattr(sys, "argv", ["run.py", "--tiny", *(str(part) for pair in given.items() for part in pair)])

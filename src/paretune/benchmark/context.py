@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.finished import CHECKPOINT, STAGE, finished_prefixes, longest_prefix, stage_result
 from paretune.benchmark.groups import read_spent, write_spent
-from paretune.benchmark.worker import Link
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled

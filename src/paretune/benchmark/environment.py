@@ -11,7 +11,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from paretune.benchmark.executors import cores
+from paretune.benchmark.executors.cores import cores
 from paretune.core.version import VERSION
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "moocore", "safetensors")

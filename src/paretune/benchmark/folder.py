@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paretune.benchmark.study import Study
-from paretune.core.digests import digest
-from paretune.core.errors import StudyError
-from paretune.core.user_code import loaded_code, references_in
-from paretune.records.layout import lock_path
-from paretune.records.reading import read_lock
+from filelock import FileLock, Timeout
 
-OURS_BEFORE_THE_LOCK = ("logs", "study.yaml")  # written before study.lock.json, beside hidden files
-ORPHAN_SECONDS = 60.0  # workers of a killed run notice within moments; an update under way may take longer
+from paretune.benchmark.executors.leftovers import end_marked, folder_mark
+from paretune.benchmark.study import COPY, Study
+from paretune.core.digests import digest
+from paretune.core.errors import ConfigError, RecordError, StudyError, VersionError
+from paretune.core.user_code import loaded_code, references_in
+from paretune.records.files import settle_folders
+from paretune.records.layout import TABLES, lock_path
+from paretune.records.reading import read_lock
+from paretune.tasks.strict_yaml import read_yaml
+
+OURS_BEFORE_THE_LOCK = ("logs", COPY)  # written before study.lock.json, beside hidden files
+LOCK = ".lock"
+
+
+def settle(root: Path) -> None:
+    """Bring back or remove what a killed run has left while it was putting a table in its place."""
+    for name in TABLES:
+        settle_folders(root / name)
 
 
 def groups_folder(root: Path) -> Path:
     """Return where populations under way lie."""
     return root / "groups"
-
-
-def log_path(root: Path, worker: int) -> Path:
-    """Return what a worker printed."""
-    return root / "logs" / f"worker-{worker}.log"
 
 
 def default_folder(study: Study) -> Path:
@@ -37,55 +42,46 @@ def default_folder(study: Study) -> Path:
 
 
 @contextmanager
-def locked(root: Path, shown: Path | None = None) -> Iterator[int]:
-    """Hold a folder against other processes; yield the file descriptor that holds it.
-
-    Worker processes inherit the descriptor, so the folder is free only when the last of them is gone.
+def locked(root: Path, shown: Path | None = None) -> Iterator[None]:
+    """Hold a folder against other processes, and end what a killed run has left working on it.
 
     Args:
         root: The folder that gets the lock file.
         shown: What the user calls it, where that is another folder.
 
     Raises:
-        StudyError: If another process works on it.
+        StudyError: If another process works on it, or it cannot be locked.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    path = root / LOCK
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
-        _acquire(descriptor, shown or root)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield descriptor
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        path.write_text(f"{os.getpid()} {platform.node()}", encoding="utf-8")
+    except Timeout:
+        raise StudyError(
+            f"output folder must be used by one process at a time, got '{shown or root}', which {_holder(path)} is "
+            "working on. Wait for it, or choose another folder with -o."
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"output folder must be one to write to and lock files in, got '{shown or root}' ('{error.strerror}' for "
+            f"{error.filename or path}). Change its rights, or choose another folder with -o."
+        ) from error
+    try:
+        end_marked(folder_mark(root))
+        yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _acquire(descriptor: int, shown: Path) -> None:
-    deadline = time.monotonic() + ORPHAN_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode() or "0"
-        if _alive(int(holder)) or time.monotonic() > deadline:
-            raise StudyError(
-                f"output folder must be used by one process at a time, got '{shown}', which process {holder} is "
-                "working on. Wait for it, or choose another folder with -o."
-            )
-        time.sleep(0.05)  # only workers of a killed run hold it: they are about to notice and leave
-
-
-def _alive(process: int) -> bool:
-    if process == 0:  # the holder has not written its number yet, so it has just begun
-        return True
+def _holder(path: Path) -> str:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        process, _, host = path.read_text(encoding="utf-8").partition(" ")
+    except (OSError, ValueError):
+        process, host = "", ""
+    where = f" on {host}" if host not in ("", platform.node()) else ""
+    return f"process {int(process)}{where}" if process.isdecimal() else "another process"
 
 
 def digests(study: Study) -> dict[str, dict[str, str]]:
@@ -102,28 +98,49 @@ def digests(study: Study) -> dict[str, dict[str, str]]:
     }
 
 
-def check_folder(study: Study, root: Path) -> None:
+def check_folder(study: Study, root: Path) -> str:
     """Refuse a folder that holds another study; one that grew, or whose tasks and methods were edited, may go on.
+
+    Returns:
+        What has happened to its `study.lock.json`, which a run writes again; empty where that is whole or never was.
 
     Raises:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
+        VersionError: If another version of the library wrote it.
     """
-    if not lock_path(root).is_file():
-        if root.is_dir() and any(
-            entry.name not in OURS_BEFORE_THE_LOCK and not entry.name.startswith(".") for entry in root.iterdir()
-        ):
+    names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")} if root.is_dir() else set()
+    ours = names.issuperset((COPY,)) and not names.isdisjoint((*TABLES, "stages"))
+    if not lock_path(root).is_file() and not ours:
+        if names.difference(OURS_BEFORE_THE_LOCK):
             raise StudyError(
                 f"output folder must be empty or hold this study, got '{root}' with other files. "
                 "Choose another folder with -o."
             )
-        return
-    before = read_lock(root)
-    difference = _difference(before.name, before.resolved, study)
+        return ""
+    trouble = ""
+    try:
+        before = read_lock(root)
+        difference = _difference(before.name, before.resolved, study)
+    except VersionError:
+        raise
+    except RecordError:
+        trouble = f"{lock_path(root).name} is {'damaged' if lock_path(root).exists() else 'gone'}"
+        difference = _difference_of_copy(root / COPY, study)
     if difference:
         raise StudyError(
             f"output folder must hold this study or one it extends, got '{root}' with {difference}. "
             "Choose another folder with -o."
         )
+    return trouble
+
+
+def _difference_of_copy(copy: Path, study: Study) -> str:
+    """Compare with what a study's copy calls itself, where that can be read: cells are found by their keys alone."""
+    try:
+        name = read_yaml(copy)[0].get("name", study.name)
+    except (ConfigError, OSError):
+        return ""
+    return f"the study '{name}', not '{study.name}'" if name != study.name else ""
 
 
 def _difference(name: str, before: Mapping[str, Any], study: Study) -> str:

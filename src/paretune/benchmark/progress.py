@@ -6,8 +6,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
 ESTIMATE_SECONDS = (
@@ -101,40 +100,23 @@ class Meter:
         return completions / rate
 
 
-class Display(Protocol):
-    """Shows progress while it is entered."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, progress: Progress) -> None:
-        """Show where the run stands."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Show a message that stays."""
-        ...
-
-
 class Silent:
-    """Shows nothing."""
+    """Shows nothing; others show progress while they are entered."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
     def show(self, progress: Progress) -> None:
-        """Show nothing."""
+        """Show where the run stands."""
 
     def say(self, text: str) -> None:
-        """Say nothing."""
+        """Show a message that stays."""
+
+
+Display = Silent
 
 
 class PlainLines(Silent):
@@ -166,31 +148,21 @@ class LiveTable(Silent):
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._bar: Any = Bar(
-            BarColumn(bar_width=30),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        )
+        columns = BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn()
+        self._bar: Any = Bar(*columns, console=Console(stderr=True))
         self._task = self._bar.add_task("starting", total=None)
 
     def __enter__(self) -> Self:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def show(self, progress: Progress) -> None:
         """Redraw."""
-        self._bar.update(
-            self._task,
-            description=progress.line(),
-            completed=progress.completions + progress.not_needed,
-            total=max(progress.total_completions, 1),
-        )
+        made, total = progress.completions + progress.not_needed, max(progress.total_completions, 1)
+        self._bar.update(self._task, description=progress.line(), completed=made, total=total)
 
     def say(self, text: str) -> None:
         """Print above the bar."""

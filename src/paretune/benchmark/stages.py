@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from paretune.benchmark.context import GroupContext
+from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.finished import stage_from_plain
 from paretune.benchmark.groups import FILE
-from paretune.benchmark.worker import Link
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError, StudyError, TaskError
 from paretune.core.imports import import_name

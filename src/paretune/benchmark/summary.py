@@ -35,14 +35,18 @@ def summary(result: StudyResult) -> str:
 
 
 def state_lines(plan: Plan) -> list[str]:
-    """Say which stages are damaged, and which finished cells or trials of a sweep an edit has made stale, and why."""
+    """Say which files are damaged, and which finished cells or trials of a sweep an edit has made stale, and why."""
     found: dict[tuple[str, str, str, str, bool], int] = {}
     for cell in plan.cells:
         if cell.state == "stale":
             noun = "cell" if cell.point is None else "trial"
             key = (cell.reason, noun, cell.entry.label, cell.task.name, cell.rescored)
             found[key] = found.get(key, 0) + 1
-    damaged = [f"damaged: {each.trouble}" for each in plan.stages if each.trouble]
+    tables = [each.reason for each in plan.tables if each.found.state == "damaged"]
+    tables += [cell.reason for cell in plan.cells if cell.damaged]
+    damaged = [f"damaged: {plan.trouble}. It is written again."] if plan.trouble else []
+    damaged += [f"damaged: {each.trouble}" for each in plan.stages if each.trouble]
+    damaged += [f"damaged: {reason}. It is measured again." for reason in dict.fromkeys(tables)]
     return damaged + [
         f"stale: {reason}; {count(cells, noun)} of {method} on {task} to "
         + ("score again from stored completions" if rescored else "do again")

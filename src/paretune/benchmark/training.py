@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from paretune.benchmark.entries import method_entry, on_task
+from paretune.benchmark.executors.jobs import Link, quiet_link
 from paretune.benchmark.finished import mend_stage, stage_result, stage_trouble
 from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
 from paretune.benchmark.planned import PlannedStage
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.worker import Link, quiet_link
 from paretune.core.checks import check_choice, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.ledger import Ledger
@@ -78,12 +78,6 @@ def train(
     count = len(instance.objectives)
     given = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
     stages = in_order(asked_stages(entry.method, instance, given, _completions(budget), seed), instance)
-    charged = sum(stage.completions for stage in stages)
-    if charged > _completions(budget):
-        raise ConfigError(
-            f"method '{method}' must plan at most its budget of {_completions(budget)} completions, got {charged}. "
-            "Correct its stages()."
-        )
 
     def solutions_in(work: Path) -> SolutionSet:
         missing = {}

@@ -42,6 +42,7 @@ class Performance:
     title = "Achieved utility"
     unit = "reward"
     higher_is_better = True
+    needs = ("evaluation", "outcomes")
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from paretune.core.digests import bytes_digest, file_digest
-from paretune.core.errors import RecordError
+from paretune.core.errors import RecordError, VersionError
 
 SCHEMA_VERSION = 3  # of every file of a study: raise it when a reader of today would misread them
 DONE, FAILED = "DONE.json", "FAILED.json"
 AGAIN = "Run the same command again: it repeats what this file belongs to and nothing else."
 _TEMPORARY = ".tmp"
 _ASIDE = ".aside"  # ends the name of a folder while another takes its place
+_FRESH = ".new"  # ends the name of that other until it is whole
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -86,6 +87,37 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"{path} must be readable, got '{error.strerror}'. Check the disk and its rights.") from error
     except ValueError as error:  # bytes that are no text, text that is no JSON
         raise RecordError(f"{path} must hold JSON, got damaged content ({error}). {AGAIN}") from error
+
+
+def write_signed(path: Path, value: Mapping[str, object]) -> None:
+    """Write a mapping as JSON in one step, with the digest of what it holds, so that `read_signed` sees any change.
+
+    Raises:
+        RecordError: If a number is not finite, a type is not plain data, or the disk is full.
+    """
+    write_json(path, {**value, "digest": bytes_digest(to_json(path, value).encode())})
+
+
+def read_signed(path: Path) -> dict[str, Any]:
+    """Read what `write_signed` wrote.
+
+    Raises:
+        VersionError: If another version of the library wrote it.
+        RecordError: If it is missing, unreadable, damaged or changed.
+    """
+    value = read_json(path)
+    written, version = (
+        (value.pop("digest", None), value.get("schema_version")) if isinstance(value, dict) else (None,) * 2
+    )
+    whole = written == bytes_digest(to_json(path, value).encode())
+    if version != SCHEMA_VERSION and isinstance(version, int) and (whole or written is None):
+        raise VersionError(
+            f"{path} must have schema version {SCHEMA_VERSION}, got {version}. Use the paretune that wrote it, or "
+            "start in another folder with -o."
+        )
+    if not whole:
+        raise RecordError(f"{path} must be as it was written, got changed content. {AGAIN}")
+    return value  # type: ignore[no-any-return]  # nothing else has a digest in it
 
 
 def append_jsonl(path: Path, value: Mapping[str, object]) -> None:
@@ -269,29 +301,38 @@ def replace_folder(fresh: Path, target: Path) -> None:
     """Put a whole folder in the place of another; after a kill `settle_folders` brings back what is missing.
 
     Args:
-        fresh: The new folder, beside the old one.
-        target: The old folder.
+        fresh: The new folder, `fresh_folder` of the old one.
+        target: The old folder, which may be missing.
     """
     aside = target.with_name(f".{target.name}{_ASIDE}")
-    os.rename(target, aside)
+    if target.exists():
+        os.rename(target, aside)
     os.rename(fresh, target)
     _sync(target.parent)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def fresh_folder(target: Path) -> Path:
+    """Make an empty folder beside another, for `replace_folder`."""
+    fresh = target.with_name(f".{target.name}{_FRESH}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    return fresh
 
 
 def settle_folders(parent: Path) -> None:
     """Bring back the folders that a killed `replace_folder` has put aside, or remove them where the new ones are there.
 
     Args:
-        parent: The folder they lie in.
+        parent: A folder they lie below.
     """
-    for aside in parent.glob(f".*{_ASIDE}"):
-        target = parent / aside.name[1 : -len(_ASIDE)]
+    for aside in list(parent.rglob(f".*{_ASIDE}")):
+        target = aside.with_name(aside.name[1 : -len(_ASIDE)])
         if target.exists():
             shutil.rmtree(aside)
         else:
             os.rename(aside, target)
-    for fresh in parent.glob(".*.new"):  # never quite finished
+    for fresh in list(parent.rglob(f".*{_FRESH}")):  # never quite finished
         shutil.rmtree(fresh)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
+from paretune.core.protocols import Table
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.outcomes import OutcomeRecord, TruthRecord
 
@@ -117,6 +118,7 @@ class CellRecord:
     stages: tuple[StageRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     outcomes: OutcomeRecord | None = None  # at every scale of the experts' weights, where it was asked for
+    tables: Mapping[str, Path] = field(default_factory=dict)  # folders of a user's measurements, by `module:Class`
 
     def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
         """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""
@@ -232,6 +234,8 @@ class StudyRecords:
         timings: Inference measurements.
         environment: Versions and hardware the study ran on.
         merged_from: Folders of its parts, where it was put together from several.
+        tables: All that measurements were asked for.
+        missing: Folder of each table that is not there -> why, in a few words.
         tuning: Finished sweeps over settings, one for each task and method that was tuned.
     """
 
@@ -245,4 +249,6 @@ class StudyRecords:
     timings: tuple[TimingRecord, ...] = ()
     environment: Mapping[str, object] = field(default_factory=dict)
     merged_from: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     tuning: tuple[TuningRecord, ...] = ()

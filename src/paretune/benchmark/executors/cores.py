@@ -1,0 +1,43 @@
+"""How many workers a study is given, and how many threads each of them."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Literal
+
+from paretune.core.errors import ConfigError
+
+MOST_WORKERS = 1024
+
+
+def check_workers(workers: object) -> int:
+    """Return a number of workers as an int; it must be a whole number from 1 on.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 < int(workers) <= MOST_WORKERS:
+        raise ConfigError(
+            f"workers must be a whole number from 1 to {MOST_WORKERS}, got {workers!r}. Give as many as cores, or none."
+        )
+    return int(workers)
+
+
+def worker_count(asked: int | Literal["auto"], small: bool) -> int:
+    """Return how many workers to start: as many as cores for small models on the CPU, else one."""
+    if asked != "auto":
+        return check_workers(asked)
+    return cores() if small else 1
+
+
+def worker_threads(workers: int) -> int:
+    """Return how many threads each worker computes with: one where several share the cores, else one a core."""
+    return 1 if workers > 1 else cores()
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

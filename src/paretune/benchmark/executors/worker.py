@@ -1,0 +1,116 @@
+"""A long-lived worker process: imports once, then runs one job after another until its parent is gone.
+
+Started by `processes.py` as `python -m paretune.benchmark.executors.worker --fd N --threads T`. Over the socket go
+lines of JSON: jobs and `stop` in, messages of events out. Code that a job runs may do to its process what it likes; the
+socket is checked before it is used, so that no message ever goes into a file that has taken its number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from paretune.benchmark.executors.jobs import Link, Message, run_job
+from paretune.benchmark.executors.leftovers import MARK, end_marked
+
+HIGH = 500  # descriptors from here on are not what code hits that closes, or writes to, some low number
+CHECK_SECONDS = 1.0  # between two looks at whether the parent lives
+BROKEN = 70  # exit status of a worker whose descriptors were closed by the code it ran
+
+
+class Connection:
+    """The worker's end of the socket, and what keeps it safe from the code that jobs run."""
+
+    def __init__(self, descriptor: int) -> None:
+        number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
+        os.close(descriptor)
+        self._socket = socket.socket(fileno=number)
+        self._node = os.fstat(number).st_ino
+        self._process, self._parent = os.getpid(), os.getppid()
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._socket.close)  # who ends the socket is the worker alone
+
+    def check(self) -> None:
+        """End this process if a job's code has forked and returned in the child, or closed what is needed here."""
+        if os.getpid() != self._process:
+            os._exit(1)
+        try:
+            whole = os.fstat(self._socket.fileno()).st_ino == self._node
+            for standard in (1, 2):
+                os.fstat(standard)
+        except OSError:
+            whole = False
+        if not whole:
+            os._exit(BROKEN)
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        data = json.dumps(message).encode() + b"\n"
+        with self._lock:
+            self.check()
+            self._socket.sendall(data)
+
+    def receive(self) -> bytes:
+        """Wait for bytes; none when the parent is gone."""
+        while os.getppid() == self._parent:
+            self.check()
+            try:
+                if select.select([self._socket], [], [], CHECK_SECONDS)[0]:
+                    return self._socket.recv(1 << 16)
+            except ConnectionResetError:
+                return b""
+            except (OSError, ValueError):  # closed, between the check and its use
+                self.check()
+        return b""
+
+
+def serve(connection: Connection, threads: int) -> NoReturn:
+    """Run jobs until the parent is gone; whatever they have left running ends with it."""
+    jobs: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def listen() -> None:
+        rest = b""
+        try:
+            while received := connection.receive():
+                *lines, rest = (rest + received).split(b"\n")
+                for line in lines:
+                    message = json.loads(line)
+                    if "stop" in message:
+                        stop.set()
+                    else:
+                        jobs.put(message)
+        finally:  # nobody is left to report to
+            end_marked(os.environ[MARK])
+            os.killpg(0, signal.SIGKILL)
+
+    def stopped() -> bool:
+        connection.check()
+        return stop.is_set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        job = jobs.get()
+        connection.send(run_job(job["run"], job["payload"], Link(connection.send, stopped, threads)))
+
+
+def main() -> None:
+    """Serve the socket whose file descriptor the parent handed over."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    serve(Connection(arguments.fd), arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
