@@ -108,8 +108,8 @@ class _Worker:
         self.number = number
         self.job: str | None = None
         self.trouble = ""
-        self._received = b""
-        self._unsent = b""
+        self._received = bytearray()
+        self._unsent = bytearray()
         self._mark = folder_mark(folder) + secrets.token_hex(8)
         self._log = _Log(log_path(folder, number))
         self._connection, theirs = socket.socketpair()
@@ -145,7 +145,7 @@ class _Worker:
     def _send(self) -> None:
         with contextlib.suppress(OSError):  # it does not read now, or it is dead, which is noticed elsewhere
             while self._unsent:
-                self._unsent = self._unsent[self._connection.send(self._unsent) :]
+                del self._unsent[: self._connection.send(self._unsent)]
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Have a selector wake when there is something to read or to send."""
@@ -159,7 +159,8 @@ class _Worker:
         self._send()
         self._keep_printed()
         data, ended = _read(self._connection.recv)
-        *lines, self._received = (self._received + data).split(b"\n")
+        self._received += data
+        *lines, self._received = self._received.split(b"\n") if b"\n" in data else [self._received]
         messages: list[Message] = []
         for line in lines:
             try:

@@ -79,10 +79,11 @@ def serve(connection: Connection, threads: int) -> NoReturn:
     stop = threading.Event()
 
     def listen() -> None:
-        rest = b""
+        received = bytearray()
         try:
-            while received := connection.receive():
-                *lines, rest = (rest + received).split(b"\n")
+            while data := connection.receive():
+                received += data
+                *lines, received = received.split(b"\n") if b"\n" in data else [received]
                 for line in lines:
                     message = json.loads(line)
                     if "stop" in message:
