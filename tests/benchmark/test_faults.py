@@ -13,7 +13,7 @@ from paretune.benchmark import work
 from paretune.benchmark.executors.in_process import InProcess
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
-from paretune.benchmark.progress import Silent
+from paretune.benchmark.progress import Display
 from paretune.benchmark.runner import run
 from paretune.benchmark.scheduling import Scheduler
 from paretune.core.errors import ConfigError
@@ -96,7 +96,7 @@ def test_a_job_without_progress_is_named_again_and_again(
     from paretune.benchmark import scheduling
 
     said: list[str] = []
-    shown = Silent()
+    shown = Display()
     monkeypatch.setattr(shown, "say", said.append)
     monkeypatch.setattr(scheduling, "SILENT_SECONDS", 0.0)
     planned = plan(study(seeds=1, workers=3), tmp_path)

@@ -17,7 +17,7 @@ import pytest
 
 from paretune.benchmark.changes import remove_checkpoints
 from paretune.benchmark.plan import plan
-from paretune.benchmark.progress import Progress, Silent
+from paretune.benchmark.progress import Display, Progress
 from paretune.benchmark.runner import StudyResult, run
 from paretune.benchmark.summary import summary
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
@@ -77,7 +77,7 @@ def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Mak
     assert plan(made, folder).count("finished") == 2
 
 
-class Watch(Silent):
+class Watch(Display):
     def __init__(self) -> None:
         self.shown: list[Progress] = []
         self.said: list[str] = []

@@ -6,8 +6,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
 ESTIMATE_SECONDS = 20.0  # measured before time left is told: workers start one by one, and first answers come in bursts
@@ -99,43 +98,23 @@ class Meter:
         return completions / rate
 
 
-class Display(Protocol):
-    """Shows progress while it is entered."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, progress: Progress) -> None:
-        """Show where the run stands."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Show a message that stays."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
+class Display:
+    """Shows progress while it is entered; this one shows nothing."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
     def show(self, progress: Progress) -> None:
-        """Show nothing."""
+        """Show where the run stands."""
 
     def say(self, text: str) -> None:
-        """Say nothing."""
+        """Show a message that stays."""
 
 
-class PlainLines(Silent):
+class PlainLines(Display):
     """Prints a line every ten seconds, for logs."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -156,7 +135,7 @@ class PlainLines(Silent):
         self._stream.flush()
 
 
-class LiveTable(Silent):
+class LiveTable(Display):
     """Keeps a bar and one line of figures in place on a terminal."""
 
     def __init__(self) -> None:
@@ -176,9 +155,7 @@ class LiveTable(Silent):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def show(self, progress: Progress) -> None:
@@ -198,5 +175,5 @@ class LiveTable(Silent):
 def display(wanted: bool = True) -> Display:
     """Return what suits stderr: a live table on a terminal, plain lines elsewhere, nothing where unwanted."""
     if not wanted:
-        return Silent()
+        return Display()
     return LiveTable() if sys.stderr.isatty() else PlainLines(sys.stderr)

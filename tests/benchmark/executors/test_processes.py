@@ -38,6 +38,9 @@ def sleeps(payload, link):
 def kills_itself(payload, link):
     os.kill(os.getpid(), signal.SIGKILL)
 
+def is_signalled(payload, link):
+    os.kill(os.getpid(), 40)  # a real-time signal, which has no name
+
 def exits(payload, link):
     os._exit(0)
 
@@ -173,6 +176,7 @@ def is_gone(process: int) -> bool:
 
 ENDS = {
     "kills_itself": "was ended by SIGKILL",
+    "is_signalled": "was ended by signal 40",
     "exits": "ended with code 0",
     "aborts": "was ended by SIGABRT",
     "crashes": "was ended by SIGSEGV",
@@ -203,6 +207,17 @@ def test_a_message_without_an_end_is_none(
     monkeypatch.setattr(module, "MESSAGE_BYTES", 1 << 18)
     executor.submit(job(folder, "writes_without_end"))
     assert "what it sent is no message" in end_of(executor).data["message"]
+
+
+def test_a_worker_that_the_system_ends_for_memory_says_so(
+    executor: LocalProcesses, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = itertools.count()
+    monkeypatch.setattr(module, "_oom_kills", lambda: next(counted))
+    executor.submit(job(folder, "kills_itself"))
+    data = end_of(executor).data
+    assert (data["reason"], data["died"]) == ("out_of_memory", True)
+    assert data["message"].startswith("the worker process was ended by the system because memory ran out; see logs/")
 
 
 def test_a_crash_leaves_its_traceback_in_the_log(executor: LocalProcesses, folder: Path) -> None:

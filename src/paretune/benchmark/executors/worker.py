@@ -1,13 +1,12 @@
 """A long-lived worker process: imports once, then runs one job after another until its parent is gone.
 
-Started by `processes.py` as `python -m paretune.benchmark.executors.worker --fd N --threads T`. Over the socket go
+Started by `processes.py` as `python -m paretune.benchmark.executors.worker DESCRIPTOR THREADS`. Over the socket go
 lines of JSON: jobs and `stop` in, messages of events out. Code that a job runs may do to its process what it likes; the
 socket is checked before it is used, so that no message ever goes into a file that has taken its number.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
@@ -15,6 +14,7 @@ import queue
 import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -76,7 +76,7 @@ class Connection:
 def serve(connection: Connection, threads: int) -> NoReturn:
     """Run jobs until the parent is gone; whatever they have left running ends with it."""
     jobs: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
-    stop = threading.Event()
+    stop, mark = threading.Event(), os.environ[MARK]
 
     def listen() -> None:
         received = bytearray()
@@ -91,7 +91,7 @@ def serve(connection: Connection, threads: int) -> NoReturn:
                     else:
                         jobs.put(message)
         finally:  # nobody is left to report to
-            end_marked(os.environ[MARK])
+            end_marked(mark)
             os.killpg(0, signal.SIGKILL)
 
     def stopped() -> bool:
@@ -104,14 +104,5 @@ def serve(connection: Connection, threads: int) -> NoReturn:
         connection.send(run_job(job["run"], job["payload"], Link(connection.send, stopped, threads)))
 
 
-def main() -> None:
-    """Serve the socket whose file descriptor the parent handed over."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    serve(Connection(arguments.fd), arguments.threads)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Connection(int(sys.argv[1])), threads=int(sys.argv[2]))
