@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from paretune.benchmark.executors.processes import LocalProcesses, log_path
 CODE = """
 import ctypes, os, signal, subprocess, sys, threading, time
 from pathlib import Path
+from paretune.benchmark.executors.worker import HIGH
 
 def note(payload, process):
     with open(payload["note"], "a") as file:
@@ -96,11 +98,19 @@ def forks_and_dies(payload, link):
     os._exit(7)
 
 def forks_and_goes_on(payload, link):
-    os.fork()
+    ctypes.CDLL(None).fork() if payload["by"] == "C" else os.fork()
     note(payload, os.getpid())
     for _ in range(3):
         link.progress(1)
         time.sleep(0.3)
+    return {}
+
+def forks_and_looks(payload, link):
+    child = os.fork()
+    if child == 0:
+        note(payload, sum(os.path.exists(f"/proc/self/fd/{number}") for number in range(HIGH, HIGH + 100)))
+        os._exit(0)
+    os.waitpid(child, 0)
     return {}
 
 def daemonises(payload, link):
@@ -233,10 +243,11 @@ def test_an_exit_in_a_thread_ends_the_thread_alone(executor: LocalProcesses, fol
     assert end_of(executor).kind == "done"
 
 
+@pytest.mark.parametrize("by", ["Python", "C"])  # which of the two tells Python of it
 def test_a_forked_child_that_comes_back_from_the_jobs_code_does_not_do_the_job_too(
-    executor: LocalProcesses, folder: Path
+    executor: LocalProcesses, folder: Path, by: str
 ) -> None:
-    executor.submit(job(folder, "forks_and_goes_on"))
+    executor.submit(job(folder, "forks_and_goes_on", by=by))
     found: list[Event] = []
     while not found or found[-1].kind not in LAST:
         found += executor.events(0.5)
@@ -245,6 +256,12 @@ def test_a_forked_child_that_comes_back_from_the_jobs_code_does_not_do_the_job_t
     parent, child = sorted(int(line) for line in (folder / "note").read_text().split())
     assert is_gone(child)
     assert lives(parent)
+
+
+def test_a_forked_child_does_not_hold_the_workers_socket(executor: LocalProcesses, folder: Path) -> None:
+    executor.submit(job(folder, "forks_and_looks"))
+    assert end_of(executor).kind == "done"
+    assert (folder / "note").read_text() == "0\n"
 
 
 @pytest.mark.parametrize("then", ["dies", "goes on"])
