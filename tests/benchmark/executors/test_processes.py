@@ -53,6 +53,7 @@ def crashes(payload, link):
     ctypes.string_at(0)
 
 def stops_itself(payload, link):
+    note(payload, os.getpid())
     os.kill(os.getpid(), signal.SIGSTOP)
 
 def closes_all(payload, link):
@@ -293,16 +294,17 @@ payload = {"imports": [str(folder), *sys.path], "note": str(folder / "note"), "d
 executor.submit(Job("a", f"code_of_jobs:{sys.argv[2]}", {**payload, "note": payload["daemon"]}))
 while not any(event.kind == "done" for event in executor.events(0.1)):
     pass
-executor.submit(Job("b", "code_of_jobs:sleeps", payload))
-while True:
-    executor.events(0.1)
+executor.submit(Job("b", f"code_of_jobs:{sys.argv[3]}", payload))
+time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("before", ["daemonises", "good"])
-def test_workers_and_their_daemons_leave_when_the_parent_is_killed(folder: Path, before: str) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(folder), before])
+@pytest.mark.parametrize(("before", "then"), [("daemonises", "sleeps"), ("good", "stops_itself")])
+def test_workers_and_their_daemons_leave_when_the_parent_is_killed(folder: Path, before: str, then: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(folder), before, then])
     worker = pid_in(folder / "note")
+    while then == "stops_itself" and psutil.Process(worker).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.02)
     parent.kill()
     parent.wait()
     assert is_gone(worker)

@@ -7,6 +7,7 @@ socket is checked before it is used, so that no message ever goes into a file th
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -24,6 +25,7 @@ from paretune.benchmark.executors.leftovers import MARK, end_marked
 
 HIGH = 500  # descriptors from here on are not what code hits that closes, or writes to, some low number
 CHECK_SECONDS = 1.0  # between two looks at whether the parent lives
+SIGNAL_OF_DEATH = 1  # PR_SET_PDEATHSIG of linux/prctl.h: what this process is sent when its parent dies
 BROKEN = 70  # exit status of a worker whose descriptors were closed by the code it ran
 
 
@@ -37,6 +39,8 @@ class Connection:
         self._node = os.fstat(number).st_ino
         self._process, self._parent = os.getpid(), os.getppid()
         self._lock = threading.Lock()
+        if sys.platform == "linux":  # a stopped process would never notice that its parent has died
+            ctypes.CDLL(None).prctl(SIGNAL_OF_DEATH, signal.SIGCONT)
         os.register_at_fork(after_in_child=self._socket.close)  # who ends the socket is the worker alone
 
     def check(self) -> None:
