@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paretune.benchmark.progress import Progress, Silent
+from paretune.benchmark.progress import Display, Progress
 
 
 def contents(folder: Path, *parts: str) -> dict[str, tuple[bytes, int]]:
@@ -13,7 +13,7 @@ def contents(folder: Path, *parts: str) -> dict[str, tuple[bytes, int]]:
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-class Watch(Silent):
+class Watch(Display):
     def __init__(self) -> None:
         self.shown: list[Progress] = []
         self.said: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 
 from paretune.benchmark.groups import begin_group, begun_groups
 from paretune.benchmark.plan import plan
-from paretune.benchmark.progress import Silent
+from paretune.benchmark.progress import Display
 from paretune.benchmark.runner import run
 from paretune.benchmark.summary import plan_text
 from paretune.records.files import is_done
@@ -20,7 +20,7 @@ from paretune.records.files import is_done
 Make = Callable[..., dict[str, Any]]
 
 
-class Said(Silent):
+class Said(Display):
     """Keeps what a run says."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from paretune.benchmark import progress
-from paretune.benchmark.progress import LiveTable, Meter, PlainLines, Progress, Silent, display
+from paretune.benchmark.progress import Display, LiveTable, Meter, PlainLines, Progress, display
 
 SHOWN = Progress(9, 3, 2, 1, 12_000, 25_000, 120.0, 108.3, "training x2")
 LINE = (
@@ -53,7 +53,7 @@ def test_a_terminal_gets_a_table_a_file_gets_lines_and_nobody_gets_nothing(monke
         def isatty(self) -> bool:
             return True
 
-    assert isinstance(display(False), Silent)
+    assert isinstance(display(False), Display)
     monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
     assert isinstance(display(), PlainLines)
     monkeypatch.setattr(progress.sys, "stderr", Terminal())

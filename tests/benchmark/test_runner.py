@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from paretune.benchmark.changes import remove_checkpoints
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import StudyResult, run
 from paretune.benchmark.summary import summary
@@ -100,7 +101,11 @@ def test_what_is_added_is_all_that_is_done(study: Make, tmp_path: Path) -> None:
     grown = run(study(seeds=2, preferences={"grid": 2, "unseen": 2}, budget={"completions": [64, 128]}), folder)
     assert grown.complete
     now = contents(folder, "stages", "runs", "references")
-    stages = {name: content for name, content in kept.items() if name.startswith(("stages", "references"))}
+    stages = {
+        name: content
+        for name, content in kept.items()
+        if name.startswith(("stages", "references")) and "/checkpoint/" not in name  # the longer run has its own
+    }
     assert {name: now[name] for name in stages} == stages
     # one new unseen point for the old cell; 5 points for three new cells; the base of one new seed
     assert len(evaluations.read_text().splitlines()) == 1 + 3 * 5 + 1
@@ -120,6 +125,46 @@ def test_a_longer_budget_goes_on_from_the_shorter_one(study: Make, tmp_path: Pat
     assert hashes(grown) == hashes(whole)
     counts = [stage.repeated["completions"] for cell in result.records.cells for stage in cell.stages]
     assert counts == [0, 0, 0, 0]
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """Lengths whose checkpoints are kept."""
+    return sorted(
+        json.loads((path.parent / "stage.json").read_text())["completions"]
+        for path in folder.glob("stages/*/checkpoint")
+    )
+
+
+def test_only_checkpoints_that_a_longer_run_may_start_from_are_kept(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, trace = tmp_path / "out", tmp_path / "trace.txt"
+    settings = {"trace": str(trace)}
+    lengths = [64, 128, 192, 256]
+    assert run(study(settings, seeds=1, budget={"completions": lengths}), folder, progress=False).complete
+    assert checkpoints(folder) == [128, 128]  # two experts; each has half of the budget
+    left_over = next(folder.glob("stages/*/checkpoint")).parent / ".checkpoint.gone"  # by a kill
+    left_over.mkdir()
+    trace.unlink()
+    assert run(study(settings, seeds=1, budget={"completions": [*lengths, 320]}), folder, progress=False).complete
+    assert len(trace.read_text().splitlines()) == 2 * 4  # two experts, from 128 to 160 by 8
+    assert checkpoints(folder) == [160, 160]
+    assert not left_over.exists()
+
+
+def test_a_checkpoint_that_a_missing_stage_starts_from_is_kept(study: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    made = study(seeds=1, budget={"completions": [64, 128, 192]})
+    run(study(seeds=1, budget={"completions": [64]}), folder, progress=False)
+    planned = plan(made, folder)
+    run(made, folder, progress=False)
+    (middle, *_) = (each for each in planned.stages if each.stage.completions == 64)
+    short = next(each for each in planned.stages if each.stage.completions == 32)
+    for each in (short, middle):
+        (folder / "stages" / each.key / "checkpoint").mkdir(exist_ok=True)
+    (folder / "stages" / middle.key / "DONE.json").unlink()  # damaged, and not repaired yet
+    remove_checkpoints(folder, planned.stages)
+    assert (folder / "stages" / short.key / "checkpoint").is_dir()
 
 
 REASONS = {

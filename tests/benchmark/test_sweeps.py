@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import plan
-from paretune.benchmark.progress import Progress, Silent
+from paretune.benchmark.progress import Display, Progress
 from paretune.benchmark.runner import run
 from paretune.benchmark.summary import plan_text
 from paretune.core.errors import BudgetError, RecordError
@@ -288,7 +288,7 @@ def test_a_population_of_the_study_under_way_outlives_a_sweep_that_grows(study: 
 
 
 def test_a_sweep_is_shown_under_a_name_of_its_own(study: Make, tmp_path: Path) -> None:
-    class Watch(Silent):
+    class Watch(Display):
         shown: list[Progress] = []  # noqa: RUF012  # one watch only
 
         def show(self, progress: Progress) -> None:

@@ -251,7 +251,7 @@ class Raises(TrainedGate):
         return {}["prior"]
 
 
-class Silent(Raises):
+class Display(Raises):
     def weights(self, block, hidden, prior, preferences):
         pass
 
@@ -284,7 +284,7 @@ class Late:
             "gate=in_training:Raises",
             "in_training:Raises.weights must not raise, got KeyError: 'prior' (in_training.py, line 10). Correct it.",
         ),
-        ("mixture_of_experts", "gate=in_training:Silent", "weights of Silent must return a tensor of shape ["),
+        ("mixture_of_experts", "gate=in_training:Display", "weights of Display must return a tensor of shape ["),
         (
             "linear",
             "weighting=in_training:Late",

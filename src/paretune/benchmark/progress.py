@@ -100,8 +100,8 @@ class Meter:
         return completions / rate
 
 
-class Silent:
-    """Shows nothing; others show progress while they are entered."""
+class Display:
+    """Shows progress while it is entered; this one shows nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -116,10 +116,7 @@ class Silent:
         """Show a message that stays."""
 
 
-Display = Silent
-
-
-class PlainLines(Silent):
+class PlainLines(Display):
     """Prints a line every ten seconds, for logs."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -140,7 +137,7 @@ class PlainLines(Silent):
         self._stream.flush()
 
 
-class LiveTable(Silent):
+class LiveTable(Display):
     """Keeps a bar and one line of figures in place on a terminal."""
 
     def __init__(self) -> None:
@@ -172,5 +169,5 @@ class LiveTable(Silent):
 def display(wanted: bool = True) -> Display:
     """Return what suits stderr: a live table on a terminal, plain lines elsewhere, nothing where unwanted."""
     if not wanted:
-        return Silent()
+        return Display()
     return LiveTable() if sys.stderr.isatty() else PlainLines(sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.benchmark.changes import Identity, remove_replaced
+from paretune.benchmark.changes import Identity, remove_checkpoints, remove_replaced
 from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import Executor
 from paretune.benchmark.executors.cores import worker_threads
@@ -77,6 +77,7 @@ def run(
         _say_and_mend(planned, shown)
         problems += Scheduler(planned, executor, shown).execute()
         remove_replaced(root, *_asked_for(everything))
+        remove_checkpoints(root, [each for plan in _plans(everything) for each in plan.by_key.values()])
         page = write_report(root)
         return StudyResult(
             root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)
@@ -99,9 +100,13 @@ def _say_and_mend(planned: Plan, shown: Display) -> None:
             mend_stage(planned.folder, each.stage, each.task)
 
 
+def _plans(everything: Plan) -> tuple[Plan, ...]:
+    return (everything,) if everything.sweep is None else (everything, everything.sweep)
+
+
 def _asked_for(everything: Plan) -> tuple[dict[Identity, str], set[str]]:
     """Return the names of all cells and trials whose settings are known, and the keys of all stages."""
-    plans = (everything,) if everything.sweep is None else (everything, everything.sweep)
+    plans = _plans(everything)
     names = {cell.identity: cell.name for plan in plans for cell in plan.cells if cell.settled}
     return names, {key for plan in plans for key in plan.by_key}
 

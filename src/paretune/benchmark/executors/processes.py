@@ -30,7 +30,10 @@ LOG_BYTES = 1 << 20  # of a worker's log; what came before is kept once, then fo
 MESSAGE_BYTES = 1 << 26  # more without an end is no message
 READ_BYTES = 1 << 20  # of a worker at once, so that one that prints without end keeps nobody waiting
 ONE_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SIGNALS = {each.value: each.name for each in signal.Signals}
 SPOILED = "what it sent is no message, as where code writes to file descriptors that it did not open"
+CLOSED = "its socket was closed"
+STOPPED = "it was stopped by a signal, so that it could not go on"
 
 
 class LocalProcesses:
@@ -62,7 +65,10 @@ class LocalProcesses:
         """Return what has happened since the last call."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            self._ask_to_stop()
+            if self._stopping and self._deadline is None:
+                self._deadline = time.monotonic() + STOP_SECONDS
+                for worker in self._workers:
+                    worker.send({"stop": True})
             found = [each for worker in list(self._workers) for each in self._heard(worker)]
             if not self._workers:
                 self._stopping, self._deadline = False, None
@@ -78,23 +84,17 @@ class LocalProcesses:
         """Have all jobs stop."""
         self._stopping = True
 
-    def _ask_to_stop(self) -> None:
-        if self._stopping and self._deadline is None:
-            self._deadline = time.monotonic() + STOP_SECONDS
-            for worker in self._workers:
-                worker.send({"stop": True})
-
     def _heard(self, worker: _Worker) -> list[Event]:
-        lives = worker.process.poll() is None  # asked first: what it said before it died is read below
+        lost = worker.is_lost()  # asked first: what it said before it died is read below
         found = []
         for message in worker.receive():
             if worker.job is not None:
                 found.append(event(worker.job, message))
                 worker.job = None if message["kind"] in LAST else worker.job
         late = self._deadline is not None and (worker.job is None or time.monotonic() > self._deadline)
-        if not lives or worker.trouble or late or worker.is_stopped():
+        if lost or worker.trouble or late:
             self._workers.remove(worker)
-            why = worker.end(wait=not late)
+            why = worker.end()
             if worker.job is not None:
                 end: Message = {"kind": "stopped"} if late else failure(*why, died=True)
                 found.append(event(worker.job, end))
@@ -108,10 +108,11 @@ class _Worker:
         self.number = number
         self.job: str | None = None
         self.trouble = ""
-        self._received = b""
-        self._unsent = b""
+        self._received = bytearray()
+        self._unsent = bytearray()
         self._mark = folder_mark(folder) + secrets.token_hex(8)
-        self._log = _Log(log_path(folder, number))
+        self._log = log_path(folder, number)
+        self._keep(b"")
         self._connection, theirs = socket.socketpair()
         self._connection.setblocking(False)
         self._printed, printing = os.pipe()
@@ -125,7 +126,7 @@ class _Worker:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         command = [sys.executable, "-X", "faulthandler", "-m", __name__.replace("processes", "worker")]
         self.process = subprocess.Popen(
-            [*command, "--fd", str(theirs.fileno()), "--threads", str(threads)],
+            [*command, str(theirs.fileno()), str(threads)],
             stdin=subprocess.DEVNULL,
             stdout=printing,
             stderr=printing,
@@ -145,7 +146,7 @@ class _Worker:
     def _send(self) -> None:
         with contextlib.suppress(OSError):  # it does not read now, or it is dead, which is noticed elsewhere
             while self._unsent:
-                self._unsent = self._unsent[self._connection.send(self._unsent) :]
+                del self._unsent[: self._connection.send(self._unsent)]
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Have a selector wake when there is something to read or to send."""
@@ -159,7 +160,8 @@ class _Worker:
         self._send()
         self._keep_printed()
         data, ended = _read(self._connection.recv)
-        *lines, self._received = (self._received + data).split(b"\n")
+        self._received += data
+        *lines, self._received = self._received.split(b"\n") if b"\n" in data else [self._received]
         messages: list[Message] = []
         for line in lines:
             try:
@@ -171,28 +173,35 @@ class _Worker:
         if len(self._received) > MESSAGE_BYTES:
             self.trouble = SPOILED
         elif ended:
-            self.trouble = "its socket was closed"
+            self.trouble = CLOSED
         return messages
 
     def _keep_printed(self) -> None:
         printed, ended = _read(lambda size: os.read(self._printed, size))
-        self._log.write(printed)
         self._prints = not ended
+        if printed:
+            self._keep(printed)
 
-    def is_stopped(self) -> bool:
-        """Return whether a signal has stopped the process, which then nobody would ever hear of again."""
-        try:
+    def _keep(self, printed: bytes) -> None:
+        """Append to the log, whose first part is put aside when it is full, in place of the one before."""
+        with contextlib.suppress(OSError):  # a full disk stops no job
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            if self._log.exists() and self._log.stat().st_size + len(printed) > LOG_BYTES:
+                os.replace(self._log, self._log.with_suffix(".1.log"))
+            with self._log.open("ab") as file:
+                file.write(printed)
+
+    def is_lost(self) -> bool:
+        """Return whether no job can go on here: the process has ended, is stopped by a signal, or is not understood."""
+        with contextlib.suppress(psutil.Error):  # ended
             if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
-                self.trouble = "it was stopped by a signal, so that it could not go on"
-        except psutil.Error:  # ended meanwhile
-            return False
-        return bool(self.trouble)
+                self.trouble = STOPPED
+        return bool(self.trouble) or self.process.poll() is not None
 
-    def end(self, wait: bool) -> tuple[FailureReason, str]:
-        """End the process and all that it left behind, and say why it ended; it may `wait` for it to end by itself."""
-        if wait:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=END_SECONDS if self.trouble.startswith("its socket") else 0)
+    def end(self) -> tuple[FailureReason, str]:
+        """End the process and all that it left behind, and say why it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_SECONDS if self.trouble == CLOSED else 0)
         killed = self.process.poll() is None
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of its group is left
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -201,34 +210,18 @@ class _Worker:
         self._keep_printed()
         self._connection.close()
         os.close(self._printed)
-        log = f"see logs/{self._log.path.name}"
+        reason: FailureReason = "crash"
         if killed and self.trouble:
-            return "crash", f"the worker process was ended: {self.trouble}; {log}"
-        if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
-            return "out_of_memory", f"the system ended the worker process because memory ran out; {log}"
-        if code == BROKEN:
-            return "crash", f"the worker process ended: code that it ran had closed its file descriptors; {log}"
-        if code < 0:
-            return "crash", f"the worker process was ended by {signal.Signals(-code).name}; {log}"
-        return "crash", f"the worker process ended with code {code}; {log}"
-
-
-class _Log:
-    """What a worker printed: a file that is put aside when it is full, in place of the one put aside before."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    def write(self, data: bytes) -> None:
-        """Append to the log, or nothing where the disk is full."""
-        with contextlib.suppress(OSError):
-            if data and self.path.stat().st_size + len(data) > LOG_BYTES:
-                os.replace(self.path, self.path.with_suffix(".1.log"))
-            if data:
-                with self.path.open("ab") as file:
-                    file.write(data)
+            how = f"was ended: {self.trouble}"
+        elif code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
+            reason, how = "out_of_memory", "was ended by the system because memory ran out"
+        elif code == BROKEN:
+            how = "ended: code that it ran had closed its file descriptors"
+        elif code < 0:
+            how = f"was ended by {SIGNALS.get(-code, f'signal {-code}')}"
+        else:
+            how = f"ended with code {code}"
+        return reason, f"the worker process {how}; see logs/{self._log.name}"
 
 
 def log_path(folder: Path, worker: int) -> Path:
@@ -245,10 +238,8 @@ def _read(read: Callable[[int], bytes]) -> tuple[bytes, bool]:
             if not more:
                 return data, True
             data += more
-    except BlockingIOError:
-        return data, False
-    except OSError:  # reset
-        return data, True
+    except OSError as error:  # nothing is there now, or it was reset
+        return data, not isinstance(error, BlockingIOError)
     return data, False
 
 

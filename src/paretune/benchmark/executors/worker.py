@@ -1,13 +1,13 @@
 """A long-lived worker process: imports once, then runs one job after another until its parent is gone.
 
-Started by `processes.py` as `python -m paretune.benchmark.executors.worker --fd N --threads T`. Over the socket go
+Started by `processes.py` as `python -m paretune.benchmark.executors.worker DESCRIPTOR THREADS`. Over the socket go
 lines of JSON: jobs and `stop` in, messages of events out. Code that a job runs may do to its process what it likes; the
 socket is checked before it is used, so that no message ever goes into a file that has taken its number.
 """
 
 from __future__ import annotations
 
-import argparse
+import ctypes
 import fcntl
 import json
 import os
@@ -15,6 +15,7 @@ import queue
 import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from paretune.benchmark.executors.leftovers import MARK, end_marked
 
 HIGH = 500  # descriptors from here on are not what code hits that closes, or writes to, some low number
 CHECK_SECONDS = 1.0  # between two looks at whether the parent lives
+SIGNAL_OF_DEATH = 1  # PR_SET_PDEATHSIG of linux/prctl.h: what this process is sent when its parent dies
 BROKEN = 70  # exit status of a worker whose descriptors were closed by the code it ran
 
 
@@ -37,6 +39,8 @@ class Connection:
         self._node = os.fstat(number).st_ino
         self._process, self._parent = os.getpid(), os.getppid()
         self._lock = threading.Lock()
+        if sys.platform == "linux":  # a stopped process would never notice that its parent has died
+            ctypes.CDLL(None).prctl(SIGNAL_OF_DEATH, signal.SIGCONT)
         os.register_at_fork(after_in_child=self._socket.close)  # who ends the socket is the worker alone
 
     def check(self) -> None:
@@ -76,13 +80,14 @@ class Connection:
 def serve(connection: Connection, threads: int) -> NoReturn:
     """Run jobs until the parent is gone; whatever they have left running ends with it."""
     jobs: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
-    stop = threading.Event()
+    stop, mark = threading.Event(), os.environ[MARK]
 
     def listen() -> None:
-        rest = b""
+        received = bytearray()
         try:
-            while received := connection.receive():
-                *lines, rest = (rest + received).split(b"\n")
+            while data := connection.receive():
+                received += data
+                *lines, received = received.split(b"\n") if b"\n" in data else [received]
                 for line in lines:
                     message = json.loads(line)
                     if "stop" in message:
@@ -90,7 +95,7 @@ def serve(connection: Connection, threads: int) -> NoReturn:
                     else:
                         jobs.put(message)
         finally:  # nobody is left to report to
-            end_marked(os.environ[MARK])
+            end_marked(mark)
             os.killpg(0, signal.SIGKILL)
 
     def stopped() -> bool:
@@ -103,14 +108,5 @@ def serve(connection: Connection, threads: int) -> NoReturn:
         connection.send(run_job(job["run"], job["payload"], Link(connection.send, stopped, threads)))
 
 
-def main() -> None:
-    """Serve the socket whose file descriptor the parent handed over."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    serve(Connection(arguments.fd), arguments.threads)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Connection(int(sys.argv[1])), threads=int(sys.argv[2]))

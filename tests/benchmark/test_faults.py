@@ -1,0 +1,128 @@
+"""Whatever a user's code does to its process, in whichever phase: its cell says so, the others are as they would be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.benchmark import work
+from paretune.benchmark.executors.in_process import InProcess
+from paretune.benchmark.plan import plan
+from paretune.benchmark.planned import StudyResult
+from paretune.benchmark.progress import Display
+from paretune.benchmark.runner import run
+from paretune.benchmark.scheduling import Scheduler
+from paretune.core.errors import ConfigError
+
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def faulty(study: Make, worker_processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that runs a faulty and a good method side by side."""
+    monkeypatch.setitem(work.JOBS, "time", "faulty_study:time_methods")
+    methods = {
+        "faulty": {"method": "faulty_study:Faulty", "reward": 0.7},
+        "fake": {"method": "fake_study:Fake", "reward": 0.6},
+    }
+    made = study(tasks=["faulty_study:task"], methods=methods, seeds=1, preferences={"grid": 1, "unseen": 0})
+
+    def go(phase: str, fault: str, once: str = "") -> StudyResult:
+        for name, value in (("PHASE", phase), ("FAULT", fault), ("ONCE", once)):
+            monkeypatch.setenv(name, value)
+        return run(made, tmp_path / "out", progress=False)
+
+    return go
+
+
+def states(result: StudyResult) -> dict[str, str]:
+    return {cell.method: cell.state for cell in result.records.cells}
+
+
+TRIED = {  # phase -> faults tried there, and what is said of each; the worker's own tests have the other ways to die
+    "training": {"interrupts": "KeyboardInterrupt (faulty_study.py, line ", "forks and dies": "ended with code 1; "},
+    "evaluation": {
+        "interrupts": "KeyboardInterrupt (faulty_study.py, line ",
+        "exits": "the worker process ended with code 0; see logs/worker-",
+        "forks and dies": "the worker process ended with code 1; ",
+        "stops": "it was stopped by a signal",
+    },
+    "audit": {"interrupts": "KeyboardInterrupt (faulty_study.py, line ", "crashes": "was ended by SIGSEGV; "},
+}
+
+
+@pytest.mark.parametrize(("phase", "fault"), [(phase, fault) for phase, faults in TRIED.items() for fault in faults])
+def test_a_fault_fails_its_cell_with_a_name_and_the_next_call_repairs_it(
+    faulty: Callable[..., StudyResult], phase: str, fault: str
+) -> None:
+    result = faulty(phase, fault)
+    assert states(result) == {"faulty": "failed", "fake": "done"}
+    (bad,) = result.failed
+    assert TRIED[phase][fault] in bad.message
+    assert [timing.method for timing in result.records.timings] == ["fake"]
+    assert faulty("", "").complete
+
+
+@pytest.mark.parametrize(("phase", "noun"), [("base", "base model's evaluation"), ("timing", "timing of fake-faulty-")])
+@pytest.mark.parametrize(
+    ("fault", "said"), [("interrupts", "(method_error): KeyboardInterrupt (faulty"), ("is killed", "(crash): the work")]
+)
+def test_a_fault_that_is_no_cells_is_a_problem_with_a_name(
+    faulty: Callable[..., StudyResult], phase: str, noun: str, fault: str, said: str
+) -> None:
+    result = faulty(phase, fault)
+    assert states(result) == {"faulty": "done", "fake": "done"}
+    (problem,) = result.problems
+    assert problem.startswith(noun)
+    assert f" failed {said}" in problem
+    assert [timing.method for timing in result.records.timings] == ["faulty", "fake"][phase == "timing" :]
+
+
+@pytest.mark.parametrize("phase", ["training", "evaluation", "audit", "base", "timing"])
+def test_a_job_whose_worker_dies_is_tried_once_more(
+    faulty: Callable[..., StudyResult], phase: str, tmp_path: Path
+) -> None:
+    assert faulty(phase, "is killed", str(tmp_path / "once")).complete
+    assert (tmp_path / "once").exists()
+
+
+def test_a_job_without_progress_is_named_again_and_again(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paretune.benchmark import scheduling
+
+    said: list[str] = []
+    shown = Display()
+    monkeypatch.setattr(shown, "say", said.append)
+    monkeypatch.setattr(scheduling, "SILENT_SECONDS", 0.0)
+    planned = plan(study(seeds=1, workers=3), tmp_path)
+    Scheduler(planned, InProcess(1), shown).execute()
+    assert any(line.startswith("reference fake 0 has made no progress for 0:00; Ctrl-C stops") for line in said)
+
+
+def test_a_study_runs_with_the_executor_it_is_given(study: Make, tmp_path: Path) -> None:
+    class Counted(InProcess):
+        jobs: list[str] = []  # noqa: RUF012  # one of it is made
+
+        def submit(self, job: Any) -> None:
+            self.jobs.append(job.name.split()[0])
+            super().submit(job)
+
+    before = list(sys.path)
+    assert run(study(), tmp_path / "out", progress=False, executor=Counted(1)).complete
+    assert sorted(Counted.jobs) == ["evaluate", "evaluate", "reference", "reference", "time", "train", "train"]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5])
+def test_workers_from_one_on_wherever_they_are_named(study: Make, tmp_path: Path, workers: Any) -> None:
+    for call in (run, plan):
+        with pytest.raises(ConfigError, match="workers must be "):
+            call(study(), tmp_path / "out", workers=workers)
+        with pytest.raises(ConfigError, match="workers must be "):
+            call(study(workers=workers), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
