@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from paretune.core.cache import cache_folder
 from paretune.core.errors import ModelError, TaskError
 from paretune.models.base import load_base
 from paretune.tasks.controlled import store
@@ -189,11 +190,14 @@ def test_processes_that_draw_at_once_get_one_instance(tmp_path: Path, cache_in: 
 
 def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     for value in ("", None):
         monkeypatch.setenv("PARETUNE_CACHE", value) if value is not None else monkeypatch.delenv("PARETUNE_CACHE")
-        assert store.cache_folder() == tmp_path / ".cache" / "paretune" / "controlled"
+        assert cache_folder("controlled") == tmp_path / ".cache" / "paretune" / "controlled"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder("controlled") == tmp_path / "xdg" / "paretune" / "controlled"
     monkeypatch.setenv("PARETUNE_CACHE", "~/elsewhere")
-    assert store.cache_folder() == tmp_path / "elsewhere" / "controlled"
+    assert cache_folder("controlled") == tmp_path / "elsewhere" / "controlled"
 
 
 def test_the_file_of_an_instance_says_what_it_is(tmp_path: Path, cache_in: Any) -> None:

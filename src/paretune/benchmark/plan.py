@@ -10,20 +10,12 @@ from pathlib import Path
 
 from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
 from paretune.benchmark.entries import MethodEntry, on_task, with_settings
-from paretune.benchmark.estimates import (
-    ENUMERATION_RATE,
-    EVALUATION_RATE,
-    START_SECONDS,
-    evaluations,
-    missing_completions,
-    rate_of,
-    scored_samples,
-)
+from paretune.benchmark.estimates import estimated, evaluations, missing_completions, scored_samples
 from paretune.benchmark.executors import worker_count
 from paretune.benchmark.finished import finished_prefixes, longest_prefix
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
-from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, State
+from paretune.benchmark.planned import SPEEDS, Plan, PlannedCell, PlannedStage, State
 from paretune.benchmark.rescoring import audit_changes
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
@@ -50,6 +42,7 @@ def plan(
     *,
     workers: int | None = None,
     part: str | None = None,
+    measure: bool = False,
 ) -> Plan:
     """Say what running a study would do, without doing any of it.
 
@@ -58,6 +51,7 @@ def plan(
         folder: Its folder; by default `results/<name>`.
         workers: Worker processes; by default what the study says.
         part: Name of one of the study's parts; by default all cells.
+        measure: Run some of it for a few seconds where nobody knows yet how fast this machine is; rewards are called.
 
     Raises:
         ConfigError: If the study breaks its rules, or has no such part.
@@ -89,12 +83,14 @@ def plan(
         for seed in study.seeds
         if (task.name, seed) in pairs and not reference_done(study, root, task, seed)
     )
-    spent = {key: cost for score in scores.values() for key, cost in score.spent.items()}
-    made = _plan(study, root, cells, stages, references, count, list(spent.values()))
+    made = estimated(_plan(study, root, cells, stages, references, count), measure)
     if sweep is None:
         return made
-    minutes = sum(each.minutes for each in (sweep, made))
-    return replace(made, sweep=sweep, tuned=tuned, minutes=minutes)
+    sweep = estimated(sweep, measure)
+    low, high = (sum(each) for each in zip(sweep.minutes, made.minutes, strict=True))
+    return replace(
+        made, sweep=sweep, tuned=tuned, minutes=(low, high), speed=max(sweep.speed, made.speed, key=SPEEDS.index)
+    )
 
 
 AskedStages = dict[str, tuple[Stage, Task, int, list[str]]]  # by key: the stage, its instance, seed, names of its cells
@@ -107,18 +103,13 @@ def _plan(
     stages: AskedStages,
     references: tuple[tuple[str, int], ...],
     workers: int,
-    spent: Sequence[tuple[float, float]] = (),
 ) -> Plan:
-    """Put a plan together; `spent` are completions and seconds of stages that are not among its own."""
+    """Put a plan together."""
     planned = _stages(root, stages)
     by_key = {each.key: each for each in planned}
     cells = [_settle(cell, by_key) for cell in cells]
     train = missing_completions(planned)
-    rate, measured = rate_of(planned, root, spent)
     evaluate = evaluations(study, root, cells, references)
-    enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
-    tokens = max(task.max_completion_tokens for task in study.tasks)
-    work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
     return Plan(
         study=study,
         folder=root,
@@ -129,9 +120,6 @@ def _plan(
         completions_charged=sum(cell.charged for cell in cells),
         completions_to_train=train,
         completions_to_evaluate=evaluate,
-        minutes=(sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0,
-        rate=rate,
-        rate_measured=measured,
         by_key=by_key,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
@@ -16,6 +16,8 @@ from paretune.core.task import Task
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
+Speed = Literal["measured", "partly measured", "assumed"]
+SPEEDS: Final[tuple[Speed, ...]] = ("measured", "partly measured", "assumed")
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,8 @@ class Plan:
         completions_charged: Completions charged to all cells together, shared stages once for each.
         completions_to_train: Completions still to be made in training.
         completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
-        minutes: Estimate of what is left, tuning included.
-        rate: Training completions per second and worker behind the estimate, None where none are charged.
-        rate_measured: Whether it was measured on finished stages of this folder.
+        minutes: Between how many and how many are left, tuning included.
+        speed: Whether the speeds behind them were measured, here or on finished stages of this folder.
         sweep: The plan of tuning, whose cells come first and are in no report; None where nothing is tuned.
         tuned: What finished sweeps have chosen.
     """
@@ -123,9 +124,8 @@ class Plan:
     completions_charged: int
     completions_to_train: int
     completions_to_evaluate: int
-    minutes: float
-    rate: float | None
-    rate_measured: bool
+    minutes: tuple[float, float] = (0.0, 0.0)
+    speed: Speed = "measured"
     by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
     sweep: Plan | None = None
     tuned: tuple[TuningRecord, ...] = ()
@@ -170,9 +170,8 @@ class Plan:
             "completions_charged": self.completions_charged,
             "completions_to_train": self.completions_to_train,
             "completions_to_evaluate": self.completions_to_evaluate,
-            "minutes": round(self.minutes, 1),
-            "rate": self.rate,
-            "rate_measured": self.rate_measured,
+            "minutes": [round(each, 1) for each in self.minutes],
+            "speed": self.speed,
             "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),
         }
 

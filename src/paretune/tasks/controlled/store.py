@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.cache import CACHE_VARIABLE, cache_folder
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
 from paretune.core.progress_bars import no_progress_bars
@@ -24,7 +25,6 @@ from paretune.tasks.controlled.settings import PROMPTS_EACH, ControlledSettings
 
 _log = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "PARETUNE_CACHE"
 FILES = (
     "model/config.json", "model/model.safetensors", "model/tokenizer.json", "fields.safetensors", "instance.json",
 )  # fmt: skip
@@ -47,11 +47,6 @@ class Instance:
     beta: float
 
 
-def cache_folder() -> Path:
-    """Return where instances are kept: `$PARETUNE_CACHE`, or `~/.cache/paretune`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/paretune").expanduser() / "controlled"
-
-
 def load_instance(settings: ControlledSettings) -> Instance:
     """Return an instance, drawing it where the cache has none; that takes a second or two and loads torch.
 
@@ -60,7 +55,7 @@ def load_instance(settings: ControlledSettings) -> Instance:
     """
     from safetensors import SafetensorError
 
-    folder = cache_folder() / digest(settings.plain())
+    folder = cache_folder("controlled") / digest(settings.plain())
     if not _is_whole(folder):
         _log.info("drawing instance %d of %s, once: it is kept in %s", settings.seed, settings.name, folder.parent)
         try:
