@@ -42,16 +42,16 @@ def test_minutes_are_units_times_seconds_between_two_values(
     study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan(study(workers=2), tmp_path / "out")
-    seconds = {"train": Range(1.0, 2.0), "sample": Range(0.1, 0.2), "time": Range(3.0, 3.0)}
+    seconds = {"train": Range(1.0, 2.0), "sample": Range(0.1, 0.2)}
     monkeypatch.setattr(estimates, "known_speeds", lambda probes: {each.key: seconds[each.kind] for each in probes})
     low, high = (each * 60 for each in estimates.estimated(planned, measure=False).minutes)
     # 2 seeds of 2 experts of 32 completions; 4 preferences, of which 2 experts answer in 2 policies at least, on 3
-    # prompts in 2 cells, and 2 base models; timing: 12 passes of the method and the base together, by one worker
+    # prompts in 2 cells, and 2 base models; timing: 12 passes of 64 rows, while nothing else runs
     assert planned.completions_to_train == 2 * 64
-    assert low == pytest.approx(8 + (128 * 1.0 + (2 * 4 * 3 + 6) * 0.1) / 1.25 / 2 + 12 * 3.0 / 1.25)
+    assert low == pytest.approx(8 + (128 * 1.0 + (2 * 4 * 3 + 6) * 0.1) / 1.25 / 2 + 12 * 64 * 0.1 / 1.25)
     # the longest group, 2 of the 4 experts, may come last
     tail = 64 * 2.0 * 1.25 / 2
-    assert high == pytest.approx(40 + (128 * 2.0 + (2 * 4 * 3 + 6) * 0.2) * 1.25 / 2 + tail + 12 * 3.0 * 1.25)
+    assert high == pytest.approx(40 + (128 * 2.0 + (2 * 4 * 3 + 6) * 0.2) * 1.25 / 2 + tail + 12 * 64 * 0.2 * 1.25)
 
 
 def test_what_is_known_is_not_measured_and_what_is_done_takes_no_time(
@@ -67,11 +67,11 @@ def test_what_is_known_is_not_measured_and_what_is_done_takes_no_time(
     assert plan(study(), tmp_path / "out").speed == "assumed"
     assert asked == []
     assert plan(study(), tmp_path / "out", measure=True).speed == "measured"
-    assert asked == [["sample", "time", "train"]]
-    known = {each.key: Range(1.0, 1.0) for each in probes_of(plan(study(), tmp_path / "out")) if each.kind != "time"}
+    assert asked == [["sample", "train"]]
+    known = {each.key: Range(1.0, 1.0) for each in probes_of(plan(study(), tmp_path / "out")) if each.kind != "train"}
     monkeypatch.setattr(estimates, "known_speeds", lambda probes: known)
     assert plan(study(), tmp_path / "out", measure=True).speed == "measured"
-    assert asked[1:] == [["time"]]
+    assert asked[1:] == [["train"]]
     from paretune.benchmark.runner import run
 
     run(study(), tmp_path / "out", progress=False)
@@ -120,7 +120,7 @@ def test_each_probe_measures_something(micro: dict[str, Any], tmp_path: Path, li
         micro["tasks"] = [{"controlled": {"rho": 0, "alphabet": 4, "length": 3}}]
         micro["methods"] = {"linear": {}, "exact_gradient": {}}
     probes = probes_of(plan(micro, tmp_path / "out"))
-    assert {each.kind for each in probes} == {"train", "sample", "time", *(["list"] if listed else [])}
+    assert {each.kind for each in probes} == {"train", "sample", *(["list"] if listed else [])}
     for number, probe in enumerate(probes):
         job = speed._job(probe, tmp_path / str(number))
         low, high = speed.MEASURES[probe.kind](job, 1)

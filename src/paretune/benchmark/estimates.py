@@ -12,7 +12,7 @@ from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, Speed
 from paretune.benchmark.rescoring import stored_reference
 from paretune.benchmark.speed import UPDATES, Probe, Range, known_speeds, measure_speeds
 from paretune.benchmark.study import Study
-from paretune.benchmark.timing import REPEATS
+from paretune.benchmark.timing import REPEATS, ROWS
 from paretune.core.digests import digest
 from paretune.core.task import Task
 from paretune.records.outcomes import SCALES
@@ -74,6 +74,7 @@ class Work:
         fewest: How many there are where preferences are answered alike.
         longest: Units of the longest job, which one worker does alone.
         tokens: Of a unit, for an assumption where nothing was measured.
+        alone: Units beside these that are done while nothing else runs.
     """
 
     probe: Probe
@@ -81,6 +82,7 @@ class Work:
     fewest: float
     longest: float
     tokens: float
+    alone: float = 0.0
 
 
 def estimated(plan: Plan, measure: bool) -> Plan:
@@ -95,20 +97,16 @@ def estimated(plan: Plan, measure: bool) -> Plan:
     own = _finished(plan)
     missing = [each for each in work if each.probe.key not in {**known, **own}]
     if measure and missing:
-        quick_first = ("sample", "time", "train", "list")
+        quick_first = ("sample", "train", "list")
         missing.sort(key=lambda each: (each.tokens < 1, quick_first.index(each.probe.kind), -each.units * each.tokens))
         known |= measure_speeds([each.probe for each in missing], plan.workers)
     speeds = {**known, **own}
-    seconds = [(each, _of(each, work, speeds)) for each in work]
-    alone = [(each, speed) for each, speed in seconds if each.probe.kind == "time"]
-    shared = [(each, speed) for each, speed in seconds if each.probe.kind != "time"]
-    low = sum(each.fewest * speed.low for each, speed in shared) / plan.workers
-    high = sum(each.units * speed.high for each, speed in shared) / plan.workers
-    tail = max((each.longest * speed.high for each, speed in shared), default=0.0) * (1 - 1 / plan.workers)
-    low += sum(each.units * speed.low for each, speed in alone)
-    high += sum(each.units * speed.high for each, speed in alone) + tail
     if not work:
         return replace(plan, minutes=(0.0, 0.0), speed="measured")
+    seconds = [(each, _of(each, work, speeds)) for each in work]
+    low = sum((each.fewest / plan.workers + each.alone) * speed.low for each, speed in seconds)
+    high = sum((each.units / plan.workers + each.alone) * speed.high for each, speed in seconds)
+    high += max(each.longest * speed.high for each, speed in seconds) * (1 - 1 / plan.workers)
     unknown = [each for each in work if each.probe.key not in speeds]
     source: Speed = "assumed" if len(unknown) == len(work) else "partly measured" if unknown else "measured"
     return replace(plan, minutes=((low + START_SECONDS.low) / 60, (high + START_SECONDS.high) / 60), speed=source)
@@ -185,16 +183,10 @@ def _shortened(planned: PlannedStage) -> PlannedStage:
     return replace(planned, stage=stage, key=stage.key(planned.task), missing=stage.completions)
 
 
-def _sampling(plan: Plan, task: Task, seed: int, kind: Literal["sample", "list", "time"] = "sample") -> Probe:
+def _sampling(plan: Plan, task: Task, seed: int, kind: Literal["sample", "list"] = "sample") -> Probe:
     tested = [plan.study.samples, plan.study.prompts]
-    return Probe(
-        kind,
-        digest([kind, _shape(task), tested]),
-        task,
-        seed,
-        samples=plan.study.samples,
-        prompts=plan.study.prompts,
-    )
+    key = digest([kind, _shape(task), tested])
+    return Probe(kind, key, task, seed, samples=plan.study.samples, prompts=plan.study.prompts)
 
 
 def _evaluation(plan: Plan) -> list[Work]:
@@ -204,14 +196,14 @@ def _evaluation(plan: Plan) -> list[Work]:
         references = [pair for pair in plan.references if pair[0] == task.name]
         if not cells and not references:
             continue
-        instance, seed = (
-            (cells[0].task, cells[0].seed) if cells else (task.instance(references[0][1]), references[0][1])
-        )
+        seed = cells[0].seed if cells else references[0][1]
+        instance = task.instance(seed)
         most = [evaluated_completions(plan.study, cell) for cell in cells]
         own = [count * _distinct(cell) / len(cell.preferences) for count, cell in zip(most, cells, strict=True)]
         base = evaluations(plan.study, plan.folder, [], references)
-        sampling = _sampling(plan, instance, seed)
-        found.append(Work(sampling, sum(most) + base, sum(own) + base, max([*most, base]), task.max_completion_tokens))
+        timed = len({cell.entry.label for cell in cells if cell.point is None}) * 2.0 * (REPEATS + 1) * ROWS
+        sampling, tokens = _sampling(plan, instance, seed), task.max_completion_tokens
+        found.append(Work(sampling, sum(most) + base, sum(own) + base, max([*most, base]), tokens, timed))
         if task.enumeration is not None:
             scales = 1 if cells and cells[0].point is not None else len(SCALES) - 1
             tables = [scales * len(cell.preferences) + 2.0 for cell in cells]
@@ -219,12 +211,6 @@ def _evaluation(plan: Plan) -> list[Work]:
             listed = task.enumeration.completions * len(plan.study.test_rows(task)) / 200
             probe = _sampling(plan, instance, seed, "list")
             found.append(Work(probe, sum(tables) + 2 * len(references), sum(fewest), max(tables, default=0.0), listed))
-        methods = {cell.entry.label for cell in cells if cell.point is None}
-        if methods:
-            passes = len(methods) * 2.0 * (REPEATS + 1)
-            found.append(
-                Work(_sampling(plan, instance, seed, "time"), passes, passes, 0.0, 64 * task.max_completion_tokens)
-            )
     return found
 
 

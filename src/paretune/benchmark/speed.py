@@ -29,7 +29,6 @@ from paretune.benchmark.executors import cores, worker_threads
 from paretune.benchmark.groups import begin_group
 from paretune.benchmark.planned import PlannedStage
 from paretune.benchmark.stages import job_task, release_models, run_group, use_threads
-from paretune.benchmark.timing import ROWS
 from paretune.benchmark.worker import Link
 from paretune.core.cache import cache_folder
 from paretune.core.digests import digest, model_digest
@@ -66,7 +65,7 @@ class Probe:
 
     Attributes:
         kind: `train`: seconds a completion, or a listed one; `sample`: a completion evaluated; `list`: a policy whose
-            completions are all scored; `time`: a pass of the measurement of inference.
+            completions are all scored.
         key: Digest of what its cost depends on, the machine apart.
         task: Task instance.
         seed: Seed of the instance.
@@ -75,7 +74,7 @@ class Probe:
         prompts: Test prompts that are evaluated; None is all.
     """
 
-    kind: Literal["train", "sample", "list", "time"]
+    kind: Literal["train", "sample", "list"]
     key: str
     task: Task
     seed: int
@@ -269,18 +268,8 @@ def _list(job: Mapping[str, Any], threads: int) -> Range:
     return Clock.now().since(began, threads)
 
 
-def _time(job: Mapping[str, Any], threads: int) -> Range:
-    """Decode as the measurement of inference does; return seconds a pass."""
-    task = job_task(job)
-    policy, rows = _policy(task), task.splits["test"]
-    prompts = [str(rows[index % len(rows)]["prompt"]) for index in range(ROWS)]
-    began = Clock.now()
-    policy.generate(prompts, [0] * ROWS, end_ids=())
-    return Clock.now().since(began, threads)
-
-
 MEASURES: dict[str, Callable[[Mapping[str, Any], int], Range]] = {
-    "train": _train, "sample": _sample, "list": _list, "time": _time,
+    "train": _train, "sample": _sample, "list": _list,
 }  # fmt: skip
 
 if __name__ == "__main__":
