@@ -20,6 +20,7 @@ for _name, _value in {
     "HF_HUB_OFFLINE": "1",  # a test that would download fails instead
     "HF_DATASETS_OFFLINE": "1",
     "MPLBACKEND": "Agg",
+    "PARETUNE_NO_MEASURING": "1",  # a plan takes no seconds to find out how fast this machine is
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -9,20 +9,14 @@ from pathlib import Path
 
 from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
 from paretune.benchmark.entries import MethodEntry, on_task, with_settings
-from paretune.benchmark.estimates import (
-    ENUMERATION_RATE,
-    EVALUATION_RATE,
-    START_SECONDS,
-    missing_completions,
-    rate_of,
-)
+from paretune.benchmark.estimates import estimated, missing_completions
 from paretune.benchmark.executors.cores import worker_count
 from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_trouble
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.groups import group_keys
 from paretune.benchmark.keys import cell_name, training_key
 from paretune.benchmark.measurements import wanted_tables
-from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable, State
+from paretune.benchmark.planned import SPEEDS, Plan, PlannedCell, PlannedStage, PlannedTable, State
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, tuning_records
 from paretune.core.checks import check_choice
@@ -47,6 +41,7 @@ def plan(
     *,
     workers: int | None = None,
     part: str | None = None,
+    measure: bool = False,
 ) -> Plan:
     """Say what running a study would do, without doing any of it.
 
@@ -55,6 +50,7 @@ def plan(
         folder: Its folder; by default `results/<name>`.
         workers: Worker processes; by default what the study says.
         part: Name of one of the study's parts; by default all cells.
+        measure: Run some of it for a few seconds where nobody knows yet how fast this machine is; rewards are called.
 
     Raises:
         ConfigError: If the study breaks its rules, or has no such part.
@@ -83,12 +79,14 @@ def plan(
         for seed in study.seeds
         if (task.name, seed) in pairs
     ]
-    spent = {key: cost for score in scores.values() for key, cost in score.spent.items()}
-    made = replace(_plan(study, root, cells, stages, count, old, list(spent.values())), trouble=trouble)
+    made = estimated(replace(_plan(study, root, cells, stages, count, old), trouble=trouble), measure)
     if sweep is None:
         return made
-    minutes = sum(each.minutes for each in (sweep, made))
-    return replace(made, sweep=sweep, tuned=tuned, minutes=minutes)
+    sweep = estimated(sweep, measure)
+    low, high = (sum(each) for each in zip(sweep.minutes, made.minutes, strict=True))
+    return replace(
+        made, sweep=sweep, tuned=tuned, minutes=(low, high), speed=max(sweep.speed, made.speed, key=SPEEDS.index)
+    )
 
 
 AskedStages = dict[str, tuple[Stage, Task, int, list[str]]]  # by key: the stage, its instance, seed, names of its cells
@@ -101,23 +99,16 @@ def _plan(
     stages: AskedStages,
     workers: int,
     old: Mapping[Identity, KeptCell],
-    spent: Sequence[tuple[float, float]] = (),
 ) -> Plan:
-    """Put a plan together; `spent` are completions and seconds of stages that are not among its own."""
+    """Put a plan together."""
     tables = tuple(_table(root, table) for table in wanted_tables(study, cells))
     by_folder = {each.table.folder: each for each in tables}
     cells = [_replacing(_with_state(cell, root, by_folder), old, study.tune) for cell in cells]
     scored = {cell.name for cell in cells if cell.point is not None and cell.state == "finished"}
     planned = _stages(root, {key: each for key, each in stages.items() if not scored.issuperset(each[3])})
     states = {each.key: each.state for each in planned}
-    train = missing_completions(planned)
-    rate, measured = rate_of(planned, root, spent)
-    enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
-    evaluated = sum(each.completions for each in tables) * max(task.max_completion_tokens for task in study.tasks)
-    work = (train / rate if rate else 0.0, evaluated / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
-    minutes = (sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0
     settled = tuple(_settle(cell, states) for cell in cells)
-    return Plan(study, root, settled, planned, tables, workers, train, minutes, rate, measured)
+    return Plan(study, root, settled, planned, tables, workers, missing_completions(planned))
 
 
 def _sweep(

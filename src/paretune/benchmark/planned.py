@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
@@ -24,6 +24,8 @@ from paretune.tasks.checks import first_input
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
 NAMES = "cell:name task:task.name method:entry.label budget_completions:budget seed"  # what names a cell, see `picked`
+Speed = Literal["measured", "partly measured", "assumed"]
+SPEEDS: Final[tuple[Speed, ...]] = ("measured", "partly measured", "assumed")
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,8 @@ class Plan:
         tables: All that is to be measured on them, and on base models.
         workers: Worker processes it would start.
         completions_to_train: Completions still to be made in training.
-        minutes: Estimate of what is left, tuning included.
-        rate: Training completions per second and worker behind the estimate, None where none are charged.
-        rate_measured: Whether it was measured on finished stages of this folder.
+        minutes: Between how many and how many are left, tuning included.
+        speed: Whether the speeds behind them were measured, here or on finished stages of this folder.
         sweep: The plan of tuning, whose cells come first and are in no report; None where nothing is tuned.
         tuned: What finished sweeps have chosen.
         trouble: What has happened to `study.lock.json`; empty where it is whole.
@@ -182,9 +183,8 @@ class Plan:
     tables: tuple[PlannedTable, ...]
     workers: int
     completions_to_train: int
-    minutes: float
-    rate: float | None
-    rate_measured: bool
+    minutes: tuple[float, float] = (0.0, 0.0)
+    speed: Speed = "measured"
     sweep: Plan | None = None
     tuned: tuple[TuningRecord, ...] = ()
     trouble: str = ""
@@ -212,7 +212,7 @@ class Plan:
         """Return plain data for JSON."""
         of_cell = f"{NAMES} state reason stages completions_charged:charged policies"
         of_stage = "key kind:stage.kind member:stage.member seed:stage.seed completions:stage.completions state"
-        counts = "workers completions_charged completions_to_train completions_to_evaluate rate rate_measured"
+        counts = "workers completions_charged completions_to_train completions_to_evaluate speed"
         return {
             "study": self.study.name,
             "folder": str(self.folder),
@@ -220,7 +220,7 @@ class Plan:
             "stages": [{**picked(each, of_stage), "cells": len(each.cells)} for each in self.stages],
             "inputs": [found for task in self.study.tasks if (found := first_input(task))],
             **picked(self, counts),
-            "minutes": round(self.minutes, 1),
+            "minutes": [round(each, 1) for each in self.minutes],
             "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),
         }
 

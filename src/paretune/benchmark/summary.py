@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.core.protocols import CEILING
 from paretune.report import summary_table
@@ -64,7 +66,6 @@ def plan_text(plan: Plan) -> str:
         if plan.count(state)
     )
     missing = sum(stage.state != "finished" for stage in plan.stages)
-    source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
         *([] if plan.sweep is None else state_lines(plan.sweep)),
@@ -78,10 +79,23 @@ def plan_text(plan: Plan) -> str:
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
         "cells, shared stages to each",
         f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",
-        f"time:     about {plan.minutes:.1f} minutes with {plan.workers} workers"
-        + (f" ({plan.rate:,.0f} completions per second and worker, {source})" if plan.rate else ""),
+        f"time:     {_minutes(*plan.minutes)} with {count(plan.workers, 'worker')} (speed {plan.speed})",
     ]
     return "\n".join(lines)
+
+
+def _minutes(low: float, high: float) -> str:
+    """Return a range of minutes as people say it, in hours where it is long."""
+    if high == 0:
+        return "nothing left to do"
+    if low < 1:
+        return f"less than {count(math.ceil(high), 'minute')}"
+    by, unit, digits = (60, "hours", 1) if low >= 120 else (1, "minutes", 0)
+    shown = [
+        f"{each / by:,.{digits if each / by < 10 else 0}f}"
+        for each in (math.floor(low) if by == 1 else low, math.ceil(high))
+    ]
+    return f"{'–'.join(dict.fromkeys(shown))} {unit}"
 
 
 def _tuning(plan: Plan) -> list[str]:

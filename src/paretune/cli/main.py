@@ -69,6 +69,7 @@ def plan(
     output: Output = None,
     workers: int | None = None,
     part: str | None = None,
+    measure: bool = True,
     as_json: Json = False,
 ) -> int:
     """Say what running a study would do: cells, cost and time. Changes nothing.
@@ -78,12 +79,15 @@ def plan(
         output: Folder of the study; by default results/NAME.
         workers: Worker processes; by default what the study says.
         part: Look at this part of the study alone.
+        measure: Run parts of it for a few seconds, once for each machine, to say how long it takes; this calls rewards.
         as_json: Print JSON.
     """
     from paretune.benchmark.plan import plan as make_plan
     from paretune.benchmark.summary import plan_text
 
-    planned = make_plan(study, output, workers=workers, part=part)
+    planned = make_plan(
+        study, output, workers=workers, part=part, measure=measure and "PARETUNE_NO_MEASURING" not in os.environ
+    )
     print(json.dumps(planned.plain(), indent=2) if as_json else plan_text(planned))
     return OK
 
