@@ -27,9 +27,10 @@ from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, State
 from paretune.benchmark.rescoring import audit_changes
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
-from paretune.core.checks import check_choice
+from paretune.core.checks import check_choice, check_count
 from paretune.core.digests import canonical_json, file_digest
 from paretune.core.errors import ConfigError, ParetuneError, RecordError
+from paretune.core.limits import MAX_WORKERS
 from paretune.core.model_config import is_small
 from paretune.core.protocols import CEILING
 from paretune.core.stages import Stage, in_order
@@ -68,6 +69,8 @@ def plan(
     root = Path(folder) if folder is not None else default_folder(study)
     check_folder(study, root)
     pairs = pairs_of(study, part)
+    if workers is not None:
+        check_count("workers (--workers)", workers, 1, MAX_WORKERS, "Leave it out for what the study says.")
     count = workers or worker_count(study.workers, small=all(one_thread_each(task) for task in study.tasks))
     old = {cell.identity: cell for cell in kept_cells(root) if cell.finished}
     scores: dict[str, CellScore] = {}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
@@ -58,6 +57,7 @@ from paretune.report.tables import Table, stages_table
 from paretune.report.terms import TERMS
 from paretune.report.tuning import chosen_table, tuning_sentence
 from paretune.report.wording import count, interval, listing, number, seconds, table_cell
+from paretune.tasks.strict_yaml import to_yaml
 
 SCRIPTS = ("words", "charts", "heat_map", "completions", "sorting", "page")  # one script, joined in this order
 MAX_TABLE_ROWS = 500
@@ -120,9 +120,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         stages=Table(stages.name, stages.title, stages.columns, stages.rows[:MAX_TABLE_ROWS]),
         stages_left_out=_left_out(len(stages.rows), "stages", "tables/stages.csv"),
         task_settings=bool(study.resolved.get("learner")),
-        resolved=yaml.safe_dump(
-            json.loads(json.dumps(study.resolved, default=str)), sort_keys=False, allow_unicode=True
-        ),
+        resolved=to_yaml(json.loads(json.dumps(study.resolved, default=str))),
         version=__version__,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.core.checks import user_path
 from paretune.core.errors import TaskError
 from paretune.core.model_config import context_limit
 from paretune.core.task import SPLITS, Task
@@ -49,7 +50,7 @@ def plain_tokenizer(model: str) -> Callable[..., dict[str, list[list[int]]]] | N
     Returns:
         What `check_prompts` takes; None for a hub id, and where a folder's tokenizer cannot be read alone.
     """
-    file = Path(model).expanduser() / "tokenizer.json"
+    file = user_path(model) / "tokenizer.json"
     if not file.is_file():
         return None
     from tokenizers import Tokenizer
