@@ -108,6 +108,8 @@ def check_folder(study: Study, root: Path) -> None:
     Raises:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
     """
+    if root.is_file():
+        raise StudyError(f"output folder must be a folder, got the file '{root}'. Choose another with -o.")
     if not lock_path(root).is_file():
         if root.is_dir() and any(
             entry.name not in OURS_BEFORE_THE_LOCK and not entry.name.startswith(".") for entry in root.iterdir()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
+from paretune.core.printable import printable
+
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
 ESTIMATE_SECONDS = 20.0  # measured before time left is told: workers start one by one, and first answers come in bursts
 LINE_SECONDS = 10.0  # between two plain lines
@@ -152,7 +154,7 @@ class PlainLines(Silent):
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text) + "\n")
         self._stream.flush()
 
 
@@ -166,7 +168,7 @@ class LiveTable(Silent):
 
         self._bar: Any = Bar(
             BarColumn(bar_width=30),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
@@ -185,14 +187,14 @@ class LiveTable(Silent):
         """Redraw."""
         self._bar.update(
             self._task,
-            description=progress.line(),
+            description=printable(progress.line()),
             completed=progress.completions + progress.spared,
             total=max(progress.total_completions, 1),
         )
 
     def say(self, text: str) -> None:
         """Print above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(printable(text), markup=False, highlight=False)
 
 
 def display(wanted: bool = True) -> Display:

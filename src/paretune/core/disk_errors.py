@@ -13,8 +13,8 @@ from paretune.core.printable import printable_line
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 RULES: Final = {  # what the path must be, and what to do where it is not
-    errno.EACCES: ("be open to you", "Change its rights, or name another."),
-    errno.EPERM: ("be open to you", "Change its rights, or name another."),
+    errno.EACCES: ("be readable and writable", "Change its rights, or name another."),
+    errno.EPERM: ("be readable and writable", "Change its rights, or name another."),
     errno.EROFS: ("lie on a disk that can be written", "Name a folder on another disk."),
     errno.ENOENT: ("exist", "Check the path."),
     errno.EEXIST: ("be a new name", "Remove what is there, or name another."),
@@ -54,7 +54,8 @@ def explained(error: OSError, path: str | Path | None = None) -> str:
         return f"memory and processes of this machine must suffice, got {said}. Take fewer workers, or free some."
     blocked = _file_in_the_way(named) if error.errno in (errno.EEXIST, errno.ENOTDIR) else None
     if blocked is not None:
-        return f"{name} must be a folder, got the file {_short(str(blocked))} in its place. Remove it, or name another."
+        got = "a file" if str(blocked) == str(named) else f"the file {_short(str(blocked))} in its place"
+        return f"{name} must be a folder, got {got}. Remove it, or name another."
     rule, advice = RULES.get(error.errno, NO_ADVICE)
     return f"{name} must {rule}, got {said}. {advice}"
 

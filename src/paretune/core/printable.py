@@ -7,7 +7,7 @@ from typing import Final
 
 KEPT: Final = "\n\t"
 JOINERS: Final = "\u200c\u200d"  # they shape letters and emoji, and move nothing
-HIDDEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (bidi among them), lone surrogates, separators
+HIDDEN: Final = ("Cc", "Cf", "Cs")  # control, format (bidi among them), half a surrogate pair
 
 
 def printable(text: str, kept: str = KEPT) -> str:

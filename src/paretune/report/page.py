@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from paretune import __version__
+from paretune.core.printable import printable
 from paretune.core.protocols import MetricRow
 from paretune.pareto.front import non_dominated
 from paretune.records.study import StudyRecords
@@ -143,6 +144,7 @@ def _environment() -> Environment:
         loader=PackageLoader("paretune.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is our own
         trim_blocks=True,
         lstrip_blocks=True,
     )

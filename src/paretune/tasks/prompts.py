@@ -7,7 +7,8 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from paretune.core.text_files import decoded
 from paretune.tasks.strict_yaml import Place
 
 Numbered = tuple[str, dict[str, object]]  # where a row stands, for messages, and its columns
+Rows = Generator[Numbered, None, None]  # closed after use, and its file with it
 HUB: Final = "hub:"
 LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 BATCH_ROWS: Final = 64  # read at once: a small Parquet file may hold the same long text a million times
@@ -44,18 +46,19 @@ def load_split(source: str, split: Split, column: str, place: Place) -> tuple[Ro
     where = place.at("prompts", split)
     rows: list[Row] = []
     seen: dict[str, str] = {}
-    for index, (line, raw) in enumerate(_read(source, split, place, where)):
-        row = _check_row(raw, line, column, f"{split}-{index}")
-        prompt_id = str(row["prompt_id"])
-        if prompt_id in seen:
-            raise TaskError(
-                f"{line}: prompt_id must be unique in its split, got '{prompt_id}' as in {seen[prompt_id]}. Rename "
-                "one, or leave the column out."
-            )
-        seen[prompt_id] = line
-        rows.append(row)
-        if len(rows) > MAX_ROWS:
-            raise TaskError(f"{where} must have at most {MAX_ROWS:,} rows, got more in '{source}'. Take fewer.")
+    with closing(_read(source, split, place, where)) as numbered:
+        for index, (line, raw) in enumerate(numbered):
+            row = _check_row(raw, line, column, f"{split}-{index}")
+            prompt_id = str(row["prompt_id"])
+            if prompt_id in seen:
+                raise TaskError(
+                    f"{line}: prompt_id must be unique in its split, got '{prompt_id}' as in {seen[prompt_id]}. Rename "
+                    "one, or leave the column out."
+                )
+            seen[prompt_id] = line
+            rows.append(row)
+            if len(rows) > MAX_ROWS:
+                raise TaskError(f"{where} must have at most {MAX_ROWS:,} rows, got more in '{source}'. Take fewer.")
     if not rows:
         raise TaskError(f"{where} must hold at least one prompt, got none in '{source}'. Add prompts to it.")
     return tuple(rows)
@@ -79,7 +82,7 @@ def check_overlap(splits: Mapping[Split, Sequence[Row]], place: Place) -> None:
             )
 
 
-def _read(source: str, split: Split, place: Place, where: str) -> Iterator[Numbered]:
+def _read(source: str, split: Split, place: Place, where: str) -> Rows:
     if source.startswith(HUB):
         return _read_hub(source.removeprefix(HUB), split, place, where)
     file = place.resolve(source)
@@ -158,24 +161,25 @@ def _text(text: str, where: str) -> str:
     return text
 
 
-def _read_jsonl(file: Path) -> Iterator[Numbered]:
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=_once, parse_int=_whole, parse_constant=_finite)
-        except (ValueError, RecursionError) as error:
-            at = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise TaskError(
-                f"{file}:{number} must be one JSON object a line, got an error: {problem}{at}. Correct the line."
-            ) from error
-        if not isinstance(row, dict):
-            raise TaskError(
-                f"{file}:{number} must be one JSON object a line, got {type(row).__name__}. Write "
-                '{"prompt": "..."} on each line.'
-            )
-        yield f"{file}:{number}", row
+def _read_jsonl(file: Path) -> Rows:
+    with closing(_lines(file)) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line, object_pairs_hook=_once, parse_int=_whole, parse_constant=_finite)
+            except (ValueError, RecursionError) as error:
+                at = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise TaskError(
+                    f"{file}:{number} must be one JSON object a line, got an error: {problem}{at}. Correct the line."
+                ) from error
+            if not isinstance(row, dict):
+                raise TaskError(
+                    f"{file}:{number} must be one JSON object a line, got {type(row).__name__}. Write "
+                    '{"prompt": "..."} on each line.'
+                )
+            yield f"{file}:{number}", row
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -199,30 +203,31 @@ def _finite(constant: str) -> object:
     raise ValueError(f"{constant}, which is no finite number")
 
 
-def _read_table(file: Path, delimiter: str) -> Iterator[Numbered]:
-    reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
-    names: list[str] = []
-    line = 1  # where the row begins
-    try:
-        for row in reader:
-            where, line = f"{file}:{line}", reader.line_num + 1
-            if not row:
-                continue
-            if not names:
-                names = row
-                _check_names(names, delimiter, where)
-                continue
-            if len(row) != len(names):
-                raise TaskError(
-                    f"{where} must have {len(names)} cells as the first line, got {len(row)}. Put a cell that contains "
-                    "the separator in double quotes."
-                )
-            yield where, dict(zip(names, row, strict=True))
-    except csv.Error as error:
-        raise TaskError(
-            f"{file}:{line} must be a row with closed quotes and cells of at most {csv.field_size_limit():,} "
-            f"characters, got an error: {error}. Close its quotes, or write longer texts as JSONL."
-        ) from error
+def _read_table(file: Path, delimiter: str) -> Rows:
+    with closing(_lines(file)) as lines:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        names: list[str] = []
+        line = 1  # where the row begins
+        try:
+            for row in reader:
+                where, line = f"{file}:{line}", reader.line_num + 1
+                if not row:
+                    continue
+                if not names:
+                    names = row
+                    _check_names(names, delimiter, where)
+                    continue
+                if len(row) != len(names):
+                    raise TaskError(
+                        f"{where} must have {len(names)} cells as the first line, got {len(row)}. Put a cell that "
+                        "contains the separator in double quotes."
+                    )
+                yield where, dict(zip(names, row, strict=True))
+        except csv.Error as error:
+            raise TaskError(
+                f"{file}:{line} must be a row with closed quotes and cells of at most {csv.field_size_limit():,} "
+                f"characters, got an error: {error}. Close its quotes, or write longer texts as JSONL."
+            ) from error
 
 
 def _check_names(names: Sequence[str], delimiter: str, where: str) -> None:
@@ -241,15 +246,15 @@ def _separator(letter: str) -> str:
     return {",": "commas", "\t": "tabs"}.get(letter, f"'{letter}'")
 
 
-def _read_csv(file: Path) -> Iterator[Numbered]:
+def _read_csv(file: Path) -> Rows:
     return _read_table(file, ",")
 
 
-def _read_tsv(file: Path) -> Iterator[Numbered]:
+def _read_tsv(file: Path) -> Rows:
     return _read_table(file, "\t")
 
 
-def _read_parquet(file: Path) -> Iterator[Numbered]:
+def _read_parquet(file: Path) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
@@ -280,7 +285,7 @@ def _check_size(file: Path, size: int) -> None:
         )
 
 
-def _read_hub(name: str, split: Split, place: Place, where: str) -> Iterator[Numbered]:
+def _read_hub(name: str, split: Split, place: Place, where: str) -> Rows:
     import datasets
 
     repository, *rest = name.split(":")
@@ -302,7 +307,7 @@ def _read_hub(name: str, split: Split, place: Place, where: str) -> Iterator[Num
         yield f"{HUB}{name}, row {number}", dict(row)
 
 
-def _lines(file: Path) -> Iterator[str]:
+def _lines(file: Path) -> Generator[str, None, None]:
     """Yield the lines of a text file, whichever way they end."""
     _check_size(file, file.stat().st_size)
     with file.open("rb") as stream:
@@ -317,7 +322,7 @@ def _lines(file: Path) -> Iterator[str]:
                 number += 1
 
 
-READERS: Final[dict[str, Callable[[Path], Iterator[Numbered]]]] = {
+READERS: Final[dict[str, Callable[[Path], Rows]]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".csv": _read_csv,
