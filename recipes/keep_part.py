@@ -26,6 +26,7 @@ from paretune.records.layout import cell_folder, evaluations_folder
 from paretune.records.reading import read_study
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
+from paretune.report.tables import Value, csv_text
 from paretune.statistics.paired import paired_difference
 
 KEPT = ("tables.csv", "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
@@ -83,7 +84,7 @@ def keep(folder: Path, part: str, output: Path) -> None:
 
 def write_pairs(records: StudyRecords, path: Path) -> None:
     """Write the differences in captured share of all pairs of methods, paired by seed; nothing where none is known."""
-    lines = ["task,first,second,difference,low,high,seeds"]
+    lines: list[tuple[Value, ...]] = [("task", "first", "second", "difference", "low", "high", "seeds")]
     shares = {
         (row.task, row.method): row.value.per_seed
         for row in measure_all(records, ["captured_share"])
@@ -94,9 +95,10 @@ def write_pairs(records: StudyRecords, path: Path) -> None:
         if task == other and len(seeds) > 1:
             mine, theirs = ([shares[task, name][seed] for seed in seeds] for name in (first, second))
             found = paired_difference(mine, theirs)
-            lines.append(f"{task},{first},{second},{found.mean:.4f},{found.low:.4f},{found.high:.4f},{len(seeds)}")
+            rounded = (f"{each:.4f}" for each in (found.mean, found.low, found.high))
+            lines.append((task, first, second, *rounded, len(seeds)))
     if len(lines) > 1:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text(csv_text(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python recipes/learner/draw_curve.py curve docs/results
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -16,6 +15,7 @@ import matplotlib.pyplot as plt
 
 from paretune.metrics import measure_all
 from paretune.records.reading import read_study
+from paretune.report.tables import Value, csv_text
 
 POLICIES = 3  # of each cell: two corners and the centre
 COLOURS = {"before": "#777777", "after": "#0072b2"}
@@ -31,20 +31,17 @@ def main() -> int:
     table = arguments.output / "data" / "learner" / "curve.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     curves: dict[tuple[str, str, str], list[tuple[int, float]]] = defaultdict(list)
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["task", "method", "completions_each", "policy", "captured_share", "low", "high"])
-        for row in rows:
-            policy = row.label.removeprefix("preference: ")
-            if policy in ("seen", "unseen") or row.value.value is None:
-                continue
-            each = row.budget_completions // POLICIES
-            writer.writerow(
-                [row.task, row.method, each, policy or "all", row.value.value, row.value.low, row.value.high]
-            )
-            curves[row.task, "centre" if "," in policy else "corner" if policy else "", row.method].append(
-                (each, row.value.value)
-            )
+    lines: list[tuple[Value, ...]] = [("task", "method", "completions_each", "policy", "captured_share", "low", "high")]
+    for row in rows:
+        policy = row.label.removeprefix("preference: ")
+        if policy in ("seen", "unseen") or row.value.value is None:
+            continue
+        each = row.budget_completions // POLICIES
+        lines.append((row.task, row.method, each, policy or "all", row.value.value, row.value.low, row.value.high))
+        curves[row.task, "centre" if "," in policy else "corner" if policy else "", row.method].append(
+            (each, row.value.value)
+        )
+    table.write_text(csv_text(lines), encoding="utf-8")
     tasks, places = list(dict.fromkeys(key[0] for key in curves)), ("corner", "centre")
     figure, axes = plt.subplots(2, len(tasks), figsize=(3 * len(tasks), 5.4), sharex=True, sharey=True, squeeze=False)
     for (task, place, method), points in curves.items():

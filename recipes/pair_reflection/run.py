@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paretune.benchmark.runner import run
 from paretune.benchmark.summary import summary
 from paretune.core.errors import ConfigError, ParetuneError
+from paretune.tasks.strict_yaml import to_yaml
 
 TEMPLATE = "Client: {prompt}\nCounselor:"  # what the base model was trained on
 REWARD_TEMPLATE = TEMPLATE + "{completion}<|endoftext|>"  # completions open with a space of their own
@@ -188,7 +187,7 @@ def study_file(tiny: bool) -> dict[str, Any]:
 
 def write_yaml(file: Path, content: dict[str, Any]) -> None:
     """Write plain data, keys in the order given."""
-    file.write_text(yaml.safe_dump(content, sort_keys=False, width=100), encoding="utf-8")
+    file.write_text(to_yaml(content), encoding="utf-8")
 
 
 if __name__ == "__main__":

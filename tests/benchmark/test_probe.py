@@ -248,7 +248,9 @@ def test_an_output_that_is_no_folder_is_refused_before_anything_is_sampled(task:
     file.write_text("mine")
     heard: list[str] = []
     for output in (file, file / "below"):
-        with pytest.raises(ConfigError, match=rf"output \(-o\) must be a folder .*, got '{output}' .*\. Name another"):
+        with pytest.raises(
+            RecordError, match=rf"{output} must be a folder, got (a file|the file {file} in its place)\. Remove"
+        ):
             probe(task, SAMPLES, output=output, progress=lambda doing, done, total: heard.append(doing))
     assert heard == []
     assert file.read_text() == "mine"

@@ -48,6 +48,21 @@ def test_plain_lines_are_rare_and_messages_come_at_once() -> None:
     assert stream.getvalue().splitlines() == [f"[0:00] {LINE}", "a cell failed"]
 
 
+def test_text_of_others_controls_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = "boom \x1b[2J\u202e [red]"
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    lines.show(replace(SHOWN, doing=hostile))
+    lines.say(hostile)
+    assert stream.getvalue().count("boom \\x1b[2J\\u202e [red]") == 2
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    table = LiveTable()
+    table.show(replace(SHOWN, doing=hostile))
+    assert table._bar.tasks[0].description.endswith("boom \\x1b[2J\\u202e [red]")
+    table.say(hostile)
+    assert "boom \\x1b[2J\\u202e [red]" in progress.sys.stderr.getvalue()
+
+
 def test_a_terminal_gets_a_table_a_file_gets_lines_and_nobody_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -44,7 +44,7 @@ REFUSALS = {
     "budget of nothing": ({"budget": {"completions": 0}}, "completions.* must be greater than or equal to 1, got 0"),
     "budget in words": ({"budget": {"completions": "6e3"}}, "completions.* must be a whole number, got '6e3'"),
     "budget twice": ({"budget": {"completions": [64, 64]}}, "budget.completions must not repeat a value, got 64 twice"),
-    "no seed": ({"seeds": 0}, "seeds must be at least 1 or a list of seeds, got 0"),
+    "no seed": ({"seeds": 0}, "seeds must be at least 1 and at most 1,000, or a list of seeds, got 0"),
     "seed of a tuning instance beside others": ({"seeds": [0, 10_000]}, "seeds must be below 10000, .* got 10000"),
     "seed of a tuning instance with tune": (
         {"seeds": [10_000], "tune": {"rank": [2, 4]}},
@@ -53,8 +53,8 @@ REFUSALS = {
     "seed twice": ({"seeds": [1, 1]}, "seeds must not repeat a value, got 1 twice"),
     "grid of nothing": ({"preferences": {"grid": 0}}, "preferences.grid must be greater than or equal to 1, got 0"),
     "no samples": ({"evaluation": {"samples": 0}}, "evaluation.samples must be greater than or equal to 1, got 0"),
-    "no workers": ({"workers": 0}, "workers must be 'auto' or a whole number from 1, got 0"),
-    "workers in words": ({"workers": "many"}, "workers must be 'auto' or a whole number from 1, got 'many'"),
+    "no workers": ({"workers": 0}, "workers must be 'auto' or a whole number from 1 to 1,024, got 0"),
+    "workers in words": ({"workers": "many"}, "workers must be 'auto' or a whole number from 1 to 1,024, got 'many'"),
     "name as a path": ({"name": "../a"}, "name must be letters, digits"),
     "no methods": ({"methods": {}}, "methods must .*at least 1"),
     "no tasks": ({"tasks": []}, "tasks must .*at least 1"),
@@ -98,8 +98,8 @@ REFUSALS = {
         "tune: methods.fake: updates_seconds must be at least 0, got -1",
     ),
     "tuning with one value in two forms": (
-        {"tune": {"reward": ["1e-1", 0.1]}},
-        "tune must not repeat a value, got {'reward': 0.1} twice",
+        {"tune": {"reward": [1, 1.0]}},
+        "tune must not repeat a value, got {'reward': 1.0} twice",
     ),
     "tuning of a ceiling alone": (
         {"tune": {"updates": [1]}, "methods": {"exact_gradient": {}}},
@@ -159,14 +159,14 @@ def test_a_setting_that_breaks_a_rule_is_refused(study: Make, settings: dict[str
 def test_messages_name_file_and_line(study: Make, tmp_path: Path) -> None:
     path = write(tmp_path, "tasks: [fake_study:task]\nmethods: {}\nbudget:\n  completion: 3\n")
     with pytest.raises(
-        ConfigError, match=r"mine.yaml:2: methods must|mine.yaml:4: budget.completion must be one of the keys"
+        ConfigError, match=r"mine.yaml:2:1: methods must|mine.yaml:4:3: budget.completion must be one of the keys"
     ):
         load_study(path)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "seeds: 3\ntasks: []\nseeds: 4\n")
-    with pytest.raises(ConfigError, match=r"mine.yaml:3: seeds must be given once, got it again after line 1"):
+    with pytest.raises(ConfigError, match=r"mine.yaml:3:1: seeds must be given once, got it again after line 1"):
         load_study(path)
 
 

@@ -95,7 +95,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path
         train("rewarded_soups", task, 8, output=out)
     with pytest.raises(ConfigError, match=r"budget must be \{'completions': n\}"):
         train("rewarded_soups", task, {"tokens": 8}, output=out)
-    with pytest.raises(ConfigError, match="budget must be at least one completion, got 0"):
+    with pytest.raises(ConfigError, match="budget must be a whole number from 1 on, got 0"):
         train("rewarded_soups", task, 0, output=out)
     with pytest.raises(
         ConfigError, match=r"^method must be one of .*, got 'rewarded_soup'\. Did you mean 'rewarded_soups'\?"

@@ -106,7 +106,10 @@ def test_a_plan_says_which_instances_it_draws_first(
             ["generate", "gone", "-p", "a=1,a=0", "x"],
             "paretune: preference must name each objective once, got 'a' twice",
         ),
-        (["generate", "gone", "-p", "a=1", "--samples", "0", "x"], "paretune: --samples must be at least 1, got 0."),
+        (
+            ["generate", "gone", "-p", "a=1", "--samples", "0", "x"],
+            "paretune: --samples must be a whole number from 1 on, got 0.",
+        ),
         (
             ["generate", "gone", "-p", "a=1", "--temperature", "0", "x"],
             "paretune: --temperature must be above 0, got 0.",

@@ -61,7 +61,7 @@ def test_a_pilot_is_printed_with_what_it_was_charged(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["counselling", "--seed", "-1"], "paretune: seed must be a whole number from 0 on, got -1. Write 0, 1"),
+        (["counselling", "--seed", "-1"], "paretune: --seed must be a whole number from 0 on, got -1."),
         (["counseling"], "paretune: task must be one of controlled, counselling, the path of a task.yaml"),
         (["counselling", "--samples", "100"], "paretune: samples (--samples) must be at least 256"),
         (

@@ -23,7 +23,7 @@ def test_settings_are_yaml_and_may_be_nested() -> None:
 
 @pytest.mark.parametrize(
     ("pair", "message"),
-    [("rank", "--set must be given key=value, got 'rank'"), ("rank=[1", r"--set rank must have a value that is YAML")],
+    [("rank", "--set must be given key=value, got 'rank'"), ("rank=[1", r"--set rank must be YAML, got an error")],
 )
 def test_a_pair_that_cannot_be_read_is_refused(pair: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

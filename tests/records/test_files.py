@@ -87,14 +87,14 @@ def test_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path, monkeypa
 
 def test_forbidden_folder_is_a_clear_error_that_is_no_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", fail_with(errno.EACCES))
-    with pytest.raises(RecordError, match="must be writable") as caught:
+    with pytest.raises(RecordError, match="must be readable and writable") as caught:
         write_bytes(tmp_path / "file", b"")
     assert not is_disk_full(caught.value)
 
 
-def test_other_disk_errors_keep_their_own_class(tmp_path, monkeypatch):
+def test_other_disk_errors_say_what_to_do_too(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", fail_with(errno.EIO))
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(RecordError, match=r"must lie on a sound disk, got 'Input/output error'\. Check the disk"):
         write_bytes(tmp_path / "file", b"")
 
 
@@ -120,8 +120,9 @@ def test_log_on_a_full_disk_stays_as_it_was():
     program = """
 import errno, os, resource, signal, sys, tempfile
 from pathlib import Path
+from paretune.core import disk_errors
 from paretune.records import files
-files._FULL = (errno.EFBIG,)
+disk_errors.FULL = (errno.EFBIG,)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(tempfile.mkdtemp()) / "events.jsonl"
 files.append_jsonl(path, {"step": 0})

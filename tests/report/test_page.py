@@ -128,6 +128,18 @@ def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) ->
     assert prompt == builders.PROMPTS[0] + poison  # inert, and still whole
 
 
+def test_control_characters_never_reach_the_page() -> None:
+    poison = "\x1b[2J\x9b1m\u202eabc\u2066\x00\ud800"
+    page = render(poisoned(builders.synthetic_study(seeds=(0, 1), failed={("linear", 1): "crash"}, missing=1), poison))
+    page.encode()  # half a surrogate pair could not be written
+    texts = outline(page)
+    islands = [repr(json.loads(text)) for text in texts.scripts if text.startswith("{")]
+    for letter in "\x1b\x9b\u202e\u2066\x00":
+        assert letter not in "".join(texts.text)
+        assert repr(letter)[1:-1] not in " ".join(islands).replace("\\\\", "")
+    assert "\\x1b[2J\\x9b1m\\u202eabc" in "".join(texts.text)
+
+
 def test_a_method_with_one_policy_for_all_preferences_is_said_to_have_one() -> None:
     said = (
         "linear trains one policy only on 6,000 completions, and it answers every preference. Each policy takes 7,000"

@@ -149,3 +149,34 @@ def test_all_tables_are_written_and_every_row_is_as_long_as_its_columns(tmp_path
         assert all(len(row) == len(table.columns) for row in table.rows), table.name
     assert len(list(csv.reader(io.StringIO((tmp_path / "tables.csv").read_text("utf-8"))))) == len(rows) + 1
     json.dumps([table.rows for table in all_tables(study, rows)])  # plain values only
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\n=1", "'\n=1"),
+        ("\r=1", "\\r=1"),
+        ("＝1", "'＝1"),
+        ("-5", "-5"),
+        ("-0.25", "-0.25"),
+        ("+1.5e-3", "+1.5e-3"),
+        ("a=1", "a=1"),
+        ("\x1b[31m", "\\x1b[31m"),
+        (-5, "-5"),
+        (-0.25, "-0.25"),
+        (None, ""),
+    ],
+)
+def test_a_text_that_begins_a_formula_is_quoted_and_a_number_stays_one(text: str | float | None, cell: str) -> None:
+    table = Table("a", "A", ("name", "=column"), ((text, "x"),))
+    head, row = csv.reader(io.StringIO(to_csv(table), newline=""))
+    assert (head, row) == (["name", "'=column"], [cell, "x"])
+
+
+def test_control_characters_are_written_out_in_markdown() -> None:
+    assert "\\x1b\\[31m" in to_markdown(Table("a", "A", ("name",), (("\x1b[31m",),))).replace("\\\\", "\\")

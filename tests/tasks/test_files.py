@@ -235,13 +235,13 @@ BAD_KEYS = {
     "unknown key": (
         {"betta": 0.1},
         UnknownNameError,
-        r"task\.yaml:\d+: betta must be one of the keys .*audit, .*, got 'betta'\. Did you mean 'beta'\?",
+        r"task\.yaml:\d+:1: betta must be one of the keys .*audit, .*, got 'betta'\. Did you mean 'beta'\?",
     ),
     "unknown key in place of a needed one": ({"modle": "x", "model": ...}, UnknownNameError, r"Did you mean 'model'\?"),
     "unknown key of an objective": (
         objective(rang=[0, 1]),
         UnknownNameError,
-        r"task\.yaml:\d+: objectives\.brief\.rang must be one of the keys pass, range, reward, version, got 'rang'\."
+        r"task\.yaml:\d+:5: objectives\.brief\.rang must be one of the keys pass, range, reward, version, got 'rang'\."
         r" Did you mean 'range'\?",
     ),
     "unknown key of prompts": (prompts(dev="x"), UnknownNameError, r"prompts\.dev must be one of the keys"),
@@ -264,7 +264,7 @@ BAD_KEYS = {
         ConfigError,
         r"objectives\.brief must hold keys and values, got None",
     ),
-    "number as text": ({"beta": "much"}, ConfigError, r"task\.yaml:\d+: beta must be a valid number.*got 'much'"),
+    "number as text": ({"beta": "much"}, ConfigError, r"task\.yaml:\d+:1: beta must be a valid number.*got 'much'"),
     "tokens in quotes": (
         {"max_prompt_tokens": "192"},
         ConfigError,
@@ -281,7 +281,11 @@ BAD_KEYS = {
         r"reference_point\.0 must be a valid number",
     ),
     "negative beta": ({"beta": -1}, ConfigError, r"beta must be greater than or equal to 0, got -1"),
-    "infinite beta": ({"beta": float("inf")}, ConfigError, r"beta must be a finite number, got inf"),
+    "infinite beta": (
+        {"beta": float("inf")},
+        ConfigError,
+        r"task\.yaml:\d+:7: beta must be a finite number, got \.inf",
+    ),
     "no tokens": ({"max_completion_tokens": 0}, ConfigError, r"max_completion_tokens must be greater than 0, got 0"),
     "template": ({"template": "Client:"}, ConfigError, r"template must contain \{prompt\}, got 'Client:'"),
     "empty range": (
@@ -394,7 +398,7 @@ BAD_ROWS = {
     "no id": ('{"prompt": "a", "prompt_id": null}\n', r"prompt_id must be text or a whole number, got None"),
     "infinity": (
         '{"prompt": "a", "score": Infinity}\n',
-        r"train\.jsonl:1: score must be text, a finite number, .*got inf",
+        r"train\.jsonl:1 must be one JSON object a line, got an error: Infinity, which is no finite number",
     ),
 }
 
@@ -409,7 +413,7 @@ def test_a_broken_row_is_named_by_file_and_line(folder, text, message):
 BAD_TABLES = {
     "too many cells": ("prompt,topic\na,b\nc,d,e\n", r"train\.csv:3 must have 2 cells as the first line, got 3"),
     "too few cells": ("prompt,topic\na\n", r"train\.csv:2 must have 2 cells as the first line, got 1"),
-    "open quote": ('prompt,topic\n"a,b\n', r"train\.csv:2 must be a table with closed quotes"),
+    "open quote": ('prompt,topic\n"a,b\n', r"train\.csv:2 must be a row with closed quotes"),
     "one column twice": (
         "prompt,prompt\na,b\n",
         r"train\.csv:1: columns must have different names, got 'prompt' twice",
@@ -427,8 +431,9 @@ def test_a_broken_table_is_named_by_file_and_line(folder, text, message):
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.csv"])
 def test_text_in_another_encoding_is_refused(folder, name):
-    (folder / name).write_bytes("prompt\nschön\n".encode("latin-1"))
-    with pytest.raises(TaskError, match=rf"{name} must be UTF-8 text, got other bytes .*Save it as UTF-8"):
+    first = "prompt" if name.endswith("csv") else '{"prompt": "a"}'
+    (folder / name).write_bytes(f"{first}\nschön\n".encode("latin-1"))
+    with pytest.raises(TaskError, match=rf"{name}:2 must be UTF-8 text, got the byte 0xf6 .*Save the file as UTF-8"):
         load(folder, **prompts(train=name))
 
 
@@ -447,16 +452,16 @@ def test_a_column_that_the_prompt_would_replace_is_refused(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: a\nbeta: 1\nmodel: b\n", r"task\.yaml:3: model must be given once, got it again after line 1"),
+        ("model: a\nbeta: 1\nmodel: b\n", r"task\.yaml:3:1: model must be given once, got it again after line 1"),
         (
             "objectives:\n  brief: {reward: a}\n  brief: {reward: b}\n",
-            r"task\.yaml:3: objectives\.brief must be given once, got it again after line 2\. Remove one\.",
+            r"task\.yaml:3:3: objectives\.brief must be given once, got it again after line 2\. Remove one\.",
         ),
-        ("model: [a\n", r"task\.yaml:2 must be YAML, got an error"),
-        ("model: &m {x: *m}\n", r"task\.yaml:1: model must be a valid string"),
+        ("model: [a\n", r"task\.yaml:2:1 must be YAML, got an error"),
+        ("model: &m {x: *m}\n", r"task\.yaml:1:15: model\.x must name what stands whole above it, got \*m"),
         ("- a\n", r"task\.yaml must hold keys and values, got list"),
         ("", r"task\.yaml must hold keys and values, got an empty file"),
-        ("model: !!python/object:os.system x\n", r"task\.yaml:1 must be YAML, got an error: could not determine"),
+        ("model: !!python/object:os.system x\n", r"task\.yaml:1:8: model must have no tag, got !!python"),
     ],
 )
 def test_broken_yaml_is_named_by_line(folder, text, message):
@@ -469,7 +474,7 @@ def test_a_line_in_a_message_is_the_line_of_the_key(folder):
     text = yaml.safe_dump(definition(beta="much"), sort_keys=False)
     line = text.splitlines().index("beta: much") + 1
     (folder / "task.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=rf"task\.yaml:{line}: beta "):
+    with pytest.raises(ConfigError, match=rf"task\.yaml:{line}:1: beta "):
         load_task(folder)
 
 
@@ -485,7 +490,7 @@ def test_pickled_parameters_are_refused(folder):
     (folder / "base").mkdir()
     (folder / "base" / "config.json").write_text("{}")
     (folder / "base" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"task\.yaml:\d+: model: model must hold safetensors files, got none"):
+    with pytest.raises(ModelError, match=r"task\.yaml:\d+:1: model: model must hold safetensors files, got none"):
         load(folder)
 
 

@@ -108,6 +108,8 @@ def check_folder(study: Study, root: Path) -> str:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
         VersionError: If another version of the library wrote it.
     """
+    if root.is_file():
+        raise StudyError(f"output folder must be a folder, got the file '{root}'. Choose another with -o.")
     names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")} if root.is_dir() else set()
     ours = names.issuperset((COPY,)) and not names.isdisjoint((*TABLES, "stages"))
     if not lock_path(root).is_file() and not ours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -22,6 +23,7 @@ from paretune.benchmark.probe_outcomes import (
     study_outcomes,
 )
 from paretune.core.checks import check_seed
+from paretune.core.disk_errors import disk_errors
 from paretune.core.errors import BudgetError, ConfigError, TaskError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import Score
@@ -171,9 +173,9 @@ def probe(
     Raises:
         TaskError: If the task has a single objective, or a prompt is too long.
         ConfigError: If the study is of another task, its method cannot tell outcomes, both a study and a pilot or a
-            method without a study are given, or the output folder cannot be written.
+            method without a study are given.
         BudgetError: If there are too few samples, or too few completions for a pilot.
-        RecordError: If the study cannot be read.
+        RecordError: If the study cannot be read, or the output folder cannot be written.
         RewardError: If no reward gives a score.
         ModelError: If the base model or a reward model cannot be loaded.
     """
@@ -238,16 +240,10 @@ def _check(task: Task, samples: int, study: str | Path | None, pilot: int | None
 
 def _check_output(folder: Path) -> None:
     """Make the folder before anything is sampled: hours of samples must not end at a name that is taken."""
-    what = ""
-    try:
+    with disk_errors():
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"'{folder}' ({error.strerror})"
-    else:
         if not os.access(folder, os.W_OK):
-            what = f"'{folder}', which is read-only"
-    if what:
-        raise ConfigError(f"output (-o) must be a folder that can be written, got {what}. Name another folder.")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _prompts(task: Task, base: BaseModel, seed: int) -> list[Row]:

@@ -8,10 +8,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
+from paretune.core.printable import printable
+
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
-ESTIMATE_SECONDS = (
-    20.0  # measured before time left is shown: workers start one by one, and first answers come in bursts
-)
+ESTIMATE_SECONDS = 20.0  # measured before time left is shown: workers start one by one, answers come in bursts
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -133,7 +133,7 @@ class PlainLines(Display):
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text) + "\n")
         self._stream.flush()
 
 
@@ -145,7 +145,7 @@ class LiveTable(Display):
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        columns = BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn()
+        columns = BarColumn(bar_width=30), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
         self._bar: Any = Bar(*columns, console=Console(stderr=True))
         self._task = self._bar.add_task("starting", total=None)
 
@@ -159,11 +159,11 @@ class LiveTable(Display):
     def show(self, progress: Progress) -> None:
         """Redraw."""
         made, total = progress.completions + progress.not_needed, max(progress.total_completions, 1)
-        self._bar.update(self._task, description=progress.line(), completed=made, total=total)
+        self._bar.update(self._task, description=printable(progress.line()), completed=made, total=total)
 
     def say(self, text: str) -> None:
         """Print above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(printable(text), markup=False, highlight=False)
 
 
 def display(wanted: bool = True) -> Display:

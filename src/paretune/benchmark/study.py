@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
@@ -18,6 +19,7 @@ from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
+from paretune.core.limits import MAX_PREFERENCES
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
@@ -26,7 +28,7 @@ from paretune.core.user_folders import look_in
 from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
-from paretune.tasks.strict_yaml import Place, read_yaml
+from paretune.tasks.strict_yaml import Place, read_yaml, to_yaml
 
 COPY = "study.yaml"  # a run's copy of the study file, in the study's folder
 
@@ -198,7 +200,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         return source
     if isinstance(source, Mapping):
         data, place, default_name = dict(source), Place("study", Path.cwd()), "study"
-        text = yaml.safe_dump(data, sort_keys=False)
+        text = to_yaml(data)
     else:
         path = _study_path(source)
         data, place = read_yaml(path)
@@ -208,6 +210,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
     look_in(*imports)
     tasks = _tasks(file.tasks, place)
+    _check_points(file, tasks, place)
     methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(
         file.name or default_name, place.name, text, tasks, methods,
@@ -255,7 +258,22 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     folder = before.resolved.get("folder")
     if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
         return place, before.name
-    return Place(place.name, Path(str(folder)), place.lines), before.name
+    return Place(place.name, Path(str(folder)), place.spots), before.name
+
+
+def _check_points(file: StudyKeys, tasks: Sequence[Task], place: Place) -> None:
+    """Refuse a grid of more preferences than anyone waits for, before it is made."""
+    grids: dict[tuple[str, ...], int] = {("preferences", "grid"): file.preferences.grid}
+    if file.tune is not None and file.tune.preferences is not None:
+        grids["tune", "preferences", "grid"] = file.tune.preferences.grid
+    for path, grid in grids.items():
+        for task in tasks:
+            points = math.comb(grid + len(task.objectives) - 1, grid) if grid <= MAX_PREFERENCES else grid
+            if points > MAX_PREFERENCES:
+                raise ConfigError(
+                    f"{place.at(*path)} must make at most {MAX_PREFERENCES:,} preferences of {len(task.objectives)} "
+                    f"objectives, got {grid}, which makes {points:,} or more. Lower it."
+                )
 
 
 def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
@@ -336,8 +354,8 @@ def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> No
 
 
 def _distinct(values: Sequence[int], name: str) -> tuple[int, ...]:
-    for value in values:
-        if values.count(value) > 1:
+    for value, times in Counter(values).items():
+        if times > 1:
             raise ConfigError(f"{name} must not repeat a value, got {value} twice. Remove one.")
     return tuple(values)
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from paretune.core.errors import ConfigError
+from paretune.core.limits import (
+    MAX_CELLS,
+    MAX_COMPLETIONS,
+    MAX_METHODS,
+    MAX_PREFERENCES,
+    MAX_SAMPLES,
+    MAX_SEED,
+    MAX_SEEDS,
+    MAX_WORKERS,
+)
 from paretune.core.user_code import REFERENCE
 from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place
@@ -24,19 +36,23 @@ def _one_or_many(value: object) -> object:
 
 def _seeds(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError("be at least 1 or a list of seeds")
+        if not 1 <= value <= MAX_SEEDS:
+            raise ValueError(f"be at least 1 and at most {MAX_SEEDS:,}, or a list of seeds")
         return list(range(value))
     return value
 
 
 Natural = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
 Reference = Annotated[str, Field(pattern=f"^{REFERENCE.pattern}$")]
-
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0, le=MAX_SEED)]],
+    BeforeValidator(_seeds),
+    Field(min_length=1, max_length=MAX_SEEDS),
+]
+Completions = Annotated[int, Field(ge=1, le=MAX_COMPLETIONS)]
 
 _Workers = Annotated[
-    Annotated[Literal["auto"], Tag("<text>")] | Annotated[Natural, Tag("<number>")],
+    Annotated[Literal["auto"], Tag("<text>")] | Annotated[int, Field(ge=1, le=MAX_WORKERS), Tag("<number>")],
     Discriminator(lambda value: "<text>" if isinstance(value, str) else "<number>"),
 ]
 
@@ -44,20 +60,20 @@ _Workers = Annotated[
 class BudgetKeys(FilePart):
     """What a cell may use."""
 
-    completions: Annotated[list[Natural], BeforeValidator(_one_or_many), Field(min_length=1)]
+    completions: Annotated[list[Completions], BeforeValidator(_one_or_many), Field(min_length=1)]
 
 
 class PreferencesKeys(FilePart):
     """Which preferences methods are given, and which are evaluated."""
 
     grid: Natural = 2
-    unseen: Annotated[int, Field(ge=0)] = 1
+    unseen: Annotated[int, Field(ge=0, le=MAX_PREFERENCES)] = 1
 
 
 class EvaluationKeys(FilePart):
     """How policies are evaluated."""
 
-    samples: Natural = 1
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     prompts: Natural | None = None
     kl_matched: bool = False
 
@@ -66,7 +82,7 @@ class PartKeys(FilePart):
     """Which cells a named part has."""
 
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
-    seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] | None = None
+    seeds: Seeds | None = None
 
 
 class TunePreferencesKeys(FilePart):
@@ -80,7 +96,7 @@ class TuneKeys(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     instances: Natural = 2
-    completions: Natural | None = None
+    completions: Completions | None = None
     preferences: TunePreferencesKeys | None = None
 
 
@@ -89,9 +105,9 @@ class StudyKeys(FilePart):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
     tasks: Annotated[list[Any], Field(min_length=1)]
-    methods: Annotated[dict[str, Any], Field(min_length=1)]
+    methods: Annotated[dict[str, Any], Field(min_length=1, max_length=MAX_METHODS)]
     budget: BudgetKeys
-    seeds: Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)] = [0, 1, 2]
+    seeds: Seeds = [0, 1, 2]
     preferences: PreferencesKeys = PreferencesKeys()
     evaluation: EvaluationKeys = EvaluationKeys()
     tune: TuneKeys | None = None
@@ -104,7 +120,7 @@ class StudyKeys(FilePart):
 RULES = {
     "metrics": "be names of your own, each 'module:Class'",
     "measurements": "be names of your own, each 'module:Class'",
-    "workers": "be 'auto' or a whole number from 1",
+    "workers": f"be 'auto' or a whole number from 1 to {MAX_WORKERS:,}",
     "name": "be letters, digits, '.', '_' and '-', a letter or digit first",
 }
 PARTS: dict[KeyPath, type[FilePart]] = {
@@ -120,12 +136,26 @@ def validate(data: Mapping[str, object], place: Place) -> StudyKeys:
     """Check the keys of a study file.
 
     Raises:
-        ConfigError: If a key is unknown or missing, or a value is of another kind.
+        ConfigError: If a key is unknown or missing, a value is of another kind, or there would be too many cells.
     """
     try:
-        return StudyKeys.model_validate(dict(data))
+        keys = StudyKeys.model_validate(dict(data))
     except ValidationError as error:
         raise explain(error, place, _known_keys, RULES) from None
+    pairs = len(keys.tasks) * len(keys.methods)
+    _check_cells(place.at("methods"), "cells", pairs * len(keys.budget.completions) * len(keys.seeds))
+    if keys.tune is not None:
+        choices = math.prod(len(each) for each in (keys.tune.model_extra or {}).values() if isinstance(each, list))
+        _check_cells(place.at("tune"), "trials", pairs * choices * keys.tune.instances)
+    return keys
+
+
+def _check_cells(where: str, noun: str, count: int) -> None:
+    if count > MAX_CELLS:
+        raise ConfigError(
+            f"{where} must make at most {MAX_CELLS:,} {noun} with the tasks, budgets and seeds, got {count:,}. Split "
+            "the study."
+        )
 
 
 def _known_keys(path: KeyPath) -> list[str]:

@@ -19,9 +19,10 @@ from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
 from paretune.benchmark.planned import PlannedStage
 from paretune.benchmark.stages import run_group
-from paretune.core.checks import check_choice, check_seed
+from paretune.core.checks import check_choice, check_count, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.ledger import Ledger
+from paretune.core.limits import MAX_COMPLETIONS
 from paretune.core.preferences import check_preferences, das_dennis
 from paretune.core.scores import check_scored
 from paretune.core.stages import Stage, in_order
@@ -118,9 +119,7 @@ def _completions(budget: Mapping[str, int] | int) -> int:
         if set(budget) != {"completions"}:
             raise ConfigError(f"budget must be {{'completions': n}}, got {dict(budget)}. Name completions only.")
         budget = budget["completions"]
-    if budget < 1:
-        raise ConfigError(f"budget must be at least one completion, got {budget}. Raise it.")
-    return budget
+    return check_count("budget", budget, 1, MAX_COMPLETIONS, "Write a number of completions.")
 
 
 def _check_output(folder: Path) -> None:

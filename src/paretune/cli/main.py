@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -13,7 +12,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments
+from paretune.cli.printing import Notes, complain, print_any_letter, say, say_json
+from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
+from paretune.core.printable import printable_line
 from paretune.core.user_calls import called
 from paretune.core.user_folders import look_in
 from paretune.core.version import VERSION
@@ -21,7 +24,6 @@ from paretune.core.version import VERSION
 OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
 Kind = Literal["tasks", "methods", "objectives", "metrics", "studies"]
 
-Output = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 app = App(
@@ -38,8 +40,8 @@ app = App(
 def run(
     study: str,
     *,
-    output: Output = None,
-    workers: int | None = None,
+    output: Output | None = None,
+    workers: Workers | None = None,
     part: str | None = None,
     quiet: bool = False,
 ) -> int:
@@ -58,7 +60,7 @@ def run(
     if quiet:
         logging.getLogger("paretune").setLevel(logging.WARNING)
     result = run_study(study, output, workers=workers, progress=not quiet, part=part)
-    print(summary(result))
+    say(summary(result))
     return OK if result.complete else SOME_FAILED
 
 
@@ -66,8 +68,8 @@ def run(
 def plan(
     study: str,
     *,
-    output: Output = None,
-    workers: int | None = None,
+    output: Output | None = None,
+    workers: Workers | None = None,
     part: str | None = None,
     measure: bool = True,
     as_json: Json = False,
@@ -88,12 +90,12 @@ def plan(
     planned = make_plan(
         study, output, workers=workers, part=part, measure=measure and "PARETUNE_NO_MEASURING" not in os.environ
     )
-    print(json.dumps(planned.plain(), indent=2) if as_json else plan_text(planned))
+    say_json(planned.plain()) if as_json else say(plan_text(planned))
     return OK
 
 
 @app.command
-def report(folder: Path, *others: Path, output: Output = None) -> int:
+def report(folder: Path, *others: Path, output: Output | None = None) -> int:
     """Write the report of a study again, from what its folder holds; or one report of parts run in several folders.
 
     Args:
@@ -134,9 +136,9 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
         page = write_report(output, records)
         twice = finished_twice(parts)
         if twice:
-            print(f"finished in several folders, taken from the first of them: {count(twice, 'cell')}", file=sys.stderr)
-    print("\n".join([summary_table(records), *missing_shares(records)]))
-    print(f"\nreport: {page}")
+            complain(f"finished in several folders, taken from the first of them: {count(twice, 'cell')}")
+    say("\n".join([summary_table(records), *missing_shares(records)]))
+    say(f"\nreport: {page}")
     return OK
 
 
@@ -154,12 +156,12 @@ def score(folder: Path, *, study: Annotated[str | None, Parameter(name="--study"
     done = score_study(folder, study)
     for task, audit in sorted({*done.cells, *done.references}):
         cells, bases = done.cells.get((task, audit), 0), done.references.get((task, audit), 0)
-        print(f"audit '{audit}' of {task}: scored again in {count(cells, 'cell')} and {count(bases, 'base model')}")
+        say(f"audit '{audit}' of {task}: scored again in {count(cells, 'cell')} and {count(bases, 'base model')}")
     if not done.cells and not done.references:
-        print("nothing to score again: every stored reward of the audit is of the task as it is")
+        say("nothing to score again: every stored reward of the audit is of the task as it is")
     for cell in done.left:
-        print(f"{cell}: left as it is, since other completions are asked for now; paretune run samples them")
-    print(f"\nreport: {done.page}")
+        say(f"{cell}: left as it is, since other completions are asked for now; paretune run samples them")
+    say(f"\nreport: {done.page}")
     return OK
 
 
@@ -176,14 +178,14 @@ def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
     kinds: Sequence[Kind] = ("tasks", "methods", "objectives", "metrics", "studies") if kind is None else (kind,)
     found = {each: listing(each) for each in kinds}
     if as_json:
-        print(json.dumps(found if kind is None else found[kind], indent=2))
+        say_json(found if kind is None else found[kind])
         return OK
     for each, entries in found.items():
         if kind is None:
-            print(f"{each}:")
+            say(f"{each}:")
         for entry in entries:
             family = f"{entry['family']:<15}" if "family" in entry else ""
-            print(f"{'  ' if kind is None else ''}{entry['name']:<24}{family}{entry['description']}")
+            say(f"{'  ' if kind is None else ''}{entry['name']:<24}{family}{entry['description']}")
     return OK
 
 
@@ -192,9 +194,9 @@ def train(
     method: str,
     *,
     task: Annotated[str, Parameter(name=["--task", "-t"])],
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    budget: int = 6000,
-    seed: int = 0,
+    output: Output,
+    budget: Budget = 6000,
+    seed: Seed = 0,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> int:
     """Train one method on one task and save its policies.
@@ -214,9 +216,9 @@ def train(
     given = parse_settings(settings or [])
     solutions = train_method(method, task, budget, seed, settings=given, output=output, progress=LineLink(budget))
     experts = "1 expert" if len(solutions.experts) == 1 else f"{len(solutions.experts)} experts"
-    print(f"{solutions.method} with {experts} saved to {output}")
+    say(f"{solutions.method} with {experts} saved to {output}")
     names = ", ".join(f"{name}=..." for name in solutions.objectives)
-    print(f'next: paretune generate {output} --preference {names.replace(", ", ",")} "prompt"')
+    say(f'next: paretune generate {output} --preference {names.replace(", ", ",")} "prompt"')
     return OK
 
 
@@ -224,12 +226,12 @@ def train(
 def probe(
     task: str,
     *,
-    samples: int = 1024,
-    seed: int = 0,
+    samples: Samples = 1024,
+    seed: Seed = 0,
     study: Annotated[Path | None, Parameter(name="--from")] = None,
     method: str | None = None,
-    pilot: int | None = None,
-    output: Output = None,
+    pilot: Budget | None = None,
+    output: Output | None = None,
     as_json: Json = False,
 ) -> int:
     """Say how the objectives of a task relate: correlated, competing, independent, or undetermined.
@@ -253,7 +255,7 @@ def probe(
     folder = output or Path("results") / f"probe-{loaded.name}"
     found = probe_task(loaded, samples, seed, study, pilot, folder, StepLines(), method)
     if as_json:
-        print(json.dumps(found.plain(), indent=2))
+        say_json(found.plain())
     else:
         print_probe(found)
     return OK
@@ -265,10 +267,10 @@ def generate(
     prompts: Annotated[list[str] | None, Parameter(negative=())] = None,
     *,
     preference: Annotated[str | None, Parameter(name=["--preference", "-p"])] = None,
-    samples: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    samples: Samples = 1,
+    temperature: Number = 1.0,
+    top_p: Number = 1.0,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> int:
     """Answer prompts with a trained policy, for a preference of your choice.
@@ -289,7 +291,7 @@ def generate(
 
     preference, prompts = given(folder, preference, prompts or [])
     wanted = parse_preference(preference)
-    check_sampling(samples, temperature, top_p)
+    check_sampling(temperature, top_p)
     from paretune.models.solutions import load_solutions
 
     study = folder.resolve().parent.parent  # of runs/<cell>
@@ -301,10 +303,10 @@ def generate(
         for (_, prompt, sample), text, finish in zip(made.row_ids, made.texts, made.finish, strict=True)
     ]
     if as_json:
-        print(json.dumps({"preference": wanted, "answer": policy.answers[0], "completions": rows}, indent=2))
+        say_json({"preference": wanted, "answer": policy.answers[0], "completions": rows})
         return OK
-    for row in rows:
-        print(row["completion"] if len(prompts) == 1 else f"{row['prompt']}\n  {row['completion']}")
+    for row, text in zip(rows, made.texts, strict=True):
+        say(text if len(prompts) == 1 else f"{row['prompt']}\n  {text}")
     return OK
 
 
@@ -318,33 +320,61 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 some cells failed, 2 usage or configuration, 3 environment, 130 stopped.
     """
+    print_any_letter()
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars for loading a file would tear our progress apart
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with notes_shown(), called():
-            result: Any = app(given, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return USAGE  # it has printed what was wrong
+            check_arguments(given)
+            result: Any = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()  # here an error has a handler
+    except CycloptsError as error:
+        complain(f"paretune: {printable_line(str(error.__cause__ or error))}")
+        return USAGE
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        complain("stopped; run the same command again to go on")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return OK
-    except (ParetuneError, OSError) as error:
+    except (ParetuneError, OSError, MemoryError) as error:
         if os.environ.get("PARETUNE_TRACEBACK") == "1":
             raise
-        text = " ".join(str(error).split())
-        print(f"paretune: {text}", file=sys.stderr)
+        if not _flushed():
+            _drop_output()
+        complain(f"paretune: {_sentence(error)}")
         environment = isinstance(error, MissingDependencyError) or not isinstance(error, ParetuneError)
         return ENVIRONMENT if environment else USAGE
     return int(result or OK)
 
 
+def _sentence(error: ParetuneError | OSError | MemoryError) -> str:
+    if isinstance(error, OSError):
+        return explained(error)
+    if isinstance(error, MemoryError):
+        return (
+            "memory of this machine must suffice, got an allocation that failed. Take fewer workers, or less at once."
+        )
+    return printable_line(str(error))
+
+
+def _flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _drop_output() -> None:
+    """Let nobody read what is still to be written, so that Python does not try it again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def notes_shown() -> Iterator[None]:
     """Print what the library notes, such as an instance it is drawing, on stderr."""
-    logger, handler = logging.getLogger("paretune"), logging.StreamHandler(sys.stderr)
+    logger, handler = logging.getLogger("paretune"), Notes(sys.stderr)
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

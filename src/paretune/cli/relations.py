@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from paretune.benchmark.progress import LINE_SECONDS
+from paretune.cli.printing import complain
+from paretune.core.printable import printable
 
 if TYPE_CHECKING:
     from paretune.benchmark.probe import Probe
@@ -31,7 +32,7 @@ class StepLines:
         now = time.monotonic()
         if doing != self._doing or done >= total or now - self._shown >= LINE_SECONDS:
             self._doing, self._shown = doing, now
-            print(f"{doing}: {done:,} of {total:,}", file=sys.stderr)
+            complain(f"{doing}: {done:,} of {total:,}")
 
 
 def print_probe(found: Probe) -> None:
@@ -41,22 +42,22 @@ def print_probe(found: Probe) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDE
-    console.print(found.title)
+    console.print(printable(found.title))
     for matrix in found.matrices():
         console.print()
-        console.print(matrix.title)
+        console.print(printable(matrix.title))
         if matrix.pairs is not None:
             console.print(_table(matrix))
         for note in matrix.notes():
-            console.print(f"  {'missing' if matrix.pairs is None else 'note'}: {note}")
+            console.print(printable(f"  {'missing' if matrix.pairs is None else 'note'}: {note}"))
     outcomes = found.outcomes.relations
     if outcomes is not None:
-        console.print(f"  from {found.outcomes.source}{_cost(found.outcomes.charged)}")
+        console.print(printable(f"  from {found.outcomes.source}{_cost(found.outcomes.charged)}"))
         if outcomes.seeds.max() == 1:
             console.print(f"  {ONE_SEED}")
     for problem in found.problems:
-        console.print(f"reward: {problem}")
-    console.print(f"\n{found.seconds:.0f} s; " + ", ".join(str(file) for file in found.files))
+        console.print(printable(f"reward: {problem}"))
+    console.print(printable(f"\n{found.seconds:.0f} s; " + ", ".join(str(file) for file in found.files)))
 
 
 def _table(matrix: RelationMatrix) -> object:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paretune.benchmark.executors.cores import cores
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.progress import LINE_SECONDS
+from paretune.cli.printing import complain
 from paretune.core.errors import ConfigError, PreferenceError
+from paretune.core.limits import MAX_NESTING
+from paretune.core.printable import brief
 from paretune.records.study import StudyRecords
+from paretune.tasks.strict_yaml import plain_value, read_value
 
 PREFERENCE = re.compile(r"\s*[A-Za-z][\w-]*\s*=\s*[\d.]+\s*(,.*=.*)?")
 
@@ -32,12 +33,13 @@ def parse_preference(text: str) -> dict[str, float]:
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name in preference:
             raise PreferenceError(f"preference must name each objective once, got '{name}' twice. Remove one.")
-        try:
-            preference[name] = float(value)
-        except ValueError:
+        number = plain_value(value)
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise PreferenceError(
-                f"preference must read name=number,name=number, got '{part.strip()}'. Write empathy=0.7,brevity=0.3."
-            ) from None
+                f"preference must read name=number,name=number, got {brief(part.strip())}. Write "
+                "empathy=0.7,brevity=0.3."
+            )
+        preference[name] = float(number)
     return preference
 
 
@@ -69,28 +71,27 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         path, separator, text = pair.partition("=")
         if not separator or not path:
             raise ConfigError(f"--set must be given key=value, got '{pair}'. Write --set learning_rate=0.001.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {path} must have a value that is YAML, got '{text}'. Quote it.") from None
-        *parents, name = path.split(".")
+        value = read_value(text, f"--set {path}")
+        *parents, name = parts = path.split(".")
+        if not all(parts) or len(parts) > MAX_NESTING:
+            raise ConfigError(f"--set must name a setting, dots for nested ones, got {brief(path)}. Correct it.")
         place = settings
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {path} must not go below a value, got '{parent}' set before. Remove one.")
+        if name in place:
+            raise ConfigError(f"--set {path} must be given once, got it twice. Remove one.")
         place[name] = value
     return settings
 
 
-def check_sampling(samples: int, temperature: float, top_p: float) -> None:
+def check_sampling(temperature: float, top_p: float) -> None:
     """Check what decoding is asked for.
 
     Raises:
         ConfigError: If a number is out of its range.
     """
-    if samples < 1:
-        raise ConfigError(f"--samples must be at least 1, got {samples}. Ask for one or more.")
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature must be above 0, got {temperature:g}. 1 samples as trained.")
     if not 0 < top_p <= 1:
@@ -120,4 +121,4 @@ class LineLink(Link):
         if now - self._shown >= LINE_SECONDS:
             self._shown = now
             rate = self._made / (now - self._started)
-            print(f"{self._made:,} of up to {self._budget:,} completions, {rate:,.0f} samples/s", file=sys.stderr)
+            complain(f"{self._made:,} of up to {self._budget:,} completions, {rate:,.0f} samples/s")

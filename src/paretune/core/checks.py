@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral
+from pathlib import Path
 
 from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
+from paretune.core.limits import MAX_SEED
+from paretune.core.printable import brief, is_writable
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
@@ -27,15 +30,44 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+def check_count(name: str, value: object, least: int, most: int, advice: str = "Correct it.") -> int:
+    """Return a whole number of a range as an int.
+
+    Raises:
+        ConfigError: If it is something else, or outside of the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        above = isinstance(value, Integral) and int(value) > most
+        rule = f"at most {most:,}" if above else f"a whole number from {least} on"
+        raise ConfigError(f"{name} must be {rule}, got {brief(value)}. {advice}")
+    return int(value)
+
+
 def check_seed(seed: object) -> int:
     """Return a seed as an int; it must be a whole number from 0 on.
 
     Raises:
         ConfigError: If it is not.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise ConfigError(f"seed must be a whole number from 0 on, got {seed!r}. Write 0, 1, 2, ...")
-    return int(seed)
+    return check_count("seed", seed, 0, MAX_SEED, "Write 0, 1, 2, ...")
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path that a person wrote, its `~` replaced.
+
+    Raises:
+        ConfigError: If it names the home of nobody, or has a character that no path can have.
+    """
+    text = str(path)
+    if "\0" in text or not is_writable(text):
+        raise ConfigError(f"a path must be text without NUL, got {brief(text)}. Correct it.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"a path that begins with ~ must name the home of a user, got {brief(text)}. Write the path in full, or "
+            "with ./ before the ~ for a file of that name."
+        ) from error
 
 
 def check_text(name: str, text: object) -> str:

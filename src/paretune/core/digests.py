@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from paretune.core.checks import user_path
 from paretune.core.errors import ConfigError, ModelError
 
 KEY_VERSION = 1  # part of every key: raise it when the meaning of a key changes
@@ -67,7 +68,7 @@ def model_digest(model: str) -> str:
     Raises:
         ModelError: If the folder has no `config.json` or no safetensors file.
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if not folder.exists():
         return digest({"hub": model})
     if not (folder / "config.json").is_file():

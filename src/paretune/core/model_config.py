@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+from paretune.core.checks import user_path
 from paretune.core.errors import ModelError
 
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one, and bf16 gains no speed
@@ -75,7 +76,7 @@ def check_block_of(model: str, block: int | None) -> None:
     Raises:
         ModelError: As `check_block` does.
     """
-    file = Path(model).expanduser() / "config.json"
+    file = user_path(model) / "config.json"
     if file.is_file():
         check_block(json.loads(file.read_text(encoding="utf-8")), model, block)
 
@@ -86,7 +87,7 @@ def is_small(model: str) -> bool:
     Args:
         model: Local folder or hub id; the size of a hub id's model is unknown, and of a damaged file's.
     """
-    files = sorted(Path(model).expanduser().glob("*.safetensors"))
+    files = sorted(user_path(model).glob("*.safetensors"))
     try:
         return bool(files) and sum(parameter_count(file) for file in files) < SMALL_MODEL_PARAMETERS
     except (OSError, ValueError, KeyError, struct.error):  # loading the model says what is wrong with it

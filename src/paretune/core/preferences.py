@@ -115,10 +115,10 @@ def das_dennis(objectives: int, divisions: int) -> FloatArray:
         raise PreferenceError(
             f"a grid must have at least one objective and one division, got {objectives} and {divisions}."
         )
-    points = [
-        [count / divisions for count in counts]
-        for counts in itertools.product(range(divisions + 1), repeat=objectives)
-        if sum(counts) == divisions
+    last = divisions + objectives - 1
+    points = [  # a point says where K - 1 bars stand among the divisions
+        [(high - low - 1) / divisions for low, high in itertools.pairwise((-1, *bars, last))]
+        for bars in itertools.combinations(range(last), objectives - 1)
     ]
     points.sort(key=lambda point: (-max(point), [-weight for weight in point]))  # corners first, in objective order
     return np.asarray(points)
@@ -126,11 +126,11 @@ def das_dennis(objectives: int, divisions: int) -> FloatArray:
 
 def add_points(points: FloatArray, extra: FloatArray) -> FloatArray:
     """Append the rows of `extra` that are not in `points` yet."""
-    rows = list(points)
+    rows = points
     for row in np.atleast_2d(extra):
-        if not any(np.abs(row - known).max() <= SAME_PREFERENCE for known in rows):
-            rows.append(row)
-    return np.asarray(rows)
+        if not (np.abs(rows - row).max(axis=1) <= SAME_PREFERENCE).any():
+            rows = np.vstack([rows, row])
+    return rows
 
 
 def random_preferences(objectives: int, count: int, generator: np.random.Generator) -> FloatArray:

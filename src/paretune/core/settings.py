@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -12,6 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import ConfigError, MethodError, ParetuneError
+from paretune.core.printable import brief
 from paretune.core.user_calls import called
 
 
@@ -30,7 +32,9 @@ def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
     try:
         _check_settings_keys(cls, values, path)
         with called(f"{path}: {cls.__name__}"):
-            return _adapter(cls).validate_python(dict(values))
+            made = _adapter(cls).validate_python(dict(values))
+        _check_as_written(values, made, path)
+        return made
     except (MethodError, ConfigError):
         raise
     except (PydanticUserError, NameError) as error:  # types that lie in no module, or that no file can hold
@@ -44,9 +48,30 @@ def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
             raise ConfigError(f"{path}: {first['ctx']['error']}") from None
         name = ".".join([path, *(str(part) for part in first["loc"])])
         rule = first["msg"].removeprefix("Input should ").split(",", maxsplit=1)[0]
-        raise ConfigError(f"{name} must {rule}, got {first.get('input')!r}. Correct it.") from None
+        raise ConfigError(f"{name} must {rule}, got {brief(first.get('input'))}. Correct it.") from None
     except ParetuneError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _check_as_written(given: object, made: object, path: str) -> None:
+    """Refuse a value that was read as something else than it looks like: a text or a truth value as a number."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            found = made.get(key) if isinstance(made, Mapping) else getattr(made, str(key), None)
+            _check_as_written(value, found, f"{path}.{key}")
+    elif isinstance(given, (list, tuple)) and isinstance(made, (list, tuple)):
+        for index, (value, found) in enumerate(zip(given, made)):
+            _check_as_written(value, found, f"{path}.{index}")
+    elif isinstance(given, float) and not math.isfinite(given):
+        raise ConfigError(f"{path} must be a finite number, got {given!r}. Write its digits.")
+    elif isinstance(made, bool) != isinstance(given, bool) and isinstance(made, _SCALARS):
+        raise ConfigError(f"{path} must be {_KINDS[type(made)]}, got {brief(given)}. Correct it.")
+    elif isinstance(given, str) and isinstance(made, (int, float)):
+        raise ConfigError(f"{path} must be a number, got the text {brief(given)}. Write it without quotes.")
+
+
+_SCALARS = (bool, int, float, str)
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @lru_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -169,6 +170,11 @@ class Task:
         """Return the text that the model reads for a prompt."""
         return self.prompt_format.text(prompt)
 
+    @cached_property
+    def _split_digests(self) -> dict[str, str]:
+        """Digests of all prompts, made once: planning asks for them thousands of times."""
+        return {split: digest(list(rows)) for split, rows in self.splits.items()}
+
     def training_key(self) -> dict[str, object]:
         """Return what training depends on: all but the test prompts, the audit and the thresholds."""
         code = loaded_files(f"{type(self).__module__}:{type(self).__name__}")  # a user's own kind of task
@@ -177,8 +183,8 @@ class Task:
             "model": self.model_digest,
             **self.prompt_format.plain(),
             "objectives": [objective.key() for objective in self.objectives],
-            "train": digest(list(self.splits["train"])),
-            "development": digest(list(self.splits["development"])),
+            "train": self._split_digests["train"],
+            "development": self._split_digests["development"],
             "beta": self.beta,
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_completion_tokens": self.max_completion_tokens,
@@ -187,6 +193,6 @@ class Task:
     def evaluation_key(self) -> dict[str, object]:
         """Return what evaluation adds: test prompts and audit objectives."""
         return {
-            "test": digest(list(self.splits["test"])),
+            "test": self._split_digests["test"],
             "audit": [objective.key() for objective in self.audit],
         }

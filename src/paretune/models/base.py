@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import nn
 
+from paretune.core.checks import user_path
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
@@ -144,7 +144,7 @@ def load_base(model: str, device: str | None = None, dtype: torch.dtype | None =
             cannot be read row by row, see `models.soundness`.
     """
     device = device or default_device()
-    name = str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
+    name = str(user_path(model).resolve()) if user_path(model).exists() else model
     return _load_once(name, model_digest(name), device, dtype or default_dtype(device, name))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from paretune.core.digests import bytes_digest, file_digest
+from paretune.core.disk_errors import FULL, disk_errors, explained
 from paretune.core.errors import RecordError, VersionError
 
 SCHEMA_VERSION = 3  # of every file of a study: raise it when a reader of today would misread them
@@ -23,8 +23,6 @@ AGAIN = "Run the same command again: it repeats what this file belongs to and no
 _TEMPORARY = ".tmp"
 _ASIDE = ".aside"  # ends the name of a folder while another takes its place
 _FRESH = ".new"  # ends the name of that other until it is whole
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -43,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         RecordError: If the disk is full or the folder cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
-    with _disk_errors_explained(path.parent):
+    with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -84,7 +82,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise RecordError(f"{path} must exist, got no such file. {AGAIN}") from error
     except OSError as error:
-        raise RecordError(f"{path} must be readable, got '{error.strerror}'. Check the disk and its rights.") from error
+        raise RecordError(explained(error, path)) from error
     except ValueError as error:  # bytes that are no text, text that is no JSON
         raise RecordError(f"{path} must hold JSON, got damaged content ({error}). {AGAIN}") from error
 
@@ -127,7 +125,7 @@ def append_jsonl(path: Path, value: Mapping[str, object]) -> None:
         RecordError: If the value is no plain data, or the disk is full; the log is as before then.
     """
     line = to_json(path, value, indent=None).encode()
-    with _disk_errors_explained(path.parent):
+    with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
@@ -347,26 +345,9 @@ def mark_failed(folder: Path, reason: str, message: str) -> None:
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or the one it was raised from, says that the disk is full."""
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         return True
     return error.__cause__ is not None and is_disk_full(error.__cause__)
-
-
-@contextmanager
-def _disk_errors_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise RecordError(
-                f"disk of {folder} must have room, got '{error.strerror}'. Free space and run the same command again: "
-                "it goes on from what is finished."
-            ) from error
-        if error.errno in _FORBIDDEN:
-            raise RecordError(
-                f"{folder} must be writable, got '{error.strerror}'. Change its rights, or choose another folder."
-            ) from error
-        raise
 
 
 def _sync(path: Path) -> None:

@@ -23,8 +23,9 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
         Path of `index.html`. Beside it: `tables.csv`, `tables.md`, `tables/`, `results.parquet` and `figures/`.
 
     Raises:
-        RecordError: If the folder is no study.
+        RecordError: If the folder is no study, or the report cannot be written.
     """
+    from paretune.core.disk_errors import disk_errors
     from paretune.metrics import measure_all
     from paretune.records.reading import read_study
     from paretune.report.comparison import comparisons
@@ -38,15 +39,15 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     if records.folder is not None and records.folder.resolve() != folder.resolve():
         records = replace(records, folder=None)  # `study.yaml` is not here
     rows = measure_all(records)
-    target = folder / "report"
-    target.mkdir(parents=True, exist_ok=True)
     more = (controlled_table(comparisons(records), rows), tried_table(records))
-    files = write_tables(records, rows, target, [table for table in more if table is not None])
-    files += write_figures(records, rows, target / "figures")
+    target = folder / "report"
     page = target / "index.html"
-    page.write_text(
-        render_page(records, rows, [file.relative_to(target).as_posix() for file in files]), encoding="utf-8"
-    )
+    with disk_errors():
+        target.mkdir(parents=True, exist_ok=True)
+        files = write_tables(records, rows, target, [table for table in more if table is not None])
+        files += write_figures(records, rows, target / "figures")
+        names = [file.relative_to(target).as_posix() for file in files]
+        page.write_text(render_page(records, rows, names), encoding="utf-8")
     return page
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 from markupsafe import Markup
 
+from paretune.core.printable import printable
 from paretune.core.protocols import MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.costs import Cost
@@ -26,7 +27,7 @@ DIGITS = 5  # significant, in the page; tables and Parquet hold full precision
 
 def embedded_json(data: object) -> Markup:
     """Serialise for a `<script type="application/json">`: no `<`, `>` or `&` survives, so no markup can begin."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_printable(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for letter, escape in (
         ("<", "\\u003c"),
         (">", "\\u003e"),
@@ -36,6 +37,15 @@ def embedded_json(data: object) -> Markup:
     ):
         text = text.replace(letter, escape)
     return Markup(text)  # every character that could end the element is escaped above
+
+
+def _printable(data: object) -> object:
+    """Write out the control characters of all text, which a page would obey: a bidi mark turns round what follows."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, Mapping):
+        return {printable(str(key)): _printable(value) for key, value in data.items()}
+    return [_printable(each) for each in data] if isinstance(data, (list, tuple)) else data
 
 
 def shown_preferences(total: int, corners: int, limit: int) -> list[int]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from paretune.core.printable import printable
 from paretune.core.protocols import MetricRow
 from paretune.core.version import VERSION
 from paretune.pareto.front import non_dominated
@@ -58,6 +58,7 @@ from paretune.report.tables import Table, stages_table
 from paretune.report.terms import TERMS
 from paretune.report.tuning import chosen_table, tuning_sentence
 from paretune.report.wording import count, interval, listing, number, seconds, table_cell
+from paretune.tasks.strict_yaml import to_yaml
 
 SCRIPTS = ("words", "charts", "heat_map", "completions", "sorting", "page")  # one script, joined in this order
 MAX_TABLE_ROWS = 500
@@ -120,9 +121,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         stages=Table(stages.name, stages.title, stages.columns, stages.rows[:MAX_TABLE_ROWS]),
         stages_left_out=_left_out(len(stages.rows), "stages", "tables/stages.csv"),
         task_settings=bool(study.resolved.get("learner")),
-        resolved=yaml.safe_dump(
-            json.loads(json.dumps(study.resolved, default=str)), sort_keys=False, allow_unicode=True
-        ),
+        resolved=to_yaml(json.loads(json.dumps(study.resolved, default=str))),
         version=VERSION,
     )
 
@@ -145,6 +144,7 @@ def _environment() -> Environment:
         loader=PackageLoader("paretune.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is our own
         trim_blocks=True,
         lstrip_blocks=True,
     )

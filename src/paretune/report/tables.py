@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from paretune.core.printable import printable
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, MethodResult, comparisons
@@ -19,7 +21,8 @@ from paretune.report.heat_map import BASE
 from paretune.report.wording import MISSING, number
 
 Value = str | float | int | None
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a cell
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # a spreadsheet would run such a cell
+NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 MARKDOWN_SPECIAL = "\\`*[]<>|#"
 
 
@@ -151,10 +154,13 @@ def all_tables(study: StudyRecords, rows: Sequence[MetricRow]) -> tuple[Table, .
 
 def to_csv(table: Table) -> str:
     """Write a table as CSV with full precision; a missing number is an empty field."""
+    return csv_text([table.columns, *table.rows])
+
+
+def csv_text(rows: Iterable[Sequence[Value]]) -> str:
+    """Write rows as CSV; a text that a spreadsheet would run as a formula gets a `'` before it, a number stays one."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows([_csv_cell(value) for value in row] for row in table.rows)
+    csv.writer(text, lineterminator="\n").writerows([_csv_cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
@@ -256,12 +262,14 @@ def _finite(value: float) -> float | None:
 
 
 def _csv_cell(value: Value) -> Value:
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return "'" + value
+    if isinstance(value, str):
+        text = printable(value)
+        return "'" + text if text.startswith(FORMULA_STARTS) and not NUMBER.fullmatch(text) else text
     return repr(float(value)) if isinstance(value, float) else value
 
 
 def _escaped(text: str) -> str:
+    text = printable(text)
     escaped = "".join("\\" + letter if letter in MARKDOWN_SPECIAL else letter for letter in text)
     return " ".join(escaped.split())
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from paretune.core.checks import check_choice, did_you_mean
+from paretune.core.checks import check_choice, did_you_mean, user_path
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import Task
 from paretune.core.user_calls import called, described, surroundings_kept
@@ -52,7 +52,7 @@ def load_task(source: str | Path | Mapping[str, object] | Task) -> Task:
         return task_from_mapping(source, Path.cwd())
     if str(source) in TASKS:
         return _call(str(source), {}, str(source))
-    path = Path(source).expanduser()
+    path = user_path(source)
     if isinstance(source, str) and source.startswith("controlled-") and not path.exists():
         from paretune.tasks.controlled import named
 

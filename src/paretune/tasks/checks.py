@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paretune.core.checks import user_path
 from paretune.core.errors import ParetuneError, TaskError
 from paretune.core.model_config import context_limit
 from paretune.core.prompt_format import PromptEncoder
@@ -52,7 +53,7 @@ def plain_encoder(model: str) -> PromptEncoder | None:
     Returns:
         None for a hub id, and where a folder's tokenizer cannot be read alone.
     """
-    file = Path(model).expanduser() / "tokenizer.json"
+    file = user_path(model) / "tokenizer.json"
     if not file.is_file():
         return None
     from tokenizers import Tokenizer

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.core.printable import brief
 from paretune.tasks.strict_yaml import KeyPath, Place
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -46,7 +47,7 @@ def explain(
     if detail["type"] == "missing":
         return ConfigError(f"{where} must be given, got nothing. {advice.get(key, 'Add it.')}")
     rule = rules.get(key) or _rule(detail)
-    return ConfigError(f"{where} must {rule}, got {detail['input']!r}. {advice.get(key, 'Correct it.')}")
+    return ConfigError(f"{where} must {rule}, got {brief(detail['input'])}. {advice.get(key, 'Correct it.')}")
 
 
 def _rule(detail: Any) -> str:

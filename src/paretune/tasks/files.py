@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from paretune.core.checks import did_you_mean
+from paretune.core.checks import did_you_mean, user_path
 from paretune.core.digests import digest, model_digest
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
 from paretune.core.model_files import check_model_files
@@ -55,14 +55,14 @@ def task_from_mapping(data: Mapping[str, object], folder: Path) -> Task:
         TaskError: If prompts or rewards cannot be used.
         ModelError: If a model cannot be used.
     """
-    base = (folder / Path(str(data.get("folder") or ".")).expanduser()).resolve()
+    base = (folder / user_path(str(data.get("folder") or "."))).resolve()
     return _build(data, Place("task", base), "task", {**data, "folder": str(base)})
 
 
 def _build(data: Mapping[str, object], place: Place, name: str, source: str | Mapping[str, object]) -> Task:
     keys = validate(data, place)
     if keys.folder is not None:
-        place = Place(place.name, place.resolve(keys.folder), place.lines)
+        place = Place(place.name, place.resolve(keys.folder), place.spots)
     _check(keys, place)
     learner = make_settings(LearnerSettings, keys.learner, place.at("learner"))
     model = _model(keys.model, place, "model")

@@ -6,17 +6,25 @@ import csv
 import datetime
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import TaskError
+from paretune.core.limits import MAX_NESTING, MAX_ROW_BYTES, MAX_ROWS, MAX_TABLE_BYTES, MAX_WHOLE
+from paretune.core.printable import brief, is_writable, printable_line
 from paretune.core.task import Row, Split
+from paretune.core.text_files import decoded
 from paretune.tasks.strict_yaml import Place
 
 Numbered = tuple[str, dict[str, object]]  # where a row stands, for messages, and its columns
+Rows = Generator[Numbered, None, None]  # closed after use, and its file with it
 HUB: Final = "hub:"
+LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+BATCH_ROWS: Final = 64  # read at once: a small Parquet file may hold the same long text a million times
 HUB_SPLITS: Final[dict[Split, str]] = {"train": "train", "development": "validation", "test": "test"}
 
 
@@ -38,16 +46,19 @@ def load_split(source: str, split: Split, column: str, place: Place) -> tuple[Ro
     where = place.at("prompts", split)
     rows: list[Row] = []
     seen: dict[str, str] = {}
-    for index, (line, raw) in enumerate(_read(source, split, place, where)):
-        row = _check_row(raw, line, column, f"{split}-{index}")
-        prompt_id = str(row["prompt_id"])
-        if prompt_id in seen:
-            raise TaskError(
-                f"{line}: prompt_id must be unique in its split, got '{prompt_id}' as in {seen[prompt_id]}. Rename "
-                "one, or leave the column out."
-            )
-        seen[prompt_id] = line
-        rows.append(row)
+    with closing(_read(source, split, place, where)) as numbered:
+        for index, (line, raw) in enumerate(numbered):
+            row = _check_row(raw, line, column, f"{split}-{index}")
+            prompt_id = str(row["prompt_id"])
+            if prompt_id in seen:
+                raise TaskError(
+                    f"{line}: prompt_id must be unique in its split, got '{prompt_id}' as in {seen[prompt_id]}. Rename "
+                    "one, or leave the column out."
+                )
+            seen[prompt_id] = line
+            rows.append(row)
+            if len(rows) > MAX_ROWS:
+                raise TaskError(f"{where} must have at most {MAX_ROWS:,} rows, got more in '{source}'. Take fewer.")
     if not rows:
         raise TaskError(f"{where} must hold at least one prompt, got none in '{source}'. Add prompts to it.")
     return tuple(rows)
@@ -71,7 +82,7 @@ def check_overlap(splits: Mapping[Split, Sequence[Row]], place: Place) -> None:
             )
 
 
-def _read(source: str, split: Split, place: Place, where: str) -> Iterator[Numbered]:
+def _read(source: str, split: Split, place: Place, where: str) -> Rows:
     if source.startswith(HUB):
         return _read_hub(source.removeprefix(HUB), split, place, where)
     file = place.resolve(source)
@@ -88,7 +99,7 @@ def _read(source: str, split: Split, place: Place, where: str) -> Iterator[Numbe
 
 def _check_row(raw: Mapping[str, object], where: str, column: str, default_id: str) -> Row:
     if column not in raw:
-        names = [str(name) for name in raw]
+        names = [printable_line(str(name)) for name in list(raw)[:20]]
         raise TaskError(
             f"{where}: columns must include '{column}', got {', '.join(names) or 'none'}."
             f"{did_you_mean(column, names) or ' Name the column of the prompts in prompts.column.'}"
@@ -101,105 +112,180 @@ def _check_row(raw: Mapping[str, object], where: str, column: str, default_id: s
     prompt = raw[column]
     if not isinstance(prompt, str):
         raise TaskError(
-            f"{where}: {column} must be text, got {type(prompt).__name__} {str(prompt)[:60]!r}. Write each prompt as "
+            f"{where}: {column} must be text, got {type(prompt).__name__} {brief(prompt)}. Write each prompt as "
             "one text; what surrounds it belongs in the task's template."
         )
     if not prompt.strip():
-        raise TaskError(f"{where}: {column} must not be empty, got {prompt!r}. Remove the row, or write a prompt.")
+        raise TaskError(f"{where}: {column} must not be empty, got {brief(prompt)}. Remove the row, or write a prompt.")
     prompt_id = raw.get("prompt_id", default_id)
     if isinstance(prompt_id, bool) or not isinstance(prompt_id, (str, int)) or prompt_id == "":
         raise TaskError(
-            f"{where}: prompt_id must be text or a whole number, got {prompt_id!r}. Correct it, or leave it out."
+            f"{where}: prompt_id must be text or a whole number, got {brief(prompt_id)}. Correct it, or leave it out."
         )
-    columns = {name: plain(value, f"{where}: {name}") for name, value in raw.items() if name != column}
-    return {**columns, "prompt": prompt, "prompt_id": str(prompt_id)}
+    columns = {_text(name, where): plain(value, f"{where}: {name}") for name, value in raw.items() if name != column}
+    return {**columns, "prompt": _text(prompt, f"{where}: {column}"), "prompt_id": str(prompt_id)}
 
 
-def plain(value: object, where: str) -> object:
+def plain(value: object, where: str, depth: int = 0) -> object:
     """Return a cell as plain data: dates as ISO text, NaN as None, which is how tables write a missing number.
 
     Raises:
-        TaskError: If it is infinite or of a type that JSON does not have.
+        TaskError: If it is infinite, text that cannot be written, nested too deep, or of a type JSON does not have.
     """
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, str):
+        return _text(value, where)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float) and not math.isinf(value):
         return None if math.isnan(value) else value
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
+    if depth > MAX_NESTING:
+        raise TaskError(f"{where} must be nested at most {MAX_NESTING} deep, got more. Flatten it, or remove it.")
     if isinstance(value, Mapping):
-        return {str(name): plain(item, where) for name, item in value.items()}
+        return {_text(str(name), where): plain(item, where, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, where) for item in value]
+        return [plain(item, where, depth + 1) for item in value]
     raise TaskError(
-        f"{where} must be text, a finite number, a date, or a list or mapping of these, got {value!r}. Convert the "
-        "column, or remove it."
+        f"{where} must be text, a finite number, a date, or a list or mapping of these, got {brief(value)}. Convert "
+        "the column, or remove it."
     )
 
 
-def _read_jsonl(file: Path) -> Iterator[Numbered]:
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
+def _text(text: str, where: str) -> str:
+    if "\0" in text or not is_writable(text):
+        raise TaskError(
+            f"{where} must be text without NUL or half a surrogate pair, got {brief(text)}. Correct the file's "
+            "encoding, or remove the character."
+        )
+    return text
+
+
+def _read_jsonl(file: Path) -> Rows:
+    with closing(_lines(file)) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line, object_pairs_hook=_once, parse_int=_whole, parse_constant=_finite)
+            except (ValueError, RecursionError) as error:
+                at = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise TaskError(
+                    f"{file}:{number} must be one JSON object a line, got an error: {problem}{at}. Correct the line."
+                ) from error
+            if not isinstance(row, dict):
+                raise TaskError(
+                    f"{file}:{number} must be one JSON object a line, got {type(row).__name__}. Write "
+                    '{"prompt": "..."} on each line.'
+                )
+            yield f"{file}:{number}", row
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {brief(doubled)} twice")
+    return row
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) > MAX_WHOLE:
+        raise ValueError(f"a whole number beyond {MAX_WHOLE}")
+    return int(digits)
+
+
+def _finite(constant: str) -> object:
+    if constant == "NaN":  # what Python and pandas write for a missing number
+        return None
+    raise ValueError(f"{constant}, which is no finite number")
+
+
+def _read_table(file: Path, delimiter: str) -> Rows:
+    with closing(_lines(file)) as lines:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        names: list[str] = []
+        line = 1  # where the row begins
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            for row in reader:
+                where, line = f"{file}:{line}", reader.line_num + 1
+                if not row:
+                    continue
+                if not names:
+                    names = row
+                    _check_names(names, delimiter, where)
+                    continue
+                if len(row) != len(names):
+                    raise TaskError(
+                        f"{where} must have {len(names)} cells as the first line, got {len(row)}. Put a cell that "
+                        "contains the separator in double quotes."
+                    )
+                yield where, dict(zip(names, row, strict=True))
+        except csv.Error as error:
             raise TaskError(
-                f"{file}:{number} must be one JSON object a line, got an error: {error.msg} (column {error.colno}). "
-                "Correct the line."
+                f"{file}:{line} must be a row with closed quotes and cells of at most {csv.field_size_limit():,} "
+                f"characters, got an error: {error}. Close its quotes, or write longer texts as JSONL."
             ) from error
-        if not isinstance(row, dict):
-            raise TaskError(
-                f"{file}:{number} must be one JSON object a line, got {type(row).__name__}. Write "
-                '{"prompt": "..."} on each line.'
-            )
-        yield f"{file}:{number}", row
 
 
-def _read_table(file: Path, delimiter: str) -> Iterator[Numbered]:
-    reader = csv.DictReader(_lines(file), delimiter=delimiter, strict=True)
-    names = list(reader.fieldnames or [])
+def _check_names(names: Sequence[str], delimiter: str, where: str) -> None:
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
-        raise TaskError(f"{file}:1: columns must have different names, got '{doubled}' twice. Rename one.")
-    try:
-        for row in reader:
-            where = f"{file}:{reader.line_num}"
-            if None in row or None in row.values():
-                got = len(row.get(None) or []) + sum(row[name] is not None for name in names)
-                raise TaskError(
-                    f"{where} must have {len(names)} cells as the first line, got {got}. Put a cell that contains "
-                    "the separator in double quotes."
-                )
-            yield where, {name: row[name] for name in names}
-    except csv.Error as error:
+        raise TaskError(f"{where}: columns must have different names, got '{doubled}' twice. Rename one.")
+    other = next((each for each in ";\t,|" if each != delimiter and each in names[0]), None)
+    if len(names) == 1 and other is not None:
         raise TaskError(
-            f"{file}:{reader.reader.line_num} must be a table with closed quotes, got an error: {error}. Correct it."
-        ) from error
+            f"{where}: cells must be separated by {_separator(delimiter)}, got {_separator(other)}. Save the file as "
+            ".csv with commas or as .tsv with tabs."
+        )
 
 
-def _read_csv(file: Path) -> Iterator[Numbered]:
+def _separator(letter: str) -> str:
+    return {",": "commas", "\t": "tabs"}.get(letter, f"'{letter}'")
+
+
+def _read_csv(file: Path) -> Rows:
     return _read_table(file, ",")
 
 
-def _read_tsv(file: Path) -> Iterator[Numbered]:
+def _read_tsv(file: Path) -> Rows:
     return _read_table(file, "\t")
 
 
-def _read_parquet(file: Path) -> Iterator[Numbered]:
+def _read_parquet(file: Path) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
+    _check_size(file, file.stat().st_size)
+    content, size, number = file.read_bytes(), 0, 0
     try:
-        whole = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read_bytes()))
-        rows = whole.read(use_threads=False).to_pylist()  # without a thread, as records/evaluations.py says why
-    except pyarrow.ArrowException as error:
-        raise TaskError(f"{file} must be a Parquet file, got an error: {error}. Write it again.") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{file}, row {number}", row
+        whole = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        names = whole.schema_arrow.names
+        doubled = next((name for name in names if names.count(name) > 1), None)
+        if doubled is not None:
+            raise TaskError(f"{file}: columns must have different names, got '{doubled}' twice. Rename one.")
+        for batch in whole.iter_batches(BATCH_ROWS, use_threads=False):  # records/evaluations.py says why no thread
+            size += batch.nbytes
+            _check_size(file, size)
+            for index in range(batch.num_rows):
+                number += 1
+                yield f"{file}, row {number}", batch.slice(index, 1).to_pylist()[0]
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        what = f"{file}, row {number} must be readable" if number else f"{file} must be a Parquet file"
+        raise TaskError(f"{what}, got an error: {printable_line(str(error))}. Write it again.") from error
 
 
-def _read_hub(name: str, split: Split, place: Place, where: str) -> Iterator[Numbered]:
+def _check_size(file: Path, size: int) -> None:
+    if size > MAX_TABLE_BYTES:
+        raise TaskError(
+            f"{file} must have at most {MAX_TABLE_BYTES:,} bytes of prompts, got {size:,} or more. Keep the columns "
+            "and rows that are used."
+        )
+
+
+def _read_hub(name: str, split: Split, place: Place, where: str) -> Rows:
     import datasets
 
     repository, *rest = name.split(":")
@@ -221,15 +307,22 @@ def _read_hub(name: str, split: Split, place: Place, where: str) -> Iterator[Num
         yield f"{HUB}{name}, row {number}", dict(row)
 
 
-def _lines(file: Path) -> Iterator[str]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:  # spreadsheets start a file with a byte-order mark
-            yield from text
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{file} must be UTF-8 text, got other bytes ({error}). Save it as UTF-8.") from error
+def _lines(file: Path) -> Generator[str, None, None]:
+    """Yield the lines of a text file, whichever way they end."""
+    _check_size(file, file.stat().st_size)
+    with file.open("rb") as stream:
+        number = 1
+        while line := stream.readline(MAX_ROW_BYTES + 1):
+            if len(line) > MAX_ROW_BYTES:
+                raise TaskError(
+                    f"{file}:{number} must be a line of at most {MAX_ROW_BYTES:,} bytes, got more. Shorten it."
+                )
+            for part in LINE.findall(decoded(line, file, TaskError, number)):
+                yield part
+                number += 1
 
 
-READERS: Final[dict[str, Callable[[Path], Iterator[Numbered]]]] = {
+READERS: Final[dict[str, Callable[[Path], Rows]]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".csv": _read_csv,

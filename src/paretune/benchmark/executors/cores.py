@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from numbers import Integral
 from typing import Literal
 
-from paretune.core.errors import ConfigError
-
-MOST_WORKERS = 1024
+from paretune.core.checks import check_count
+from paretune.core.limits import MAX_WORKERS
 
 
 def check_workers(workers: object) -> int:
@@ -17,11 +15,7 @@ def check_workers(workers: object) -> int:
     Raises:
         ConfigError: If it is not.
     """
-    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 < int(workers) <= MOST_WORKERS:
-        raise ConfigError(
-            f"workers must be a whole number from 1 to {MOST_WORKERS}, got {workers!r}. Give as many as cores, or none."
-        )
-    return int(workers)
+    return check_count("workers (--workers)", workers, 1, MAX_WORKERS, "Leave it out for what the study says.")
 
 
 def worker_count(asked: int | Literal["auto"], small: bool) -> int:

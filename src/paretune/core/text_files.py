@@ -1,0 +1,31 @@
+"""Text files that people wrote: UTF-8, or one sentence that names the line which is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paretune.core.errors import ParetuneError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which spreadsheets put first
+
+
+def decoded(content: bytes, file: Path, kind: type[ParetuneError], line: int = 1) -> str:
+    """Return bytes as text.
+
+    Args:
+        content: What was read.
+        file: Where from, for the message.
+        kind: What to raise.
+        line: Number of its first line.
+
+    Raises:
+        ParetuneError: Of the kind, if they are not UTF-8.
+    """
+    try:
+        return content.removeprefix(BYTE_ORDER_MARK if line == 1 else b"").decode()
+    except UnicodeDecodeError as error:
+        at = line + error.object.count(b"\n", 0, error.start)
+        raise kind(
+            f"{file}:{at} must be UTF-8 text, got the byte {error.object[error.start]:#04x} ({error.reason}). Save the "
+            "file as UTF-8."
+        ) from error

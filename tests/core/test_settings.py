@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from paretune.core.errors import ConfigError
+from paretune.core.settings import make_settings
+
+
+@dataclass(frozen=True)
+class Inner:
+    level: Literal["block", "token"] = "block"
+    width: int = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float = 0.1
+    steps: int = 3
+    quick: bool = False
+    name: str = "a"
+    rates: tuple[float, ...] = (0.1,)
+    inner: Inner = field(default_factory=Inner)
+    limit: float | None = None
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rate": 1, "steps": 4, "quick": True, "name": "b", "limit": None},
+        {"rates": [1, 0.5], "inner": {"width": 8}},
+        {"inner": Inner(width=3), "extra": {"a": 1}},
+        {"steps": 64.0},
+    ],
+)
+def test_values_that_are_what_they_look_like_are_taken(given: dict[str, Any]) -> None:
+    made = make_settings(Settings, given, "fake")
+    for name, value in given.items():
+        if name not in ("inner", "rates"):
+            assert getattr(made, name) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rate": "1e-3"}, "fake.rate must be a number, got the text '1e-3'. Write it without quotes"),
+        ({"rate": True}, "fake.rate must be a number, got True"),
+        ({"steps": True}, "fake.steps must be a whole number, got True"),
+        ({"steps": "3"}, "fake.steps must be a number, got the text '3'"),
+        ({"steps": 2.5}, "fake.steps must be a valid integer"),
+        ({"quick": 1}, "fake.quick must be true or false, got 1"),
+        ({"quick": "yes"}, "fake.quick must be true or false, got 'yes'"),
+        ({"quick": "true"}, "fake.quick must be true or false, got 'true'"),
+        ({"name": 1000.0}, "fake.name must be a valid string, got 1000.0"),
+        ({"rates": [0.1, "0.2"]}, "fake.rates.1 must be a number, got the text '0.2'"),
+        ({"rates": [True]}, "fake.rates.0 must be a number, got True"),
+        ({"inner": {"width": "8"}}, "fake.inner.width must be a number, got the text '8'"),
+        ({"extra": {"a": False}}, "fake.extra.a must be a number, got False"),
+        ({"rate": float("inf")}, "fake.rate must be a finite number, got inf"),
+        ({"rate": "nan"}, "fake.rate must be a number, got the text 'nan'"),
+        ({"limit": float("nan")}, "fake.limit must be a finite number"),
+    ],
+)
+def test_values_that_would_be_read_as_something_else_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_settings(Settings, given, "fake")
