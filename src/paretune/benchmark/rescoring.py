@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from paretune.benchmark.changes import differing, rewards_of
 from paretune.benchmark.keys import evaluation_key, reference_sampling_key, sampling_key
 from paretune.core.digests import file_digest
 from paretune.core.errors import RecordError
-from paretune.core.scores import Score
+from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Task
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation, write_evaluation
@@ -70,6 +70,7 @@ def rescore_cell(root: Path, name: str, task: Task, decoding: object) -> list[st
     score = _scorer(task, changed)
     paths = [evaluation_path(root, name, index) for index in range(len(values["preferences"]))]
     records = [rescored(read_evaluation(path), task, score, changed) for path in paths]
+    _check_scored(records, changed)
     fresh = folder.with_name(f".{name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(folder, fresh, ignore=shutil.ignore_patterns("evaluations", DONE))
@@ -111,7 +112,17 @@ def rescored_reference(root: Path, task: Task, seed: int, decoding: object) -> E
     if stored is None:
         return None
     record, changed = stored
-    return rescored(record, task, _scorer(task, changed), changed)
+    again = rescored(record, task, _scorer(task, changed), changed)
+    _check_scored([again], changed)
+    return again
+
+
+def _check_scored(records: Sequence[EvaluationRecord], changed: Collection[str]) -> None:
+    """Refuse completions that were scored again without one score of a reward that changed."""
+    names = (*records[0].objectives, *records[0].audit)
+    own = [k for k, name in enumerate(names) if name in changed]
+    faults = [f"{names[k]} ({records[0].statuses[0, k]}), logs say what it did" for k in own]
+    check_statuses([each.statuses[:, own] for each in records], faults)
 
 
 def rescored(record: EvaluationRecord, task: Task, score: Score | None, changed: Collection[str]) -> EvaluationRecord:
