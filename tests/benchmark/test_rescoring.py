@@ -21,7 +21,7 @@ from paretune.benchmark.runner import planned_records
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.stages import run_group
 from paretune.benchmark.worker import quiet_link
-from paretune.core.errors import StudyError, TaskError
+from paretune.core.errors import RewardError, StudyError, TaskError
 from paretune.records import files
 from paretune.records.evaluations import read_evaluation
 from paretune.records.files import DONE, is_done, read_json, settle_folders
@@ -45,6 +45,9 @@ def first(completions, **columns):
 
 def second(completions, **columns):
     return [0.75] * len(completions)
+
+def silent(completions, **columns):
+    return [None] * len(completions)
 """
 
 
@@ -205,3 +208,12 @@ def test_what_is_edited_while_a_study_runs_is_refused(evaluated: Path) -> None:
     ):
         evaluate_cell(edited, quiet_link())
     assert before["values"]["audit"].keys() == {"extra"}
+
+
+def test_an_audit_that_never_scores_leaves_the_cell_as_it_was(evaluated: Path) -> None:
+    made = planned(evaluated, audit="silent")
+    name, task, rules = made.cells[0].name, made.cells[0].task, jobs(made)[0]["decoding"]
+    with pytest.raises(RewardError, match=r"got none for [\d,]+ completions: extra \(missing\), logs say what it did"):
+        rescore_cell(evaluated, name, task, rules)
+    assert is_done(cell_folder(evaluated, name))
+    assert audit_changes(cell_folder(evaluated, name), task, rules) == ["extra"]
