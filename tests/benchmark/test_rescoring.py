@@ -19,7 +19,7 @@ from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.stages import run_group
-from paretune.core.errors import StudyError, TaskError
+from paretune.core.errors import RewardError, StudyError, TaskError
 from paretune.records import files
 from paretune.records.evaluations import read_evaluation
 from paretune.records.layout import (
@@ -54,6 +54,9 @@ def first(completions, **columns):
 
 def second(completions, **columns):
     return [0.75] * len(completions)
+
+def silent(completions, **columns):
+    return [None] * len(completions)
 """
 
 
@@ -195,3 +198,15 @@ def test_what_is_edited_while_a_study_runs_is_refused(evaluated: Path) -> None:
         match=r"methods.rewarded_soups: a method must not change while a study runs, got: setting rank changed\. Start",
     ):
         measure({**job, "cell": {**job["cell"], "settings": settings}}, quiet_link())
+
+
+def test_an_audit_that_never_scores_leaves_the_tables_as_they_were(evaluated: Path) -> None:
+    made = planned(evaluated, audit="silent")
+    for kind in ("evaluation", "reference"):
+        with pytest.raises(
+            RewardError, match=r"got none for [\d,]+ completions: extra \(missing\), logs say what it did"
+        ):
+            measured(made, kind)
+    again = planned(evaluated, audit="silent")
+    assert [each.rescored for each in again.tables if not each.finished] == [True, True]
+    assert planned(evaluated).count("finished") == 1

@@ -243,7 +243,7 @@ class GroupContext:
         ledger, weights = self.ledger(stage), stage.member.get("objective_weights")
         weighted = dict(enumerate(weights if isinstance(weights, list) else ()))
         missing = [count if weighted.get(k, 1) or ledger.faults[k] else 0 for k, count in enumerate(ledger.missing)]
-        check_scored(ledger.scored, missing, ledger.told(self.task.objective_names))
+        check_scored(ledger.scored, missing, ledger.fault_lines(self.task.objective_names))
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""

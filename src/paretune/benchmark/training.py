@@ -152,17 +152,14 @@ def _say_missing_rewards(work: Path, stages: Sequence[Stage], task: Task) -> Non
         RewardError: If an objective was never scored.
     """
     longest = {each.trajectory_key(task): each for each in sorted(stages, key=lambda each: each.completions)}
-    folders = [stage_folder(work, each.key(task)) for each in longest.values()]
-    counted = [each for folder in folders if (each := Ledger.from_state(read_json(folder / "ledger.json"))).missing]
-    if not counted:
-        return
-    made, lost = ([sum(each) for each in zip(*parts, strict=True)] for parts in (
-        [ledger.scored for ledger in counted], [ledger.missing for ledger in counted],
-    ))  # fmt: skip
-    faults = zip(task.objective_names, zip(*(ledger.faults for ledger in counted), strict=True), strict=True)
-    told = [next(filter(None, each), f"{name} said None") for name, each in faults]
-    check_scored(made, lost, told)
-    for k, name in enumerate(task.objective_names):
-        if lost[k]:
-            said = missing_share(name, lost[k], lost[k] + made[k], "training")
-            _LOG.warning("%s They count for nothing. The last: %s", said, told[k])
+    total = Ledger()
+    for each in longest.values():
+        spent = Ledger.from_state(read_json(stage_folder(work, each.key(task)) / "ledger.json"))
+        if spent.missing:
+            total.count_rewards(spent.scored, spent.scored[0] + spent.missing[0], spent.faults)
+    told = total.told(task.objective_names)
+    check_scored(total.scored, total.missing, told)
+    for name, made, lost, fault in zip(task.objective_names, total.scored, total.missing, told, strict=False):
+        if lost:
+            said = missing_share(name, lost, lost + made, "training")
+            _LOG.warning("%s They count for nothing. The last: %s", said, fault)

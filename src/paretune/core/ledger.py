@@ -79,7 +79,7 @@ class Ledger:
         self.missing = [before + completions - new for before, new in zip(self.missing or none, scored, strict=True)]
         self.faults = [new or old for new, old in zip(faults or silent, self.faults or silent, strict=True)]
 
-    def told(self, names: Sequence[str]) -> list[str]:
+    def fault_lines(self, names: Sequence[str]) -> list[str]:
         """Return what each reward did wrong last, or that it said None."""
         return [fault or f"{name} said None" for fault, name in zip(self.faults, names, strict=False)]
 

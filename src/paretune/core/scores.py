@@ -49,3 +49,9 @@ def check_scored(scored: Sequence[int], missing: Sequence[int], faults: Sequence
                 f"reward of every objective must give at least one score, got none for {lost:,} completions: {fault}. "
                 "Correct the reward, then run the same command again; nothing finished is lost."
             )
+
+
+def check_statuses(statuses: Sequence[NDArray[np.str_]], faults: Sequence[str]) -> None:
+    """Do `check_scored` for several matrices of statuses `[N, K]`."""
+    fine = np.concatenate(statuses) == "ok"
+    check_scored(fine.sum(axis=0).tolist(), (~fine).sum(axis=0).tolist(), faults)

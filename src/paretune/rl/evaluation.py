@@ -10,7 +10,7 @@ import numpy as np
 from paretune.core.digests import bytes_digest
 from paretune.core.errors import ShapeError
 from paretune.core.ledger import Ledger
-from paretune.core.scores import Score, check_scored
+from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
 from paretune.models.policy import Completions, Policy
@@ -92,10 +92,10 @@ def evaluate(
             )
         )
     if ledger is None:  # else whoever searches may go on, and its stage is checked as a whole
-        fine = np.concatenate([each.statuses for each in answers.values()]) == "ok"  # [N, K]
         names = enumerate((*objectives, *audit))
-        faults_of = [faults.get(k, f"{name} said None") for k, name in names]
-        check_scored(fine.sum(axis=0).tolist(), (~fine).sum(axis=0).tolist(), faults_of)
+        check_statuses(
+            [each.statuses for each in answers.values()], [faults.get(k, f"{name} said None") for k, name in names]
+        )
     return tuple(records)
 
 

@@ -16,7 +16,7 @@ from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.digests import digest
 from paretune.core.protocols import Table
-from paretune.core.scores import Score
+from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Objective, Task
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation, write_evaluation
@@ -142,7 +142,13 @@ def scored_anew(
 
     again = [each for each in (*task.objectives, *task.audit) if each.name in changed]
     score = Scorer(again) if again else None
-    return [_rescored(record, task, score, changed) for record in records]
+    anew = [_rescored(record, task, score, changed) for record in records]
+    own = [k for k, name in enumerate((*anew[0].objectives, *anew[0].audit)) if name in changed]
+    faults = [
+        f"{each.name} ({anew[0].statuses[0, k]}), logs say what it did" for each, k in zip(again, own, strict=True)
+    ]
+    check_statuses([record.statuses[:, own] for record in anew], faults)
+    return anew
 
 
 def _rescored(record: EvaluationRecord, task: Task, score: Score | None, changed: Collection[str]) -> EvaluationRecord:
