@@ -21,13 +21,24 @@ def results(study: Path) -> dict[str, str]:
             name = file.relative_to(study).as_posix()
             if not file.is_file() or any(part == "checkpoint" or part.startswith(".") for part in Path(name).parts):
                 continue
-            if file.suffix == ".safetensors":
-                found[name] = _tensors(file)
-            elif file.suffix == ".parquet":
-                found[name] = _records(file)
-            elif file.name in ("ledger.json", "solution.json", "stage.json", "cell.json", "outcomes.json"):
-                found[name] = _timeless(json.loads(file.read_bytes()))
+            try:
+                found |= _content(file, name)
+            except Exception as error:  # noqa: BLE001  # libraries raise what they like for damaged files
+                found[name] = f"unreadable: {type(error).__name__}"
     return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for name, value in found.items()}
+
+
+def _content(file: Path, name: str) -> dict[str, Any]:
+    if file.suffix == ".safetensors":
+        return {name: _tensors(file)}
+    if file.suffix == ".parquet":
+        return {name: _records(file)}
+    if file.name == "ledger.json":
+        counts = json.loads(file.read_bytes())["counts"]
+        return {f"{name}: counts.{count}": number for count, number in counts.items()}
+    if file.name in ("solution.json", "stage.json", "cell.json", "outcomes.json"):
+        return {name: _timeless(json.loads(file.read_bytes()))}
+    return {}
 
 
 def _tensors(file: Path) -> list[tuple[str, str, bytes]]:

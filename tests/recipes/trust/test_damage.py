@@ -75,6 +75,9 @@ def test_what_the_clock_says_is_no_result(script: Script, study: Path) -> None:
     ledger.write_text('{"counts": {"tokens": 5}, "seconds": {"s": 2}}')
     assert contents.results(study) == before
     ledger.write_text('{"counts": {"tokens": 6}, "seconds": {"s": 2}}')
+    assert contents.results(study).keys() == before.keys()
+    assert contents.results(study) != before
+    ledger.write_text("[1, 2]")
     assert contents.results(study) != before
 
 
