@@ -157,8 +157,8 @@ def _say_missing_rewards(work: Path, stages: Sequence[Stage], task: Task) -> Non
         spent = Ledger.from_state(read_json(stage_folder(work, each.key(task)) / "ledger.json"))
         if spent.missing:
             total.count_rewards(spent.scored, spent.scored[0] + spent.missing[0], spent.faults)
-    told = total.told(task.objective_names)
-    check_scored(total.scored, total.missing, told)
+    said = total.fault_lines(task.objective_names)
+    check_scored(total.scored, total.missing, said)
     for name, made, lost, fault in zip(task.objective_names, total.scored, total.missing, told, strict=False):
         if lost:
             said = missing_share(name, lost, lost + made, "training")
