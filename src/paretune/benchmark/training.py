@@ -157,9 +157,9 @@ def _say_missing_rewards(work: Path, stages: Sequence[Stage], task: Task) -> Non
         spent = Ledger.from_state(read_json(stage_folder(work, each.key(task)) / "ledger.json"))
         if spent.missing:
             total.count_rewards(spent.scored, spent.scored[0] + spent.missing[0], spent.faults)
-    said = total.fault_lines(task.objective_names)
-    check_scored(total.scored, total.missing, said)
-    for name, made, lost, fault in zip(task.objective_names, total.scored, total.missing, told, strict=False):
+    faults = total.fault_lines(task.objective_names)
+    check_scored(total.scored, total.missing, faults)
+    for name, made, lost, fault in zip(task.objective_names, total.scored, total.missing, faults, strict=False):
         if lost:
             said = missing_share(name, lost, lost + made, "training")
             _LOG.warning("%s They count for nothing. The last: %s", said, fault)
