@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.changes import remove_checkpoints
+from paretune.benchmark.checkpoints import remove_checkpoints
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import StudyResult, run
 from paretune.benchmark.summary import summary

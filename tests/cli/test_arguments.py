@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -154,10 +155,8 @@ def test_an_error_of_the_system_is_one_line_with_advice(
 ) -> None:
     from paretune.benchmark import plan
 
-    def fail(*arguments: object, **options: object) -> None:
-        raise OSError(number, os.strerror(number), "out/tables.csv")
-
-    monkeypatch.setattr(plan, "plan", fail)
+    failing = Mock(side_effect=OSError(number, os.strerror(number), "out/tables.csv"))  # from no user's file
+    monkeypatch.setattr(plan, "plan", failing)
     assert execute(["plan", "quick"]) == ENVIRONMENT
     said = capsys.readouterr().err
     assert said.startswith(("paretune: out/tables.csv must ", "paretune: disk of out/tables.csv must have room"))

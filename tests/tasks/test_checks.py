@@ -68,7 +68,7 @@ def test_a_task_says_whether_special_tokens_are_added(tmp_path: Path, says: bool
 
 
 def test_keys_depend_on_what_is_added_and_on_what_prompts_may_hold(tmp_path: Path) -> None:
-    from paretune.benchmark.keys import reference_sampling_key
+    from paretune.benchmark.measurements.reference import base_model
 
     tasks = [
         task_in(tmp_path, **keys)
@@ -80,7 +80,7 @@ def test_keys_depend_on_what_is_added_and_on_what_prompts_may_hold(tmp_path: Pat
         )
     ]
     assert len({json.dumps(task.training_key()) for task in tasks}) == 4
-    assert len({reference_sampling_key(task, {}) for task in tasks}) == 4
+    assert len({json.dumps(base_model(task)) for task in tasks}) == 4
 
 
 def test_a_solution_set_keeps_how_its_prompts_are_read(tmp_path: Path) -> None:

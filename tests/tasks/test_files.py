@@ -561,5 +561,7 @@ def test_a_reward_may_read_the_base_model_which_the_key_covers_anyway(folder):
 
 @pytest.mark.parametrize("path", ["wrods.json", "no/*.txt", ""])
 def test_what_depends_names_must_be_there(folder, path):
-    with pytest.raises(TaskError, match=rf"task\.yaml:\d+: depends\.0 must name a file, .* got '{re.escape(path)}'"):
+    with pytest.raises(
+        TaskError, match=rf"task\.yaml:\d+:\d+: depends\.0 must name a file, .* got '{re.escape(path)}'"
+    ):
         load(folder, depends=[path])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paretune.benchmark.entries import MethodEntry
-from paretune.benchmark.finished import finished_prefixes, longest_prefix
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError
 from paretune.core.stages import Stage, in_order
@@ -21,10 +19,6 @@ from paretune.records.files import DONE, damaged_files, is_done, read_json
 from paretune.records.layout import EVALUATIONS, stage_folder
 from paretune.records.tables import differing
 
-if TYPE_CHECKING:
-    from paretune.benchmark.planned import PlannedStage
-
-GONE = ".checkpoint.gone"
 Identity = tuple[str, str, int, int, str]  # task, method, budget, seed, settings a trial tries: what is asked for
 WORDS = {"train": "training prompts", "development": "development prompts"}  # parts of a task that need another name
 
@@ -149,25 +143,3 @@ def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collectio
         for path in [path for path in cell.folder.iterdir() if path != cell.file]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(cell.folder)  # that file last: until it goes, the next call knows what else to remove
-
-
-def remove_checkpoints(root: Path, stages: Iterable[PlannedStage]) -> None:
-    """Remove the checkpoints that no run will start from.
-
-    Of each trajectory the longest finished length keeps its own, for a larger budget, and so does what a stage that is
-    still missing starts from.
-
-    Args:
-        root: The study's folder.
-        stages: All stages of the study.
-    """
-    prefixes = finished_prefixes(root)
-    kept = {max(lengths)[1] for lengths in prefixes.values()}
-    for each in stages:
-        if each.state != "finished" and not is_done(stage_folder(root, each.key)):
-            kept.add(longest_prefix(prefixes, each.stage, each.task)[1])
-    for key in {key for lengths in prefixes.values() for _, key in lengths} - kept:
-        folder = stage_folder(root, key)
-        os.rename(folder / "checkpoint", folder / GONE)  # at once: half a checkpoint would look like a whole one
-    for gone in root.glob(f"stages/*/{GONE}"):
-        shutil.rmtree(gone)

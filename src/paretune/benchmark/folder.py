@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from paretune.benchmark.executors.leftovers import end_marked, folder_mark
 from paretune.benchmark.study import COPY, Study
 from paretune.core.digests import digest
+from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, RecordError, StudyError, VersionError
 from paretune.core.user_code import loaded_code, references_in
 from paretune.records.files import settle_folders
@@ -65,8 +66,7 @@ def locked(root: Path, shown: Path | None = None) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise StudyError(
-            f"output folder must be one to write to and lock files in, got '{shown or root}' ('{error.strerror}' for "
-            f"{error.filename or path}). Change its rights, or choose another folder with -o."
+            f"output folder must be one to write to and lock files in, got '{shown or root}': {explained(error)}"
         ) from error
     try:
         end_marked(folder_mark(root))

@@ -16,7 +16,7 @@ from paretune.core.errors import RecordError
 from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.records.files import read_json, write_json
-from paretune.records.states import remove_damaged_measured, state_trouble
+from paretune.records.states import remove_damaged_measured, remove_state, state_trouble
 
 logger = logging.getLogger(__name__)
 FILE, SPENT = "group.json", "spent.json"
@@ -189,7 +189,7 @@ def _remove_damaged(folder: Path) -> None:
             )
         trouble = state_trouble(state)
         if trouble:
-            state.unlink()
+            remove_state(state)
             logger.warning(
                 "groups/%s: %s %s. Its stages are trained from their start.", folder.name, state.name, trouble
             )

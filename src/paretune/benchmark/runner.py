@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.benchmark.changes import Identity, remove_checkpoints, remove_replaced
+from paretune.benchmark.changes import Identity, remove_replaced
+from paretune.benchmark.checkpoints import remove_checkpoints
 from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import Executor
 from paretune.benchmark.executors.cores import worker_threads

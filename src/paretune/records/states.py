@@ -80,6 +80,12 @@ def remove_damaged_measured(path: Path) -> bool:
     return False
 
 
+def remove_state(path: Path) -> None:
+    """Remove a state and what its ledgers measured."""
+    path.unlink()
+    _measured_file(path).unlink(missing_ok=True)
+
+
 def _measured_file(path: Path) -> Path:
     return path.with_suffix(".measured.json")
 

@@ -93,9 +93,10 @@ def changed_rewards(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 def scored_before(found: Found, table: Table) -> bool:
     """Whether all that is wrong with a table is that rewards of the same names were changed since."""
-    if found.state != "stale" or not changed_rewards(found.values["depends_on"], now := plain_parts(table)):
+    before, now = found.values.get("depends_on", {}), plain_parts(table)
+    if found.state != "stale" or not changed_rewards(before, now):
         return False
-    return [name for name, _ in found.values["depends_on"]["rewards"]] == [name for name, _ in now["rewards"]]
+    return [name for name, _ in before["rewards"]] == [name for name, _ in now["rewards"]]
 
 
 def seal_table(fresh: Path, target: Path, table: Table, more: Mapping[str, object] | None = None) -> None:

@@ -154,7 +154,7 @@ def input_line(task: Task) -> str:
     if count > 2 * TOKENS_SHOWN:
         shown = [*shown[:TOKENS_SHOWN], f"... {count - 2 * TOKENS_SHOWN} more ...", *shown[-TOKENS_SHOWN:]]
     note = (
-        f"; {held:,} of {len(task.splits['train']):,} prompts hold the text of a special token, read as plain text; "
+        f"; {held:,} of {len(task.splits['train']):,} prompts hold the text of a special token, read as plain text: "
         "set special_tokens_in_prompts: true if it is meant"
     )
     tokens = "1 token" if count == 1 else f"{count} tokens"

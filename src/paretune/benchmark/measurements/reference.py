@@ -53,4 +53,4 @@ class Reference:
 def base_model(task: Task) -> dict[str, object]:
     """Return what the base model says depends on, beside prompts and decoding."""
     lengths = [task.max_prompt_tokens, task.max_completion_tokens]
-    return {"model": task.model_digest, "template": task.template, "lengths": lengths}
+    return {"model": task.model_digest, **task.prompt_format.plain(), "lengths": lengths}
