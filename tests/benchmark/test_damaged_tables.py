@@ -179,3 +179,20 @@ def test_a_method_is_timed_on_its_first_cell_that_did_not_fail(study: Make, tmp_
     shutil.rmtree(tmp_path / "out" / "timing")
     again = run(study({"trouble": "nan"}), tmp_path / "out", progress=False)
     assert [timing.method for timing in again.records.timings] == ["fake"]
+
+
+def test_outcomes_that_fail_cost_that_measurement_of_that_cell_alone(study: Make, tmp_path: Path) -> None:
+    """A policy of the fake method cannot be scaled, so its outcomes cannot be sampled."""
+    folder = tmp_path / "out"
+    made = study(seeds=1, evaluation={"kl_matched": True})
+    result = run(made, folder, progress=False)
+    (cell,) = result.records.cells
+    assert (cell.state, len(cell.evaluations), cell.outcomes) == ("done", 4, None)
+    (problem,) = result.problems
+    assert problem.startswith(f"runs/{cell.cell}/outcomes could not be measured (")
+    assert problem in summary(result)
+    assert list(result.records.missing) == [f"runs/{cell.cell}/outcomes"]
+    assert plan(made, folder).count("finished") == 1
+    kept = contents(folder, "stages", "references", "timing", f"runs/{cell.cell}/evaluations")
+    assert len(run(made, folder, progress=False).problems) == 1  # tried again
+    assert contents(folder, "stages", "references", "timing", f"runs/{cell.cell}/evaluations") == kept

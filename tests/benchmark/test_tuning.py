@@ -86,9 +86,9 @@ def test_scores_survive_their_file_missing_ones_too_and_a_damaged_file_is_refuse
         found = read_score(tmp_path, "cell")
         for name in ("utilities", "gained", "possible"):
             np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
-        assert (found.spent, found.trouble) == (made.spent, made.trouble)
+        assert (found.spent, found.trouble) == ({key: list(each) for key, each in made.spent.items()}, made.trouble)
     write_json(tmp_path / "tuning" / "cell" / "score.json", {"utilities": []})
-    with pytest.raises(RecordError, match=r"score.json must have all its fields, got trouble with 'gained'"):
+    with pytest.raises(RecordError, match=r"score.json must have all its fields, got trouble with 'schema_version'"):
         read_score(tmp_path, "cell")
 
 

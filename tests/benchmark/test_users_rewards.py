@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import micro_task
-from in_this_process import WorkerHere
-from paretune.benchmark import scheduling
+from paretune.benchmark import runner
+from paretune.benchmark.executors.in_process import InProcess
 from paretune.benchmark.runner import run
 from paretune.cli.main import OK, USAGE, execute
 from paretune.core.user_code import loaded_files
@@ -24,10 +24,10 @@ def phase():
     import sys
     frame, names = sys._getframe(1), []
     while frame is not None:
-        names.append(frame.f_code.co_name)
+        names.append("/".join(frame.f_code.co_filename.split("/")[-2:]))
         frame = frame.f_back
-    base = "evaluate_reference" in names
-    return "base" if base else "evaluation" if "evaluate_cell" in names else "training"
+    base = "measurements/reference.py" in names
+    return "base" if base else "evaluation" if "measurements/evaluation.py" in names else "training"
 
 def first(prompts, completions, **columns):
     return [0.5] * len(completions)
@@ -45,7 +45,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     """Return a function that writes the micro-task with other rewards, and its folder."""
     folders = list(sys.meta_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scheduling, "Worker", WorkerHere)
+    monkeypatch.setattr(runner, "LocalProcesses", lambda folder, threads: InProcess(1))
     loaded_files.cache_clear()
     file = micro_task.save_task(tmp_path / "task")
 
@@ -119,7 +119,7 @@ def test_an_objective_or_audit_that_is_never_scored_fails_its_cell_by_name_in_ev
     if when == "base":
         assert cell.state == "done"
         (message,) = result.problems
-        assert message.startswith("base model's evaluation failed (reward_error): ")
+        assert message.startswith("references/task-0 could not be measured (reward_error): ")
     else:
         assert (cell.state, cell.reason) == ("failed", "reward_error")
         message = cell.message

@@ -74,7 +74,7 @@ def write_study(folder, study):
         table = next(table for table in study.tables if table.folder == name)
         for file, write in content.items():
             write(folder / name / file)
-        mark_done(folder / name, {"key": table.key})
+        mark_done(folder / name, {"key": table.key, "depends_on": table.depends_on})
 
     for timing in study.timings:
         sealed(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.finished import stage_result
 from paretune.benchmark.keys import training_key
-from paretune.benchmark.measurements import load_measurement, source_of
+from paretune.benchmark.measurements import MEASUREMENTS, TRIAL, load_measurement, source_of
+from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.stages import job_task, release_models, use_threads
+from paretune.benchmark.study import Study
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest
 from paretune.core.errors import MethodError, ParetuneError, StudyError, TaskError
@@ -123,6 +126,28 @@ class TableJob:
         write_cell(self.root, self.cell, environment(self.link.threads))
         write_json(folder / "solution.json", self.solutions.plain(lambda path: _relative(path, folder)))
         mark_done(folder, {"key": self.cell["key"]}, among=("cell.json", "solution.json"))
+
+
+def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
+    """Ask the measurements of a study what there is to measure on its cells, or on the trials of its sweep.
+
+    Args:
+        study: The study.
+        cells: Its cells.
+
+    Raises:
+        ConfigError: If a measurement cannot be used.
+    """
+    of_trials = any(cell.point is not None for cell in cells)
+    tables: list[Table] = []
+    for name in (TRIAL,) if of_trials else (*MEASUREMENTS, *study.measurements):
+        measurement, code = load_measurement(name), loaded_code([source_of(name)])
+        identity = {"measurement": measurement.name, "version": measurement.version, **({"code": code} if code else {})}
+        tables += [
+            replace(table, measurement=name, depends_on={**table.depends_on, **identity})
+            for table in measurement.jobs(study, cells)
+        ]
+    return tables
 
 
 def table_payload(table: Table, task: Task, cell: Mapping[str, object], preferences: object) -> dict[str, object]:

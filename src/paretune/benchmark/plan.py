@@ -15,7 +15,7 @@ from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
 from paretune.benchmark.groups import group_keys
 from paretune.benchmark.keys import cell_name, training_key
-from paretune.benchmark.measurements import wanted_tables
+from paretune.benchmark.measuring import wanted_tables
 from paretune.benchmark.planned import SPEEDS, Plan, PlannedCell, PlannedStage, PlannedTable, State
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, tuning_records

@@ -25,8 +25,8 @@ INSTALLED = frozenset(
 BUILT_ON = frozenset(
     {
         "cyclopts", "datasets", "filelock", "jinja2", "matplotlib", "moocore", "numpy", "paretune", "peft", "plotly",
-        "psutil", "pyarrow", "pydantic", "rich", "ruamel", "safetensors", "scipy", "tokenizers", "torch", "transformers",
-        "yaml",
+        "psutil", "pyarrow", "pydantic", "rich", "ruamel", "safetensors", "scipy", "tokenizers", "torch",
+        "transformers", "yaml",
     }
 )  # fmt: skip
 RESERVED = sys.stdlib_module_names | BUILT_ON | {"__main__"}  # no file of a user's takes the place of these

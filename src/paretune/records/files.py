@@ -196,8 +196,7 @@ def mark_done(
         "artefacts": list(artefacts),
         "values": dict(values or {}),
     }
-    text = to_json(folder / DONE, marker)
-    write_json(folder / DONE, {**marker, "digest": bytes_digest(text.encode())})
+    write_signed(folder / DONE, marker)
     (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -210,19 +209,7 @@ def read_marker(folder: Path) -> dict[str, Any]:
     Raises:
         RecordError: If there is none, or it is not as it was written, or of another version.
     """
-    path = folder / DONE
-    marker = read_json(path)
-    if not isinstance(marker, dict) or "schema_version" not in marker:
-        raise RecordError(f"{path} must be a marker that this library wrote, got other content. {AGAIN}")
-    if marker["schema_version"] != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path} must have schema version {SCHEMA_VERSION}, got {marker['schema_version']}. Use the paretune that "
-            "wrote it, or another folder."
-        )
-    written = marker.pop("digest", None)
-    if written != bytes_digest(to_json(path, marker).encode()):
-        raise RecordError(f"{path} must be as it was written, got changed content. {AGAIN}")
-    return marker
+    return read_signed(folder / DONE)
 
 
 def damaged_files(folder: Path, optional: bool = False, below: str = "") -> dict[str, str]:

@@ -15,7 +15,7 @@ def check_workers(workers: object) -> int:
     Raises:
         ConfigError: If it is not.
     """
-    return check_count("workers (--workers)", workers, 1, MAX_WORKERS, "Leave it out for what the study says.")
+    return check_count("workers", workers, 1, MAX_WORKERS, "Leave it out for what the study says.")
 
 
 def worker_count(asked: int | Literal["auto"], small: bool) -> int:

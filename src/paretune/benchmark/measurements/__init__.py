@@ -5,19 +5,11 @@ A metric, or a study, names a measurement of a user's own as `module:Class`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.imports import import_name
-from paretune.core.user_code import loaded_code
-
-if TYPE_CHECKING:
-    from paretune.benchmark.planned import PlannedCell
-    from paretune.benchmark.study import Study
-    from paretune.core.protocols import Table
 
 MEASUREMENTS = {
     "evaluation": "paretune.benchmark.measurements.evaluation:Evaluation",
@@ -63,25 +55,3 @@ def users_measurement(name: str) -> str:
             f"{own!r}. Rename it."
         )
     return name
-
-
-def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
-    """Ask the measurements of a study what there is to measure on its cells, or on the trials of its sweep.
-
-    Args:
-        study: The study.
-        cells: Its cells.
-
-    Raises:
-        ConfigError: If a measurement cannot be used.
-    """
-    of_trials = any(cell.point is not None for cell in cells)
-    tables: list[Table] = []
-    for name in (TRIAL,) if of_trials else (*MEASUREMENTS, *study.measurements):
-        measurement, code = load_measurement(name), loaded_code([source_of(name)])
-        identity = {"measurement": measurement.name, "version": measurement.version, **({"code": code} if code else {})}
-        tables += [
-            replace(table, measurement=name, depends_on={**table.depends_on, **identity})
-            for table in measurement.jobs(study, cells)
-        ]
-    return tables
