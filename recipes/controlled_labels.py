@@ -1,4 +1,4 @@
-"""Do labels say what is so? Probe controlled tasks, whose correlation is a dial, and count right labels."""
+"""Do labels say what is so? Probe controlled tasks, whose correlation is known, and count right labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RIGHT = {  # at .2, just beyond the margin of .15, more samples than these may b
     -0.2: ("competing", "undetermined"),
     -0.8: ("competing",),
 }
-COLUMNS = """right: label fits the dial. covered: the interval holds the number over all completions. wrong: the label
+COLUMNS = """right: label fits rho. covered: the interval holds the number over all completions. wrong: the label
 contradicts that number. mean, half: of the estimates and of their intervals' half widths. true: that number's range."""
 SEEDS, TINY_SEEDS = 20, 2
 SAMPLES = 1024
@@ -41,24 +41,24 @@ def main() -> None:
     seeds = TINY_SEEDS if arguments.parse_args().tiny else SEEDS
     disable_progress_bar()  # of loading a model
     began = time.perf_counter()
-    print(f"{SAMPLES:,} completions a task, {seeds} seeds; {len(RHOS)} dials\n{COLUMNS}\n")
+    print(f"{SAMPLES:,} completions a task, {seeds} seeds; {len(RHOS)} correlations\n{COLUMNS}\n")
     heads = f"{'right':>6} {'covered':>8} {'wrong':>5} {'mean':>7} {'half':>6}  {'true':^16} labels"
     print(f"{'rho':>5}  {'level':<10}{heads}")
     for rho in RHOS:
         family = paretune.load_task({"controlled": {"rho": rho}})
-        told: dict[str, list[Told]] = {"rewards": [], "gradients": []}
+        labelled: dict[str, list[Labelled]] = {"rewards": [], "gradients": []}
         for seed in range(seeds):
             probe = paretune.probe(family, samples=SAMPLES, seed=seed)
             listed = Listed(family, seed)
-            told["rewards"].append(Told.of(probe.rewards.correlations, listed.rank_correlation()))
-            told["gradients"].append(Told.of(probe.gradients.cosines, listed.cosine()))
-        for level, rows in told.items():
+            labelled["rewards"].append(Labelled.of(probe.rewards.correlations, listed.rank_correlation()))
+            labelled["gradients"].append(Labelled.of(probe.gradients.cosines, listed.cosine()))
+        for level, rows in labelled.items():
             print(f"{rho:>+5.1f}  {level:<10}{line(rows, RIGHT[rho])}", flush=True)
     print(f"\n{time.perf_counter() - began:.0f} s")
 
 
 @dataclass(frozen=True)
-class Told:
+class Labelled:
     """What a probe said of one task, and what is so.
 
     Attributes:
@@ -76,14 +76,14 @@ class Told:
     true: float
 
     @classmethod
-    def of(cls, pairs: PairEstimates, true: float) -> Told:
+    def of(cls, pairs: PairEstimates, true: float) -> Labelled:
         """Read what a probe said of the two objectives."""
         value, low, high = (float(each[0, 1]) for each in (pairs.values, pairs.low, pairs.high))
         return cls(pairs.labels()[0][1] or "missing", value, (high - low) / 2, low <= true <= high, true)
 
 
-def line(rows: Sequence[Told], right: Sequence[str]) -> str:
-    """Return what all seeds of one dial say."""
+def line(rows: Sequence[Labelled], right: Sequence[str]) -> str:
+    """Return what all seeds of one correlation say."""
     labels = [row.label for row in rows]
     counts = ", ".join(f"{each} {labels.count(each)}" for each in sorted(set(labels)))
     means = [np.nanmean([getattr(row, name) for row in rows]) for name in ("value", "half")]

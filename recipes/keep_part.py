@@ -21,8 +21,8 @@ from paretune.benchmark.plan import pairs_of
 from paretune.benchmark.study import load_study
 from paretune.core.errors import ParetuneError, RecordError
 from paretune.metrics import measure_all
-from paretune.records.files import read_json, write_json
-from paretune.records.layout import cell_folder
+from paretune.records.files import read_json, read_marker, write_json
+from paretune.records.layout import cell_folder, evaluations_folder
 from paretune.records.reading import read_study
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
@@ -73,7 +73,10 @@ def keep(folder: Path, part: str, output: Path) -> None:
     digests = {}
     for cell in cells:
         plain = read_json(cell_folder(folder, cell.cell) / "cell.json")
-        digests[cell.cell] = {key: plain[key] for key in ("training_key", "evaluation_key", "stages")}
+        sealed = read_marker(evaluations_folder(folder, cell.cell))["values"]
+        digests[cell.cell] = {
+            "training_key": plain["training_key"], "evaluation_key": sealed["key"], "stages": plain["stages"]
+        }  # fmt: skip
     environment = {key: value for key, value in records.environment.items() if isinstance(value, (str, int, float))}
     write_json(output / "digests.json", {"study": records.name, "part": part, "environment": environment, **digests})
 

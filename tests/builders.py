@@ -66,10 +66,10 @@ def task_info(
     reference_point: Sequence[float] | None = None,
     test_prompts: int = len(PROMPTS),
     samples: int = 2,
-    dials: Mapping[str, float] | None = None,
+    family_settings: Mapping[str, float] | None = None,
     listed: bool = False,
 ) -> TaskInfo:
-    """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0, no dials."""
+    """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0."""
     count = len(objectives)
     if preferences is None:
         preferences = np.vstack([das_dennis(count, 2), _unseen(count)])
@@ -89,7 +89,7 @@ def task_info(
         preferences=points,
         unseen=np.zeros(len(points), dtype=np.bool_) if unseen is None else np.asarray(unseen, dtype=np.bool_),
         listed=listed,
-        dials=dials or {},
+        family_settings=family_settings or {},
     )
 
 

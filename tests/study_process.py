@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 CODE = (
-    "import json, sys, fake_study; from paretune.benchmark import runner, work; "
-    "work.JOBS['time'] = 'fake_study:time_methods'; runner.write_report = fake_study.write_report; "
+    "import json, sys, fake_study; from paretune.benchmark import measurements, runner; "
+    "measurements.MEASUREMENTS['timing'] = 'fake_study:FakeTiming'; runner.write_report = fake_study.write_report; "
     "result = runner.run(json.loads(sys.argv[1]), sys.argv[2]); sys.exit(not result.complete)"
 )
 

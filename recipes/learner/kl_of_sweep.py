@@ -26,20 +26,20 @@ from paretune.tasks import load_task
 
 
 def measured(trial: Path, root: Path, samples: int) -> tuple[float, float, float]:
-    """Return mean utility, KL in nats and J of a trial's policies, each for the preference it is told of."""
+    """Return mean utility, KL in nats and J of a trial's policies, each for the preference it is given."""
     about = json.loads(trial.read_text())
-    task, told = load_task(about["task"]).instance(about["seed"]), np.array(about["preferences"])
+    task, given = load_task(about["task"]).instance(about["seed"]), np.array(about["preferences"])
     entry = method_entry(about["method"], {"method": about["source"], **about["settings"]}, about["method"])
-    asked = entry.method.stages(task, told, about["budget_completions"], about["seed"])
+    asked = entry.method.stages(task, given, about["budget_completions"], about["seed"])
     results = {stage.key(task): stage_result(root, stage, task) for stage in in_order(asked, task)}
     solutions = SolutionSet.from_assembly(
-        task, entry.method.assemble(task, told, results), entry.label, entry.method.family
+        task, entry.method.assemble(task, given, results), entry.label, entry.method.family
     )
     records = evaluate(
-        solutions.policies_for(told), task.splits["development"], Scorer(task.objectives), task.objective_names,
+        solutions.policies_for(given), task.splits["development"], Scorer(task.objectives), task.objective_names,
         samples=samples, seed=about["seed"], split="development",
     )  # fmt: skip
-    utility = float(np.mean([(each.rewards @ point).mean() for each, point in zip(records, told, strict=True)]))
+    utility = float(np.mean([(each.rewards @ point).mean() for each, point in zip(records, given, strict=True)]))
     kl = float(np.mean([(each.log_probs - each.reference_log_probs).mean() for each in records]))
     return utility, kl, utility - task.beta * kl
 

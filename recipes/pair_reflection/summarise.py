@@ -258,7 +258,7 @@ def preference_table(task: TaskInfo, base: Outcome, methods: list[Outcome]) -> l
     rows = [["none", "base model", "", *scores(base, 0), "0", *shape(base.records[0])]]
     for index, preference in enumerate(task.preferences):
         label = preference_label(preference, [each.name for each in task.trained])
-        label += " (told to no method)" if task.unseen[index] else ""
+        label += " (given to no method)" if task.unseen[index] else ""
         for each in methods:
             record = each.records[index]
             rows.append(

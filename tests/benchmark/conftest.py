@@ -19,12 +19,12 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Make `fake_study` importable here and in workers, and replace what would load torch or write a real report."""
-    from paretune.benchmark import runner, work
+    from paretune.benchmark import measurements, runner
 
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("FAKE_TRACE", str(tmp_path / "evaluations.txt"))
-    monkeypatch.setitem(work.JOBS, "time", "fake_study:time_methods")
+    monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
     import fake_study
 
     monkeypatch.setattr(runner, "write_report", fake_study.write_report)

@@ -20,6 +20,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from paretune.benchmark.executors.jobs import Link
+from paretune.benchmark.measurements.timing import Timing
+from paretune.benchmark.measuring import TableJob
 from paretune.core.answers import Nearest
 from paretune.core.digests import bytes_digest
 from paretune.core.errors import BudgetError, ConfigError, NonFiniteError
@@ -28,6 +31,8 @@ from paretune.core.protocols import Assembly, Family
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Objective, Task
 from paretune.methods.experts import adapters_of
+from paretune.records.files import write_json
+from paretune.records.layout import TIMING
 
 GROUP = 8
 
@@ -67,7 +72,7 @@ def task(name: str = "fake", train: int = 4) -> Task:
 
 @dataclass(frozen=True)
 class FakeSettings:
-    per_preference: bool = False  # one stage per preference told of, else one per objective
+    per_preference: bool = False  # one stage per preference given, else one per objective
     updates_seconds: float = 0.0  # sleep in every update
     trouble: str = ""  # what goes wrong in the run of the first expert of seeds 0 and 10,000
     trace: str = ""  # file that gets a line for every update made
@@ -113,12 +118,12 @@ class Ceiling(Fake):
 
 def train(context: StageContext) -> None:
     """Each update folds the last state into a hash, so that a lost or repeated update shows."""
-    courses: dict[str, list[Stage]] = {}
+    trajectories: dict[str, list[Stage]] = {}
     for stage in context.stages:
-        courses.setdefault(stage.trajectory_key(context.task), []).append(stage)
+        trajectories.setdefault(stage.trajectory_key(context.task), []).append(stage)
     checkpoint = context.checkpoint_folder() / "state.json"
-    states = {key: {"made": 0, "hash": ""} for key in courses}
-    for key, stages in courses.items():
+    states = {key: {"made": 0, "hash": ""} for key in trajectories}
+    for key, stages in trajectories.items():
         start = context.start_folder(min(stages, key=lambda stage: stage.completions))
         if checkpoint.exists():
             saved = json.loads(checkpoint.read_text())[key]
@@ -131,8 +136,8 @@ def train(context: StageContext) -> None:
     settings = context.stages[0].settings
     handed_over: set[int] = set()
     while True:
-        busy = [key for key, stages in courses.items() if states[key]["made"] < max(s.completions for s in stages)]
-        for key, stages in courses.items():
+        busy = [key for key, stages in trajectories.items() if states[key]["made"] < max(s.completions for s in stages)]
+        for key, stages in trajectories.items():
             for stage in stages:
                 if states[key]["made"] == stage.completions and id(stage) not in handed_over:
                     _hand_over(context, stage, states[key])
@@ -140,21 +145,22 @@ def train(context: StageContext) -> None:
         if not busy:
             return
         for key in busy:
-            _trouble(str(settings["trouble"]), courses[key][0])
-            context.ledger(courses[key][0]).charge(completions=GROUP, prompts=1, tokens=10 * GROUP)
-            text = f"{states[key]['hash']} {courses[key][0].member} {states[key]['made']}"
+            _trouble(str(settings["trouble"]), trajectories[key][0])
+            context.ledger(trajectories[key][0]).charge(completions=GROUP, prompts=1, tokens=10 * GROUP)
+            text = f"{states[key]['hash']} {trajectories[key][0].member} {states[key]['made']}"
             states[key] = {"made": states[key]["made"] + GROUP, "hash": hashlib.sha256(text.encode()).hexdigest()}
         if settings["trace"]:
             with Path(str(settings["trace"])).open("a") as file:
-                file.write(f"{os.getpid()} {len(courses)} {[states[key]['made'] for key in busy]}\n")
+                file.write(f"{os.getpid()} {len(trajectories)} {[states[key]['made'] for key in busy]}\n")
         time.sleep(float(str(settings["updates_seconds"])))
         saved = {
-            key: {"state": states[key], "ledger": context.ledger(stages[0]).state()} for key, stages in courses.items()
+            key: {"state": states[key], "ledger": context.ledger(stages[0]).state()}
+            for key, stages in trajectories.items()
         }
         temporary = checkpoint.with_suffix(".tmp")
         temporary.write_text(json.dumps(saved))
         os.replace(temporary, checkpoint)
-        context.log({"made": [states[key]["made"] for key in courses]})
+        context.log({"made": [states[key]["made"] for key in trajectories]})
         context.progress(GROUP * len(busy))
 
 
@@ -187,17 +193,12 @@ def _trouble(kind: str, stage: Stage) -> None:
     }[kind]
 
 
-def time_methods(job: Mapping[str, Any], link: Any) -> dict[str, object]:
-    names = [cell["label"] for cell in job["cells"]]
-    return {
-        "timings": [
-            {
-                "task": "fake", "method": name, "rows": 2, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0],
-                "threads": 1, "device": "cpu",
-            }
-            for name in names
-        ]
-    }  # fmt: skip
+class FakeTiming(Timing):
+    def run(self, job: TableJob, link: Link) -> None:
+        if os.environ.get("FAKE_TIMING") == "fails":
+            raise ValueError("bad timing")
+        timed = {"task": job.task.name, "method": job.cell["method"], "rows": 2, "threads": 1, "device": "cpu"}
+        write_json(job.folder / TIMING, {**timed, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0]})
 
 
 def write_report(folder: Path) -> Path:

@@ -6,14 +6,16 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import fake_study
-from fake_study import Fake
+from fake_study import Fake, FakeTiming
 
+from paretune.benchmark.executors.jobs import Link
+from paretune.benchmark.measuring import TableJob
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import Objective, Task
@@ -80,6 +82,7 @@ def train(context: StageContext) -> None:
     fake_study.train(context)
 
 
-def time_methods(job: Mapping[str, Any], link: Any) -> dict[str, object]:
-    fault("timing" if any(cell["label"] == "faulty" for cell in job["cells"]) else "")
-    return fake_study.time_methods(job, link)
+class FaultyTiming(FakeTiming):
+    def run(self, job: TableJob, link: Link) -> None:
+        fault("timing" if job.cell["method"] == "faulty" else "")
+        super().run(job, link)

@@ -20,12 +20,13 @@ import pytest
 from paretune.benchmark.plan import plan
 from paretune.cli.main import OK, SOME_FAILED, USAGE, execute
 from paretune.core.user_code import loaded_files
+from paretune.records.files import read_signed, write_signed
 from paretune.records.reading import read_study
 
 HERE = Path(__file__).parent
 COMMAND = (
-    "import sys, fake_study; from paretune.benchmark import runner, score, work; "
-    "work.JOBS['time'] = 'fake_study:time_methods'; "
+    "import sys, fake_study; from paretune.benchmark import measurements, runner, score; "
+    "measurements.MEASUREMENTS['timing'] = 'fake_study:FakeTiming'; "
     "runner.write_report = score.write_report = fake_study.write_report; "
     "from paretune.cli.main import execute; sys.exit(execute(sys.argv[1:]))"
 )
@@ -192,7 +193,8 @@ def day(finished: Day, fakes_here: None, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copytree(finished.home, tmp_path / "home")
     shutil.copytree(finished.out, tmp_path / "out")
     lock = tmp_path / "out" / "study.lock.json"
-    lock.write_text(lock.read_text().replace(str(finished.home), str(tmp_path / "home")))  # where its paths start
+    text = json.dumps(read_signed(lock)).replace(str(finished.home), str(tmp_path / "home"))  # where its paths start
+    write_signed(lock, json.loads(text))
     day = Day(tmp_path / "home", tmp_path / "out", tmp_path / "sampled.txt", monkeypatch)
     yield day
     day.forget()

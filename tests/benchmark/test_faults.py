@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark import work
+from paretune.benchmark import measurements
 from paretune.benchmark.executors.in_process import InProcess
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
@@ -24,7 +24,7 @@ Make = Callable[..., dict[str, Any]]
 @pytest.fixture
 def faulty(study: Make, worker_processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Return a function that runs a faulty and a good method side by side."""
-    monkeypatch.setitem(work.JOBS, "time", "faulty_study:time_methods")
+    monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "faulty_study:FaultyTiming")
     methods = {
         "faulty": {"method": "faulty_study:Faulty", "reward": 0.7},
         "fake": {"method": "fake_study:Fake", "reward": 0.6},
@@ -67,9 +67,10 @@ def test_a_fault_fails_its_cell_with_a_name_and_the_next_call_repairs_it(
     assert faulty("", "").complete
 
 
-@pytest.mark.parametrize(("phase", "noun"), [("base", "base model's evaluation"), ("timing", "timing of fake-faulty-")])
+@pytest.mark.parametrize(("phase", "noun"), [("base", "references/fake-0 "), ("timing", "timing/fake-faulty ")])
 @pytest.mark.parametrize(
-    ("fault", "said"), [("interrupts", "(method_error): KeyboardInterrupt (faulty"), ("is killed", "(crash): the work")]
+    ("fault", "said"),
+    [("interrupts", "KeyboardInterrupt (faulty_study.py"), ("is killed", "(crash): the worker process")],
 )
 def test_a_fault_that_is_no_cells_is_a_problem_with_a_name(
     faulty: Callable[..., StudyResult], phase: str, noun: str, fault: str, said: str
@@ -78,7 +79,8 @@ def test_a_fault_that_is_no_cells_is_a_problem_with_a_name(
     assert states(result) == {"faulty": "done", "fake": "done"}
     (problem,) = result.problems
     assert problem.startswith(noun)
-    assert f" failed {said}" in problem
+    assert " could not be measured (" in problem
+    assert said in problem
     assert [timing.method for timing in result.records.timings] == ["faulty", "fake"][phase == "timing" :]
 
 
@@ -101,7 +103,9 @@ def test_a_job_without_progress_is_named_again_and_again(
     monkeypatch.setattr(scheduling, "SILENT_SECONDS", 0.0)
     planned = plan(study(seeds=1, workers=3), tmp_path)
     Scheduler(planned, InProcess(1), shown).execute()
-    assert any(line.startswith("reference fake 0 has made no progress for 0:00; Ctrl-C stops") for line in said)
+    assert any(
+        line.startswith("reference references/fake-0 has made no progress for 0:00; Ctrl-C stops") for line in said
+    )
 
 
 def test_a_study_runs_with_the_executor_it_is_given(study: Make, tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_a_study_runs_with_the_executor_it_is_given(study: Make, tmp_path: Path)
 
     before = list(sys.path)
     assert run(study(), tmp_path / "out", progress=False, executor=Counted(1)).complete
-    assert sorted(Counted.jobs) == ["evaluate", "evaluate", "reference", "reference", "time", "train", "train"]
+    assert sorted(Counted.jobs) == ["evaluation", "evaluation", "reference", "reference", "timing", "train", "train"]
     assert sys.path == before
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from paretune.benchmark import groups
-from paretune.benchmark.groups import begin_group, begun_groups, populations
+from paretune.benchmark.groups import begin_group, begun_groups, populations, read_spent
 from paretune.benchmark.plan import plan
-from paretune.records.files import read_json, write_json
+from paretune.records.files import write_json
 
 Make = Callable[..., dict[str, Any]]
 
@@ -41,12 +41,12 @@ def test_populations_have_a_largest_size(study: Make, tmp_path: Path, monkeypatc
 
 def test_a_group_is_found_again_with_its_members_and_dropped_when_nobody_wants_it(study: Make, tmp_path: Path) -> None:
     stages = plan(study(seeds=2), tmp_path).stages
-    group = begin_group(tmp_path, stages[:2], spent={"trajectory": {"completions": 8}})
+    group = begin_group(tmp_path, stages[:2], spent={"trajectory": {"completions": 8.0}})
     other = begin_group(tmp_path, stages[2:])
     missing = {each.key: each for each in stages[1:]}  # one member was sealed before the kill: it stays a member
     found = {each.folder: each for each in begun_groups(tmp_path, missing)}
     assert found[group.folder].keys == group.keys
-    assert read_json(group.folder / "spent.json")["spent"] == {"trajectory": {"completions": 8}}
+    assert read_spent(group.folder)["spent"] == {"trajectory": {"completions": 8.0}}
     assert begun_groups(tmp_path, {stages[1].key: stages[1]})[0].folder == group.folder
     assert not other.folder.exists()
 

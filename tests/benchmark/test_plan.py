@@ -12,22 +12,18 @@ import pytest
 
 from paretune.benchmark.changes import changes
 from paretune.benchmark.entries import method_entry, on_task
-from paretune.benchmark.evaluating import evaluate_reference
-from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.keys import reference_key
 from paretune.benchmark.plan import plan
+from paretune.benchmark.planned import Plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text
-from paretune.core.digests import digest
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.methods.banks import BankSettings
 from paretune.methods.exact_gradient import ExactGradientSettings
-from paretune.records.files import read_json, write_json
-from paretune.records.layout import reference_path, truth_path
 from paretune.records.merging import merged
 from paretune.records.writing import write_lock
 from paretune.rl.settings import LearnerSettings
 from paretune.tasks import load_task
+from table_jobs import measured
 
 Make = Callable[..., dict[str, Any]]
 
@@ -120,63 +116,46 @@ LISTED = {
 }  # fmt: skip
 
 
-def evaluate_base(study: dict[str, Any], folder: Path) -> tuple[Path, Path, Path]:
-    """Evaluate the base model as a worker does; return its evaluation, its marker and what can be reached."""
-    planned = plan(study, folder)
+def missing(planned: Plan, *measurements: str) -> list[str]:
+    return [
+        each.table.folder for each in planned.tables if not each.finished and each.table.measurement in measurements
+    ]
+
+
+def test_a_base_model_with_a_lost_or_damaged_file_is_measured_again_and_the_file_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    planned = plan(LISTED, folder)
+    base = missing(planned, "reference", "truth")
+    assert len(base) == 2
     write_lock(folder, planned_records(planned))
-    ((name, seed),) = planned.references
-    (task,) = planned.study.tasks
-    preferences, _ = planned.study.preferences(task)
-    rules = planned.study.decoding()
-    job = {
-        "folder": str(folder), "task": task.source, "seed": seed, "decoding": rules,
-        "preferences": preferences.tolist(), "task_key": digest(task.instance(seed).training_key()),
-        "key": reference_key(task.instance(seed), rules, preferences),
-    }  # fmt: skip
-    evaluate_reference(job, Link(lambda message: None, lambda: False, threads=1))
-    path = reference_path(folder, name, seed)
-    return path, path.with_suffix(".json"), truth_path(folder, name, seed)
+    measured(planned, "reference", "truth")
+    assert missing(plan(LISTED, folder), "reference", "truth") == []
+    for name in base:
+        for path in sorted((folder / name).iterdir()):
+            content = path.read_bytes()
+            other = content.translate(bytes.maketrans(b"6789", b"7896"))  # other numbers, which can be read
+            for damage in (None, b"", b"[1, 2]", content[:-9], other):
+                path.unlink() if damage is None else path.write_bytes(damage)
+                again = plan(LISTED, folder)
+                assert missing(again, "reference", "truth") == [name], (path, damage)
+                assert f"damaged: {name}: {path.name} " in plan_text(again)
+            path.write_bytes(content)
+    assert missing(plan(LISTED, folder), "reference", "truth") == []
 
 
-def test_a_base_model_with_a_lost_or_damaged_file_is_evaluated_again(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    files = evaluate_base(LISTED, folder)
-    assert plan(LISTED, folder).references == ()
-    for path in files:
-        content = path.read_bytes()
-        path.unlink()
-        assert len(plan(LISTED, folder).references) == 1, path
-        other_numbers = content.translate(bytes.maketrans(b"6789", b"7896"))  # of what can be reached: can be read
-        for damage in (b"[]", other_numbers):
-            path.write_bytes(damage)
-            assert len(plan(LISTED, folder).references) == 1, path
-        path.write_bytes(content)
-    assert plan(LISTED, folder).references == ()
-
-
-def test_a_base_model_evaluated_before_markers_named_their_files_counts_while_these_can_be_read(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    evaluation, marker, truth = evaluate_base(LISTED, folder)
-    write_json(marker, {"key": read_json(marker)["key"]})
-    assert plan(LISTED, folder).references == ()
-    for path in (evaluation, truth):
-        content = path.read_bytes()
-        path.write_bytes(content[:-9])
-        assert len(plan(LISTED, folder).references) == 1, path
-        path.write_bytes(content)
-    truth.unlink()
-    assert len(plan(LISTED, folder).references) == 1
-    evaluate_base(LISTED, folder)
-    assert plan(LISTED, folder).references == ()
-
-
-def test_the_dials_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
+def test_the_settings_of_controlled_tasks_are_in_the_lock(tmp_path: Path) -> None:
     study = {
         "name": "s", "tasks": [{"controlled": {"rho": -0.5, "alphabet": 4, "length": 3, "heterogeneity": 0.2}}],
         "methods": {"linear": {}}, "budget": {"completions": 500}, "seeds": 2,
     }  # fmt: skip
     (info,) = planned_records(plan(study, tmp_path / "out")).tasks.values()
-    assert info.dials == {"rho": -0.5, "heterogeneity": 0.2, "objectives": 2.0, "alphabet": 4.0, "length": 3.0}
+    assert info.family_settings == {
+        "rho": -0.5,
+        "heterogeneity": 0.2,
+        "objectives": 2.0,
+        "alphabet": 4.0,
+        "length": 3.0,
+    }
 
 
 def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning(tmp_path: Path) -> None:

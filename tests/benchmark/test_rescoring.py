@@ -7,27 +7,36 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from paretune.benchmark.evaluating import evaluate_cell, evaluate_reference
 from paretune.benchmark.executors.jobs import quiet_link
+from paretune.benchmark.folder import settle
 from paretune.benchmark.groups import begin_group
+from paretune.benchmark.measuring import measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
-from paretune.benchmark.rescoring import audit_changes, rescore_cell, stored_reference
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.work import Work
 from paretune.core.errors import StudyError, TaskError
 from paretune.records import files
 from paretune.records.evaluations import read_evaluation
-from paretune.records.files import DONE, is_done, read_json, settle_folders
-from paretune.records.layout import cell_folder, evaluation_path, outcome_path, reference_path, truth_path
+from paretune.records.layout import (
+    EVALUATION,
+    OUTCOMES,
+    TRUTH,
+    evaluation_path,
+    evaluations_folder,
+    outcomes_folder,
+    reference_folder,
+    truth_folder,
+)
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock
+from table_jobs import measured, payloads
+
+KINDS = ("evaluation", "reference", "truth", "outcomes", "timing")
 
 MODULE = """
 from dataclasses import fields
@@ -67,16 +76,6 @@ def planned(folder: Path, **arguments: object) -> Plan:
     return made
 
 
-def jobs(made: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What workers are told to evaluate: the cell, and the base model."""
-    work = Work(made, print)
-    work._references = [("listed", 0)]
-    work._cells, work._waiting = [], {}
-    planned = work.next(busy=False)
-    assert planned is not None
-    return work._cell_payload(made.cells[0]), dict(planned.job.payload)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("listed")
@@ -85,9 +84,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = home / "out"
         made = planned(folder)
         run_group(folder, begin_group(folder, made.stages).folder, made.stages[0].task, quiet_link())
-        cell, base = jobs(made)
-        evaluate_cell(cell, quiet_link())
-        evaluate_reference(base, quiet_link())
+        measured(made, *KINDS)
     return home
 
 
@@ -97,7 +94,7 @@ def evaluated(finished: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.copytree(finished / "out", tmp_path / "out")
     with listed(finished):
         assert planned(tmp_path / "out").count("finished") == 1
-        assert planned(tmp_path / "out").references == ()
+        assert [each for each in planned(tmp_path / "out").tables if not each.finished] == []
         yield tmp_path / "out"
 
 
@@ -110,21 +107,21 @@ def test_an_edited_audit_needs_no_model_and_leaves_exact_outcomes_as_they_are(
 ) -> None:
     made = planned(evaluated, audit="second")
     (cell,) = made.cells
-    kept = [outcome_path(evaluated, cell.name), truth_path(evaluated, "listed", 0)]
+    kept = [outcomes_folder(evaluated, cell.name) / OUTCOMES, truth_folder(evaluated, "listed", 0) / TRUTH]
     before = [path.read_bytes() for path in kept]
     assert (cell.state, cell.reason, cell.rescored) == ("stale", "audit 'extra' changed", True)
-    assert made.references == (("listed", 0),)
+    unfinished = [each.table.measurement for each in made.tables if not each.finished]
+    assert unfinished == ["evaluation", "reference"]
     assert made.completions_to_evaluate == 0
-    record = read_evaluation(evaluation_path(evaluated, cell.name, 0))
+    record = read_evaluation(evaluation_path(evaluations_folder(evaluated, cell.name), 0))
     from paretune.models import base, solutions
     from paretune.rl import outcomes
 
     for module, name in ((base, "load_base"), (outcomes, "load_base"), (solutions, "load_base")):
         monkeypatch.setattr(module, name, refuse)
-    for job, function in zip(jobs(made), (evaluate_cell, evaluate_reference), strict=True):
-        function(job, quiet_link())
+    measured(made, *unfinished)
     assert [path.read_bytes() for path in kept] == before
-    now = read_evaluation(evaluation_path(evaluated, cell.name, 0))
+    now = read_evaluation(evaluation_path(evaluations_folder(evaluated, cell.name), 0))
     assert (record.audit_scores.tolist(), now.audit_scores.tolist()) == ([0.25], [0.75])
     assert (now.completions, now.identity) == (record.completions, record.identity)
     np.testing.assert_array_equal(now.rewards[:, :-1], record.rewards[:, :-1])
@@ -132,26 +129,22 @@ def test_an_edited_audit_needs_no_model_and_leaves_exact_outcomes_as_they_are(
     assert [each.state for each in study.cells] == ["done"]
     assert study.references["listed", 0].audit_scores.tolist() == [0.75]
     again = planned(evaluated, audit="second")
-    assert (again.count("finished"), again.references) == (1, ())
+    assert (again.count("finished"), [each for each in again.tables if not each.finished]) == (1, [])
 
 
-def test_what_can_be_reached_is_computed_again_where_it_changed_and_the_base_is_not_sampled(
-    evaluated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from paretune.rl import evaluation
-
-    before = truth_path(evaluated, "listed", 0).read_bytes()
-    monkeypatch.setattr(evaluation, "evaluate", refuse)
-    _, base = jobs(planned(evaluated, beta=0.5))
-    evaluate_reference(base, quiet_link())
-    assert truth_path(evaluated, "listed", 0).read_bytes() != before
-    assert planned(evaluated, beta=0.5).references == ()
+def test_what_can_be_reached_is_computed_again_where_it_changed_and_the_base_is_not_sampled(evaluated: Path) -> None:
+    path = truth_folder(evaluated, "listed", 0) / TRUTH
+    before = path.read_bytes()
+    made = planned(evaluated, beta=0.5)
+    assert [each.table.measurement for each in made.tables if each.found.state == "stale"] == ["truth"]
+    measured(made, "truth")
+    assert path.read_bytes() != before
+    assert [each for each in planned(evaluated, beta=0.5).tables if each.found.state == "stale"] == []
 
 
-def test_a_kill_while_a_cell_is_replaced_leaves_the_old_one(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_a_table_is_replaced_leaves_the_old_one(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = planned(evaluated, audit="second")
-    name, task = made.cells[0].name, made.cells[0].task
-    rules = jobs(made)[0]["decoding"]
+    folder = evaluations_folder(evaluated, made.cells[0].name)
     rename, moves = files.os.rename, []
 
     def killed(source: Path, target: Path) -> None:
@@ -162,46 +155,43 @@ def test_a_kill_while_a_cell_is_replaced_leaves_the_old_one(evaluated: Path, mon
 
     monkeypatch.setattr(files.os, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        rescore_cell(evaluated, name, task, rules)
+        measured(made, "evaluation")
     monkeypatch.setattr(files.os, "rename", rename)
-    assert not cell_folder(evaluated, name).exists()
-    settle_folders(evaluated / "runs")
-    assert [path.name for path in (evaluated / "runs").iterdir()] == [name]
-    assert audit_changes(cell_folder(evaluated, name), task, rules) == ["extra"]
-    assert rescore_cell(evaluated, name, task, rules) == ["extra"]
-    assert is_done(cell_folder(evaluated, name))
-    assert rescore_cell(evaluated, name, task, rules) == []
-    assert [path.name for path in (evaluated / "runs").iterdir()] == [name]
+    assert not folder.exists()
+    settle(evaluated)
+    names = ["cell.json", "solution.json", "DONE.json", "evaluations", "outcomes"]
+    assert {path.name for path in folder.parent.iterdir()} == {*names}
+    assert planned(evaluated, audit="second").cells[0].rescored
+    measured(planned(evaluated, audit="second"), "evaluation")
+    assert planned(evaluated, audit="second").count("finished") == 1
+    assert {path.name for path in folder.parent.iterdir()} == {*names}
 
 
 def test_a_damaged_cell_or_base_model_is_not_scored_again(evaluated: Path) -> None:
     made = planned(evaluated, audit="second")
-    name, task, rules = made.cells[0].name, made.cells[0].task, jobs(made)[0]["decoding"]
-    evaluation_path(evaluated, name, 0).write_bytes(b"damaged")
-    assert audit_changes(cell_folder(evaluated, name), task, rules) is None
-    assert planned(evaluated, audit="second").cells[0].state == "unfinished"
-    assert stored_reference(evaluated, task, 0, rules) is not None
-    reference_path(evaluated, "listed", 0).write_bytes(b"damaged")
-    assert stored_reference(evaluated, task, 0, rules) is None
-    assert planned(evaluated, audit="second").completions_to_evaluate > 0
+    assert made.completions_to_evaluate == 0
+    (cell,) = made.cells
+    evaluation_path(evaluations_folder(evaluated, cell.name), 0).write_bytes(b"damaged")
+    (found,) = planned(evaluated, audit="second").cells
+    assert (found.state, found.rescored) == ("unfinished", False)
+    assert found.reason == f"runs/{cell.name}/evaluations: 000.parquet has changed since it was written"
+    of_cell = planned(evaluated, audit="second").completions_to_evaluate
+    (reference_folder(evaluated, "listed", 0) / EVALUATION).write_bytes(b"damaged")
+    assert planned(evaluated, audit="second").completions_to_evaluate > of_cell > 0
 
 
 def test_what_is_edited_while_a_study_runs_is_refused(evaluated: Path) -> None:
-    cell, base = jobs(planned(evaluated, audit="second"))
-    before = read_json(cell_folder(evaluated, cell["cell"]) / DONE)
-    for job, function in ((cell, evaluate_cell), (base, evaluate_reference)):
+    for job in payloads(planned(evaluated, audit="second"), "evaluation", "reference"):
         changed = {**job, "task": {"listed:task": {"audit": "first"}}}
         with pytest.raises(
             TaskError, match="audit of task 'listed' must not change while a study runs, got other files"
         ):
-            function(changed, quiet_link())
-    cell = jobs(planned(evaluated))[0]
-    key = cell["evaluation_key"]
-    edited = {**cell, "settings": {**cell["settings"], "rank": 4}, "evaluation_key": key}
-    (cell_folder(evaluated, cell["cell"]) / DONE).unlink()
+            measure(changed, quiet_link())
+    (job,) = payloads(planned(evaluated), "evaluation")
+    settings = {**job["cell"]["settings"], "rank": 4}
+    shutil.rmtree(evaluated / job["table"])
     with pytest.raises(
         StudyError,
         match=r"methods.rewarded_soups: a method must not change while a study runs, got: setting rank changed\. Start",
     ):
-        evaluate_cell(edited, quiet_link())
-    assert before["values"]["audit"].keys() == {"extra"}
+        measure({**job, "cell": {**job["cell"], "settings": settings}}, quiet_link())

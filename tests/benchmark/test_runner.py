@@ -17,22 +17,16 @@ import pytest
 
 from paretune.benchmark.changes import remove_checkpoints
 from paretune.benchmark.plan import plan
-from paretune.benchmark.progress import Display, Progress
 from paretune.benchmark.runner import StudyResult, run
 from paretune.benchmark.summary import summary
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
 from study_process import command, updates
+from watched import Watch, contents
 
 Make = Callable[..., dict[str, Any]]
 HERE = Path(__file__).parent
-
-
-def contents(folder: Path, *parts: str) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of every file below some folders of a study."""
-    files = [path for part in parts for path in sorted((folder / part).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -77,18 +71,6 @@ def test_a_study_runs_to_its_end_and_the_same_command_repeats_nothing(study: Mak
     assert plan(made, folder).count("finished") == 2
 
 
-class Watch(Display):
-    def __init__(self) -> None:
-        self.shown: list[Progress] = []
-        self.said: list[str] = []
-
-    def show(self, progress: Progress) -> None:
-        self.shown.append(progress)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> None:
     watch = Watch()
     run(study({"per_preference": True}), tmp_path / "out", progress=watch)
@@ -98,7 +80,7 @@ def test_progress_ends_at_all_that_was_to_do(study: Make, tmp_path: Path) -> Non
     assert (last.done, last.failed, last.completions) == (2, 0, last.total_completions)
 
 
-def test_the_total_of_progress_stays_what_it_was_where_completions_are_spared(
+def test_the_total_of_progress_stays_what_it_was_where_completions_are_not_needed(
     study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Watch()
@@ -106,8 +88,8 @@ def test_the_total_of_progress_stays_what_it_was_where_completions_are_spared(
     run(study(), tmp_path / "out", progress=watch)
     last = watch.shown[-1]
     assert {each.total_completions for each in watch.shown} == {last.total_completions}
-    assert last.spared == 2 * 3 * 3  # in 2 cells, 3 of 4 preferences share the answer of the first; 3 prompts
-    assert last.completions + last.spared == last.total_completions
+    assert last.not_needed == 2 * 3 * 3  # in 2 cells, 3 of 4 preferences share the answer of the first; 3 prompts
+    assert last.completions + last.not_needed == last.total_completions
 
 
 def test_what_is_added_is_all_that_is_done(study: Make, tmp_path: Path) -> None:
@@ -210,7 +192,7 @@ def test_trouble_fails_its_cell_alone_and_the_next_call_tries_again(
     assert REASONS[trouble][1] in bad.message
     assert "objective_weights=[1.0, 0.0]" in bad.message
     assert good.state == "done"
-    assert len(hashes(folder)) == 3  # companions of the guilty one in its population were trained alone
+    assert len(hashes(folder)) == 3  # the others of its population were trained alone
     assert plan(study({"trouble": trouble}), folder).cells[0].reason.startswith(REASONS[trouble][0])
     kept = contents(folder, "stages")
     assert not run(study({"trouble": trouble}), folder, progress=False).complete
@@ -238,7 +220,10 @@ def test_a_failed_evaluation_fails_its_cell_and_is_repaired_by_the_next_call(
     result = run(study(seeds=1), folder, progress=False)
     assert cells(result)["fake", 0].reason == "method_error"
     assert "bad evaluation" in cells(result)["fake", 0].message
-    assert "base model's evaluation failed" in result.problems[0]
+    (problem,) = result.problems
+    assert problem.startswith(
+        "references/fake-0 could not be measured (method_error): ValueError: bad evaluation (fake_"
+    )
     monkeypatch.delenv("FAKE_EVALUATION")
     assert run(study(seeds=1), folder, progress=False).complete
     assert not list(folder.glob("runs/*/FAILED.json"))

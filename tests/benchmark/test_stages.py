@@ -273,13 +273,13 @@ def test_an_artefact_that_is_not_the_stages_own_is_refused(study: Make, tmp_path
         context.artefact(context.stages[0], name)
 
 
-def test_a_marker_of_before_artefacts_were_listed_is_refused(study: Make, tmp_path: Path) -> None:
+def test_a_marker_of_another_version_is_refused(study: Make, tmp_path: Path) -> None:
     context = context_of(study(seeds=1), tmp_path)
     stage = context.stages[0]
     context.seal(stage, {})
     marker = stage_folder(tmp_path, stage.key(context.task)) / DONE
-    write_json(marker, {key: value for key, value in read_json(marker).items() if key != "artefacts"})
-    with pytest.raises(RecordError, match=r"DONE\.json must list the stage's artefacts, got none listed\. Remove"):
+    write_json(marker, {**read_json(marker), "schema_version": 2})
+    with pytest.raises(RecordError, match=r"DONE\.json must have schema version 3, got 2\. Use the paretune that"):
         context.result(stage)
 
 

@@ -20,7 +20,7 @@ from paretune.benchmark.progress import Display, Progress
 from paretune.benchmark.runner import run
 from paretune.benchmark.summary import plan_text
 from paretune.core.errors import BudgetError, RecordError
-from paretune.records.files import read_json, write_json
+from paretune.records.files import read_json, read_signed, write_signed
 from paretune.records.reading import read_study
 from study_process import command, updates
 
@@ -148,9 +148,9 @@ def test_a_damaged_section_of_the_lock_is_written_again_from_the_cells_of_the_sw
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)}, tune=SWEEP)
     run(made, folder, progress=False)
-    lock, before = read_json(folder / "study.lock.json"), updates(trace)
+    lock, before = read_signed(folder / "study.lock.json"), updates(trace)
     for damage in ([{"task": "fake"}], "nonsense", None):
-        write_json(folder / "study.lock.json", {**lock, "tuning": damage})
+        write_signed(folder / "study.lock.json", {**lock, "tuning": damage})
         with pytest.raises(RecordError, match=r"study.lock.json must have all its fields.*Run the same command again"):
             read_study(folder)
         assert run(made, folder, progress=False).complete
@@ -197,7 +197,7 @@ def test_a_cell_of_the_sweep_that_fails_fails_the_cells_that_wait_for_it_until_i
     result = run(made, folder, progress=False)
     assert [cell.reason for cell in result.failed] == ["method_error"] * 2
     assert "tuning, fake-fake-64-s10000-" in result.failed[0].message
-    assert "scoring: ValueError: bad evaluation" in result.failed[0].message
+    assert "score: ValueError: bad evaluation" in result.failed[0].message
     assert result.records.tuning == ()
     assert not [path for path in folder.glob("stages/*/stage.json") if read_json(path)["seed"] < 10_000]  # none trained
     monkeypatch.delenv("FAKE_EVALUATION")
@@ -299,7 +299,7 @@ def test_a_sweep_is_shown_under_a_name_of_its_own(study: Make, tmp_path: Path) -
     assert lines[0].startswith("tuning cells 0/6 done")
     assert lines[-1].startswith("cells 2/2 done")
     last = [each for each in watch.shown if each.noun == "tuning cells"][-1]
-    assert last.completions + last.spared == last.total_completions == 6 * 64 + 6 * 3 * 2
+    assert last.completions + last.not_needed == last.total_completions == 6 * 64 + 6 * 3 * 2
 
 
 def test_a_part_tunes_its_own_tasks_only(study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

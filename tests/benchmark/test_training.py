@@ -43,7 +43,7 @@ def test_a_trained_method_answers_any_preference_and_is_saved(task: Path, tmp_pa
     heard: list[int] = []
     link = Link(lambda message: heard.append(int(str(message.get("completions", 0)))), lambda: False, 1)
     solutions = train("rewarded_soups", str(task), BUDGET, settings=ONCE, output=tmp_path / "out", progress=link)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["experts", "solution.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["DONE.json", "experts", "solution.json"]
     assert 0 < sum(heard) <= 256
     policy = solutions.policy_for({"early": 0.75, "late": 0.25})
     assert policy.expert_weights.tolist() == [[0.75, 0.25]]
@@ -108,7 +108,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path
     (out / "thesis.tex").write_text("precious")
     with pytest.raises(StudyError, match="output folder must be empty"):
         train("rewarded_soups", task, BUDGET, output=out)
-    (out / "solution.json").write_text("{}")
+    (out / "DONE.json").write_text("{}")
     with pytest.raises(StudyError, match="must not hold a solution set yet"):
         train("rewarded_soups", task, BUDGET, output=out)
 
@@ -128,7 +128,7 @@ def test_two_calls_cannot_train_into_one_folder_at_once(task: Path, tmp_path: Pa
     )
     assert refusals
     assert all(refusal.startswith(known) for refusal in refusals)
-    assert sorted(path.name for path in out.iterdir()) == ["experts", "solution.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["DONE.json", "experts", "solution.json"]
 
 
 def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_nothing(
@@ -141,13 +141,13 @@ def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_noth
 
     def slow(work: Path, shown: Path) -> object:  # another call finishes between the look at the folder and the lock
         out.mkdir()
-        (out / "solution.json").write_text("{}")
+        (out / "DONE.json").write_text("{}")
         return taken(work, shown)
 
     monkeypatch.setattr(training, "locked", slow)
     with pytest.raises(StudyError, match="must not hold a solution set yet"):
         train("rewarded_soups", task, BUDGET, output=out)
-    assert [path.name for path in out.iterdir()] == ["solution.json"]
+    assert [path.name for path in out.iterdir()] == ["DONE.json"]
 
 
 @pytest.mark.parametrize("sign", ["training/.lock", "training/groups/*/events.jsonl"])  # begun, and in its updates
@@ -161,13 +161,13 @@ def test_a_killed_training_leaves_no_lock_that_keeps_the_next_call_away(task: Pa
     process.kill()
     process.wait()
     train("rewarded_soups", task, BUDGET, settings=ONCE, output=out)
-    assert sorted(path.name for path in out.iterdir()) == ["experts", "solution.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["DONE.json", "experts", "solution.json"]
 
 
 def test_a_method_that_plans_more_than_its_budget_is_refused(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = Linear.stages
     monkeypatch.setattr(Linear, "stages", lambda self, *args: planned(self, args[0], args[1], 2 * args[2], args[3]))
-    with pytest.raises(ConfigError, match=r"method 'linear' must plan at most its budget of 160 completions, got 320"):
+    with pytest.raises(ConfigError, match=r"Linear.stages must plan at most its budget of 160 completions, got 320"):
         train("linear", str(task), 160, 0, settings={"completions_each": 64})
 
 

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.benchmark import tuning
-from paretune.benchmark.evaluating import assemble
+from paretune.benchmark import measuring
 from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.groups import begin_group, populations
+from paretune.benchmark.measurements import TRIAL
+from paretune.benchmark.measuring import assemble, measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan, PlannedCell
 from paretune.benchmark.runner import planned_records, run
 from paretune.benchmark.stages import job_task, run_group
-from paretune.benchmark.tuning import CellScore, best, measure_of, read_score, score, score_cell, write_score
-from paretune.benchmark.work import Work
+from paretune.benchmark.tuning import CellScore, best, measure_of, read_score, score, write_score
 from paretune.core.errors import RecordError
 from paretune.core.task import Task
 from paretune.records.files import write_json
 from paretune.records.writing import write_lock
+from table_jobs import payloads
 
 HERE = Path(__file__).parent
 
@@ -81,13 +82,13 @@ def test_scores_survive_their_file_missing_ones_too_and_a_damaged_file_is_refuse
         exact([0.1, -0.2], [0.3, 0.4]),
         CellScore(None, trouble="nan"),
     ):
-        write_score(tmp_path, "cell", made, {"seed": 10_000})
+        write_score(tmp_path / "tuning" / "cell", made, {"seed": 10_000})
         found = read_score(tmp_path, "cell")
         for name in ("utilities", "gained", "possible"):
             np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
-        assert (found.spent, found.trouble) == (made.spent, made.trouble)
+        assert (found.spent, found.trouble) == ({key: list(each) for key, each in made.spent.items()}, made.trouble)
     write_json(tmp_path / "tuning" / "cell" / "score.json", {"utilities": []})
-    with pytest.raises(RecordError, match=r"score.json must have all its fields, got trouble with 'gained'"):
+    with pytest.raises(RecordError, match=r"score.json must have all its fields, got trouble with 'schema_version'"):
         read_score(tmp_path, "cell")
 
 
@@ -105,7 +106,7 @@ def run_in_this_process(planned: Plan, folder: Path) -> PlannedCell:
     stages = [planned.sweep.by_key[key] for key in cell.stages]
     for members in populations(stages, workers=1):
         run_group(folder, begin_group(folder, members).folder, cell.task, quiet_link())
-    score_cell(Work(planned.sweep, print)._cell_payload(cell), quiet_link())
+    measure(payloads(planned.sweep, TRIAL)[0], quiet_link())
     return cell
 
 
@@ -119,7 +120,7 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
         found = job_task(job)
         return dataclasses.replace(found, splits=fake_study.Splits(found.splits))
 
-    monkeypatch.setattr(tuning, "job_task", guarded)
+    monkeypatch.setattr(measuring, "job_task", guarded)
     write_lock(tmp_path, planned_records(plan(LISTED, tmp_path)))
     planned = plan(LISTED, tmp_path)
     cell = run_in_this_process(planned, tmp_path)
@@ -138,25 +139,24 @@ def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_pr
     from paretune.optimum.exact import captured_share
     from paretune.rl.outcomes import outcomes, tables, truth
 
-    rows, told = cell.task.splits["development"], cell.told  # the same along the way of a reported cell
-    job = {
-        "label": "linear", "source": "linear", "settings": cell.entry.settings, "budget": 128, "told": told.tolist(),
-        "seed": 10_000, "training_key": cell.training_key,
-    }  # fmt: skip
-    _, assembly, _ = assemble(job, tmp_path, cell.task)
+    rows, given = (
+        cell.task.splits["development"],
+        cell.training_preferences,
+    )  # the same along the way of a reported cell
+    _, assembly = assemble(cell.plain(), tmp_path, cell.task)
     solutions = SolutionSet.from_assembly(cell.task, assembly, "linear", "single-policy")
     log_reference, rewards = tables(cell.task, rows, Scorer(cell.task.objectives))
     assert cell.task.enumeration is not None
     reached = outcomes(
-        solutions.policies_for(told), rows, cell.task.enumeration, log_reference, rewards, (1.0,)
+        solutions.policies_for(given), rows, cell.task.enumeration, log_reference, rewards, (1.0,)
     ).at_scale(1.0)
-    known = truth(log_reference, rewards, told, cell.task.beta)
+    known = truth(log_reference, rewards, given, cell.task.beta)
     solutions.bank.unwrap()
     share = captured_share(
-        (reached[0] - cell.task.beta * reached[1][..., None]).mean(axis=1), known.reference_scores, known.scores, told
+        (reached[0] - cell.task.beta * reached[1][..., None]).mean(axis=1), known.reference_scores, known.scores, given
     )
     assert score([found], "captured_share") == pytest.approx(share)
-    np.testing.assert_allclose(found.utilities, np.einsum("mk,mk->m", told, reached[0].mean(axis=1)))
+    np.testing.assert_allclose(found.utilities, np.einsum("mk,mk->m", given, reached[0].mean(axis=1)))
 
 
 @pytest.mark.slow

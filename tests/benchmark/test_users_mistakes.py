@@ -12,15 +12,17 @@ import pytest
 import micro_task
 from paretune.benchmark.executors.jobs import quiet_link, run_job
 from paretune.benchmark.groups import begin_group, populations
+from paretune.benchmark.measurements import TRIAL
+from paretune.benchmark.measurements.evaluation import stored
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
 from paretune.benchmark.stages import run_group
-from paretune.benchmark.work import JOBS, Work
+from paretune.benchmark.work import MEASURE
 from paretune.cli.main import USAGE, execute
 from paretune.core.user_code import loaded_files
-from paretune.records.evaluations import read_evaluation
 from paretune.records.files import DONE, is_done, read_json
-from paretune.records.layout import cell_folder, evaluation_path, stage_folder
+from paretune.records.layout import stage_folder
+from table_jobs import payloads
 
 IDEA = """
 from dataclasses import dataclass
@@ -312,16 +314,16 @@ def test_what_a_users_code_does_wrong_in_training_is_blamed_on_that_code(
     assert f"paretune: {said}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["evaluate", "score"])
+@pytest.mark.parametrize("kind", ["evaluation", "score"])
 def test_a_cell_that_fails_in_evaluation_leaves_the_next_one_on_its_model_unaffected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["evaluate", "score"]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["evaluation", "score"]
 ) -> None:
     from paretune.models.base import load_base
     from paretune.rl import evaluation
 
     first, second = trained_jobs(tmp_path, kind)
     base = load_base(str(tmp_path / "task" / "model"))
-    assert run_job(JOBS[kind], second, quiet_link()) == {"kind": "done", "result": {}}
+    assert run_job(MEASURE, second, quiet_link()) == {"kind": "done", "result": {}}
     before = result_of(tmp_path / "out", second)
 
     def fails(policy: Any, *arguments: object, **named: object) -> None:
@@ -331,16 +333,16 @@ def test_a_cell_that_fails_in_evaluation_leaves_the_next_one_on_its_model_unaffe
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", fails)
-        ended = run_job(JOBS[kind], first, quiet_link())
+        ended = run_job(MEASURE, first, quiet_link())
     assert (ended["kind"], ended["reason"]) == ("failed", "method_error")
     assert getattr(base.model, "_paretune_bank", None) is None
     assert not [name for name, _ in base.model.named_modules() if name.endswith("original")]
-    assert run_job(JOBS[kind], second, quiet_link()) == {"kind": "done", "result": {}}
+    assert run_job(MEASURE, second, quiet_link()) == {"kind": "done", "result": {}}
     assert result_of(tmp_path / "out", second) == before
     assert getattr(base.model, "_paretune_bank", None) is None
 
 
-def trained_jobs(folder: Path, kind: Literal["evaluate", "score"]) -> list[dict[str, Any]]:
+def trained_jobs(folder: Path, kind: Literal["evaluation", "score"]) -> list[dict[str, Any]]:
     """Train the stages of two cells, or of two trials of a sweep, and return what a worker is told to do with them."""
     small = {"group_size": 4, "completions_per_update": 16}
     study = {
@@ -354,13 +356,13 @@ def trained_jobs(folder: Path, kind: Literal["evaluate", "score"]) -> list[dict[
     for members in populations([chosen.by_key[key] for cell in cells for key in cell.stages], workers=1):
         if not all(is_done(stage_folder(folder / "out", each.key)) for each in members):
             run_group(folder / "out", begin_group(folder / "out", members).folder, members[0].task, quiet_link())
-    return [Work(chosen, print)._cell_payload(cell) for cell in cells]
+    return payloads(chosen, TRIAL if kind == "score" else kind)[:2]
 
 
 def result_of(folder: Path, job: dict[str, Any]) -> Any:
     """Return what a job has written, and forget it."""
-    if "about" in job:
-        return read_json(folder / "tuning" / job["cell"] / "score.json")
-    records = [read_evaluation(evaluation_path(folder, job["cell"], index)) for index in range(2)]
-    (cell_folder(folder, job["cell"]) / DONE).unlink()
+    if job["table"].startswith("tuning/"):
+        return read_json(folder / job["table"] / "score.json")
+    records = stored(folder / job["table"])
+    (folder / job["table"] / DONE).unlink()
     return [(each.completions, each.log_probs.tolist(), each.reference_log_probs.tolist()) for each in records]

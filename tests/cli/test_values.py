@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -36,6 +35,5 @@ def test_a_setting_below_a_value_is_refused() -> None:
         parse_settings(["gate=3", "gate.level=block"])
 
 
-@pytest.mark.parametrize("folder", ["/", "/solutions", "/srv/solutions"])
-def test_a_solution_set_that_lies_beside_no_study_is_read_from_here(folder: str) -> None:
-    assert import_folders(Path(folder)) == [os.getcwd()]
+def test_a_solution_set_that_lies_beside_no_study_is_read_from_here() -> None:
+    assert import_folders(None) == [os.getcwd()]

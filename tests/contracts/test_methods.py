@@ -103,7 +103,7 @@ class InOneFolder:
     results: dict[str, StageResult] = field(default_factory=dict)
     asked: dict[str, list[str]] = field(default_factory=dict)
     events: list[Mapping[str, object]] = field(default_factory=list)
-    told: int = 0
+    reported: int = 0
 
     def result(self, stage: Stage) -> StageResult:
         return self.results[stage.key(self.task)]
@@ -142,7 +142,7 @@ class InOneFolder:
         return folder
 
     def progress(self, completions: int, message: str = "") -> None:
-        self.told += completions
+        self.reported += completions
 
     def log(self, event: Mapping[str, object]) -> None:
         self.events.append(event)
@@ -240,7 +240,7 @@ def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, train
     _, _, context = trained(name)
     for result in context.results.values():
         assert result.ledger.completions == result.stage.completions
-    assert context.told == sum(result.stage.completions for result in context.results.values())
+    assert context.reported == sum(result.stage.completions for result in context.results.values())
     for folder in {result.folder for result in context.results.values() if result.adapters}:
         assert (folder / "checkpoint" / "state.safetensors").is_file()  # where a longer run goes on
     assert any("reward_means" in event for event in context.events)
@@ -339,7 +339,7 @@ def test_a_stage_that_leaves_several_adapters_is_planned_charged_and_keyed_as_on
     (stage,) = method(method.Settings()).stages(task, WANTED, BUDGET, 0)
     (result,) = context.results.values()
     assert result.key == stage.key(task)
-    assert result.ledger.completions == stage.completions == 248 == context.told  # whole groups for each of the two
+    assert result.ledger.completions == stage.completions == 248 == context.reported  # whole groups for each of the two
     assert list(result.artefacts) == ["experts/001", "experts/000", "scores.json"]
     assert [adapter.name for adapter in result.adapters] == ["000", "001"]
     assert assembly.experts == result.adapters
@@ -392,7 +392,7 @@ def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(task: Task, t
     (stage,) = cell.stages
     assert (stage.adapters, stage.counts["completions"]) == (2, 64)
     assert {record.answer for record in cell.evaluations} == {"weighed"}
-    assert len({record.identity for record in cell.evaluations}) == 4  # three told of, one unseen
+    assert len({record.identity for record in cell.evaluations}) == 4  # three given, one unseen
     assert ">weighed<" in result.page.read_text(encoding="utf-8")
     folder = tmp_path / "out" / "runs" / cell.cell
     names = json.loads((folder / "solution.json").read_text())["experts"]

@@ -3,12 +3,14 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from builders import cell, study, synthetic_study
 from paretune.core.errors import ConfigError, UnknownNameError
-from paretune.core.protocols import MetricRow
+from paretune.core.protocols import MetricRow, MetricValue, Table
 from paretune.metrics import METRICS, load_metric, measure_all
 
 STUDIES = {
@@ -116,19 +118,62 @@ def test_all_metrics_are_measured_in_the_order_of_the_table():
 class Cells:
     """A user's own metric."""
 
+    name, title, unit, higher_is_better, needs = "cells", "Cells", "cells", True, ()
+
     def measure(self, records):
-        return [f"{len(records.cells)} cells"]
+        return [MetricRow("t", "m", 1, self.name, MetricValue(float(len(records.cells))))]
 
 
 def test_users_own_metric_is_named_by_module_and_class(monkeypatch):
     monkeypatch.setitem(sys.modules, "my_metrics", sys.modules[__name__])
-    assert measure_all(study([cell()]), ["my_metrics:Cells"]) == ["1 cells"]
+    (row,) = measure_all(study([cell()]), ["my_metrics:Cells"])
+    assert row.value.value == 1
+    named = replace(study([cell()]), resolved={"metrics": ["my_metrics:Cells"]})
+    assert [each.metric for each in measure_all(named)][-1] == "cells"  # beside all others, where a study names it
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_which_measurements_it_needs(name):
+    assert set(load_metric(name).needs) <= {"evaluation", "reference", "truth", "outcomes", "timing"}
+
+
+NEEDED = [(name, need) for name in METRICS for need in load_metric(name).needs]
+
+
+@pytest.mark.parametrize(("name", "need"), NEEDED)
+def test_a_missing_measurement_gives_no_value_and_is_named(name, need):
+    """Of what a metric needs, one at a time is taken away, and its values of that method become reasons."""
+    records = without(synthetic_study(exact=True), need)
+    rows = [row for row in measure_all(records, [name]) if row.method == "linear"]
+    assert rows
+    exact = [row for row in rows if row.value.value is None]
+    assert exact
+    assert all(f"{need} is missing (" in row.value.reason and "x.json is gone" in row.value.reason for row in exact)
+
+
+def without(records, need):
+    """Return a study as it is read where no table of a measurement is whole."""
+    tables, missing, cells = [], {}, []
+    for each in records.cells:
+        folder = f"{need}/{each.cell}"
+        tables.append(Table(folder, each.task, each.seed, {}, (each.cell,), measurement=need))
+        missing[folder] = "x.json is gone"
+        lost = {"evaluation": {"state": "pending", "evaluations": ()}, "outcomes": {"outcomes": None}}.get(need, {})
+        if need == "outcomes":
+            lost["evaluations"] = tuple(unknown(answer) for answer in each.evaluations)
+        cells.append(replace(each, **lost))
+    gone = {"truth": {"truths": {}}, "timing": {"timings": ()}}.get(need, {})
+    return replace(records, tables=tuple(tables), missing=missing, cells=tuple(cells), **gone)
+
+
+def unknown(answer):
+    return replace(answer, exact_rewards=answer.exact_rewards * np.nan, exact_kl=answer.exact_kl * np.nan)
 
 
 def test_unknown_metrics_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'performance'"):
         load_metric("performence")
-    with pytest.raises(ConfigError, match="must name a class that can be imported, got 'nowhere:Metric'"):
+    with pytest.raises(ConfigError, match="metric must be an importable 'module:name', got 'nowhere:Metric'"):
         load_metric("nowhere:Metric")
 
 

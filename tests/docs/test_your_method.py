@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import torch
 
 import micro_task
 import paretune
-from paretune.cli.main import OK, execute
+from paretune.cli.main import OK, USAGE, execute
 from paretune.core.protocols import Mixer
+from paretune.metrics import measure_all
+from paretune.records.reading import read_study
 
 
 def blocks(root: Path) -> dict[str, str]:
@@ -143,7 +146,7 @@ def test_the_documented_method_runs_beside_a_built_in_one(
     # every preference is answered by the one expert there is
     assert {tuple(evaluation.expert_weights) for evaluation in mine.evaluations} == {(1.0,)}
     assert sum(stage.counts["completions"] for stage in mine.stages) == 128
-    # the grid's corners end inside an update of the soups' experts, whose course they share; nothing was done twice
+    # the grid's corners end inside an update of the soups' experts, whose trajectory they share; nothing was done twice
     stages = {stage.key: stage for cell in result.records.cells for stage in cell.stages}
     lengths = {stage.counts["completions"] for stage in stages.values() if stage.kind == "expert"}
     assert {64, 128} < lengths
@@ -151,3 +154,77 @@ def test_the_documented_method_runs_beside_a_built_in_one(
     base = result.records.references[(mine.task, 0)]
     gain = np.mean([evaluation.scores.mean() for evaluation in mine.evaluations]) - base.scores.mean()
     assert gain > 0.05  # 128 completions at this rate raise the mean reward by more than .1 on the seeds tried
+
+
+@pytest.mark.usefixtures("in_one_process")
+def test_a_documented_measurement_is_run_for_the_metric_that_needs_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    module = tmp_path / "repeats.py"
+    module.write_text(blocks(root)["repeats.py"], encoding="utf-8")
+    task = micro_task.save_task(tmp_path / "task")
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    study.write_text(
+        f"tasks: ['{task}']\nmethods:\n  linear: {{completions_each: 64}}\nbudget: {{completions: 64}}\nseeds: 1\n"
+        "preferences: {grid: 1, unseen: 0}\nworkers: 1\nmetrics: ['repeats:Variety']\n",
+        encoding="utf-8",
+    )
+    result = paretune.run(study, out, progress=False)
+    assert result.complete, result.problems
+    (cell,) = result.records.cells
+    folder = out / "runs" / cell.cell / "repeats"
+    assert cell.tables == {"repeats:Repeats": folder}
+    shares = json.loads((folder / "repeats.json").read_text())
+    assert len(shares) == 2
+    assert all(0 <= share < 1 for share in shares)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/**/DONE.json")}
+    assert sum(stage.counts["completions"] for stage in cell.stages) == 64  # it is charged to nobody
+
+    def variety() -> Any:
+        (row,) = measure_all(read_study(out), ["repeats:Variety"])
+        return row.value
+
+    assert variety().value == pytest.approx(1 - sum(shares) / 2)
+    assert "variety" in (out / "report" / "tables.csv").read_text()
+    (folder / "repeats.json").write_text("[1, 2]")
+    why = f"runs/{cell.cell}/repeats: repeats.json has changed since it was written"
+    assert variety().value is None
+    assert variety().reason == f"repeats:Repeats is missing ({why})"
+    monkeypatch.delitem(sys.modules, "repeats")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(tmp_path)])
+    assert execute(["report", str(out)]) == OK, capsys.readouterr().err
+    assert why in (out / "report" / "index.html").read_text()
+    assert execute(["plan", str(study), "-o", str(out)]) == OK
+    assert f"damaged: {why}. It is measured again." in capsys.readouterr().out
+    assert paretune.run(study, out, progress=False).complete
+    assert json.loads((folder / "repeats.json").read_text()) == shares
+    assert [path for path, time in before.items() if path.stat().st_mtime_ns != time] == [folder / "DONE.json"]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("metrics: ['repeats:Repeats']", "metrics.0: metric 'repeats:Repeats' must be a class with name, title"),
+        (
+            "measurements: ['repeats:Variety']",
+            "measurements.0: measurement 'repeats:Variety' must be a class with name",
+        ),
+        ("measurements: ['repeats:Repeats2']", "measurements.0: measurement must be an importable 'module:name', got"),
+        ("measurements: [timing]", "measurements.0 must be"),
+    ],
+)
+def test_what_is_no_measurement_or_metric_is_refused_with_its_place(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    named: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "repeats.py").write_text(blocks(root)["repeats.py"], encoding="utf-8")
+    study = tmp_path / "study.yaml"
+    study.write_text(f"tasks: [counselling]\nmethods: {{linear: {{}}}}\nbudget: {{completions: 640}}\n{named}\n")
+    assert execute(["plan", str(study), "-o", str(tmp_path / "out")]) == USAGE
+    assert said in capsys.readouterr().err

@@ -234,7 +234,7 @@ def test_a_pull_without_a_score_that_counts_is_not_paid_but_drawn(mode: str) -> 
 @pytest.mark.parametrize("mode", ["faithful", "repaired"])
 @given(seed=st.integers(0, 10**6), stop=st.integers(0, 30))
 def test_going_on_from_a_state_is_going_on(mode: str, seed: int, stop: int) -> None:
-    def course(made: NestedBandits, updates: range) -> list[list[float]]:
+    def trajectory(made: NestedBandits, updates: range) -> list[list[float]]:
         weights = []
         for update in updates:
             generator = np.random.default_rng([seed, update])
@@ -247,12 +247,12 @@ def test_going_on_from_a_state_is_going_on(mode: str, seed: int, stop: int) -> N
 
     settings: dict[str, Any] = {"updates_per_pull": 2, "measured_each": 8, "history": 20, "preference": (0.3, 0.7)}
     whole, part = bandits(mode, **settings), bandits(mode, **settings)
-    expected = course(whole, range(30))
-    found = course(part, range(stop))
+    expected = trajectory(whole, range(30))
+    found = trajectory(part, range(stop))
     text = json.dumps(part.state(), allow_nan=False)  # as a checkpoint keeps it
     resumed = bandits(mode, **settings)
     resumed.load(json.loads(text))
-    assert found + course(resumed, range(stop, 30)) == expected
+    assert found + trajectory(resumed, range(stop, 30)) == expected
     assert resumed.state() == whole.state()
     assert json.dumps(part.state()) == text  # what goes on from a state leaves the one it was taken from alone
 

@@ -45,12 +45,12 @@ def test_experts_are_those_of_rewarded_soups_and_the_search_costs_its_share_at_m
 def test_the_published_search_asks_for_the_plain_mean_in_a_cube_whatever_is_wanted(task: Task) -> None:
     _, search = planned(FAITHFUL, task)
     assert search.settings["utilities"] == [[0.5, 0.5]]
-    assert (search.settings["simplex"], search.settings["told"]) == (False, [])
+    assert (search.settings["simplex"], search.settings["first_candidates"]) == (False, [])
     assert search.settings["evaluations"] == 9 + 4 * 5
     assert (search.settings["level"], search.settings["block"]) == ("hidden", None)
     assert planned(FAITHFUL, task, wanted=np.eye(2))[1].key(task) == search.key(task)
-    told = planned(EMORL(EMORLSettings()), task, wanted=np.eye(2))[1]
-    assert told.key(task) != planned(EMORL(EMORLSettings()), task)[1].key(task)  # searched for other preferences
+    search = planned(EMORL(EMORLSettings()), task, wanted=np.eye(2))[1]
+    assert search.key(task) != planned(EMORL(EMORLSettings()), task)[1].key(task)  # searched for other preferences
 
 
 def assembled(method: EMORL, task: Task, finish: Any, tmp_path: Path) -> Any:

@@ -89,11 +89,11 @@ def test_the_budget_is_planned_to_the_last_group(task: Task) -> None:
 def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_path: Path) -> None:
     (result,) = run(tmp_path, [stage_of(budget, task)], task)
     assert result.ledger.completions == budget // 4 * 4 == result.stage.completions
-    told = json.loads(result.artefacts["front.json"].read_text())
-    assert len(told["front"]) == len(result.adapters) == result.values["members"] >= 1
-    numbers = [each["number"] for each in told["lineage"]]
+    kept = json.loads(result.artefacts["front.json"].read_text())
+    assert len(kept["front"]) == len(result.adapters) == result.values["members"] >= 1
+    numbers = [each["number"] for each in kept["lineage"]]
     assert numbers == list(range(len(numbers)))
-    for each in told["front"]:
+    for each in kept["front"]:
         assert min(each["counts"]) >= 4
         assert len(each["scores"]) == 2
         assert all(parent < each["number"] for parent in each["parents"])
@@ -256,9 +256,9 @@ def test_running_means_are_those_on_paper() -> None:
     )
     missing = one.measured(np.array([[1.0, np.nan]]))
     assert np.isnan(missing.scores).tolist() == np.isnan(missing.errors(np.ones(2))).tolist() == [False, True]
-    assert missing.told()["scores"] == [1.0, None]
+    assert missing.as_record()["scores"] == [1.0, None]
     (back,) = from_state(*to_state([replace(measured, parameters=torch.ones(3), failing=(1, 0))]))
-    assert back.told() == measured.told()
+    assert back.as_record() == measured.as_record()
     assert (back.failing, back.squares.tolist()) == ((1, 0), measured.squares.tolist())
 
 

@@ -49,7 +49,7 @@ class InOneFolder:
     stages: tuple[Stage, ...]
     results: dict[str, StageResult] = field(default_factory=dict)
     events: list[Mapping[str, Any]] = field(default_factory=list)
-    told: list[int] = field(default_factory=list)
+    reported: list[int] = field(default_factory=list)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
 
     def ledger(self, stage: Stage) -> Ledger:
@@ -66,7 +66,7 @@ class InOneFolder:
         )
 
     def progress(self, completions: int, message: str = "") -> None:
-        self.told.append(completions)
+        self.reported.append(completions)
 
     def log(self, event: Mapping[str, object]) -> None:
         self.events.append(event)
@@ -189,7 +189,7 @@ def test_every_stage_is_sealed_with_its_adapter_and_its_objective(trained: tuple
         result = context.results[stage.key(context.task)]
         assert result.values == {"objective_before_last_update": last[place]}
         assert (context.artefact(stage, "adapter") / "adapter_model.safetensors").is_file()
-    assert context.told == [0] * 60  # a stop is noticed at every update, and nothing is charged
+    assert context.reported == [0] * 60  # a stop is noticed at every update, and nothing is charged
 
 
 def test_its_policies_come_close_to_the_optimum(trained: tuple[InOneFolder, SolutionSet], small: Task) -> None:

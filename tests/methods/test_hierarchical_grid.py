@@ -12,11 +12,11 @@ from paretune.methods.hierarchical_grid import Found, HierarchicalGrid, Space, h
 
 def cube(experts: int, objectives: int = 2) -> Space:
     utilities = np.full((1, objectives), 1 / objectives)
-    return Space(experts, utilities, simplex=False, told=np.zeros((0, experts)))
+    return Space(experts, utilities, simplex=False, first_candidates=np.zeros((0, experts)))
 
 
-def simplex(told: FloatArray) -> Space:
-    return Space(told.shape[1], told, simplex=True, told=told)
+def simplex(candidates: FloatArray) -> Space:
+    return Space(candidates.shape[1], candidates, simplex=True, first_candidates=candidates)
 
 
 def counted(function: object) -> tuple[list[tuple[FloatArray, int]], object]:
@@ -84,8 +84,8 @@ def test_candidates_on_the_simplex_stay_there(experts: int, seed: int) -> None:
 
 def test_every_preference_is_searched_and_what_several_ask_for_is_measured_once() -> None:
     """Scores `1 - (g_k - c_k)^2` have their best g between the objectives' own: each preference finds it to 1/32."""
-    told = das_dennis(2, 4)
-    space = simplex(told)
+    preferences = das_dennis(2, 4)
+    space = simplex(preferences)
     first = [[0, 1], [0.5, 0.5], [1, 0], [0.75, 0.25], [0.25, 0.75]]
     assert sorted(space.first().tolist()) == sorted(first)
     assert space.most(1) == 5
@@ -94,7 +94,7 @@ def test_every_preference_is_searched_and_what_several_ask_for_is_measured_once(
     found = hierarchical_search(space, 5, space.most(5), measure)  # type: ignore[arg-type]
     measured = [tuple(row) for candidates, times in calls if not times for row in candidates.tolist()]
     assert len(measured) == len(set(measured)) == len(found.candidates) < space.most(5)
-    for preference in told:
+    for preference in preferences:
         best = preference @ [0.9, 0.3]  # where the derivative of the weighed sum is 0
         assert found.best(preference)[0] == pytest.approx(best, abs=1 / 32)
     assert sum(len(candidates) for candidates, _ in calls) == space.most(5)  # the rest measured winners again

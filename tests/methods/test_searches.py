@@ -30,7 +30,7 @@ from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 
 WANTED = das_dennis(2, 2)
-SPACE = Space(2, WANTED, simplex=True, told=WANTED)
+SPACE = Space(2, WANTED, simplex=True, first_candidates=WANTED)
 EXPERTS = corner_experts(RewardedSoupsSettings(), 2, 64, 0)
 
 
@@ -43,7 +43,7 @@ class Alone:
     adapters: Mapping[int, Path]
     folder: Path
     spent: Ledger = field(default_factory=Ledger)
-    told: int = 0
+    reported: int = 0
     events: list[Mapping[str, object]] = field(default_factory=list)
     sealed: Mapping[str, object] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Alone:
         self.events.append(event)
 
     def progress(self, completions: int) -> None:
-        self.told += completions
+        self.reported += completions
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         self.sealed = values
@@ -91,7 +91,7 @@ def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
     assert table["candidates"][:3] == [[0, 1], [0.5, 0.5], [1, 0]]
     assert sum(table["times"]) == 6
     assert context.sealed == {"candidates": len(table["candidates"])}
-    assert context.spent.completions == context.told == 6 * 8 == context.spent.budget_completions
+    assert context.spent.completions == context.reported == 6 * 8 == context.spent.budget_completions
     assert (context.spent.counts["prompts"], context.spent.counts["reward_calls"]) == (6 * 4, 6 * 8 * 2)
     assert len(cast(Any, context.events[0]["candidates"])) == 3  # a round is one call
     base = load_base(task.model, device="cpu")

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import micro_task
-from every_way import CLOSE, recomputing
 from gated import (
     EXPERTS,
     OBJECTIVES,
@@ -31,6 +30,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import BlockGate, TrainedGate, load_gate, resolve_gate
 from paretune.models.mixing import Mixing
+from reader_oracle import CLOSE, recomputing
 
 
 def test_equal_seeds_give_equal_gates_and_blocks_differ(llama: BaseModel) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from every_way import CLOSE
 from gated import (
     EXPERTS,
     LENGTHS,
@@ -35,6 +34,7 @@ from paretune.models.gate import BlockGate
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
+from reader_oracle import CLOSE
 
 NEW = 6
 LETTERS = range(1, 8)

@@ -20,6 +20,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import BlockGate
 from paretune.models.solutions import SolutionSet, load_solutions
+from paretune.records.files import mark_done
 from paretune.rl.evaluation import reference_policy
 
 
@@ -139,8 +140,28 @@ def test_a_folder_without_a_readable_solution_is_refused(task: Task, base: BaseM
         (json.dumps({**data, "experts": [1]}), "must be whole, got: "),
     ]:
         (saved / "solution.json").write_text(text)
+        mark_done(saved)
         with pytest.raises(RecordError, match=message):
             load_solutions(saved)
+    (saved / "DONE.json").unlink()
+    with pytest.raises(
+        RecordError, match=r"solution\.json must lie in a finished folder, one with DONE\.json, got none"
+    ):
+        load_solutions(saved)
+
+
+@pytest.mark.parametrize(
+    "file", ["solution.json", "experts/000/adapter_model.safetensors", "experts/001/adapter_config.json", "DONE.json"]
+)
+def test_a_saved_solution_set_that_has_changed_since_is_refused(
+    task: Task, base: BaseModel, tmp_path: Path, file: str
+) -> None:
+    saved = solutions_of(task, base, tmp_path).save(tmp_path / "out")
+    load_solutions(saved)
+    content = (saved / file).read_bytes()
+    (saved / file).write_bytes(content.replace(b"l", b"m", 1) if file.endswith("json") else content[:-1] + b"x")
+    with pytest.raises(RecordError, match=f"{file} must "):
+        load_solutions(saved)
 
 
 def test_an_assembly_that_does_not_fit_its_answer_or_its_task_is_refused(

@@ -17,7 +17,7 @@ def recipe(root: Path) -> dict[str, Any]:
     return runpy.run_path(str(root / "recipes" / "controlled_labels.py"))
 
 
-def test_the_numbers_over_all_completions_are_the_dials(recipe: dict[str, Any]) -> None:
+def test_the_numbers_over_all_completions_are_the_settings(recipe: dict[str, Any]) -> None:
     family = paretune.load_task({"controlled": {"rho": 0.8, "alphabet": 4, "length": 3}})
     listed = recipe["Listed"](family, 0)
     assert listed.rank_correlation() == pytest.approx(0.8, abs=0.05)  # the task's own tolerance
@@ -28,12 +28,12 @@ def test_the_numbers_over_all_completions_are_the_dials(recipe: dict[str, Any]) 
 
 
 def test_a_label_is_wrong_only_where_it_contradicts_what_is_so(recipe: dict[str, Any]) -> None:
-    told, line = recipe["Told"], recipe["line"]
+    labelled, line = recipe["Labelled"], recipe["line"]
     rows = [
-        told("correlated", 0.3, 0.1, True, 0.25),
-        told("correlated", 0.3, 0.1, False, 0.1),
-        told("undetermined", 0.2, 0.1, True, 0.1),
-        told("missing", float("nan"), float("nan"), False, 0.1),
+        labelled("correlated", 0.3, 0.1, True, 0.25),
+        labelled("correlated", 0.3, 0.1, False, 0.1),
+        labelled("undetermined", 0.2, 0.1, True, 0.1),
+        labelled("missing", float("nan"), float("nan"), False, 0.1),
     ]
     assert line(rows, ("correlated",)).split()[:3] == ["2/4", "2/4", "1"]
 

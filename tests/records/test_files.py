@@ -141,7 +141,7 @@ except files.RecordError as error:
 def sealed(folder):
     write_bytes(folder / "a.bin", b"12345")
     write_json(folder / "deep" / "b.json", {"b": 1})
-    mark_done(folder, {"seconds": 1.5}, leave_out=("checkpoint",))
+    mark_done(folder, {"seconds": 1.5}, optional=("checkpoint",))
     return folder
 
 

@@ -6,24 +6,29 @@ import pytest
 
 from builders import assert_same, synthetic_study, task_info, tuning
 from paretune.core.digests import digest
-from paretune.core.errors import RecordError
+from paretune.core.errors import RecordError, VersionError
 from paretune.core.ledger import Ledger
+from paretune.core.protocols import Table
 from paretune.core.stages import Stage
 from paretune.core.task import Objective, Task
-from paretune.records.files import mark_done, mark_failed, write_json
-from paretune.records.layout import cell_folder, evaluation_path, outcome_path, stage_folder, truth_path
-from paretune.records.outcomes import write_outcome
-from paretune.records.reading import read_lock, read_reference, read_stage, read_study
-from paretune.records.study import ObjectiveInfo
-from paretune.records.writing import (
-    write_cell,
-    write_cell_evaluation,
-    write_ledger,
-    write_lock,
-    write_reference,
-    write_stage,
-    write_timings,
+from paretune.records.evaluations import write_evaluation
+from paretune.records.files import mark_done, mark_failed, read_signed, write_json, write_signed
+from paretune.records.layout import (
+    EVALUATION,
+    OUTCOMES,
+    TIMING,
+    TRUTH,
+    cell_folder,
+    evaluation_path,
+    evaluations_folder,
+    outcomes_folder,
+    stage_folder,
+    truth_folder,
 )
+from paretune.records.outcomes import write_outcome
+from paretune.records.reading import read_lock, read_stage, read_study
+from paretune.records.study import ObjectiveInfo
+from paretune.records.writing import write_cell, write_ledger, write_lock, write_stage
 
 
 def write_stage_record(folder, stage):
@@ -35,28 +40,74 @@ def write_stage_record(folder, stage):
     mark_done(path, artefacts=["adapter"] * stage.adapters)
 
 
+def with_tables(study):
+    """Return a study with what it would have asked measurements for."""
+    tables = [
+        Table(f"references/{task}-{seed}", task, seed, {}, measurement="reference") for task, seed in study.references
+    ]
+    tables += [Table(f"truths/{task}-{seed}", task, seed, {}, measurement="truth") for task, seed in study.truths]
+    for timing in study.timings:
+        mine = tuple(cell.cell for cell in study.cells if (cell.task, cell.method) == (timing.task, timing.method))
+        tables.append(Table(f"timing/{timing.task}-{timing.method}", timing.task, 0, {}, mine, measurement="timing"))
+    for cell in study.cells:
+        for name in ("evaluations", *(["outcomes"] if cell.outcomes is not None else [])):
+            folder = f"runs/{cell.cell}/{name}"
+            tables.append(
+                Table(
+                    folder,
+                    cell.task,
+                    cell.seed,
+                    {},
+                    (cell.cell,),
+                    measurement="evaluation" if name == "evaluations" else name,
+                )
+            )
+    return replace(study, tables=tuple(tables))
+
+
 def write_study(folder, study):
-    """Write a whole study the way the runner does."""
+    """Write a whole study the way the runner does; return it with what reading it back adds."""
+    study = with_tables(study)
     write_lock(folder, study)
-    write_timings(folder, study.timings)
+
+    def sealed(name, content):
+        table = next(table for table in study.tables if table.folder == name)
+        for file, write in content.items():
+            write(folder / name / file)
+        mark_done(folder / name, {"key": table.key, "depends_on": table.depends_on})
+
+    for timing in study.timings:
+        sealed(
+            f"timing/{timing.task}-{timing.method}", {TIMING: lambda path, each=timing: write_json(path, vars(each))}
+        )
     for (task, seed), record in study.references.items():
-        write_reference(folder, task, seed, record)
+        sealed(f"references/{task}-{seed}", {EVALUATION: lambda path, each=record: write_evaluation(each, path)})
     for (task, seed), truth in study.truths.items():
-        write_outcome(truth_path(folder, task, seed), truth)
+        sealed(f"truths/{task}-{seed}", {TRUTH: lambda path, each=truth: write_outcome(path, each)})
     for stage in {stage.key: stage for cell in study.cells for stage in cell.stages}.values():
         write_stage_record(folder, stage)
     for cell in study.cells:
         if cell.state == "pending":
             continue
-        path = write_cell(folder, cell, "t", "e", [stage.key for stage in cell.stages], {"threads": 1}, {})
-        for index, record in enumerate(cell.evaluations):
-            write_cell_evaluation(folder, cell.cell, index, record)
-        if cell.outcomes is not None:
-            write_outcome(outcome_path(folder, cell.cell), cell.outcomes)
+        plain = {
+            name: getattr(cell, name) for name in ("cell", "task", "method", "family", "budget_completions", "seed")
+        }
+        path = write_cell(folder, {**plain, "stages": [stage.key for stage in cell.stages]}, {"threads": 1})
         if cell.state == "failed":
             mark_failed(path, cell.reason, cell.message)
-        else:
-            mark_done(path)
+            continue
+        mark_done(path, among=("cell.json",))
+        files = {f"{index:03d}.parquet": each for index, each in enumerate(cell.evaluations)}
+        write = {file: lambda path, each=each: write_evaluation(each, path) for file, each in files.items()}
+        sealed(f"runs/{cell.cell}/evaluations", write)
+        if cell.outcomes is not None:
+            sealed(f"runs/{cell.cell}/outcomes", {OUTCOMES: lambda path, each=cell.outcomes: write_outcome(path, each)})
+    gone = {cell.cell for cell in study.cells if cell.state != "done"}
+    missing = {
+        table.folder: "not measured yet" for table in study.tables if table.cells and gone.issuperset(table.cells)
+    }
+    plain = json.loads(json.dumps(study.resolved))
+    return replace(study, folder=folder, resolved=plain, missing=missing)
 
 
 def small_study(**changes):
@@ -76,8 +127,8 @@ def states(folder):
 
 def test_study_is_read_back_exactly(tmp_path):
     study = small_study(failed={("linear", 1): "crash"}, pending=[("weight_grid", 0)], missing=1)
-    write_study(tmp_path, study)
-    assert_same(replace(study, folder=tmp_path, resolved=json.loads(json.dumps(study.resolved))), read_study(tmp_path))
+    written = write_study(tmp_path, study)
+    assert_same(written, read_study(tmp_path))
 
 
 def test_tuning_is_read_back_and_where_it_is_damaged_the_plan_can_still_be_read(folder):
@@ -86,9 +137,9 @@ def test_tuning_is_read_back_and_where_it_is_damaged_the_plan_can_still_be_read(
     write_lock(folder, study)
     assert_same(study.tuning, read_study(folder).tuning)
     path = folder / "study.lock.json"
-    lock = json.loads(path.read_text())
+    lock = read_signed(path)
     del lock["tuning"][1]["points"][0]["score"]
-    path.write_text(json.dumps(lock))
+    write_signed(path, lock)
     with pytest.raises(RecordError, match=r"study.lock.json must have all its fields, got trouble with 'score'"):
         read_study(folder)
     assert read_lock(folder).name == study.name  # so that the next run can write it again
@@ -105,9 +156,9 @@ def test_task_info_survives_with_open_ranges_and_no_threshold(tmp_path):
 
 def test_exact_scores_are_read_beside_the_samples(tmp_path):
     study = small_study(exact=True)
-    write_study(tmp_path, study)
+    written = write_study(tmp_path, study)
     found = read_study(tmp_path)
-    assert_same(replace(study, folder=tmp_path, resolved=json.loads(json.dumps(study.resolved))), found)
+    assert_same(written, found)
     cell = found.cells[0]
     rewards, kl = cell.outcomes.at_scale(1.0)
     for index, record in enumerate(cell.evaluations):
@@ -151,16 +202,13 @@ def test_exact_scores_of_other_prompts_or_preferences_cost_their_cell_alone(tmp_
         assert "outcomes.json must be of the preferences that were evaluated" in read[cell.cell].message
 
 
-def test_dials_survive_and_an_older_lock_has_none(tmp_path):
+def test_family_settings_survive_writing_and_reading(tmp_path):
     study = small_study()
-    dials = {"rho": -0.8, "objectives": 3.0}
-    write_study(tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], dials=dials)}))
-    assert read_lock(tmp_path).tasks["counselling"].dials == dials
-    path = tmp_path / "study.lock.json"
-    lock = json.loads(path.read_text())
-    del lock["tasks"]["counselling"]["dials"]
-    path.write_text(json.dumps(lock))
-    assert read_lock(tmp_path).tasks["counselling"].dials == {}
+    settings = {"rho": -0.8, "objectives": 3.0}
+    write_study(
+        tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], family_settings=settings)})
+    )
+    assert read_lock(tmp_path).tasks["counselling"].family_settings == settings
 
 
 def test_lock_alone_is_a_study_with_every_cell_pending(tmp_path):
@@ -177,13 +225,13 @@ def test_stage_file_names_all_its_key_depends_on(tmp_path):
                 reference_point=(0.0,))  # fmt: skip
     need = Stage("expert", "m:f", {"rank": 8}, {"objective_weights": [1.0]}, completions=100)
     stage = Stage("measurement", "m:g", {}, needs=(need,), completions=50, seed=3, version=2)
-    path = write_stage(tmp_path, stage, task, companions=["other"])
-    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}))
+    path = write_stage(tmp_path, stage, task)
+    write_ledger(tmp_path, stage.key(task), Ledger(seconds={"sampling": 1.0, "update": 0.5}), ["other"])
     written = json.loads((path / "stage.json").read_text())
     assert path.name == written["key"] == stage.key(task)
     assert written["trajectory"] == stage.trajectory_key(task)
     assert written["needs"] == [need.key(task)]
-    assert written["companions"] == ["other"]
+    assert json.loads((path / "ledger.json").read_text())["trained_with"] == ["other"]
     assert [written[name] for name in ("kind", "run", "version", "completions", "seed")] == [
         "measurement", "m:g", 2, 50, 3,
     ]  # fmt: skip
@@ -195,12 +243,12 @@ def test_stage_file_names_all_its_key_depends_on(tmp_path):
 
 
 def test_damaged_evaluation_makes_its_cell_pending_and_no_other(folder):
-    path = evaluation_path(folder, "counselling-linear-6000-0", 1)
+    path = evaluation_path(evaluations_folder(folder, "counselling-linear-6000-0"), 1)
     path.write_bytes(path.read_bytes()[:-4])
     assert states(folder) == {"counselling-linear-6000-0": "pending"}
     message = next(cell.message for cell in read_study(folder).cells if cell.state == "pending")
-    assert "evaluations/001.parquet has changed" in message
     assert "Run the same command again" in message
+    assert message.startswith("runs/counselling-linear-6000-0/evaluations: 001.parquet has changed")
 
 
 def test_damaged_stage_makes_pending_the_cells_that_use_it_and_no_other(folder):
@@ -220,16 +268,18 @@ def test_cell_that_is_another_cell_is_not_read(folder):
     path = cell_folder(folder, "counselling-linear-6000-0")
     cell = json.loads((path / "cell.json").read_text())
     write_json(path / "cell.json", {**cell, "seed": 7})
-    mark_done(path)
+    mark_done(path, among=("cell.json",))
     assert states(folder) == {"counselling-linear-6000-0": "pending"}
 
 
-def test_preference_added_later_makes_older_cells_pending(folder):
-    study = small_study()
-    info = study.tasks["counselling"]
-    grown = replace(info, preferences=np.vstack([info.preferences, [0.0, 1.0, 0.0]]), unseen=np.zeros(3, dtype=bool))
-    write_lock(folder, replace(study, tasks={"counselling": grown}))
-    assert len(states(folder)) == len(study.cells)
+def test_what_has_changed_since_it_was_measured_is_missing(folder):
+    study = with_tables(small_study())
+    changed = tuple(replace(table, depends_on={"beta": 0.5}) for table in study.tables)
+    write_lock(folder, replace(study, tables=changed))
+    found = read_study(folder)
+    assert {cell.state for cell in found.cells} == {"pending"}
+    assert (found.references, found.timings) == ({}, ())
+    assert set(found.missing.values()) == {"what it depends on has changed"}
 
 
 def test_damaged_failure_marker_is_still_a_failure(folder):
@@ -243,21 +293,43 @@ def test_damaged_failure_marker_is_still_a_failure(folder):
 
 
 def test_unreadable_reference_is_left_out(folder):
-    (folder / "references" / "counselling-1.parquet").write_bytes(b"")
-    assert list(read_study(folder).references) == [("counselling", 0)]
+    (folder / "references" / "counselling-1" / EVALUATION).write_bytes(b"")
+    found = read_study(folder)
+    assert list(found.references) == [("counselling", 0)]
+    assert found.missing == {"references/counselling-1": "evaluation.parquet has changed since it was written"}
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"schema_version": 1}'])
 def test_without_its_record_of_what_can_be_reached_a_reference_does_not_pass_for_exact(tmp_path, content):
     write_study(tmp_path, small_study(exact=True))
-    path = truth_path(tmp_path, "counselling", 1)
+    path = truth_folder(tmp_path, "counselling", 1) / TRUTH
     path.unlink() if content is None else path.write_text(content)
     found = read_study(tmp_path)
     assert list(found.references) == list(found.truths) == [("counselling", 0)]
-    with pytest.raises(RecordError, match="Run the same command again"):
-        read_reference(tmp_path, "counselling", 1, exact=True)
-    evaluation, truth = read_reference(tmp_path, "counselling", 1, exact=False)
-    assert (evaluation.exact_rewards, truth) == (None, None)
+    assert list(found.missing) == ["truths/counselling-1"]
+
+
+def test_where_exact_scores_are_lost_sampled_ones_do_not_stand_in_and_no_other_cell_is_touched(tmp_path):
+    study = small_study(exact=True)
+    study = replace(study, tasks={name: replace(info, listed=True) for name, info in study.tasks.items()})
+    write_study(tmp_path, study)
+    first, *others = study.cells
+    (outcomes_folder(tmp_path, first.cell) / OUTCOMES).write_text("[1, 2]")
+    found = {cell.cell: cell for cell in read_study(tmp_path).cells}
+    assert {cell.state for cell in found.values()} == {"done"}
+    assert found[first.cell].outcomes is None
+    assert all(np.isnan(each.scores).all() and np.isnan(each.kl) for each in found[first.cell].evaluations)
+    for cell in others:
+        assert_same(cell, found[cell.cell])
+
+
+def test_a_failed_table_is_missing_for_its_reason(folder):
+    path = folder / "timing" / "counselling-linear"
+    (path / "DONE.json").unlink()
+    mark_failed(path, "crash", "worker gone")
+    found = read_study(folder)
+    assert [timing.method for timing in found.timings] == ["weight_grid", "rewarded_soups"]
+    assert found.missing == {"timing/counselling-linear": "failed (crash): worker gone"}
 
 
 def test_folder_that_is_no_study_is_refused(tmp_path):
@@ -265,10 +337,28 @@ def test_folder_that_is_no_study_is_refused(tmp_path):
         read_study(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 1, "name": "x"}', '{"schema_version": 99}'])
-def test_damaged_or_later_lock_is_refused(folder, content):
+def flipped(text):
+    return text.replace('"seed": 1', '"seed": 2', 1)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"schema_version": 3, "name": "x"}', flipped, None])
+def test_damaged_lock_is_refused_with_the_command_that_mends_it(folder, content):
+    path = folder / "study.lock.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content(path.read_text()) if callable(content) else content)
+    with pytest.raises(
+        RecordError, match=r"study\.lock\.json must .*Give `paretune run STUDY -o .*` once more"
+    ) as caught:
+        read_study(folder)
+    assert not isinstance(caught.value, VersionError)
+
+
+@pytest.mark.parametrize("content", ['{"schema_version": 1, "name": "x"}', '{"schema_version": 99}'])
+def test_a_study_of_another_version_is_refused(folder, content):
     (folder / "study.lock.json").write_text(content)
-    with pytest.raises(RecordError, match=r"study\.lock\.json must"):
+    with pytest.raises(VersionError, match="Use the paretune that wrote it, or start in another folder"):
         read_study(folder)
 
 
@@ -277,13 +367,3 @@ def test_names_that_leave_the_study_are_refused(tmp_path, name):
     with pytest.raises(RecordError, match="Rename it"):
         cell_folder(tmp_path, name)
     assert cell_folder(tmp_path, digest("x")).parent == tmp_path / "runs"
-
-
-def test_evaluations_of_another_audit_cost_their_cell_alone(tmp_path):
-    study = small_study()
-    first, *others = study.cells
-    audited = replace(first, evaluations=tuple(replace(each, audit=("grammar",)) for each in first.evaluations))
-    write_study(tmp_path, replace(study, cells=(audited, *others)))
-    assert states(tmp_path) == {first.cell: "pending"}
-    (message,) = (cell.message for cell in read_study(tmp_path).cells if cell.state == "pending")
-    assert f"evaluations of {first.cell} must be of reflection, empathy, brevity, fluency, got reflection" in message

@@ -8,15 +8,15 @@ from paretune.records.study import StudyRecords
 from paretune.report import write_report
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import started_parts, warnings
-from paretune.report.header import commands, tiles
+from paretune.report.header import commands, key_figures
 
 
 def test_beta_of_a_controlled_task_is_one_per_seed() -> None:
     details = []
-    for dials in ({}, {"rho": 0.6}):
-        records = builders.synthetic_study(seeds=(0,), task=builders.task_info(dials=dials))
-        (tile,) = (tile for tile in tiles(records, comparisons(records)) if tile["name"] == "base model")
-        details.append(tile["detail"])
+    for settings in ({}, {"rho": 0.6}):
+        records = builders.synthetic_study(seeds=(0,), task=builders.task_info(family_settings=settings))
+        (figure,) = (figure for figure in key_figures(records, comparisons(records)) if figure["name"] == "base model")
+        details.append(figure["detail"])
     assert details == ["KL coefficient beta 0.05", "KL coefficient beta, one per seed"]
 
 
@@ -81,9 +81,11 @@ def test_a_cell_that_two_parts_share_starts_neither_of_them_alone() -> None:
 
 def test_what_is_said_to_be_scored_exactly_is_what_can_be_listed() -> None:
     details = []
-    for listed, dials in ((True, {}), (False, {"rho": 0.6})):
-        info = replace(builders.task_info(dials=dials), listed=listed)
+    for listed, settings in ((True, {}), (False, {"rho": 0.6})):
+        info = replace(builders.task_info(family_settings=settings), listed=listed)
         records = replace(builders.synthetic_study(seeds=(0,)), tasks={info.name: info})
-        (tile,) = (tile for tile in tiles(records, comparisons(records)) if tile["name"] == "test prompts")
-        details.append("scored over all completions" in tile["detail"])
+        (figure,) = (
+            figure for figure in key_figures(records, comparisons(records)) if figure["name"] == "test prompts"
+        )
+        details.append("scored over all completions" in figure["detail"])
     assert details == [True, False]

@@ -142,7 +142,7 @@ def test_completions_of_another_base_model_are_not_taken_together() -> None:
 
 def test_nothing_is_estimated_for_instances_of_a_family_with_one_beta() -> None:
     records = study(base_rewards(200, 0.02))
-    info = replace(records.tasks["counselling"], dials={"rho": 0.5})
+    info = replace(records.tasks["counselling"], family_settings={"rho": 0.5})
     found = estimated(replace(records, tasks={"counselling": info}))
     assert {value.reason for value in found.best} == {
         "every seed names an instance of the task, with rewards and beta of its own"

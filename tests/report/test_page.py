@@ -14,7 +14,7 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics import measure_all
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
-from paretune.report.islands import json_island, shown_preferences
+from paretune.report.embedded_data import embedded_json, shown_preferences
 from paretune.report.metric_lines import NAIVE
 from paretune.report.page import render_page
 
@@ -122,9 +122,9 @@ def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) ->
     assert [(tag, list(attributes)) for tag, attributes in hostile.tags] == [
         (tag, list(attributes)) for tag, attributes in safe.tags
     ]
-    islands = [json.loads(text) for text in hostile.scripts if text.startswith("{")]
-    assert len(islands) == 2  # the study's, and that of its one task and budget
-    prompt = islands[1]["samples"]["preferences"][0]["prompts"][0]["prompt"]
+    embedded = [json.loads(text) for text in hostile.scripts if text.startswith("{")]
+    assert len(embedded) == 2  # the study's, and that of its one task and budget
+    prompt = embedded[1]["samples"]["preferences"][0]["prompts"][0]["prompt"]
     assert prompt == builders.PROMPTS[0] + poison  # inert, and still whole
 
 
@@ -163,8 +163,8 @@ def test_the_resolved_study_says_what_settings_of_tasks_go_before() -> None:
     assert said in words(render(replace(study, resolved={**study.resolved, "learner": own})))
 
 
-def test_json_islands_hold_no_character_that_could_begin_markup() -> None:
-    text = json_island({"a": "</script><!-- & \u2028"})
+def test_embedded_json_holds_no_character_that_could_begin_markup() -> None:
+    text = embedded_json({"a": "</script><!-- & \u2028"})
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == {"a": "</script><!-- & \u2028"}
 

@@ -14,7 +14,7 @@ from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
 from paretune.report.comparison import comparisons, shown_colours
-from paretune.report.dials import panel_data, panels, share_table, volume_table
+from paretune.report.controlled import panel_data, panels, share_table, volume_table
 from paretune.report.findings import findings
 from paretune.report.kl_curves import kl_curves, kl_data, kl_notes, kl_tables, optimum
 from paretune.report.page import render_page
@@ -23,11 +23,17 @@ from paretune.report.wording import MINUS
 METHODS = (builders.CEILING, *builders.METHODS)
 
 
-def exact_study(rhos: tuple[float, ...] = (0.6, -0.8), seeds: tuple[int, ...] = (0, 1), **dials: float) -> StudyRecords:
+def exact_study(
+    rhos: tuple[float, ...] = (0.6, -0.8), seeds: tuple[int, ...] = (0, 1), **settings: float
+) -> StudyRecords:
     """Controlled tasks that differ in rho, in an order that is not theirs."""
     made = [
         builders.synthetic_study(
-            seeds, METHODS, builders.task_info(f"task {rho:+g}", dials={"rho": rho, **dials}), exact=True, timed=False
+            seeds,
+            METHODS,
+            builders.task_info(f"task {rho:+g}", family_settings={"rho": rho, **settings}),
+            exact=True,
+            timed=False,
         )
         for rho in rhos
     ]
@@ -67,7 +73,7 @@ def test_tasks_that_differ_in_rho_alone_make_one_line_a_method(study: StudyRecor
     assert np.diff(shifts) == pytest.approx([0.012 * 1.4] * 3)
 
 
-def test_other_dials_make_another_panel() -> None:
+def test_other_settings_make_another_panel() -> None:
     near, far = exact_study(heterogeneity=0.1), exact_study(heterogeneity=0.9)
     renamed = {name + "'": replace(info, name=name + "'") for name, info in far.tasks.items()}
     both = replace(
@@ -87,7 +93,7 @@ def test_one_correlation_or_none_recorded_makes_a_table_and_no_figure() -> None:
     (panel,) = panels(comparisons(one := exact_study((0.3,))), measure_all(one, ["captured_share"]))
     assert not panel.drawn
     bare = exact_study()
-    bare = replace(bare, tasks={name: replace(info, dials={}) for name, info in bare.tasks.items()})
+    bare = replace(bare, tasks={name: replace(info, family_settings={}) for name, info in bare.tasks.items()})
     (panel,) = panels(comparisons(bare), measure_all(bare, ["captured_share"]))
     assert not panel.drawn
     assert share_table(panel, []).columns == ("method", "task +0.6", "task -0.8")
@@ -191,7 +197,7 @@ def test_curves_start_at_the_base_model_and_end_at_the_policy(study: StudyRecord
 
 
 def test_other_budgets_are_further_points() -> None:
-    info = builders.task_info(dials={"rho": 0.0})
+    info = builders.task_info(family_settings={"rho": 0.0})
     small, large = (builders.synthetic_study((0, 1), METHODS, info, budget, exact=True) for budget in (1200, 6000))
     both = replace(small, cells=small.cells + large.cells)
     parts = comparisons(both)

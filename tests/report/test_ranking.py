@@ -10,8 +10,8 @@ from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import summary_table
 from paretune.report.comparison import Comparison, comparisons, shown_colours
+from paretune.report.embedded_data import front_data
 from paretune.report.findings import findings
-from paretune.report.islands import front_data
 from paretune.report.page import render_page
 from paretune.report.palette import CEILING_COLOUR
 from paretune.report.ranking import interval_rule, main_table, ranking, ranks

@@ -463,7 +463,7 @@ def test_a_sampler_that_disagrees_with_the_update_stops_training_before_it_moves
 
 
 @pytest.mark.parametrize("weightings", [(), (FromGradients,) * 3])
-def test_one_member_that_is_sampled_wrongly_is_named_and_its_companions_events_stay(
+def test_one_member_that_is_sampled_wrongly_is_named_and_the_events_of_the_others_stay(
     task: Task, base: BaseModel, weightings: tuple[type[Fixed], ...]
 ) -> None:
     """Its gap of .0024 nats a token is .0008 over all three members, within the limit of .001."""

@@ -118,7 +118,7 @@ def conditioned(settings: LearnerSettings = SETTINGS, gated: bool = False) -> Ma
     return make
 
 
-WAYS: dict[str, Make] = {
+LEARNERS: dict[str, Make] = {
     "population": population(),
     "epochs": population(replace(SETTINGS, epochs=3)),
     "average": population(replace(SETTINGS, epochs=2, average_decay=0.9)),
@@ -165,7 +165,7 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, Handed]:
-    """What runs to the whole length alone have handed over, by way."""
+    """What runs to the whole length alone have handed over, by kind of learner."""
     return {}
 
 
@@ -173,25 +173,25 @@ def known() -> dict[str, Handed]:
 def whole(task: Task, base: BaseModel, known: dict[str, Handed]) -> Callable[[str], Handed]:
     """Return what a run to the whole length alone hands over; it is trained once."""
 
-    def of(way: str) -> Handed:
-        if way not in known:
-            known[way] = train(WAYS[way](task, base, (LONG,)))
-        return known[way]
+    def of(kind: str) -> Handed:
+        if kind not in known:
+            known[kind] = train(LEARNERS[kind](task, base, (LONG,)))
+        return known[kind]
 
     return of
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", LEARNERS)
 def test_a_run_alone_is_the_prefix_of_a_longer_one(
-    task: Task, base: BaseModel, way: str, whole: Callable[[str], Handed]
+    task: Task, base: BaseModel, kind: str, whole: Callable[[str], Handed]
 ) -> None:
-    make, only = WAYS[way], whole(way)
+    make, only = LEARNERS[kind], whole(kind)
     lengths = (4, 18, 47)  # inside the first update, at the end of one with a rest that is no group, inside a later one
     together = train(make(task, base, (*lengths, LONG)))
     for length in lengths:
         alone = train(make(task, base, (length,)))
         for index in range(len(alone)):
-            assert equal(together[index, length][0], alone[index, length][0]), f"{way}, {length}"
+            assert equal(together[index, length][0], alone[index, length][0]), f"{kind}, {length}"
             assert together[index, length][2] == alone[index, length][2]
             assert 0 <= length - alone[index, length][2]["completions"] < SETTINGS.group_size
     assert all(equal(together[key][0], only[key][0]) for key in only)
@@ -200,11 +200,11 @@ def test_a_run_alone_is_the_prefix_of_a_longer_one(
 
 
 @pytest.mark.parametrize("length", [32, 46])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", LEARNERS)
 def test_a_longer_run_goes_on_from_a_shorter_one(
-    task: Task, base: BaseModel, way: str, length: int, whole: Callable[[str], Handed], tmp_path: Path
+    task: Task, base: BaseModel, kind: str, length: int, whole: Callable[[str], Handed], tmp_path: Path
 ) -> None:
-    make = WAYS[way]
+    make = LEARNERS[kind]
     shorter = train(make(task, base, (length,)))
     longer = make(task, base, (LONG,))
     for index in range(len(shorter)):
@@ -213,22 +213,22 @@ def test_a_longer_run_goes_on_from_a_shorter_one(
         parameters.zero_()  # whatever it held before
     for index in range(len(shorter)):
         longer.load_member_state(index, *read_state(tmp_path / f"{index}.safetensors"))
-    went_on, only = train(longer), whole(way)
+    went_on, only = train(longer), whole(kind)
     assert all(equal(went_on[key][0], only[key][0]) for key in only)
     assert all(went_on[key][2] == only[key][2] for key in only)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", LEARNERS)
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    task: Task, base: BaseModel, way: str, whole: Callable[[str], Handed], tmp_path: Path
+    task: Task, base: BaseModel, kind: str, whole: Callable[[str], Handed], tmp_path: Path
 ) -> None:
-    make, kept = WAYS[way], tmp_path / "state.safetensors"
+    make, kept = LEARNERS[kind], tmp_path / "state.safetensors"
     train(make(task, base, (30, LONG)), stop_at=2, keep=kept)
     resumed = make(task, base, (30, LONG))
     for parameters in resumed.trainee.parameters.values():
         parameters.zero_()
     resumed.load_state(*read_state(kept))
-    rest, only = train(resumed), whole(way)
+    rest, only = train(resumed), whole(kind)
     assert rest.keys() == only.keys()  # 30 was handed over before
     assert all(equal(rest[key][0], only[key][0]) and rest[key][2] == only[key][2] for key in rest)
 
@@ -250,14 +250,14 @@ def test_the_last_length_is_reached_last_however_little_its_update_learns_from(t
 
 def test_what_varies_changes_what_is_learned(whole: Callable[[str], Handed]) -> None:
     """Else equal runs would prove nothing."""
-    results = [whole(way)[0, LONG][0] for way in WAYS]
+    results = [whole(kind)[0, LONG][0] for kind in LEARNERS]
     flat = [torch.cat([part.flatten() for part in rows.values()])[:200] for rows in results]
     distinct = {each.numpy().tobytes() for each in flat}
-    assert len(distinct) >= len(WAYS) - 1  # micro-batches differ from nothing but in rounding
+    assert len(distinct) >= len(LEARNERS) - 1  # micro-batches differ from nothing but in rounding
 
 
 def test_a_gate_that_explodes_is_named_with_the_learning_rate(task: Task, base: BaseModel) -> None:
-    learner = WAYS["bank and gate"](task, base, (32,))
+    learner = LEARNERS["bank and gate"](task, base, (32,))
     learner.trainee.parameters["gate"].fill_(torch.nan)
     with pytest.raises(NonFiniteError, match="Lower the learning rate, or correct what the gate returns"):
         learner.train(lambda index, length: None)

@@ -30,7 +30,7 @@ from paretune.tasks.controlled.store import load_instance
 
 SMALL = {"alphabet": 6, "length": 3}  # 216 completions: drawn in a tenth of the time
 THREE = {"alphabet": 6, "length": 4, "objectives": 3}  # three objectives need more of them
-NEAR = 0.05  # what a dial promises on training prompts
+NEAR = 0.05  # what a setting promises on training prompts
 NEAR_ON_OTHERS = 0.1  # on test prompts nothing is calibrated
 
 
@@ -39,8 +39,8 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
 
 
-def load(seed: int = 0, **dials: Any) -> ControlledTask:
-    task = load_task({"controlled": dials})
+def load(seed: int = 0, **settings: Any) -> ControlledTask:
+    task = load_task({"controlled": settings})
     assert isinstance(task, ControlledTask)
     made = task.instance(seed)
     assert isinstance(made, ControlledTask)
@@ -70,21 +70,21 @@ def own_share(task: ControlledTask, split: str = "train") -> Any:
 
 @pytest.mark.parametrize("rho", [-1, -0.8, -0.2, 0.0, 0.2, 0.8, 1])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_two_objectives_are_as_correlated_as_the_dial_says(rho: float, seed: int) -> None:
+def test_two_objectives_are_as_correlated_as_rho_says(rho: float, seed: int) -> None:
     task = load(seed, rho=rho, **SMALL)
     assert pairs(task) == pytest.approx(rho, abs=NEAR)
     assert pairs(task, "test") == pytest.approx(rho, abs=NEAR_ON_OTHERS)
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.8])
-def test_each_pair_of_three_objectives_is_as_correlated_as_the_dial_says(rho: float) -> None:
+def test_each_pair_of_three_objectives_is_as_correlated_as_rho_says(rho: float) -> None:
     task = load(1, rho=rho, **THREE)
     assert pairs(task).shape == (3,)
     assert pairs(task) == pytest.approx(rho, abs=NEAR)
     assert pairs(task, "test") == pytest.approx(rho, abs=NEAR_ON_OTHERS)
 
 
-def test_the_default_task_keeps_its_dials_at_full_size() -> None:
+def test_the_default_task_keeps_its_settings_at_full_size() -> None:
     task = load(0, rho=-0.8)
     log_reference, rewards = listed(task)
     assert log_reference.shape == (16, 4096)
@@ -112,7 +112,7 @@ def test_rank_correlation_counts_a_completion_by_its_probability() -> None:
 
 
 @pytest.mark.parametrize("heterogeneity", [0.0, 0.1, 0.5, 1.0])
-def test_prompts_matter_as_much_as_the_dial_says(heterogeneity: float) -> None:
+def test_prompts_matter_as_much_as_heterogeneity_says(heterogeneity: float) -> None:
     task = load(1, heterogeneity=heterogeneity, **SMALL)
     assert own_share(task) == pytest.approx(heterogeneity, abs=NEAR)
     if heterogeneity == 0:
@@ -122,7 +122,7 @@ def test_prompts_matter_as_much_as_the_dial_says(heterogeneity: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "dials",
+    "settings",
     [
         {"rho": -0.8, **SMALL},
         {"rho": 0.8, "heterogeneity": 0.5, **SMALL},
@@ -130,8 +130,8 @@ def test_prompts_matter_as_much_as_the_dial_says(heterogeneity: float) -> None:
         {"rho": -0.5, **THREE},
     ],
 )
-def test_corners_are_one_to_two_nats_from_the_base_and_rewards_within_their_range(dials: dict[str, Any]) -> None:
-    task = load(0, **dials)
+def test_corners_are_one_to_two_nats_from_the_base_and_rewards_within_their_range(settings: dict[str, Any]) -> None:
+    task = load(0, **settings)
     for split in ("train", "test"):
         log_reference, rewards = listed(task, split)
         assert rewards.min() >= 0
@@ -162,7 +162,7 @@ def test_prompts_are_forty_eight_different_ones_and_end_alike() -> None:
     assert len({str(row["prompt_id"]) for split in SPLITS for row in task.splits[split]}) == 48
 
 
-def test_dials_of_the_rewards_leave_model_and_prompts_as_they_are() -> None:
+def test_settings_of_the_rewards_leave_model_and_prompts_as_they_are() -> None:
     tasks = [load(2, rho=rho, heterogeneity=share, **SMALL) for rho, share in ((0.0, 0.1), (-0.8, 0.1), (0.0, 0.5))]
     assert len({task.model_digest for task in tasks}) == 1
     assert len({str([row["prompt"] for row in task.splits["test"]]) for task in tasks}) == 1
@@ -189,7 +189,7 @@ def test_a_worker_makes_the_same_instance_from_the_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dials", "name"),
+    ("settings", "name"),
     [
         ({"rho": 0.2, **SMALL}, "controlled-rho+0.2-a6-l3"),
         ({"rho": -0.8, "heterogeneity": 0.5, **SMALL}, "controlled-rho-0.8-h0.5-a6-l3"),
@@ -198,10 +198,12 @@ def test_a_worker_makes_the_same_instance_from_the_source() -> None:
         ({"rho": -0.0, **SMALL}, "controlled-rho+0-a6-l3"),
     ],
 )
-def test_a_task_is_named_by_the_dials_that_were_turned_and_found_by_that_name(dials: dict[str, Any], name: str) -> None:
-    assert load(**dials).name == name
+def test_a_task_is_named_by_the_settings_that_were_changed_and_found_by_that_name(
+    settings: dict[str, Any], name: str
+) -> None:
+    assert load(**settings).name == name
     found = load_task(name)
-    assert found.training_key() == load(**dials).training_key()
+    assert found.training_key() == load(**settings).training_key()
     assert load_task(found.source) == found
 
 
@@ -257,7 +259,7 @@ def test_rewards_beyond_the_range_of_the_splits_are_cut_to_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dials", "message"),
+    ("settings", "message"),
     [
         ({"rho": -1.01}, r"rho of a controlled task must be between -1 and 1, got -1\.01\."),
         ({"rho": 1.5}, r"rho of a controlled task must be between -1 and 1, got 1\.5\."),
@@ -289,19 +291,19 @@ def test_rewards_beyond_the_range_of_the_splits_are_cut_to_it() -> None:
         ({"alphabet": 3, "length": 1}, r"must leave room for an optimum 1\.5 nats from the base, got 3 completions"),
     ],
 )
-def test_a_dial_out_of_range_is_refused(dials: dict[str, Any], message: str) -> None:
+def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        load_task({"controlled": dials})
+        load_task({"controlled": settings})
 
 
 @pytest.mark.parametrize(
-    ("dial", "rest"), [("rhoo", r" Did you mean 'rho'\?"), ("colour", ""), ("seed", "")]
+    ("setting", "rest"), [("rhoo", r" Did you mean 'rho'\?"), ("colour", ""), ("seed", "")]
 )  # a seed is a study's to name
-def test_an_unknown_dial_is_refused_with_those_there_are(dial: str, rest: str) -> None:
+def test_an_unknown_setting_is_refused_with_those_there_are(setting: str, rest: str) -> None:
     known = "alphabet, heterogeneity, length, objectives, rho"
-    message = rf"argument of task 'controlled' must be one of {known}, got '{dial}'\.{rest}$"
+    message = rf"argument of task 'controlled' must be one of {known}, got '{setting}'\.{rest}$"
     with pytest.raises(UnknownNameError, match=message):
-        load_task({"controlled": {dial: 1}})
+        load_task({"controlled": {setting: 1}})
 
 
 def test_the_largest_task_is_not_refused() -> None:
@@ -309,7 +311,7 @@ def test_the_largest_task_is_not_refused() -> None:
     assert ControlledSettings(rho=-0.25, objectives=5).rho == -0.25
 
 
-def test_pairs_that_one_pearson_for_all_leaves_apart_are_brought_to_the_dial_each() -> None:
+def test_pairs_that_one_pearson_for_all_leaves_apart_are_brought_to_their_target() -> None:
     """With these few completions the first guess leaves a pair of three 0.09 away."""
     for seed in range(3):
         assert pairs(load(seed, rho=0.0, objectives=3, **SMALL)) == pytest.approx(0.0, abs=NEAR)
@@ -327,6 +329,6 @@ def test_what_only_begins_like_the_name_of_a_controlled_task_is_unknown(name: st
         load_task(name)
 
 
-def test_a_name_with_a_dial_out_of_range_is_refused() -> None:
+def test_a_name_with_a_setting_out_of_range_is_refused() -> None:
     with pytest.raises(TaskError, match=r"rho of a controlled task must be between -1 and 1, got -1\.5"):
         load_task("controlled-rho-1.5")

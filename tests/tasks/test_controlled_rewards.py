@@ -14,13 +14,13 @@ from paretune.tasks.controlled.fields import all_completions
 from paretune.tasks.controlled.settings import LETTERS, NAMES, ControlledSettings
 from paretune.tasks.controlled.store import load_instance
 
-DIALS = {"rho": 0.2, "alphabet": 4, "length": 3, "heterogeneity": 0.5}
+SETTINGS = {"rho": 0.2, "alphabet": 4, "length": 3, "heterogeneity": 0.5}
 FUNCTIONS = [getattr(rewards, name) for name in NAMES]
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return load_task({"controlled": DIALS}).instance(1)
+    return load_task({"controlled": SETTINGS}).instance(1)
 
 
 def texts() -> list[str]:
@@ -28,7 +28,7 @@ def texts() -> list[str]:
 
 
 def test_reward_functions_read_the_fields_of_their_instance(task: Task) -> None:
-    stored = load_instance(ControlledSettings(**DIALS, seed=1))
+    stored = load_instance(ControlledSettings(**SETTINGS, seed=1))
     expected = stored.fields.rewards(stored.prompts)  # [48, Y, K]
     rows = [row for split in ("train", "development", "test") for row in task.splits[split]]
     for prompt in (0, 17, 47):
@@ -43,7 +43,7 @@ def test_a_scorer_calls_them_on_rows_of_several_prompts(task: Task) -> None:
     rows = [task.splits["test"][index % 16] for index in range(64)]
     scores = Scorer(task.objectives)(rows, texts())
     assert set(scores.statuses.flatten().tolist()) == {"ok"}
-    stored = load_instance(ControlledSettings(**DIALS, seed=1))
+    stored = load_instance(ControlledSettings(**SETTINGS, seed=1))
     expected = stored.fields.rewards(stored.prompts[32:])
     assert scores.rewards == pytest.approx(np.stack([expected[index % 16, index] for index in range(64)]), abs=1e-12)
 

@@ -17,8 +17,9 @@ from paretune.core.errors import RecordError
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Objective, Task
 from paretune.core.user_code import loaded_files, references_in
-from paretune.records.files import DONE, is_done, read_json
-from paretune.records.layout import stage_folder
+from paretune.records.files import DONE, damaged_files, is_done, read_json
+from paretune.records.layout import EVALUATIONS, stage_folder
+from paretune.records.tables import differing
 
 if TYPE_CHECKING:
     from paretune.benchmark.planned import PlannedStage
@@ -81,11 +82,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], open_settings: Co
     return said + [f"setting {name} changed" for name in settings if name not in left_out]
 
 
-def differing(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """List the keys that only one of two mappings has, or that have another value."""
-    return sorted(key for key in {*before, *now} if key not in before or key not in now or before[key] != now[key])
-
-
 @dataclass(frozen=True)
 class KeptCell:
     """A cell, or a trial of a sweep, as its folder tells it.
@@ -95,7 +91,7 @@ class KeptCell:
         identity: What it was asked for as.
         stages: Keys of the stages it used.
         made_of: See `made_of`.
-        finished: Whether it has a marker of success.
+        finished: Whether it has its markers of success.
     """
 
     file: Path
@@ -113,13 +109,20 @@ class KeptCell:
 def kept_cells(root: Path) -> list[KeptCell]:
     """Return every cell and trial of which a study's folder holds something readable, asked for or not."""
     cells = []
-    for file in sorted((*root.glob("runs/[!.]*/cell.json"), *root.glob("tuning/[!.]*/score.json"))):
+    for file in sorted((*root.glob("runs/[!.]*/cell.json"), *root.glob("tuning/[!.]*/cell.json"))):
         with contextlib.suppress(RecordError, KeyError, TypeError):  # damaged, or a run under way has removed it
+            if (file.parent / DONE).exists() and damaged_files(file.parent, below=file.name):
+                continue
             cell = read_json(file)
-            identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell.get("tried", ""))
-            finished = (file.parent / DONE).exists()
-            cells.append(KeptCell(file, identity, tuple(cell["stages"]), cell.get("made_of", {}), finished))
+            identity = (cell["task"], cell["method"], cell["budget_completions"], cell["seed"], cell["tried"])
+            finished = all((folder / DONE).exists() for folder in finished_tables(file.parent))
+            cells.append(KeptCell(file, identity, tuple(cell["stages"]), cell["made_of"], finished))
     return cells
+
+
+def finished_tables(folder: Path) -> tuple[Path, ...]:
+    """Return the folders that must be sealed for a cell, or a trial of a sweep, to be finished."""
+    return (folder, folder / EVALUATIONS) if folder.parent.name == "runs" else (folder,)
 
 
 def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collection[str]) -> None:
@@ -136,7 +139,7 @@ def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collectio
         for cell in kept
         if cell.identity in names
         and names[cell.identity] != cell.folder.name
-        and is_done(cell.folder.with_name(names[cell.identity]))
+        and all(is_done(folder) for folder in finished_tables(cell.folder.with_name(names[cell.identity])))
     ]
     used = {key for cell in kept if cell not in gone for key in cell.stages} | set(stages)
     for cell in gone:
@@ -144,7 +147,7 @@ def remove_replaced(root: Path, names: Mapping[Identity, str], stages: Collectio
             shutil.rmtree(stage_folder(root, key), ignore_errors=True)
         (cell.folder / DONE).unlink(missing_ok=True)
         for path in [path for path in cell.folder.iterdir() if path != cell.file]:
-            _remove(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(cell.folder)  # that file last: until it goes, the next call knows what else to remove
 
 
@@ -168,10 +171,3 @@ def remove_checkpoints(root: Path, stages: Iterable[PlannedStage]) -> None:
         os.rename(folder / "checkpoint", folder / GONE)  # at once: half a checkpoint would look like a whole one
     for gone in root.glob(f"stages/*/{GONE}"):
         shutil.rmtree(gone)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

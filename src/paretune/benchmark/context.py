@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import shutil
 import sys
@@ -12,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_result
+from paretune.benchmark.finished import CHECKPOINT, STAGE, finished_prefixes, longest_prefix, stage_result
+from paretune.benchmark.groups import read_spent, write_spent
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled
@@ -22,7 +21,8 @@ from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_don
 from paretune.records.layout import stage_folder
 from paretune.records.writing import write_ledger, write_stage
 
-NO_ARTEFACTS = ("stage.json", "ledger.json", "events.jsonl", "checkpoint", DONE, FAILED)  # ours, in a stage's folder
+OPTIONAL = (CHECKPOINT, "events.jsonl")  # a stage is finished without them
+NO_ARTEFACTS = (STAGE, "ledger.json", *OPTIONAL, DONE, FAILED)  # ours, in a stage's folder
 SPENT_SECONDS = 0.5  # between two notes of what has been spent: what a kill can hide from `repeated`
 
 
@@ -77,10 +77,8 @@ class GroupContext:
             trajectory = stage.trajectory_key(task)
             longest = max(each.completions for each in self.stages if each.trajectory_key(task) == trajectory)
             self._ledgers.setdefault(trajectory, CountingLedger(longest))
-        self._spent_file = group / "spent.json"
-        spent = read_json(self._spent_file) if self._spent_file.exists() else {}
-        self._earlier: dict[str, dict[str, float]] = spent.get("spent", {})
-        self._inherited: dict[str, dict[str, float]] = spent.get("inherited", {})
+        spent = read_spent(group)
+        self._earlier, self._inherited = spent["spent"], spent["inherited"]
         self._readable = {each.key(task) for each in in_order(self.stages, task)}
         self.sampled = Sampled()
 
@@ -163,7 +161,7 @@ class GroupContext:
             return None
         folder = stage_folder(self._root, key)
         self._inherited[stage.trajectory_key(self.task)] = read_json(folder / "ledger.json")["counts"]
-        return folder / "checkpoint"
+        return folder / CHECKPOINT
 
     def end_folder(self, stage: Stage) -> Path:
         """Return the folder for the state that a longer run of a stage's trajectory starts from.
@@ -172,7 +170,7 @@ class GroupContext:
             RecordError: If the stage is sealed, or none of the group.
         """
         self._check_open(stage, "the state for a longer run")
-        return self.folder(stage) / "checkpoint"
+        return self.folder(stage) / CHECKPOINT
 
     def seal(self, stage: Stage, values: Mapping[str, object]) -> None:
         """Mark a stage finished; what it spent is what its ledger says now.
@@ -215,11 +213,9 @@ class GroupContext:
         events = self._group / "events.jsonl"
         if events.exists():
             shutil.copyfile(events, folder / "events.jsonl")
-        write_ledger(self._root, key, ledger)
-        write_stage(
-            self._root, stage, self.task, companions=sorted(other for other in self._keys.values() if other != key)
-        )
-        mark_done(folder, values, leave_out=("checkpoint",), artefacts=list(artefacts))
+        write_ledger(self._root, key, ledger, sorted(other for other in self._keys.values() if other != key))
+        write_stage(self._root, stage, self.task)
+        mark_done(folder, values, optional=OPTIONAL, artefacts=list(artefacts))
         self._note(force=True)
         self._link.send({"kind": "sealed", "key": key})
 
@@ -238,7 +234,7 @@ class GroupContext:
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""
-        folder = self._group / "checkpoint"
+        folder = self._group / CHECKPOINT
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -267,11 +263,7 @@ class GroupContext:
             trajectory: {name: ledger.spent[name] + self._earlier.get(trajectory, {}).get(name, 0) for name in COUNTS}
             for trajectory, ledger in self._ledgers.items()
         }
-        temporary = self._spent_file.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({"spent": total, "inherited": self._inherited}), encoding="utf-8"
-        )  # no fsync: a kill keeps it, and it is only a count
-        os.replace(temporary, self._spent_file)
+        write_spent(self._group, total, self._inherited)
 
 
 def check_artefacts(folder: Path, names: Sequence[str], stage: str) -> None:

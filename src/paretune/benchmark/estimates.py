@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paretune.benchmark.planned import PlannedCell, PlannedStage
-from paretune.benchmark.rescoring import stored_reference
-from paretune.benchmark.study import Study
-from paretune.core.task import Task
-from paretune.records.outcomes import SCALES
+from paretune.benchmark.planned import PlannedStage
 from paretune.records.reading import read_stage
 
 TRAINING_RATE = 3_200.0  # tokens per second and worker, quick study on two busy laptop cores; until measured
@@ -28,35 +24,6 @@ def missing_completions(stages: Sequence[PlannedStage]) -> int:
     return sum(longest.values())
 
 
-def evaluations(study: Study, root: Path, cells: Sequence[PlannedCell], references: Sequence[tuple[str, int]]) -> int:
-    """Return how many completions evaluation still takes, base models included."""
-    of_cells = sum(evaluated_completions(study, cell) for cell in cells if cell.state != "finished")
-    tasks = {task.name: task for task in study.tasks}
-    sampled = [
-        len(study.test_rows(tasks[name]))
-        for name, seed in references
-        if stored_reference(root, tasks[name].instance(seed), seed, study.decoding()) is None
-    ]
-    return of_cells + sum(sampled) * study.samples
-
-
-def evaluated_completions(study: Study, cell: PlannedCell) -> int:
-    """Return how many completions evaluating a cell takes at most; preferences answered alike are sampled once."""
-    if cell.rescored:
-        return 0
-    policies = len(cell.preferences)
-    if cell.point is not None:
-        return len(cell.task.splits["development"]) * policies * scored_samples(study, cell.task)
-    if study.kl_matched and cell.task.enumeration is None:
-        policies = policies * (len(SCALES) - 1) + 1  # at scale 0 all of them are the base model
-    return len(study.test_rows(cell.task)) * policies * study.samples
-
-
-def scored_samples(study: Study, task: Task) -> int:
-    """Return how many completions of a development prompt score a cell of the sweep: none where all are listed."""
-    return study.samples if task.enumeration is None else 0
-
-
 def rate_of(
     stages: Sequence[PlannedStage], root: Path, spent: Sequence[tuple[float, float]]
 ) -> tuple[float | None, bool]:
@@ -65,7 +32,7 @@ def rate_of(
     None where no stage is charged for any. `spent` are completions and seconds of finished stages beside these.
     """
     charged = [each for each in stages if each.stage.completions]
-    records = [read_stage(root, each.key) for each in charged if each.state == "finished"]
+    records = [read_stage(root, each.key) for each in charged if each.state == "finished" and not each.trouble]
     seconds = sum(record.seconds for record in records) + sum(each for made, each in spent if made)
     completions = sum(record.counts["completions"] for record in records) + sum(made for made, _ in spent)
     if charged and seconds > 0 and completions > 0:

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.core.digests import bytes_digest
 from paretune.core.errors import RecordError
 from paretune.core.ledger import Ledger
 from paretune.core.stages import Artefacts, Stage, StageResult
 from paretune.core.task import Task
-from paretune.records.files import DONE, read_json
+from paretune.records.files import DONE, check_sealed, damaged_files, read_json, read_marker, to_json
 from paretune.records.layout import stage_folder
+from paretune.records.writing import stage_record, write_stage
+
+STAGE, CHECKPOINT = "stage.json", "checkpoint"
 
 
 def stage_to_plain(stage: Stage) -> dict[str, Any]:
@@ -43,10 +47,8 @@ def stage_result(root: Path, stage: Stage, task: Task) -> StageResult:
     """
     key = stage.key(task)
     folder = stage_folder(root, key)
-    ledger = Ledger.from_state(read_json(folder / "ledger.json"))
-    done = read_json(folder / DONE)
-    if "artefacts" not in done:
-        raise RecordError(f"{folder / DONE} must list the stage's artefacts, got none listed. Remove {folder}.")
+    check_sealed(folder)
+    ledger, done = Ledger.from_state(read_json(folder / "ledger.json")), read_marker(folder)
     return StageResult(
         stage=stage,
         key=key,
@@ -58,13 +60,57 @@ def stage_result(root: Path, stage: Stage, task: Task) -> StageResult:
     )
 
 
+def stage_trouble(root: Path, stage: Stage, task: Task) -> tuple[bool, str]:
+    """Say whether a stage has to be trained, and what has happened to its files.
+
+    Returns:
+        Whether it has to be, and one sentence on a file that is damaged; empty where there is none.
+    """
+    folder = stage_folder(root, stage.key(task))
+    name = f"stages/{folder.name}"
+    if not folder.is_dir():
+        return True, ""
+    try:
+        damaged = damaged_files(folder)
+        marker = read_marker(folder)
+        written = to_json(folder / STAGE, stage_record(stage, task)).encode()
+        if damaged.keys() == {STAGE} and bytes_digest(written) == marker["files"][STAGE]["digest"]:
+            return False, f"{name}: {STAGE} {damaged[STAGE]}. It is written again."
+        for file, trouble in damaged.items():
+            return True, f"{name}: {file} {trouble}. The stage is trained again."
+        for file, trouble in damaged_files(folder, optional=True).items():
+            return False, f"{name}: {file} {trouble}. Only a longer run of this stage would miss it."
+    except RecordError:
+        return True, f"{name}: {DONE} is missing or damaged. The stage is trained again."
+    return False, ""
+
+
+def mend_stage(root: Path, stage: Stage, task: Task) -> None:
+    """Write the files of a finished stage again that can be known, and remove those that it is finished without."""
+    folder = stage_folder(root, stage.key(task))
+    for file in damaged_files(folder, optional=True):
+        (folder / file).unlink()
+    if damaged_files(folder, below=STAGE):
+        write_stage(root, stage, task)
+
+
 def finished_prefixes(root: Path) -> dict[str, list[tuple[int, str]]]:
-    """Return, for each trajectory, length and key of finished stages that kept a checkpoint."""
+    """Return, for each trajectory, length and key of finished stages that kept a checkpoint and are whole."""
     found: dict[str, list[tuple[int, str]]] = {}
     for done in sorted(root.glob(f"stages/*/{DONE}")):
-        if (done.parent / "checkpoint").is_dir():
-            record = read_json(done.parent / "stage.json")
-            found.setdefault(record["trajectory"], []).append((int(record["completions"]), done.parent.name))
+        folder = done.parent
+        try:
+            kept = any(
+                name.startswith(f"{CHECKPOINT}/") and (folder / name).exists()
+                for name in read_marker(folder)["optional"]
+            )
+            used = (damaged_files(folder, below=name) for name in (STAGE, "ledger.json"))
+            if not kept or any(used) or damaged_files(folder, optional=True, below=CHECKPOINT):
+                continue
+            record = read_json(folder / STAGE)
+        except RecordError:  # a marker that is none: the stage is trained again
+            continue
+        found.setdefault(record["trajectory"], []).append((int(record["completions"]), folder.name))
     return found
 
 

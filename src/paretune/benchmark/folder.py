@@ -12,15 +12,23 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from paretune.benchmark.executors.leftovers import end_marked, folder_mark
-from paretune.benchmark.study import Study
+from paretune.benchmark.study import COPY, Study
 from paretune.core.digests import digest
-from paretune.core.errors import StudyError
+from paretune.core.errors import ConfigError, RecordError, StudyError, VersionError
 from paretune.core.user_code import loaded_code, references_in
-from paretune.records.layout import lock_path
+from paretune.records.files import settle_folders
+from paretune.records.layout import TABLES, lock_path
 from paretune.records.reading import read_lock
+from paretune.tasks.strict_yaml import read_yaml
 
-OURS_BEFORE_THE_LOCK = ("logs", "study.yaml")  # written before study.lock.json, beside hidden files
+OURS_BEFORE_THE_LOCK = ("logs", COPY)  # written before study.lock.json, beside hidden files
 LOCK = ".lock"
+
+
+def settle(root: Path) -> None:
+    """Bring back or remove what a killed run has left while it was putting a table in its place."""
+    for name in TABLES:
+        settle_folders(root / name)
 
 
 def groups_folder(root: Path) -> Path:
@@ -90,28 +98,49 @@ def digests(study: Study) -> dict[str, dict[str, str]]:
     }
 
 
-def check_folder(study: Study, root: Path) -> None:
+def check_folder(study: Study, root: Path) -> str:
     """Refuse a folder that holds another study; one that grew, or whose tasks and methods were edited, may go on.
+
+    Returns:
+        What has happened to its `study.lock.json`, which a run writes again; empty where that is whole or never was.
 
     Raises:
         StudyError: If the folder holds something else, or results that this study no longer asks for.
+        VersionError: If another version of the library wrote it.
     """
-    if not lock_path(root).is_file():
-        if root.is_dir() and any(
-            entry.name not in OURS_BEFORE_THE_LOCK and not entry.name.startswith(".") for entry in root.iterdir()
-        ):
+    names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")} if root.is_dir() else set()
+    ours = names.issuperset((COPY,)) and not names.isdisjoint((*TABLES, "stages"))
+    if not lock_path(root).is_file() and not ours:
+        if names.difference(OURS_BEFORE_THE_LOCK):
             raise StudyError(
                 f"output folder must be empty or hold this study, got '{root}' with other files. "
                 "Choose another folder with -o."
             )
-        return
-    before = read_lock(root)
-    difference = _difference(before.name, before.resolved, study)
+        return ""
+    trouble = ""
+    try:
+        before = read_lock(root)
+        difference = _difference(before.name, before.resolved, study)
+    except VersionError:
+        raise
+    except RecordError:
+        trouble = f"{lock_path(root).name} is {'damaged' if lock_path(root).exists() else 'gone'}"
+        difference = _difference_of_copy(root / COPY, study)
     if difference:
         raise StudyError(
             f"output folder must hold this study or one it extends, got '{root}' with {difference}. "
             "Choose another folder with -o."
         )
+    return trouble
+
+
+def _difference_of_copy(copy: Path, study: Study) -> str:
+    """Compare with what a study's copy calls itself, where that can be read: cells are found by their keys alone."""
+    try:
+        name = read_yaml(copy)[0].get("name", study.name)
+    except (ConfigError, OSError):
+        return ""
+    return f"the study '{name}', not '{study.name}'" if name != study.name else ""
 
 
 def _difference(name: str, before: Mapping[str, Any], study: Study) -> str:

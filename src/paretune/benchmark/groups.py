@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretune.benchmark.finished import stage_from_plain, stage_to_plain
+from paretune.benchmark.finished import CHECKPOINT, stage_from_plain, stage_to_plain
 from paretune.benchmark.folder import groups_folder
 from paretune.benchmark.planned import PlannedStage
 from paretune.core.digests import digest
+from paretune.core.errors import RecordError
 from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.records.files import read_json, write_json
+from paretune.records.states import state_trouble
 
+logger = logging.getLogger(__name__)
+FILE, SPENT = "group.json", "spent.json"
 POPULATION = 32  # trajectories trained in one batch; bounds a worker's memory
 
 
@@ -89,16 +94,16 @@ def begin_group(
     folder = groups_folder(root) / digest(sorted(keys))
     shutil.rmtree(folder, ignore_errors=True)
     if spent:
-        write_json(folder / "spent.json", {"spent": spent, "inherited": {}})
-    stages = [stage_to_plain(each.stage) for each in ordered]
-    write_json(folder / "group.json", {"keys": keys, "alone": alone, "stages": stages})
+        write_spent(folder, spent, {})
+    data = {"keys": keys, "alone": alone, "stages": [stage_to_plain(each.stage) for each in ordered]}
+    write_json(folder / FILE, {**data, "digest": _group_digest(data)})
     return Group(folder, ordered[0].task, ordered[0].seed, keys, alone)
 
 
 def begun_groups(root: Path, missing: Mapping[str, PlannedStage], keep_others: bool = False) -> list[Group]:
     """Return populations a killed run was at, with the members they had, so that resumed equals uninterrupted.
 
-    Those that nobody asks for any more are removed.
+    Those that nobody asks for any more are removed. Of files that are damaged a warning says what they cost.
 
     Args:
         root: The study's folder.
@@ -107,22 +112,80 @@ def begun_groups(root: Path, missing: Mapping[str, PlannedStage], keep_others: b
     """
     groups = []
     for folder in sorted(groups_folder(root).glob("*")):
-        group = _read_group(folder, missing)
+        keys = group_keys(folder)
+        if not keys:  # never quite begun, or damaged
+            if (folder / FILE).exists():
+                logger.warning("groups/%s: %s is damaged. Its stages are trained from their start.", folder.name, FILE)
+            shutil.rmtree(folder)
+            continue
+        group = _read_group(folder, [missing[key] for key in keys if key in missing])
         if group is not None:
+            _remove_damaged(folder)
             groups.append(group)
         elif not keep_others:
             shutil.rmtree(folder)
     return groups
 
 
-def _read_group(folder: Path, missing: Mapping[str, PlannedStage]) -> Group | None:
-    if not (folder / "group.json").is_file():
-        return None  # never quite begun
-    data = read_json(folder / "group.json")
-    wanted = [missing[key] for key in data["keys"] if key in missing]
+def group_keys(folder: Path) -> list[str]:
+    """Return the keys of the stages of a population under way; none where its file is missing or damaged."""
+    try:
+        data = read_json(folder / FILE)
+        return list(data["keys"]) if data["digest"] == _group_digest(data) else []
+    except (RecordError, KeyError, TypeError):
+        return []
+
+
+def _group_digest(data: Mapping[str, object]) -> str:
+    return digest([data["keys"], data["alone"], data["stages"]])
+
+
+def _read_group(folder: Path, wanted: Sequence[PlannedStage]) -> Group | None:
     if not wanted:
         return None
+    data = read_json(folder / FILE)
     keys = [stage_from_plain(each).key(wanted[0].task) for each in data["stages"]]
     if keys != data["keys"]:
         return None  # written by a version with other keys
-    return Group(folder, wanted[0].task, wanted[0].seed, tuple(keys), bool(data["alone"]))
+    return Group(folder, wanted[0].task, wanted[0].seed, tuple(keys), data["alone"])
+
+
+def read_spent(group: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what attempts at a population have spent, and what the states they went on from had, by trajectory.
+
+    Raises:
+        RecordError: If the file is damaged.
+    """
+    file = group / SPENT
+    if not file.exists():
+        return {"spent": {}, "inherited": {}}
+    data = read_json(file)
+    counts = data.get("counts") if isinstance(data, dict) else None
+    if not isinstance(counts, dict) or data.get("digest") != digest(counts):
+        raise RecordError(f"{file} must be as it was written, got changed content. Remove it and run again.")
+    return counts
+
+
+def write_spent(group: Path, spent: Mapping[str, object], inherited: Mapping[str, object]) -> None:
+    """Write what attempts have spent, and what the states they went on from had, by trajectory."""
+    counts = {"spent": dict(spent), "inherited": dict(inherited)}
+    write_json(group / SPENT, {"counts": counts, "digest": digest(counts)})
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove what a population under way can do without, where it is damaged, and say what that costs."""
+    try:
+        read_spent(folder)
+    except RecordError:
+        (folder / SPENT).unlink()
+        logger.warning(
+            "groups/%s: %s is damaged. Work that earlier kills have lost is missing in the counts of repeated work.",
+            folder.name, SPENT,
+        )  # fmt: skip
+    for state in sorted((folder / CHECKPOINT).glob("*.safetensors")):
+        trouble = state_trouble(state)
+        if trouble:
+            state.unlink()
+            logger.warning(
+                "groups/%s: %s %s. Its stages are trained from their start.", folder.name, state.name, trouble
+            )

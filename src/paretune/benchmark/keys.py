@@ -1,4 +1,4 @@
-"""The two keys of a cell: what its training depends on, and what its evaluation adds."""
+"""Key and name of a cell: what its training depends on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from paretune.benchmark.entries import MethodEntry
 from paretune.core.digests import KEY_VERSION, digest
-from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code, references_in
-from paretune.records.outcomes import front_divisions
 
 
 def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages: Sequence[Stage]) -> str:
@@ -38,81 +36,6 @@ def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages:
             "budget": budget,
             "seed": seed,
             "stages": [stage.key(task) for stage in stages],
-        }
-    )
-
-
-def evaluation_key(training: str, task: Task, told: FloatArray, preferences: FloatArray, decoding: object) -> str:
-    """Digest what the evaluation of a cell adds to its training key.
-
-    Args:
-        training: Its training key.
-        task: Its task instance: test prompts, audit objectives and the versions of all rewards.
-        told: Preferences the method was told of, `[M, K]`.
-        preferences: All preferences evaluated, `[M, K]`.
-        decoding: Plain data: temperature, samples, prompts.
-    """
-    return digest(
-        {
-            "key_version": KEY_VERSION,
-            "training": training,
-            "told": told.tolist(),
-            "preferences": preferences.tolist(),
-            "task": task.evaluation_key(),
-            "decoding": decoding,
-        }
-    )
-
-
-def sampling_key(training: str, task: Task, decoding: object) -> str:
-    """Digest what a cell's completions depend on, of one preference: neither rewards nor other preferences.
-
-    Args:
-        training: Its training key.
-        task: Its task instance.
-        decoding: Plain data: temperature, samples, prompts.
-    """
-    return digest({"training": training, "test": digest(list(task.splits["test"])), "decoding": decoding})
-
-
-def reference_sampling_key(task: Task, decoding: object) -> str:
-    """Digest what the base model's completions depend on."""
-    return digest(
-        {
-            "key_version": KEY_VERSION,
-            "test": digest(list(task.splits["test"])),
-            "model": task.model_digest,
-            "template": task.template,
-            "max_prompt_tokens": task.max_prompt_tokens,
-            "max_completion_tokens": task.max_completion_tokens,
-            "decoding": decoding,
-        }
-    )
-
-
-def truth_key(task: Task, decoding: object, preferences: FloatArray) -> str:
-    """Digest what decides which outcomes can be reached, where completions can be listed."""
-    return digest(
-        {
-            "sampling": reference_sampling_key(task, decoding),
-            "objectives": [objective.key() for objective in task.objectives],
-            "preferences": preferences.tolist(),
-            "beta": task.beta,
-            "front_divisions": front_divisions(len(task.objectives)),
-        }
-    )
-
-
-def reference_key(task: Task, decoding: object, preferences: FloatArray) -> str:
-    """Digest what the evaluation of the base model depends on.
-
-    Where completions can be listed, the optimum for each of the preferences `[M, K]` and the front are part of it.
-    """
-    return digest(
-        {
-            "sampling": reference_sampling_key(task, decoding),
-            "rewards": [objective.key() for objective in (*task.objectives, *task.audit)],
-            "truth": truth_key(task, decoding, preferences) if task.enumeration is not None else None,
         }
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,32 +13,29 @@ from paretune.benchmark.estimates import (
     ENUMERATION_RATE,
     EVALUATION_RATE,
     START_SECONDS,
-    evaluations,
     missing_completions,
     rate_of,
-    scored_samples,
 )
 from paretune.benchmark.executors.cores import worker_count
-from paretune.benchmark.finished import finished_prefixes, longest_prefix
+from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_trouble
 from paretune.benchmark.folder import check_folder, default_folder, groups_folder
-from paretune.benchmark.keys import cell_name, evaluation_key, reference_key, training_key
-from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, State
-from paretune.benchmark.rescoring import audit_changes
+from paretune.benchmark.groups import group_keys
+from paretune.benchmark.keys import cell_name, training_key
+from paretune.benchmark.measurements import wanted_tables
+from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable, State
 from paretune.benchmark.study import Study, Tune, load_study
-from paretune.benchmark.tuning import CellScore, read_score, score_key, tuning_records
+from paretune.benchmark.tuning import CellScore, read_score, tuning_records
 from paretune.core.checks import check_choice
-from paretune.core.digests import canonical_json, file_digest
-from paretune.core.errors import ConfigError, ParetuneError, RecordError
+from paretune.core.digests import canonical_json
+from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.model_config import is_small
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import CEILING, Table
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages
 from paretune.methods.banks import BANK
-from paretune.records.files import DONE, FAILED, read_json, why_not_done
-from paretune.records.layout import cell_folder, reference_path, stage_folder, truth_path, tuning_folder
-from paretune.records.reading import read_reference
 from paretune.records.study import TuningRecord
+from paretune.records.tables import Found, changed_rewards, differing, look, plain_parts
 
 AFTER_TUNING = "after tuning"
 
@@ -66,7 +62,7 @@ def plan(
     """
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)
-    check_folder(study, root)
+    trouble = check_folder(study, root)
     pairs = pairs_of(study, part)
     asked = study.workers if workers is None else workers
     count = worker_count(asked, small=all(one_thread_each(task) for task in study.tasks))
@@ -77,21 +73,15 @@ def plan(
     entries = _entries(study, tuned)
     stages: AskedStages = {}
     cells = [
-        _replacing(_cell(study, root, task, entry, budget, seed, stages, settled), old, study.tune)
+        _cell(study, task, entry, budget, seed, stages, settled)
         for task in study.tasks
         for entry, settled in entries[task.name]
         for budget in study.budgets
         for seed in study.seeds
         if (task.name, seed) in pairs
     ]
-    references = tuple(
-        (task.name, seed)
-        for task in study.tasks
-        for seed in study.seeds
-        if (task.name, seed) in pairs and not reference_done(study, root, task, seed)
-    )
     spent = {key: cost for score in scores.values() for key, cost in score.spent.items()}
-    made = _plan(study, root, cells, stages, references, count, list(spent.values()))
+    made = replace(_plan(study, root, cells, stages, count, old, list(spent.values())), trouble=trouble)
     if sweep is None:
         return made
     minutes = sum(each.minutes for each in (sweep, made))
@@ -106,35 +96,25 @@ def _plan(
     root: Path,
     cells: Sequence[PlannedCell],
     stages: AskedStages,
-    references: tuple[tuple[str, int], ...],
     workers: int,
+    old: Mapping[Identity, KeptCell],
     spent: Sequence[tuple[float, float]] = (),
 ) -> Plan:
     """Put a plan together; `spent` are completions and seconds of stages that are not among its own."""
-    planned = _stages(root, stages)
-    by_key = {each.key: each for each in planned}
-    cells = [_settle(cell, by_key) for cell in cells]
+    tables = tuple(_table(root, table) for table in wanted_tables(study, cells))
+    by_folder = {each.table.folder: each for each in tables}
+    cells = [_replacing(_with_state(cell, root, by_folder), old, study.tune) for cell in cells]
+    scored = {cell.name for cell in cells if cell.point is not None and cell.state == "finished"}
+    planned = _stages(root, {key: each for key, each in stages.items() if not scored.issuperset(each[3])})
+    states = {each.key: each.state for each in planned}
     train = missing_completions(planned)
     rate, measured = rate_of(planned, root, spent)
-    evaluate = evaluations(study, root, cells, references)
     enumerated = sum(each.stage.enumerated for each in planned if each.state != "finished")
-    tokens = max(task.max_completion_tokens for task in study.tasks)
-    work = (train / rate if rate else 0.0, evaluate * tokens / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
-    return Plan(
-        study=study,
-        folder=root,
-        cells=tuple(cells),
-        stages=planned,
-        references=references,
-        workers=workers,
-        completions_charged=sum(cell.charged for cell in cells),
-        completions_to_train=train,
-        completions_to_evaluate=evaluate,
-        minutes=(sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0,
-        rate=rate,
-        rate_measured=measured,
-        by_key=by_key,
-    )
+    evaluated = sum(each.completions for each in tables) * max(task.max_completion_tokens for task in study.tasks)
+    work = (train / rate if rate else 0.0, evaluated / EVALUATION_RATE, enumerated / ENUMERATION_RATE)
+    minutes = (sum(work) / workers + START_SECONDS) / 60 if any(work) else 0.0
+    settled = tuple(_settle(cell, states) for cell in cells)
+    return Plan(study, root, settled, planned, tables, workers, train, minutes, rate, measured)
 
 
 def _sweep(
@@ -150,7 +130,7 @@ def _sweep(
         return None
     stages: AskedStages = {}
     cells = [
-        _replacing(_cell(study, root, task, tried, study.tune.completions, seed, stages, point=number), old, None)
+        _cell(study, task, tried, study.tune.completions, seed, stages, point=number)
         for task in study.tasks
         for entry in study.methods
         if task.name in tasks and entry.method.family != CEILING
@@ -159,8 +139,9 @@ def _sweep(
         )
         for seed in study.tune.seeds
     ]
-    scores.update({cell.name: read_score(root, cell.name) for cell in cells if cell.state == "finished"})
-    return _plan(study, root, cells, stages, (), workers)
+    made = _plan(study, root, cells, stages, workers, old)
+    scores.update({cell.name: read_score(root, cell.name) for cell in made.cells if cell.state == "finished"})
+    return made
 
 
 def _entries(study: Study, tuned: Sequence[TuningRecord]) -> dict[str, list[tuple[MethodEntry, bool]]]:
@@ -198,7 +179,6 @@ def pairs_of(study: Study, part: str | None) -> set[tuple[str, int]]:
 
 def _cell(
     study: Study,
-    root: Path,
     task: Task,
     entry: MethodEntry,
     budget: int,
@@ -210,49 +190,25 @@ def _cell(
     """Plan a cell of the study, or of its sweep where `point` says which settings it tries."""
     instance = task.instance(seed)
     tune = None if point is None else study.tune
-    told = (study if tune is None else tune).told_preferences(instance)
-    preferences = study.preferences(instance)[0] if tune is None else told
+    given = (study if tune is None else tune).training_preferences(instance)
+    preferences = study.preferences(instance)[0] if tune is None else given
     try:
-        asked = asked_stages(entry.method, instance, told, budget, seed)
+        asked = asked_stages(entry.method, instance, given, budget, seed)
     except ParetuneError as error:
         raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)
     charged = sum(stage.completions for stage in everything)
-    if charged > budget:
-        raise ConfigError(
-            f"{study.where}: methods.{entry.label} must plan at most its budget of {budget} completions, got "
-            f"{charged}. Correct its stages()."
-        )
     training = training_key(instance, entry, budget, seed, asked)
     name = cell_name(task.name, entry.label, budget, seed, training)
-    if tune is None:
-        evaluation = evaluation_key(training, instance, told, preferences, study.decoding())
-    else:
-        evaluation = score_key(training, told, scored_samples(study, instance))
-    cell = PlannedCell(
-        name=name,
-        entry=entry,
-        task=instance,
-        budget=budget,
-        seed=seed,
-        stages=tuple(stage.key(instance) for stage in everything),
-        charged=charged,
-        policies=sum(_policies(stage, instance) for stage in everything),
-        told=told,
-        preferences=preferences,
-        training_key=training,
-        evaluation_key=evaluation,
-        made_of=made_of(instance, entry, asked),
-        state="new",
-        point=point,
-        tried="" if tune is None or point is None else canonical_json(tune.points[point]),
-        settled=settled,
-    )
-    cell = _with_state(cell, root, study.decoding())
-    if tune is None or cell.state != "finished":  # once a trial has its score, nobody needs its stages
-        for stage in everything:
-            stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
-    return cell
+    for stage in everything:
+        stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
+    policies = sum(_policies(stage, instance) for stage in everything)
+    tried = "" if tune is None or point is None else canonical_json(tune.points[point])
+    keys = tuple(stage.key(instance) for stage in everything)
+    return PlannedCell(
+        name, entry, instance, budget, seed, keys, charged, policies, given, preferences, training,
+        made_of(instance, entry, asked), "new", point=point, tried=tried, settled=settled,
+    )  # fmt: skip
 
 
 def _policies(stage: Stage, task: Task) -> int:
@@ -260,34 +216,37 @@ def _policies(stage: Stage, task: Task) -> int:
     return len(task.objectives) if stage.run == BANK else int(stage.kind == "expert")
 
 
-def _with_state(cell: PlannedCell, root: Path, rules: object) -> PlannedCell:
+def _table(root: Path, table: Table) -> PlannedTable:
+    """Look at what lies where a table goes, and say what has changed since it was made."""
+    found = look(root, table.folder, table.key)
+    if found.state != "stale":
+        reason = f"{table.folder}: {found.reason}" if found.state == "damaged" else found.reason
+        return PlannedTable(table, found, reason=reason)
+    before, now = found.values["depends_on"], plain_parts(table)
+    rewards = changed_rewards(before, now)
+    if rewards is None:
+        return PlannedTable(table, found, reason=f"{', '.join(differing(before, now))} changed")
+    return PlannedTable(table, found, True, ", ".join(f"audit '{name}' changed" for name in rewards))
+
+
+def _with_state(cell: PlannedCell, root: Path, tables: Mapping[str, PlannedTable]) -> PlannedCell:
     if not cell.settled:
         return replace(cell, reason=AFTER_TUNING)
-    try:
-        return _looked_at(cell, (cell_folder if cell.point is None else tuning_folder)(root, cell.name), rules)
-    except RecordError as error:  # a run under way has just changed it, or it is damaged
-        return replace(cell, state="unfinished", reason=str(error))
-
-
-def _looked_at(cell: PlannedCell, folder: Path, rules: object) -> PlannedCell:
-    """Look at what a cell's folder holds."""
-    if (folder / DONE).exists():
-        trouble = why_not_done(folder)
-        if trouble:
-            return replace(cell, state="unfinished", reason=trouble)
-        values = read_json(folder / DONE)["values"]
-        if values.get("evaluation_key") == cell.evaluation_key:
-            return replace(cell, state="finished")
-        changed = audit_changes(folder, cell.task, rules) if cell.point is None else None
-        same = values.get("told") == cell.told.tolist() and values.get("preferences") == cell.preferences.tolist()
-        if changed and same:
-            reason = ", ".join(f"audit '{each}' changed" for each in changed)
-            return replace(cell, state="stale", reason=reason, rescored=True)
-        return replace(cell, state="unfinished", reason="trained; what is evaluated has changed")
-    if (folder / FAILED).exists():
-        failure = read_json(folder / FAILED)
-        return replace(cell, state="failed", reason=f"{failure['reason']}: {failure['message']}")
-    return cell
+    table = tables[cell.table]
+    own = table.found if cell.point is not None else look(root, cell.folder, cell.key)
+    if own.state == "failed":
+        state: State = "failed" if own.failure else "unfinished"  # in the latter case its marker is damaged
+        return replace(cell, state=state, reason=f"{own.failure}: {own.reason}" if own.failure else own.reason)
+    if own.state == "missing" and table.found.state != "missing":
+        own = Found("damaged", "cell.json is gone")
+    if "damaged" in (own.state, table.found.state):
+        reason = f"{cell.folder}: {own.reason}" if own.state == "damaged" else table.reason
+        return replace(cell, state="unfinished", reason=reason, damaged=True)
+    if table.rescored:
+        return replace(cell, state="stale", reason=table.reason, rescored=True)
+    if table.found.state == "stale":
+        return replace(cell, state="unfinished", reason=f"trained; {table.reason}")
+    return replace(cell, state="finished") if own.state == table.found.state == "finished" else cell
 
 
 def _replacing(cell: PlannedCell, old: Mapping[Identity, KeptCell], tune: Tune | None) -> PlannedCell:
@@ -302,62 +261,34 @@ def _replacing(cell: PlannedCell, old: Mapping[Identity, KeptCell], tune: Tune |
     return replace(cell, state="stale", reason=f"{', '.join(said)}; {AFTER_TUNING}") if said else cell
 
 
-def _settle(cell: PlannedCell, stages: Mapping[str, PlannedStage]) -> PlannedCell:
+def _settle(cell: PlannedCell, known: Mapping[str, State]) -> PlannedCell:
     """Look at a cell's state again in the light of its stages."""
     if not cell.settled or (cell.point is not None and cell.state == "finished"):
         return cell
-    states = [stages[key].state for key in cell.stages]
+    states = [known[key] for key in cell.stages]
     finished = states.count("finished")
     if cell.state == "finished" and finished < len(states):
-        return replace(
-            cell, state="unfinished", reason=f"{len(states) - finished} of its {len(states)} stages are gone"
-        )
+        gone = f"{len(states) - finished} of its {len(states)} stages are gone"
+        return replace(cell, state="unfinished", reason=gone)
     if cell.state == "new" and (finished or "unfinished" in states):
         return replace(cell, state="unfinished", reason=f"{finished} of {len(states)} stages finished")
     return cell
 
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
-    under_way = _under_way(root)
+    under_way = {key for folder in groups_folder(root).glob("*") for key in group_keys(folder)}
     prefixes = finished_prefixes(root)
     planned = []
     for key, (stage, task, seed, cells) in stages.items():
         missing = 0
         state: State = "finished"
-        if why_not_done(stage_folder(root, key)):
+        wanted, trouble = stage_trouble(root, stage, task)
+        if wanted:
             state = "unfinished" if key in under_way else "new"
+            trouble = "" if key in under_way else trouble  # a run under way is writing it
             missing = stage.completions - longest_prefix(prefixes, stage, task)[0]
-        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing))
+        planned.append(PlannedStage(key, stage, task, seed, state, tuple(cells), missing, trouble))
     return tuple(planned)
-
-
-def _under_way(root: Path) -> set[str]:
-    keys: set[str] = set()
-    for group in groups_folder(root).glob("*/group.json"):
-        with contextlib.suppress(RecordError):  # a run under way may be removing it
-            keys.update(read_json(group)["keys"])
-    return keys
-
-
-def reference_done(study: Study, root: Path, task: Task, seed: int) -> bool:
-    """Whether the base model has been evaluated on the test prompts of a task instance.
-
-    Its files must be those the marker names by their digests; those of an older marker, which names none, readable.
-    """
-    instance = task.instance(seed)
-    key = reference_key(instance, study.decoding(), study.preferences(task)[0])
-    path, exact = reference_path(root, task.name, seed), instance.enumeration is not None
-    try:
-        marker = read_json(path.with_suffix(".json"))
-        if marker["key"] != key:
-            return False
-        if "files" in marker:
-            files = [path, truth_path(root, task.name, seed)] if exact else [path]
-            return all(file_digest(each) == marker["files"][each.name] for each in files)
-        read_reference(root, task.name, seed, exact)
-    except (RecordError, OSError, KeyError, TypeError):  # missing, damaged, or a marker that is none
-        return False
-    return True
 
 
 def one_thread_each(task: Task) -> bool:

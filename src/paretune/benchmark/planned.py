@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from paretune.benchmark.changes import Identity
 from paretune.benchmark.entries import MethodEntry
 from paretune.benchmark.study import Study
+from paretune.core.digests import digest
 from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Table
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.records.layout import cell_folder, evaluations_folder, tuning_folder
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
+from paretune.records.tables import Found
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
+NAMES = "cell:name task:task.name method:entry.label budget_completions:budget seed"  # what names a cell, see `picked`
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class PlannedStage:
         state: `finished`, `unfinished` (a killed run was at it) or `new`.
         cells: Names of the cells that use it.
         missing: Completions still to be made for it, beyond what a finished shorter run saves.
+        trouble: What has happened to a file of it, and what that costs; empty where nothing has.
     """
 
     key: str
@@ -39,6 +47,7 @@ class PlannedStage:
     state: State
     cells: tuple[str, ...]
     missing: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,14 +63,14 @@ class PlannedCell:
         stages: Keys of all stages it uses, needs first.
         charged: Completions of those stages, shared or not.
         policies: Experts that its stages train, those of a bank too; what other stages leave is not known before.
-        told: Preferences its method is told of, `[M, K]`.
+        training_preferences: Preferences its method is given, `[M, K]`.
         preferences: All preferences evaluated.
         training_key: What its training depends on.
-        evaluation_key: What evaluation adds.
         made_of: What its training depends on, part by part.
         state: `finished`, `failed`, `unfinished`, `stale` (finished before an edit) or `new`.
         reason: Why it is not finished, where there is more to say.
         rescored: Whether its completions are stored, and only to be scored again.
+        damaged: Whether a file of its own, or of its evaluations, is not as it was written; `reason` says which.
         point: Position in the grid of a sweep, for one of its trials; None for a cell that is reported.
         tried: The settings of that point as JSON; empty for a cell that is reported.
         settled: Whether its settings are final; else a sweep is still to choose them, and these are the defaults.
@@ -75,14 +84,14 @@ class PlannedCell:
     stages: tuple[str, ...]
     charged: int
     policies: int
-    told: FloatArray
+    training_preferences: FloatArray
     preferences: FloatArray
     training_key: str
-    evaluation_key: str
     made_of: Mapping[str, object]
     state: State
     reason: str = ""
     rescored: bool = False
+    damaged: bool = False
     point: int | None = None
     tried: str = ""
     settled: bool = True
@@ -91,6 +100,58 @@ class PlannedCell:
     def identity(self) -> Identity:
         """Return what it is asked for as, whatever it is made of."""
         return self.task.name, self.entry.label, self.budget, self.seed, self.tried
+
+    @property
+    def folder(self) -> str:
+        """Where it lies in the study's folder."""
+        return (cell_folder if self.point is None else tuning_folder)(Path(), self.name).as_posix()
+
+    @property
+    def table(self) -> str:
+        """Where the table lies that finishes it."""
+        return self.folder if self.point is not None else evaluations_folder(Path(), self.name).as_posix()
+
+    @property
+    def key(self) -> str:
+        """Digest of what its solution set depends on."""
+        return digest([self.training_key, self.training_preferences.tolist()])
+
+    @property
+    def answered(self) -> dict[str, object]:
+        """What its policies depend on, and what they answer."""
+        return picked(self, "training:training_key training_preferences preferences")
+
+    def plain(self) -> dict[str, object]:
+        """Return all that names it and that it is made of, for JSON; `CellRecord` is a part of it."""
+        method = "family:entry.method.family source:entry.source settings:entry.settings"
+        return picked(self, f"{NAMES} tried {method} training_preferences training_key key stages made_of")
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """What a measurement is to leave.
+
+    Attributes:
+        table: The table.
+        found: What lies there.
+        rescored: Whether the completions in it are those wanted, and only to be scored again.
+        reason: Why it is not finished, where something is there.
+    """
+
+    table: Table
+    found: Found
+    rescored: bool = False
+    reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is there, as it was sealed and for its key."""
+        return self.found.state == "finished"
+
+    @property
+    def completions(self) -> int:
+        """Completions it still takes, at most."""
+        return 0 if self.finished or self.rescored else self.table.completions
 
 
 @dataclass(frozen=True)
@@ -102,33 +163,45 @@ class Plan:
         folder: Where it goes.
         cells: All cells.
         stages: All stages, needs first.
-        references: (task, seed) whose base model is still to be evaluated.
+        tables: All that is to be measured on them, and on base models.
         workers: Worker processes it would start.
-        completions_charged: Completions charged to all cells together, shared stages once for each.
         completions_to_train: Completions still to be made in training.
-        completions_to_evaluate: Completions still to be made in evaluation, charged to nobody.
         minutes: Estimate of what is left, tuning included.
         rate: Training completions per second and worker behind the estimate, None where none are charged.
         rate_measured: Whether it was measured on finished stages of this folder.
         sweep: The plan of tuning, whose cells come first and are in no report; None where nothing is tuned.
         tuned: What finished sweeps have chosen.
+        trouble: What has happened to `study.lock.json`; empty where it is whole.
     """
 
     study: Study
     folder: Path
     cells: tuple[PlannedCell, ...]
     stages: tuple[PlannedStage, ...]
-    references: tuple[tuple[str, int], ...]
+    tables: tuple[PlannedTable, ...]
     workers: int
-    completions_charged: int
     completions_to_train: int
-    completions_to_evaluate: int
     minutes: float
     rate: float | None
     rate_measured: bool
-    by_key: Mapping[str, PlannedStage] = field(repr=False, default_factory=dict)
     sweep: Plan | None = None
     tuned: tuple[TuningRecord, ...] = ()
+    trouble: str = ""
+
+    @cached_property
+    def by_key(self) -> Mapping[str, PlannedStage]:
+        """The stages by their keys."""
+        return {each.key: each for each in self.stages}
+
+    @property
+    def completions_charged(self) -> int:
+        """Completions charged to all cells together, shared stages once for each."""
+        return sum(cell.charged for cell in self.cells)
+
+    @property
+    def completions_to_evaluate(self) -> int:
+        """Completions still to be made in measuring, charged to nobody."""
+        return sum(each.completions for each in self.tables)
 
     def count(self, state: State) -> int:
         """Return the number of cells in a state."""
@@ -136,60 +209,41 @@ class Plan:
 
     def plain(self) -> dict[str, object]:
         """Return plain data for JSON."""
+        of_cell = f"{NAMES} state reason stages completions_charged:charged policies"
+        of_stage = "key kind:stage.kind member:stage.member seed:stage.seed completions:stage.completions state"
+        counts = "workers completions_charged completions_to_train completions_to_evaluate rate rate_measured"
         return {
             "study": self.study.name,
             "folder": str(self.folder),
-            "cells": [
-                {
-                    "cell": cell.name,
-                    "task": cell.task.name,
-                    "method": cell.entry.label,
-                    "budget_completions": cell.budget,
-                    "seed": cell.seed,
-                    "state": cell.state,
-                    "reason": cell.reason,
-                    "stages": list(cell.stages),
-                    "completions_charged": cell.charged,
-                    "policies": cell.policies,
-                }
-                for cell in self.cells
-            ],
-            "stages": [
-                {
-                    "key": planned.key,
-                    "kind": planned.stage.kind,
-                    "member": dict(planned.stage.member),
-                    "seed": planned.stage.seed,
-                    "completions": planned.stage.completions,
-                    "state": planned.state,
-                    "cells": len(planned.cells),
-                }
-                for planned in self.stages
-            ],
-            "workers": self.workers,
-            "completions_charged": self.completions_charged,
-            "completions_to_train": self.completions_to_train,
-            "completions_to_evaluate": self.completions_to_evaluate,
+            "cells": [picked(cell, of_cell) for cell in self.cells],
+            "stages": [{**picked(each, of_stage), "cells": len(each.cells)} for each in self.stages],
+            **picked(self, counts),
             "minutes": round(self.minutes, 1),
-            "rate": self.rate,
-            "rate_measured": self.rate_measured,
             "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),
         }
 
     def _plain_tuning(self, sweep: Plan) -> dict[str, object]:
         return {
-            "cells": [
-                {"cell": cell.name, "point": cell.point, "seed": cell.seed, "state": cell.state, "reason": cell.reason}
-                for cell in sweep.cells
-            ],
-            "completions_to_train": sweep.completions_to_train,
-            "completions_to_evaluate": sweep.completions_to_evaluate,
+            "cells": [picked(cell, "cell:name point seed state reason") for cell in sweep.cells],
+            **picked(sweep, "completions_to_train completions_to_evaluate"),
             "chosen": [
                 {"task": each.task, "method": each.method, "settings": dict(each.points[each.chosen].settings)}
                 for each in self.tuned
                 if each.chosen is not None
             ],
         }
+
+
+def picked(each: object, names: str) -> dict[str, object]:
+    """Return attributes as plain data, by their names or as `name:path.to.attribute`."""
+    found: dict[str, Any] = {}
+    for name in names.split():
+        key, _, path = name.partition(":")
+        value = attrgetter(path or key)(each)
+        found[key] = (
+            value.tolist() if hasattr(value, "tolist") else dict(value) if isinstance(value, Mapping) else value
+        )
+    return found
 
 
 @dataclass(frozen=True)

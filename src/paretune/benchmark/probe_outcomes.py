@@ -108,6 +108,8 @@ def study_outcomes(study: StudyRecords, task: Task, units: FloatArray, method: s
             found.append(((len(answers), trained, budget), name, answers))
     if not found:
         reason = f"study '{study.name}' has no finished method with a policy of its own for each objective alone"
+        lost = [f"{each.folder}: {study.missing[each.folder]}" for each in study.tables if each.folder in study.missing]
+        reason += f" ({lost[0]})" if lost else ""
         return Outcomes(None, f"{reason}. Finish it, or add rewarded_soups to it. {ADVICE}", {})
     (_, _, budget), name, answers = max(found, key=lambda each: each[0])
     pairs = [_paired(study.references[task.name, seed], answers[seed], units) for seed in sorted(answers)]

@@ -27,7 +27,7 @@ class Progress:
         rate: Completions per second over the last half minute; None before the first.
         seconds_left: Estimate; None before enough was measured for one.
         doing: What is going on, for people.
-        spared: Completions of the total that nobody had to make, such as for preferences answered by the same policy.
+        not_needed: Planned completions that nobody had to make, such as for preferences answered by the same policy.
         noun: What cells are called: those of a sweep over settings have another name.
     """
 
@@ -40,7 +40,7 @@ class Progress:
     rate: float | None
     seconds_left: float | None
     doing: str
-    spared: int = 0
+    not_needed: int = 0
     noun: str = "cells"
 
     def line(self) -> str:
@@ -143,12 +143,8 @@ class LiveTable(Display):
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._bar: Any = Bar(
-            BarColumn(bar_width=30),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        )
+        columns = BarColumn(bar_width=30), TextColumn("{task.description}"), TimeElapsedColumn()
+        self._bar: Any = Bar(*columns, console=Console(stderr=True))
         self._task = self._bar.add_task("starting", total=None)
 
     def __enter__(self) -> Self:
@@ -160,12 +156,8 @@ class LiveTable(Display):
 
     def show(self, progress: Progress) -> None:
         """Redraw."""
-        self._bar.update(
-            self._task,
-            description=progress.line(),
-            completed=progress.completions + progress.spared,
-            total=max(progress.total_completions, 1),
-        )
+        made, total = progress.completions + progress.not_needed, max(progress.total_completions, 1)
+        self._bar.update(self._task, description=progress.line(), completed=made, total=total)
 
     def say(self, text: str) -> None:
         """Print above the bar."""

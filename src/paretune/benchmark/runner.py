@@ -12,16 +12,17 @@ from paretune.benchmark.environment import environment
 from paretune.benchmark.executors import Executor
 from paretune.benchmark.executors.cores import worker_threads
 from paretune.benchmark.executors.processes import LocalProcesses
-from paretune.benchmark.folder import check_folder, default_folder, digests, locked
+from paretune.benchmark.finished import mend_stage
+from paretune.benchmark.folder import check_folder, default_folder, digests, locked, settle
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
-from paretune.benchmark.summary import stale_lines
+from paretune.benchmark.summary import state_lines
 from paretune.benchmark.work import cell_record
 from paretune.core.task import Task
-from paretune.records.files import settle_folders, write_bytes
+from paretune.records.files import write_bytes
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_study
 from paretune.records.study import ObjectiveInfo, StudyRecords, TaskInfo
@@ -64,16 +65,16 @@ def run(
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root):
-        settle_folders(root / "runs")
+        settle(root)
         everything, planned = _locked_plans(study, root, workers, part)
         problems = []
         executor = executor or LocalProcesses(root, worker_threads(planned.workers))
         sweep = planned.sweep
         if sweep is not None and sweep.count("finished") < len(sweep.cells):
-            _say_stale(sweep, shown)
+            _say_and_mend(sweep, shown)
             problems += Scheduler(sweep, executor, shown).execute()
             everything, planned = _locked_plans(study, root, workers, part)  # with the settings that tuning has chosen
-        _say_stale(planned, shown)
+        _say_and_mend(planned, shown)
         problems += Scheduler(planned, executor, shown).execute()
         remove_replaced(root, *_asked_for(everything))
         remove_checkpoints(root, [each for plan in _plans(everything) for each in plan.by_key.values()])
@@ -91,9 +92,12 @@ def _locked_plans(study: Study, root: Path, workers: int | None, part: str | Non
     return everything, everything if part is None else make_plan(study, root, workers=workers, part=part)
 
 
-def _say_stale(planned: Plan, shown: Display) -> None:
-    for line in stale_lines(planned):
+def _say_and_mend(planned: Plan, shown: Display) -> None:
+    for line in state_lines(planned):
         shown.say(line)
+    for each in planned.stages:
+        if each.trouble and each.state == "finished":
+            mend_stage(planned.folder, each.stage, each.task)
 
 
 def _plans(everything: Plan) -> tuple[Plan, ...]:
@@ -110,38 +114,26 @@ def _asked_for(everything: Plan) -> tuple[dict[Identity, str], set[str]]:
 def planned_records(planned: Plan) -> StudyRecords:
     """Return a study's records before anything has run: what `study.lock.json` holds."""
     study = planned.study
+    parts = {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
+    resolved = {**study.resolved(), "parts": parts, "folder": study.folder, "digests": digests(study)}
     return StudyRecords(
-        name=study.name,
-        folder=planned.folder,
-        resolved={**study.resolved(), "parts": _parts(study), "folder": study.folder, "digests": digests(study)},
+        study.name, planned.folder, resolved,
         tasks={task.name: task_info(study, task) for task in study.tasks},
         cells=tuple(cell_record(cell) for cell in planned.cells),
+        tables=tuple(each.table for each in planned.tables),
         environment=environment(worker_threads(planned.workers)),
         tuning=planned.tuned,
-    )
-
-
-def _parts(study: Study) -> dict[str, object]:
-    return {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
+    )  # fmt: skip
 
 
 def task_info(study: Study, task: Task) -> TaskInfo:
     """Return what the judge needs to know of a task."""
     points, unseen = study.preferences(task)
     objectives = [(objective, False) for objective in task.objectives] + [(each, True) for each in task.audit]
-    infos = tuple(
+    infos = [
         ObjectiveInfo(each.name, each.range, each.pass_threshold, each.version, audit) for each, audit in objectives
-    )
+    ]
     return TaskInfo(
-        name=task.name,
-        objectives=infos,
-        reference_point=np.asarray(task.reference_point, dtype=np.float64),
-        beta=task.beta,
-        model=task.model,
-        test_prompts=len(study.test_rows(task)),
-        samples=study.samples,
-        preferences=points,
-        unseen=unseen,
-        listed=task.enumeration is not None,
-        dials=task.dials,
-    )
+        task.name, tuple(infos), np.asarray(task.reference_point, dtype=np.float64), task.beta, task.model,
+        len(study.test_rows(task)), study.samples, points, unseen, task.enumeration is not None, task.family_settings,
+    )  # fmt: skip

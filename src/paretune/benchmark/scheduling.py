@@ -17,10 +17,6 @@ from paretune.benchmark.work import PlannedJob, Work
 
 POLL_SECONDS = 0.5
 SILENT_SECONDS = 300.0  # of a job without progress, before it is said
-DOING = {
-    "train": "training", "evaluate": "evaluating", "score": "scoring", "reference": "evaluating the base",
-    "time": "timing",
-}  # fmt: skip
 
 
 class Scheduler:
@@ -33,7 +29,7 @@ class Scheduler:
         self.running: dict[str, PlannedJob] = {}
         self.heard: dict[str, float] = {}  # when each of them was last heard of, by the monotonic clock
         self.meter = Meter()
-        self.spared = 0  # completions planned that nobody had to make: after a checkpoint, or answered alike
+        self.not_needed = 0  # completions planned that nobody had to make: after a checkpoint, or answered alike
         self.stopping = False
 
     def execute(self) -> list[str]:
@@ -74,7 +70,7 @@ class Scheduler:
                 if event.kind in LAST:
                     planned = self.running.pop(event.job)
                     if event.kind == "done":
-                        work.succeeded(planned, event.data["result"])
+                        work.succeeded(planned)
             if not self.running:
                 return
 
@@ -90,8 +86,8 @@ class Scheduler:
         elif event.kind == "sealed":
             work.sealed(str(data["key"]))
         elif event.kind == "done":
-            self.spared += max(0, planned.left)
-            work.succeeded(planned, data["result"])
+            self.not_needed += max(0, planned.left)
+            work.succeeded(planned)
         elif event.kind == "failed":
             work.failed(planned, data["reason"], data["message"], data["died"])
 
@@ -131,20 +127,14 @@ class Scheduler:
 
     def _show(self, work: Work) -> None:
         total = self.plan.completions_to_train + self.plan.completions_to_evaluate
-        left = max(0, total - self.spared - self.meter.total)
-        kinds = Counter(DOING[planned.kind] for planned in self.running.values())
+        left = max(0, total - self.not_needed - self.meter.total)
+        kinds = Counter(planned.kind for planned in self.running.values())
+        running = {cell for planned in self.running.values() for cell in planned.cells}
+        doing = ", ".join(f"{doing} x{count}" for doing, count in kinds.items()) or "finishing"
         self.display.show(
             Progress(
-                cells=len(self.plan.cells),
-                done=work.done_cells,
-                running=len({cell for planned in self.running.values() for cell in planned.cells}),
-                failed=len(work.failed_cells),
-                completions=self.meter.total,
-                total_completions=total,
-                rate=self.meter.rate(),
-                seconds_left=self.meter.seconds_left(left),
-                doing=", ".join(f"{doing} x{count}" for doing, count in kinds.items()) or "finishing",
-                spared=self.spared,
-                noun="tuning cells" if work.tuning else "cells",
+                len(self.plan.cells), work.done_cells, len(running), len(work.failed_cells), self.meter.total, total,
+                self.meter.rate(), self.meter.seconds_left(left), doing, self.not_needed,
+                "tuning cells" if work.tuning else "cells",
             )
-        )
+        )  # fmt: skip

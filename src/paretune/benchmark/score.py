@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paretune.benchmark.changes import KeptCell, differing, kept_cells, rewards_of
-from paretune.benchmark.evaluating import write_rescored_reference
-from paretune.benchmark.folder import check_folder, locked
-from paretune.benchmark.rescoring import audit_changes, rescore_cell, stored_reference
+from paretune.benchmark.changes import KeptCell, kept_cells, rewards_of
+from paretune.benchmark.folder import check_folder, locked, settle
+from paretune.benchmark.measurements.evaluation import Evaluation, rescore
+from paretune.benchmark.measurements.reference import Reference
 from paretune.benchmark.runner import task_info
 from paretune.benchmark.study import COPY, Study, load_study
 from paretune.core.errors import StudyError
+from paretune.core.protocols import Table
 from paretune.core.task import Task
-from paretune.records.files import settle_folders
 from paretune.records.reading import read_lock, read_tuning
 from paretune.records.study import StudyRecords
+from paretune.records.tables import differing
 from paretune.records.writing import write_lock
 from paretune.report import write_report
+
+SCORED = {each.name: each for each in (Evaluation, Reference)}  # whose completions are stored
 
 
 @dataclass(frozen=True)
@@ -54,57 +58,43 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
     before = read_lock(root)
     study = load_study(source if source is not None else root / COPY)
     check_folder(study, root)
-    rules = study.decoding()
-    cells: dict[tuple[str, str], int] = {}
-    references: dict[tuple[str, str], int] = {}
-    left = []
+    cells: Counter[tuple[str, str]] = Counter()
+    references: Counter[tuple[str, str]] = Counter()
+    tables, left = list[Table](), []
     with locked(root):
-        settle_folders(root / "runs")
-        asked = {cell.cell for cell in before.cells}
-        finished = [cell for cell in kept_cells(root) if cell.finished and cell.folder.name in asked]
-        instances = _instances(study, finished)
-        _check_objectives(finished, instances)
-        for cell in finished:
-            name, task = cell.folder.name, instances[_instance(cell)]
-            if audit_changes(cell.folder, task, rules) is None:
-                left.append(name)
-                continue
-            _count(cells, task, rescore_cell(root, name, task, rules))
-        for (task_name, seed), task in instances.items():
-            stored = stored_reference(root, task, seed, rules)
-            if stored is not None and stored[1]:
-                preferences, _ = study.preferences(next(each for each in study.tasks if each.name == task_name))
-                write_rescored_reference(root, task, seed, rules, preferences)
-                _count(references, task, stored[1])
-        write_lock(root, _with_audits(root, before, study))
+        settle(root)
+        finished = {cell.folder.name: cell for cell in kept_cells(root) if cell.finished}
+        instances = _instances(study, before.tables)
+        _check_objectives([finished[cell.cell] for cell in before.cells if cell.cell in finished], instances)
+        for table in before.tables:
+            measurement, task = SCORED.get(table.measurement), instances[table.task, table.seed]
+            scored = None if measurement is None else rescore(root, table, task, measurement().asked(task, study))
+            tables.append(table if scored is None else scored[0])
+            if scored is not None:
+                (cells if table.cells else references).update((task.name, name) for name in scored[1])
+            elif measurement is not None:
+                left += [name for name in table.cells if name in finished]
+        write_lock(root, replace(_with_audits(root, before, study), tables=tuple(tables)))
         page = write_report(root)
     return Rescored(page, cells, references, tuple(left))
 
 
-def _instance(cell: KeptCell) -> tuple[str, int]:
-    task, _, _, seed, _ = cell.identity
-    return task, seed
-
-
-def _instances(study: Study, cells: Sequence[KeptCell]) -> dict[tuple[str, int], Task]:
+def _instances(study: Study, tables: Sequence[Table]) -> dict[tuple[str, int], Task]:
     tasks = {task.name: task for task in study.tasks}
-    return {(name, seed): tasks[name].instance(seed) for name, seed in sorted({_instance(cell) for cell in cells})}
+    names = sorted({(table.task, table.seed) for table in tables})
+    return {(name, seed): tasks[name].instance(seed) for name, seed in names}
 
 
 def _check_objectives(cells: Sequence[KeptCell], instances: Mapping[tuple[str, int], Task]) -> None:
     for cell in cells:
-        task = instances[_instance(cell)]
+        name, _, _, seed, _ = cell.identity
+        task = instances[name, seed]
         changed = differing(cell.made_of.get("objectives", {}), rewards_of(task.objectives))
         if changed:
             raise StudyError(
                 f"objectives of task '{task.name}' must be those that stages were trained with, got another "
                 f"'{changed[0]}'. Let paretune run train again what used it; paretune score is for a changed audit."
             )
-
-
-def _count(counts: dict[tuple[str, str], int], task: Task, names: Sequence[str]) -> None:
-    for name in names:
-        counts[task.name, name] = counts.get((task.name, name), 0) + 1
 
 
 def _with_audits(root: Path, before: StudyRecords, study: Study) -> StudyRecords:

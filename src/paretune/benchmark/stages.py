@@ -11,6 +11,7 @@ from typing import Any
 from paretune.benchmark.context import GroupContext
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.finished import stage_from_plain
+from paretune.benchmark.groups import FILE
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError, StudyError, TaskError
 from paretune.core.imports import import_name
@@ -62,7 +63,7 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
         MethodError: If the run function, or a user's code that it calls, raises something that is no error of ours.
         RecordError: If the run function leaves a stage unsealed.
     """
-    planned = read_json(group / "group.json")
+    planned = read_json(group / FILE)
     stages = [stage_from_plain(data) for data in planned["stages"]]
     if [stage.key(task) for stage in stages] != planned["keys"]:
         raise StudyError(

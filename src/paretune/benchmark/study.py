@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
+from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
 from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
 from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
+from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
 from paretune.tasks.strict_yaml import Place, read_yaml
@@ -50,7 +52,7 @@ class Tune:
         settings: Name of a setting -> its values; dots name nested settings, `gate.level`.
         instances: Number of tuning instances.
         completions: What each of its cells may use.
-        grid: Divisions of the grid of preferences that methods are told of and scored on.
+        grid: Divisions of the grid of preferences that methods are given and scored on.
     """
 
     settings: Mapping[str, tuple[object, ...]]
@@ -69,7 +71,7 @@ class Tune:
         """Seeds that name the tuning instances, and train on them."""
         return tuple(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.instances))
 
-    def told_preferences(self, task: Task) -> FloatArray:
+    def training_preferences(self, task: Task) -> FloatArray:
         """Return the preferences of the sweep, `[M, K]`."""
         return das_dennis(len(task.objectives), self.grid)
 
@@ -96,7 +98,7 @@ class Study:
         budgets: Completions per cell.
         seeds: Seeds, each naming a task instance and a training seed.
         grid: Divisions of the Das-Dennis grid of preferences.
-        unseen: Number of random preferences that no method is told of.
+        unseen: Number of random preferences that no method is given.
         samples: Completions per test prompt in evaluation.
         prompts: Number of test prompts used; None for all.
         kl_matched: Whether policies are also evaluated at smaller scales of their experts' weights; where completions
@@ -106,6 +108,8 @@ class Study:
         parts: Name -> the cells that `run --part` runs alone.
         folder: Where relative paths start; None for a built-in study.
         tune: The sweep that chooses settings of the methods; None where they are as given.
+        metrics: A user's own metrics, `module:Class`, beside the eight.
+        measurements: A user's own measurements, those that its metrics need among them.
     """
 
     name: str
@@ -125,20 +129,22 @@ class Study:
     parts: Mapping[str, Part]
     folder: str | None
     tune: Tune | None = None
+    metrics: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
 
-    def told_preferences(self, task: Task) -> FloatArray:
-        """Return the preferences that methods are told of: the grid, `[M, K]`."""
+    def training_preferences(self, task: Task) -> FloatArray:
+        """Return the preferences that methods are given: the grid, `[M, K]`."""
         return das_dennis(len(task.objectives), self.grid)
 
     def preferences(self, task: Task) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return all preferences evaluated, `[M, K]`, and which of them no method is told of, `[M]`.
+        """Return all preferences evaluated, `[M, K]`, and which of them no method is given, `[M]`.
 
         The unseen points depend on the task's name alone: more of them keep the first ones.
         """
-        told = self.told_preferences(task)
+        given = self.training_preferences(task)
         drawn = random_preferences(len(task.objectives), self.unseen, generator("unseen preferences", task.name))
-        points = add_points(told, drawn) if self.unseen else told
-        return points, np.arange(len(points)) >= len(told)
+        points = add_points(given, drawn) if self.unseen else given
+        return points, np.arange(len(points)) >= len(given)
 
     def test_rows(self, task: Task) -> Sequence[Mapping[str, object]]:
         """Return the test prompts it evaluates on."""
@@ -146,13 +152,7 @@ class Study:
 
     def decoding(self) -> dict[str, object]:
         """Return how evaluation samples: at temperature 1, so that the KL is that of the policy itself."""
-        return {
-            "temperature": 1.0,
-            "top_p": 1.0,
-            "samples": self.samples,
-            "prompts": self.prompts,
-            "kl_matched": self.kl_matched,
-        }
+        return {"temperature": 1.0, "top_p": 1.0, "samples": self.samples, "prompts": self.prompts}
 
     def resolved(self) -> dict[str, object]:
         """Return the study as plain data, every default written out."""
@@ -166,6 +166,8 @@ class Study:
             "preferences": {"grid": self.grid, "unseen": self.unseen},
             "evaluation": {"samples": self.samples, "prompts": self.prompts, "kl_matched": self.kl_matched},
             "tune": None if self.tune is None else self.tune.plain(),
+            "metrics": list(self.metrics),
+            "measurements": list(self.measurements),
             "workers": self.workers,
         }
 
@@ -190,7 +192,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     Raises:
         ConfigError: If a key, name or value breaks its rule.
         TaskError: If a task cannot be used.
-        RecordError: If the file is a run's copy, and the lock beside it is damaged.
+        VersionError: If the file is a run's copy, and another version of the library wrote it.
     """
     if isinstance(source, Study):
         return source
@@ -210,24 +212,15 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     tasks = _tasks(file.tasks, place)
     methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(
-        name=file.name or default_name,
-        where=place.name,
-        text=text,
-        tasks=tasks,
-        methods=methods,
+        file.name or default_name, place.name, text, tasks, methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
         seeds=_of_one_kind(_distinct(file.seeds, place.at("seeds")), file.tune is not None, place.at("seeds")),
-        grid=file.preferences.grid,
-        unseen=file.preferences.unseen,
-        samples=file.evaluation.samples,
-        prompts=file.evaluation.prompts,
-        kl_matched=file.evaluation.kl_matched,
-        workers=file.workers,
-        imports=imports,
-        parts=_parts(file, tasks, place),
-        folder=imports[0] if imports else None,
+        grid=file.preferences.grid, unseen=file.preferences.unseen,
+        samples=file.evaluation.samples, prompts=file.evaluation.prompts, kl_matched=file.evaluation.kl_matched,
+        workers=file.workers, imports=imports, parts=_parts(file, tasks, place), folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
-    )
+        metrics=tuple(file.metrics), measurements=_measurements(file, place),
+    )  # fmt: skip
 
 
 def _study_path(source: str | Path) -> Path:
@@ -248,16 +241,36 @@ def _study_path(source: str | Path) -> Path:
 def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     """Return where paths start and the name of a study file; for the copy a run keeps, those of the file it was given.
 
+    Where the lock beside the copy is damaged, its folder tells the name, and paths start there.
+
     Raises:
-        RecordError: If the lock beside the copy is damaged.
+        VersionError: If another version of the library wrote the lock.
     """
-    if path.name != COPY or not lock_path(path.parent).is_file():
+    if path.name != COPY or not (lock_path(path.parent).exists() or (path.parent / "stages").is_dir()):
         return place, name
-    before = read_lock(path.parent)
+    try:
+        before = read_lock(path.parent)
+    except VersionError:
+        raise
+    except RecordError:
+        return place, path.resolve().parent.name
     folder = before.resolved.get("folder")
     if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
         return place, before.name
     return Place(place.name, Path(str(folder)), place.lines), before.name
+
+
+def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
+    """Check a user's own metrics and measurements, and return those of the latter that must be run."""
+    found = []
+    for key, named in (("measurements", file.measurements), ("metrics", file.metrics)):
+        for index, name in enumerate(named):
+            try:
+                needs = load_metric(name).needs if key == "metrics" else (name,)
+                found += [users_measurement(each) for each in needs]
+            except ConfigError as error:
+                raise type(error)(f"{place.at(key, index)}: {error}") from error
+    return tuple(dict.fromkeys(each for each in found if each not in MEASUREMENTS))
 
 
 def _parts(file: StudyKeys, tasks: Sequence[Task], place: Place) -> dict[str, Part]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from paretune.core.user_code import REFERENCE
 from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place
 
@@ -31,6 +32,7 @@ def _seeds(value: object) -> object:
 
 Natural = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Reference = Annotated[str, Field(pattern=f"^{REFERENCE.pattern}$")]
 
 
 _Workers = Annotated[
@@ -46,7 +48,7 @@ class BudgetKeys(FilePart):
 
 
 class PreferencesKeys(FilePart):
-    """Which preferences are told and evaluated."""
+    """Which preferences methods are given, and which are evaluated."""
 
     grid: Natural = 2
     unseen: Annotated[int, Field(ge=0)] = 1
@@ -93,11 +95,15 @@ class StudyKeys(FilePart):
     preferences: PreferencesKeys = PreferencesKeys()
     evaluation: EvaluationKeys = EvaluationKeys()
     tune: TuneKeys | None = None
+    metrics: list[Reference] = []
+    measurements: list[Reference] = []
     workers: _Workers = "auto"
     parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], PartKeys] = {}
 
 
 RULES = {
+    "metrics": "be names of your own, each 'module:Class'",
+    "measurements": "be names of your own, each 'module:Class'",
     "workers": "be 'auto' or a whole number from 1",
     "name": "be letters, digits, '.', '_' and '-', a letter or digit first",
 }

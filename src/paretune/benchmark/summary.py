@@ -32,15 +32,20 @@ def summary(result: StudyResult) -> str:
     return "\n".join(lines)
 
 
-def stale_lines(plan: Plan) -> list[str]:
-    """Say which finished cells, or trials of a sweep, an edit has made stale, and why."""
+def state_lines(plan: Plan) -> list[str]:
+    """Say which files are damaged, and which finished cells or trials of a sweep an edit has made stale, and why."""
     found: dict[tuple[str, str, str, str, bool], int] = {}
     for cell in plan.cells:
         if cell.state == "stale":
             noun = "cell" if cell.point is None else "trial"
             key = (cell.reason, noun, cell.entry.label, cell.task.name, cell.rescored)
             found[key] = found.get(key, 0) + 1
-    return [
+    tables = [each.reason for each in plan.tables if each.found.state == "damaged"]
+    tables += [cell.reason for cell in plan.cells if cell.damaged]
+    damaged = [f"damaged: {plan.trouble}. It is written again."] if plan.trouble else []
+    damaged += [f"damaged: {each.trouble}" for each in plan.stages if each.trouble]
+    damaged += [f"damaged: {reason}. It is measured again." for reason in dict.fromkeys(tables)]
+    return damaged + [
         f"stale: {reason}; {count(cells, noun)} of {method} on {task} to "
         + ("score again from stored completions" if rescored else "do again")
         for (reason, noun, method, task, rescored), cells in found.items()
@@ -60,8 +65,8 @@ def plan_text(plan: Plan) -> str:
     source = "measured in this folder" if plan.rate_measured else "assumed, nothing measured yet"
     lines += [
         "",
-        *([] if plan.sweep is None else stale_lines(plan.sweep)),
-        *stale_lines(plan),
+        *([] if plan.sweep is None else state_lines(plan.sweep)),
+        *state_lines(plan),
         f"folder:   {plan.folder}",
         *_tuning(plan),
         f"cells:    {len(plan.cells)} ({states})",
@@ -111,6 +116,6 @@ def _policies(plan: Plan) -> list[str]:
         notes += [
             f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
             for cell in cells
-            if cell.policies == 1 and len(cell.told) > 1
+            if cell.policies == 1 and len(cell.training_preferences) > 1
         ]
     return lines + notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import weakref
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from paretune.benchmark.entries import method_entry, on_task
 from paretune.benchmark.executors.jobs import Link, quiet_link
-from paretune.benchmark.finished import stage_result
+from paretune.benchmark.finished import mend_stage, stage_result, stage_trouble
 from paretune.benchmark.folder import locked
 from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
 from paretune.benchmark.planned import PlannedStage
@@ -25,12 +26,12 @@ from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS
 from paretune.methods.asking import asked_stages, assembled
-from paretune.records.files import is_done
-from paretune.records.layout import stage_folder
+from paretune.records.files import DONE
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
 
+logger = logging.getLogger(__name__)
 WORK = "training"  # inside the output folder until training has ended; a killed call goes on from it
 
 
@@ -51,7 +52,7 @@ def train(
         task: A task, its name, or the path of its `task.yaml`.
         budget: `{"completions": n}`, or just n.
         seed: Training seed; it also names the task instance.
-        preferences: Preferences the method is told of, `[M, K]`; by default the grid with two divisions.
+        preferences: Preferences the method is given, `[M, K]`; by default the grid with two divisions.
         settings: What differs from the method's defaults.
         output: Folder to save to. A call that was killed goes on where it stopped when it is made again.
         progress: Hears of completions made.
@@ -61,7 +62,7 @@ def train(
         BudgetError: If the budget is too small for the method.
         StudyError: If the output folder already holds something else, or another call is training into it.
     """
-    from paretune.models.solutions import FILE, SolutionSet, load_solutions
+    from paretune.models.solutions import SolutionSet, load_solutions
     from paretune.tasks import load_task
 
     check_seed(seed)
@@ -70,24 +71,23 @@ def train(
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
     count = len(instance.objectives)
-    told = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
-    stages = in_order(asked_stages(entry.method, instance, told, _completions(budget), seed), instance)
-    charged = sum(stage.completions for stage in stages)
-    if charged > _completions(budget):
-        raise ConfigError(
-            f"method '{method}' must plan at most its budget of {_completions(budget)} completions, got {charged}. "
-            "Correct its stages()."
-        )
+    given = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
+    stages = in_order(asked_stages(entry.method, instance, given, _completions(budget), seed), instance)
 
     def solutions_in(work: Path) -> SolutionSet:
-        missing = {
-            key: PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
-            for stage in stages
-            if not is_done(stage_folder(work, key := stage.key(instance)))
-        }
+        missing = {}
+        for stage in stages:
+            wanted, trouble = stage_trouble(work, stage, instance)
+            if trouble:
+                logger.warning("damaged: %s", trouble)
+            if wanted:
+                key = stage.key(instance)
+                missing[key] = PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
+            elif trouble:
+                mend_stage(work, stage, instance)
         _train_missing(work, missing, progress or quiet_link())
         results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
-        assembly = assembled(entry.method, instance, told, results)
+        assembly = assembled(entry.method, instance, given, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
 
     if output is None:
@@ -96,12 +96,12 @@ def train(
         weakref.finalize(solutions, shutil.rmtree, scratch, ignore_errors=True)
         return solutions
     folder = Path(output)
-    _check_output(folder, FILE)
+    _check_output(folder)
     work = folder / WORK
     with locked(work, shown=folder):  # the lock file goes with the work folder
-        if (folder / FILE).exists():  # another call has finished since we looked
+        if (folder / DONE).exists():  # another call has finished since we looked
             shutil.rmtree(work)
-            _check_output(folder, FILE)
+            _check_output(folder)
         solutions_in(work).save(folder)
         shutil.rmtree(work)
     return load_solutions(folder)
@@ -117,12 +117,13 @@ def _completions(budget: Mapping[str, int] | int) -> int:
     return budget
 
 
-def _check_output(folder: Path, solution_file: str) -> None:
-    if (folder / solution_file).exists():
+def _check_output(folder: Path) -> None:
+    if (folder / DONE).exists():
         raise StudyError(
-            f"output folder must not hold a solution set yet, got '{folder}' with {solution_file}. Name another folder."
+            f"output folder must not hold a solution set yet, got '{folder}' with {DONE}. Name another folder."
         )
-    if folder.is_dir() and any(entry.name != WORK for entry in folder.iterdir()):
+    begun = (folder / WORK).is_dir()  # then the rest is a copy of what lies there, which a kill has torn
+    if folder.is_dir() and not begun and any(folder.iterdir()):
         raise StudyError(f"output folder must be empty, got '{folder}' with other files. Name another folder.")
 
 

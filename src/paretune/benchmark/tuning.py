@@ -7,33 +7,32 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paretune.benchmark.entries import setting
-from paretune.benchmark.evaluating import assemble
 from paretune.benchmark.executors.jobs import Link
+from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
-from paretune.benchmark.stages import job_task, release_models, use_threads
-from paretune.benchmark.study import Tune
-from paretune.core.digests import KEY_VERSION, digest
-from paretune.core.errors import RecordError
+from paretune.benchmark.study import Study, Tune
 from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Table
 from paretune.core.task import Task
 from paretune.optimum.exact import gains, optimal_outcome, outcome
 from paretune.records.evaluation import utility
-from paretune.records.files import AGAIN, FAILED, mark_done, mark_failed, read_json, write_json
+from paretune.records.files import FAILED, fresh_folder, mark_failed, read_json, write_json
 from paretune.records.layout import tuning_folder
+from paretune.records.outcomes import read_record, write_outcome
 from paretune.records.reading import read_stage
 from paretune.records.study import FailureReason, TuningMeasure, TuningPoint, TuningRecord
+from paretune.records.tables import seal_table
 
 if TYPE_CHECKING:
     from paretune.models.policy import Policy
 
-SCORING = 1  # raised when scores of a sweep change meaning
 SAME_SCORE = 1e-6  # policies compute in single precision: closer scores are one score
-SCORE_FILE = "score.json"
+CELL_FILE, SCORE_FILE = "cell.json", "score.json"
 LOST = "rewards of its completions are missing"
 NOTHING_SCORED = "no settings of the sweep have a score"
 
@@ -55,25 +54,6 @@ class CellScore:
     possible: FloatArray | None = None
     spent: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     trouble: str = ""
-
-
-def score_key(training_key: str, told: FloatArray, samples: int) -> str:
-    """Digest what a cell's score depends on; its training key already holds development prompts and rewards.
-
-    Args:
-        training_key: Of the cell.
-        told: Preferences it is scored on, `[M, K]`.
-        samples: Completions per development prompt; 0 where all are listed.
-    """
-    return digest(
-        {
-            "key_version": KEY_VERSION,
-            "scoring": SCORING,
-            "training": training_key,
-            "told": told.tolist(),
-            "samples": samples,
-        }
-    )
 
 
 def best(scores: Sequence[float | None]) -> int | None:
@@ -148,60 +128,32 @@ def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellS
     for number in range(len(tune.points)):
         mine = {cell.seed: scores[cell.name] for cell in cells if cell.point == number}
         entry = next(cell.entry for cell in cells if cell.point == number)
-        whole, per_seed = score(list(mine.values()), measure), {}
-        for seed, each in mine.items():
-            per_seed[seed] = score([each], measure)
+        per_seed = {seed: score([each], measure) for seed, each in mine.items()}
         lost = [(seed, mine[seed].trouble or LOST) for seed, each in per_seed.items() if each is None]
-        points.append(
-            TuningPoint(
-                settings={name: setting(entry.settings, name) for name in tune.settings},
-                score=whole,
-                per_seed=per_seed,
-                reason=f"seed {lost[0][0]}: {lost[0][1]}" if lost else "",
-            )
-        )
-    spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}
+        tried = {name: setting(entry.settings, name) for name in tune.settings}
+        reason = f"seed {lost[0][0]}: {lost[0][1]}" if lost else ""
+        points.append(TuningPoint(tried, score(list(mine.values()), measure), per_seed, reason))
+    spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}.values()
     return TuningRecord(
-        task=cells[0].task.name,
-        method=cells[0].entry.label,
-        measure=measure,
-        budget_completions=tune.completions,
-        preferences=cells[0].told,
-        points=tuple(points),
+        cells[0].task.name, cells[0].entry.label, measure, tune.completions, cells[0].preferences, tuple(points),
         chosen=best([point.score for point in points]),
-        completions=math.fsum(completions for completions, _ in spent.values()),
-        seconds=math.fsum(seconds for _, seconds in spent.values()),
-    )
+        completions=math.fsum(completions for completions, _ in spent),
+        seconds=math.fsum(seconds for _, seconds in spent),
+    )  # fmt: skip
 
 
-def mark_tuning_failed(root: Path, cell: PlannedCell, reason: FailureReason, message: str) -> None:
+def mark_tuning_failed(root: Path, cell: PlannedCell, table: Table, reason: FailureReason, message: str) -> None:
     """Write down that a cell of a sweep failed; the next call tries it again.
 
     Training that left the finite numbers is no failure but what these settings do: the cell is finished, without score.
     """
-    folder = tuning_folder(root, cell.name)
-    shutil.rmtree(folder, ignore_errors=True)
     if reason != "not_finite":
-        mark_failed(folder, reason, message)
+        shutil.rmtree(target := tuning_folder(root, cell.name), ignore_errors=True)
+        mark_failed(target, reason, message)
         return
-    write_score(root, cell.name, CellScore(None, trouble=f"training did not stay finite: {message}"), about(cell))
-    mark_done(folder, {"evaluation_key": cell.evaluation_key})
-
-
-def about(cell: PlannedCell) -> dict[str, object]:
-    """Return what a trial's `score.json` says beside its score: which trial it is, and what it is made of."""
-    return {
-        "task": cell.task.name,
-        "method": cell.entry.label,
-        "source": cell.entry.source,
-        "budget_completions": cell.budget,
-        "seed": cell.seed,
-        "tried": cell.tried,
-        "settings": dict(cell.entry.settings),
-        "preferences": cell.told.tolist(),
-        "stages": list(cell.stages),
-        "made_of": dict(cell.made_of),
-    }
+    fresh = fresh_folder(target := tuning_folder(root, cell.name))
+    write_score(fresh, CellScore(None, trouble=f"training did not stay finite: {message}"), cell.plain())
+    seal_table(fresh, target, table)
 
 
 def why_untuned(root: Path, sweep: Sequence[PlannedCell], task: str, method: str) -> tuple[FailureReason, str]:
@@ -213,23 +165,10 @@ def why_untuned(root: Path, sweep: Sequence[PlannedCell], task: str, method: str
     return "not_finite", f"tuning: {NOTHING_SCORED}; study.lock.json says why"
 
 
-def write_score(root: Path, cell: str, score: CellScore, about: Mapping[str, object]) -> None:
-    """Write what a cell of a sweep scored; its marker is written by `mark_done`.
-
-    Args:
-        root: The study's folder.
-        cell: Its name.
-        score: What it scored.
-        about: What tells which trial this is, see `about`.
-    """
-    plain = {
-        "utilities": _numbers(score.utilities),
-        "gained": _numbers(score.gained),
-        "possible": _numbers(score.possible),
-        "spent": dict(score.spent),
-        "trouble": score.trouble,
-    }
-    write_json(tuning_folder(root, cell) / SCORE_FILE, {**about, **plain})
+def write_score(folder: Path, score: CellScore, cell: Mapping[str, object]) -> None:
+    """Write what a cell of a sweep scored, and what names the cell, see `PlannedCell.plain`."""
+    write_json(folder / CELL_FILE, cell)
+    write_outcome(folder / SCORE_FILE, score)
 
 
 def read_score(root: Path, cell: str) -> CellScore:
@@ -238,66 +177,43 @@ def read_score(root: Path, cell: str) -> CellScore:
     Raises:
         RecordError: If it is missing or damaged.
     """
-    path = tuning_folder(root, cell) / SCORE_FILE
-    data = read_json(path)
-    try:
-        return CellScore(
-            utilities=_array(data["utilities"]),
-            gained=_array(data["gained"]),
-            possible=_array(data["possible"]),
-            spent={key: (float(completions), float(seconds)) for key, (completions, seconds) in data["spent"].items()},
-            trouble=data["trouble"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{path} must have all its fields, got trouble with {error}. {AGAIN}") from error
+    score: CellScore = read_record(tuning_folder(root, cell) / SCORE_FILE, CellScore, ("spent", "trouble"))
+    return score
 
 
-def _numbers(values: FloatArray | None) -> list[float | None] | None:
-    return None if values is None else [None if math.isnan(value) else float(value) for value in values]
+class TrialScore:
+    """The measurement of a cell of a sweep: its policies on development prompts. Test prompts are not looked at."""
+
+    name, version, alone = "score", 1, False
+
+    def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
+        """Return one table a cell; its training key already holds development prompts and rewards."""
+        return [
+            Table(
+                cell.folder, cell.task.name, cell.seed,
+                {**cell.answered, "samples": _samples(study, cell)}, (cell.name,), cell.stages,
+                len(cell.task.splits["development"]) * len(cell.preferences) * _samples(study, cell),
+            )
+            for cell in cells
+        ]  # fmt: skip
+
+    def run(self, job: TableJob, link: Link) -> None:
+        """Score its policies, exactly where completions can be listed."""
+        policy, given = job.solutions.policies_for(job.preferences), job.preferences
+        if job.task.enumeration is None:
+            found = _sampled(policy, job.task, given, job.samples, job.seed, link)
+        else:
+            found = _exact(policy, job.task, given, job.seed, link)
+        stages = [read_stage(job.root, key) for key in job.cell["stages"]]
+        spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
+        write_score(job.folder, replace(found, spent=spent), job.cell)
 
 
-def _array(values: Sequence[float | None] | None) -> FloatArray | None:
-    return None if values is None else np.array(values, dtype=np.float64)  # null becomes NaN
+def _samples(study: Study, cell: PlannedCell) -> int:
+    return study.samples if cell.task.enumeration is None else 0  # none where all completions are listed
 
 
-def score_cell(job: Mapping[str, Any], link: Link) -> dict[str, object]:
-    """Assemble a cell of a sweep and score its policies on development prompts; the job of a worker.
-
-    Test prompts are not looked at.
-
-    Args:
-        job: As for `evaluating.evaluate_cell`, and `about`, see there.
-        link: To the parent.
-    """
-    root, task = Path(job["folder"]), job_task(job)
-    try:
-        found, keys = _scored(job, root, task, link)
-    finally:
-        release_models()
-    stages = [read_stage(root, key) for key in keys]
-    spent = {stage.key: (stage.counts["completions"], stage.seconds) for stage in stages}
-    folder = tuning_folder(root, job["cell"])
-    shutil.rmtree(folder, ignore_errors=True)
-    write_score(root, job["cell"], replace(found, spent=spent), job["about"])
-    mark_done(folder, {"evaluation_key": job["evaluation_key"]})
-    return {}
-
-
-def _scored(job: Mapping[str, Any], root: Path, task: Task, link: Link) -> tuple[CellScore, list[str]]:
-    """Assemble a cell and score its policies; return its score and the keys of its stages."""
-    from paretune.models.solutions import SolutionSet
-
-    use_threads(link.threads)
-    entry, assembly, keys = assemble(job, root, task)
-    solutions = SolutionSet.from_assembly(task, assembly, entry.label, entry.method.family)
-    told = np.asarray(job["told"], dtype=np.float64)
-    policy = solutions.policies_for(told)
-    if task.enumeration is None:
-        return _sampled(policy, task, told, int(job["decoding"]["samples"]), int(job["seed"]), link), keys
-    return _exact(policy, task, told, int(job["seed"]), link), keys
-
-
-def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
+def _sampled(policy: Policy, task: Task, given: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
     """Score a policy by samples; their noise is that of the seed, the same for all settings."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
@@ -306,10 +222,10 @@ def _sampled(policy: Policy, task: Task, told: FloatArray, samples: int, seed: i
         policy, task.splits["development"], Scorer(task.objectives), objectives=task.objective_names, audit=(),
         samples=samples, seed=seed, split="development", progress=link.progress,
     )  # fmt: skip
-    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, told, strict=True)]))
+    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, given, strict=True)]))
 
 
-def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) -> CellScore:
+def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link) -> CellScore:
     """Score a policy over all completions; one that can only be sampled has no KL, so what it gained is not known."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import enumeration_of, outcomes, tables
@@ -318,9 +234,9 @@ def _exact(policy: Policy, task: Task, told: FloatArray, seed: int, link: Link) 
     log_reference, rewards = tables(task, rows, Scorer(task.objectives))
     found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]
-    utilities = np.einsum("mk,mk->m", told, means)
+    utilities = np.einsum("mk,mk->m", given, means)
     if not (found.exact and np.isfinite(kl).all()):
         return CellScore(utilities)
     base = outcome(log_reference, log_reference, rewards).scores(task.beta)
-    most = optimal_outcome(log_reference, rewards, told, task.beta).scores(task.beta)
-    return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, told))
+    most = optimal_outcome(log_reference, rewards, given, task.beta).scores(task.beta)
+    return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, given))

@@ -1,41 +1,32 @@
-"""What a call of `run` has to do: stages in populations, evaluations, timing; and what becomes of each when it ends."""
+"""What a call of `run` has to do: stages in populations, then tables; and what becomes of each job when it ends."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from paretune.benchmark.environment import environment
-from paretune.benchmark.estimates import evaluated_completions, missing_completions
+from paretune.benchmark.estimates import missing_completions
 from paretune.benchmark.executors import Job
 from paretune.benchmark.executors.cores import worker_threads
-from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, trajectories
-from paretune.benchmark.keys import reference_key
-from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage
-from paretune.benchmark.tuning import about, mark_tuning_failed, why_untuned
+from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, read_spent, trajectories
+from paretune.benchmark.measurements import load_measurement
+from paretune.benchmark.measuring import table_payload
+from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable
+from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
+from paretune.core.protocols import Measurement, Table
 from paretune.core.task import Task
-from paretune.records.files import DONE, FAILED, is_done, mark_failed, read_json, write_json
+from paretune.records.files import DONE, FAILED, is_done, mark_failed
 from paretune.records.layout import cell_folder, stage_folder
-from paretune.records.reading import read_timings
-from paretune.records.study import CellRecord, FailureReason, TimingRecord
-from paretune.records.writing import write_cell, write_timings
+from paretune.records.study import CellRecord, FailureReason
+from paretune.records.writing import write_cell
 
-JOBS = {  # what is asked for
-    "train": "paretune.benchmark.stages:run_stages",
-    "evaluate": "paretune.benchmark.evaluating:evaluate_cell",
-    "score": "paretune.benchmark.tuning:score_cell",
-    "reference": "paretune.benchmark.evaluating:evaluate_reference",
-    "time": "paretune.benchmark.timing:time_methods",
-}
-NOUNS = {"evaluate": "evaluation", "score": "scoring", "reference": "base model's evaluation", "time": "timing"}
+TRAIN, MEASURE = "paretune.benchmark.stages:run_stages", "paretune.benchmark.measuring:measure"
 EVERYBODYS = ("task_error", "model_error")  # reasons that no member of a population is alone with
-
-JobKind = Literal["train", "evaluate", "score", "reference", "time"]
 
 
 @dataclass
@@ -43,16 +34,18 @@ class PlannedJob:
     """A job, and what it is for.
 
     Attributes:
-        kind: What it is.
+        kind: `training`, or the name of a measurement.
         job: What the executor is given.
-        subject: A `Group`, a `PlannedCell`, or (task, seed).
+        group: The population it trains, if any.
+        planned: The table it makes, if any.
         cells: Names of the cells it is done for.
         left: Completions the plan counts for it that have not been heard of.
     """
 
-    kind: JobKind
+    kind: str
     job: Job
-    subject: Any
+    group: Group | None = None
+    planned: PlannedTable | None = None
     cells: frozenset[str] = field(default_factory=frozenset)
     left: int = 0
 
@@ -87,10 +80,19 @@ class Work:
         self._failed_stages: dict[str, tuple[FailureReason, str]] = {}
         self._again: list[PlannedJob] = []  # what ran them died
         self._tried_again: set[str] = set()
-        self._timed: set[str] = set()
-        self._references = list(planned.references)
-        self._cells = [cell for cell in planned.cells if cell.state != "finished" and cell.settled]
-        wanted = {key for cell in self._cells for key in cell.stages}
+        self._by_name = {cell.name: cell for cell in planned.cells}
+        unfinished = {cell.table: cell for cell in planned.cells if cell.state != "finished" and cell.settled}
+        self._evaluated = {cell.name for cell in planned.cells if cell.state == "finished"}
+        unsettled = {cell.name for cell in planned.cells if not cell.settled}
+        self._tables = [
+            each
+            for each in planned.tables
+            if (not each.finished or each.table.folder in unfinished) and not unsettled.intersection(each.table.cells)
+        ]
+        self._measurements = {
+            name: load_measurement(name) for name in {each.table.measurement for each in self._tables}
+        }
+        wanted = {key for cell in unfinished.values() for key in cell.stages}
         waiting = {each.key: each for each in planned.stages if each.state != "finished" and each.key in wanted}
         self._groups = begun_groups(self._root, waiting, keep_others=self.tuning)
         begun = {key for group in self._groups for key in group.keys}
@@ -102,13 +104,13 @@ class Work:
 
     def is_empty(self) -> bool:
         """Return whether nothing is to be done."""
-        return not (self._cells or self._references or self._untimed())
+        return not self._tables
 
     def next(self, busy: bool) -> PlannedJob | None:
         """Return the next job, or None where everything left waits for a job under way, or nothing is left.
 
         Args:
-            busy: Whether a job is under way; timing begins when none is.
+            busy: Whether a job is under way; what is measured alone begins when none is.
         """
         if self._again:
             return self._again.pop()
@@ -122,46 +124,48 @@ class Work:
                 del self._waiting[each.key]
             self._groups += [begin_group(self._root, part) for part in populations(ready, self._plan.workers)]
             return self.next(busy)
-        for cell in self._cells:
-            if all(key in self._finished for key in cell.stages):
-                self._cells.remove(cell)
-                expected = evaluated_completions(self._study, cell)
-                kind: JobKind = "evaluate" if cell.point is None else "score"
-                return self._cell_job(kind, cell, self._cell_payload(cell), expected)
-        if self._references:
-            return self._reference_job(*self._references.pop(0))
-        if busy:
-            return None
-        self._fail_unreachable()
-        for cell in self._untimed():
-            if _timed_as(cell) not in self._timed:
-                self._timed.add(_timed_as(cell))
-                payload = {**self._payload(cell.task, cell.seed), "cells": [self._cell_payload(cell)]}
-                return self._cell_job("time", cell, payload)
+        for alone in (False, True):
+            for planned in self._tables:
+                cell = self._measured(planned.table)
+                measurement = self._measurements[planned.table.measurement]
+                if measurement.alone == alone and (cell or not planned.table.cells):
+                    self._tables.remove(planned)
+                    return self._table_job(planned, cell, measurement)
+            if busy:
+                return None
+            self._fail_unreachable()
         return None
+
+    def _measured(self, table: Table) -> PlannedCell | None:
+        """Return the cell that a table can be measured on now."""
+        if table.stages is not None:
+            ready = table.cells if self._finished.issuperset(table.stages) else ()
+        else:
+            ready = tuple(name for name in table.cells if name in self._evaluated)
+        return self._by_name[ready[0]] if ready else None
 
     def _train_job(self, group: Group) -> PlannedJob:
         missing = [self._plan.by_key[key] for key in group.keys if key in self._plan.by_key]
         cells = frozenset(name for each in missing for name in each.cells)
         payload = {**self._payload(group.task, group.seed), "group": str(group.folder.resolve())}
-        job = Job(f"train {group.folder.name}", JOBS["train"], payload)
-        return PlannedJob("train", job, group, cells, missing_completions(missing))
+        job = Job(f"train {group.folder.name}", TRAIN, payload)
+        return PlannedJob("training", job, group, None, cells, missing_completions(missing))
 
-    def _reference_job(self, task_name: str, seed: int) -> PlannedJob:
-        task = next(task for task in self._study.tasks if task.name == task_name)
-        preferences, _ = self._study.preferences(task)
+    def _table_job(self, planned: PlannedTable, cell: PlannedCell | None, measurement: Measurement) -> PlannedJob:
+        table, study = planned.table, self._study
+        seed = table.seed if cell is None else cell.seed
+        task = next(each for each in study.tasks if each.name == table.task)
+        instance = task.instance(seed)
+        points = study.preferences(task)[0] if cell is None else cell.preferences
         payload = {
             **self._payload(task, seed),
-            "decoding": self._study.decoding(),
-            "preferences": preferences.tolist(),
-            "key": reference_key(task.instance(seed), self._study.decoding(), preferences),
+            **table_payload(table, instance, {} if cell is None else cell.plain(), points.tolist()),
+            "samples": study.samples,
+            "prompts": study.prompts,
         }
-        job = Job(f"reference {task_name} {seed}", JOBS["reference"], payload)
-        return PlannedJob("reference", job, (task_name, seed))
-
-    def _cell_job(self, kind: JobKind, cell: PlannedCell, payload: Mapping[str, Any], left: int = 0) -> PlannedJob:
-        cells = frozenset() if kind == "time" else frozenset([cell.name])
-        return PlannedJob(kind, Job(f"{kind} {cell.name}", JOBS[kind], payload), cell, cells, left)
+        cells = frozenset([cell.name] if cell and not measurement.alone else [])
+        job = Job(f"{measurement.name} {table.folder}", MEASURE, payload)
+        return PlannedJob(measurement.name, job, None, planned, cells, planned.completions)
 
     def _payload(self, task: Task, seed: int) -> dict[str, object]:
         return {
@@ -172,58 +176,46 @@ class Work:
             "task_key": digest(task.instance(seed).training_key()),
         }
 
-    def _cell_payload(self, cell: PlannedCell) -> dict[str, object]:
-        return {
-            **self._payload(cell.task, cell.seed),
-            "cell": cell.name,
-            "label": cell.entry.label,
-            "source": cell.entry.source,
-            "settings": dict(cell.entry.settings),
-            "budget": cell.budget,
-            "told": cell.told.tolist(),
-            "preferences": cell.preferences.tolist(),
-            "decoding": self._study.decoding(),
-            "training_key": cell.training_key,
-            "evaluation_key": cell.evaluation_key,
-            "made_of": dict(cell.made_of),
-            **({} if cell.point is None else {"about": about(cell)}),
-        }
-
     def sealed(self, key: str) -> None:
         """Take note of a stage that a job has finished before its end."""
         self._finished.add(key)
 
-    def succeeded(self, planned: PlannedJob, result: Mapping[str, Any]) -> None:
+    def succeeded(self, job: PlannedJob) -> None:
         """Take note of a job that is done."""
-        if planned.kind == "train":
-            self._finished.update(planned.subject.keys)
-        elif planned.kind in ("evaluate", "score"):
+        if job.group is not None:
+            self._finished.update(job.group.keys)
+        elif (cell := self._finishes(job)) is not None:
             self.done_cells += 1
-        elif planned.kind == "time":
-            self._keep_timings([planned.subject], result["timings"])
+            self._evaluated.add(cell.name)
 
-    def failed(self, planned: PlannedJob, reason: FailureReason, message: str, died: bool) -> None:
+    def _finishes(self, job: PlannedJob) -> PlannedCell | None:
+        """Return the cell that a table finishes, if it is one of those."""
+        table = job.planned.table if job.planned is not None else None
+        return self._by_name[table.cells[0]] if table is not None and table.stages is not None else None
+
+    def failed(self, job: PlannedJob, reason: FailureReason, message: str, died: bool) -> None:
         """Take note of a job that failed; where what ran it `died`, it is tried once more, alone in its population."""
-        kind, subject = planned.kind, planned.subject
-        if kind == "train" and not subject.alone and reason not in EVERYBODYS and len(self._ways(subject)) > 1:
-            self._try_each_alone(subject, reason)
-        elif died and planned.job.name not in self._tried_again and not (kind == "train" and subject.alone):
-            self._tried_again.add(planned.job.name)
-            self._again.append(planned)
-            self._say(f"{planned.job.name} is tried again ({reason}): {message}")
-        elif kind == "train":
-            self._fail_group(subject, reason, message)
-        elif kind in ("evaluate", "score") and not subject.rescored:
-            self._fail_cell(subject, reason, f"{NOUNS[kind]}: {message}")
-        else:
-            what = "" if kind == "reference" else f" of {subject.name}"
-            if kind == "evaluate":  # its completions are there: it stays as it was
-                self.problems.append(f"{subject.name} could not be scored again ({reason}): {message}")
+        group, cell = job.group, self._finishes(job)
+        if group is not None and not group.alone and reason not in EVERYBODYS and len(self._by_trajectory(group)) > 1:
+            self._try_each_alone(group, reason)
+        elif died and job.job.name not in self._tried_again and not (group is not None and group.alone):
+            self._tried_again.add(job.job.name)
+            self._again.append(job)
+            self._say(f"{job.job.name} is tried again ({reason}): {message}")
+        elif group is not None:
+            self._fail_group(group, reason, message)
+        elif cell is not None and not cell.rescored:
+            self._fail_cell(cell, reason, f"{job.kind}: {message}")
+        elif job.planned is not None:
+            folder = job.planned.table.folder
+            if job.planned.rescored:  # its completions are there: it stays as it was
+                self.problems.append(f"{folder} could not be scored again ({reason}): {message}")
             else:
-                self.problems.append(f"{NOUNS[kind]}{what} failed ({reason}): {message}")
+                mark_failed(self._root / folder, reason, message)
+                self.problems.append(f"{folder} could not be measured ({reason}): {message}")
             self._say(self.problems[-1])
 
-    def _ways(self, group: Group) -> dict[str, list[PlannedStage]]:
+    def _by_trajectory(self, group: Group) -> dict[str, list[PlannedStage]]:
         """Return what is left of a population, by trajectory."""
         self._finished |= {key for key in group.keys if is_done(stage_folder(self._root, key))}
         left = [key for key in group.keys if key not in self._finished and key in self._plan.by_key]
@@ -231,77 +223,40 @@ class Work:
 
     def _try_each_alone(self, group: Group, reason: FailureReason) -> None:
         """Try each trajectory of a failed population alone, once, so that only the guilty one fails."""
-        spent_file = group.folder / "spent.json"
-        spent = read_json(spent_file)["spent"] if spent_file.exists() else {}
-        ways = self._ways(group)
+        spent = read_spent(group.folder)["spent"]
+        by_trajectory = self._by_trajectory(group)
         # what failed is told once, of the cells that fail for it; where each goes well alone, the log has it
-        self._say(f"a population of {len(ways)} failed ({reason}), trying each alone")
-        for trajectory, members in ways.items():
+        self._say(f"a population of {len(by_trajectory)} failed ({reason}), trying each alone")
+        for trajectory, members in by_trajectory.items():
             own = {trajectory: spent[trajectory]} if trajectory in spent else {}
             self._groups.append(begin_group(self._root, members, alone=True, spent=own))
         shutil.rmtree(group.folder)
 
     def _fail_group(self, group: Group, reason: FailureReason, message: str) -> None:
         shutil.rmtree(group.folder / "checkpoint", ignore_errors=True)  # the next call starts it afresh
-        for members in self._ways(group).values():
+        for members in self._by_trajectory(group).values():
             for each in members:
                 member = ", ".join(f"{name}={value}" for name, value in each.stage.member.items())
                 self._failed_stages[each.key] = (reason, f"{each.stage.kind} ({member}): {message}")
 
     def _fail_unreachable(self) -> None:
         """Fail the cells that wait for a failed stage."""
-        for cell in self._cells:
-            causes = [self._failed_stages[key] for key in cell.stages if key in self._failed_stages]
+        for planned in [each for each in self._tables if each.table.stages is not None]:
+            self._tables.remove(planned)
+            causes = [why for key, why in self._failed_stages.items() if key in (planned.table.stages or ())]
             reason, message = causes[0] if causes else ("method_error", "its stages could not be started")
-            self._fail_cell(cell, reason, message)
-        self._cells.clear()
+            self._fail_cell(self._by_name[planned.table.cells[0]], reason, message)
 
     def _fail_cell(self, cell: PlannedCell, reason: FailureReason, message: str) -> None:
         if cell.point is None:
-            folder, record = cell_folder(self._root, cell.name), cell_record(cell)
+            folder = cell_folder(self._root, cell.name)
             (folder / DONE).unlink(missing_ok=True)
-            keys = cell.training_key, cell.evaluation_key
-            write_cell(
-                self._root, record, *keys, cell.stages, environment(worker_threads(self._plan.workers)), cell.made_of
-            )
+            write_cell(self._root, cell.plain(), environment(worker_threads(self._plan.workers)))
             mark_failed(folder, reason, message)
             why = f"runs/{cell.name}/{FAILED} says why"  # so does the summary, which lists no trials of a sweep
         else:
-            mark_tuning_failed(self._root, cell, reason, message)
+            table = next(each.table for each in self._plan.tables if each.table.folder == cell.table)
+            mark_tuning_failed(self._root, cell, table, reason, message)
             why = message
         self.failed_cells.append(cell.name)
         self._say(f"{cell.name} failed ({reason}): {why}")
-
-    def _untimed(self) -> list[PlannedCell]:
-        """Return the cells whose policies are still to be timed: of a method on a task, the first not failed."""
-        known = self._timing_keys()
-        first: dict[str, PlannedCell] = {}
-        for cell in self._plan.cells:
-            if not self.tuning and cell.name not in self.failed_cells:
-                first.setdefault(_timed_as(cell), cell)
-        return [cell for name, cell in first.items() if known.get(name) != cell.training_key]
-
-    def _timing_keys(self) -> dict[str, str]:
-        path = self._root / "timing.keys.json"
-        return dict(read_json(path)) if path.exists() else {}
-
-    def _keep_timings(self, cells: Sequence[PlannedCell], timings: Sequence[Mapping[str, Any]]) -> None:
-        new = [
-            TimingRecord(
-                **{
-                    **timing,
-                    "tokens_per_second": tuple(timing["tokens_per_second"]),
-                    "base_tokens_per_second": tuple(timing["base_tokens_per_second"]),
-                }
-            )
-            for timing in timings
-        ]
-        replaced = {(timing.task, timing.method) for timing in new}
-        kept = [timing for timing in read_timings(self._root) if (timing.task, timing.method) not in replaced]
-        write_timings(self._root, [*kept, *new])
-        keys = {_timed_as(cell): cell.training_key for cell in cells}
-        write_json(self._root / "timing.keys.json", {**self._timing_keys(), **keys})
-
-
-def _timed_as(cell: PlannedCell) -> str:
-    return f"{cell.task.name} {cell.entry.label}"

@@ -95,6 +95,7 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
         others: Folders of other parts of the same study.
         output: Folder of the merged report; needed for several folders.
     """
+    from paretune.cli.values import import_folders
     from paretune.records.layout import lock_path
     from paretune.records.merging import finished_twice, merged
     from paretune.records.reading import read_study
@@ -106,7 +107,9 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
             raise ConfigError(
                 f"output must be left out for one folder, whose report goes into it, got '{output}'. Remove it."
             )
-        page, records = write_report(folder), read_study(folder)
+        records = read_study(folder)
+        sys.path[:0] = import_folders(records)
+        page = write_report(folder, records)
     else:
         if output is None:
             raise ConfigError("output must name a folder for the merged report, got none. Add -o DIR.")
@@ -120,6 +123,7 @@ def report(folder: Path, *others: Path, output: Output = None) -> int:
             )
         parts = [read_study(each) for each in folders]
         records = merged(parts)
+        sys.path[:0] = import_folders(records)
         page = write_report(output, records)
         twice = finished_twice(parts)
         if twice:
@@ -273,13 +277,16 @@ def generate(
         as_json: Print JSON.
     """
     from paretune.cli.values import check_sampling, given, import_folders, parse_preference
+    from paretune.records.layout import lock_path
+    from paretune.records.reading import read_lock
 
     preference, prompts = given(folder, preference, prompts or [])
     wanted = parse_preference(preference)
     check_sampling(samples, temperature, top_p)
     from paretune.models.solutions import load_solutions
 
-    sys.path[:0] = import_folders(folder)
+    study = folder.resolve().parent.parent  # of runs/<cell>
+    sys.path[:0] = import_folders(read_lock(study) if lock_path(study).is_file() else None)
     policy = load_solutions(folder).policy_for(wanted)
     made = policy.generate(prompts, samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     rows = [

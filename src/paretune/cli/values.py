@@ -16,8 +16,7 @@ from paretune.benchmark.executors.cores import cores
 from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.core.errors import ConfigError, PreferenceError
-from paretune.records.layout import lock_path
-from paretune.records.reading import read_lock
+from paretune.records.study import StudyRecords
 
 PREFERENCE = re.compile(r"\s*[A-Za-z][\w-]*\s*=\s*[\d.]+\s*(,.*=.*)?")
 
@@ -98,15 +97,9 @@ def check_sampling(samples: int, temperature: float, top_p: float) -> None:
         raise ConfigError(f"--top-p must lie above 0 and at most at 1, got {top_p:g}. 1 keeps every token.")
 
 
-def import_folders(folder: Path) -> list[str]:
-    """Return where the modules of a user may lie that a solution set names: beside the study of a cell, and here.
-
-    Args:
-        folder: Of the solution set.
-    """
-    study = folder.resolve().parent.parent  # of runs/<cell>
-    resolved = read_lock(study).resolved if lock_path(study).is_file() else {}
-    beside = resolved.get("folder")
+def import_folders(study: StudyRecords | None) -> list[str]:
+    """Return where the modules of a user may lie that a study or a solution set names: beside the study, and here."""
+    beside = None if study is None else study.resolved.get("folder")
     return [*([str(beside)] if beside is not None else []), os.getcwd()]
 
 

@@ -63,6 +63,10 @@ class RecordError(ParetuneError):
     """A file of a study is missing, damaged or belongs to something else."""
 
 
+class VersionError(RecordError):
+    """A file of a study was written by another version of the library."""
+
+
 class StudyError(ParetuneError):
     """A study folder cannot be used for this study."""
 

@@ -1,4 +1,4 @@
-"""Contracts of the plug-ins: methods and metrics, and the solution set a method returns."""
+"""Contracts of the plug-ins: methods, measurements and metrics, and the solution set a method returns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from paretune.core.answers import Answer
 from paretune.core.checks import check_choice
+from paretune.core.digests import digest
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageResult
@@ -110,6 +111,63 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a measurement is to leave of one subject: a folder of files, sealed when they are all there.
+
+    Attributes:
+        folder: Where it lies in the study's folder, `runs/<cell>/outcomes` for example.
+        task: Name of its task.
+        seed: Names the task instance.
+        depends_on: All that its content depends on, part by part, plain data. A part `rewards`, pairs of an objective
+            and its digest, is one that stored completions can be scored again for.
+        cells: Names of the cells it can be measured on: the first of them that is evaluated is. None: no cell at all.
+        stages: Keys of the stages it waits for, where it is what finishes its cell; None: it waits for its cell.
+        completions: How many it takes at most.
+        measurement: Name of the measurement, as a study or a metric names it; filled in by what asks it for its jobs.
+    """
+
+    folder: str
+    task: str
+    seed: int
+    depends_on: Mapping[str, object]
+    cells: tuple[str, ...] = ()
+    stages: tuple[str, ...] | None = None
+    completions: int = 0
+    measurement: str = ""
+
+    @property
+    def key(self) -> str:
+        """Digest of all that it depends on: a sealed table with another one is not this table."""
+        return digest(self.depends_on)
+
+
+class Measurement(Protocol):
+    """Something that is run on finished policies, or on the base model; charged to nobody.
+
+    Attributes:
+        name: Its name, and that of its folder in a cell's.
+        version: Raised when its results change; of a user's own, the digest of its file counts too.
+        alone: Whether nothing else may run meanwhile.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    alone: ClassVar[bool]
+
+    def jobs(self, study: Any, cells: Sequence[Any]) -> Sequence[Table]:
+        """Return what there is to measure on `benchmark.planned.PlannedCell`s of a `benchmark.study.Study`."""
+        ...
+
+    def run(self, job: Any, link: Any) -> Mapping[str, object] | None:
+        """Measure one of them: write its table into `job.folder`, see `benchmark.measuring.TableJob`.
+
+        Returns:
+            Plain data to keep in the table's marker, if any.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class MetricValue:
     """One number of the judge, or the reason why there is none.
 
@@ -141,12 +199,17 @@ class MetricRow:
 
 
 class Metric(Protocol):
-    """One of the paper's eight measures. Reads records, never runs a model."""
+    """One of the paper's eight measures. Reads records, never runs a model.
+
+    Attributes:
+        needs: Measurements it reads, by their names in `benchmark.measurements.MEASUREMENTS` or as `module:Class`.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str]
     higher_is_better: ClassVar[bool]
+    needs: ClassVar[tuple[str, ...]]
 
     def measure(self, study: Any) -> Sequence[MetricRow]:
         """Return rows for every task, method and budget of `records.study.StudyRecords`."""

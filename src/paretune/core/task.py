@@ -101,7 +101,7 @@ class Task:
         max_prompt_tokens: Longest prompt, template included.
         max_completion_tokens: Longest completion.
         enumeration: Its completions, where they can be listed and policies scored exactly; else None.
-        dials: Settings of the family whose instances seeds name, such as `rho`; none where all seeds are one task.
+        family_settings: Of the family of tasks it is an instance of, such as `rho`; none where all seeds are one task.
         learner: Settings of the learner that suit its base model, such as `learning_rate`; a study's own come first.
     """
 
@@ -118,7 +118,7 @@ class Task:
     max_prompt_tokens: int = 256
     max_completion_tokens: int = 64
     enumeration: Enumeration | None = None
-    dials: Mapping[str, float] = field(default_factory=dict)
+    family_settings: Mapping[str, float] = field(default_factory=dict)
     learner: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

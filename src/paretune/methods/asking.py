@@ -14,7 +14,7 @@ from paretune.core.errors import ConfigError, MethodError, TaskError, UnknownNam
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family, Method, Mixer
-from paretune.core.stages import Stage, StageResult
+from paretune.core.stages import Stage, StageResult, in_order
 from paretune.core.task import Task
 from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
@@ -62,13 +62,14 @@ def asked_stages(method: Method, task: Task, preferences: FloatArray, budget: in
     Args:
         method: The method.
         task: Its task instance.
-        preferences: It is told of, `[M, K]`.
+        preferences: It is given, `[M, K]`.
         budget: Completions it may plan.
         seed: Its seed.
 
     Raises:
         MethodError: If it raises something, returns no stages, a stage that nobody could run, or others each time.
-        ConfigError: If a stage names a run function, or code for its training, that cannot be imported.
+        ConfigError: If a stage names a run function, or code for its training, that cannot be imported, or all of them
+            together cost more than the budget.
     """
     name = f"{type(method).__name__}.stages"
     first, again = (_stages(method, name, task, preferences, budget, seed) for _ in range(2))
@@ -77,6 +78,9 @@ def asked_stages(method: Method, task: Task, preferences: FloatArray, budget: in
             f"{name} must return equal stages for equal arguments, got {_difference(first, again)} when asked twice. "
             "Take randomness from seed alone; no clock, no counter, no order of a set."
         )
+    planned = sum(stage.completions for stage in in_order(first, task))
+    if planned > budget:
+        raise ConfigError(f"{name} must plan at most its budget of {budget} completions, got {planned}. Correct it.")
     return first
 
 
@@ -86,7 +90,7 @@ def assembled(method: Method, task: Task, preferences: FloatArray, results: Mapp
     Args:
         method: The method.
         task: Its task instance.
-        preferences: It is told of, `[M, K]`.
+        preferences: It is given, `[M, K]`.
         results: Of all its stages.
 
     Raises:

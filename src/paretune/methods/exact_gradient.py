@@ -49,7 +49,7 @@ class ExactGradient:
 
     No method: it uses every completion and its probability, which no sampler has, and is charged nothing. What methods
     lose against it they lose to noise, budget or merging; what it loses against the optimum, to the expert's capacity
-    and to what 16 training prompts tell of others. A preference it was not told of is answered by the nearest expert,
+    and to what 16 training prompts tell of others. A preference it was not given is answered by the nearest expert,
     so for unseen preferences it is no ceiling.
 
     Source:

@@ -53,13 +53,13 @@ class Space:
         experts: Number of experts E.
         utilities: What is to be found the best weights for, `[M, K]`: a candidate's value is `utility . scores`.
         simplex: Whether weights lie on the simplex, or each in [0, 1].
-        told: Candidates of the first round beside the grid, `[X, E]`.
+        first_candidates: Candidates of the first round beside the grid, `[X, E]`.
     """
 
     experts: int
     utilities: FloatArray
     simplex: bool
-    told: FloatArray
+    first_candidates: FloatArray
 
     @property
     def dimensions(self) -> int:
@@ -81,7 +81,9 @@ class Space:
 
     def first(self) -> FloatArray:
         """Return the candidates of the first round, each once, `[C, E]`."""
-        return distinct(np.concatenate([self.weights(HierarchicalGrid(self.dimensions).points()), self.told]))
+        return distinct(
+            np.concatenate([self.weights(HierarchicalGrid(self.dimensions).points()), self.first_candidates])
+        )
 
     def most(self, rounds: int) -> int:
         """Return how many candidates some rounds measure at most: a halved cube has measured corners."""

@@ -57,7 +57,7 @@ class SearchSettings:
 
     utilities: list[list[float]]  # of the preferences that it serves
     simplex: bool  # whether candidates sum to one
-    told: list[list[float]]  # candidates of the first round, beside its own
+    first_candidates: list[list[float]]  # candidates of the first round, beside its own
     rounds: int  # at most so many
     evaluations: int  # so many measurements, exactly
     completions_each: int  # of each
@@ -87,8 +87,8 @@ def search_stage(
         run="paretune.methods.searches:search_weights",
         settings=asdict(
             SearchSettings(
-                space.utilities.tolist(), space.simplex, space.told.tolist(), rounds, evaluations, completions_each,
-                level, block,
+                space.utilities.tolist(), space.simplex, space.first_candidates.tolist(), rounds, evaluations,
+                completions_each, level, block,
             )
         ),
         needs=tuple(experts),
@@ -109,7 +109,7 @@ def search_weights(context: StageContext) -> None:
             bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
             space = Space(
                 bank.experts, np.asarray(settings.utilities), settings.simplex,
-                np.asarray(settings.told, dtype=np.float64).reshape(-1, bank.experts),
+                np.asarray(settings.first_candidates, dtype=np.float64).reshape(-1, bank.experts),
             )  # fmt: skip
             measured = _Measured(context, stage, bank, settings.completions_each, Mixer(settings.level, settings.block))
             found = hierarchical_search(space, settings.rounds, settings.evaluations, measured)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
+from paretune.core.imports import import_name
 
 if TYPE_CHECKING:
     from paretune.core.protocols import MetricRow
@@ -23,6 +23,7 @@ METRICS = {
     "training_efficiency": "paretune.metrics.training_efficiency:TrainingEfficiency",
     "inference_efficiency": "paretune.metrics.inference_efficiency:InferenceEfficiency",
 }
+PARTS = ("name", "title", "unit", "higher_is_better", "needs", "measure")
 
 
 def load_metric(name: str) -> Any:
@@ -30,14 +31,9 @@ def load_metric(name: str) -> Any:
 
     Raises:
         UnknownNameError: If the name is not one of `METRICS`.
-        ConfigError: If `module:Class` cannot be imported.
+        ConfigError: If `module:Class` cannot be imported or is no metric.
     """
-    target = name if ":" in name else METRICS[check_choice("metric", name, METRICS)]
-    module, _, attribute = target.partition(":")
-    try:
-        return getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"metric must name a class that can be imported, got '{name}' ({error}).") from error
+    return import_name("metric", name if ":" in name else METRICS[check_choice("metric", name, METRICS)], PARTS)()
 
 
 def measure_all(study: StudyRecords, metrics: Sequence[str] | None = None) -> list[MetricRow]:
@@ -45,9 +41,38 @@ def measure_all(study: StudyRecords, metrics: Sequence[str] | None = None) -> li
 
     Args:
         study: Its records.
-        metrics: Names, or `module:Class` of a user's own; all of `METRICS` if None.
+        metrics: Names, or `module:Class` of a user's own; if None, all of `METRICS` and those that the study names.
 
     Returns:
-        Rows of every metric in turn. What could not be measured is a row without a value, with the reason.
+        Rows of every metric in turn. What could not be measured is a row without a value, with the reason: where a
+        measurement that the metric needs is missing, that is named.
     """
-    return [row for name in (METRICS if metrics is None else metrics) for row in load_metric(name).measure(study)]
+    named = study.resolved.get("metrics", ())
+    names = (*METRICS, *named) if metrics is None and isinstance(named, (list, tuple)) else metrics or METRICS
+    rows = []
+    for metric in map(load_metric, names):
+        rows += [_explained(study, metric.needs, row) for row in metric.measure(study)]
+    return rows
+
+
+def _explained(study: StudyRecords, needs: Sequence[str], row: MetricRow) -> MetricRow:
+    """Name the first table that a row without a value lacks."""
+    if row.value.value is not None:
+        return row
+    mine = {
+        cell.cell
+        for cell in study.cells
+        if (cell.task, cell.method, cell.budget_completions) == (row.task, row.method, row.budget_completions)
+    }
+    for table in study.tables:
+        needed = table.measurement in needs and table.task == row.task and table.folder in study.missing
+        if needed and (not table.cells or mine.intersection(table.cells)):
+            return _because(row, f"{table.measurement} is missing ({table.folder}: {study.missing[table.folder]})")
+    never = [need for need in needs if study.tables and need not in {table.measurement for table in study.tables}]
+    if never and row.metric not in METRICS:
+        return _because(row, f"{never[0]} is missing: the study does not measure it")
+    return row
+
+
+def _because(row: MetricRow, why: str) -> MetricRow:
+    return replace(row, value=replace(row.value, reason="; ".join(each for each in (why, row.value.reason) if each)))

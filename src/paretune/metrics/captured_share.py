@@ -34,6 +34,7 @@ class CapturedShare:
     title = "Captured share"
     unit = "share of the possible gain in J"
     higher_is_better = True
+    needs = ("evaluation", "outcomes", "truth")
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget; one only for tasks whose optimum is not known."""

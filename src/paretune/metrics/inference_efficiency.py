@@ -28,6 +28,7 @@ class InferenceEfficiency:
     title = "Decoding speed"
     unit = "as labelled"
     higher_is_better = True
+    needs = ("timing",)
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""

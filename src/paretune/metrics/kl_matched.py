@@ -52,6 +52,7 @@ class KlMatched:
     title = "Utility at equal KL"
     unit = "reward"
     higher_is_better = True
+    needs = ("outcomes",)
 
     def __init__(self, levels: Sequence[float] | None = None) -> None:
         self.levels = levels

@@ -50,6 +50,7 @@ class ParetoOptimality:
     title = "Pareto-optimality"
     unit = "as labelled"
     higher_is_better = True
+    needs = ("evaluation", "outcomes")
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""

@@ -28,6 +28,7 @@ class PassRatio:
     title = "Pass ratio"
     unit = "share of completions"
     higher_is_better = True
+    needs = ("evaluation",)
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""

@@ -31,7 +31,7 @@ class Performance:
     of all; a seed that lacks one has no value.
 
     Rows by label: empty, all preferences of the task; `seen` and `unseen`, the grid and the random points no method was
-    told of; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
+    given; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
     one; `kl: all` and `kl: ...`, achieved KL to the base model in nats, which is not utility but its price.
 
     Source:
@@ -42,6 +42,7 @@ class Performance:
     title = "Achieved utility"
     unit = "reward"
     higher_is_better = True
+    needs = ("evaluation", "outcomes")
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""

@@ -33,6 +33,7 @@ class TrainingEfficiency:
     title = "Training cost"
     unit = "as labelled"
     higher_is_better = False
+    needs = ()
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""

@@ -42,6 +42,7 @@ class TrueFront:
     title = "True front"
     unit = "as labelled"
     higher_is_better = True
+    needs = ("evaluation", "outcomes", "truth")
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget; one only for tasks whose front is not known."""

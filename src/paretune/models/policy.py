@@ -251,7 +251,7 @@ class Policy:
             [int(seeds[row]) for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
             [number for _, _, number in row_ids],
         )  # fmt: skip
-        heats = _per_prompt("temperature", temperature, count)
+        temperatures = _per_prompt("temperature", temperature, count)
         masses = _per_prompt("top_p", top_p, count)
         order = sorted(
             range(len(row_ids)), key=lambda row: len(prompt_ids[row])
@@ -261,7 +261,7 @@ class Policy:
             rows = order[start : start + ROWS_AT_ONCE]
             rollout = sample(
                 self.base, self.bank, [prompt_ids[row] for row in rows], self.mixing([row_ids[row][0] for row in rows]),
-                keys[rows], limit, torch.tensor([heats[row_ids[row][1]] for row in rows]),
+                keys[rows], limit, torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
                 torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
             )  # fmt: skip
             scored = self._reference(prompt_ids, rows, rollout) if reference else None

@@ -23,6 +23,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
+from paretune.records.files import DONE, check_sealed, mark_done, write_json
 
 FILE, SCHEMA = "solution.json", 3
 
@@ -160,11 +161,13 @@ class SolutionSet:
     def save(self, folder: str | Path) -> Path:
         """Copy experts and gate and write `solution.json` into a folder that needs nothing but the base model.
 
+        Its `DONE.json`, written last, has the digests of all files: whoever loads it notices what has changed.
+
         Raises:
-            RecordError: If the folder already holds another solution set.
+            RecordError: If the folder already holds another solution set, or the disk is full.
         """
         target = Path(folder)
-        if (target / FILE).exists():
+        if (target / DONE).exists():
             raise RecordError(f"output folder must not hold a solution set yet, got '{target}'. Name another folder.")
         names: dict[Path, str] = {}
         for adapter in dict.fromkeys(self.experts):
@@ -173,7 +176,8 @@ class SolutionSet:
         if self.mixer.gate is not None:
             names[self.mixer.gate] = GATE
             shutil.copyfile(self.mixer.gate, target / GATE)
-        (target / FILE).write_text(json.dumps(self.plain(names.__getitem__), indent=2) + "\n")
+        write_json(target / FILE, self.plain(names.__getitem__))
+        mark_done(target, among=(FILE, GATE, "experts"))
         return target
 
 
@@ -182,7 +186,7 @@ def load_solutions(folder: str | Path) -> SolutionSet:
 
     Raises:
         RecordError: If the folder has no readable `solution.json`, one of another version, or an answer of a class that
-            cannot be found or is none of an answer.
+            cannot be found or is none of an answer; if it was never finished, or a file has changed since.
     """
     source = Path(folder)
     try:
@@ -203,15 +207,18 @@ def load_solutions(folder: str | Path) -> SolutionSet:
         raise RecordError(
             f"{FILE} must have schema version {SCHEMA}, got {version}. Use the version of the library that wrote it."
         )
+    check_sealed(source / FILE)
     try:
         mixed = data["mixer"]
         gate = None if mixed["gate"] is None else (source / mixed["gate"]).resolve()
         mixer = Mixer(mixed["level"], mixed["block"], gate, mixed["continued"])
+        experts = tuple((source / name).resolve() for name in data["experts"])
+        for file in dict.fromkeys((*experts, *([] if gate is None else [gate]))):
+            check_sealed(file)
         return SolutionSet(
             data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
             data["template"], data["max_prompt_tokens"], data["max_completion_tokens"],
-            answer_from_plain(data["answer"]), tuple((source / name).resolve() for name in data["experts"]), mixer,
-            data["notes"],
+            answer_from_plain(data["answer"]), experts, mixer, data["notes"],
         )  # fmt: skip
     except KeyError as error:
         raise RecordError(f"'{source / FILE}' must hold {error}, got nothing. Copy or train it again.") from error

@@ -110,8 +110,8 @@ class Scorer:
             values, marks, problems = read_outcome(outcome, size, self.objectives[k])
             rewards[:, k], statuses[:, k] = values, marks
             self._count(self.objectives[k], problems)
-            told = [_told(self.objectives[k], each) for each in problems if each.status not in KEPT_CONTRACT]
-            faults[k] = "; ".join(told)
+            described = [_described(self.objectives[k], each) for each in problems if each.status not in KEPT_CONTRACT]
+            faults[k] = "; ".join(described)
         if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
             raise RewardError(
                 f"rewards must give at least one score for a batch of {size} completions, got none: "
@@ -155,7 +155,7 @@ class Scorer:
             self._problems[key] = replace(known, count=known.count + problem.count) if known else problem
             if known is None and problem.status not in KEPT_CONTRACT:
                 advice = "Its scores are left out as missing, never counted as 0; mend it and run again."
-                _LOG.warning("no score: %s. %s\n%s", _told(objective, problem), advice, problem.traceback)
+                _LOG.warning("no score: %s. %s\n%s", _described(objective, problem), advice, problem.traceback)
 
     def _first_traceback(self) -> str:
         texts = [problem.traceback for problem in self.problems if problem.traceback]
@@ -233,6 +233,6 @@ def _load(objective: Objective) -> RewardFunction:
     return load_reward_model(objective)
 
 
-def _told(objective: Objective, problem: Problem) -> str:
+def _described(objective: Objective, problem: Problem) -> str:
     verb = "raised " if problem.status == "raised" else ""
     return f"{objective.name} ({objective.reward}) {verb}{problem.example}"

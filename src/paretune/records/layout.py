@@ -6,15 +6,14 @@ from pathlib import Path
 
 from paretune.core.errors import RecordError
 
+EVALUATION, OUTCOMES, TRUTH, TIMING = "evaluation.parquet", "outcomes.json", "truth.json", "timing.json"  # files
+EVALUATIONS = "evaluations"  # folder in a cell's
+TABLES = ("runs", "tuning", "references", "truths", "timing")  # folders of a study that tables lie below
+
 
 def lock_path(study: Path) -> Path:
     """Return the file with the resolved study, its tasks and planned cells."""
     return study / "study.lock.json"
-
-
-def timing_path(study: Path) -> Path:
-    """Return the file with the decoding times."""
-    return study / "timing.json"
 
 
 def stage_folder(study: Path, key: str) -> Path:
@@ -27,9 +26,19 @@ def cell_folder(study: Path, cell: str) -> Path:
     return study / "runs" / _file_name("cell", cell)
 
 
-def evaluation_path(study: Path, cell: str, index: int) -> Path:
-    """Return the evaluation of a cell for preference number `index` of its task."""
-    return cell_folder(study, cell) / "evaluations" / f"{index:03d}.parquet"
+def evaluations_folder(study: Path, cell: str) -> Path:
+    """Return the evaluations of a cell, one for each preference of its task, in order."""
+    return cell_folder(study, cell) / EVALUATIONS
+
+
+def evaluation_path(folder: Path, index: int) -> Path:
+    """Return the evaluation for preference number `index` in a folder of them."""
+    return folder / f"{index:03d}.parquet"
+
+
+def outcomes_folder(study: Path, cell: str) -> Path:
+    """Return what the policies of a cell do at every scale of their experts' weights."""
+    return cell_folder(study, cell) / "outcomes"
 
 
 def tuning_folder(study: Path, cell: str) -> Path:
@@ -37,19 +46,19 @@ def tuning_folder(study: Path, cell: str) -> Path:
     return study / "tuning" / _file_name("cell", cell)
 
 
-def reference_path(study: Path, task: str, seed: int) -> Path:
+def reference_folder(study: Path, task: str, seed: int) -> Path:
     """Return the evaluation of the base model on the test prompts of a task instance."""
-    return study / "references" / f"{_file_name('task', task)}-{seed}.parquet"
+    return study / "references" / f"{_file_name('task', task)}-{seed}"
 
 
-def outcome_path(study: Path, cell: str) -> Path:
-    """Return what the policies of a cell do at every scale of their experts' weights."""
-    return cell_folder(study, cell) / "outcomes.json"
-
-
-def truth_path(study: Path, task: str, seed: int) -> Path:
+def truth_folder(study: Path, task: str, seed: int) -> Path:
     """Return what can be reached on a task instance whose completions can be listed."""
-    return study / "references" / f"{_file_name('task', task)}-{seed}.truth.json"
+    return study / "truths" / f"{_file_name('task', task)}-{seed}"
+
+
+def timing_folder(study: Path, task: str, method: str) -> Path:
+    """Return the decoding times of a method on a task."""
+    return study / "timing" / f"{_file_name('task', task)}-{_file_name('method', method)}"
 
 
 def _file_name(kind: str, name: str) -> str:

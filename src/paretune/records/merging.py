@@ -10,7 +10,9 @@ from typing import Any
 from paretune.core.errors import RecordError
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
 
-MUST_AGREE = ("tasks", "methods", "learner", "budget", "seeds", "preferences", "evaluation", "tune", "digests")
+MUST_AGREE = (
+    "tasks", "methods", "learner", "budget", "seeds", "preferences", "evaluation", "tune", "measurements", "digests",
+)  # fmt: skip
 
 
 def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
@@ -52,6 +54,7 @@ def merged(parts: Sequence[StudyRecords]) -> StudyRecords:
         truths={key: record for part in reversed(parts) for key, record in part.truths.items()},
         timings=tuple(timings.values()),
         environment=_environments(parts),
+        missing={name: why for name, why in first.missing.items() if all(name in part.missing for part in parts)},
         merged_from=tuple(str(part.folder) for part in parts),
         tuning=tuning,
     )

@@ -106,8 +106,8 @@ def with_exact(evaluation: EvaluationRecord, rewards: FloatArray, kl: FloatArray
         raise RecordError(f"exact scores must be of the prompts that were sampled: {error} {AGAIN}") from error
 
 
-def write_outcome(path: Path, record: OutcomeRecord | TruthRecord) -> None:
-    """Write a record as JSON; NaN becomes null.
+def write_outcome(path: Path, record: object) -> None:
+    """Write a dataclass of plain data and arrays as JSON; NaN becomes null.
 
     Raises:
         RecordError: If the disk is full.
@@ -121,7 +121,7 @@ def read_outcome(path: Path) -> OutcomeRecord:
     Raises:
         RecordError: If it is missing or damaged.
     """
-    record: OutcomeRecord = _read(path, OutcomeRecord, ("exact", "seconds", "reason"))
+    record: OutcomeRecord = read_record(path, OutcomeRecord, ("exact", "seconds", "reason"))
     return record
 
 
@@ -131,18 +131,28 @@ def read_truth(path: Path) -> TruthRecord:
     Raises:
         RecordError: If it is missing or damaged.
     """
-    record: TruthRecord = _read(path, TruthRecord, ("beta",))
+    record: TruthRecord = read_record(path, TruthRecord, ("beta",))
     return record
 
 
-def _read(path: Path, cls: Any, plain: tuple[str, ...]) -> Any:
+def read_record(path: Path, cls: Any, plain: tuple[str, ...]) -> Any:
+    """Read what `write_outcome` wrote.
+
+    Args:
+        path: The file.
+        cls: The dataclass.
+        plain: Its fields that are no arrays.
+
+    Raises:
+        RecordError: If it is missing or damaged.
+    """
     data: Mapping[str, Any] = read_json(path)
     try:
         if data["schema_version"] != SCHEMA:
             raise RecordError(f"{path} must have schema version {SCHEMA}, got {data['schema_version']}. {AGAIN}")
         return cls(
             **{
-                name: value if name in plain else np.array(value, dtype=np.float64)  # null becomes NaN
+                name: value if name in plain or value is None else np.array(value, dtype=np.float64)  # null is NaN
                 for name, value in data.items()
                 if name != "schema_version"
             }

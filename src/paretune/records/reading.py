@@ -1,46 +1,57 @@
-"""Read a study back from its folder, finished or not. What one cell has lost costs that cell, never the others.
+"""Read a study back from its folder, finished or not. What one table has lost costs that table, never the others.
 
 Layout:
-    study.lock.json                      name, resolved study, tasks, planned cells, environment, tuning
-    stages/<key>/                        stage.json, ledger.json, artefacts, DONE.json
-    runs/<cell>/                         cell.json, solution.json, evaluations/<index>.parquet, outcomes.json,
-                                         DONE.json | FAILED.json
-    tuning/<cell>/                       score.json, DONE.json | FAILED.json: a cell of the sweep over settings
-    references/<task>-<seed>.parquet     the base model on the test prompts
-    references/<task>-<seed>.truth.json  what can be reached, where completions can be listed
-    timing.json                          decoding times
+    study.lock.json                 name, resolved study, tasks, planned cells and tables, environment, tuning
+    stages/<key>/                   stage.json, ledger.json, artefacts, DONE.json
+    runs/<cell>/                    cell.json, solution.json, DONE.json | FAILED.json
+    runs/<cell>/evaluations/        <index>.parquet: a table
+    runs/<cell>/outcomes/           outcomes.json: a table
+    runs/<cell>/<measurement>/      a user's own table
+    tuning/<cell>/                  score.json: a table, of a cell of the sweep over settings
+    references/<task>-<seed>/       evaluation.parquet: a table, the base model on the test prompts
+    truths/<task>-<seed>/           truth.json: a table, what can be reached, where completions can be listed
+    timing/<task>-<method>/         timing.json: a table, decoding times
+
+A table is a folder with DONE.json, which names its files by their digests and what the table was made of by `key`; or
+with FAILED.json.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import RecordError
+from paretune.core.errors import RecordError, VersionError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import SAME_PREFERENCE
+from paretune.core.protocols import Table
 from paretune.core.stages import adapter_names
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation
-from paretune.records.files import AGAIN, DONE, FAILED, SCHEMA_VERSION, read_json, why_not_done
+from paretune.records.files import AGAIN, DONE, check_sealed, read_json, read_marker, read_signed
 from paretune.records.layout import (
+    EVALUATION,
+    OUTCOMES,
+    TABLES,
+    TIMING,
+    TRUTH,
     cell_folder,
     evaluation_path,
+    evaluations_folder,
     lock_path,
-    outcome_path,
-    reference_path,
+    outcomes_folder,
+    reference_folder,
     stage_folder,
-    timing_path,
-    truth_path,
+    timing_folder,
+    truth_folder,
 )
-from paretune.records.outcomes import TruthRecord, read_outcome, read_truth, with_exact
+from paretune.records.outcomes import OutcomeRecord, TruthRecord, read_outcome, read_truth, with_exact
 from paretune.records.study import (
     FAILURE_REASONS,
     CellRecord,
@@ -52,14 +63,19 @@ from paretune.records.study import (
     TuningPoint,
     TuningRecord,
 )
+from paretune.records.tables import Found, look, scored_before
+
+Record = TypeVar("Record")
+OUTDATED = "its audit was scored before a change, and is shown as it was"
 
 
 def read_study(folder: Path) -> StudyRecords:
     """Read a study.
 
-    Cells that are neither finished nor failed are `pending`; so is a finished cell whose files are damaged, with a
-    message that says which. A reference evaluation that cannot be read is left out, and so is one without its record of
-    what can be reached where completions can be listed: sampled scores must not stand in for exact ones.
+    Cells that are neither finished nor failed are `pending`; so is one whose files or evaluations are damaged, with a
+    message that says which. Any other table that is not there, or is damaged, is left out and `missing` says why; a
+    reference evaluation is left out with its record of what can be reached, and where that of exact scores is missing,
+    a cell's scores are NaN: sampled scores must not stand in for exact ones.
 
     Args:
         folder: What `paretune run` wrote.
@@ -68,19 +84,24 @@ def read_study(folder: Path) -> StudyRecords:
         Everything known of it. Stages are read without their artefacts, so records can be passed on without them.
 
     Raises:
-        RecordError: If the folder is no study, or `study.lock.json` or `timing.json` is damaged.
+        RecordError: If the folder is no study, or `study.lock.json` is damaged.
     """
     study = read_lock(folder)
+    found = {table.folder: look(folder, table.folder, table.key) for table in study.tables}
+    outdated = {each.folder: OUTDATED for each in study.tables if scored_before(found[each.folder], each)}
+    missing = {name: each.why for name, each in found.items() if each.state != "finished" and name not in outdated}
     stages: dict[str, StageRecord] = {}
-    cells = tuple(_cell(folder, study, cell, stages) for cell in study.cells)
-    references, truths = _references(folder, study)
+    reader = _Reader(folder, study, missing, stages)
+    cells = tuple(reader.cell(cell) for cell in study.cells)
+    references, truths = reader.references()
     return replace(
         study,
         cells=cells,
         references=references,
         truths=truths,
-        timings=read_timings(folder),
+        timings=reader.timings(),
         tuning=read_tuning(folder),
+        missing=reader.missing | outdated,
     )
 
 
@@ -88,26 +109,35 @@ def read_lock(folder: Path) -> StudyRecords:
     """Read the plan of a study: every cell is pending, nothing else is looked at, and tuning is left out.
 
     Raises:
-        RecordError: If the folder is no study, or its lock is damaged or of another version.
+        VersionError: If another version of the library wrote it.
+        RecordError: If the folder is no study, or its lock is damaged.
     """
     path = lock_path(folder)
-    if not path.exists():
+    if not path.exists() and not any((folder / name).is_dir() for name in TABLES):
         raise RecordError(f"{folder} must be a study, got no {path.name} in it. Give the folder `paretune run` wrote.")
-    lock = read_json(path)
+    lock = _lock(path)
     with _fields_of(path):
-        if lock["schema_version"] != SCHEMA_VERSION:
-            raise RecordError(
-                f"{path} must have schema version {SCHEMA_VERSION}, got {lock['schema_version']}. "
-                "Read it with the paretune that wrote it."
-            )
         return StudyRecords(
             name=lock["name"],
             folder=folder,
             resolved=lock["resolved"],
             tasks={name: _task(info) for name, info in lock["tasks"].items()},
             cells=tuple(_planned(cell) for cell in lock["cells"]),
+            tables=tuple(Table(**{**each, "cells": tuple(each["cells"])}) for each in lock["tables"]),
             environment=lock["environment"],
         )
+
+
+def _lock(path: Path) -> dict[str, Any]:
+    try:
+        return read_signed(path)
+    except VersionError:
+        raise
+    except RecordError as error:
+        what = str(error).removesuffix(AGAIN).removeprefix(f"{path} ").strip()
+        raise RecordError(
+            f"{path} {what} Give `paretune run STUDY -o {path.parent}` once more: it writes this file again."
+        ) from error
 
 
 def read_tuning(folder: Path) -> tuple[TuningRecord, ...]:
@@ -138,7 +168,7 @@ def read_tuning(folder: Path) -> tuple[TuningRecord, ...]:
                 completions=each["completions"],
                 seconds=each["seconds"],
             )
-            for each in read_json(path)["tuning"]
+            for each in _lock(path)["tuning"]
         )
 
 
@@ -149,8 +179,8 @@ def read_stage(folder: Path, key: str) -> StageRecord:
         RecordError: If its files are missing or damaged.
     """
     path = stage_folder(folder, key)
-    stage, ledger_state = read_json(path / "stage.json"), read_json(path / "ledger.json")
-    done = read_json(path / DONE)
+    check_sealed(path)
+    stage, ledger_state, done = read_json(path / "stage.json"), read_json(path / "ledger.json"), read_marker(path)
     with _fields_of(path):
         ledger = Ledger.from_state(ledger_state)
         return StageRecord(
@@ -166,115 +196,121 @@ def read_stage(folder: Path, key: str) -> StageRecord:
         )
 
 
-def read_reference(folder: Path, task: str, seed: int, exact: bool) -> tuple[EvaluationRecord, TruthRecord | None]:
-    """Read how the base model did on the test prompts of a task instance.
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what tables hold; notes in `missing` what cannot be read of those that looked whole."""
 
-    Args:
-        folder: The study's folder.
-        task: Name of the task.
-        seed: Names the instance.
-        exact: Whether its completions can be listed, so that scores are exact and the optimum is known.
+    folder: Path
+    study: StudyRecords
+    missing: dict[str, str]
+    stages: dict[str, StageRecord]  # read before, for cells that share them
 
-    Returns:
-        Its evaluation, and what can be reached, None where that is not known.
-
-    Raises:
-        RecordError: If a file is missing or damaged, or the two are not of the same prompts and objectives.
-    """
-    evaluation = read_evaluation(reference_path(folder, task, seed))
-    if not exact:
-        return evaluation, None
-    truth = read_truth(truth_path(folder, task, seed))
-    return with_exact(evaluation, truth.reference_rewards, np.zeros(len(truth.reference_rewards))), truth
-
-
-def read_timings(folder: Path) -> tuple[TimingRecord, ...]:
-    """Read the decoding times of a study; none where nothing was timed.
-
-    Raises:
-        RecordError: If the file is damaged.
-    """
-    path = timing_path(folder)
-    if not path.exists():
-        return ()
-    timings = read_json(path)
-    with _fields_of(path):
-        return tuple(
-            TimingRecord(
-                task=timing["task"],
-                method=timing["method"],
-                rows=timing["rows"],
-                tokens_per_second=tuple(timing["tokens_per_second"]),
-                base_tokens_per_second=tuple(timing["base_tokens_per_second"]),
-                threads=timing["threads"],
-                device=timing["device"],
-            )
-            for timing in timings
-        )
-
-
-def _cell(folder: Path, study: StudyRecords, planned: CellRecord, stages: dict[str, StageRecord]) -> CellRecord:
-    """Read one cell; `stages` holds those read before, for cells that share them."""
-    path = cell_folder(folder, planned.cell)
-    trouble = why_not_done(path)
-    if not trouble:
+    def read(self, path: Path, read: Callable[[Path], Record]) -> Record | None:
+        """Read a file of a table; None where the table is missing or cannot be read."""
+        name = path.parent.relative_to(self.folder).as_posix()
+        if name in self.missing or name not in {table.folder for table in self.study.tables}:
+            return None
         try:
-            return _finished(folder, study, planned, stages)
+            return read(path)
+        except RecordError as error:
+            self.missing[name] = str(error)
+            return None
+
+    def cell(self, planned: CellRecord) -> CellRecord:
+        """Read one cell."""
+        name = f"runs/{planned.cell}"
+        own = look(self.folder, name)
+        if own.state == "failed":
+            return _failed(self.folder, planned, own, self.stages)
+        evaluations = evaluations_folder(Path(), planned.cell).as_posix()
+        for table, reason in ((name, own.reason), (evaluations, self.missing.get(evaluations, ""))):
+            if reason and own.state != "missing":
+                return replace(planned, message=f"{table}: {reason}. {AGAIN}")
+        if own.state != "finished":
+            return planned
+        try:
+            return self._finished(planned)
         except RecordError as error:
             return replace(planned, message=str(error))
-    if (path / FAILED).exists():
-        return _failed(folder, planned, stages)
-    return replace(planned, message=f"{trouble} {AGAIN}") if (path / DONE).exists() else planned
 
-
-def _finished(folder: Path, study: StudyRecords, planned: CellRecord, stages: dict[str, StageRecord]) -> CellRecord:
-    path = cell_folder(folder, planned.cell) / "cell.json"
-    cell = read_json(path)
-    with _fields_of(path):
-        if _planned(cell) != planned:
-            raise RecordError(f"{path} must describe cell {planned.cell}, got {cell['cell']}. {AGAIN}")
-        keys = list(cell["stages"])
-    for key in keys:
-        if key not in stages:
-            stages[key] = read_stage(folder, key)
-    count = len(study.tasks[planned.task].preferences)
-    evaluations = [read_evaluation(evaluation_path(folder, planned.cell, index)) for index in range(count)]
-    names = [objective.name for objective in study.tasks[planned.task].objectives]
-    for each in evaluations:
-        if [*each.objectives, *each.audit] != names:
-            found = ", ".join((*each.objectives, *each.audit))
-            raise RecordError(f"evaluations of {planned.cell} must be of {', '.join(names)}, got {found}. {AGAIN}")
-    path = outcome_path(folder, planned.cell)
-    outcomes = read_outcome(path) if path.exists() else None
-    if outcomes is not None and outcomes.exact:
-        answered = np.array([each.preference for each in evaluations])
-        known = outcomes.preferences
-        if known.shape != answered.shape or np.abs(known - answered).max() > SAME_PREFERENCE:
-            raise RecordError(f"{path} must be of the preferences that were evaluated, got {known.tolist()}. {AGAIN}")
+    def _finished(self, planned: CellRecord) -> CellRecord:
+        path = cell_folder(self.folder, planned.cell) / "cell.json"
+        cell = read_json(path)
         with _fields_of(path):
+            if _planned(cell) != planned:
+                raise RecordError(f"{path} must describe cell {planned.cell}, got {cell['cell']}. {AGAIN}")
+            keys = list(cell["stages"])
+        for key in keys:
+            if key not in self.stages:
+                self.stages[key] = read_stage(self.folder, key)
+        info = self.study.tasks[planned.task]
+        home = evaluations_folder(self.folder, planned.cell)
+        evaluations = [read_evaluation(evaluation_path(home, index)) for index in range(len(info.preferences))]
+        outcomes = self.read(outcomes_folder(self.folder, planned.cell) / OUTCOMES, read_outcome)
+        if outcomes is not None and outcomes.exact:
+            _check_answered(evaluations, outcomes, path.with_name(OUTCOMES))
             evaluations = [with_exact(*each) for each in zip(evaluations, *outcomes.at_scale(1.0), strict=True)]
-    return replace(
-        planned,
-        state="done",
-        stages=tuple(stages[key] for key in keys),
-        evaluations=tuple(evaluations),
-        outcomes=outcomes,
-        message="",
-    )
+        elif outcomes is None and info.listed:
+            evaluations = [_without_scores(each) for each in evaluations]
+        return replace(
+            planned,
+            state="done",
+            stages=tuple(self.stages[key] for key in keys),
+            evaluations=tuple(evaluations),
+            outcomes=outcomes,
+            tables={
+                table.measurement: self.folder / table.folder
+                for table in self.study.tables
+                if ":" in table.measurement and planned.cell in table.cells and table.folder not in self.missing
+            },
+            message="",
+        )
+
+    def references(self) -> tuple[dict[tuple[str, int], EvaluationRecord], dict[tuple[str, int], TruthRecord]]:
+        """Read how base models did; where completions can be listed, with what can be reached, or not at all."""
+        references, truths = {}, {}
+        for task, seed in sorted({(cell.task, cell.seed) for cell in self.study.cells}):
+            record = self.read(reference_folder(self.folder, task, seed) / EVALUATION, read_evaluation)
+            if record is not None and self.study.tasks[task].listed:
+                truth = self.read(truth_folder(self.folder, task, seed) / TRUTH, read_truth)
+                if truth is None:
+                    continue
+                rewards = truth.reference_rewards
+                record, truths[task, seed] = with_exact(record, rewards, np.zeros(len(rewards))), truth
+            if record is not None:
+                references[task, seed] = record
+        return references, truths
+
+    def timings(self) -> tuple[TimingRecord, ...]:
+        """Read decoding times."""
+        names = dict.fromkeys((cell.task, cell.method) for cell in self.study.cells)
+        found = (self.read(timing_folder(self.folder, *name) / TIMING, _timing) for name in names)
+        return tuple(each for each in found if each is not None)
 
 
-def _failed(folder: Path, planned: CellRecord, stages: dict[str, StageRecord]) -> CellRecord:
-    path = cell_folder(folder, planned.cell)
-    try:
-        failure = read_json(path / FAILED)
-        with _fields_of(path / FAILED):
-            reason, message = failure["reason"], failure["message"]
-    except RecordError as error:
-        reason, message = None, str(error)
-    known = reason if reason in FAILURE_REASONS else None
-    return replace(
-        planned, state="failed", reason=known, message=message, stages=_finished_stages(folder, path, stages)
-    )
+def _check_answered(evaluations: Sequence[EvaluationRecord], outcomes: OutcomeRecord, path: Path) -> None:
+    answered, known = np.array([each.preference for each in evaluations]), outcomes.preferences
+    if known.shape != answered.shape or np.abs(known - answered).max() > SAME_PREFERENCE:
+        raise RecordError(f"{path} must be of the preferences that were evaluated, got {known.tolist()}. {AGAIN}")
+
+
+def _without_scores(evaluation: EvaluationRecord) -> EvaluationRecord:
+    """Return an evaluation whose exact scores are lost, so that it has none."""
+    prompts = len(set(evaluation.prompt_ids))
+    return with_exact(evaluation, np.full((prompts, len(evaluation.objectives)), np.nan), np.full(prompts, np.nan))
+
+
+def _timing(path: Path) -> TimingRecord:
+    timing = read_json(path)
+    with _fields_of(path):
+        speeds = {name: tuple(timing[name]) for name in ("tokens_per_second", "base_tokens_per_second")}
+        return TimingRecord(**{**timing, **speeds})
+
+
+def _failed(folder: Path, planned: CellRecord, found: Found, stages: dict[str, StageRecord]) -> CellRecord:
+    known = next((reason for reason in FAILURE_REASONS if reason == found.failure), None)
+    stages_of = _finished_stages(folder, cell_folder(folder, planned.cell), stages)
+    return replace(planned, state="failed", reason=known, message=found.reason, stages=stages_of)
 
 
 def _finished_stages(folder: Path, cell: Path, stages: dict[str, StageRecord]) -> tuple[StageRecord, ...]:
@@ -290,18 +326,6 @@ def _finished_stages(folder: Path, cell: Path, stages: dict[str, StageRecord]) -
     except RecordError:
         return ()
     return tuple(stages[key] for key in keys)
-
-
-def _references(
-    folder: Path, study: StudyRecords
-) -> tuple[dict[tuple[str, int], EvaluationRecord], dict[tuple[str, int], TruthRecord]]:
-    references, truths = {}, {}
-    for task, seed in sorted({(cell.task, cell.seed) for cell in study.cells}):
-        with contextlib.suppress(RecordError):  # metrics that need it say that it is missing or damaged
-            references[task, seed], truth = read_reference(folder, task, seed, study.tasks[task].listed)
-            if truth is not None:
-                truths[task, seed] = truth
-    return references, truths
 
 
 def _planned(cell: Mapping[str, Any]) -> CellRecord:
@@ -336,8 +360,8 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         samples=info["samples"],
         preferences=np.array(info["preferences"], dtype=np.float64),
         unseen=np.array(info["unseen"], dtype=np.bool_),
-        listed=bool(info.get("listed", info.get("dials"))),
-        dials={name: float(value) for name, value in info.get("dials", {}).items()},
+        listed=bool(info["listed"]),
+        family_settings={name: float(value) for name, value in info["family_settings"].items()},
     )
 
 

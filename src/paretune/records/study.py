@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
+from paretune.core.protocols import Table
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.outcomes import OutcomeRecord, TruthRecord
 
@@ -47,9 +48,9 @@ class TaskInfo:
         test_prompts: Number of test prompts.
         samples: Completions per test prompt in evaluation.
         preferences: All preferences evaluated, `[M, K]`.
-        unseen: Which of them no method was told of before evaluation, `[M]`.
+        unseen: Which of them no method was given before evaluation, `[M]`.
         listed: Whether all completions can be listed, so that policies are scored exactly and the best is known.
-        dials: Settings of the family whose instances seeds name, such as `rho`; none where all seeds are one task.
+        family_settings: Of the family of tasks it is an instance of, such as `rho`; none where all seeds are one task.
     """
 
     name: str
@@ -62,7 +63,7 @@ class TaskInfo:
     preferences: NDArray[np.float64]
     unseen: NDArray[np.bool_]
     listed: bool = False
-    dials: Mapping[str, float] = field(default_factory=dict)
+    family_settings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def trained(self) -> tuple[ObjectiveInfo, ...]:
@@ -113,6 +114,7 @@ class CellRecord:
     stages: tuple[StageRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     outcomes: OutcomeRecord | None = None  # at every scale of the experts' weights, where it was asked for
+    tables: Mapping[str, Path] = field(default_factory=dict)  # folders of a user's measurements, by `module:Class`
 
     def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
         """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""
@@ -228,6 +230,8 @@ class StudyRecords:
         timings: Inference measurements.
         environment: Versions and hardware the study ran on.
         merged_from: Folders of its parts, where it was put together from several.
+        tables: All that measurements were asked for.
+        missing: Folder of each table that is not there -> why, in a few words.
         tuning: Finished sweeps over settings, one for each task and method that was tuned.
     """
 
@@ -241,4 +245,6 @@ class StudyRecords:
     timings: tuple[TimingRecord, ...] = ()
     environment: Mapping[str, object] = field(default_factory=dict)
     merged_from: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     tuning: tuple[TuningRecord, ...] = ()

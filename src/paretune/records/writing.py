@@ -9,18 +9,9 @@ from pathlib import Path
 from paretune.core.ledger import Ledger
 from paretune.core.stages import Stage
 from paretune.core.task import Task
-from paretune.records.evaluation import EvaluationRecord
-from paretune.records.evaluations import write_evaluation
-from paretune.records.files import SCHEMA_VERSION, write_json
-from paretune.records.layout import (
-    cell_folder,
-    evaluation_path,
-    lock_path,
-    reference_path,
-    stage_folder,
-    timing_path,
-)
-from paretune.records.study import CellRecord, StudyRecords, TaskInfo, TimingRecord, TuningRecord
+from paretune.records.files import SCHEMA_VERSION, write_json, write_signed
+from paretune.records.layout import cell_folder, lock_path, stage_folder
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo, TuningRecord
 
 
 def write_lock(folder: Path, study: StudyRecords) -> None:
@@ -33,7 +24,7 @@ def write_lock(folder: Path, study: StudyRecords) -> None:
     Raises:
         RecordError: If the resolved study is no plain data, or the disk is full.
     """
-    write_json(
+    write_signed(
         lock_path(folder),
         {
             "schema_version": SCHEMA_VERSION,
@@ -42,19 +33,36 @@ def write_lock(folder: Path, study: StudyRecords) -> None:
             "tasks": {name: _task(info) for name, info in study.tasks.items()},
             "environment": study.environment,
             "cells": [_identity(cell) for cell in study.cells],
+            "tables": [vars(table) for table in study.tables],
             "tuning": [_tuning(each) for each in study.tuning],
         },
     )
 
 
-def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str] = ()) -> Path:
+def stage_record(stage: Stage, task: Task) -> dict[str, object]:
+    """Return what `stage.json` holds: all that a stage is asked for as, so that it can be written again."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "key": stage.key(task),
+        "kind": stage.kind,
+        "run": stage.run,
+        "version": stage.version,
+        "settings": dict(stage.settings),
+        "member": dict(stage.member),
+        "needs": [need.key(task) for need in stage.needs],
+        "completions": stage.completions,
+        "seed": stage.seed,
+        "trajectory": stage.trajectory_key(task),
+    }
+
+
+def write_stage(folder: Path, stage: Stage, task: Task) -> Path:
     """Write a stage's `stage.json`.
 
     Args:
         folder: The study's folder.
         stage: The stage.
         task: Its task, which is part of its key.
-        companions: Keys of the stages trained in the same population.
 
     Returns:
         The stage's folder.
@@ -62,61 +70,33 @@ def write_stage(folder: Path, stage: Stage, task: Task, companions: Sequence[str
     Raises:
         RecordError: If its settings are no plain data, or the disk is full.
     """
-    key = stage.key(task)
-    target = stage_folder(folder, key)
-    write_json(
-        target / "stage.json",
-        {
-            "schema_version": SCHEMA_VERSION,
-            "key": key,
-            "kind": stage.kind,
-            "run": stage.run,
-            "version": stage.version,
-            "settings": dict(stage.settings),
-            "member": dict(stage.member),
-            "needs": [need.key(task) for need in stage.needs],
-            "completions": stage.completions,
-            "seed": stage.seed,
-            "trajectory": stage.trajectory_key(task),
-            "companions": list(companions),
-        },
-    )
+    target = stage_folder(folder, stage.key(task))
+    write_json(target / "stage.json", stage_record(stage, task))
     return target
 
 
-def write_ledger(folder: Path, key: str, ledger: Ledger) -> None:
+def write_ledger(folder: Path, key: str, ledger: Ledger, trained_with: Sequence[str] = ()) -> None:
     """Write what a stage has spent, `ledger.json`.
 
     Args:
         folder: The study's folder.
         key: The stage's key.
         ledger: Its ledger; phases must not overlap, their sum is the stage's wall-clock time.
+        trained_with: Keys of the stages trained in the same population, which share that time.
 
     Raises:
         RecordError: If the disk is full.
     """
-    write_json(stage_folder(folder, key) / "ledger.json", ledger.state())
+    write_json(stage_folder(folder, key) / "ledger.json", {**ledger.state(), "trained_with": list(trained_with)})
 
 
-def write_cell(
-    folder: Path,
-    cell: CellRecord,
-    training_key: str,
-    evaluation_key: str,
-    stages: Sequence[str],
-    environment: Mapping[str, object],
-    made_of: Mapping[str, object],
-) -> Path:
+def write_cell(folder: Path, cell: Mapping[str, object], environment: Mapping[str, object]) -> Path:
     """Write a cell's `cell.json`.
 
     Args:
         folder: The study's folder.
-        cell: What names the cell; results in it are not written.
-        training_key: Digest of what training depends on.
-        evaluation_key: Digest of what evaluation adds.
-        stages: Keys of all stages it uses, needs before what needs them.
+        cell: What names it and what it is made of, see `benchmark.planned.PlannedCell.plain`.
         environment: Versions and hardware it ran on.
-        made_of: What its training depends on, part by part, to say later what was changed.
 
     Returns:
         The cell's folder; `mark_done` or `mark_failed` ends it.
@@ -124,61 +104,9 @@ def write_cell(
     Raises:
         RecordError: If the disk is full.
     """
-    target = cell_folder(folder, cell.cell)
-    write_json(
-        target / "cell.json",
-        {
-            "schema_version": SCHEMA_VERSION,
-            **_identity(cell),
-            "training_key": training_key,
-            "evaluation_key": evaluation_key,
-            "stages": list(stages),
-            "environment": environment,
-            "made_of": dict(made_of),
-        },
-    )
+    target = cell_folder(folder, str(cell["cell"]))
+    write_json(target / "cell.json", {"schema_version": SCHEMA_VERSION, **cell, "environment": environment})
     return target
-
-
-def write_cell_evaluation(folder: Path, cell: str, index: int, record: EvaluationRecord) -> None:
-    """Write the evaluation of a cell for preference number `index` of its task.
-
-    Raises:
-        RecordError: If the disk is full.
-    """
-    write_evaluation(record, evaluation_path(folder, cell, index))
-
-
-def write_reference(folder: Path, task: str, seed: int, record: EvaluationRecord) -> None:
-    """Write the evaluation of the base model for a task and seed.
-
-    Raises:
-        RecordError: If the disk is full.
-    """
-    write_evaluation(record, reference_path(folder, task, seed))
-
-
-def write_timings(folder: Path, timings: Sequence[TimingRecord]) -> None:
-    """Write all decoding times of a study, `timing.json`.
-
-    Raises:
-        RecordError: If the disk is full.
-    """
-    write_json(
-        timing_path(folder),
-        [
-            {
-                "task": timing.task,
-                "method": timing.method,
-                "rows": timing.rows,
-                "tokens_per_second": timing.tokens_per_second,
-                "base_tokens_per_second": timing.base_tokens_per_second,
-                "threads": timing.threads,
-                "device": timing.device,
-            }
-            for timing in timings
-        ],
-    )
 
 
 def _identity(cell: CellRecord) -> dict[str, object]:
@@ -235,5 +163,5 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "preferences": info.preferences,
         "unseen": info.unseen,
         "listed": info.listed,
-        "dials": dict(info.dials),
+        "family_settings": dict(info.family_settings),
     }

@@ -28,7 +28,7 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     from paretune.metrics import measure_all
     from paretune.records.reading import read_study
     from paretune.report.comparison import comparisons
-    from paretune.report.dials import controlled_table
+    from paretune.report.controlled import controlled_table
     from paretune.report.figures import write_figures
     from paretune.report.page import render_page
     from paretune.report.tables import write_tables

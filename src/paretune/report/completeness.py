@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paretune.records.study import CellRecord, StudyRecords
+from paretune.records.tables import NOT_YET
 from paretune.report.comparison import Comparison
 from paretune.report.wording import count, listing
 
@@ -97,12 +98,28 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
     without = [part.title for part in parts if len(part.references) < len(part.seeds)]
     if without:
         found.append(f"The base model was not evaluated for every seed: {listing(without)}.")
+    found += missing_tables(study)
     lost = missing_rewards(study)
     if lost.missing:
         found.append(
             f"{lost.missing:,} of {lost.total:,} rewards are missing. They are left out of means, never counted as 0."
         )
     return found
+
+
+def missing_tables(study: StudyRecords) -> list[str]:
+    """Name what was measured and cannot be used, or failed; what has not been measured yet is no news."""
+    told = {cell.cell for cell in study.cells if cell.state == "failed" or (cell.state == "pending" and cell.message)}
+    found = [
+        f"Cell {cell.cell} is left out. {cell.message}"
+        for cell in study.cells
+        if cell.state == "pending" and cell.message
+    ]
+    return found + [
+        f"{table.measurement} is missing: {table.folder}: {study.missing[table.folder]}."
+        for table in study.tables
+        if study.missing.get(table.folder, NOT_YET) != NOT_YET and not told.intersection(table.cells)
+    ]
 
 
 def started_parts(study: StudyRecords) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray
-from paretune.report.dials import LIMITS, Panel
+from paretune.report.controlled import LIMITS, Panel
 from paretune.report.drawing import add_note, blank_figure, plain_text
 from paretune.report.kl_curves import kl_curves, optimum
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker

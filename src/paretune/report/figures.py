@@ -16,9 +16,9 @@ from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray, comparisons, shown_colours
 from paretune.report.costs import costs
 from paretune.report.drawing import DIVERGING, PAPER, STYLE, add_note, blank_figure, plain_text, save_figure
+from paretune.report.embedded_data import MAX_COLUMNS, shown_preferences
 from paretune.report.estimates import column_mean
 from paretune.report.heat_map import baselines, heat_map, separable
-from paretune.report.islands import MAX_COLUMNS, shown_preferences
 from paretune.report.measured import achieved
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
 from paretune.report.wording import number
@@ -43,7 +43,7 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
     """
     import matplotlib as mpl
 
-    from paretune.report.dials import panels
+    from paretune.report.controlled import panels
     from paretune.report.exact_figures import kl_figure, share_figure  # they are made of what is below
 
     folder.mkdir(parents=True, exist_ok=True)

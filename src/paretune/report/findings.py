@@ -206,7 +206,7 @@ def _captured(comparison: Comparison, rows: Sequence[MetricRow]) -> str:
 
 
 def _above_the_ceiling(comparison: Comparison, mine: Sequence[MetricRow]) -> list[str]:
-    """Return the methods that captured more than a ceiling of the preferences it was told of, beyond doubt."""
+    """Return the methods that captured more than a ceiling of the preferences it was given, beyond doubt."""
     shares = {method.name: measured(mine, method.name, "captured_share", "seen") for method in comparison.methods}
     found = []
     for ceiling in (method for method in comparison.methods if method.ceiling):

@@ -26,46 +26,48 @@ def subtitle(study: StudyRecords, parts: Sequence[Comparison]) -> str:
     )
 
 
-def tiles(study: StudyRecords, parts: Sequence[Comparison]) -> list[dict[str, str]]:
+def key_figures(study: StudyRecords, parts: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return the figures a reader should see first: name, value, detail."""
     states = state_counts(study)
     lost = missing_rewards(study)
     seeds = sorted({cell.seed for cell in study.cells})
-    tiles = [
-        _tile("cells finished", f"{states['done']} of {len(study.cells)}", _states(states)),
-        _tile("seeds", f"{len(seeds)}", listing([str(seed) for seed in seeds]) if len(seeds) <= 10 else ""),
-        _tile("rewards missing", f"{lost.missing:,}", f"of {lost.total:,}, tests and base model"),
+    key_figures = [
+        _key_figure("cells finished", f"{states['done']} of {len(study.cells)}", _states(states)),
+        _key_figure("seeds", f"{len(seeds)}", listing([str(seed) for seed in seeds]) if len(seeds) <= 10 else ""),
+        _key_figure("rewards missing", f"{lost.missing:,}", f"of {lost.total:,}, tests and base model"),
     ]
-    by_task = {task: _task_tiles(study.tasks[task]) for task in dict.fromkeys(part.task.name for part in parts)}
+    by_task = {task: _task_figures(study.tasks[task]) for task in dict.fromkeys(part.task.name for part in parts)}
     for same in zip(*by_task.values(), strict=True):
-        if all(tile == same[0] for tile in same):
-            tiles.append(same[0])
+        if all(figure == same[0] for figure in same):
+            key_figures.append(same[0])
         else:
-            tiles += [tile | {"name": f"{tile['name']} ({task})"} for task, tile in zip(by_task, same, strict=True)]
-    return tiles
+            key_figures += [
+                figure | {"name": f"{figure['name']} ({task})"} for task, figure in zip(by_task, same, strict=True)
+            ]
+    return key_figures
 
 
-def _task_tiles(info: TaskInfo) -> list[dict[str, str]]:
+def _task_figures(info: TaskInfo) -> list[dict[str, str]]:
     audits = [each.name for each in info.objectives if each.audit]
     corner = ", ".join(f"{each:g}" for each in info.reference_point)
-    model = "one per seed" if info.dials else "/".join(info.model.split("/")[-2:])
-    beta = ", one per seed" if info.dials else f" {info.beta:.3g}"
+    model = "one per seed" if info.family_settings else "/".join(info.model.split("/")[-2:])
+    beta = ", one per seed" if info.family_settings else f" {info.beta:.3g}"
     sampled = f"{count(info.samples, 'completion')} of each per preference"
     scored = f"scored over all completions; {sampled} to read" if info.listed else sampled
     return [
-        _tile(
+        _key_figure(
             "objectives",
             listing([each.name for each in info.trained]),
             f"audit, never trained on: {listing(audits)}" if audits else "no audit",
         ),
-        _tile("preferences", f"{len(info.preferences)}", f"{int(info.unseen.sum())} of them unseen in training"),
-        _tile("test prompts", f"{info.test_prompts}", scored),
-        _tile("reference point", f"({corner})", "fixed in the task"),
-        _tile("base model", model, f"KL coefficient beta{beta}"),
+        _key_figure("preferences", f"{len(info.preferences)}", f"{int(info.unseen.sum())} of them unseen in training"),
+        _key_figure("test prompts", f"{info.test_prompts}", scored),
+        _key_figure("reference point", f"({corner})", "fixed in the task"),
+        _key_figure("base model", model, f"KL coefficient beta{beta}"),
     ]
 
 
-def _tile(name: str, value: str, detail: str) -> dict[str, str]:
+def _key_figure(name: str, value: str, detail: str) -> dict[str, str]:
     return {"name": name, "value": value, "detail": detail}
 
 

@@ -11,8 +11,8 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics.kl_matched import Curve, curve
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, MethodResult
+from paretune.report.embedded_data import rounded, triple
 from paretune.report.estimates import column_mean, difference
-from paretune.report.islands import rounded, triple
 from paretune.report.measured import rows_of
 from paretune.report.tables import Table
 from paretune.report.wording import MISSING, interval

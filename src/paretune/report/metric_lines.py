@@ -37,7 +37,7 @@ class MetricLine:
         low: Place of the interval's lower end.
         high: Place of its upper end.
         detail: Whether it is one of many rows of a kind, shown on request.
-        first: Whether its unit has not been told in a line before it.
+        first: Whether its unit has not been named in a line before it.
     """
 
     title: str
@@ -60,11 +60,11 @@ def metric_lines(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Metr
     groups: dict[tuple[str, str], list[MetricRow]] = {}
     for row in rows_of(comparison, rows):
         groups.setdefault((row.metric, row.label), []).append(row)
-    lines, told = [], set[tuple[str, str]]()
+    lines, named = [], set[tuple[str, str]]()
     for group in groups.values():
         unit = _title_and_unit(group[0].metric, group[0].label)
-        lines += _lines(group, unit not in told)
-        told.add(unit)
+        lines += _lines(group, unit not in named)
+        named.add(unit)
     return lines
 
 

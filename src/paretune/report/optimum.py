@@ -58,7 +58,7 @@ def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate |
     preferences = part.task.preferences
     if any(task == part.task.name for task, _ in study.truths):
         return None
-    if part.task.listed or part.task.dials:  # no J without the instances' own beta
+    if part.task.listed or part.task.family_settings:  # no J without the instances' own beta
         value = MetricValue(None, reason=LOST if part.task.listed else INSTANCES)
         return OptimumEstimate(0, (value,) * len(preferences), (None,) * len(preferences))
     unlike = _unlike(part)
@@ -90,18 +90,18 @@ def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate |
 
 def optimum_sentence(found: OptimumEstimate, labels: Sequence[str]) -> str:
     """Say in one line what is known; the interval of a mean averages the preferences' own ends, which is too wide."""
-    told = [index for index, value in enumerate(found.best) if value.value is not None]
+    known = [index for index, value in enumerate(found.best) if value.value is not None]
     open_ = [index for index, value in enumerate(found.best) if value.value is None]
     parts = []
-    if told:
+    if known:
         values = np.array(
-            [[found.best[i].value, found.best[i].low, found.best[i].high] for i in told], dtype=np.float64
+            [[found.best[i].value, found.best[i].low, found.best[i].high] for i in known], dtype=np.float64
         )
         mean, low, high = values.mean(axis=0).tolist()
         parts.append(
             f"From {found.samples} completions of the base model per prompt, the best J there is, averaged over "
-            f"{_of(told, labels)}, is estimated at {interval(MetricValue(mean, low, high))}"
-            f"{_trained(found, told, '; the best trained policies reach')}."
+            f"{_of(known, labels)}, is estimated at {interval(MetricValue(mean, low, high))}"
+            f"{_trained(found, known, '; the best trained policies reach')}."
         )
     if open_:
         parts.append(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics.seeds import seed_mean
 from paretune.report.comparison import Comparison, MethodResult
-from paretune.report.islands import rounded
+from paretune.report.embedded_data import rounded
 from paretune.report.measured import measured, rows_of
 from paretune.report.tables import Table
 from paretune.report.wording import MISSING, count, interval, listing
@@ -78,7 +78,7 @@ def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Ove
     return [
         _overall(budget, members, rows)
         for budget, members in budgets.items()
-        if len(members) > 1 or (members[0].task.dials and len(members[0].seeds) > 1)
+        if len(members) > 1 or (members[0].task.family_settings and len(members[0].seeds) > 1)
     ]
 
 

@@ -22,22 +22,22 @@ from paretune.pareto.front import non_dominated
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, comparisons, shown_colours
 from paretune.report.completeness import failure, warnings
+from paretune.report.controlled import panel_data, panels, share_table, volume_table
 from paretune.report.costs import Cost, costs
-from paretune.report.dials import panel_data, panels, share_table, volume_table
-from paretune.report.estimates import column_mean
-from paretune.report.findings import findings
-from paretune.report.header import commands, failures, lost_rewards, subtitle, tiles
-from paretune.report.heat_map import BASE, HeatMap, baselines, heat_map, separable
-from paretune.report.islands import (
+from paretune.report.embedded_data import (
     MAX_COLUMNS,
     MAX_HEAT_CELLS,
     cost_data,
+    embedded_json,
     front_data,
     heat_data,
-    json_island,
     sample_data,
     shown_preferences,
 )
+from paretune.report.estimates import column_mean
+from paretune.report.findings import findings
+from paretune.report.header import commands, failures, key_figures, lost_rewards, subtitle
+from paretune.report.heat_map import BASE, HeatMap, baselines, heat_map, separable
 from paretune.report.kl_curves import kl_curves, kl_data, kl_notes, kl_tables
 from paretune.report.measured import achieved
 from paretune.report.metric_lines import metric_lines
@@ -88,7 +88,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         script=script,
         subtitle=subtitle(study, parts),
         warnings=warnings(study, parts),
-        tiles=tiles(study, parts),
+        key_figures=key_figures(study, parts),
         parts=[_part(study, part, rows, colours, parts) for part in parts],
         panels=[
             {
@@ -101,7 +101,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         ],
         has_kl=any(kl_curves(part, ()) for part in parts),
         overalls=[_together(each) for each in together],
-        study_data=json_island(
+        study_data=embedded_json(
             {
                 "panels": [panel_data(each, rows, colours) for each in shares],
                 "profiles": [profile_data(each, colours) for each in together],
@@ -224,7 +224,7 @@ def _part(
         "text_seed": shown_seed(part),
         "text_preferences": [part.labels[column] for column in shown],
         "text_notice": samples["notice"],
-        "data": json_island(data),
+        "data": embedded_json(data),
     }
 
 

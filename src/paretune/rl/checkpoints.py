@@ -12,17 +12,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from paretune.core.errors import RecordError
+from paretune.records.files import replacing
+from paretune.records.states import DIGEST, UNSEALED, seal_state, state_trouble
 
 State = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by name, plain data
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    """Write a state, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    """Write a state with its digest, all or nothing.
+
+    Raises:
+        RecordError: If the disk is full; the former state is still there then.
+    """
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(cpu, temporary, metadata={"state": json.dumps(plain, allow_nan=False)})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(cpu, temporary, metadata={"state": json.dumps(plain, allow_nan=False), DIGEST: UNSEALED})
+        seal_state(temporary)
 
 
 def read_state(path: Path) -> State:
@@ -31,6 +36,9 @@ def read_state(path: Path) -> State:
     Raises:
         RecordError: If the file is damaged.
     """
+    trouble = state_trouble(path)
+    if trouble:
+        raise RecordError(f"checkpoint must be as it was written, got '{path}', which {trouble}. Remove it, run again.")
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())

@@ -26,8 +26,8 @@ def load_task(source: str | Path | Mapping[str, object] | Task) -> Task:
     """Find and check a task; no model is loaded and no reward function runs.
 
     Args:
-        source: Name of a built-in task, of a controlled one also with its dials, as in `controlled-rho-0.8-l3`; path of
-            a task file or of the folder of a `task.yaml`; `module:name` of a function or class that returns a task; one
+        source: Name of a built-in task, of a controlled one with its settings, as in `controlled-rho-0.8-l3`; path of a
+            task file or of the folder of a `task.yaml`; `module:name` of a function or class that returns a task; one
             of these with arguments, `{"module:name": {"size": 3}}`; the content of a task file as a mapping, relative
             paths from the current folder; or a task.
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import every_way
 import micro_task
-from every_way import CLOSE, NEW, PROMPTS, ROWS
+import reader_oracle
 from paretune.core.errors import ModelError, ShapeError
 from paretune.core.protocols import Continued
 from paretune.core.seeds import row_keys
@@ -20,10 +19,11 @@ from paretune.models.decoding import sample
 from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
+from reader_oracle import CLOSE, NEW, PROMPTS, ROWS
 
 EXPERTS = 3
 WEIGHTS = {
-    "on the simplex": every_way.weights_of(ROWS, EXPERTS),
+    "on the simplex": reader_oracle.weights_of(ROWS, EXPERTS),
     "corners": torch.eye(EXPERTS)[[0, 2, 1, 0, 2, 2]],
     "in the cube": torch.tensor([[1.0, 0.5, 0.25], [0.5, 1.0, 1.0]] * (ROWS // 2)),
 }
@@ -56,11 +56,11 @@ def by_hand(
     states: list[Tensor] = []
     for one_hot in [*torch.eye(EXPERTS), torch.zeros(EXPERTS)]:
         with replaced(bank.blocks[block], states):
-            every_way.logits(base, bank, one_hot, ids)
+            reader_oracle.logits(base, bank, one_hot, ids)
     shares = [*(scale * weights), 1 - scale]
     mixed = sum((share * state for share, state in zip(shares, states, strict=True)), torch.zeros(()))
     with replaced(bank.blocks[block], [], mixed):
-        return every_way.logits(base, bank, behind, ids).log_softmax(dim=0)
+        return reader_oracle.logits(base, bank, behind, ids).log_softmax(dim=0)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def by_hand(
         ("corners", 0, "base"),
     ],
 )
-def test_every_way_of_reading_mixes_the_states_behind_the_block(
+def test_each_reader_mixes_the_states_behind_the_block(
     blockwise: BaseModel, name: str, block: int | None, continued: Continued
 ) -> None:
     bank, weights = bank_of(blockwise), WEIGHTS[name]
@@ -82,7 +82,7 @@ def test_every_way_of_reading_mixes_the_states_behind_the_block(
         behind = weights[row] if continued == "soup" else torch.zeros(EXPERTS)
         return by_hand(blockwise, bank, weights[row], 1 if block is None else block, behind, ids)
 
-    every_way.check(blockwise, bank, Mixing.of_hidden_states(weights, block, continued), oracle)
+    reader_oracle.check(blockwise, bank, Mixing.of_hidden_states(weights, block, continued), oracle)
 
 
 @pytest.mark.parametrize("continued", ["base", "soup"])
@@ -93,11 +93,13 @@ def test_a_scale_gives_the_base_models_states_what_it_takes_from_the_experts(
 
     def oracle(row: int, ids: list[int]) -> Tensor:
         if row == 0:
-            return every_way.logits(base, bank, torch.zeros(EXPERTS), ids).log_softmax(dim=0)  # the base model exactly
+            return reader_oracle.logits(base, bank, torch.zeros(EXPERTS), ids).log_softmax(
+                dim=0
+            )  # the base model exactly
         behind = scale[row] * weights[row] if continued == "soup" else torch.zeros(EXPERTS)
         return by_hand(base, bank, weights[row], 0, behind, ids, float(scale[row]))
 
-    every_way.check(base, bank, Mixing.of_hidden_states(weights, 0, continued, scale), oracle)
+    reader_oracle.check(base, bank, Mixing.of_hidden_states(weights, 0, continued, scale), oracle)
 
 
 @torch.no_grad()
@@ -161,7 +163,7 @@ def test_last_states_mixed_before_the_final_norm_are_logits_mixed_with_weights_o
         logits = []
         for one_hot in torch.eye(EXPERTS):
             with replaced(bank.blocks[-1], states):
-                logits.append(every_way.logits(base, bank, one_hot, [1, 2, 3]))
+                logits.append(reader_oracle.logits(base, bank, one_hot, [1, 2, 3]))
         last = torch.stack(states)[:, 0, -1]  # [E, H]
         ids = torch.tensor([[1, 2, 3]] * ROWS)
         got = Reader(base, bank, Mixing.of_hidden_states(weights)).whole(ids, torch.ones_like(ids).bool(), keep=1)[:, 0]
@@ -229,7 +231,7 @@ def test_scoring_and_its_gradients_agree_under_checkpointing(
         calls += 1
 
     hook = next(iter(bank.layers.values())).register_forward_hook(count)
-    with every_way.recomputing(blockwise, reentrant):
+    with reader_oracle.recomputing(blockwise, reentrant):
         again, recomputed = scored()
     hook.remove()
     assert calls == 2  # forward, and again inside backward

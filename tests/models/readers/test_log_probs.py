@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import every_way
 import micro_task
-from every_way import CLOSE, NEW, PROMPTS, ROWS
+import reader_oracle
 from paretune.core.errors import MixingError
 from paretune.core.seeds import row_keys
 from paretune.models.bank import ExpertBank
@@ -15,6 +14,7 @@ from paretune.models.decoding import sample
 from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
+from reader_oracle import CLOSE, NEW, PROMPTS, ROWS
 
 EXPERTS = 3
 
@@ -24,26 +24,26 @@ def bank_of(base: BaseModel) -> ExpertBank:
 
 
 WEIGHTS = {
-    "on the simplex": every_way.weights_of(ROWS, EXPERTS),
+    "on the simplex": reader_oracle.weights_of(ROWS, EXPERTS),
     "corners": torch.eye(EXPERTS)[[0, 2, 1, 0, 2, 2]],
     "one expert": torch.eye(EXPERTS)[[1] * ROWS],
-    "less than one": every_way.weights_of(ROWS, EXPERTS) * torch.linspace(0, 1, ROWS)[:, None],
+    "less than one": reader_oracle.weights_of(ROWS, EXPERTS) * torch.linspace(0, 1, ROWS)[:, None],
     "beyond the simplex": torch.tensor([[1.5, -0.5, 0.2]]).repeat(ROWS, 1),
 }
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_every_way_of_reading_mixes_the_log_probabilities_of_the_experts(base: BaseModel, name: str) -> None:
+def test_each_reader_mixes_the_log_probabilities_of_the_experts(base: BaseModel, name: str) -> None:
     """`log p = sum_e g_e log p_e + (1 - sum_e g_e) log p_ref - log Z`."""
     bank, weights = bank_of(base), WEIGHTS[name]
 
     def oracle(row: int, ids: list[int]) -> Tensor:
-        each = [every_way.logits(base, bank, one_hot, ids).log_softmax(dim=0) for one_hot in torch.eye(EXPERTS)]
-        reference = every_way.logits(base, bank, torch.zeros(EXPERTS), ids).log_softmax(dim=0)
+        each = [reader_oracle.logits(base, bank, one_hot, ids).log_softmax(dim=0) for one_hot in torch.eye(EXPERTS)]
+        reference = reader_oracle.logits(base, bank, torch.zeros(EXPERTS), ids).log_softmax(dim=0)
         mixed = weights[row] @ torch.stack(each) + (1 - weights[row].sum()) * reference
         return mixed.log_softmax(dim=0)
 
-    every_way.check(base, bank, Mixing.of_log_probs(weights), oracle)
+    reader_oracle.check(base, bank, Mixing.of_log_probs(weights), oracle)
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def test_scoring_under_checkpointing_agrees(base: BaseModel) -> None:
     bank, mixing = bank_of(base), Mixing.of_log_probs(WEIGHTS["less than one"])
     ids, lengths = torch.tensor([[1, 2, 3]] * ROWS), torch.tensor([3] * ROWS)
     plain = completion_log_probs(base, bank, mixing, PROMPTS, ids, lengths)
-    with every_way.recomputing(base):
+    with reader_oracle.recomputing(base):
         again = completion_log_probs(base, bank, mixing, PROMPTS, ids, lengths)
     torch.testing.assert_close(again, plain, atol=CLOSE, rtol=0)
 

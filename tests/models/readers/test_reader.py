@@ -3,18 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-import every_way
 import micro_task
-from every_way import CLOSE, PROMPTS, ROWS
+import reader_oracle
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
 from paretune.models.readers import two_parts
 from paretune.models.readers.inputs import causal, distinct, left_pad, positions_of
 from paretune.models.readers.reader import Reader
+from reader_oracle import CLOSE, PROMPTS, ROWS
 
 EXPERTS = 3
-WEIGHTS = every_way.weights_of(ROWS, EXPERTS)
+WEIGHTS = reader_oracle.weights_of(ROWS, EXPERTS)
 LEVELS = {
     "adapters": Mixing.of_rows(WEIGHTS),
     "log_probs": Mixing.of_log_probs(WEIGHTS * 0.9),
@@ -37,7 +37,7 @@ def test_what_is_read_bit_by_bit_is_what_is_read_whole(
     mixing = LEVELS[level]
     bank = bank_of(blockwise)
     reader = Reader(blockwise, bank, mixing)
-    with every_way.two_parts_at(least):
+    with reader_oracle.two_parts_at(least):
         past, first = reader.prefill(PROMPTS, 3, share)
     assert isinstance(past.cache, two_parts.TwoPartCache) == (least == 0)
     second = reader.extend(past, torch.tensor([1, 2, 3, 4, 5, 6]))

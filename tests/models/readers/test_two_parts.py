@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import every_way
 import micro_task
+import reader_oracle
 from paretune.core.seeds import row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, freeze, load_base
@@ -109,7 +109,7 @@ def test_unequal_groups_of_a_population_go_on_as_themselves(tmp_path: Path) -> N
     prompts = [[1, 2], [1, 2], [1, 2], [4, 5, 6], [4, 5, 6], [7]] * 2
     reader = Reader(base, bank, Mixing.population(2, 6))
     tokens: list[list[int]] = [[] for _ in prompts]
-    with every_way.two_parts_at(0):
+    with reader_oracle.two_parts_at(0):
         past, logits = reader.prefill(prompts, 8)
     rows = list(range(len(prompts)))
     # one prompt loses all its rows, an expert's groups differ from the other's, and at last two rows are left
@@ -132,7 +132,7 @@ def test_unequal_groups_of_a_population_go_on_as_themselves(tmp_path: Path) -> N
 @torch.no_grad()
 def test_keys_of_a_prompt_are_held_once(llama: BaseModel) -> None:
     reader = Reader(llama, None, Mixing.reference(6))
-    with every_way.two_parts_at(0):
+    with reader_oracle.two_parts_at(0):
         past, _ = reader.prefill([[1, 2], [1, 2], [3], [1, 2], [3], [5]], 4)
     assert isinstance(past.cache, TwoPartCache)
     assert [layer.prompt[0].shape[1] for layer in past.cache.parts] == [3, 3]
@@ -180,7 +180,7 @@ def test_capped_scores_stay_capped() -> None:
     assert not reads_in_two_parts(base, LEAST)
     base.pad_id, base.end_ids = 0, (0,)
     prompts = [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
-    with every_way.two_parts_at(0):
+    with reader_oracle.two_parts_at(0):
         keys = row_keys([0] * 3, 0, list(range(3)), [0] * 3)
         rollout = sample(base, None, prompts, Mixing.reference(3), keys, 3, end_ids=())
     for row, prompt in enumerate(prompts):

@@ -59,7 +59,7 @@ class EMORLSettings(ExpertSettings):
 class EMORL:
     """Train one expert per objective, then search the weights to mix them with.
 
-    `repaired`: for every preference told of, weights on the simplex that measure best for it; the preference itself is
+    `repaired`: for every preference given, weights on the simplex that measure best for it; the preference itself is
     among the candidates. `faithful`: one vector of weights for everybody, each weight in [0, 1], that measures best for
     the plain mean of all objectives.
 
@@ -107,9 +107,12 @@ class EMORL:
     def space(self, preferences: FloatArray, objectives: int) -> Space:
         """Return what is searched for preferences `[M, K]`."""
         if self.settings.mode == "repaired":
-            return Space(objectives, preferences, simplex=True, told=preferences)
+            return Space(objectives, preferences, simplex=True, first_candidates=preferences)
         return Space(
-            objectives, np.full((1, objectives), 1 / objectives), simplex=False, told=np.zeros((0, objectives))
+            objectives,
+            np.full((1, objectives), 1 / objectives),
+            simplex=False,
+            first_candidates=np.zeros((0, objectives)),
         )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:

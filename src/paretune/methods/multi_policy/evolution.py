@@ -108,9 +108,9 @@ class Evolution:
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the member of the highest measured utility."""
         (evolved,) = results.values()
-        told = json.loads(evolved.artefacts[FRONT].read_text(encoding="utf-8"))
-        scores = np.asarray([each["scores"] for each in told["front"]], dtype=np.float64)
-        return Assembly(adapters_of([evolved]), Selected(scores), notes=told)
+        kept = json.loads(evolved.artefacts[FRONT].read_text(encoding="utf-8"))
+        scores = np.asarray([each["scores"] for each in kept["front"]], dtype=np.float64)
+        return Assembly(adapters_of([evolved]), Selected(scores), notes=kept)
 
 
 def cost(settings: EvolutionSettings, generation: int) -> int:

@@ -63,8 +63,10 @@ def _generation(
     trained = steps.train(offspring, [settings.steps] * len(offspring))
     everyone = steps.measure([*elites, *trained], generation * settings.measured_each, settings.measured_each)
     living = steps.ordered(everyone)[: settings.archive]
-    steps.log({"measured": [each.told() for each in everyone], "living": [each.number for each in living]}, generation)
-    return living, [each.born() for each in offspring]
+    steps.log(
+        {"measured": [each.as_record() for each in everyone], "living": [each.number for each in living]}, generation
+    )
+    return living, [each.origin() for each in offspring]
 
 
 def _hand_over(
@@ -78,7 +80,7 @@ def _hand_over(
         count = min(settings.population, left // (2 * group))
         measured = max(group, min(settings.measured_each, left // (4 * count)) // group * group)
         elites = steps.offspring([], generation, 0, count)
-        lineage = [each.born() for each in elites]
+        lineage = [each.origin() for each in elites]
         elites = steps.train(elites, split_budget(left - measured * count, count, group))
         everyone = steps.measure(elites, position, measured)
     else:
@@ -89,7 +91,9 @@ def _hand_over(
             everyone[:further] = steps.measure(everyone[:further], position + others, most - others)
     front = _front(steps, everyone)
     _write(steps, stage, front, lineage)
-    steps.log({"measured": [each.told() for each in everyone], "living": [each.number for each in front]}, generation)
+    steps.log(
+        {"measured": [each.as_record() for each in everyone], "living": [each.number for each in front]}, generation
+    )
     steps.context.seal(stage, {"members": len(front), "generations": generation})
 
 
@@ -120,5 +124,5 @@ def _write(steps: Generations, stage: Stage, front: list[Individual], lineage: l
             save_adapter(bank, place, context.artefact(stage, f"experts/{place:03d}"))
     finally:
         bank.unwrap()
-    told = {"front": [each.told() for each in front], "lineage": lineage}
-    context.artefact(stage, FRONT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    kept = {"front": [each.as_record() for each in front], "lineage": lineage}
+    context.artefact(stage, FRONT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

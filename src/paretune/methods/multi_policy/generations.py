@@ -117,7 +117,7 @@ class Generations:
         bank.unwrap()
         rows = torch.stack([each.trained for each in parents])
         average, lost = average_experts(rows, layers, self.settings.rank)
-        self.log({**born.born(), "discarded_energy": lost}, born.generation)
+        self.log({**born.origin(), "discarded_energy": lost}, born.generation)
         return average
 
     def _shaken(self, born: Individual, draws: np.random.Generator) -> Individual:

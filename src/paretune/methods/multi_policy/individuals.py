@@ -84,7 +84,7 @@ class Individual:
         squared = np.maximum(self.squares - self.sums**2 / counts, 0.0) + (SPREAD * widths) ** 2
         return np.where(self.counts > 0, np.sqrt(squared) / counts, np.nan)
 
-    def born(self) -> dict[str, object]:
+    def origin(self) -> dict[str, object]:
         """Return where it comes from, as plain data."""
         return {
             "number": self.number,
@@ -94,10 +94,10 @@ class Individual:
             "objective_weights": self.objective_weights.tolist(),
         }
 
-    def told(self) -> dict[str, object]:
+    def as_record(self) -> dict[str, object]:
         """Return where it comes from and what it measured, as plain data."""
         scores = [None if np.isnan(score) else float(score) for score in self.scores]
-        return {**self.born(), "scores": scores, "counts": [int(count) for count in self.counts]}
+        return {**self.origin(), "scores": scores, "counts": [int(count) for count in self.counts]}
 
 
 def to_state(individuals: Sequence[Individual]) -> State:
@@ -107,7 +107,7 @@ def to_state(individuals: Sequence[Individual]) -> State:
         tensors[f"{place}/parameters"] = each.trained
         tensors.update({f"{place}/learner/{name}": tensor for name, tensor in each.learner.items()})
         sums = {"counts": each.counts.tolist(), "sums": each.sums.tolist(), "squares": each.squares.tolist()}
-        plain.append({**each.born(), **sums, "failing": list(each.failing)})
+        plain.append({**each.origin(), **sums, "failing": list(each.failing)})
     return tensors, {"individuals": plain}
 
 

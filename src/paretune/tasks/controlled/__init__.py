@@ -1,7 +1,7 @@
 """Controlled tasks: tiny models over letters with random rewards, small enough that the best policy is known exactly.
 
-Two dials: `rho`, the correlation of the objectives, and `heterogeneity`, how much the rewards depend on the prompt. A
-seed names an instance. Instances are drawn on first use and kept in a cache folder.
+Two settings: `rho`, the correlation of the objectives, and `heterogeneity`, how much the rewards depend on the prompt.
+A seed names an instance. Instances are drawn on first use and kept in a cache folder.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class ControlledTask(Task):
     """A task whose every completion can be listed. Make one with `load`.
 
     Attributes:
-        settings: Its dials.
+        settings: What names it.
     """
 
     settings: ControlledSettings = field(default_factory=ControlledSettings)
 
     def instance(self, seed: int) -> Task:
-        """Return the instance that a seed names: another base model, other prompts and rewards, the same dials."""
+        """Return the instance that a seed names: another base model, other prompts and rewards, the same settings."""
         made = _make(replace(self.settings, seed=seed))
         object.__setattr__(made, "source", self.source)  # frozen; its source is that of the family
         return made
@@ -49,7 +49,7 @@ def load(
         length: Letters of a completion.
 
     Raises:
-        TaskError: If a dial is out of its range, or there would be too many completions to list.
+        TaskError: If a setting is out of its range, or there would be too many completions to list.
     """
     return _make(ControlledSettings(rho, heterogeneity, objectives, alphabet, length))
 
@@ -58,7 +58,7 @@ def named(name: str) -> ControlledTask | None:
     """Return the controlled task of the name that studies and reports print, or None where it is no such name.
 
     Raises:
-        TaskError: If a dial is out of its range.
+        TaskError: If a setting is out of its range.
     """
     settings = ControlledSettings.from_name(name)
     return None if settings is None else _make(settings)
@@ -95,7 +95,7 @@ def _make(settings: ControlledSettings) -> ControlledTask:
         max_prompt_tokens=settings.prompt_length + 1,
         max_completion_tokens=settings.length,
         enumeration=Enumeration(tuple(range(settings.alphabet)), settings.length),
-        dials={name: float(value) for name, value in vars(settings).items() if name != "seed"},
+        family_settings={name: float(value) for name, value in vars(settings).items() if name != "seed"},
         learner={"learning_rate": 5e-3},  # best of three at four epochs, docs/results/learner.md
         settings=settings,
     )

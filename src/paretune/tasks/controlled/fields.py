@@ -23,7 +23,7 @@ TERM_SHARES = (
 )  # of a field's variance: a letter at its place, neighbouring letters, first and last letter
 FEATURES = 1  # of a prompt; what experts learn of two from 16 prompts does not carry over to others (docs/log.md)
 CORNER_KL = 1.5  # nats between the base and the optimum for one objective alone, mean over training prompts
-RHO_TOLERANCE = 0.05  # each pair's realised rank correlation from the dial
+RHO_TOLERANCE = 0.05  # each pair's realised rank correlation from rho
 CORRECTIONS = 10  # at most, of pairs beyond it
 
 

@@ -1,4 +1,4 @@
-"""The dials of a controlled task, checked."""
+"""The settings of a controlled task, checked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PROMPTS_EACH = 16  # of each split
 PROMPT_LETTERS = 4
 LETTERS = "abcdefghijklmnop"
 NAMES = ("first", "second", "third", "fourth", "fifth")
-DIALS: Final[dict[str, tuple[type[int] | type[float], str]]] = {
+FAMILY_SETTINGS: Final[dict[str, tuple[type[int] | type[float], str]]] = {
     "rho": (float, "rho"), "heterogeneity": (float, "h"), "objectives": (int, "k"), "alphabet": (int, "a"),
     "length": (int, "l"),
 }  # fmt: skip
-"""Dials: their type, and their short form in a task's name."""
+"""Settings that name a family of instances: their type, and their short form in a task's name."""
 NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 NAME = re.compile(
     rf"controlled-rho(?P<rho>[+-]{NUMBER})(?:-h(?P<heterogeneity>{NUMBER}))?"
@@ -108,9 +108,9 @@ class ControlledSettings:
     def name(self) -> str:
         """Name of the task, the same for all its instances."""
         parts = [f"controlled-rho{'-' if self.rho < 0 else '+'}{_digits(abs(self.rho))}"]
-        for dial, (_, short) in DIALS.items():
-            value = getattr(self, dial)
-            if dial != "rho" and value != getattr(ControlledSettings, dial):
+        for setting, (_, short) in FAMILY_SETTINGS.items():
+            value = getattr(self, setting)
+            if setting != "rho" and value != getattr(ControlledSettings, setting):
                 parts.append(f"{short}{_digits(value)}")
         return "-".join(parts)
 
@@ -125,10 +125,12 @@ class ControlledSettings:
         found = NAME.fullmatch(name)
         if found is None:
             return None
-        dials: dict[str, Any] = {
-            dial: number(found[dial]) for dial, (number, _) in DIALS.items() if found[dial] is not None
+        chosen: dict[str, Any] = {
+            setting: number(found[setting])
+            for setting, (number, _) in FAMILY_SETTINGS.items()
+            if found[setting] is not None
         }
-        return ControlledSettings(**dials)
+        return ControlledSettings(**chosen)
 
     def text(self) -> str:
         """Return the settings as text, from which `from_text` makes them again."""
@@ -152,8 +154,8 @@ class ControlledSettings:
 
     def plain(self) -> dict[str, object]:
         """Return plain data, the generator's version included."""
-        dials = {"rho": float(self.rho) + 0.0, "heterogeneity": float(self.heterogeneity) + 0.0}  # -0.0 is 0
-        return {**asdict(self), **dials, "generator": GENERATOR_VERSION}
+        floats = {"rho": float(self.rho) + 0.0, "heterogeneity": float(self.heterogeneity) + 0.0}  # -0.0 is 0
+        return {**asdict(self), **floats, "generator": GENERATOR_VERSION}
 
 
 def _digits(value: float) -> str:

@@ -122,7 +122,7 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
     from paretune.models.tree import tree_log_probs
     from paretune.tasks.controlled.model import save_model
 
-    # model and prompts do not depend on the dials: tasks of one seed differ in their rewards alone
+    # model and prompts do not depend on the settings: tasks of one seed differ in their rewards alone
     shape = (settings.alphabet, settings.seed, settings.plain()["generator"])
     # a cold cache leaves the caller's own draws as they are
     with torch.random.fork_rng(devices=[]), no_progress_bars():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from paretune.benchmark.timing import interleave
+from paretune.benchmark.measurements.timing import interleave
 
 
 def test_decoders_take_turns_after_one_call_to_warm_up_and_rates_are_tokens_per_second() -> None:

@@ -24,7 +24,7 @@ MAX_SAMPLE_CHARACTERS = 1_000_000
 DIGITS = 5  # significant, in the page; tables and Parquet hold full precision
 
 
-def json_island(data: object) -> Markup:
+def embedded_json(data: object) -> Markup:
     """Serialise for a `<script type="application/json">`: no `<`, `>` or `&` survives, so no markup can begin."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for letter, escape in (

@@ -1,4 +1,4 @@
-"""All ways to read rows, against one plain pass over each prefix: `import every_way`."""
+"""All ways to read rows, against one plain pass over each prefix: `import reader_oracle`."""
 
 from __future__ import annotations
 

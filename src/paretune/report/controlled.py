@@ -9,7 +9,7 @@ import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.report.comparison import Comparison, MethodResult
-from paretune.report.islands import rounded, triple
+from paretune.report.embedded_data import rounded, triple
 from paretune.report.measured import measured, rows_of
 from paretune.report.palette import family_marker
 from paretune.report.tables import Table
@@ -74,7 +74,7 @@ def panels(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Panel
     groups: dict[tuple[int, tuple[tuple[str, float], ...]], list[Comparison]] = {}
     for part in parts:
         if any(measured(rows_of(part, rows), each.name, "captured_share").value is not None for each in part.methods):
-            others = tuple(sorted((name, value) for name, value in part.task.dials.items() if name != RHO))
+            others = tuple(sorted((name, value) for name, value in part.task.family_settings.items() if name != RHO))
             groups.setdefault((part.budget_completions, others), []).append(part)
     found = []
     for (budget, others), members in groups.items():
@@ -159,7 +159,7 @@ def controlled_table(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> 
 
 
 def _rho(part: Comparison) -> float:
-    return part.task.dials.get(RHO, float("nan"))
+    return part.task.family_settings.get(RHO, float("nan"))
 
 
 def _heads(panel: Panel) -> list[str]:
