@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.measurements import wanted_tables
+from paretune.benchmark.measuring import wanted_tables
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
 from paretune.core.task import Enumeration
