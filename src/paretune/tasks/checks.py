@@ -10,6 +10,7 @@ from typing import Any
 from paretune.core.checks import user_path
 from paretune.core.errors import TaskError
 from paretune.core.model_config import context_limit
+from paretune.core.printable import brief, is_writable
 from paretune.core.task import SPLITS, Task
 
 
@@ -85,6 +86,12 @@ def check_prompts(task: Task, tokenizer: Any, context_tokens: int | None = None)
     for split in SPLITS:
         rows = task.splits[split]
         texts = [task.format_prompt(str(row["prompt"])) for row in rows]
+        broken = next((row for row, text in zip(rows, texts, strict=True) if not is_writable(text)), None)
+        if broken is not None:
+            raise TaskError(
+                f"{split} prompt '{broken['prompt_id']}' of task '{task.name}' must be text without half a surrogate "
+                f"pair, template included, got {brief(broken['prompt'])}. Correct its encoding, or remove it."
+            )
         tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
         lengths = [len(ids) for ids in tokens]
         long = [index for index, length in enumerate(lengths) if length > task.max_prompt_tokens]
