@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import resource
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,7 +46,7 @@ REFUSALS = {
     "budget of nothing": ({"budget": {"completions": 0}}, "completions.* must be greater than or equal to 1, got 0"),
     "budget in words": ({"budget": {"completions": "6e3"}}, "completions.* must be a whole number, got '6e3'"),
     "budget twice": ({"budget": {"completions": [64, 64]}}, "budget.completions must not repeat a value, got 64 twice"),
-    "no seed": ({"seeds": 0}, "seeds must be at least 1 and at most 1,000, or a list of seeds, got 0"),
+    "no seed": ({"seeds": 0}, "seeds must be at least 1 and at most 200, or a list of seeds, got 0"),
     "seed of a tuning instance beside others": ({"seeds": [0, 10_000]}, "seeds must be below 10000, .* got 10000"),
     "seed of a tuning instance with tune": (
         {"seeds": [10_000], "tune": {"rank": [2, 4]}},
@@ -55,7 +57,7 @@ REFUSALS = {
     "no samples": ({"evaluation": {"samples": 0}}, "evaluation.samples must be greater than or equal to 1, got 0"),
     "no workers": ({"workers": 0}, "workers must be 'auto' or a whole number from 1 to 1,024, got 0"),
     "workers in words": ({"workers": "many"}, "workers must be 'auto' or a whole number from 1 to 1,024, got 'many'"),
-    "name as a path": ({"name": "../a"}, "name must be letters, digits"),
+    "name as a path": ({"name": "../a"}, "name must be at most 100 letters, digits"),
     "no methods": ({"methods": {}}, "methods must .*at least 1"),
     "no tasks": ({"tasks": []}, "tasks must .*at least 1"),
     "tuning of nothing": (
@@ -138,6 +140,76 @@ def test_a_study_that_breaks_a_rule_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(ParetuneError, match=message):
         load_study(study(**change))
+
+
+TOO_MUCH = {
+    "seeds beyond 64 bits": ("seeds: 9223372036854775808", r"mine.yaml:4:8: seeds must be at most 9223372036854775807"),
+    "seeds of 64 bits": ("seeds: 9223372036854775807", r"mine.yaml:4:1: seeds must be at least 1 and at most 200"),
+    "grid": (
+        "preferences: {grid: 1000}",
+        r":4:15: preferences.grid must make at most 2,000 preferences of 3 obj.*501,501",
+    ),
+    "huge grid": ("preferences: {grid: 9000000000}", r"preferences.grid must make at most 2,000 preferences"),
+    "unseen": ("preferences: {unseen: 1000000000}", r"preferences.unseen must be less than or equal to 2000"),
+    "budget as a float": ("budget: {completions: 1e18}", r"budget.completions.0 must be a whole number, got 1e\+18"),
+    "budget": (
+        "budget: {completions: 1000000000000000000}",
+        r"budget.completions.0 must be less than or equal to 10000",
+    ),
+    "budgets": (f"budget: {{completions: {list(range(64, 6000))}}}", r"budget.completions must be .*at most 50 items"),
+    "methods": (
+        "methods:\n" + "".join(f"  m{n}: {{method: linear}}\n" for n in range(5000)),
+        r"methods must .*200 items",
+    ),
+    "cells": (
+        "seeds: 200\nmethods:\n" + "".join(f"  m{n}: {{method: linear}}\n" for n in range(100)),
+        r"methods must make at most 5,000 cells with the tasks, budgets and seeds, got 20,000. Split the study",
+    ),
+    "trials": (
+        "tune: {rank: [1, 2], instances: 1000000000}",
+        r"tune must make at most 5,000 trials .*got 2,000,000,000",
+    ),
+    "grid of a sweep": (
+        "tune: {rank: [1, 2], preferences: {grid: 1000}}",
+        r"tune.preferences.grid must make at most 2,000",
+    ),
+    "samples": ("evaluation: {samples: 1000000000000}", r"evaluation.samples must be less than or equal to 100000"),
+    "workers": ("workers: 100000000000000000", r"workers must be 'auto' or a whole number from 1 to 1,024"),
+    "name": (f"name: {'x' * 5000}", r"name must be at most 100 letters"),
+    "label": (f"methods: {{? {'x' * 5000} : {{method: linear}}}}", r"must be a name of at most 100 characters"),
+    "label that clears the screen": (
+        'methods: {"a\\e[2J": {method: linear}}',
+        r"must be a name of at most 100 characters",
+    ),
+    "flag": ("evaluation: {kl_matched: 1}", r"evaluation.kl_matched must be a valid boolean, got 1"),
+    "flag in words": (
+        "evaluation: {kl_matched: on}",
+        r"mine.yaml:4:26: evaluation.kl_matched must be true, false or text",
+    ),
+    "number as a flag": (
+        "evaluation: {samples: true}",
+        r"mine.yaml:4:14: evaluation.samples must be a whole number, got T",
+    ),
+    "setting as a flag": (
+        "methods: {linear: {learning_rate: true}}",
+        r"methods.linear.learning_rate must be a number, got T",
+    ),
+    "setting as text": ("methods: {linear: {rank: '8'}}", r"methods.linear.rank must be a number, got the text '8'"),
+}
+
+
+@pytest.mark.parametrize(("lines", "message"), TOO_MUCH.values(), ids=TOO_MUCH.keys())
+def test_what_is_too_much_or_no_number_is_refused_at_once(tmp_path: Path, lines: str, message: str) -> None:
+    keys = {"tasks": "tasks: [counselling]", "methods": "methods: {linear: {}}", "budget": "budget: {completions: 64}"}
+    given = [line.partition(":")[0] for line in lines.splitlines()]
+    path = write(tmp_path, "\n".join([*(keys[key] for key in keys if key not in given), lines]) + "\n")
+    if not any(key in given for key in keys):
+        assert path.read_text().count("\n", 0, path.read_text().index(lines)) == 3  # line 4 of the messages
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ConfigError, match=message):
+        load_study(path)
+    assert time.perf_counter() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 SETTINGS_REFUSALS = {

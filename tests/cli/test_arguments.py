@@ -79,7 +79,7 @@ def test_a_preference_holds_plain_numbers(weight: str, refused: Callable[[Sequen
     ("pairs", "message"),
     [
         (["rank=010"], "--set rank must be a plain number, got 010."),
-        (["a=yes"], "--set a must be true or false, got yes."),
+        (["a=yes"], "--set a must be true, false or text in quotes, got yes."),
         (["a=!!int abc"], "--set a must have no tag, got !!int."),
         (["a=" + "[" * 1500], "--set a must be nested at most 32 deep"),
         (["a={b: 1, b: 2}"], "--set a.b must be given once, got it twice."),

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import datasets
 import pyarrow
@@ -507,6 +508,14 @@ def test_a_prompt_longer_than_allowed_is_named_and_not_cut(folder):
     )
     with pytest.raises(TaskError, match=message):
         check_prompts(load(folder), encoder(folder))
+
+
+def test_a_prompt_of_a_tasks_own_code_with_half_a_surrogate_pair_is_refused(folder):
+    task = load(folder)
+    splits = {**task.splits, "test": ({"prompt": "a \ud83d", "prompt_id": "t"},)}
+    message = r"test prompt 't' of task '.*' must be text without half a surrogate pair, .*got 'a \\ud83d'"
+    with pytest.raises(TaskError, match=message):
+        check_prompts(replace(task, splits=splits), tokenizer(folder))
 
 
 def test_a_context_given_by_a_loaded_model_counts(folder):

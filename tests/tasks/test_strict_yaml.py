@@ -33,10 +33,10 @@ REFUSED = {
     "sexagesimal of three": ("a: [2, 190:20:30.15]", "1:8: a.1 must be a plain number, got 190:20:30.15"),
     "underscores": ("a: 1_000", "1:4: a must be a plain number, got 1_000. Write it without '_'"),
     "underscores in an exponent": ("a: 1.5_0e1_0", "1:4: a must be a plain number"),
-    "yes": ("a: {b: yes}", "1:8: a.b must be true or false, got yes. Write one of these, or quotes around it"),
-    "NO": ("a: NO", "1:4: a must be true or false, got NO"),
-    "on in a list": ("- on", "1:3: 0 must be true or false, got on"),
-    "Off": ("a: Off", "1:4: a must be true or false, got Off"),
+    "yes": ("a: {b: yes}", "1:8: a.b must be true, false or text in quotes, got yes. Write true or false"),
+    "NO": ("a: NO", "1:4: a must be true, false or text in quotes, got NO"),
+    "on in a list": ("- on", "1:3: 0 must be true, false or text in quotes, got on"),
+    "Off": ("a: Off", "1:4: a must be true, false or text in quotes, got Off"),
     "infinity": ("a: .inf", "1:4: a must be a finite number, got .inf"),
     "minus infinity": ("a: -.INF", "1:4: a must be a finite number"),
     "not a number": ("a: .NaN", "1:4: a must be a finite number"),
@@ -110,7 +110,7 @@ def test_a_value_is_what_it_looks_like(text: str, value: object) -> None:
 def test_a_refused_value_of_an_option_is_named_by_the_option() -> None:
     with pytest.raises(ConfigError, match=r"^--set a must be a plain number, got 010\. "):
         read_value("010", "--set a")
-    with pytest.raises(ConfigError, match=r"^--set a\.b\.1 must be true or false, got yes\. "):
+    with pytest.raises(ConfigError, match=r"^--set a\.b\.1 must be true, false or text in quotes, got yes\. "):
         read_value("{b: [1, yes]}", "--set a")
     with pytest.raises(ConfigError, match=r"^--set a must have at most 262,144 characters, got 300,000"):
         read_value("x" * 300_000, "--set a")

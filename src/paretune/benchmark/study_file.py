@@ -10,9 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from paretune.core.errors import ConfigError
 from paretune.core.limits import (
+    MAX_BUDGETS,
     MAX_CELLS,
     MAX_COMPLETIONS,
     MAX_METHODS,
+    MAX_NAME,
     MAX_PREFERENCES,
     MAX_SAMPLES,
     MAX_SEED,
@@ -49,6 +51,8 @@ Seeds = Annotated[
     BeforeValidator(_seeds),
     Field(min_length=1, max_length=MAX_SEEDS),
 ]
+Name = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$")]
+Label = Annotated[str, Field(pattern=rf"^[^\x00-\x1f\x7f-\x9f]{{1,{MAX_NAME}}}$")]
 Completions = Annotated[int, Field(ge=1, le=MAX_COMPLETIONS)]
 
 _Workers = Annotated[
@@ -60,7 +64,9 @@ _Workers = Annotated[
 class BudgetKeys(FilePart):
     """What a cell may use."""
 
-    completions: Annotated[list[Completions], BeforeValidator(_one_or_many), Field(min_length=1)]
+    completions: Annotated[
+        list[Completions], BeforeValidator(_one_or_many), Field(min_length=1, max_length=MAX_BUDGETS)
+    ]
 
 
 class PreferencesKeys(FilePart):
@@ -103,9 +109,9 @@ class TuneKeys(BaseModel):
 class StudyKeys(FilePart):
     """A whole study file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
+    name: Name | None = None
     tasks: Annotated[list[Any], Field(min_length=1)]
-    methods: Annotated[dict[str, Any], Field(min_length=1, max_length=MAX_METHODS)]
+    methods: Annotated[dict[Label, Any], Field(min_length=1, max_length=MAX_METHODS)]
     budget: BudgetKeys
     seeds: Seeds = [0, 1, 2]
     preferences: PreferencesKeys = PreferencesKeys()
@@ -114,14 +120,15 @@ class StudyKeys(FilePart):
     metrics: list[Reference] = []
     measurements: list[Reference] = []
     workers: _Workers = "auto"
-    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], PartKeys] = {}
+    parts: dict[Name, PartKeys] = {}
 
 
 RULES = {
     "metrics": "be names of your own, each 'module:Class'",
     "measurements": "be names of your own, each 'module:Class'",
     "workers": f"be 'auto' or a whole number from 1 to {MAX_WORKERS:,}",
-    "name": "be letters, digits, '.', '_' and '-', a letter or digit first",
+    "name": f"be at most {MAX_NAME} letters, digits, '.', '_' and '-', a letter or digit first",
+    "[key]": f"be a name of at most {MAX_NAME} characters, none of which controls a terminal",
 }
 PARTS: dict[KeyPath, type[FilePart]] = {
     (): StudyKeys,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_YAML_BYTES: Final = 262_144  # a study of 500 methods has 15,000; 1.5 s of a parser in pure Python
+MAX_YAML_BYTES: Final = 262_144  # a study of 200 methods has 6,000; 1.5 s of a parser in pure Python
 MAX_YAML_CHARACTERS: Final = 1_000_000  # with every alias written out: an alias costs three bytes, whatever it names
 MAX_NESTING: Final = 32  # of YAML, JSON and --set; a study needs 6, and Python's own stack ends near 1,000
 MAX_WHOLE: Final = 2**63 - 1  # what records and Parquet hold in a column of whole numbers
@@ -17,11 +17,13 @@ MAX_TABLE_BYTES: Final = 268_435_456  # of prompts: 256 MiB are half a million o
 MAX_ROW_BYTES: Final = 4_194_304  # of a row: longer than the context of any model
 MAX_ROWS: Final = 1_000_000  # of a file of prompts; a row takes 1 kB of memory at least
 
-MAX_METHODS: Final = 500  # of a study: no reader compares more, and each takes milliseconds of planning a seed
-MAX_SEEDS: Final = 1_000  # intervals need a few dozen
+MAX_METHODS: Final = 200  # of a study: no reader compares more, and each takes 10 ms of planning a seed
+MAX_NAME: Final = 100  # characters of a study's or a method's name, which names folders of at most 255 bytes
+MAX_SEEDS: Final = 200  # intervals need a few dozen
 MAX_SEED: Final = MAX_WHOLE  # seeds are a column of the records
 MAX_COMPLETIONS: Final = 1_000_000_000  # of a budget: four months at 100 a second
 MAX_PREFERENCES: Final = 2_000  # evaluated each, for every cell; planning takes a second a thousand
-MAX_CELLS: Final = 10_000  # tasks x methods x budgets x seeds, and trials of a sweep: planning takes milliseconds each
+MAX_BUDGETS: Final = 50  # a curve needs ten points
+MAX_CELLS: Final = 5_000  # tasks x methods x budgets x seeds, and trials of a sweep: planning takes 10 ms each
 MAX_SAMPLES: Final = 100_000  # completions of one prompt
 MAX_WORKERS: Final = 1_024  # processes; each takes 200 MB at least

@@ -10,6 +10,7 @@ from typing import Any
 from paretune.core.checks import user_path
 from paretune.core.errors import ParetuneError, TaskError
 from paretune.core.model_config import context_limit
+from paretune.core.printable import brief, is_writable
 from paretune.core.prompt_format import PromptEncoder
 from paretune.core.task import SPLITS, Row, Split, Task
 
@@ -100,6 +101,12 @@ def check_prompts(task: Task, encoder: PromptEncoder, context_tokens: int | None
     check_context(task, context_tokens)
     for split in SPLITS:
         rows = task.splits[split]
+        broken = next((row for row in rows if not is_writable(f"{task.template}{row['prompt']}")), None)
+        if broken is not None:
+            raise TaskError(
+                f"{split} prompt '{broken['prompt_id']}' of task '{task.name}' must be text without half a surrogate "
+                f"pair, template included, got {brief(broken['prompt'])}. Correct its encoding, or remove it."
+            )
         lengths = [len(_ids(task, split, row, encoder)) for row in rows]
         long = [index for index, length in enumerate(lengths) if length > task.max_prompt_tokens]
         if long:
