@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="paretune-damage-") as scratch:
         os.environ["PARETUNE_CACHE"] = f"{scratch}/cache"
         place, finished, killed = (Path(scratch) / name for name in ("place", "finished", "killed"))
-        _in_a_child(lambda: tiny.write_study(place))
+        tiny.in_a_child(lambda: tiny.write_study(place))
         tiny.in_this_process()
         for module in tiny.RUNS_MODELS:
             importlib.import_module(module)
@@ -270,15 +270,6 @@ def _kill_under_way(place: Path) -> None:
             break
         time.sleep(0.002)
     os.close(reader)
-
-
-def _in_a_child(act: Callable[[], object]) -> None:
-    if not (process := os.fork()):
-        try:
-            act()
-        finally:
-            os._exit(0)
-    os.waitpid(process, 0)
 
 
 def _parser() -> argparse.ArgumentParser:
