@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = TINY_KINDS if given.tiny else given.kinds
     began = time.perf_counter()
     tiny.offline()
-    wrong: list[tuple[str, str, str]] = []
+    faults = 0
     rows: list[tuple[str, ...]] = [("kind of file", *WAYS)]
     with tempfile.TemporaryDirectory(prefix="paretune-damage-") as scratch:
         os.environ["PARETUNE_CACHE"] = f"{scratch}/cache"
         place, finished, killed = (Path(scratch) / name for name in ("place", "finished", "killed"))
-        _in_a_child(lambda: tiny.write_study(place))
+        tiny.in_a_child(lambda: tiny.write_study(place))
         tiny.in_this_process()
         for module in tiny.RUNS_MODELS:
             importlib.import_module(module)
@@ -83,18 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if words and not any(word in kind for word in words):
                 continue
             cells = []
+            print(f"{kind}:", flush=True)
             for way in WAYS:
                 outcome = _tried(source, file, way, expected, place)
                 cells.append(outcome.word)
-                if outcome.word not in ("well", "-"):
-                    wrong.append((kind, way, f"{outcome.said} {' '.join(outcome.rewritten[:3])}".strip()))
+                faults += outcome.word not in ("well", "-")
+                print(
+                    f"  {way}: {outcome.word}. {outcome.said[:400]}", *outcome.rewritten[:3], sep="\n    ", flush=True
+                )
             rows.append((kind, *cells))
-            print(f"{kind}: {', '.join(cells)}", file=sys.stderr, flush=True)
     print(table(rows))
-    for kind, way, said in wrong:
-        print(f"{kind}, {way}: {said[:400]}")
-    print(f"{len(rows) - 1} kinds of files, {len(wrong)} faults, {time.perf_counter() - began:.0f} s")
-    return int(bool(wrong))
+    print(f"{len(rows) - 1} kinds of files, {faults} faults, {time.perf_counter() - began:.0f} s")
+    return int(bool(faults))
 
 
 def kinds_of(study: Path) -> dict[str, Path]:
@@ -270,15 +270,6 @@ def _kill_under_way(place: Path) -> None:
             break
         time.sleep(0.002)
     os.close(reader)
-
-
-def _in_a_child(act: Callable[[], object]) -> None:
-    if not (process := os.fork()):
-        try:
-            act()
-        finally:
-            os._exit(0)
-    os.waitpid(process, 0)
 
 
 def _parser() -> argparse.ArgumentParser:

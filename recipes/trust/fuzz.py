@@ -12,6 +12,8 @@ undocumented status, silence, control characters, or an error longer than a scre
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -42,15 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["PARETUNE_CACHE"] = f"{scratch}/cache"
         tiny.offline()
         maker = Maker(Path(scratch) / "valid", Path(scratch) / "inputs")
-        make_valid(maker.valid)
-        load_light()
+        modules = make_valid(maker.valid)
         wanted = [_named(name) for name in given.only] or [
             *((given.seed, number, False) for number in range(inputs)),
             *((given.seed, number, True) for number in range(lines)),
         ]
         print(f"seed {given.seed}: {len(wanted):,} inputs, {together} at once", flush=True)
         found = Found(given.out)
-        for verdict in judged(maker, wanted, together, found):
+        for verdict in judged(maker, wanted, together, found, modules):
             found.add(verdict)
             if given.only:
                 print(f"{verdict.trial.name} {verdict.trial.note}\n{' '.join(verdict.trial.arguments)!a}")
@@ -60,7 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(found.faults))
 
 
-def judged(maker: Maker, wanted: Sequence[tuple[int, int, bool]], together: int, found: Found) -> Iterator[Verdict]:
+def judged(
+    maker: Maker,
+    wanted: Sequence[tuple[int, int, bool]],
+    together: int,
+    found: Found,
+    modules: tuple[list[str], list[str]],
+) -> Iterator[Verdict]:
     """Run inputs, first those that need no torch: a process is forked faster without it."""
     heavy = [each for each in wanted if each[2] or maker.kind_of(*each[:2]) in LOADS_TORCH]
     light = [each for each in wanted if each not in set(heavy)]
@@ -69,9 +76,10 @@ def judged(maker: Maker, wanted: Sequence[tuple[int, int, bool]], together: int,
         found.keep(trial)
         shutil.rmtree(trial.folder.parent, ignore_errors=True)
 
+    load(modules[0])
     yield from run_all((maker.make(*each) for each in light), act, together, clear)
     if heavy:
-        load_heavy()
+        load(modules[1])
         yield from run_all((maker.make(*each) for each in heavy), act, together, clear)
 
 
@@ -82,41 +90,51 @@ def act(trial: Trial) -> int:
     return execute(trial.arguments)
 
 
-def make_valid(folder: Path) -> None:
-    """Make a task, a study, a trained solution set and the study finished, in a process that is forgotten."""
-    if not (process := os.fork()):
-        status = 1
-        try:
-            tiny.write_study(folder)
-            tiny.in_this_process()
-            os.chdir(folder)
-            for line in (
-                ("train", "rewarded_soups", "--task", "task", "-o", "solution", "--budget", "64"),
-                ("run", "study.yaml", "-o", "results/tiny_study", "--quiet"),
-            ):
-                status, _, errors = tiny.command(*line)
-                if status:
-                    print(errors, file=sys.stderr)
-                    break
-        finally:
-            os._exit(status)
-    if os.waitpid(process, 0)[1]:
-        raise SystemExit("the valid study must finish, got an error. Run paretune on recipes/trust/tiny.py's study.")
+def make_valid(folder: Path) -> tuple[list[str], list[str]]:
+    """Make a task, a study, a trained solution set and the study finished.
+
+    Returns:
+        Modules that reading files imports, and those that running models imports.
+    """
+    tiny.in_a_child(lambda: tiny.write_study(folder))
+    study = "results/tiny_study"
+    heavy = _modules_of(
+        folder,
+        ("train", "rewarded_soups", "--task", "task", "-o", "solution", "--budget", "64"),
+        ("run", "study.yaml", "-o", study, "--quiet"),
+        ("generate", "solution", "You feel", "--preference", tiny.PREFERENCE),
+        ("report", study),
+        ("score", study),
+        ("probe", "task", "--samples", "256", "-o", "../probe"),
+    )
+    return _modules_of(folder, ("plan", "study.yaml")), heavy
 
 
-def load_light() -> None:
-    """Import what reading files needs."""
-    for name in ("pyarrow.parquet", "tokenizers", "paretune.benchmark.plan", "paretune.benchmark.summary"):
-        importlib.import_module(name)
-    for method in importlib.import_module("paretune.methods").METHODS.values():
-        importlib.import_module(method.split(":")[0])
+def _modules_of(folder: Path, *lines: tuple[str, ...]) -> list[str]:
+    """Run commands in a process that is forgotten, and return the modules it imported, but for the user's."""
+
+    def act() -> None:
+        tiny.in_this_process()
+        os.chdir(folder)
+        for line in lines:
+            status, _, errors = tiny.command(*line)
+            if status:
+                raise SystemExit(f"paretune {' '.join(line)} must work, got status {status}: {errors}")
+        ours = {name for name, module in sys.modules.items() if str(folder) not in str(getattr(module, "__file__", ""))}
+        (folder.parent / "modules").write_text("\n".join(sorted(ours)), encoding="utf-8")
+
+    tiny.in_a_child(act)
+    return (folder.parent / "modules").read_text(encoding="utf-8").split()
 
 
-def load_heavy() -> None:
-    """Import what runs models."""
-    for name in tiny.RUNS_MODELS:
-        importlib.import_module(name)
+def load(modules: Sequence[str]) -> None:
+    """Import modules, so that processes forked later need not."""
+    for name in modules:
+        with contextlib.suppress(Exception):  # made while others run, under names that cannot be imported
+            importlib.import_module(name)
     tiny.in_this_process()
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy all that they share
 
 
 class Found:

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,26 @@ def in_this_process() -> None:
     worker = importlib.import_module("in_this_process").WorkerHere  # what tests use
     scheduling: Any = importlib.import_module("paretune.benchmark.scheduling")
     scheduling.Worker = worker
+
+
+def in_a_child(act: Callable[[], object]) -> None:
+    """Do something in a process that is forgotten, with all that it imports.
+
+    Raises:
+        SystemExit: If it failed.
+    """
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            act()
+            status = 0
+        except BaseException:  # noqa: BLE001  # the process ends here
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(process, 0)[1]:
+        raise SystemExit("what the script starts from must be made, got an error. It is printed above.")
 
 
 def take_output(printed: int, errors: int) -> None:

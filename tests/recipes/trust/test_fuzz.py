@@ -127,6 +127,7 @@ def test_trees_that_are_not_mutated_read_as_they_were_written(script: Script) ->
     assert json.loads(mutations.emit(mutations.pairs(tree), False)) == tree
 
 
+@pytest.mark.slow  # make check runs 2,000 of them
 def test_a_few_inputs_run_and_faults_set_the_status(root: Path, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, str(root / "recipes" / "trust" / "fuzz.py"), "--tiny", "--out", str(tmp_path)],
