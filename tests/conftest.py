@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from paretune.core.user_folders import FolderFinder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +49,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARETUNE_CACHE", str(folder / "cache"))
         yield folder / "cache"
+
+
+@pytest.fixture(autouse=True)
+def own_folders() -> Iterator[None]:
+    """Look for users' modules, after a test, where they were looked for before it."""
+    before = list(sys.meta_path)
+    yield
+    sys.meta_path[:] = [each for each in sys.meta_path if each in before or not isinstance(each, FolderFinder)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,10 +24,7 @@ def here(tmp_path: Path) -> Iterator[Path]:
     assert sys.path == path
     sys.meta_path[:] = finders
     for name in set(sys.modules) - modules:
-        if (
-            str(tmp_path)
-            in f"{getattr(sys.modules[name], '__file__', '')} {getattr(sys.modules[name], '__path__', '')}"
-        ):
+        if str(tmp_path) in f"{vars(sys.modules[name]).get('__file__')} {vars(sys.modules[name]).get('__path__')}":
             del sys.modules[name]
 
 

@@ -515,7 +515,7 @@ def test_a_prompt_of_a_tasks_own_code_with_half_a_surrogate_pair_is_refused(fold
     splits = {**task.splits, "test": ({"prompt": "a \ud83d", "prompt_id": "t"},)}
     message = r"test prompt 't' of task '.*' must be text without half a surrogate pair, .*got 'a \\ud83d'"
     with pytest.raises(TaskError, match=message):
-        check_prompts(replace(task, splits=splits), tokenizer(folder))
+        check_prompts(replace(task, splits=splits), encoder(folder))
 
 
 def test_a_context_given_by_a_loaded_model_counts(folder):
