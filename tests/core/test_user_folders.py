@@ -12,7 +12,7 @@ import pytest
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.imports import import_name
 from paretune.core.user_code import code_files
-from paretune.core.user_folders import BUILT_ON, look_in, looked_in
+from paretune.core.user_folders import BUILT_ON, FolderFinder, look_in, looked_in
 from paretune.objectives.user_modules import check_reference, imports_from, load_attribute
 
 
@@ -20,6 +20,7 @@ from paretune.objectives.user_modules import check_reference, imports_from, load
 def here(tmp_path: Path) -> Iterator[Path]:
     """A folder where users' modules are looked for; afterwards it is as if it had never been."""
     finders, modules, path = list(sys.meta_path), set(sys.modules), list(sys.path)
+    sys.meta_path[:] = [each for each in finders if not isinstance(each, FolderFinder)]  # of a folder this file lies in
     yield tmp_path
     assert sys.path == path
     sys.meta_path[:] = finders
@@ -80,7 +81,7 @@ def test_users_files_find_each_other_and_libraries_do_not_find_them(here: Path) 
 
 def test_an_edit_within_a_second_is_seen_in_the_next_process_too(here: Path) -> None:
     file, code = here / "edited.py", "from paretune.core.imports import import_name, look_in\n"
-    look = f"from paretune.core.user_folders import look_in; look_in({str(here)!r})\n"
+    look = f"from paretune.core.user_folders import FolderFinder, look_in; look_in({str(here)!r})\n"
     command = [sys.executable, "-c", code.replace(", look_in", "") + look + "print(import_name('x', 'edited:f')())"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for value in (1, 2):
