@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -11,7 +10,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFERENCE = "early=0.5,late=0.5"
@@ -76,6 +74,7 @@ def offline() -> None:
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "TQDM_DISABLE": "1",
+        "PARETUNE_NO_MEASURING": "1",  # a plan takes no seconds to find out how fast this machine is
     }.items():
         os.environ[name] = value
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
@@ -136,10 +135,10 @@ def _write_model(folder: Path) -> None:
 
 def in_this_process() -> None:
     """Let studies run their jobs in this process, so that a run takes a second and not ten."""
-    sys.path.append(str(ROOT / "tests"))
-    worker = importlib.import_module("in_this_process").WorkerHere  # what tests use
-    scheduling: Any = importlib.import_module("paretune.benchmark.scheduling")
-    scheduling.Worker = worker
+    from paretune.benchmark import runner
+    from paretune.benchmark.executors.in_process import InProcess
+
+    runner.LocalProcesses = lambda folder, threads: InProcess(1)  # type: ignore[assignment,misc]  # it takes no folder
 
 
 def in_a_child(act: Callable[[], object]) -> None:

@@ -99,6 +99,14 @@ def test_a_padding_token_that_was_added_and_never_trained_is_refused(tmp_path: P
         load_base(str(folder), device="cpu")
 
 
+def test_a_length_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": "24"}))
+    with pytest.raises(ModelError, match="must have a number as model_max_length, got '24'"):
+        load_base(str(folder), device="cpu")
+
+
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = micro_task.save_model(tmp_path / "model")
     for file in folder.glob("tokenizer*"):

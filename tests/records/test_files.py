@@ -56,6 +56,9 @@ def test_damaged_and_missing_json_say_what_to_do(tmp_path):
     (tmp_path / "half.json").write_text('{"a": 1')
     with pytest.raises(RecordError, match=r"half.json must hold JSON, got damaged content.*Run the same command again"):
         read_json(tmp_path / "half.json")
+    (tmp_path / "deep.json").write_text("[" * 30_000)
+    with pytest.raises(RecordError, match=r"deep.json must hold JSON, got damaged content"):
+        read_json(tmp_path / "deep.json")
     with pytest.raises(RecordError, match=r"none.json must exist.*Run the same command again"):
         read_json(tmp_path / "none.json")
 

@@ -49,6 +49,12 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
             f"{what} must be a folder or hub id of a {kind} with safetensors, got '{name}' ({said}). Check the path, "
             "or save the model with save_pretrained."
         ) from error
+    length = tokenizer.model_max_length
+    if isinstance(length, bool) or not isinstance(length, (int, float)):
+        raise ModelError(
+            f"tokenizer of {what} '{name}' must have a number as model_max_length, got {length!r}. Correct its "
+            "tokenizer_config.json."
+        )
     _check_keys(loading, name, what, kind, type(model).__name__)
     if not look:
         _check_finite(model, name, what)

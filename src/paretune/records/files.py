@@ -83,7 +83,7 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"{path} must exist, got no such file. {AGAIN}") from error
     except OSError as error:
         raise RecordError(explained(error, path)) from error
-    except ValueError as error:  # bytes that are no text, text that is no JSON
+    except (ValueError, RecursionError) as error:  # bytes that are no text, text that is no JSON or nested without end
         raise RecordError(f"{path} must hold JSON, got damaged content ({error}). {AGAIN}") from error
 
 
@@ -153,7 +153,7 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
     for text in path.read_bytes().splitlines():
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             lines.append(value)
