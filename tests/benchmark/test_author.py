@@ -361,6 +361,7 @@ def test_completions_of_other_rules_are_left_to_run(day: Day) -> None:
     assert day.scores() == {(0.5, 0.25, 0.125)}
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_tuned_method_has_its_trials_and_its_cells_done_again_with_what_is_chosen_anew(day: Day) -> None:
     day.edit("study.yaml", "seeds: 2", "seeds: 2\ntune: {reward: [0.25, 0.75], instances: 2}")
     day.edit("rewards.py", "[0.5] * len(completions)", "[float(each) for each in completions]")

@@ -252,6 +252,7 @@ def without_times(folder: Path) -> list[dict[str, Any]]:
     return [{**each, "seconds": None} for each in read_json(folder / "study.lock.json")["tuning"]]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_as_an_uninterrupted_one(study: Make, tmp_path: Path) -> None:
     folder, whole, trace = tmp_path / "killed", tmp_path / "whole", tmp_path / "trace.txt"
     made = study({"updates_seconds": 0.1, "trace": str(trace)}, seeds=1, tune={"reward": [0.2, 0.9], "instances": 2})

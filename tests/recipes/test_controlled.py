@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_the_recipe_of_coverage_runs(root: Path) -> None:
     command = [sys.executable, str(root / "recipes" / "controlled_coverage.py"), "--tiny"]
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
@@ -23,6 +24,7 @@ def test_the_recipe_of_coverage_runs(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_one_process")
+@pytest.mark.slow
 def test_the_recipe_of_learning_rates_runs(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_and_gives_the_same_files_twice(root: Path, tmp_path: Path) -> None:
     first = start(root, "train.py", "--tiny", "--output", str(tmp_path / "first"), PYTHONHASHSEED="1")
     second = start(root, "train.py", "--tiny", "--output", str(tmp_path / "second"), PYTHONHASHSEED="2")
