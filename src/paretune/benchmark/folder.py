@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from paretune.benchmark.executors.leftovers import end_marked, folder_mark
@@ -24,6 +25,7 @@ from paretune.tasks.strict_yaml import read_yaml
 
 OURS_BEFORE_THE_LOCK = ("logs", COPY)  # written before study.lock.json, beside hidden files
 LOCK = ".lock"
+DYING_SECONDS = 5.0  # a child that a killed run has just forked holds its lock until it first runs
 
 
 def settle(root: Path) -> None:
@@ -57,7 +59,12 @@ def locked(root: Path, shown: Path | None = None) -> Iterator[None]:
     lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            if not _is_dead(path):
+                raise
+            lock.acquire(timeout=DYING_SECONDS)
         path.write_text(f"{os.getpid()} {platform.node()}", encoding="utf-8")
     except Timeout:
         raise StudyError(
@@ -75,13 +82,24 @@ def locked(root: Path, shown: Path | None = None) -> Iterator[None]:
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def _written(path: Path) -> tuple[int | None, str]:
+    """Return number and host of the process that wrote a lock file, where it says so."""
     try:
         process, _, host = path.read_text(encoding="utf-8").partition(" ")
     except (OSError, ValueError):
-        process, host = "", ""
+        return None, ""
+    return (int(process) if process.isdecimal() else None), host
+
+
+def _is_dead(path: Path) -> bool:
+    process, host = _written(path)
+    return process is not None and host == platform.node() and not psutil.pid_exists(process)
+
+
+def _holder(path: Path) -> str:
+    process, host = _written(path)
     where = f" on {host}" if host not in ("", platform.node()) else ""
-    return f"process {int(process)}{where}" if process.isdecimal() else "another process"
+    return "another process" if process is None else f"process {process}{where}"
 
 
 def digests(study: Study) -> dict[str, dict[str, str]]:
