@@ -14,6 +14,7 @@ from paretune.benchmark.executors.in_process import InProcess
 from paretune.benchmark.executors.processes import LocalProcesses
 
 HERE = Path(__file__).parent
+collect_ignore = ["faulty_study.py"]  # no tests, and it imports fake_study, which only the fixtures put in reach
 
 
 @pytest.fixture
