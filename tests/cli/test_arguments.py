@@ -164,6 +164,21 @@ def test_an_error_of_the_system_is_one_line_with_advice(
     assert "Errno" not in said
 
 
+def test_a_long_error_fits_a_screen_and_keeps_its_advice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from paretune.benchmark import plan
+    from paretune.core.errors import ConfigError
+
+    error = ConfigError(f"name must be short, got {'x' * 20_000}. Shorten it.")
+    monkeypatch.setattr(plan, "plan", Mock(side_effect=error))
+    assert execute(["plan", "quick"]) == USAGE
+    said = capsys.readouterr().err
+    assert said.startswith("paretune: name must be short, got xxx")
+    assert said.endswith("xxx. Shorten it.\n")
+    assert len(said) < 2000
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with open("/dev/full", "w") as full:

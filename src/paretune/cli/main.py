@@ -21,6 +21,7 @@ from paretune.core.user_calls import called
 from paretune.core.user_folders import look_in
 from paretune.core.version import VERSION
 
+LONGEST_ERROR = 1900  # letters: a screen; what is wrong comes first, what to do last
 OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
 Kind = Literal["tasks", "methods", "objectives", "metrics", "studies"]
 
@@ -355,7 +356,8 @@ def _sentence(error: ParetuneError | OSError | MemoryError) -> str:
         return (
             "memory of this machine must suffice, got an allocation that failed. Take fewer workers, or less at once."
         )
-    return printable_line(str(error))
+    text = printable_line(str(error))
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 500]} ... {text[-495:]}"
 
 
 def _flushed() -> bool:

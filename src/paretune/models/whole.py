@@ -11,6 +11,7 @@ import torch
 
 from paretune.core.errors import ModelError
 from paretune.core.model_files import check_model_files
+from paretune.core.printable import brief
 from paretune.core.progress_bars import quiet_transformers
 
 BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|\.attn\.bias|\.attention\.bias)$")  # old files hold them
@@ -52,7 +53,7 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
     length = tokenizer.model_max_length
     if isinstance(length, bool) or not isinstance(length, (int, float)):
         raise ModelError(
-            f"tokenizer of {what} '{name}' must have a number as model_max_length, got {length!r}. Correct its "
+            f"tokenizer of {what} '{name}' must have a number as model_max_length, got {brief(length)}. Correct its "
             "tokenizer_config.json."
         )
     _check_keys(loading, name, what, kind, type(model).__name__)
