@@ -107,6 +107,15 @@ def test_a_length_that_is_no_number_is_refused(tmp_path: Path) -> None:
         load_base(str(folder), device="cpu")
 
 
+def test_an_end_token_that_is_no_id_is_refused(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    base = load_base(str(folder), device="cpu")
+    base.model.generation_config.eos_token_id = {"a": 1}
+    base.__dict__.pop("end_ids", None)
+    with pytest.raises(ModelError, match=r"eos_token_id of model .* must be token ids, got \{'a': 1\}"):
+        base.end_ids
+
+
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = micro_task.save_model(tmp_path / "model")
     for file in folder.glob("tokenizer*"):

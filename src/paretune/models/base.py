@@ -15,6 +15,7 @@ from paretune.core.checks import user_path
 from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
+from paretune.core.printable import brief
 from paretune.core.prompt_format import PromptEncoder, PromptFormat
 from paretune.models.whole import load_whole
 
@@ -66,7 +67,13 @@ class BaseModel:
         for source in (self.model.generation_config, self.model.config, self.tokenizer):
             ids = getattr(source, "eos_token_id", None)
             if ids is not None:
-                return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+                found = tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)
+                if any(isinstance(each, bool) or not isinstance(each, int) for each in found):
+                    raise ModelError(
+                        f"eos_token_id of model '{self.name}' must be token ids, got {brief(ids)}. Correct its "
+                        "generation_config.json or config.json."
+                    )
+                return found
         raise ModelError(
             f"model must name an end-of-text token, got none in '{self.name}'. Set eos_token_id in its "
             "generation_config.json."
