@@ -195,7 +195,7 @@ def trl_trainer(folder: Path, steps: int, clock: Clock, between: Callable[[], No
         reward_funcs=rewards,
         args=settings,
         train_dataset=Dataset.from_dict(
-            {"prompt": [task.format_prompt(text) for text in statements], "statement": statements}
+            {"prompt": [task.prompt_format.text(text) for text in statements], "statement": statements}
         ),
         processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0),

@@ -22,7 +22,7 @@ def task(**changes: Any) -> Task:
 
 
 def test_a_prompt_replaces_its_place_and_nothing_else() -> None:
-    assert task().format_prompt("I {prompt} {x}") == "Client: I {prompt} {x} {again}"
+    assert task().prompt_format.text("I {prompt} {x}") == "Client: I {prompt} {x} {again}"
 
 
 def test_objectives_are_named_in_order_and_audit_is_not_among_them() -> None:

@@ -207,14 +207,14 @@ def test_a_reward_that_a_task_made_by_code_names_is_known_by_its_code(here: Path
 
 
 def test_a_kind_of_task_of_a_users_own_is_known_by_its_code(here: Path) -> None:
-    text = "from paretune.core.task import Task\nclass Mine(Task):\n    def format_prompt(self, prompt): return {}"
-    write(here, kinds=text.format("prompt"))
+    text = "from paretune.core.task import Task\nclass Mine(Task):\n    def instance(self, seed): return {}"
+    write(here, kinds=text.format("self"))
     import kinds
 
     made = kinds.Mine(**{name: getattr(TASK, name) for name in TASK.__dataclass_fields__})
     before = made.training_key()
     assert before.keys() - TASK.training_key().keys() == {"code"}
     loaded_files.cache_clear()
-    write(here, kinds=text.format("prompt.upper()"))
+    write(here, kinds=text.format("self.__class__"))
     assert made.training_key() != before
     del sys.modules["kinds"]

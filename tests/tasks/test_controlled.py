@@ -158,7 +158,7 @@ def test_prompts_are_forty_eight_different_ones_and_end_alike() -> None:
     assert [len(each) for each in prompts] == [16, 16, 16]
     together = [tuple(sorted(prompt.split())) for each in prompts for prompt in each]
     assert len(set(together)) == 48  # not even the same letters in another order
-    assert {task.format_prompt(prompt).split()[-1] for each in prompts for prompt in each} == {"a"}
+    assert {task.prompt_format.text(prompt).split()[-1] for each in prompts for prompt in each} == {"a"}
     assert len({str(row["prompt_id"]) for split in SPLITS for row in task.splits[split]}) == 48
 
 

@@ -20,7 +20,7 @@ def test_the_task_is_what_its_page_says(task):
     assert task.objective_names == ("reflection", "empathy", "brevity")
     assert [objective.name for objective in task.audit] == ["fluency"]
     assert task.reference_point == (0.0, 0.0, 0.0)
-    assert task.format_prompt("Hi.") == "Client: Hi.\nCounselor:"
+    assert task.prompt_format.text("Hi.") == "Client: Hi.\nCounselor:"
     assert {objective.range for objective in task.objectives} == {(0.0, 1.0)}
     assert all(0 < objective.pass_threshold < 1 for objective in task.objectives)
 

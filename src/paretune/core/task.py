@@ -166,10 +166,6 @@ class Task:
         """How a prompt becomes the model's input."""
         return PromptFormat(self.template, self.add_special_tokens, self.special_tokens_in_prompts)
 
-    def format_prompt(self, prompt: str) -> str:
-        """Return the text that the model reads for a prompt."""
-        return self.prompt_format.text(prompt)
-
     @cached_property
     def _split_digests(self) -> dict[str, str]:
         """Digests of all prompts, made once: planning asks for them thousands of times."""
