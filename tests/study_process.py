@@ -1,4 +1,4 @@
-"""A study of fake stages in a process that a test may kill, beside `benchmark/conftest.py`: `import study_process`."""
+"""A study of fake stages in a process that a test may kill: `import study_process`."""
 
 from __future__ import annotations
 

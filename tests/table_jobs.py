@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.measurements import load_measurement
 from paretune.benchmark.measuring import measure
 from paretune.benchmark.planned import Plan, PlannedTable
 from paretune.benchmark.work import Work
+from paretune.executors.jobs import quiet_link
 
 
 def payloads(made: Plan, *measurements: str) -> list[dict[str, Any]]:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.benchmark.entries import method_entry
-from paretune.benchmark.finished import stage_result
 from paretune.core.stages import in_order
+from paretune.methods.entries import method_entry
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate
 from paretune.tasks import load_task
+from paretune.training.finished import stage_result
 
 
 def measured(trial: Path, root: Path, samples: int) -> tuple[float, float, float]:

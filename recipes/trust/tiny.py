@@ -136,7 +136,7 @@ def _write_model(folder: Path) -> None:
 def in_this_process() -> None:
     """Let studies run their jobs in this process, so that a run takes a second and not ten."""
     from paretune.benchmark import runner
-    from paretune.benchmark.executors.in_process import InProcess
+    from paretune.executors.in_process import InProcess
 
     vars(runner)["LocalProcesses"] = lambda folder, threads: InProcess(1)
 

@@ -10,7 +10,7 @@ __version__ = VERSION
 
 _PUBLIC = {  # name -> module that defines it; imported on first use, so that `import paretune` stays fast
     "load_task": "paretune.tasks",
-    "train": "paretune.benchmark.training",
+    "train": "paretune.training.train",
     "run": "paretune.benchmark.runner",
     "plan": "paretune.benchmark.plan",
     "probe": "paretune.benchmark.probe",
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from paretune.benchmark.plan import plan
     from paretune.benchmark.probe import probe
     from paretune.benchmark.runner import run
-    from paretune.benchmark.training import train
     from paretune.core.errors import ParetuneError
     from paretune.core.task import Objective, Task
     from paretune.models.solutions import load_solutions
     from paretune.tasks import load_task
+    from paretune.training.train import train
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ from paretune.core.user_code import loaded_files
 from paretune.records.files import read_signed, write_signed
 from paretune.records.reading import read_study
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 COMMAND = (
     "import sys, fake_study; from paretune.benchmark import measurements, runner, score; "
     "measurements.MEASUREMENTS['timing'] = 'fake_study:FakeTiming'; "
@@ -184,7 +184,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Day:
 def day(finished: Day, fakes_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
     """A finished study of two methods, one of them the author's."""
     import fake_study
-
     from paretune.benchmark import score
 
     monkeypatch.setattr(score, "write_report", fake_study.write_report)

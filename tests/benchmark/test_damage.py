@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.groups import begin_group, begun_groups
 from paretune.benchmark.plan import plan
 from paretune.benchmark.progress import Display
 from paretune.benchmark.runner import run
 from paretune.benchmark.summary import plan_text
 from paretune.records.files import is_done
+from paretune.training.groups import begin_group, begun_groups
 
 Make = Callable[..., dict[str, Any]]
 

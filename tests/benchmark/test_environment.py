@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from paretune.benchmark.environment import environment, gpu
-from paretune.benchmark.executors.cores import cores, worker_threads
+from paretune.executors.cores import cores, worker_threads
 
 INFORMATION = """\
 Model: \t\t NVIDIA H200

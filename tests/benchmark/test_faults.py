@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from paretune.benchmark import measurements
-from paretune.benchmark.executors.in_process import InProcess
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
 from paretune.benchmark.progress import Display
 from paretune.benchmark.runner import run
 from paretune.benchmark.scheduling import Scheduler
 from paretune.core.errors import ConfigError
+from paretune.executors.in_process import InProcess
 
 Make = Callable[..., dict[str, Any]]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from paretune.benchmark.executors.leftovers import MARK, folder_mark
-from paretune.benchmark.folder import locked
 from paretune.core.errors import StudyError
+from paretune.executors.leftovers import MARK, folder_mark
+from paretune.training.locking import locked
 
 HOLD = (
-    "import os, sys, time; from pathlib import Path; from paretune.benchmark.folder import locked\n"
+    "import os, sys, time; from pathlib import Path; from paretune.training.locking import locked\n"
     "with locked(Path(sys.argv[1])):\n"
     "    child = os.fork() if len(sys.argv) > 2 else 1\n"
     "    child and print(child, flush=True); time.sleep(60)"

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.changes import changes
-from paretune.benchmark.entries import method_entry, on_task
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.methods.banks import BankSettings
+from paretune.methods.entries import method_entry, on_task
 from paretune.methods.exact_gradient import ExactGradientSettings
 from paretune.records.merging import merged
 from paretune.records.writing import write_lock
@@ -84,7 +84,7 @@ def test_a_plan_is_plain_data(study: Make, tmp_path: Path) -> None:
 
 def test_planning_and_running_import_no_torch_here(study: Make) -> None:
     code = (
-        "import sys, json; from paretune.benchmark import plan, runner, training; "
+        "import sys, json; from paretune.benchmark import plan, runner; from paretune.training import train; "
         f"plan.plan({study()!r}); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -48,7 +48,6 @@ def completions(folder: Path) -> dict[str, list[str]]:
 
 @pytest.mark.slow
 def test_a_killed_study_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
     import real_task
 
     real_task.write(tmp_path)

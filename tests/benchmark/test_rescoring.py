@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paretune.benchmark.executors.jobs import quiet_link
 from paretune.benchmark.folder import settle
-from paretune.benchmark.groups import begin_group
 from paretune.benchmark.measuring import measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
 from paretune.benchmark.runner import planned_records
-from paretune.benchmark.stages import run_group
 from paretune.core.errors import RewardError, StudyError, TaskError
+from paretune.executors.jobs import quiet_link
 from paretune.records import files
 from paretune.records.evaluations import read_evaluation
 from paretune.records.layout import (
@@ -34,6 +32,8 @@ from paretune.records.layout import (
 )
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock
+from paretune.training.groups import begin_group
+from paretune.training.stages import run_group
 from table_jobs import measured, payloads
 
 KINDS = ("evaluation", "reference", "truth", "outcomes", "timing")

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.checkpoints import remove_checkpoints
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import StudyResult, run
 from paretune.benchmark.summary import summary
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
+from paretune.training.checkpoints import remove_checkpoints
 from study_process import command, updates
 from watched import Watch, contents
 

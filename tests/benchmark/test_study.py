@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from paretune.benchmark.built_in import built_in_studies
-from paretune.benchmark.entries import has_setting, method_entry, with_settings
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.study import COPY, load_study
 from paretune.core.errors import ConfigError, ParetuneError
+from paretune.methods.entries import has_setting, method_entry, with_settings
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock
 from paretune.report import header
@@ -276,7 +276,7 @@ def test_more_unseen_preferences_keep_the_first_ones(study: Make) -> None:
 
 
 def test_a_users_method_is_versioned_by_its_code(fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parent / "fake_study.py").read_text()
+    text = (Path(__file__).parents[1] / "fake_study.py").read_text()
     versions = []
     for name, content in (
         ("first_idea", text),
@@ -333,7 +333,6 @@ def test_the_commands_of_the_report_find_a_relative_task_and_an_own_method_from_
     fakes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import real_task
-
     from paretune.cli.main import OK, execute
 
     project, folder = tmp_path / "project", tmp_path / "results" / "out"

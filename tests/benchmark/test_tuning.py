@@ -10,22 +10,20 @@ import numpy as np
 import pytest
 
 from paretune.benchmark import measuring
-from paretune.benchmark.executors.jobs import quiet_link
-from paretune.benchmark.groups import begin_group, populations
 from paretune.benchmark.measurements import TRIAL
 from paretune.benchmark.measuring import assemble, measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan, PlannedCell
 from paretune.benchmark.runner import planned_records, run
-from paretune.benchmark.stages import job_task, run_group
 from paretune.benchmark.tuning import CellScore, best, measure_of, read_score, score, write_score
 from paretune.core.errors import RecordError
 from paretune.core.task import Task
+from paretune.executors.jobs import quiet_link
 from paretune.records.files import write_json
 from paretune.records.writing import write_lock
+from paretune.training.groups import begin_group, populations
+from paretune.training.stages import job_task, run_group
 from table_jobs import payloads
-
-HERE = Path(__file__).parent
 
 
 def exact(gained: list[float], possible: list[float], utilities: list[float] | None = None) -> CellScore:
@@ -113,7 +111,6 @@ def run_in_this_process(planned: Plan, folder: Path) -> PlannedCell:
 def test_an_exact_score_is_the_captured_share_on_development_prompts_and_test_prompts_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(HERE)
     import fake_study
 
     def guarded(job: dict[str, Any]) -> Task:

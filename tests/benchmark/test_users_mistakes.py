@@ -10,18 +10,18 @@ from typing import Any, Literal
 import pytest
 
 import micro_task
-from paretune.benchmark.executors.jobs import quiet_link, run_job
-from paretune.benchmark.groups import begin_group, populations
 from paretune.benchmark.measurements import TRIAL
 from paretune.benchmark.measurements.evaluation import stored
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
-from paretune.benchmark.stages import run_group
 from paretune.benchmark.work import MEASURE
 from paretune.cli.main import USAGE, execute
 from paretune.core.user_code import loaded_files
+from paretune.executors.jobs import quiet_link, run_job
 from paretune.records.files import DONE, is_done, read_json
 from paretune.records.layout import stage_folder
+from paretune.training.groups import begin_group, populations
+from paretune.training.stages import run_group
 from table_jobs import payloads
 
 IDEA = """

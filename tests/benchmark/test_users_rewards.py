@@ -12,10 +12,10 @@ import pytest
 
 import micro_task
 from paretune.benchmark import runner
-from paretune.benchmark.executors.in_process import InProcess
 from paretune.benchmark.runner import run
 from paretune.cli.main import OK, USAGE, execute
 from paretune.core.user_code import loaded_files
+from paretune.executors.in_process import InProcess
 
 PHASE = """
 import os

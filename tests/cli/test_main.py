@@ -189,8 +189,6 @@ def test_failed_cells_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_a_plan_is_printed_for_people_and_for_programs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    benchmark_tests = Path(__file__).parents[1] / "benchmark"
-    monkeypatch.syspath_prepend(benchmark_tests)
     study = tmp_path / "mine.yaml"
     study.write_text(
         "tasks: [fake_study:task]\nmethods: {fake: {method: 'fake_study:Fake'}}\nbudget: {completions: 64}\n"

@@ -15,7 +15,6 @@ import micro_task
 import paretune
 from paretune.benchmark.plan import plan
 from paretune.benchmark.summary import plan_text
-from paretune.benchmark.training import train as train_in_a_study
 from paretune.core.answers import answer_to_plain
 from paretune.core.errors import BudgetError
 from paretune.core.ledger import Ledger
@@ -30,6 +29,7 @@ from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate
+from paretune.training.train import train as train_in_a_study
 
 WANTED = das_dennis(2, 2)
 BUDGET, GROUP, FEW = 250, 4, 100

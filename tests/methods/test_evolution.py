@@ -11,13 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 import micro_task
-from paretune.benchmark.context import GroupContext
-from paretune.benchmark.executors.jobs import quiet_link
-from paretune.benchmark.finished import stage_result
 from paretune.core.errors import BudgetError, ConfigError, RewardError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
+from paretune.executors.jobs import quiet_link
 from paretune.methods.multi_policy.evolution import (
     Evolution,
     EvolutionSettings,
@@ -27,6 +25,8 @@ from paretune.methods.multi_policy.evolution import (
 from paretune.methods.multi_policy.evolution_run import evolve
 from paretune.methods.multi_policy.generations import Generations, starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
+from paretune.training.context import GroupContext
+from paretune.training.finished import stage_result
 
 SMALL: dict[str, Any] = {
     "rank": 2, "group_size": 4, "completions_per_update": 8, "learning_rate": 3e-2, "population": 3, "archive": 4,

@@ -110,12 +110,11 @@ def test_a_methods_own_settings_reach_its_stages_unless_they_only_plan(task: Tas
 
 def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp_path: Path) -> None:
     """Experts trained with a setting of a user's own are those trained without it."""
-    from paretune.benchmark.executors.jobs import quiet_link
-    from paretune.benchmark.finished import stage_result
-    from paretune.benchmark.groups import begin_group
-    from paretune.benchmark.planned import PlannedStage
-    from paretune.benchmark.stages import run_group
+    from paretune.executors.jobs import quiet_link
     from paretune.models.adapters import read_adapter
+    from paretune.training.finished import stage_result
+    from paretune.training.groups import PlannedStage, begin_group
+    from paretune.training.stages import run_group
 
     small = {"rank": 2, "group_size": 4, "completions_per_update": 16}
     factors = []

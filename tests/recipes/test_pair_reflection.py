@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import model_folders
-from paretune.benchmark.executors.in_process import InProcess
+from paretune.executors.in_process import InProcess
 
 PROMPT = "I know I should quit smoking, but with all this stress at work I can't see how. My kids hate it, too."
 REFLECTION = " You want to quit smoking for your kids, but the stress at work makes it hard."

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretune.benchmark.entries import MethodEntry
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Objective, Task
 from paretune.core.user_code import loaded_files, references_in
+from paretune.methods.entries import MethodEntry
 from paretune.records.files import DONE, damaged_files, is_done, read_json
 from paretune.records.layout import EVALUATIONS, stage_folder
 from paretune.records.tables import differing

@@ -11,8 +11,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from paretune.benchmark.executors.cores import cores
 from paretune.core.version import VERSION
+from paretune.executors.cores import cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "moocore", "safetensors")
 DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder a GPU, where NVIDIA's driver for Linux shows them

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from paretune.benchmark.groups import needs, populations, trajectories
 from paretune.benchmark.measurements import TRIAL
 from paretune.benchmark.measurements.timing import REPEATS, ROWS
-from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable, Speed
+from paretune.benchmark.planned import Plan, PlannedCell, PlannedTable, Speed
 from paretune.benchmark.speed import UPDATES, Probe, Range, known_speeds, measure_speeds
 from paretune.core.digests import digest
 from paretune.core.task import Task
 from paretune.records.outcomes import SCALES
 from paretune.records.reading import read_stage
+from paretune.training.groups import PlannedStage, needs, populations, trajectories
 
 ASSUMED_RATE = 3_000.0  # tokens, or listed completions / 200, a second and worker, of small models on laptop cores
 ASSUMED_WITHIN = 4.0  # times less or more than that, or than what is measured of other work on the task

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paretune.benchmark.entries import MethodEntry
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code, references_in
+from paretune.methods.entries import MethodEntry
 
 
 def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages: Sequence[Stage]) -> str:

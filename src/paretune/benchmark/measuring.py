@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.benchmark.changes import changes, made_of
-from paretune.benchmark.entries import MethodEntry, method_entry
 from paretune.benchmark.environment import environment
-from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.finished import stage_result
 from paretune.benchmark.keys import training_key
 from paretune.benchmark.measurements import MEASUREMENTS, TRIAL, load_measurement, source_of
 from paretune.benchmark.planned import PlannedCell
-from paretune.benchmark.stages import job_task, release_models, use_threads
 from paretune.benchmark.study import Study
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest
@@ -32,11 +28,15 @@ from paretune.core.stages import in_order
 from paretune.core.task import Row, Task
 from paretune.core.user_calls import called
 from paretune.core.user_code import loaded_code
+from paretune.executors.jobs import Link
 from paretune.methods.asking import asked_stages, assembled
+from paretune.methods.entries import MethodEntry, method_entry
 from paretune.records.files import DONE, fresh_folder, mark_done, write_json
 from paretune.records.layout import cell_folder
 from paretune.records.tables import look, seal_table
 from paretune.records.writing import write_cell
+from paretune.training.finished import stage_result
+from paretune.training.stages import job_task, release_models, use_threads
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet

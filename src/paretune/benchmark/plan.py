@@ -8,15 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from paretune.benchmark.changes import Identity, KeptCell, changes, kept_cells, made_of
-from paretune.benchmark.entries import MethodEntry, on_task, with_settings
 from paretune.benchmark.estimates import estimated, missing_completions
-from paretune.benchmark.executors.cores import worker_count
-from paretune.benchmark.finished import finished_prefixes, longest_prefix, stage_trouble
-from paretune.benchmark.folder import check_folder, default_folder, groups_folder
-from paretune.benchmark.groups import group_keys
+from paretune.benchmark.folder import check_folder, default_folder
 from paretune.benchmark.keys import cell_name, training_key
 from paretune.benchmark.measuring import wanted_tables
-from paretune.benchmark.planned import SPEEDS, Plan, PlannedCell, PlannedStage, PlannedTable, State
+from paretune.benchmark.planned import SPEEDS, Plan, PlannedCell, PlannedTable, State
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, tuning_records
 from paretune.core.checks import check_choice
@@ -26,11 +22,15 @@ from paretune.core.model_config import is_small
 from paretune.core.protocols import CEILING, Table
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
+from paretune.executors.cores import worker_count
 from paretune.methods.asking import asked_stages
 from paretune.methods.banks import BANK
+from paretune.methods.entries import MethodEntry, on_task, with_settings
 from paretune.records.study import TuningRecord
 from paretune.records.tables import Found, changed_rewards, differing, look, plain_parts
 from paretune.tasks.models import check_models
+from paretune.training.finished import finished_prefixes, longest_prefix, stage_trouble
+from paretune.training.groups import PlannedStage, StageState, group_keys, groups_folder
 
 AFTER_TUNING = "after tuning"
 
@@ -275,7 +275,7 @@ def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]
     planned = []
     for key, (stage, task, seed, cells) in stages.items():
         missing = 0
-        state: State = "finished"
+        state: StageState = "finished"
         wanted, trouble = stage_trouble(root, stage, task)
         if wanted:
             state = "unfinished" if key in under_way else "new"

@@ -10,47 +10,22 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from paretune.benchmark.changes import Identity
-from paretune.benchmark.entries import MethodEntry
 from paretune.benchmark.study import Study
 from paretune.core.digests import digest
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Table
-from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.methods.entries import MethodEntry
 from paretune.records.layout import cell_folder, evaluations_folder, tuning_folder
 from paretune.records.study import CellRecord, StudyRecords, TuningRecord
 from paretune.records.tables import Found
 from paretune.tasks.checks import first_input
+from paretune.training.groups import PlannedStage
 
 State = Literal["finished", "new", "unfinished", "stale", "failed"]
 NAMES = "cell:name task:task.name method:entry.label budget_completions:budget seed"  # what names a cell, see `picked`
 Speed = Literal["measured", "partly measured", "assumed"]
 SPEEDS: Final[tuple[Speed, ...]] = ("measured", "partly measured", "assumed")
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage of the study, once, however many cells use it.
-
-    Attributes:
-        key: Its digest.
-        stage: The stage.
-        task: Task instance it trains on.
-        seed: Seed that names the instance.
-        state: `finished`, `unfinished` (a killed run was at it) or `new`.
-        cells: Names of the cells that use it.
-        missing: Completions still to be made for it, beyond what a finished shorter run saves.
-        trouble: What has happened to a file of it, and what that costs; empty where nothing has.
-    """
-
-    key: str
-    stage: Stage
-    task: Task
-    seed: int
-    state: State
-    cells: tuple[str, ...]
-    missing: int
-    trouble: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.benchmark.executors.cores import cores
-from paretune.benchmark.executors.jobs import Link
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import CEILING
 from paretune.core.task import Task
+from paretune.executors.cores import cores
+from paretune.executors.jobs import Link
 from paretune.methods.experts import ExpertSettings
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.reading import read_stage, read_study
@@ -154,9 +154,9 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
         units: What to divide each objective's scores by `[K]`.
         progress: Hears of completions.
     """
-    from paretune.benchmark.training import train
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate, reference_policy
+    from paretune.training.train import train
 
     count, group = len(task.objectives), ExpertSettings().group_size
     budget = completions // group * group * count

@@ -8,13 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from paretune.benchmark.changes import Identity, remove_replaced
-from paretune.benchmark.checkpoints import remove_checkpoints
 from paretune.benchmark.environment import environment
-from paretune.benchmark.executors import Executor
-from paretune.benchmark.executors.cores import worker_threads
-from paretune.benchmark.executors.processes import LocalProcesses
-from paretune.benchmark.finished import mend_stage
-from paretune.benchmark.folder import check_folder, default_folder, digests, locked, settle
+from paretune.benchmark.folder import check_folder, default_folder, digests, settle
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
@@ -23,12 +18,18 @@ from paretune.benchmark.study import COPY, Study, load_study
 from paretune.benchmark.summary import state_lines
 from paretune.benchmark.work import cell_record
 from paretune.core.task import Task
+from paretune.executors import Executor
+from paretune.executors.cores import worker_threads
+from paretune.executors.processes import LocalProcesses
 from paretune.records.files import write_bytes
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_study
 from paretune.records.study import ObjectiveInfo, StudyRecords, TaskInfo
 from paretune.records.writing import write_lock
 from paretune.report import write_report
+from paretune.training.checkpoints import remove_checkpoints
+from paretune.training.finished import mend_stage
+from paretune.training.locking import locked
 
 
 def run(

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from paretune.benchmark.executors import LAST, Event, Executor
 from paretune.benchmark.planned import Plan
 from paretune.benchmark.progress import Display, Meter, Progress, clock_text
 from paretune.benchmark.work import PlannedJob, Work
+from paretune.executors import LAST, Event, Executor
 
 POLL_SECONDS = 0.5
 SILENT_SECONDS = 300.0  # of a job without progress, before it is said

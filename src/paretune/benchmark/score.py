@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paretune.benchmark.changes import KeptCell, kept_cells, rewards_of
-from paretune.benchmark.folder import check_folder, locked, settle
+from paretune.benchmark.folder import check_folder, settle
 from paretune.benchmark.measurements.evaluation import Evaluation, rescore
 from paretune.benchmark.measurements.reference import Reference
 from paretune.benchmark.runner import task_info
@@ -21,6 +21,7 @@ from paretune.records.study import StudyRecords
 from paretune.records.tables import differing
 from paretune.records.writing import write_lock
 from paretune.report import write_report
+from paretune.training.locking import locked
 
 SCORED = {each.name: each for each in (Evaluation, Reference)}  # whose completions are stored
 

@@ -24,18 +24,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from paretune.benchmark.executors.cores import cores, worker_threads
-from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.groups import begin_group
-from paretune.benchmark.planned import PlannedStage
-from paretune.benchmark.stages import job_task, release_models, run_group, use_threads
 from paretune.core.cache import cache_folder
 from paretune.core.digests import digest, model_digest
 from paretune.core.errors import ParetuneError
 from paretune.core.scores import Score
 from paretune.core.task import Task
 from paretune.core.version import VERSION
+from paretune.executors.cores import cores, worker_threads
+from paretune.executors.jobs import Link
 from paretune.records.files import append_jsonl, read_json, read_jsonl, write_json
+from paretune.training.groups import PlannedStage, begin_group
+from paretune.training.stages import job_task, release_models, run_group, use_threads
 
 if TYPE_CHECKING:
     from paretune.models.policy import Policy

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
-from paretune.benchmark.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
 from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.core.checks import check_choice, did_you_mean
@@ -25,6 +24,7 @@ from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
 from paretune.core.user_folders import look_in
+from paretune.methods.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
 from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock

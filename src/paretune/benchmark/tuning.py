@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paretune.benchmark.entries import setting
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study, Tune
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Table
 from paretune.core.task import Task
+from paretune.executors.jobs import Link
+from paretune.methods.entries import setting
 from paretune.optimum.exact import gains, optimal_outcome, outcome
 from paretune.records.evaluation import utility
 from paretune.records.files import FAILED, fresh_folder, mark_failed, read_json, write_json

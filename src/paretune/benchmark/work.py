@@ -10,23 +10,32 @@ from dataclasses import dataclass, field
 
 from paretune.benchmark.environment import environment
 from paretune.benchmark.estimates import missing_completions
-from paretune.benchmark.executors import Job
-from paretune.benchmark.executors.cores import worker_threads
-from paretune.benchmark.groups import Group, begin_group, begun_groups, needs, populations, read_spent, trajectories
 from paretune.benchmark.measurements import load_measurement
 from paretune.benchmark.measuring import table_payload
-from paretune.benchmark.planned import Plan, PlannedCell, PlannedStage, PlannedTable
+from paretune.benchmark.planned import Plan, PlannedCell, PlannedTable
 from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
 from paretune.core.digests import digest
 from paretune.core.protocols import Measurement, Table
 from paretune.core.task import Task
 from paretune.core.user_folders import looked_in
+from paretune.executors import Job
+from paretune.executors.cores import worker_threads
 from paretune.records.files import DONE, FAILED, is_done, mark_failed
 from paretune.records.layout import cell_folder, stage_folder
 from paretune.records.study import CellRecord, FailureReason
 from paretune.records.writing import write_cell
+from paretune.training.groups import (
+    Group,
+    PlannedStage,
+    begin_group,
+    begun_groups,
+    needs,
+    populations,
+    read_spent,
+    trajectories,
+)
 
-TRAIN, MEASURE = "paretune.benchmark.stages:run_stages", "paretune.benchmark.measuring:measure"
+TRAIN, MEASURE = "paretune.training.stages:run_stages", "paretune.benchmark.measuring:measure"
 EVERYBODYS = ("task_error", "model_error")  # reasons that no member of a population is alone with
 
 

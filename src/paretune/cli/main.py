@@ -210,8 +210,8 @@ def train(
         seed: Training seed.
         settings: A setting of the method, as key=value; may be given several times, dots for nested ones.
     """
-    from paretune.benchmark.training import train as train_method
     from paretune.cli.values import LineLink, parse_settings
+    from paretune.training.train import train as train_method
 
     look_in(os.getcwd())  # a user's module:Class lies beside them, not beside this program
     given = parse_settings(settings or [])

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.benchmark.executors.cores import cores
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.cli.printing import complain
 from paretune.core.errors import ConfigError, PreferenceError
 from paretune.core.limits import MAX_NESTING
 from paretune.core.printable import brief
+from paretune.executors.cores import cores
+from paretune.executors.jobs import Link
 from paretune.records.study import StudyRecords
 from paretune.tasks.strict_yaml import plain_value, read_value
 

@@ -55,3 +55,13 @@ def check_statuses(statuses: Sequence[NDArray[np.str_]], faults: Sequence[str]) 
     """Do `check_scored` for several matrices of statuses `[N, K]`."""
     fine = np.concatenate(statuses) == "ok"
     check_scored(fine.sum(axis=0).tolist(), (~fine).sum(axis=0).tolist(), faults)
+
+
+def missing_share(objective: str, missing: int, total: int, where: str) -> str:
+    """Say how many rewards of an objective are missing.
+
+    Example:
+        >>> missing_share("brevity", 1, 3, "training")
+        '1 of 3 rewards of brevity are missing in training (33.3 %).'
+    """
+    return f"{missing:,} of {total:,} rewards of {objective} are missing in {where} ({100 * missing / total:.3g} %)."

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from paretune.core.scores import missing_share
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
 from paretune.records.tables import NOT_YET
 from paretune.report.comparison import Comparison
-from paretune.report.wording import count, listing, missing_share
+from paretune.report.wording import count, listing
 
 ENOUGH_SEEDS = 3
 REASONS = {

@@ -75,13 +75,3 @@ def table_cell(value: str | float | int | None) -> str:
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else number(value)
-
-
-def missing_share(objective: str, missing: int, total: int, where: str) -> str:
-    """Say how many rewards of an objective are missing.
-
-    Example:
-        >>> missing_share("brevity", 1, 3, "training")
-        '1 of 3 rewards of brevity are missing in training (33.3 %).'
-    """
-    return f"{missing:,} of {total:,} rewards of {objective} are missing in {where} ({100 * missing / total:.3g} %)."

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from paretune.benchmark.changes import rewards_of
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
@@ -18,6 +17,7 @@ from paretune.core.digests import digest
 from paretune.core.protocols import Table
 from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Objective, Task
+from paretune.executors.jobs import Link
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.evaluations import read_evaluation, write_evaluation
 from paretune.records.files import fresh_folder

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import stored, tested
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.protocols import Table
+from paretune.executors.jobs import Link
 from paretune.records.layout import OUTCOMES, evaluations_folder, outcomes_folder
 from paretune.records.outcomes import SCALES, write_outcome
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import reward_pairs, scored_anew, stored, tested
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.protocols import Table
 from paretune.core.task import Task
+from paretune.executors.jobs import Link
 from paretune.records.evaluations import write_evaluation
 from paretune.records.layout import EVALUATION, reference_folder
 from paretune.records.tables import differing

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.preferences import centre
 from paretune.core.protocols import Table
+from paretune.executors.jobs import Link
 from paretune.records.files import write_json
 from paretune.records.layout import TIMING, timing_folder
 from paretune.records.study import TimingRecord

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.evaluation import tested
 from paretune.benchmark.measurements.reference import base_model
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.protocols import Table
+from paretune.executors.jobs import Link
 from paretune.records.layout import TRUTH, truth_folder
 from paretune.records.outcomes import front_divisions, write_outcome
 

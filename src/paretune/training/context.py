@@ -9,18 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.finished import CHECKPOINT, STAGE, finished_prefixes, longest_prefix, stage_result
-from paretune.benchmark.groups import read_spent, write_spent
 from paretune.core.errors import BudgetError, ConfigError, RecordError
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled
 from paretune.core.scores import check_scored
 from paretune.core.stages import GATE, Stage, StageResult, adapter_names, in_order
 from paretune.core.task import Task
+from paretune.executors.jobs import Link
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
 from paretune.records.layout import stage_folder
 from paretune.records.writing import write_ledger, write_stage
+from paretune.training.finished import CHECKPOINT, STAGE, finished_prefixes, longest_prefix, stage_result
+from paretune.training.groups import read_spent, write_spent
 
 OPTIONAL = (CHECKPOINT, "events.jsonl")  # a stage is finished without them
 NO_ARTEFACTS = (STAGE, "ledger.json", *OPTIONAL, DONE, FAILED)  # ours, in a stage's folder

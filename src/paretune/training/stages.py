@@ -8,10 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paretune.benchmark.context import GroupContext
-from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.finished import stage_from_plain
-from paretune.benchmark.groups import FILE
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError, StudyError, TaskError
 from paretune.core.imports import import_name
@@ -19,8 +15,12 @@ from paretune.core.sampled import counting_samples
 from paretune.core.task import Task
 from paretune.core.user_calls import called
 from paretune.core.user_code import loaded_digest
+from paretune.executors.jobs import Link
 from paretune.records.files import is_done, read_json
 from paretune.records.layout import stage_folder
+from paretune.training.context import GroupContext
+from paretune.training.finished import stage_from_plain
+from paretune.training.groups import FILE
 
 
 def job_task(job: Mapping[str, Any]) -> Task:

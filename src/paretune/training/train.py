@@ -12,26 +12,24 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from paretune.benchmark.entries import method_entry, on_task
-from paretune.benchmark.executors.jobs import Link, quiet_link
-from paretune.benchmark.finished import mend_stage, stage_result, stage_trouble
-from paretune.benchmark.folder import locked
-from paretune.benchmark.groups import begin_group, begun_groups, needs, populations
-from paretune.benchmark.planned import PlannedStage
-from paretune.benchmark.stages import run_group
 from paretune.core.checks import check_choice, check_count, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.limits import MAX_COMPLETIONS
 from paretune.core.preferences import check_preferences, das_dennis
-from paretune.core.scores import check_scored
+from paretune.core.scores import check_scored, missing_share
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
+from paretune.executors.jobs import Link, quiet_link
 from paretune.methods import METHODS
 from paretune.methods.asking import asked_stages, assembled
+from paretune.methods.entries import method_entry, on_task
 from paretune.records.files import DONE, read_json
 from paretune.records.layout import stage_folder
-from paretune.report.wording import missing_share
+from paretune.training.finished import mend_stage, stage_result, stage_trouble
+from paretune.training.groups import PlannedStage, begin_group, begun_groups, needs, populations
+from paretune.training.locking import locked
+from paretune.training.stages import run_group
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet

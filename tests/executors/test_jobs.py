@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.executors.jobs import Link, failure_reason, quiet_link, run_job
 from paretune.cli.values import LineLink
 from paretune.core.errors import AdapterError, BudgetError, ModelError, NonFiniteError, RewardError, TaskError
+from paretune.executors.jobs import Link, failure_reason, quiet_link, run_job
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_progress_is_gathered_and_never_lost() -> None:
 def test_a_failed_job_says_why_without_a_traceback_in_the_message(
     capsys: pytest.CaptureFixture[str], fakes: None
 ) -> None:
-    ended = run_job("paretune.benchmark.stages:job_task", {}, quiet_link())
+    ended = run_job("paretune.training.stages:job_task", {}, quiet_link())
     assert ended["kind"] == "failed"
     assert ended["message"].startswith("TypeError: ")
     assert "Traceback" in capsys.readouterr().err  # it goes to the worker's log

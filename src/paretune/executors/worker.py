@@ -1,6 +1,6 @@
 """A long-lived worker process: imports once, then runs one job after another until its parent is gone.
 
-Started by `processes.py` as `python -m paretune.benchmark.executors.worker DESCRIPTOR THREADS`. Over the socket go
+Started by `processes.py` as `python -m paretune.executors.worker DESCRIPTOR THREADS`. Over the socket go
 lines of JSON: jobs and `stop` in, messages of events out. Code that a job runs may do to its process what it likes; the
 socket is checked before it is used, so that no message ever goes into a file that has taken its number.
 """
@@ -20,8 +20,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from paretune.benchmark.executors.jobs import Link, Message, run_job
-from paretune.benchmark.executors.leftovers import MARK, end_marked
+from paretune.executors.jobs import Link, Message, run_job
+from paretune.executors.leftovers import MARK, end_marked
 
 HIGH = 500  # descriptors from here on are not what code hits that closes, or writes to, some low number
 CHECK_SECONDS = 1.0  # between two looks at whether the parent lives

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from paretune.benchmark.executors import LAST, Event, Executor, Job
-from paretune.benchmark.executors.in_process import InProcess
-from paretune.benchmark.executors.processes import LocalProcesses
+from paretune.executors import LAST, Event, Executor, Job
+from paretune.executors.in_process import InProcess
+from paretune.executors.processes import LocalProcesses
 
 EXECUTORS: dict[str, Callable[[Path], Executor]] = {
     "local processes": lambda folder: LocalProcesses(folder, 1),

@@ -7,20 +7,45 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from paretune.benchmark.finished import CHECKPOINT, stage_from_plain, stage_to_plain
-from paretune.benchmark.folder import groups_folder
-from paretune.benchmark.planned import PlannedStage
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError
-from paretune.core.stages import in_order
+from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.records.files import read_json, write_json
 from paretune.records.states import remove_damaged_measured, remove_state, state_trouble
+from paretune.training.finished import CHECKPOINT, stage_from_plain, stage_to_plain
 
 logger = logging.getLogger(__name__)
 FILE, SPENT = "group.json", "spent.json"
+StageState = Literal["finished", "unfinished", "new"]
 POPULATION = 32  # trajectories trained in one batch; bounds a worker's memory
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that is asked for, once, however many cells use it.
+
+    Attributes:
+        key: Its digest.
+        stage: The stage.
+        task: Task instance it trains on.
+        seed: Seed that names the instance.
+        state: `finished`, `unfinished` (a killed run was at it) or `new`.
+        cells: Names of the cells that use it.
+        missing: Completions still to be made for it, beyond what a finished shorter run saves.
+        trouble: What has happened to a file of it, and what that costs; empty where nothing has.
+    """
+
+    key: str
+    stage: Stage
+    task: Task
+    seed: int
+    state: StageState
+    cells: tuple[str, ...]
+    missing: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,11 @@ class Group:
     seed: int
     keys: tuple[str, ...]
     alone: bool = False
+
+
+def groups_folder(root: Path) -> Path:
+    """Return where populations under way lie."""
+    return root / "groups"
 
 
 def needs(planned: PlannedStage) -> set[str]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from paretune.benchmark import groups
-from paretune.benchmark.groups import begin_group, begun_groups, populations, read_spent
 from paretune.benchmark.plan import plan
 from paretune.records.files import write_json
+from paretune.training.groups import begin_group, begun_groups, populations, read_spent
 
 Make = Callable[..., dict[str, Any]]
 

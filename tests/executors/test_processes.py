@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paretune.benchmark.executors import LAST, Event, Job
-from paretune.benchmark.executors import processes as module
-from paretune.benchmark.executors.processes import LocalProcesses, log_path
+from paretune.executors import LAST, Event, Job
+from paretune.executors import processes as module
+from paretune.executors.processes import LocalProcesses, log_path
 
 CODE = """
 import ctypes, os, signal, subprocess, sys, threading, time
 from pathlib import Path
-from paretune.benchmark.executors.worker import HIGH
+from paretune.executors.worker import HIGH
 
 def note(payload, process):
     with open(payload["note"], "a") as file:
@@ -286,8 +286,8 @@ def test_a_forked_child_ends_with_the_worker(executor: LocalProcesses, folder: P
 PARENT = """
 import sys, time
 from pathlib import Path
-from paretune.benchmark.executors import Job
-from paretune.benchmark.executors.processes import LocalProcesses
+from paretune.executors import Job
+from paretune.executors.processes import LocalProcesses
 folder = Path(sys.argv[1])
 executor = LocalProcesses(folder, 1)
 payload = {"imports": [str(folder), *sys.path], "note": str(folder / "note"), "daemon": str(folder / "daemon")}

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from paretune.benchmark.executors import LAST, Event, Job
-from paretune.benchmark.executors.jobs import Message, event, failure
-from paretune.benchmark.executors.leftovers import MARK, end_marked, folder_mark
-from paretune.benchmark.executors.worker import BROKEN
+from paretune.executors import LAST, Event, Job
+from paretune.executors.jobs import Message, event, failure
+from paretune.executors.leftovers import MARK, end_marked, folder_mark
+from paretune.executors.worker import BROKEN
 from paretune.records.study import FailureReason
 
 STOP_SECONDS = 20.0  # a stopped job may finish its update and write a checkpoint
@@ -121,7 +121,7 @@ class _Worker:
         environment = dict(os.environ) | {MARK: self._mark, "TOKENIZERS_PARALLELISM": "false"}
         environment.update(dict.fromkeys(ONE_THREAD_VARIABLES, str(threads)))
         environment.setdefault("TQDM_DISABLE", "1")  # bars for loading a model fill the log, whoever started the run
-        source = str(Path(__file__).parents[3])  # a worker finds the same paretune, installed or not
+        source = str(Path(__file__).parents[2])  # a worker finds the same paretune, installed or not
         paths = [source, *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         command = [sys.executable, "-X", "faulthandler", "-m", __name__.replace("processes", "worker")]

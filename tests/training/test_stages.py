@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark.context import GroupContext
-from paretune.benchmark.executors.jobs import Link, quiet_link
-from paretune.benchmark.finished import stage_from_plain, stage_result, stage_to_plain
-from paretune.benchmark.groups import begin_group
 from paretune.benchmark.plan import plan
-from paretune.benchmark.stages import run_group
 from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.sampled import counting_samples, note_sampled
 from paretune.core.stages import Stage
+from paretune.executors.jobs import Link, quiet_link
 from paretune.records.files import DONE, is_done, read_json, write_json
 from paretune.records.layout import stage_folder
 from paretune.records.reading import read_stage
+from paretune.training.context import GroupContext
+from paretune.training.finished import stage_from_plain, stage_result, stage_to_plain
+from paretune.training.groups import begin_group
+from paretune.training.stages import run_group
 
 Make = Callable[..., dict[str, Any]]
 

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from paretune.benchmark.finished import CHECKPOINT, finished_prefixes, longest_prefix
-from paretune.benchmark.planned import PlannedStage
 from paretune.records.files import is_done
 from paretune.records.layout import stage_folder
+from paretune.training.finished import CHECKPOINT, finished_prefixes, longest_prefix
+from paretune.training.groups import PlannedStage
 
 GONE = ".checkpoint.gone"  # one that is being removed
 

@@ -10,8 +10,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from paretune.benchmark.executors import Event
-from paretune.benchmark.executors.cores import cores
 from paretune.core.errors import (
     AdapterError,
     MethodError,
@@ -24,6 +22,8 @@ from paretune.core.errors import (
 from paretune.core.imports import import_name
 from paretune.core.user_calls import described, one_line, user_line
 from paretune.core.user_folders import look_in
+from paretune.executors import Event
+from paretune.executors.cores import cores
 from paretune.records.files import is_disk_full
 from paretune.records.study import FailureReason
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from paretune.benchmark.executors.jobs import Link
-from paretune.benchmark.training import train
 from paretune.core.errors import BudgetError, ConfigError, StudyError
+from paretune.executors.jobs import Link
 from paretune.methods.single_policy.linear import Linear
 from paretune.tasks import load_task
+from paretune.training import train as module
+from paretune.training.train import train
 
 BUDGET = {"completions": 256}
 ONCE = {"epochs": 1}  # what is learned is not the point here
@@ -21,12 +22,8 @@ ONCE = {"epochs": 1}  # what is learned is not the point here
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent))
     import real_task
 
-    sys.path.pop(0)
     return real_task.write(tmp_path_factory.mktemp("task"))
 
 
@@ -134,17 +131,17 @@ def test_two_calls_cannot_train_into_one_folder_at_once(task: Path, tmp_path: Pa
 def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_nothing(
     task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paretune.benchmark import training
+    from paretune.training import train
 
     out = tmp_path / "out"
-    taken = training.locked
+    taken = module.locked
 
     def slow(work: Path, shown: Path) -> object:  # another call finishes between the look at the folder and the lock
         out.mkdir()
         (out / "DONE.json").write_text("{}")
         return taken(work, shown)
 
-    monkeypatch.setattr(training, "locked", slow)
+    monkeypatch.setattr(module, "locked", slow)
     with pytest.raises(StudyError, match="must not hold a solution set yet"):
         train("rewarded_soups", task, BUDGET, output=out)
     assert [path.name for path in out.iterdir()] == ["DONE.json"]

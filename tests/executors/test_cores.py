@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from paretune.benchmark.executors.cores import check_workers, worker_count
 from paretune.core.errors import ConfigError
+from paretune.executors.cores import check_workers, worker_count
 
 
 def test_small_models_get_a_worker_a_core_and_others_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,11 @@ from typing import ClassVar
 
 import fake_study
 from fake_study import Fake, FakeTiming
-
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measuring import TableJob
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import Objective, Task
+from paretune.executors.jobs import Link
 
 BASE, EVALUATED = "0.5", "0.7"  # what the base model and the method's policies write
 

@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paretune.benchmark.executors.jobs import Link
 from paretune.benchmark.measurements.timing import Timing
 from paretune.benchmark.measuring import TableJob
 from paretune.core.answers import Nearest
@@ -30,6 +29,7 @@ from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import Assembly, Family, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Objective, Task
+from paretune.executors.jobs import Link
 from paretune.methods.experts import adapters_of
 from paretune.records.files import write_json
 from paretune.records.layout import TIMING
@@ -266,5 +266,5 @@ def stand_ins() -> dict[str, types.ModuleType]:
     return modules
 
 
-if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.benchmark.executors.worker":
+if getattr(sys.modules["__main__"].__spec__, "name", "") == "paretune.executors.worker":
     sys.modules.update(stand_ins())

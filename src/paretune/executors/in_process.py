@@ -6,9 +6,9 @@ import json
 import sys
 from collections import deque
 
-from paretune.benchmark.executors import Event, Job
-from paretune.benchmark.executors.cores import cores
-from paretune.benchmark.executors.jobs import Link, Message, event, run_job
+from paretune.executors import Event, Job
+from paretune.executors.cores import cores
+from paretune.executors.jobs import Link, Message, event, run_job
 
 
 class InProcess:
