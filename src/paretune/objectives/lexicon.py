@@ -135,27 +135,13 @@ NEIGHBOURS: Final[dict[str, frozenset[str]]] = {
 }
 """Families close enough that naming one for the other is a near miss."""
 
-_TURN: Final[dict[str, str]] = {
-    "i": "you",
-    "i'm": "you're",
-    "i've": "you've",
-    "i'd": "you'd",
-    "i'll": "you'll",
-    "me": "you",
-    "my": "your",
-    "mine": "yours",
-    "myself": "yourself",
-    "am": "are",
-    "we": "you",
-    "we're": "you're",
-    "we've": "you've",
-    "we'd": "you'd",
-    "we'll": "you'll",
-    "us": "you",
-    "our": "your",
-    "ours": "yours",
-    "ourselves": "yourselves",
-}
+_TURN: Final[dict[str, str]] = dict(
+    turn.split(">")  # said by one, and said back by the other
+    for turn in """
+    i>you i'm>you're i've>you've i'd>you'd i'll>you'll me>you my>your mine>yours myself>yourself am>are we>you
+    we're>you're we've>you've we'd>you'd we'll>you'll us>you our>your ours>yours ourselves>yourselves
+    """.split()
+)
 FIRST_PERSON: Final[frozenset[str]] = frozenset(_TURN) - {"am"}
 SECOND_PERSON: Final[frozenset[str]] = frozenset(_TURN.values()) - {"are"}
 
