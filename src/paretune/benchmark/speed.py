@@ -1,19 +1,13 @@
 """How fast this machine is at what a study does: measured for a few seconds, kept in the cache.
 
-`python -m paretune.benchmark.speed FOLDER` measures the probes of `FOLDER/probes.json` one after another and appends
-what it finds to `FOLDER/found.jsonl`. As many run side by side as a study has workers, up to four, since workers slow
-each other down.
+As many worker processes measure each probe side by side as a study has, up to four, since workers slow each other down.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import platform
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,11 +24,13 @@ from paretune.core.errors import ParetuneError
 from paretune.core.scores import Score
 from paretune.core.task import Task
 from paretune.core.version import VERSION
+from paretune.executors import LAST, Executor, Job
 from paretune.executors.cores import cores, worker_threads
 from paretune.executors.jobs import Link
-from paretune.records.files import append_jsonl, read_json, read_jsonl, write_json
+from paretune.executors.processes import LocalProcesses
+from paretune.records.files import read_json, write_json
 from paretune.training.groups import PlannedStage, begin_group
-from paretune.training.stages import job_task, release_models, run_group, use_threads
+from paretune.training.stages import job_task, release_models, run_group, task_payload, use_threads
 
 if TYPE_CHECKING:
     from paretune.models.policy import Policy
@@ -45,7 +41,8 @@ PROBE_SECONDS = 8.0  # of work, after which none is begun; in four times that al
 IMPORT_SECONDS = 60.0  # for torch, on a busy machine
 SIDE_BY_SIDE = 4
 MOST_LOAD = 10.0  # times longer than on an idle machine
-READY = "ready"  # file that says torch is imported
+STOP_SECONDS = 1.0  # for a probe that takes too long
+IMPORT, PROBE = "paretune.benchmark.speed:import_torch", "paretune.benchmark.speed:measure_probe"
 ROWS_AT_ONCE = 256  # evaluated in a probe at most
 
 _log = logging.getLogger(__name__)
@@ -100,22 +97,54 @@ def measure_speeds(probes: Sequence[Probe], workers: int) -> dict[str, Range]:
         probes: The most important first.
         workers: Worker processes of the study.
     """
-    distinct = list({probe.key: probe for probe in probes}.values())
+    distinct = {probe.key: probe for probe in probes}.values()
     _log.info("measuring for some seconds how fast this machine is, once: it is kept in %s", cache_folder("speed"))
-    with tempfile.TemporaryDirectory(prefix="paretune-speed-") as scratch:
-        folders = [Path(scratch) / str(number) for number in range(min(workers, SIDE_BY_SIDE))]
-        for folder in folders:
-            write_json(folder / "probes.json", [_job(probe, folder) for probe in distinct])
-        _run(folders, worker_threads(workers))
-        rows = [row for folder in folders for row in _found(folder / "found.jsonl")]
     found: dict[str, Range] = {}
-    for probe in distinct:
-        own = [row for row in rows if row["key"] == probe.key and row["low"] > 0]
-        if own:
-            found[probe.key] = Range(min(row["low"] for row in own), max(row["high"] for row in own))
-            with suppress(OSError, ParetuneError):  # a cache that cannot be written is done without
-                write_json(_path(probe), found[probe.key]._asdict())
+    with tempfile.TemporaryDirectory(prefix="paretune-speed-") as scratch:
+        executor = LocalProcesses(Path(scratch), worker_threads(workers), STOP_SECONDS)
+        folders = [Path(scratch) / str(number) for number in range(min(workers, SIDE_BY_SIDE))]
+        try:
+            _side_by_side(executor, IMPORT, [{} for _ in folders], IMPORT_SECONDS)
+            deadline, spent = time.monotonic() + 4 * PROBE_SECONDS, 0.0
+            for probe in distinct:
+                left = deadline - time.monotonic()
+                if left <= 0 or spent > PROBE_SECONDS:
+                    break
+                rows = _side_by_side(executor, PROBE, [_job(probe, folder) for folder in folders], left)
+                spent += max((row["spent"] for row in rows), default=0.0)
+                if rows and min(row["low"] for row in rows) > 0:
+                    found[probe.key] = Range(min(row["low"] for row in rows), max(row["high"] for row in rows))
+                    with suppress(OSError, ParetuneError):  # a cache that cannot be written is done without
+                        write_json(_path(probe), found[probe.key]._asdict())
+        finally:
+            executor.stop()
+            executor.events(0)  # ends the workers, which have no job now
     return found
+
+
+def _side_by_side(
+    executor: Executor, run: str, payloads: Sequence[Mapping[str, Any]], seconds: float
+) -> list[Mapping[str, Any]]:
+    """Run a job with each payload; return what those answer that end well in time. None is left when this returns."""
+    left, answers = {f"{run} {number}" for number in range(len(payloads))}, []
+    deadline = time.monotonic() + seconds
+    for name, payload in zip(sorted(left), payloads, strict=True):
+        executor.submit(Job(name, run, payload))
+
+    def hear() -> None:
+        for event in executor.events(min(1.0, max(0.0, deadline - time.monotonic()))):
+            left.difference_update([event.job] if event.kind in LAST else [])
+            answers.extend([event.data["result"]] if event.kind == "done" else [])
+
+    try:
+        while left and time.monotonic() < deadline:
+            hear()
+    finally:
+        if left:
+            executor.stop()
+        while left:
+            hear()
+    return answers
 
 
 def _path(probe: Probe) -> Path:
@@ -132,60 +161,27 @@ def _job(probe: Probe, folder: Path) -> dict[str, object]:
         "folder": str(folder),
         "group": str(group),
         "units": sum(each.stage.completions or each.stage.enumerated for each in probe.stages),
-        "imports": [os.path.abspath(entry) for entry in sys.path],
-        "task": probe.task.source,
-        "seed": probe.seed,
-        "task_key": digest(probe.task.training_key()),
         "samples": probe.samples,
         "prompts": probe.prompts,
+        **task_payload(probe.task, probe.seed),
     }
 
 
-def _run(folders: Sequence[Path], threads: int) -> None:
-    """Run a process in each folder until all are done or it takes too long; none is left over."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "paretune.benchmark.speed", str(folder), str(threads)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-        for folder in folders
-    ]
-    ready, deadline = False, time.monotonic() + IMPORT_SECONDS
-    try:
-        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-            if not ready and all((folder / READY).exists() for folder in folders):
-                ready, deadline = True, time.monotonic() + 4 * PROBE_SECONDS
-            time.sleep(0.05)
-    finally:
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what a reward may have started, too
-            process.wait()
+def import_torch(payload: Mapping[str, Any], link: Link) -> dict[str, object]:
+    """Import torch, which is no part of what is measured: the first job of a worker."""
+    import_module("torch")
+    return {}
 
 
-def _found(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)[0] if path.exists() else []
-
-
-def main(folder: Path, threads: int) -> None:
-    """Measure the probes of a folder until time is up."""
-    import_module("torch")  # whose import is no part of what is measured
-    use_threads(threads)
-    (folder / READY).touch()
+def measure_probe(payload: Mapping[str, Any], link: Link) -> dict[str, object]:
+    """Measure one probe: a job of a worker; whatever a user's code raises, a run says so, where it matters."""
+    use_threads(link.threads)
     began = Clock.now()
-    for job in read_json(folder / "probes.json"):
-        sys.path[:] = dict.fromkeys([*sys.path, *job["imports"]])
-        if Clock.now().since(began, threads).low > PROBE_SECONDS:
-            return
-        with suppress(Exception):  # whatever a user's code raises: a run says so, where it matters
-            append_jsonl(folder / "found.jsonl", {"key": job["key"], **MEASURES[job["kind"]](job, threads)._asdict()})
+    try:
+        found = MEASURES[payload["kind"]](payload, link.threads)
+    finally:
         release_models()
+    return {**found._asdict(), "spent": Clock.now().since(began, link.threads).low}
 
 
 class Clock(NamedTuple):
@@ -276,6 +272,3 @@ def _list(job: Mapping[str, Any], threads: int) -> Range:
 MEASURES: dict[str, Callable[[Mapping[str, Any], int], Range]] = {
     "train": _train, "sample": _sample, "list": _list,
 }  # fmt: skip
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

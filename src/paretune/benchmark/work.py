@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,10 +12,8 @@ from paretune.benchmark.measurements import load_measurement
 from paretune.benchmark.measuring import table_payload
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedTable
 from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
-from paretune.core.digests import digest
 from paretune.core.protocols import Measurement, Table
 from paretune.core.task import Task
-from paretune.core.user_folders import looked_in
 from paretune.executors import Job
 from paretune.executors.cores import worker_threads
 from paretune.records.files import DONE, FAILED, is_done, mark_failed
@@ -34,6 +30,7 @@ from paretune.training.groups import (
     read_spent,
     trajectories,
 )
+from paretune.training.stages import task_payload
 
 TRAIN, MEASURE = "paretune.training.stages:run_stages", "paretune.benchmark.measuring:measure"
 EVERYBODYS = ("task_error", "model_error")  # reasons that no member of a population is alone with
@@ -178,14 +175,7 @@ class Work:
         return PlannedJob(measurement.name, job, None, planned, cells, planned.completions)
 
     def _payload(self, task: Task, seed: int) -> dict[str, object]:
-        return {
-            "folder": str(self._root.resolve()),
-            "imports": [os.path.abspath(entry) for entry in sys.path],
-            "folders": [str(folder) for folder in looked_in()],
-            "task": task.source,
-            "seed": seed,
-            "task_key": digest(task.instance(seed).training_key()),
-        }
+        return {"folder": str(self._root.resolve()), **task_payload(task, seed)}
 
     def sealed(self, key: str) -> None:
         """Take note of a stage that a job has finished before its end."""

@@ -40,12 +40,13 @@ class LocalProcesses:
     """Runs each job in a worker process of its own, which the next job takes over.
 
     A worker that dies, that is stopped by a signal or that says something senseless is ended, and its job fails. All
-    processes that a worker leaves behind end with it.
+    processes that a worker leaves behind end with it. A job that was asked to stop has `stop_seconds` to do so.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, stop_seconds: float = STOP_SECONDS) -> None:
         self._folder = folder
         self._threads = threads
+        self._stop_seconds = stop_seconds
         self._workers: list[_Worker] = []
         self._stopping = False
         self._deadline: float | None = None  # for jobs that were asked to stop
@@ -66,7 +67,7 @@ class LocalProcesses:
         deadline = time.monotonic() + timeout_seconds
         while True:
             if self._stopping and self._deadline is None:
-                self._deadline = time.monotonic() + STOP_SECONDS
+                self._deadline = time.monotonic() + self._stop_seconds
                 for worker in self._workers:
                     worker.send({"stop": True})
             found = [each for worker in list(self._workers) for each in self._heard(worker)]

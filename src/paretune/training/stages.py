@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from paretune.core.sampled import counting_samples
 from paretune.core.task import Task
 from paretune.core.user_calls import called
 from paretune.core.user_code import loaded_digest
+from paretune.core.user_folders import looked_in
 from paretune.executors.jobs import Link
 from paretune.records.files import is_done, read_json
 from paretune.records.layout import stage_folder
@@ -23,8 +25,24 @@ from paretune.training.finished import stage_from_plain
 from paretune.training.groups import FILE
 
 
+def task_payload(task: Task, seed: int) -> dict[str, object]:
+    """Return what a job about a task instance is told: which one, and where names are looked up.
+
+    Args:
+        task: The task, or the instance.
+        seed: Seed that names the instance.
+    """
+    return {
+        "imports": [os.path.abspath(entry) for entry in sys.path],
+        "folders": [str(folder) for folder in looked_in()],
+        "task": task.source,
+        "seed": seed,
+        "task_key": digest(task.instance(seed).training_key()),
+    }
+
+
 def job_task(job: Mapping[str, Any]) -> Task:
-    """Load the task instance a job is about.
+    """Load the task instance a job is about, see `task_payload`.
 
     Raises:
         TaskError: If its files have changed since the run began.
