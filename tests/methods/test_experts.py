@@ -128,6 +128,26 @@ def test_settings_that_training_does_not_know_are_left_to_others(task: Task, tmp
         assert up.equal(factors[1][path][1])
 
 
+@pytest.mark.parametrize("length", [16, 24, 32])
+def test_all_updates_of_a_stage_are_among_its_events_the_last_one_too(task: Task, tmp_path: Path, length: int) -> None:
+    from paretune.executors.jobs import Link
+    from paretune.records.files import read_jsonl
+    from paretune.training.finished import stage_result
+    from paretune.training.groups import PlannedStage, begin_group
+    from paretune.training.stages import run_group
+
+    settings = ExpertSettings(rank=2, group_size=4, completions_per_update=16)
+    stage = expert_stage(settings, np.asarray([1.0, 0.0]), length, 3)
+    planned = PlannedStage(stage.key(task), stage, task, 0, "new", (), length)
+    heard: list[Any] = []
+    run_group(tmp_path, begin_group(tmp_path, [planned]).folder, task, link := Link(heard.append, lambda: False, 1))
+    link.flush()
+    events, torn = read_jsonl(stage_result(tmp_path, stage, task).folder / "events.jsonl")
+    assert torn == 0
+    assert [event["completions"] for event in events] == [16, length - 16][: 1 + (length > 16)]
+    assert sum(each["completions"] for each in heard if each["kind"] == "progress") == length
+
+
 def test_settings_are_read_from_a_stage_as_they_were_written() -> None:
     written = HiddenMixingSettings(rank=3, epochs=2, block=1)
     stage = expert_stage(written, np.asarray([1.0, 0.0]), 64, 3, weighting="my_slot:Mine")

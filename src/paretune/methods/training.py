@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paretune.models.bank import ExpertBank
     from paretune.models.base import BaseModel
     from paretune.models.policy import Policy
-    from paretune.rl.learner import Learner, Slots
+    from paretune.rl.learner import Slots
     from paretune.rl.rollout import Prompts
     from paretune.rl.trainees import Trainee
 
@@ -213,10 +213,20 @@ def train(
             start = context.start_folder(run.stages[0])
             if start is not None and (start / STATE).exists():
                 learner.load_member_state(index, *read_state(start / STATE))
-    saved = time.monotonic()
+    keys = [run.stages[0].trajectory_key(task) for run in runs]
+    saved, heard = time.monotonic(), list[int]()
+
+    def on_update(event: Mapping[str, Any]) -> None:
+        context.log({**event, "trajectory": keys[event["member"]]})
+        heard.append(event["completions"] + event["measured"])
+
+    def report() -> None:
+        while heard:
+            context.progress(heard.pop(0))
 
     def before_update() -> None:
         nonlocal saved
+        report()
         if learner.hands_over_next() or time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_state(checkpoint, *learner.state())
             saved = time.monotonic()
@@ -228,21 +238,11 @@ def train(
         context.seal(stage, {})
 
     try:
-        learner.train(hand_over, _reporter(context, learner, runs), before_update)
+        learner.train(hand_over, on_update, before_update)
     except KeyboardInterrupt:  # asked for between two updates, where the state is consistent
         save_state(checkpoint, *learner.state())
         raise
-
-
-def _reporter(context: StageContext, learner: Learner, runs: Sequence[Run]) -> Callable[[Mapping[str, object]], None]:
-    keys = [run.stages[0].trajectory_key(context.task) for run in runs]
-
-    def on_update(event: Mapping[str, Any]) -> None:
-        index = int(event["member"])
-        context.log({**event, "trajectory": keys[index]})
-        context.progress(int(event["completions"]) + int(event["measured"]))
-
-    return on_update
+    report()
 
 
 def measure_experts(context: StageContext) -> None:

@@ -124,8 +124,9 @@ class Learner:
 
         Args:
             hand_over: Called at each planned length of each member.
-            on_update: Receives plain data about every update of every member.
-            before_update: Called between updates, where the state is consistent: the place to save a checkpoint.
+            on_update: Receives plain data about every update of every member, before its result is handed over.
+            before_update: Called between updates, where the state is consistent: the place to save a checkpoint, and to
+                stop.
 
         Raises:
             NonFiniteError: If a log-probability or gradient is not finite.
@@ -153,7 +154,7 @@ class Learner:
             events = self._make(active, update)
             for index in active:
                 self.lengths[index].updates += 1
-            for event in events:  # last: whoever hears of them may stop training, and the state must be whole then
+            for event in events:
                 on_update(event)
         return any(not lengths.handed_over.issuperset(lengths.planned) for lengths in self.lengths)
 
@@ -176,16 +177,15 @@ class Learner:
         active = sorted({index for index, _ in due})
         self._last_whole.update({index: self.member_state(index) for index in active})
         events = self._make(active, update) if update.size else []
+        for event in events if ends else ():  # else these completions are yet to come in a longer run: nobody is told
+            on_update(event)
         for index, length in due:
             with self.parameter_groups.averaged(index):
                 hand_over(index, length)
             self.lengths[index].handed_over.add(length)
-        if not ends:  # the completions of this update are yet to come in a longer run: nobody is told of them
+        if not ends:
             for index in active:
                 self.load_member_state(index, *self._last_whole.pop(index))
-            return
-        for event in events:
-            on_update(event)
 
     def _make(self, active: list[int], update: Update) -> list[dict[str, object]]:
         """Sample, score and learn from `update.size` completions of each active member; return what to tell of it."""
