@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark import groups
 from paretune.benchmark.plan import plan
 from paretune.records.files import write_json
+from paretune.training import groups
 from paretune.training.groups import begin_group, begun_groups, populations, read_spent
 
 Make = Callable[..., dict[str, Any]]

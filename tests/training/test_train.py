@@ -131,8 +131,6 @@ def test_two_calls_cannot_train_into_one_folder_at_once(task: Path, tmp_path: Pa
 def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_nothing(
     task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paretune.training import train
-
     out = tmp_path / "out"
     taken = module.locked
 
