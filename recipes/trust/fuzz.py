@@ -32,6 +32,7 @@ from trials import Trial, Verdict, run_all, table  # type: ignore[import-not-fou
 SEED = 0
 INPUTS, LINES = 10_000, 300
 TINY_INPUTS, TINY_LINES = 40, 8
+EACH = 1_000  # inputs between two signs of progress
 KEPT = 5  # inputs of a fault that are kept in files
 
 
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = Found(given.out)
         for verdict in judged(maker, wanted, together, found, modules):
             found.add(verdict)
+            if (done := sum(found.kinds.values())) % EACH == 0:
+                print(f"{done:,} done, {sum(map(len, found.faults.values()))} with a fault", flush=True)
             if given.only:
                 print(f"{verdict.trial.name} {verdict.trial.note}\n{' '.join(verdict.trial.arguments)!a}")
                 print(f"status {verdict.status}: {verdict.fault or 'well'}\n{verdict.detail}")
@@ -70,7 +73,8 @@ def judged(
 ) -> Iterator[Verdict]:
     """Run inputs, first those that need no torch: a process is forked faster without it."""
     heavy = [each for each in wanted if each[2] or maker.kind_of(*each[:2]) in LOADS_TORCH]
-    light = [each for each in wanted if each not in set(heavy)]
+    others = set(heavy)
+    light = [each for each in wanted if each not in others]
 
     def clear(trial: Trial) -> None:
         found.keep(trial)
@@ -166,7 +170,7 @@ class Found:
             return
         target = self.out / trial.name.replace(":", "-")
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(trial.folder, target, symlinks=True, ignore_dangling_symlinks=True)
+        shutil.copytree(trial.folder, target, ignore_dangling_symlinks=True)
         about = {"fault": verdict.fault, "kind": trial.kind, "note": trial.note, "arguments": trial.arguments}
         (target / "fuzz.json").write_text(json.dumps({**about, "printed": verdict.detail}, indent=2), encoding="utf-8")
 

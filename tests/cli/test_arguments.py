@@ -179,6 +179,16 @@ def test_a_long_error_fits_a_screen_and_keeps_its_advice(
     assert len(said) < 2000
 
 
+@pytest.mark.parametrize(
+    "arguments", [["x" * 20_000], ["plan", "quick", "--" + "9" * 20_000], ["plan", *["a b"] * 5_000]]
+)
+def test_a_long_argument_that_no_command_knows_fits_a_screen(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(arguments) == USAGE
+    assert 0 < len(capsys.readouterr().err) < 2000
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with open("/dev/full", "w") as full:

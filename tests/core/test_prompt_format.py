@@ -55,6 +55,18 @@ def test_an_input_is_what_its_tokenizer_makes_up_to_the_end_of_the_prompt(
         assert list(encoder.ids("a b", PromptFormat(add_special_tokens=True))) == [*begins, *bare, *ends] == whole
 
 
+def test_a_token_without_an_embedding_is_named_and_never_looked_up(tmp_path: Path) -> None:
+    tokenizer = tokenizer_in(chat_tokenizer.save(tmp_path))
+    rows = max(as_bytes("a b")) + 1
+    encoder = PromptEncoder.of(tokenizer, rows=rows)
+    assert list(encoder.ids("a b", PromptFormat(add_special_tokens=False))) == as_bytes("a b")
+    tokenizer.add_tokens(["cuddle"])  # as a tokenizer_config.json does that names a token of its own
+    with pytest.raises(
+        ModelError, match=rf"for each token .*, got {rows} of them and 'cuddle' as token {len(tokenizer) - 1} "
+    ):
+        PromptEncoder.of(tokenizer, rows=rows).ids("a cuddle", PromptFormat())
+
+
 @pytest.mark.parametrize("template", ["<s>{prompt}", "<s><|turn|>user {prompt}<|turn|>"])
 def test_a_template_that_begins_with_the_token_does_not_get_it_twice(encoder: PromptEncoder, template: str) -> None:
     ids = encoder.ids("hello", PromptFormat(template))

@@ -134,6 +134,7 @@ def test_a_folder_without_a_readable_solution_is_refused(task: Task, base: BaseM
     for text, message in [
         ("{", "readable solution.json"),
         ("[]", "readable solution.json"),
+        ("[" * 100_000, "readable solution.json, .*beyond what can be read"),
         (json.dumps({**data, "schema_version": 1}), "must have schema version 4, got 1"),
         *(
             (json.dumps({key: value for key, value in data.items() if key != name}), f"must hold '{name}', got nothing")

@@ -330,7 +330,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
             result: Any = app(given, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()  # here an error has a handler
     except CycloptsError as error:
-        complain(f"paretune: {printable_line(str(error.__cause__ or error))}")
+        complain(f"paretune: {_cut(str(error.__cause__ or error))}")
         return USAGE
     except KeyboardInterrupt:
         complain("stopped; run the same command again to go on")
@@ -356,7 +356,12 @@ def _sentence(error: ParetuneError | OSError | MemoryError) -> str:
         return (
             "memory of this machine must suffice, got an allocation that failed. Take fewer workers, or less at once."
         )
-    text = printable_line(str(error))
+    return _cut(str(error))
+
+
+def _cut(text: str) -> str:
+    """Return a message as one line, without its middle where it is longer than a screen."""
+    text = printable_line(text)
     return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 500]} ... {text[-495:]}"
 
 

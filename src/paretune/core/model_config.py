@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from paretune.core.checks import user_path
 from paretune.core.errors import ModelError
+from paretune.core.text_files import parsed_json
 
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one, and bf16 gains no speed
 
@@ -78,7 +78,7 @@ def check_block_of(model: str, block: int | None) -> None:
     """
     file = user_path(model) / "config.json"
     if file.is_file():
-        check_block(json.loads(file.read_text(encoding="utf-8")), model, block)
+        check_block(parsed_json(file.read_text(encoding="utf-8")), model, block)
 
 
 def is_small(model: str) -> bool:
@@ -98,5 +98,5 @@ def parameter_count(file: Path) -> int:
     """Count the parameters of a safetensors file from its header."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+        header = parsed_json(stream.read(length))
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from paretune.core.errors import ModelError
+from paretune.core.text_files import parsed_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_MOST: Final = 100_000_000  # bytes, what safetensors itself reads at most
@@ -60,10 +60,11 @@ def read_json_object(file: Path, what: str) -> Mapping[str, object]:
         ModelError: If it is missing, damaged, or holds no keys and values.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        said = type(error).__name__ if isinstance(error, RecursionError) else error
-        raise ModelError(f"{what} must have a readable '{file}', got: {said}. Copy or save the model again.") from error
+        content = parsed_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{what} must have a readable '{file}', got: {error}. Copy or save the model again."
+        ) from error
     if not isinstance(content, dict):
         raise ModelError(f"{what} must have keys and values in '{file}', got {type(content).__name__}. Save it again.")
     return content
@@ -96,10 +97,10 @@ def _check_tensors(file: Path, what: str) -> None:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, HEADER_MOST)))
+            header = parsed_json(stream.read(min(length, HEADER_MOST)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         wanted = 8 + length + max(ends)
-    except (struct.error, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (struct.error, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         wanted = -1
     if wanted != size:
         said = "a header that cannot be read" if wanted < 0 else f"{size} bytes in place of {wanted}"

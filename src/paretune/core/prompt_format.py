@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -57,6 +58,7 @@ class PromptEncoder:
         special: Mapping[str, int],
         vocabulary: Callable[[], Mapping[str, int]],
         piece: Callable[[int], str],
+        rows: int | None = None,
     ) -> None:
         """Wrap a tokenizer.
 
@@ -65,7 +67,9 @@ class PromptEncoder:
             special: Its special tokens and their ids; the one for what it does not know left out.
             vocabulary: Its tokens, read where a text cannot be encoded.
             piece: The token of an id.
+            rows: Embeddings of the model; None where the model is not at hand.
         """
+        self._rows = math.inf if rows is None else rows
         self._tokenize, self._vocabulary, self.special, self.piece = tokenize, vocabulary, dict(special), piece
         self._special_ids = frozenset(special.values())
         ordered = sorted(map(re.escape, special), key=len, reverse=True)
@@ -73,12 +77,13 @@ class PromptEncoder:
         self.ids = lru_cache(REMEMBERED)(self._ids)
 
     @classmethod
-    def of(cls, tokenizer: Any, end_ids: tuple[int, ...] = ()) -> PromptEncoder:
+    def of(cls, tokenizer: Any, end_ids: tuple[int, ...] = (), rows: int | None = None) -> PromptEncoder:
         """Wrap a tokenizer of transformers.
 
         Args:
             tokenizer: The tokenizer.
             end_ids: Tokens that end a completion; where they were added to the vocabulary, they are special too.
+            rows: Embeddings of the model.
         """
         added = tokenizer.added_tokens_decoder
         special = {str(each): index for index, each in added.items() if each.special or index in end_ids}
@@ -89,7 +94,8 @@ class PromptEncoder:
             options = {"split_special_tokens": True} if as_text else {}
             return list(tokenizer(text, add_special_tokens=add, verbose=False, **options)["input_ids"])
 
-        return cls(tokenize, special, tokenizer.get_vocab, lambda index: str(tokenizer.convert_ids_to_tokens(index)))
+        pieces = tokenizer.convert_ids_to_tokens
+        return cls(tokenize, special, tokenizer.get_vocab, lambda index: str(pieces(index)), rows)
 
     def _ids(self, prompt: str, prompt_format: PromptFormat) -> tuple[int, ...]:
         """Return the token ids that a model reads for a prompt.
@@ -137,7 +143,7 @@ class PromptEncoder:
 
     def _encode(self, text: str, add: bool = False, as_text: bool = False) -> list[int]:
         try:
-            return self._tokenize(text, add, as_text)
+            ids = self._tokenize(text, add, as_text)
         except Exception as error:
             if type(error) is not Exception:  # tokenizers raises just that; anything else is no fault of the text
                 raise
@@ -147,6 +153,13 @@ class PromptEncoder:
                 f"prompt must be text that the model's tokenizer can encode, got '{text[:60]}' in the task's template. "
                 f"Write it with the {len(known):,} tokens that it knows: {sample}"
             ) from error
+        if max(ids, default=0) >= self._rows:
+            raise ModelError(
+                f"model must have an embedding for each token that its tokenizer makes, got {self._rows} of them and "
+                f"{self.piece(max(ids))!r} as token {max(ids)} of '{text[:60]}'. Save the tokenizer that it was "
+                "trained with."
+            )
+        return ids
 
     def count(self, ids: Sequence[int]) -> int:
         """Return how many of some ids are special tokens."""

@@ -1,8 +1,10 @@
-"""Text files that people wrote: UTF-8, or one sentence that names the line which is not."""
+"""Files that others wrote: text in UTF-8, or one sentence that names the line which is not; JSON of any depth."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from paretune.core.errors import ParetuneError
 
@@ -29,3 +31,15 @@ def decoded(content: bytes, file: Path, kind: type[ParetuneError], line: int = 1
             f"{file}:{at} must be UTF-8 text, got the byte {error.object[error.start]:#04x} ({error.reason}). Save the "
             "file as UTF-8."
         ) from error
+
+
+def parsed_json(content: str | bytes | bytearray) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: If it is none, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("lists or keys in one another beyond what can be read") from None

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from paretune.core.text_files import parsed_json
 from paretune.executors import LAST, Event, Job
 from paretune.executors.jobs import Message, event, failure
 from paretune.executors.leftovers import MARK, end_marked, folder_mark
@@ -166,9 +167,9 @@ class _Worker:
         messages: list[Message] = []
         for line in lines:
             try:
-                message = json.loads(line)
+                message = parsed_json(line)
                 messages.append({**message, "kind": message["kind"]})
-            except (ValueError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError):
                 self.trouble = SPOILED
                 return messages
         if len(self._received) > MESSAGE_BYTES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from paretune.core.errors import AdapterError
+from paretune.core.text_files import parsed_json
 from paretune.core.user_calls import shown
 
 CONFIG: Final = "adapter_config.json"
@@ -148,8 +148,8 @@ def read_config(folder: Path) -> AdapterConfig:
         AdapterError: If it cannot be read, or a field has a value that is not understood.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:  # no JSON, and no UTF-8, are both a ValueError
+        config = parsed_json((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:  # no JSON, and no UTF-8, are both a ValueError
         raise AdapterError(f"adapter '{folder}' must be readable, got: {error}. Copy or train it again.") from error
     if not isinstance(config, dict):
         raise AdapterError(

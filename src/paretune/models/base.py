@@ -17,7 +17,7 @@ from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
 from paretune.core.printable import brief
 from paretune.core.prompt_format import PromptEncoder, PromptFormat
-from paretune.models.whole import load_whole
+from paretune.models.whole import embedding_rows, load_whole
 
 KIND = "causal language model"  # what a folder must hold, for messages
 
@@ -108,7 +108,7 @@ class BaseModel:
     @cached_property
     def encoder(self) -> PromptEncoder:
         """What turns prompts into token ids."""
-        return PromptEncoder.of(self.tokenizer, self.end_ids)
+        return PromptEncoder.of(self.tokenizer, self.end_ids, embedding_rows(self.model))
 
     def encode(self, prompt: str, prompt_format: PromptFormat = PromptFormat()) -> list[int]:  # noqa: B008  # frozen
         """Return the token ids that the model reads for a prompt.

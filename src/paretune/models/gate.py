@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from paretune.core.digests import canonical_json, digest
 from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
 from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
+from paretune.core.text_files import parsed_json
 from paretune.core.user_calls import shown
 from paretune.models.bank import ExpertBank
 from paretune.models.tensor_files import write_tensors
@@ -182,7 +182,7 @@ def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
             metadata = file.metadata() or {}
             flat = file.get_tensor("flat")
         sizes = {name: int(metadata[name]) for name in SIZES}
-        settings, name = json.loads(metadata["settings"]), metadata["class"]
+        settings, name = parsed_json(metadata["settings"]), metadata["class"]
     except KeyError as error:
         raise AdapterError(f"gate '{path}' must be a gate's file, got no {error} in it. Name its file.") from error
     except (ValueError, SafetensorError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Assembly, Family, Mixer
 from paretune.core.stages import GATE
 from paretune.core.task import Task
+from paretune.core.text_files import parsed_json
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
@@ -191,7 +191,7 @@ def load_solutions(folder: str | Path) -> SolutionSet:
     """
     source = Path(folder)
     try:
-        data = json.loads((source / FILE).read_text())
+        data = parsed_json((source / FILE).read_text())
         version = data.get("schema_version")
     except (OSError, ValueError, AttributeError) as error:  # no file, no JSON or UTF-8, no keys and values
         cells = sorted(path.parent for path in source.glob(f"runs/*/{FILE}"))

@@ -99,12 +99,19 @@ def _check_finite(model: Any, name: str, what: str) -> None:
             )
 
 
+def embedding_rows(model: Any) -> int | None:
+    """Return for how many token ids a model has an embedding; None for the few encoders that read characters."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return None
+
+
 def _check_vocabulary(model: Any, tokenizer: Any, name: str, what: str) -> None:
     from tokenizers import Tokenizer
 
-    try:
-        rows = model.get_input_embeddings().weight.shape[0]
-    except (NotImplementedError, AttributeError):  # a few encoders read characters, which have no table
+    rows = embedding_rows(model)
+    if rows is None:
         return
     file = Path(name) / "tokenizer.json"
     # classes of transformers add default tokens of their own, which nothing but their very text brings in

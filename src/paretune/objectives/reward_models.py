@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit
 from paretune.core.prompt_format import PromptEncoder
 from paretune.core.task import Objective
+from paretune.core.text_files import parsed_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,9 @@ class RewardModel:
         self.template = template
         self.transform = transform
         self._model, self._tokenizer = _load_once(model, model_digest(model))
-        self._encoder = PromptEncoder.of(self._tokenizer)
+        from paretune.models.whole import embedding_rows
+
+        self._encoder = PromptEncoder.of(self._tokenizer, rows=embedding_rows(self._model))
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float | None]:
         """Score completions.
@@ -174,7 +176,7 @@ def check_one_logit(model: str) -> None:
     file = Path(model) / "config.json"
     if not file.is_file():
         return
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = parsed_json(file.read_text(encoding="utf-8"))
     kinds = config.get("architectures") or []
     if kinds and not any("SequenceClassification" in kind for kind in kinds):
         raise _no_classifier(model, ", ".join(kinds))

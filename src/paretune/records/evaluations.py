@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paretune.core.errors import RecordError
+from paretune.core.text_files import parsed_json
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.files import AGAIN, SCHEMA_VERSION, write_bytes
 
@@ -48,7 +49,7 @@ def read_evaluation(path: Path) -> EvaluationRecord:
     try:
         # not read_table, which starts a thread: one that is just starting aborts a process that ends (arrow#34314)
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
-        shared = json.loads(table.schema.metadata[_METADATA])
+        shared = parsed_json(table.schema.metadata[_METADATA])
         version = shared["schema_version"]
         if version == SCHEMA_VERSION:
             return _record(table, shared)

@@ -16,6 +16,7 @@ import numpy as np
 from paretune.core.digests import bytes_digest, file_digest
 from paretune.core.disk_errors import FULL, disk_errors, explained
 from paretune.core.errors import RecordError, VersionError
+from paretune.core.text_files import parsed_json
 
 SCHEMA_VERSION = 3  # of every file of a study: raise it when a reader of today would misread them
 DONE, FAILED = "DONE.json", "FAILED.json"
@@ -78,12 +79,12 @@ def read_json(path: Path) -> Any:
         RecordError: If it is missing, unreadable or damaged.
     """
     try:
-        return json.loads(path.read_bytes())
+        return parsed_json(path.read_bytes())
     except FileNotFoundError as error:
         raise RecordError(f"{path} must exist, got no such file. {AGAIN}") from error
     except OSError as error:
         raise RecordError(explained(error, path)) from error
-    except (ValueError, RecursionError) as error:  # bytes that are no text, text that is no JSON or nested without end
+    except ValueError as error:  # bytes that are no text, text that is no JSON
         raise RecordError(f"{path} must hold JSON, got damaged content ({error}). {AGAIN}") from error
 
 
@@ -152,8 +153,8 @@ def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], int]:
     torn = 0
     for text in path.read_bytes().splitlines():
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = parsed_json(text)
+        except ValueError:
             value = None
         if isinstance(value, dict):
             lines.append(value)

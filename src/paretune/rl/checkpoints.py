@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from paretune.core.errors import RecordError
+from paretune.core.text_files import parsed_json
 from paretune.models.tensor_files import write_tensors
 from paretune.records.files import replacing
 from paretune.records.states import DIGEST, UNSEALED, read_measured, seal_state, state_trouble, write_measured
@@ -45,7 +46,7 @@ def read_state(path: Path) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
-            tensors, plain = {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["state"])
+            tensors, plain = {name: file.get_tensor(name) for name in names}, parsed_json(file.metadata()["state"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"checkpoint must be readable, got '{path}' ({error}). Delete it and run again.") from error
     ledgers = list(_ledgers(plain))

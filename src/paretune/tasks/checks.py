@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from paretune.core.model_config import context_limit
 from paretune.core.printable import brief, is_writable
 from paretune.core.prompt_format import PromptEncoder
 from paretune.core.task import SPLITS, Row, Split, Task
+from paretune.core.text_files import parsed_json
 
 TOKENS_SHOWN = 12  # of a first prompt, at its beginning and at its end
 
@@ -25,7 +25,7 @@ def model_context(model: str) -> int | None:
     file = Path(model) / "config.json"
     if not file.is_file():
         return None
-    return context_limit(json.loads(file.read_text(encoding="utf-8")))
+    return context_limit(parsed_json(file.read_text(encoding="utf-8")))
 
 
 def check_context(task: Task, context_tokens: int | None = None) -> None:
@@ -62,7 +62,7 @@ def plain_encoder(model: str) -> PromptEncoder | None:
     try:
         tokenizer = Tokenizer.from_file(str(file))
         beside = file.with_name("tokenizer_config.json")
-        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        config = parsed_json(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     except Exception:  # noqa: BLE001  # it raises nothing narrower; loading the model says what is wrong with the file
         return None
     tokenizer.no_truncation()

@@ -20,6 +20,7 @@ from paretune.core.digests import digest
 from paretune.core.errors import TaskError
 from paretune.core.progress_bars import no_progress_bars
 from paretune.core.seeds import generator
+from paretune.core.text_files import parsed_json
 from paretune.tasks.controlled.fields import Fields, all_completions, make_fields
 from paretune.tasks.controlled.settings import PROMPTS_EACH, ControlledSettings
 
@@ -95,7 +96,7 @@ def _read(folder: Path) -> Instance:
     from safetensors.numpy import load_file
 
     try:
-        plain = json.loads((folder / "instance.json").read_text())
+        plain = parsed_json((folder / "instance.json").read_text())
         arrays = load_file(folder / "fields.safetensors")
         fields = Fields(
             arrays["shared"], arrays["by_feature"], arrays["codes"], float(arrays["scale"][0]), arrays["offset"]
