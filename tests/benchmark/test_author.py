@@ -360,6 +360,16 @@ def test_completions_of_other_rules_are_left_to_run(day: Day) -> None:
     assert day.scores() == {(0.5, 0.25, 0.125)}
 
 
+def test_a_changed_copy_of_the_study_file_is_not_scored_by(day: Day) -> None:
+    copy = day.out / "study.yaml"
+    copy.write_text(copy.read_text().replace("seeds: 2", "seeds: 2\nevaluation: {samples: 2}"))
+    errors = day.command("score", str(day.out), code=USAGE)[1]
+    assert f"'{copy}' must be as the run has written it, got changed content. Name the study file" in errors
+    day.command("score", str(day.out), "--study", str(day.home / "study.yaml"))
+    day.run()  # writes it anew
+    day.command("score", str(day.out))
+
+
 @pytest.mark.slow
 def test_an_edit_of_a_tuned_method_has_its_trials_and_its_cells_done_again_with_what_is_chosen_anew(day: Day) -> None:
     day.edit("study.yaml", "seeds: 2", "seeds: 2\ntune: {reward: [0.25, 0.75], instances: 2}")

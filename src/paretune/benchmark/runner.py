@@ -17,6 +17,7 @@ from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
 from paretune.benchmark.summary import state_lines
 from paretune.benchmark.work import cell_record
+from paretune.core.digests import bytes_digest
 from paretune.core.task import Task
 from paretune.executors import Executor
 from paretune.executors.cores import worker_threads
@@ -118,6 +119,7 @@ def planned_records(planned: Plan) -> StudyRecords:
     study = planned.study
     parts = {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
     resolved = {**study.resolved(), "parts": parts, "folder": study.folder, "digests": digests(study)}
+    resolved["copy"] = bytes_digest(study.text.encode())
     return StudyRecords(
         study.name, planned.folder, resolved,
         tasks={task.name: task_info(study, task) for task in study.tasks},

@@ -13,6 +13,7 @@ from paretune.benchmark.measurements.evaluation import Evaluation, rescore
 from paretune.benchmark.measurements.reference import Reference
 from paretune.benchmark.runner import task_info
 from paretune.benchmark.study import COPY, Study, load_study
+from paretune.core.digests import bytes_digest
 from paretune.core.errors import StudyError
 from paretune.core.protocols import Table
 from paretune.core.task import Task
@@ -52,13 +53,18 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
 
     Raises:
         RecordError: If the folder is no study.
-        StudyError: If it is in use or holds another study, or an objective that stages trained with was changed.
+        StudyError: If it is in use or holds another study, or its copy of the study file, or an objective that stages
+            trained with, was changed.
         RewardError: If a reward function failed on every completion.
     """
     root = Path(folder)
     before = read_lock(root)
     study = load_study(source if source is not None else root / COPY)
     check_folder(study, root)
+    if source is None and bytes_digest((root / COPY).read_bytes()) != before.resolved.get("copy"):
+        raise StudyError(
+            f"'{root / COPY}' must be as the run has written it, got changed content. Name the study file with --study."
+        )
     cells: Counter[tuple[str, str]] = Counter()
     references: Counter[tuple[str, str]] = Counter()
     tables, left = list[Table](), []
