@@ -16,12 +16,12 @@ import numpy as np
 from paretune.benchmark.changes import changes, made_of
 from paretune.benchmark.environment import environment
 from paretune.benchmark.keys import training_key
-from paretune.benchmark.measurements import MEASUREMENTS, TRIAL, load_measurement, source_of
+from paretune.benchmark.measurements import MEASUREMENTS, TRIAL, check_tables, load_measurement, source_of
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest
-from paretune.core.errors import MethodError, ParetuneError, StudyError, TaskError
+from paretune.core.errors import ConfigError, MethodError, ParetuneError, StudyError, TaskError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Table
 from paretune.core.stages import in_order
@@ -136,17 +136,18 @@ def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         cells: Its cells.
 
     Raises:
-        ConfigError: If a measurement cannot be used.
+        ConfigError: If a measurement cannot be used, or asks for a table that must not be.
     """
     of_trials = any(cell.point is not None for cell in cells)
     tables: list[Table] = []
     for name in (TRIAL,) if of_trials else (*MEASUREMENTS, *study.measurements):
         measurement, code = load_measurement(name), loaded_code([source_of(name)])
         identity = {"measurement": measurement.name, "version": measurement.version, **({"code": code} if code else {})}
-        tables += [
-            replace(table, measurement=name, depends_on={**table.depends_on, **identity})
-            for table in measurement.jobs(study, cells)
-        ]
+        with called(f"jobs of measurement {name}", ConfigError) if code else nullcontext():
+            wanted = measurement.jobs(study, cells)
+        if name in study.measurements:
+            check_tables(name, measurement.name, wanted, cells)
+        tables += [replace(table, measurement=name, depends_on={**table.depends_on, **identity}) for table in wanted]
     return tables
 
 

@@ -5,11 +5,16 @@ A metric, or a study, names a measurement of a user's own as `module:Class`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from paretune.core.checks import check_choice
+from paretune.core.digests import canonical_json
 from paretune.core.errors import ConfigError
 from paretune.core.imports import import_name
+from paretune.core.protocols import Table
+from paretune.core.user_calls import shown
 
 MEASUREMENTS = {
     "evaluation": "paretune.benchmark.measurements.evaluation:Evaluation",
@@ -19,6 +24,7 @@ MEASUREMENTS = {
     "timing": "paretune.benchmark.measurements.timing:Timing",
 }
 TRIAL = "paretune.benchmark.tuning:TrialScore"  # what measures the trials of a sweep, and nothing else does
+PLACES = ("runs", "references", "truths", "timing")  # folders of a study that a user's tables may lie below
 PARTS = ("name", "version", "alone", "jobs", "run")
 
 
@@ -55,3 +61,41 @@ def users_measurement(name: str) -> str:
             f"{own!r}. Rename it."
         )
     return name
+
+
+def check_tables(source: str, name: str, tables: Any, cells: Sequence[Any]) -> None:
+    """Hold the tables that a user's measurement asks for to its contract.
+
+    Args:
+        source: Where the measurement is found.
+        name: What it calls itself.
+        tables: What its `jobs` returned.
+        cells: Of the study.
+
+    Raises:
+        ConfigError: If one is no table, lies where no table of this measurement may, is of a cell or an instance that
+            is none, depends on what is no plain data, or is asked for twice.
+    """
+    known, instances = {cell.name for cell in cells}, {(cell.task.name, cell.seed) for cell in cells}
+    seen: set[str] = set()
+    if not isinstance(tables, (list, tuple)) or not all(isinstance(table, Table) for table in tables):
+        raise ConfigError(f"jobs of '{source}' must return a list of Table, got {shown(tables)}. Correct it.")
+    for table in tables:
+        parts = PurePosixPath(str(table.folder)).parts
+        own = len(parts) == 3 and parts[0] in PLACES and ".." not in parts and parts[2] == name
+        if not own or table.folder in seen or (parts[0] == "runs" and parts[1] not in known):
+            raise ConfigError(
+                f"folder of each table of '{source}' must be its own, runs/<cell>/{name} or, for what is of no cell, "
+                f"references/<any name>/{name}, got {shown(table.folder)}{' again' * (table.folder in seen)}. Correct "
+                "its jobs."
+            )
+        seen.add(table.folder)
+        if (table.task, table.seed) not in instances or not known.issuperset(table.cells) or table.stages is not None:
+            raise ConfigError(
+                f"table '{table.folder}' of '{source}' must name task, seed and cells of the study, and no stages, got "
+                f"{shown((table.task, table.seed, table.cells, table.stages))}. Correct its jobs."
+            )
+        try:
+            canonical_json(table.depends_on)
+        except ConfigError as error:
+            raise ConfigError(f"depends_on of table '{table.folder}' of '{source}': {error}") from error
