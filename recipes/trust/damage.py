@@ -6,7 +6,8 @@
 
 Each damage is done to a copy of a study that has finished, or, for what only a study under way has, of one that was
 killed. The command must end complete with the results it had, leave other cells alone, and name the damage. What a run
-writes anew each time (the report, its copy of the study, logs) need not be named.
+writes anew each time (the report, its copy of the study, logs) need not be named, nor what a stage is whole without
+and may never have had (a checkpoint, a file of a run under way) when it is gone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from trials import table, where_raised  # type: ignore[import-not-found]
 
 WAYS = ("bit flip", "truncated", "empty", "gone", "other content", "changed digit")
 WRITTEN_ANEW = ("report/", "logs/", ".lock", "study.yaml")
+LOGS = re.compile(r"groups/.*/events\.jsonl")  # of stages under way, which nothing reads
+DONE_WITHOUT = re.compile(r"groups/|stages/\w+/(checkpoint/|events\.jsonl)")  # gone, it looks as if never written
 FOLDER = Path("results/tiny_study")
 KEYS = re.compile(  # what names of one kind differ in
     r"\b[0-9a-f]{20}\b|tiny-\w+-\d+-s\d+-[0-9a-f]{8}|tiny-\d+|(?<=report/figures/)\w+|(?<=report/tables/)\w+|\b\d{3}\b|worker-\d+"
@@ -194,7 +197,7 @@ def judged(
         rewritten = [key for key in rewritten if _owner(key) not in using]
     if rewritten:
         return Outcome("others rewritten", last, rewritten)
-    if name.startswith(WRITTEN_ANEW):
+    if name.startswith(WRITTEN_ANEW) or LOGS.fullmatch(name) or (made is None and DONE_WITHOUT.match(name)):
         return Outcome("well")
     still = (study / name).read_bytes() if (study / name).is_file() else None
     known = name.rsplit("/", 1)[-1] in said or own.split("/")[-1] in said

@@ -10,19 +10,22 @@ import pytest
 
 from paretune.core.errors import RecordError
 from paretune.records.files import (
+    SCHEMA_VERSION,
     append_jsonl,
+    check_sealed,
     is_disk_full,
     is_done,
     mark_done,
     mark_failed,
     read_json,
-    read_jsonl,
+    read_signed,
     replace_folder,
     replacing,
     settle_folders,
     why_not_done,
     write_bytes,
     write_json,
+    write_signed,
 )
 
 
@@ -101,21 +104,23 @@ def test_other_disk_errors_say_what_to_do_too(tmp_path, monkeypatch):
         write_bytes(tmp_path / "file", b"")
 
 
+def lines(path):
+    return path.read_text().splitlines()
+
+
 def test_log_is_read_back_in_order(tmp_path):
     for step in range(3):
         append_jsonl(tmp_path / "events.jsonl", {"step": step})
-    assert read_jsonl(tmp_path / "events.jsonl") == ([{"step": 0}, {"step": 1}, {"step": 2}], 0)
-    assert read_jsonl(tmp_path / "never.jsonl") == ([], 0)
+    assert lines(tmp_path / "events.jsonl") == ['{"step": 0}', '{"step": 1}', '{"step": 2}']
 
 
-def test_torn_last_line_is_counted_and_spoils_no_later_line(tmp_path):
+def test_torn_last_line_spoils_no_later_line(tmp_path):
     path = tmp_path / "events.jsonl"
     append_jsonl(path, {"step": 0})
     with path.open("ab") as file:
         file.write(b'{"step": 1, "los')
-    assert read_jsonl(path) == ([{"step": 0}], 1)
     append_jsonl(path, {"step": 1})
-    assert read_jsonl(path) == ([{"step": 0}, {"step": 1}], 1)
+    assert lines(path) == ['{"step": 0}', '{"step": 1, "los', '{"step": 1}']
 
 
 def test_log_on_a_full_disk_stays_as_it_was():
@@ -203,3 +208,25 @@ def test_folders_are_settled_whenever_a_kill_came(tmp_path, there, left):
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
     assert (tmp_path / "cell" / "file").read_text() == left
     settle_folders(tmp_path / "nowhere")
+
+
+def test_a_folder_that_came_after_the_seal_is_not_sealed(tmp_path):
+    (tmp_path / "experts" / "000").mkdir(parents=True)
+    (tmp_path / "experts" / "000" / "file").write_text("sealed")
+    mark_done(tmp_path)
+    (tmp_path / "experts" / "777").mkdir()
+    (tmp_path / "experts" / "777" / "file").write_text("planted")
+    check_sealed(tmp_path / "experts" / "000")
+    check_sealed(tmp_path / "experts")
+    for planted in ("experts/777", "experts/777/file", "experts/0"):
+        with pytest.raises(RecordError, match="must be a file or folder that was sealed, got one that came later"):
+            check_sealed(tmp_path / planted)
+
+
+def test_a_signed_file_with_a_number_that_none_of_ours_holds_has_changed(tmp_path):
+    path = tmp_path / "signed.json"
+    write_signed(path, {"schema_version": SCHEMA_VERSION, "value": 1})
+    assert read_signed(path)["value"] == 1
+    path.write_text(path.read_text().replace('"value": 1', '"value": NaN'))
+    with pytest.raises(RecordError, match="must be as it was written, got changed content"):
+        read_signed(path)

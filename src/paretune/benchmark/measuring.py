@@ -152,7 +152,7 @@ def wanted_tables(study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
 
 
 def table_payload(table: Table, task: Task, cell: Mapping[str, object], preferences: object) -> dict[str, object]:
-    """Return what `measure` is told beside the study's folder and rules.
+    """Return what `measure` is given beside the study's folder and rules.
 
     Args:
         table: The table.

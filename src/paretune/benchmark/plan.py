@@ -271,12 +271,14 @@ def _settle(cell: PlannedCell, known: Mapping[str, State]) -> PlannedCell:
 
 def _stages(root: Path, stages: Mapping[str, tuple[Stage, Task, int, list[str]]]) -> tuple[PlannedStage, ...]:
     under_way = {key for folder in groups_folder(root).glob("*") for key in group_keys(folder)}
-    prefixes = finished_prefixes(root)
+    looked = {key: stage_trouble(root, stage, task) for key, (stage, task, _, _) in stages.items()}
+    missing_ones = [stages[key][:2] for key, (wanted, _) in looked.items() if wanted]
+    prefixes = finished_prefixes(root, {stage.trajectory_key(task) for stage, task in missing_ones})
     planned = []
     for key, (stage, task, seed, cells) in stages.items():
         missing = 0
         state: StageState = "finished"
-        wanted, trouble = stage_trouble(root, stage, task)
+        wanted, trouble = looked[key]
         if wanted:
             state = "unfinished" if key in under_way else "new"
             trouble = "" if key in under_way else trouble  # a run under way is writing it

@@ -227,16 +227,15 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
 def _study_path(source: str | Path) -> Path:
     known = built_in_studies()
     path = Path(source)
-    if str(source) in known and not path.is_file():
-        return known[str(source)]
     if path.is_file():
         return path
+    if str(source) in known:
+        return known[str(source)]
     if path.is_dir():
         raise ConfigError(f"study must be a YAML file or a built-in name, got the folder '{source}'. Name the file.")
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ConfigError(f"study must be a file that exists, got '{source}'. Check the path.")
-    check_choice("study", str(source), known)
-    raise AssertionError("unreachable: the name was in the table")
+    return known[check_choice("study", str(source), known)]
 
 
 def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:

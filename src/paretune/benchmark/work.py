@@ -33,7 +33,7 @@ from paretune.training.groups import (
 from paretune.training.stages import task_payload
 
 TRAIN, MEASURE = "paretune.training.stages:run_stages", "paretune.benchmark.measuring:measure"
-EVERYBODYS = ("task_error", "model_error")  # reasons that no member of a population is alone with
+SHARED_REASONS = ("task_error", "model_error")  # failures that hit every member of a population alike
 
 
 @dataclass
@@ -197,7 +197,8 @@ class Work:
     def failed(self, job: PlannedJob, reason: FailureReason, message: str, died: bool) -> None:
         """Take note of a job that failed; where what ran it `died`, it is tried once more, alone in its population."""
         group, cell = job.group, self._finishes(job)
-        if group is not None and not group.alone and reason not in EVERYBODYS and len(self._by_trajectory(group)) > 1:
+        several = group is not None and not group.alone and len(self._by_trajectory(group)) > 1
+        if group is not None and several and reason not in SHARED_REASONS:
             self._try_each_alone(group, reason)
         elif died and job.job.name not in self._tried_again and not (group is not None and group.alone):
             self._tried_again.add(job.job.name)
@@ -226,7 +227,7 @@ class Work:
         """Try each trajectory of a failed population alone, once, so that only the guilty one fails."""
         spent = read_spent(group.folder)["spent"]
         by_trajectory = self._by_trajectory(group)
-        # what failed is told once, of the cells that fail for it; where each goes well alone, the log has it
+        # a failure is reported once, by the cells that fail for it; where each goes well alone, the log has it
         self._say(f"a population of {len(by_trajectory)} failed ({reason}), trying each alone")
         for trajectory, members in by_trajectory.items():
             own = {trajectory: spent[trajectory]} if trajectory in spent else {}

@@ -16,6 +16,7 @@ from types import FrameType, MethodType
 from typing import Any
 
 from paretune.core.errors import MethodError, ParetuneError, StopRequested
+from paretune.core.printable import printable_line
 from paretune.core.user_code import is_a_users
 
 SHOWN = 80  # letters of a value that messages show
@@ -118,8 +119,7 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         >>> one_line("a\n b\x1b[31m")
         'a b\\x1b[31m'
     """
-    words = " ".join(text[: 8 * longest].split())
-    clean = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in words)
+    clean = printable_line(text[: 8 * longest])
     return clean if len(clean) <= longest and len(text) <= 8 * longest else f"{clean[:longest]}..."
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.core.digests import digest
 from paretune.core.errors import RecordError
-from paretune.records.files import read_json, write_json
+from paretune.records.files import SCHEMA_VERSION, read_signed, write_signed
 
 DIGEST = "digest"  # in the metadata of the file
 UNSEALED = "0" * 64  # in its place while the digest is taken
@@ -52,7 +51,7 @@ def state_trouble(path: Path) -> str:
 
 def write_measured(path: Path, measured: Sequence[Mapping[str, object]]) -> None:
     """Write what the ledgers of a state measured, seconds and memory, into a file beside it."""
-    write_json(_measured_file(path), {"ledgers": list(measured), "digest": digest(list(measured))})
+    write_signed(_measured_file(path), {"schema_version": SCHEMA_VERSION, "ledgers": list(measured)})
 
 
 def read_measured(path: Path) -> list[dict[str, Any]]:
@@ -62,12 +61,7 @@ def read_measured(path: Path) -> list[dict[str, Any]]:
         RecordError: If the file is damaged.
     """
     file = _measured_file(path)
-    if not file.exists():
-        return []
-    data = read_json(file)
-    if not isinstance(data, dict) or data.get("digest") != digest(data.get("ledgers")):
-        raise RecordError(f"{file} must be as it was written, got changed content. Remove it and run again.")
-    return list(data["ledgers"])
+    return list(read_signed(file)["ledgers"]) if file.exists() else []
 
 
 def remove_damaged_measured(path: Path) -> bool:

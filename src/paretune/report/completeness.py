@@ -135,7 +135,7 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
 
 def missing_tables(study: StudyRecords) -> list[str]:
     """Name what was measured and cannot be used, or failed; what has not been measured yet is no news."""
-    told = {cell.cell for cell in study.cells if cell.state == "failed" or (cell.state == "pending" and cell.message)}
+    named = {cell.cell for cell in study.cells if cell.state == "failed" or (cell.state == "pending" and cell.message)}
     found = [
         f"Cell {cell.cell} is left out. {cell.message}"
         for cell in study.cells
@@ -144,7 +144,7 @@ def missing_tables(study: StudyRecords) -> list[str]:
     return found + [
         f"{table.measurement} is missing: {table.folder}: {study.missing[table.folder]}."
         for table in study.tables
-        if study.missing.get(table.folder, NOT_YET) != NOT_YET and not told.intersection(table.cells)
+        if study.missing.get(table.folder, NOT_YET) != NOT_YET and not named.intersection(table.cells)
     ]
 
 

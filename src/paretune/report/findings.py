@@ -188,12 +188,12 @@ def _captured(comparison: Comparison, rows: Sequence[MetricRow]) -> str:
         return ""
     parts = [f"{method.name} {interval(value)}" for method, value in known if not method.ceiling]
     ceilings = [f"{method.name} {interval(value)}" for method, value in known if method.ceiling]
-    told = f"Of what the best policies gain over the base model, KL paid for: {listing(parts)}." if parts else ""
+    said = f"Of what the best policies gain over the base model, KL paid for: {listing(parts)}." if parts else ""
     found = lead({method.name: value.per_seed for method, value in known if not method.ceiling})
     if found is not None and len(parts) > 1:
         rivals = [name for name in found.tied if name not in found.leaders]
         tied = f", which cannot be told apart from {listing(rivals)}" if rivals else ""
-        told += f" The largest share is that of {listing(found.leaders)}{tied}."
+        said += f" The largest share is that of {listing(found.leaders)}{tied}."
     above = f" The ceiling, trained without sampling noise: {listing(ceilings)}." if ceilings else ""
     passed = _above_the_ceiling(comparison, mine)
     if passed:
@@ -202,7 +202,7 @@ def _captured(comparison: Comparison, rows: Sequence[MetricRow]) -> str:
             "enough to be one: give it more updates."
         )
     lost = [method.name for method, value in shares if value.value is None and not method.ceiling]
-    return (told + above + (f" No share is known of {listing(lost)}." if lost else "")).strip()
+    return (said + above + (f" No share is known of {listing(lost)}." if lost else "")).strip()
 
 
 def _above_the_ceiling(comparison: Comparison, mine: Sequence[MetricRow]) -> list[str]:

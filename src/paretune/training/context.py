@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from paretune.core.errors import BudgetError, ConfigError, RecordError
@@ -83,6 +84,11 @@ class GroupContext:
         self._readable = {each.key(task) for each in in_order(self.stages, task)}
         self.sampled = Sampled()
 
+    @cached_property
+    def _prefixes(self) -> dict[str, list[tuple[int, str]]]:
+        """What the group's trajectories can go on from; made once, before any of its stages is finished."""
+        return finished_prefixes(self._root, self._ledgers)
+
     def key(self, stage: Stage) -> str:
         """Return the digest that names a stage's folder."""
         known = self._keys.get(id(stage))
@@ -157,7 +163,7 @@ class GroupContext:
 
     def start_folder(self, stage: Stage) -> Path | None:
         """Return the checkpoint of the longest finished shorter run of a stage's trajectory, or None."""
-        _, key = longest_prefix(finished_prefixes(self._root), stage, self.task)
+        _, key = longest_prefix(self._prefixes, stage, self.task)
         if not key:
             return None
         folder = stage_folder(self._root, key)

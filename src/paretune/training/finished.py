@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def stage_trouble(root: Path, stage: Stage, task: Task) -> tuple[bool, str]:
         for file, trouble in damaged.items():
             return True, f"{name}: {file} {trouble}. The stage is trained again."
         for file, trouble in damaged_files(folder, optional=True).items():
-            return False, f"{name}: {file} {trouble}. Only a longer run of this stage would miss it."
+            cost = "A longer run of this stage would miss it." if file.startswith(CHECKPOINT) else "It is a log."
+            return False, f"{name}: {file} {trouble}, and is removed. {cost}"
     except RecordError:
         return True, f"{name}: {DONE} is missing or damaged. The stage is trained again."
     return False, ""
@@ -94,8 +95,13 @@ def mend_stage(root: Path, stage: Stage, task: Task) -> None:
         write_stage(root, stage, task)
 
 
-def finished_prefixes(root: Path) -> dict[str, list[tuple[int, str]]]:
-    """Return, for each trajectory, length and key of finished stages that kept a checkpoint and are whole."""
+def finished_prefixes(root: Path, wanted: Collection[str] | None = None) -> dict[str, list[tuple[int, str]]]:
+    """Return, for each trajectory, length and key of finished stages that kept a checkpoint and are whole.
+
+    Args:
+        root: The study's folder.
+        wanted: Keys of trajectories; checkpoints of others, which can be large, are not looked at. None for all.
+    """
     found: dict[str, list[tuple[int, str]]] = {}
     for done in sorted(root.glob(f"stages/*/{DONE}")):
         folder = done.parent
@@ -104,13 +110,17 @@ def finished_prefixes(root: Path) -> dict[str, list[tuple[int, str]]]:
                 name.startswith(f"{CHECKPOINT}/") and (folder / name).exists()
                 for name in read_marker(folder)["optional"]
             )
-            used = (damaged_files(folder, below=name) for name in (STAGE, "ledger.json"))
-            if not kept or any(used) or damaged_files(folder, optional=True, below=CHECKPOINT):
+            if not kept or any(damaged_files(folder, below=name) for name in (STAGE, "ledger.json")):
                 continue
             record = read_json(folder / STAGE)
+            trajectory = record["trajectory"]
+            if wanted is not None and trajectory not in wanted:
+                continue
+            if damaged_files(folder, optional=True, below=CHECKPOINT):
+                continue
         except RecordError:  # a marker that is none: the stage is trained again
             continue
-        found.setdefault(record["trajectory"], []).append((int(record["completions"]), folder.name))
+        found.setdefault(trajectory, []).append((int(record["completions"]), folder.name))
     return found
 
 

@@ -13,7 +13,7 @@ from paretune.core.digests import digest
 from paretune.core.errors import RecordError
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
-from paretune.records.files import read_json, write_json
+from paretune.records.files import SCHEMA_VERSION, read_signed, write_signed
 from paretune.records.states import remove_damaged_measured, remove_state, state_trouble
 from paretune.training.finished import CHECKPOINT, stage_from_plain, stage_to_plain
 
@@ -126,7 +126,7 @@ def begin_group(
     if spent:
         write_spent(folder, spent, {})
     data = {"keys": keys, "alone": alone, "stages": [stage_to_plain(each.stage) for each in ordered]}
-    write_json(folder / FILE, {**data, "digest": _group_digest(data)})
+    write_signed(folder / FILE, {"schema_version": SCHEMA_VERSION, **data})
     return Group(folder, ordered[0].task, ordered[0].seed, keys, alone)
 
 
@@ -160,20 +160,15 @@ def begun_groups(root: Path, missing: Mapping[str, PlannedStage], keep_others: b
 def group_keys(folder: Path) -> list[str]:
     """Return the keys of the stages of a population under way; none where its file is missing or damaged."""
     try:
-        data = read_json(folder / FILE)
-        return list(data["keys"]) if data["digest"] == _group_digest(data) else []
-    except (RecordError, KeyError, TypeError):
+        return list(read_signed(folder / FILE)["keys"])
+    except RecordError:
         return []
-
-
-def _group_digest(data: Mapping[str, object]) -> str:
-    return digest([data["keys"], data["alone"], data["stages"]])
 
 
 def _read_group(folder: Path, wanted: Sequence[PlannedStage]) -> Group | None:
     if not wanted:
         return None
-    data = read_json(folder / FILE)
+    data = read_signed(folder / FILE)
     keys = [stage_from_plain(each).key(wanted[0].task) for each in data["stages"]]
     if keys != data["keys"]:
         return None  # written by a version with other keys
@@ -189,17 +184,12 @@ def read_spent(group: Path) -> dict[str, dict[str, dict[str, float]]]:
     file = group / SPENT
     if not file.exists():
         return {"spent": {}, "inherited": {}}
-    data = read_json(file)
-    counts = data.get("counts") if isinstance(data, dict) else None
-    if not isinstance(counts, dict) or data.get("digest") != digest(counts):
-        raise RecordError(f"{file} must be as it was written, got changed content. Remove it and run again.")
-    return counts
+    return read_signed(file)
 
 
 def write_spent(group: Path, spent: Mapping[str, object], inherited: Mapping[str, object]) -> None:
     """Write what attempts have spent, and what the states they went on from had, by trajectory."""
-    counts = {"spent": dict(spent), "inherited": dict(inherited)}
-    write_json(group / SPENT, {"counts": counts, "digest": digest(counts)})
+    write_signed(group / SPENT, {"schema_version": SCHEMA_VERSION, "spent": dict(spent), "inherited": dict(inherited)})
 
 
 def _remove_damaged(folder: Path) -> None:

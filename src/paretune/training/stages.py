@@ -26,7 +26,7 @@ from paretune.training.groups import FILE
 
 
 def task_payload(task: Task, seed: int) -> dict[str, object]:
-    """Return what a job about a task instance is told: which one, and where names are looked up.
+    """Return what a job about a task instance is given: which one, and where names are looked up.
 
     Args:
         task: The task, or the instance.
