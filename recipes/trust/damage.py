@@ -36,7 +36,7 @@ LOGS = re.compile(r"groups/.*/events\.jsonl")  # of stages under way, which noth
 DONE_WITHOUT = re.compile(r"groups/|stages/\w+/(checkpoint/|events\.jsonl)")  # gone, it looks as if never written
 FOLDER = Path("results/tiny_study")
 KEYS = re.compile(  # what names of one kind differ in
-    r"\b[0-9a-f]{20}\b|tiny-\w+-\d+-s\d+-[0-9a-f]{8}|tiny-\d+|(?<=report/figures/)\w+|(?<=report/tables/)\w+|\b\d{3}\b|worker-\d+"
+    r"\b[0-9a-f]{20}\b|tiny-\w+-\d+-s\d+-[0-9a-f]{8}|tiny-\d+|(?<=timing/)tiny-\w+|(?<=report/figures/)\w+|(?<=report/tables/)\w+|\b\d{3}\b|worker-\d+"
 )
 TINY_KINDS = ("ledger.json", "timing.json")
 HANG_SECONDS = 60.0
