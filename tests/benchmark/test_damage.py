@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,47 @@ def test_a_marker_says_when_anything_in_it_was_changed(study: Make, tmp_path: Pa
         data = json.loads(marker.read_text())
         marker.write_text(json.dumps({**data, "values": {**data["values"], "more": 1}}, indent=1) + "\n")
         assert not is_done(marker.parent)
+
+
+INTRUDERS: dict[str, Callable[[Path], object]] = {
+    "folder": lambda path: (path.mkdir(), (path / "mine.txt").write_text("mine")),
+    "pipe": os.mkfifo,
+    "loop": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("intruder", INTRUDERS.values(), ids=INTRUDERS)
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "runs/*/DONE.json", "runs/*/cell.json", "runs/*/evaluations/DONE.json", "runs/*/evaluations/000.parquet",
+        "stages/*/DONE.json", "stages/*/stage.json", "references/*/DONE.json", "study.lock.json", "study.yaml",
+    ],
+)  # fmt: skip
+def test_what_lies_in_the_place_of_a_file_is_put_aside(
+    study: Make, tmp_path: Path, pattern: str, intruder: Callable[[Path], object]
+) -> None:
+    assert run(study(), tmp_path, progress=False).complete
+    path = min(tmp_path.glob(pattern))
+    path.unlink()
+    intruder(path)
+    plan(study(), tmp_path)  # neither waits for a pipe nor fails
+    assert run(study(), tmp_path, progress=(said := Said())).complete
+    name = path.relative_to(tmp_path).as_posix()
+    aside = f"aside/{name.replace('/', '-')}"
+    assert f"damaged: {name} is no file. It is put aside as {aside}." in said.lines
+    assert os.path.lexists(tmp_path / aside)
+    assert path.is_file()
+    assert run(study(), tmp_path, progress=(said := Said())).complete
+    assert said.lines == []
+
+
+@pytest.mark.parametrize("name", ["runs", "stages", "references", "logs", "report"])
+def test_a_file_in_the_place_of_a_folder_is_put_aside(study: Make, tmp_path: Path, name: str) -> None:
+    assert run(study(), tmp_path, progress=False).complete
+    if (tmp_path / name).exists():
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / name).write_text("mine")
+    assert run(study(), tmp_path, progress=(said := Said())).complete
+    assert f"damaged: {name} is no folder. It is put aside as aside/{name}." in said.lines
+    assert (tmp_path / "aside" / name).read_text() == "mine"

@@ -35,6 +35,12 @@ def test_objectives_are_named_in_order_and_audit_is_not_among_them() -> None:
         ({"objectives": (X, X)}, "different names, got 'x' twice"),
         ({"audit": (Y,)}, "different names, got 'y' twice"),
         ({"objectives": (), "reference_point": ()}, "at least one objective, got none"),
+        *(
+            ({"name": name}, "name of task must be text of letters that can be seen, got")
+            for name in ("", " ", "a\x1b]0;x\x07", "a\u202eb", "a\nb", "\x7f")
+        ),
+        ({"objectives": (X, Objective("y\x1b[2J", "m:y"))}, "name of objective must be text of letters"),
+        ({"audit": (Objective("z\u202e", "m:z"),)}, "name of objective must be text of letters that can be seen"),
         ({"reference_point": (0.0,)}, r"one entry per objective \(2\), got 1"),
     ],
 )

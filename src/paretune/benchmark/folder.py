@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,49 @@ from paretune.records.layout import TABLES, lock_path
 from paretune.records.reading import read_lock
 from paretune.tasks.strict_yaml import read_yaml
 
+PARENTS = (*TABLES, "stages", "groups")  # whose entries are folders
+ASIDE = "aside"  # folder for what is none of ours
+FOLDERS = (*PARENTS, "logs", "report")
+OUR_FILES = (COPY, "index.html", "events.jsonl")
+OUR_ENDINGS = (".json", ".parquet", ".safetensors")  # of no folder of ours
 OURS_BEFORE_THE_LOCK = ("logs", COPY)  # written before study.lock.json, beside hidden files
 
 
-def settle(root: Path) -> None:
-    """Bring back or remove what a killed run has left while it was putting a table in its place."""
+def settle(root: Path) -> list[str]:
+    """Bring back or remove what a killed run has left while it was putting a table in its place.
+
+    Returns:
+        What lay in the place of a file or folder of ours, and was put aside; a line each.
+    """
+    said = []
+    for path, noun in _misplaced(root):
+        name = path.relative_to(root).as_posix()
+        (root / ASIDE).mkdir(exist_ok=True)
+        flat = name.replace("/", "-")
+        names = (f"{ASIDE}/{flat}{f'.{number}' * bool(number)}" for number in itertools.count())
+        aside = next(each for each in names if not os.path.lexists(root / each))
+        os.rename(path, root / aside)
+        said.append(f"damaged: {name} is no {noun}. It is put aside as {aside}.")
     for name in TABLES:
         settle_folders(root / name)
+    return said
+
+
+def _misplaced(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what lies in the place of a file or folder of ours, and which of the two should."""
+    for name in FOLDERS:
+        if os.path.lexists(root / name) and not (root / name).is_dir():
+            yield root / name, "folder"
+    for name in PARENTS:
+        for path in [*(root / name).glob("*")]:
+            if not path.is_dir():
+                yield path, "folder"
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if Path(folder, name) != root / ASIDE]
+        entries = () if Path(folder).parent == root and Path(folder).name in PARENTS else (*names, *files)
+        for path in (Path(folder) / name for name in entries):
+            if (path.name in OUR_FILES or path.suffix in OUR_ENDINGS) and not path.is_file():
+                yield path, "file"
 
 
 def default_folder(study: Study) -> Path:

@@ -68,7 +68,8 @@ def run(
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
     with locked(root):
-        settle(root)
+        for line in settle(root):
+            shown.say(line)
         everything, planned = _locked_plans(study, root, workers, part)
         problems = []
         executor = executor or LocalProcesses(root, worker_threads(planned.workers))

@@ -10,6 +10,7 @@ from typing import Literal
 
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
+from paretune.core.printable import brief, printable
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.user_code import loaded_digest, loaded_files
 from paretune.core.user_files import data_digests, matching
@@ -138,6 +139,11 @@ class Task:
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in (*self.objectives, *self.audit)]
+        for noun, name in (("task", self.name), *(("objective", each) for each in names)):
+            if not name.strip() or printable(name, kept="") != name:
+                raise TaskError(
+                    f"name of {noun} must be text of letters that can be seen, got {brief(name)}. Rename it."
+                )
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise TaskError(

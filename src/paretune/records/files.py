@@ -79,6 +79,8 @@ def read_json(path: Path) -> Any:
         RecordError: If it is missing, unreadable or damaged.
     """
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise RecordError(f"{path} must be a file, got something else in its place. Move it away.")
         return parsed_json(path.read_bytes())
     except FileNotFoundError as error:
         raise RecordError(f"{path} must exist, got no such file. {AGAIN}") from error
