@@ -68,3 +68,13 @@ def test_a_librarys_own_text_and_hostile_names_are_one_plain_line() -> None:
     assert explained(made(errno.ENOSPC, None)).startswith("disk of a folder in use must have room")
     with pytest.raises(OSError, match="no number"), disk_errors():
         raise OSError("no number")
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    with (
+        pytest.raises(RecordError, match=rf"^{link} must be a folder, got a link that leads nowhere\. Cor"),
+        disk_errors(),
+    ):
+        link.mkdir()

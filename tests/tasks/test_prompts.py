@@ -168,3 +168,8 @@ def test_a_path_that_cannot_be_is_refused(tmp_path: Path, path: str) -> None:
 
     with pytest.raises(ConfigError, match=r"a path (must be text without NUL|that begins with ~ must name)"):
         load_split(path, "train", "prompt", Place("task.yaml", tmp_path))
+
+
+def test_spaces_around_a_columns_name_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"must include 'prompt', got ' prompt ', x\. Did you mean ' prompt '\?"):
+        rows_of(tmp_path, "a.csv", " prompt ,x\nYou,1\n")

@@ -52,6 +52,8 @@ def explained(error: OSError, path: str | Path | None = None) -> str:
         return f"disk of {folder} must have room, got {said}. {RETRY}"
     if error.errno in (errno.ENOMEM, errno.EAGAIN):
         return f"memory and processes of this machine must suffice, got {said}. Take fewer workers, or free some."
+    if error.errno == errno.EEXIST and named is not None and Path(str(named)).is_symlink():
+        return f"{name} must be a folder, got a link that leads nowhere. Correct or remove it, or name another."
     blocked = _file_in_the_way(named) if error.errno in (errno.EEXIST, errno.ENOTDIR) else None
     if blocked is not None:
         got = "a file" if str(blocked) == str(named) else f"the file {_short(str(blocked))} in its place"

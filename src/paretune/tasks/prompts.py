@@ -15,7 +15,7 @@ from typing import Final
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import TaskError
 from paretune.core.limits import MAX_NESTING, MAX_ROW_BYTES, MAX_ROWS, MAX_TABLE_BYTES, MAX_WHOLE
-from paretune.core.printable import brief, is_writable, printable_line
+from paretune.core.printable import brief, is_writable, printable, printable_line
 from paretune.core.task import Row, Split
 from paretune.core.text_files import decoded
 from paretune.tasks.strict_yaml import Place
@@ -99,9 +99,10 @@ def _read(source: str, split: Split, place: Place, where: str) -> Rows:
 
 def _check_row(raw: Mapping[str, object], where: str, column: str, default_id: str) -> Row:
     if column not in raw:
-        names = [printable_line(str(name)) for name in list(raw)[:20]]
+        names = [printable(str(name), kept="") for name in list(raw)[:20]]
+        got = ", ".join(name if name == name.strip() else repr(name) for name in names)
         raise TaskError(
-            f"{where}: columns must include '{column}', got {', '.join(names) or 'none'}."
+            f"{where}: columns must include '{column}', got {got or 'none'}."
             f"{did_you_mean(column, names) or ' Name the column of the prompts in prompts.column.'}"
         )
     if column != "prompt" and "prompt" in raw:
