@@ -106,7 +106,9 @@ def described(error: BaseException) -> str:
     """Return type and message of an error in one line that every terminal and file can take."""
     try:
         text = str(error)
-    except Exception as second:  # noqa: BLE001  # a user's __str__ may raise anything
+    except StopRequested:
+        raise
+    except BaseException as second:  # noqa: BLE001  # a user's __str__ may raise anything
         text = f"(its message raised {type(second).__name__})"
     return one_line(f"{type(error).__name__}: {text}").removesuffix(":")
 
