@@ -187,7 +187,7 @@ def test_a_worker_that_cannot_be_started_ends_the_run_with_a_sentence_and_the_ot
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", second_fails)
         descriptors = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=os.strerror(error)) as caught:
             run(made, tmp_path / "out", progress=False)
         assert len(os.listdir("/proc/self/fd")) == descriptors
     assert explained(caught.value).startswith(said)  # what the command line says

@@ -199,6 +199,16 @@ def test_stopping_ends_every_job_and_new_ones_may_follow(executor: Executor, tmp
     assert ended(executor, 1)[-1].kind == "done"
 
 
+def test_a_jobs_folders_are_its_own_in_the_process_that_asks(tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "job_code.py").write_text(CODE)
+    made, finders, path = InProcess(1), list(sys.meta_path), list(sys.path)
+    made.submit(Job("one", "job_code:told", {"folders": [str(tmp_path / "beside")], "given": {}}))
+    assert made.events(0)[-1].kind == "done"
+    assert (sys.meta_path, sys.path) == (finders, path)
+    sys.modules.pop("job_code", None)
+
+
 def test_stop_may_be_called_while_events_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a signal handler does: the job under way in this process stops as one elsewhere does."""
     (tmp_path / "job_code.py").write_text(CODE)
