@@ -22,7 +22,7 @@ EXECUTORS: dict[str, Callable[[Path], Executor]] = {
     "in this process": lambda folder: InProcess(1),
 }
 CODE = """
-import json, signal, sys, time
+import builtins, json, signal, sys, time
 from paretune.core.user_calls import called
 
 def told(payload, link):
@@ -54,6 +54,12 @@ def prints_to_what_raises(payload, link):
     sys.stdout = sys.stderr = Stream()
     raise ValueError("no")
 
+def ruins_python(payload, link):
+    builtins.open = builtins.str = None
+    sys.setrecursionlimit(60)
+    sys.modules.clear()
+    raise ValueError("no")
+
 def interrupts_itself(payload, link):
     with called():
         signal.raise_signal(signal.SIGINT)
@@ -70,9 +76,11 @@ def goes_on(payload, link):
 def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Executor]:
     (tmp_path / "job_code.py").write_text(CODE)
     made: Executor = request.param(tmp_path)
+    modules = dict(sys.modules)
     yield made
     made.stop()
     ended(made, 0)
+    sys.modules.update(modules)
     sys.modules.pop("job_code", None)
 
 
@@ -139,8 +147,11 @@ def test_a_job_that_cannot_be_found_or_answers_nonsense_fails(executor: Executor
     assert {event.kind for event in ended(executor, 2)} == {"failed"}
 
 
-def test_a_job_whose_output_raises_fails_with_what_it_raised_itself(executor: Executor, tmp_path: Path) -> None:
-    executor.submit(job(tmp_path, "bad", "prints_to_what_raises"))
+@pytest.mark.parametrize("function", ["prints_to_what_raises", "ruins_python"])
+def test_whatever_a_job_does_to_python_it_fails_alone_with_what_it_raised(
+    executor: Executor, tmp_path: Path, function: str
+) -> None:
+    executor.submit(job(tmp_path, "bad", function))
     assert ended(executor, 1)[0].data["message"].startswith("ValueError: no (job_code.py, line ")
     executor.submit(job(tmp_path, "good", "told", given={}))
     assert ended(executor, 1)[-1].kind == "done"

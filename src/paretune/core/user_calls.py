@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import os
 import signal
@@ -78,11 +79,17 @@ def real_interrupts() -> Iterator[None]:
 def surroundings_kept() -> Iterator[None]:
     """Put back, after a block, what a user's code may change in the process: docs/tasks.md lists it."""
     folder, output, filters = _current_folder(), (sys.stdout, sys.stderr), list(warnings.filters)
+    modules, built_in, recursion = dict(sys.modules), dict(vars(builtins)), sys.getrecursionlimit()
     torch = sys.modules.get("torch")
     kept = torch and (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
     try:
         yield
     finally:
+        vars(builtins).update(built_in)
+        sys.setrecursionlimit(max(recursion, sys.getrecursionlimit()))  # more may be what its own code needs
+        for name in modules.keys() - sys.modules.keys():  # a user's may have been edited, and is imported anew
+            if not is_a_users(Path(getattr(modules[name], "__dict__", {}).get("__file__") or "")):
+                sys.modules[name] = modules[name]
         if folder and _current_folder() != folder:
             os.chdir(folder)
         sys.stdout, sys.stderr = output

@@ -20,7 +20,7 @@ from paretune.core.errors import (
     TaskError,
 )
 from paretune.core.imports import import_name
-from paretune.core.user_calls import described, one_line, user_line
+from paretune.core.user_calls import described, one_line, surroundings_kept, user_line
 from paretune.core.user_folders import look_in
 from paretune.executors import Event
 from paretune.executors.cores import cores
@@ -121,7 +121,8 @@ def run_job(run: str, payload: Mapping[str, Any], link: Link) -> Message:
     sys.path[:] = payload.get("imports", sys.path)  # of who asks: a name must mean the same file here
     look_in(*reversed(payload.get("folders", ())))
     try:
-        result = json.loads(json.dumps(import_name("job", run)(payload, link)))
+        with surroundings_kept():
+            result = json.loads(json.dumps(import_name("job", run)(payload, link)))
         link.flush()
         return {"kind": "done", "result": result}
     except BaseException as error:  # noqa: BLE001  # a user's code may exit, or interrupt itself
