@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from paretune.benchmark import measurements
+from paretune.benchmark import measurements, scheduling
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
 from paretune.benchmark.progress import Display
 from paretune.benchmark.runner import run
 from paretune.benchmark.scheduling import Scheduler
+from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError
+from paretune.executors import Event, Job
 from paretune.executors.in_process import InProcess
 
 Make = Callable[..., dict[str, Any]]
@@ -95,8 +101,6 @@ def test_a_job_whose_worker_dies_is_tried_once_more(
 def test_a_job_without_progress_is_named_again_and_again(
     study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paretune.benchmark import scheduling
-
     said: list[str] = []
     shown = Display()
     monkeypatch.setattr(shown, "say", said.append)
@@ -120,6 +124,75 @@ def test_a_study_runs_with_the_executor_it_is_given(study: Make, tmp_path: Path)
     assert run(study(), tmp_path / "out", progress=False, executor=Counted(1)).complete
     assert sorted(Counted.jobs) == ["evaluation", "evaluation", "reference", "reference", "timing", "train", "train"]
     assert sys.path == before
+
+
+class Raising(InProcess):
+    """Raises in a call of one of its functions, or in all from then on, and forgets what it was given."""
+
+    def __init__(self, function: str, calls: list[int]) -> None:
+        super().__init__(1)
+        self.function, self.calls, self.counted = function, calls, itertools.count(1)
+
+    def _raises(self, function: str) -> None:
+        if function == self.function and next(self.counted) in self.calls:
+            self._jobs.clear()
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    def submit(self, job: Job) -> None:
+        self._raises("submit")
+        super().submit(job)
+
+    def events(self, timeout_seconds: float) -> list[Event]:
+        self._raises("events")
+        return super().events(timeout_seconds)
+
+
+@pytest.mark.parametrize("function", ["submit", "events"])
+@pytest.mark.parametrize("calls", [[1], [2], range(2, 100)])
+def test_an_executor_that_raises_ends_the_run_with_what_it_raised(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, calls: list[int]
+) -> None:
+    monkeypatch.setattr(scheduling, "BROKEN_SECONDS", 0.2)
+    made = study(seeds=1, workers=3)
+    with pytest.raises(BlockingIOError, match="Resource temporarily unavailable"):
+        run(made, tmp_path / "out", progress=False, executor=Raising(function, calls))
+    assert run(made, tmp_path / "out", progress=False, executor=InProcess(1)).complete
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            errno.EAGAIN,
+            "memory and processes of this machine must suffice, got 'Resource temporarily unavailable'. Take",
+        ),
+        (errno.EMFILE, "a file must be openable, but too many files are open, got 'Too many open files'. Raise ulimit"),
+    ],
+)
+def test_a_worker_that_cannot_be_started_ends_the_run_with_a_sentence_and_the_others(
+    study: Make, worker_processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, said: str
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def second_fails(command: Any, **options: Any) -> Any:
+        if "paretune.executors.worker" not in command:
+            return popen(command, **options)
+        if started:
+            raise OSError(error, os.strerror(error))
+        started.append(popen(command, **options))
+        return started[0]
+
+    made = study(workers=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", second_fails)
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match=os.strerror(error)) as caught:
+            run(made, tmp_path / "out", progress=False)
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert explained(caught.value).startswith(said)  # what the command line says
+    assert [process.poll() is not None for process in started] == [True]
+    assert run(made, tmp_path / "out", progress=False).complete
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from paretune.benchmark.planned import Plan
 from paretune.benchmark.speed import Probe, Range, known_speeds, measure_speeds
 from paretune.benchmark.summary import plan_text
 from paretune.cli.main import OK, execute
+from paretune.core.task import Task
+from paretune.executors.jobs import Link
 
 Make = Callable[..., dict[str, Any]]
 
@@ -159,6 +162,39 @@ def test_a_reward_that_ends_or_hangs_leaves_a_plan_as_it_is(
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
     assert measure_speeds([probe], workers=1) == {}
     assert [process.poll() is not None for process in started] == [True]
+
+
+def test_a_machine_that_starts_no_second_worker_leaves_a_plan_as_it_is(
+    micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = next(each for each in probes_of(plan(micro, tmp_path / "out")) if each.kind == "sample")
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def second_fails(*given: Any, **options: Any) -> Any:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(popen(*given, **options))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", second_fails)
+    assert measure_speeds([probe], workers=2) == {}
+    assert [process.poll() is not None for process in started] == [True]
+
+
+def test_an_interrupt_of_a_users_is_no_end_of_a_measured_training(
+    micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupts(folder: Path, group: Path, task: Task, link: Link) -> None:
+        for _ in range(8):
+            link.stopped()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "run_group", interrupts)
+    probe = next(each for each in probes_of(plan(micro, tmp_path / "out")) if each.kind == "train")
+    job = speed._job(probe, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        speed.measure_probe(job, Link(lambda message: None, lambda: False, 1))
 
 
 def test_a_command_measures_unless_it_is_told_not_to(

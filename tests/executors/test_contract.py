@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,8 @@ EXECUTORS: dict[str, Callable[[Path], Executor]] = {
     "in this process": lambda folder: InProcess(1),
 }
 CODE = """
-import json, time
+import builtins, json, signal, sys, time
+from paretune.core.user_calls import called
 
 def told(payload, link):
     link.progress(3)
@@ -34,6 +37,34 @@ def raises(payload, link):
 def answers_no_plain_data(payload, link):
     return {"set": {1, 2}}
 
+class Mute(RuntimeError):
+    def __init__(self, kind=TypeError):
+        self.kind = kind
+
+    def __str__(self):
+        raise self.kind("no text")
+
+def prints_to_what_raises(payload, link):
+    class Stream:
+        def write(self, text):
+            raise Mute
+
+        flush = write
+
+    sys.stdout = sys.stderr = Stream()
+    raise ValueError("no")
+
+def ruins_python(payload, link):
+    builtins.open = builtins.str = None
+    sys.setrecursionlimit(60)
+    sys.modules.clear()
+    raise ValueError("no")
+
+def interrupts_itself(payload, link):
+    with called():
+        signal.raise_signal(signal.SIGINT)
+    return {}
+
 def goes_on(payload, link):
     while True:
         link.progress(1)
@@ -45,9 +76,11 @@ def goes_on(payload, link):
 def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Executor]:
     (tmp_path / "job_code.py").write_text(CODE)
     made: Executor = request.param(tmp_path)
+    modules = dict(sys.modules)
     yield made
     made.stop()
     ended(made, 0)
+    sys.modules.update(modules)
     sys.modules.pop("job_code", None)
 
 
@@ -83,12 +116,19 @@ def test_jobs_are_told_of_in_order_and_end_once_with_plain_data(executor: Execut
 @pytest.mark.parametrize(
     ("error", "reason", "message"),
     [
-        ("ValueError('no')", "method_error", "ValueError: no (job_code.py, line 11)"),
-        ("MemoryError('no room')", "out_of_memory", "MemoryError: no room (job_code.py, line 11)"),
-        ("KeyboardInterrupt()", "method_error", "KeyboardInterrupt (job_code.py, line 11)"),
-        ("SystemExit(0)", "method_error", "SystemExit: 0 (job_code.py, line 11)"),
-        ("GeneratorExit()", "method_error", "GeneratorExit (job_code.py, line 11)"),
-        ("type('Mine', (BaseException,), {})('x')", "method_error", "Mine: x (job_code.py, line 11)"),
+        ("ValueError('no')", "method_error", "ValueError: no (job_code.py, line 12)"),
+        ("MemoryError('no room')", "out_of_memory", "MemoryError: no room (job_code.py, line 12)"),
+        ("KeyboardInterrupt()", "method_error", "KeyboardInterrupt (job_code.py, line 12)"),
+        ("SystemExit(0)", "method_error", "SystemExit: 0 (job_code.py, line 12)"),
+        ("GeneratorExit()", "method_error", "GeneratorExit (job_code.py, line 12)"),
+        ("type('Mine', (BaseException,), {})('x')", "method_error", "Mine: x (job_code.py, line 12)"),
+        ("Mute()", "method_error", "Mute: (its message raised TypeError) (job_code.py, line 12)"),
+        ("Mute(SystemExit)", "method_error", "Mute: (its message raised SystemExit) (job_code.py, line 12)"),
+        (
+            "ExceptionGroup('two', [Mute(), Mute()])",
+            "method_error",
+            "ExceptionGroup: two (2 sub-exceptions) (job_code.py, line 12)",
+        ),
     ],
 )
 def test_whatever_a_job_raises_is_its_named_failure_and_the_next_job_runs(
@@ -107,6 +147,54 @@ def test_a_job_that_cannot_be_found_or_answers_nonsense_fails(executor: Executor
     assert {event.kind for event in ended(executor, 2)} == {"failed"}
 
 
+@pytest.mark.parametrize("function", ["prints_to_what_raises", "ruins_python"])
+def test_whatever_a_job_does_to_python_it_fails_alone_with_what_it_raised(
+    executor: Executor, tmp_path: Path, function: str
+) -> None:
+    executor.submit(job(tmp_path, "bad", function))
+    assert ended(executor, 1)[0].data["message"].startswith("ValueError: no (job_code.py, line ")
+    executor.submit(job(tmp_path, "good", "told", given={}))
+    assert ended(executor, 1)[-1].kind == "done"
+
+
+def test_a_job_that_interrupts_itself_is_named_or_goes_on(executor: Executor, tmp_path: Path) -> None:
+    """Where who asks is who hears signals, it is as a Ctrl-C; a worker's parent has its own word for a stop."""
+    executor.submit(job(tmp_path, "bad", "interrupts_itself"))
+    (event,) = ended(executor, 1)
+    if isinstance(executor, InProcess):
+        assert event.data["message"].startswith("was interrupted by SIGINT (job_code.py, line ")
+    else:
+        assert event.kind == "done"
+    executor.submit(job(tmp_path, "good", "told", given={}))
+    assert ended(executor, 1)[-1].kind == "done"
+
+
+def test_a_job_that_cannot_be_taken_raises_at_once_and_nothing_is_told_of_it(
+    executor: Executor, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError, match="JSON"):
+        executor.submit(job(tmp_path, "bad", "told", given={1, 2}))
+    executor.submit(job(tmp_path, "good", "told", given={}))
+    assert [event.job for event in ended(executor, 1) if event.kind in LAST] == ["good"]
+    assert executor.events(0) == []
+
+
+def test_events_are_told_while_no_file_can_be_opened(executor: Executor, tmp_path: Path) -> None:
+    executor.submit(job(tmp_path, "good", "told", given={}))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    if isinstance(executor, InProcess):  # which has a module to open
+        lowest += 8
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        assert ended(executor, 1)[-1].kind == "done"
+        executor.stop()
+        assert executor.events(0) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_stopping_ends_every_job_and_new_ones_may_follow(executor: Executor, tmp_path: Path) -> None:
     for name in ("one", "two"):
         executor.submit(job(tmp_path, name, "goes_on"))
@@ -120,6 +208,16 @@ def test_stopping_ends_every_job_and_new_ones_may_follow(executor: Executor, tmp
     assert time.monotonic() - begun < 15  # long before the patience with a job that does not listen ends
     executor.submit(job(tmp_path, "three", "told", given={}))
     assert ended(executor, 1)[-1].kind == "done"
+
+
+def test_a_jobs_folders_are_its_own_in_the_process_that_asks(tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "job_code.py").write_text(CODE)
+    made, finders, path = InProcess(1), list(sys.meta_path), list(sys.path)
+    made.submit(Job("one", "job_code:told", {"folders": [str(tmp_path / "beside")], "given": {}}))
+    assert made.events(0)[-1].kind == "done"
+    assert (sys.meta_path, sys.path) == (finders, path)
+    sys.modules.pop("job_code", None)
 
 
 def test_stop_may_be_called_while_events_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

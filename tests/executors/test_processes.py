@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +33,18 @@ def load(payload, link):
     return {}
 
 def good(payload, link):
+    return {}
+
+def tells_itself(payload, link):
+    note(payload, os.getpid())
+    return {}
+
+def naps(payload, link):
+    note(payload, os.getpid())
+    time.sleep(0.6)
+    with subprocess.Popen(["sleep", "600"]) as child:
+        child.send_signal(signal.SIGINT)
+    note(payload, child.returncode)
     return {}
 
 def sleeps(payload, link):
@@ -312,15 +326,40 @@ def test_workers_and_their_daemons_leave_when_the_parent_is_killed(folder: Path,
         assert is_gone(pid_in(folder / "daemon"))
 
 
-def test_a_job_that_does_not_listen_is_ended_when_patience_is(
-    executor: LocalProcesses, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STOP_SECONDS", 0.3)
+def test_a_job_that_does_not_listen_is_ended_when_patience_is(folder: Path) -> None:
+    executor = LocalProcesses(folder, 1, stop_seconds=0.3)
     executor.submit(job(folder, "sleeps"))
     worker = pid_in(folder / "note")
+    began = time.monotonic()
     executor.stop()
     assert end_of(executor) == Event("sleeps", "stopped", {})
+    assert 0.3 <= time.monotonic() - began < 5
     assert is_gone(worker)
+
+
+def test_a_signal_to_an_idle_or_a_busy_worker_ends_neither_it_nor_its_job(
+    executor: LocalProcesses, folder: Path
+) -> None:
+    executor.submit(job(folder, "tells_itself"))
+    assert end_of(executor).kind == "done"
+    worker = pid_in(folder / "note")
+    psutil.Process(worker).send_signal(signal.SIGINT)
+    executor.submit(job(folder, "naps"))
+    time.sleep(0.2)
+    psutil.Process(worker).send_signal(signal.SIGINT)
+    assert end_of(executor).kind == "done"
+    assert pid_in(folder / "note") == worker
+    assert (folder / "note").read_text() == f"{worker}\n" * 2 + "-2\n"  # what a job starts hears SIGINT as ever
+
+
+def test_a_worker_starts_where_few_files_may_be_open(executor: LocalProcesses, folder: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))  # as macOS has it
+    try:
+        executor.submit(job(folder, "good"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert end_of(executor).kind == "done"
 
 
 def test_a_log_keeps_its_end_and_never_grows_beyond_its_limit(executor: LocalProcesses, folder: Path) -> None:

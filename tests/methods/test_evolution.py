@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import micro_task
-from paretune.core.errors import BudgetError, ConfigError, RewardError
+from paretune.core.errors import BudgetError, ConfigError, RewardError, StopRequested
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
@@ -128,10 +128,10 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
         progress(completions, message)
         left[0] -= 1
         if left[0] == 0:
-            raise KeyboardInterrupt
+            raise StopRequested
 
     context.progress = stopped  # type: ignore[method-assign]  # stop asked for
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopRequested):
         evolve(context)
     context.note_spent()  # as is done behind every run function
     (resumed,) = run(tmp_path / "killed", [stage], task)

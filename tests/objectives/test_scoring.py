@@ -309,8 +309,9 @@ def test_a_tensor_with_a_gradient_is_read_without_a_warning():
     assert read_outcome(outcome, 2, Objective("x", "m:f"))[0].tolist() == [0.5, 0.25]
 
 
+LIBRARIES = ("sys", "json", "numpy.linalg", "torch", "paretune.core.errors")
 CHANGES = """
-import os, sys, warnings
+import builtins, os, sys, warnings
 
 def changes(prompts, completions, meta, tags, **columns):
     import torch
@@ -329,6 +330,9 @@ def changes(prompts, completions, meta, tags, **columns):
     found = [len(each) / 10 for each in tags]
     for each in tags:
         each.pop()
+    builtins.open = builtins.len = None
+    sys.setrecursionlimit(sys.getrecursionlimit() - 100)
+    sys.modules.clear()
     return found
 
 def sees(prompts, completions, meta, tags, **columns):
@@ -345,6 +349,7 @@ def test_a_reward_changes_neither_the_task_nor_what_others_see_nor_the_process(t
     score = Scorer([Objective(name, f"rewards:{name}", import_path=str(tmp_path)) for name in names])
     row = {"prompt": "p0", "meta": {"words": {"all": [1, 2]}}, "tags": ["x", "y"], "other": (1,)}
     before = os.getcwd(), list(sys.path), sys.stdout, torch.get_default_dtype(), torch.is_grad_enabled()
+    python, modules = (open, sys.getrecursionlimit()), dict(sys.modules)
     completions = ["a", "b"]
     for _ in range(2):  # the second call sees what the first did
         scores = score([row, row], completions)
@@ -352,6 +357,9 @@ def test_a_reward_changes_neither_the_task_nor_what_others_see_nor_the_process(t
     assert row == {"prompt": "p0", "meta": {"words": {"all": [1, 2]}}, "tags": ["x", "y"], "other": (1,)}
     assert completions == ["a", "b"]
     assert before == (os.getcwd(), list(sys.path), sys.stdout, torch.get_default_dtype(), torch.is_grad_enabled())
+    assert python == (open, sys.getrecursionlimit())
+    assert {name: sys.modules.get(name) for name in LIBRARIES} == {name: modules[name] for name in LIBRARIES}
+    sys.modules.update(modules)  # those of tests are a user's
     assert "only mine" not in str(warnings.filters)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import plan
-from paretune.core.errors import BudgetError, ConfigError, RecordError, StudyError
+from paretune.core.errors import BudgetError, ConfigError, RecordError, StopRequested, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.sampled import counting_samples, note_sampled
 from paretune.core.stages import Stage
@@ -310,7 +310,7 @@ def test_a_stop_is_noticed_in_progress_and_what_was_spent_is_kept(study: Make, t
     stopped = Link(lambda message: None, lambda: True, 1)
     context = context_of(study(seeds=1), tmp_path, stopped)
     context.ledger(context.stages[0]).charge(completions=8)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopRequested):
         context.progress(8)
     assert '"completions": 8' in next(tmp_path.glob("groups/*/spent.json")).read_text()
 

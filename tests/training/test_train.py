@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from paretune.core.errors import BudgetError, ConfigError, StudyError
+from paretune.core.errors import BudgetError, ConfigError, StopRequested, StudyError
 from paretune.executors.jobs import Link
 from paretune.methods.single_policy.linear import Linear
 from paretune.tasks import load_task
@@ -57,7 +59,7 @@ def test_a_stopped_training_goes_on_to_the_same_experts(task: Path, tmp_path: Pa
         calls += 1
         return calls == 3
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopRequested):
         train(
             "rewarded_soups",
             task,
@@ -71,6 +73,26 @@ def test_a_stopped_training_goes_on_to_the_same_experts(task: Path, tmp_path: Pa
     train("rewarded_soups", task, BUDGET, settings=ONCE, output=tmp_path / "whole")
     assert adapters(tmp_path / "out") == adapters(tmp_path / "whole")
     assert len(adapters(tmp_path / "out")) == 2
+
+
+def test_a_training_interrupted_within_an_update_goes_on_to_the_same_experts(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paretune.objectives.scoring import Scorer
+
+    scored, calls = Scorer.__call__, itertools.count(1)
+
+    def interrupted(scorer: Scorer, *given: Any) -> Any:
+        if next(calls) == 2:  # a Ctrl-C is heard anywhere: here the update has drawn its random numbers
+            raise StopRequested
+        return scored(scorer, *given)
+
+    monkeypatch.setattr(Scorer, "__call__", interrupted)
+    with pytest.raises(StopRequested):
+        train("rewarded_soups", task, BUDGET, settings=ONCE, output=tmp_path / "out")
+    train("rewarded_soups", task, BUDGET, settings=ONCE, output=tmp_path / "out")
+    train("rewarded_soups", task, BUDGET, settings=ONCE, output=tmp_path / "whole")
+    assert adapters(tmp_path / "out") == adapters(tmp_path / "whole")
 
 
 def test_without_an_output_folder_the_experts_go_with_the_solutions(task: Path) -> None:

@@ -60,6 +60,7 @@ def run(
         TaskError: If a task cannot be used.
         StudyError: If the folder is in use or holds another study.
         KeyboardInterrupt: After SIGINT or SIGTERM, once the workers have stopped; what is finished is kept.
+        OSError: If the machine cannot start a worker; the others are stopped likewise.
     """
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)

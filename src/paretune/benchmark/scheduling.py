@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from paretune.executors import LAST, Event, Executor
 
 POLL_SECONDS = 0.5
 SILENT_SECONDS = 300.0  # of a job without progress, before it is said
+BROKEN_SECONDS = 60.0  # for an executor that has raised to tell of its jobs' ends: more than a worker has to stop
 
 
 class Scheduler:
@@ -37,14 +39,19 @@ class Scheduler:
 
         Raises:
             KeyboardInterrupt: After SIGINT or SIGTERM, once all jobs have stopped.
+            OSError: If the machine cannot run one more job, once all jobs have stopped.
         """
         work = Work(self.plan, self.display.say)
         if not work.is_empty():
             with self.display, self._signals():
+                patience = math.inf
                 try:
                     self._loop(work)
+                except BaseException:
+                    patience = BROKEN_SECONDS
+                    raise
                 finally:
-                    self._end(work)
+                    self._end(work, patience)
         if self.stopping:
             raise KeyboardInterrupt
         return work.problems
@@ -52,9 +59,9 @@ class Scheduler:
     def _loop(self, work: Work) -> None:
         while not self.stopping:
             while len(self.running) < self.plan.workers and (planned := work.next(busy=bool(self.running))):
+                self.executor.submit(planned.job)  # first: of one that was not taken, no end would ever be told
                 self.running[planned.job.name] = planned
                 self.heard[planned.job.name] = time.monotonic()
-                self.executor.submit(planned.job)
             self._show(work)
             if not self.running:
                 return
@@ -62,10 +69,11 @@ class Scheduler:
                 self._handle(work, event)
             self._say_silent()
 
-    def _end(self, work: Work) -> None:
+    def _end(self, work: Work, patience: float) -> None:
         """Leave nothing running; what fails while it is stopped is tried by the next call."""
         self.executor.stop()
-        while True:
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
             for event in self.executor.events(POLL_SECONDS):
                 if event.kind in LAST:
                     planned = self.running.pop(event.job)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from paretune.core.cache import cache_folder
 from paretune.core.digests import digest, model_digest
-from paretune.core.errors import ParetuneError
+from paretune.core.errors import ParetuneError, RecordError, StopRequested
 from paretune.core.scores import Score
 from paretune.core.task import Task
 from paretune.core.version import VERSION
@@ -100,7 +100,7 @@ def measure_speeds(probes: Sequence[Probe], workers: int) -> dict[str, Range]:
     distinct = {probe.key: probe for probe in probes}.values()
     _log.info("measuring for some seconds how fast this machine is, once: it is kept in %s", cache_folder("speed"))
     found: dict[str, Range] = {}
-    with tempfile.TemporaryDirectory(prefix="paretune-speed-") as scratch:
+    with suppress(OSError, RecordError), tempfile.TemporaryDirectory(prefix="paretune-speed-") as scratch:
         executor = LocalProcesses(Path(scratch), worker_threads(workers), STOP_SECONDS)
         folders = [Path(scratch) / str(number) for number in range(min(workers, SIDE_BY_SIDE))]
         try:
@@ -126,10 +126,8 @@ def _side_by_side(
     executor: Executor, run: str, payloads: Sequence[Mapping[str, Any]], seconds: float
 ) -> list[Mapping[str, Any]]:
     """Run a job with each payload; return what those answer that end well in time. None is left when this returns."""
-    left, answers = {f"{run} {number}" for number in range(len(payloads))}, []
+    left, answers = set[str](), list[Mapping[str, Any]]()
     deadline = time.monotonic() + seconds
-    for name, payload in zip(sorted(left), payloads, strict=True):
-        executor.submit(Job(name, run, payload))
 
     def hear() -> None:
         for event in executor.events(min(1.0, max(0.0, deadline - time.monotonic()))):
@@ -137,6 +135,9 @@ def _side_by_side(
             answers.extend([event.data["result"]] if event.kind == "done" else [])
 
     try:
+        for number, payload in enumerate(payloads):
+            executor.submit(Job(f"{run} {number}", run, payload))
+            left.add(f"{run} {number}")
         while left and time.monotonic() < deadline:
             hear()
     finally:
@@ -215,7 +216,7 @@ def _train(job: Mapping[str, Any], threads: int) -> Range:
     ended = True
     try:
         run_group(folder, group, job_task(job), Link(lambda message: None, stopped, threads))
-    except KeyboardInterrupt:
+    except StopRequested:
         ended = False
     made = len(calls) - 1
     first = members if made > members else 0  # the first update also loads the model

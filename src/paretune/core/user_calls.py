@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import os
 import signal
@@ -79,11 +80,17 @@ def real_interrupts() -> Iterator[None]:
 def surroundings_kept() -> Iterator[None]:
     """Put back, after a block, what a user's code may change in the process: docs/tasks.md lists it."""
     folder, output, filters = _current_folder(), (sys.stdout, sys.stderr), list(warnings.filters)
+    modules, built_in, recursion = dict(sys.modules), dict(vars(builtins)), sys.getrecursionlimit()
     torch = sys.modules.get("torch")
     kept = torch and (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
     try:
         yield
     finally:
+        vars(builtins).update(built_in)
+        sys.setrecursionlimit(max(recursion, sys.getrecursionlimit()))  # more may be what its own code needs
+        for name in modules.keys() - sys.modules.keys():  # a user's may have been edited, and is imported anew
+            if not is_a_users(Path(getattr(modules[name], "__dict__", {}).get("__file__") or "")):
+                sys.modules[name] = modules[name]
         if folder and _current_folder() != folder:
             os.chdir(folder)
         sys.stdout, sys.stderr = output
@@ -107,7 +114,9 @@ def described(error: BaseException) -> str:
     """Return type and message of an error in one line that every terminal and file can take."""
     try:
         text = str(error)
-    except Exception as second:  # noqa: BLE001  # a user's __str__ may raise anything
+    except StopRequested:
+        raise
+    except BaseException as second:  # noqa: BLE001  # a user's __str__ may raise anything
         text = f"(its message raised {type(second).__name__})"
     return one_line(f"{type(error).__name__}: {text}").removesuffix(":")
 

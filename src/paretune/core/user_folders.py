@@ -84,6 +84,16 @@ def looked_in() -> list[Path]:
 
 
 @contextmanager
+def folders_kept() -> Iterator[None]:
+    """Look for users' modules, after a block, where they were looked for before it; what libraries add stays."""
+    before = list(sys.meta_path)
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = [each for each in sys.meta_path if each in before or not isinstance(each, FolderFinder)]
+
+
+@contextmanager
 def looking_in(folder: Path) -> Iterator[None]:
     """Look for users' modules in a folder first, for the length of a block."""
     finder = FolderFinder(folder)

@@ -51,7 +51,7 @@ class Executor(Protocol):
     """Runs jobs, as many at once as it is given."""
 
     def submit(self, job: Job) -> None:
-        """Take a job; what becomes of it is told by `events`."""
+        """Take a job; what becomes of it is told by `events`. One for which this raises is not taken."""
         ...
 
     def events(self, timeout_seconds: float) -> list[Event]:

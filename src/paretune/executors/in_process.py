@@ -6,6 +6,7 @@ import json
 import sys
 from collections import deque
 
+from paretune.core.user_folders import folders_kept
 from paretune.executors import Event, Job
 from paretune.executors.cores import cores
 from paretune.executors.jobs import Link, Message, event, run_job
@@ -39,7 +40,8 @@ class InProcess:
             def send(message: Message) -> None:
                 found.append(event(job.name, json.loads(json.dumps(message))))
 
-            send(run_job(job.run, job.payload, Link(send, lambda: self._stopping, self.threads)))
+            with folders_kept():
+                send(run_job(job.run, job.payload, Link(send, lambda: self._stopping, self.threads)))
             sys.path[:] = path
         return found
 

@@ -20,7 +20,7 @@ from paretune.core.errors import (
     TaskError,
 )
 from paretune.core.imports import import_name
-from paretune.core.user_calls import described, one_line, user_line
+from paretune.core.user_calls import described, one_line, surroundings_kept, user_line
 from paretune.core.user_folders import look_in
 from paretune.executors import Event
 from paretune.executors.cores import cores
@@ -102,8 +102,8 @@ _REASONS: tuple[tuple[type[BaseException], FailureReason], ...] = (
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Torch raises a plain RuntimeError on the CPU, and its own class, a RuntimeError too, on a GPU."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    text = described(error).lower() if isinstance(error, RuntimeError) else ""
+    return "out of memory" in text or "can't allocate memory" in text
 
 
 def event(job: str, message: Message) -> Event:
@@ -121,15 +121,20 @@ def run_job(run: str, payload: Mapping[str, Any], link: Link) -> Message:
     sys.path[:] = payload.get("imports", sys.path)  # of who asks: a name must mean the same file here
     look_in(*reversed(payload.get("folders", ())))
     try:
-        result = json.loads(json.dumps(import_name("job", run)(payload, link)))
+        with surroundings_kept():
+            result = json.loads(json.dumps(import_name("job", run)(payload, link)))
         link.flush()
         return {"kind": "done", "result": result}
     except BaseException as error:  # noqa: BLE001  # a user's code may exit, or interrupt itself
         if link.stopped():
             return {"kind": "stopped"}
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # it may have closed the log, too
+        with contextlib.suppress(Exception):  # it may have closed the log, or put its own in its place
             traceback.print_exc()
             sys.stderr.flush()
-        known = type(error).__module__ == "paretune.core.errors"
-        message = one_line(str(error), MESSAGE_CHARACTERS) if known else f"{described(error)}{user_line(error)}"
+        if isinstance(error, StopRequested):
+            message = f"was interrupted by SIGINT{user_line(error)}"
+        elif type(error).__module__ == "paretune.core.errors":
+            message = one_line(str(error), MESSAGE_CHARACTERS)
+        else:
+            message = f"{described(error)}{user_line(error)}"
         return failure(failure_reason(error), message)

@@ -53,15 +53,19 @@ class LocalProcesses:
         self._deadline: float | None = None  # for jobs that were asked to stop
 
     def submit(self, job: Job) -> None:
-        """Give a job to an idle worker, or to a new one."""
+        """Give a job to an idle worker, or to a new one.
+
+        Raises:
+            OSError: If no new one can be started.
+        """
         idle = [worker for worker in self._workers if worker.job is None]
         if not idle:
             taken = {worker.number for worker in self._workers}
             number = next(number for number in range(len(taken) + 1) if number not in taken)
             idle = [_Worker(number, self._threads, self._folder)]
             self._workers += idle
-        idle[0].job = job.name
         idle[0].send({"job": job.name, "run": job.run, "payload": job.payload})
+        idle[0].job = job.name
 
     def events(self, timeout_seconds: float) -> list[Event]:
         """Return what has happened since the last call."""
@@ -77,7 +81,7 @@ class LocalProcesses:
             left = deadline - time.monotonic()
             if found or left <= 0 or not self._workers:
                 return found
-            with selectors.DefaultSelector() as selector:
+            with selectors.PollSelector() as selector:  # it opens no file, of which there may be too many
                 for worker in self._workers:
                     worker.register(selector)
                 selector.select(min(left, CHECK_SECONDS))
@@ -115,10 +119,6 @@ class _Worker:
         self._mark = folder_mark(folder) + secrets.token_hex(8)
         self._log = log_path(folder, number)
         self._keep(b"")
-        self._connection, theirs = socket.socketpair()
-        self._connection.setblocking(False)
-        self._printed, printing = os.pipe()
-        os.set_blocking(self._printed, False)
         self._prints = True
         environment = dict(os.environ) | {MARK: self._mark, "TOKENIZERS_PARALLELISM": "false"}
         environment.update(dict.fromkeys(ONE_THREAD_VARIABLES, str(threads)))
@@ -127,17 +127,25 @@ class _Worker:
         paths = [source, *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         command = [sys.executable, "-X", "faulthandler", "-m", __name__.replace("processes", "worker")]
-        self.process = subprocess.Popen(
-            [*command, str(theirs.fileno()), str(threads)],
-            stdin=subprocess.DEVNULL,
-            stdout=printing,
-            stderr=printing,
-            env=environment,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,  # Ctrl-C reaches the parent only, which then stops workers in order
-        )
-        theirs.close()
-        os.close(printing)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:  # closed if it cannot be started
+            self._connection, connection = socket.socketpair()
+            ours.callback(self._connection.close)
+            theirs.callback(connection.close)
+            self._connection.setblocking(False)
+            self._printed, printing = os.pipe()
+            ours.callback(os.close, self._printed)
+            theirs.callback(os.close, printing)
+            os.set_blocking(self._printed, False)
+            self.process = subprocess.Popen(
+                [*command, str(connection.fileno()), str(threads)],
+                stdin=subprocess.DEVNULL,
+                stdout=printing,
+                stderr=printing,
+                env=environment,
+                pass_fds=(connection.fileno(),),
+                start_new_session=True,  # Ctrl-C reaches the parent only, which then stops workers in order
+            )
+            self._opened = ours.pop_all()
         self._oom_kills = _oom_kills()
 
     def send(self, message: Message) -> None:
@@ -195,7 +203,7 @@ class _Worker:
 
     def is_lost(self) -> bool:
         """Return whether no job can go on here: the process has ended, is stopped by a signal, or is not understood."""
-        with contextlib.suppress(psutil.Error):  # ended
+        with contextlib.suppress(psutil.Error, OSError):  # ended, or too many files are open to look
             if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
                 self.trouble = STOPPED
         return bool(self.trouble) or self.process.poll() is not None
@@ -208,10 +216,9 @@ class _Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of its group is left
             os.killpg(self.process.pid, signal.SIGKILL)
         code = self.process.wait()
-        end_marked(self._mark)
         self._keep_printed()
-        self._connection.close()
-        os.close(self._printed)
+        self._opened.close()  # first: to look for processes takes a file, and too many may be open
+        end_marked(self._mark)
         reason: FailureReason = "crash"
         if killed and self.trouble:
             how = f"was ended: {self.trouble}"

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import queue
+import resource
 import select
 import signal
 import socket
@@ -33,7 +34,8 @@ class Connection:
     """The worker's end of the socket, and what keeps it safe from the code that jobs run."""
 
     def __init__(self, descriptor: int) -> None:
-        number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # 256 on macOS, or none, which is -1
+        number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, min(HIGH, limit // 2) if limit > 0 else HIGH)
         os.close(descriptor)
         self._socket = socket.socket(fileno=number)
         self._node = os.fstat(number).st_ino
@@ -81,6 +83,8 @@ def serve(connection: Connection, threads: int) -> NoReturn:
     """Run jobs until the parent is gone; whatever they have left running ends with it."""
     jobs: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
     stop, mark = threading.Event(), os.environ[MARK]
+    # the parent stops a job by its own word; a handler, as what a job starts would inherit that a signal is ignored
+    signal.signal(signal.SIGINT, lambda number, frame: None)
 
     def listen() -> None:
         received = bytearray()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.core.errors import StopRequested
 from paretune.core.imports import import_name
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
@@ -226,7 +227,11 @@ def train(
 
     def before_update() -> None:
         nonlocal saved
-        report()
+        try:
+            report()
+        except StopRequested:
+            save_state(checkpoint, *learner.state())
+            raise
         if learner.hands_over_next() or time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_state(checkpoint, *learner.state())
             saved = time.monotonic()
@@ -237,11 +242,7 @@ def train(
         save_state(context.end_folder(stage) / STATE, *learner.member_state(index))
         context.seal(stage, {})
 
-    try:
-        learner.train(hand_over, on_update, before_update)
-    except KeyboardInterrupt:  # asked for between two updates, where the state is consistent
-        save_state(checkpoint, *learner.state())
-        raise
+    learner.train(hand_over, on_update, before_update)
     report()
 
 

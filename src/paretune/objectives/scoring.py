@@ -151,7 +151,7 @@ class Scorer:
             members = [k for k, objective in enumerate(self.objectives) if objective.import_path == folder]
             with imports_from(Path(folder) if folder else None):
                 for k in members:
-                    with self._watched(k), surroundings_kept():
+                    with self._watched(k):
                         outcomes[k] = self._call(k, rows, completions)
                 waiting = {k: outcome for k in members if inspect.isawaitable(outcome := outcomes[k])}
                 with contextlib.ExitStack() as watching, surroundings_kept():
@@ -173,7 +173,7 @@ class Scorer:
         once = sorted(first.values()) if _scores_rows_alone(objective) else list(range(len(pairs)))
         kept = [rows[index] for index in once]
         prompts, texts = [str(row["prompt"]) for row in kept], [completions[index] for index in once]
-        with _KeepException() as caught:
+        with _KeepException() as caught, surroundings_kept():
             result = call_function(function, prompts, texts, columns_of(kept))
         if caught.error is not None:
             return caught.error

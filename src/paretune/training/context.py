@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from paretune.core.errors import BudgetError, ConfigError, RecordError
+from paretune.core.errors import BudgetError, ConfigError, RecordError, StopRequested
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled
 from paretune.core.scores import check_scored
@@ -258,11 +258,11 @@ class GroupContext:
         return folder
 
     def progress(self, completions: int, message: str = "") -> None:
-        """Report completions made since the last call; raises `KeyboardInterrupt` where a stop was asked for."""
+        """Report completions made since the last call; raises `StopRequested` where a stop was asked for."""
         self._note()
         try:
             self._link.progress(completions, message)
-        except KeyboardInterrupt:
+        except StopRequested:
             self._note(force=True)
             raise
 
