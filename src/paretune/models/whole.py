@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,9 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
     if not look:
         _check_finite(model, name, what)
     _check_vocabulary(model, tokenizer, name, what)
+    if what == "model":  # a reward model ends no text
+        ended = named_end(model.generation_config, model.config, tokenizer, name)
+        check_end(ended, tokenizer, embedding_rows(model), name)
     return model, tokenizer
 
 
@@ -105,6 +108,56 @@ def embedding_rows(model: Any) -> int | None:
         return int(model.get_input_embeddings().weight.shape[0])
     except (NotImplementedError, AttributeError):
         return None
+
+
+def named_end(generation: Any, config: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
+    """Return the token ids that end a completion: what the first of three sources names.
+
+    Args:
+        generation: Settings of generation, or None where a model has none of its own.
+        config: Configuration of the model.
+        tokenizer: Its tokenizer.
+        name: Name of the model, for messages.
+
+    Returns:
+        The ids; none where an empty list says that every completion has the full length.
+
+    Raises:
+        ModelError: If they are no whole numbers, or nothing names one.
+    """
+    named = (getattr(source, "eos_token_id", None) for source in (generation, config, tokenizer))
+    ids = next((each for each in named if each is not None), None)
+    if ids is None:
+        raise ModelError(
+            f"model must name an end-of-text token, got none in '{name}'. Set eos_token_id in its "
+            "generation_config.json, or [] there if each completion is to have the full length."
+        )
+    found = tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in found):
+        raise ModelError(
+            f"eos_token_id of model '{name}' must be token ids, got {brief(ids)}. Correct its "
+            "generation_config.json or config.json."
+        )
+    return found
+
+
+def check_end(ids: Sequence[int], tokenizer: Any, rows: int | None, name: str) -> None:
+    """Check that the tokens which end a completion can occur.
+
+    Raises:
+        ModelError: If the model has no embedding for one, or none is named beside a tokenizer with such a token.
+    """
+    if not ids and tokenizer.eos_token is not None:
+        raise ModelError(
+            f"eos_token_id of model '{name}' must name the token that ends a text, got [] beside the eos_token "
+            f"{brief(tokenizer.eos_token)} of its tokenizer. Correct its generation_config.json or config.json."
+        )
+    beyond = [each for each in ids if each < 0 or (rows is not None and each >= rows)]
+    if beyond:
+        raise ModelError(
+            f"eos_token_id of model '{name}' must be ids of its {'' if rows is None else f'{rows} '}tokens, got "
+            f"{beyond[0]}. Correct its generation_config.json, config.json or tokenizer_config.json."
+        )
 
 
 def _check_vocabulary(model: Any, tokenizer: Any, name: str, what: str) -> None:
