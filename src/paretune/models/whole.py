@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 
 from paretune.core.errors import ModelError
-from paretune.core.model_files import check_model_files
-from paretune.core.printable import brief
+from paretune.core.model_files import ROTARY, check_model_files, is_old_buffer
+from paretune.core.printable import brief, printable_line
 from paretune.core.progress_bars import quiet_transformers
 
-BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|\.attn\.bias|\.attention\.bias)$")  # old files hold them
+LONGEST = 400  # characters of what transformers says
 
 
 def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str, look: bool = False) -> tuple[Any, Any]:
@@ -45,7 +44,8 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers raises anything about files that it cannot read
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = printable_line(f"{type(error).__name__}: {error}")
+        said = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
         raise ModelError(
             f"{what} must be a folder or hub id of a {kind} with safetensors, got '{name}' ({said}). Check the path, "
             "or save the model with save_pretrained."
@@ -56,7 +56,7 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
             f"tokenizer of {what} '{name}' must have a number as model_max_length, got {brief(length)}. Correct its "
             "tokenizer_config.json."
         )
-    _check_keys(loading, name, what, kind, type(model).__name__)
+    _check_keys(loading, model, name, what, kind)
     if not look:
         _check_finite(model, name, what)
     _check_vocabulary(model, tokenizer, name, what)
@@ -66,7 +66,8 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
     return model, tokenizer
 
 
-def _check_keys(loading: Mapping[str, Any], name: str, what: str, kind: str, made: str) -> None:
+def _check_keys(loading: Mapping[str, Any], model: Any, name: str, what: str, kind: str) -> None:
+    made = type(model).__name__
     advice = f"Save it with save_pretrained from the {made} that was trained."
     if loading["missing_keys"]:
         raise ModelError(
@@ -78,7 +79,11 @@ def _check_keys(loading: Mapping[str, Any], name: str, what: str, kind: str, mad
             f"{what} must have parameters of the shapes that its config.json asks for, got {key} of {list(found)} in "
             f"place of {list(wanted)} in '{name}'. {advice}"
         )
-    left = [key for key in loading["unexpected_keys"] if not BUFFERS.search(key)]
+    turns = any(each.endswith("inv_freq") for each, _ in model.named_buffers())
+    left = [
+        key for key in loading["unexpected_keys"]
+        if not is_old_buffer(model.config.model_type, key) or (ROTARY.fullmatch(key) and not turns)
+    ]  # fmt: skip
     if left:
         raise ModelError(
             f"{what} must hold the parameters of a {kind} ({made}) and no others, got '{name}' with {_some(left)}. "
