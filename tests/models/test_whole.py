@@ -203,6 +203,25 @@ def test_a_configuration_of_another_model_is_refused(tmp_path: Path, change: dic
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vocab_size": "wide"}, r"\(\w+: .*'vocab_size'.*wide.*\)\. Check"),
+        ({"hidden_act": "zzz"}, r"\(KeyError: .*'zzz'.*\)\. Check"),
+        ({"num_attention_heads": 0}, r"\(ZeroDivisionError: integer .* zero\)\. Check"),
+        ({"dtype": "b" * 900}, r"\(\w+: .* \.\.\.\)\. Check"),
+    ],
+)
+def test_what_transformers_says_is_kept_with_its_kind(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=said) as refused:
+        load_base(str(folder), device="cpu")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 900
+
+
 def test_names_and_shapes_alone_tell_what_lacks(tmp_path: Path) -> None:
     folder = micro_task.save_model(tmp_path / "model")
     look_at_base(str(folder))
