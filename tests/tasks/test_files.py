@@ -290,7 +290,7 @@ BAD_KEYS = {
     "huge beta": (
         {"beta": 1e308},
         ConfigError,
-        r"task\.yaml:\d+:7: beta must be less than or equal to 1000000, got 1e\+308",
+        r"task\.yaml:\d+:1: beta must be less than or equal to 1000000, got 1e\+308",
     ),
     "huge range": (
         objective(range=[-1e308, 1e308]),
