@@ -36,6 +36,15 @@ def test_context_is_what_the_configuration_of_the_text_model_says(
     assert context_limit(config) == limit
 
 
+@pytest.mark.parametrize("limit", [True, False, 0, -5, "24", 24.5, [24]])
+def test_a_context_that_is_no_number_of_tokens_is_refused(limit: object) -> None:
+    for config in ({"max_position_embeddings": limit}, {"text_config": {"n_positions": limit}}):
+        with pytest.raises(
+            ModelError, match=r"_?positions?.* must be a whole number of tokens from 1 on, got .*config"
+        ):
+            context_limit(config)
+
+
 def write_header(file: Path, *shapes: list[int]) -> None:
     entries = {str(index): {"dtype": "F16", "shape": shape} for index, shape in enumerate(shapes)}
     header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()

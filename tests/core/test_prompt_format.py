@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import chat_tokenizer
+import micro_task
 from chat_tokenizer import BEGIN, END, TEMPLATE, TURN
 from paretune.core.errors import ModelError, ShapeError
 from paretune.core.prompt_format import PromptEncoder, PromptFormat
+from paretune.tasks import tokenizers
 from paretune.tasks.checks import plain_encoder
 
 
@@ -46,7 +53,7 @@ def as_bytes(text: str) -> list[int]:
 def test_an_input_is_what_its_tokenizer_makes_up_to_the_end_of_the_prompt(
     tmp_path: Path, adds: str, config: dict[str, bool]
 ) -> None:
-    tokenizer = tokenizer_in(chat_tokenizer.save(tmp_path, adds, **config))
+    tokenizer = tokenizer_in(chat_tokenizer.save_model(tmp_path, adds, **config))
     whole, bare = tokenizer("a b")["input_ids"], tokenizer("a b", add_special_tokens=False)["input_ids"]
     begins, ends = [BEGIN] if adds in ("begin", "both") else [], [END] if adds in ("end", "both") else []
     for encoder in both_encoders(tmp_path):
@@ -96,7 +103,7 @@ def test_a_task_can_say_that_special_tokens_in_its_prompts_are_meant(encoder: Pr
 
 
 def test_a_special_token_that_cannot_be_text_is_refused(tmp_path: Path) -> None:
-    for encoder in both_encoders(chat_tokenizer.save(tmp_path, words=True)):
+    for encoder in both_encoders(chat_tokenizer.save_model(tmp_path, words=True)):
         assert encoder.ids("a b", PromptFormat(TEMPLATE.replace("|>", "|> ")))[0] == BEGIN
         with pytest.raises(
             ModelError, match=r"prompt must hold no special token .*, got '</s>' in 'a </s> b'\. Remove"
@@ -105,17 +112,107 @@ def test_a_special_token_that_cannot_be_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_tokenizer_does_not_know_is_no_special_token(tmp_path: Path) -> None:
-    for encoder in both_encoders(chat_tokenizer.save(tmp_path, words=True)):
+    for encoder in both_encoders(chat_tokenizer.save_model(tmp_path, words=True)):
         assert encoder.ids("a zzz", PromptFormat()) == (BEGIN, 6, chat_tokenizer.UNKNOWN)
 
 
 def test_the_plan_reads_prompts_as_the_loaded_model_does(tmp_path: Path) -> None:
-    loaded, alone = both_encoders(chat_tokenizer.save(tmp_path))
+    loaded, alone = both_encoders(chat_tokenizer.save_model(tmp_path))
     for prompt in ("a", "a</s>b", "<|turn|>", "ü\n\x1b[31m"):
         for template in ("{prompt}", TEMPLATE, "<s>{prompt} {prompt}"):
             assert loaded.ids(prompt, PromptFormat(template)) == alone.ids(prompt, PromptFormat(template))
     assert loaded.special == alone.special
     assert loaded.piece(BEGIN) == alone.piece(BEGIN) == "<s>"
+
+
+REBUILT = [
+    ("LlamaTokenizer", {"add_bos_token": True}), ("LlamaTokenizerFast", {"add_bos_token": True, "add_eos_token": True}),
+    ("GemmaTokenizer", {"add_bos_token": True}), ("Qwen2Tokenizer", {}), ("GPT2Tokenizer", {"add_bos_token": True}),
+    ("GPTNeoXTokenizer", {"add_eos_token": True}), ("CohereTokenizer", {}), ("TokenizersBackend", {}),
+    ("PreTrainedTokenizerFast", {"add_bos_token": True, "add_eos_token": True}),
+    ("TokenizersBackend", {"split_special_tokens": True}), ("TokenizersBackend", {"eos_token": "ab"}),
+    ("TokenizersBackend", {"extra_special_tokens": {"mark": "b"}}),
+    ("TokenizersBackend", {"extra_special_tokens": ["c"]}),
+]  # fmt: skip
+
+
+def rebuilt(folder: Path, kind: str, **config: Any) -> Path:
+    """Save a BPE tokenizer of which most classes of transformers keep no more than the vocabulary."""
+    letters = [*chat_tokenizer.SPECIAL, *"abcd: ", "\u2581", "ab"]
+    micro_task.save_model(folder, vocab_size=32, eos_token_id=END)
+    content = json.loads((chat_tokenizer.save(folder) / "tokenizer.json").read_text())
+    content |= {"pre_tokenizer": None, "post_processor": None, "decoder": None}
+    content["model"] |= {"vocab": {each: index for index, each in enumerate(letters)}, "merges": [["a", "b"]]}
+    content["model"]["unk_token"] = "<unk>"
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": kind, **config}))
+    return folder
+
+
+def read_with(make: Callable[[], PromptEncoder | None]) -> list[object]:
+    """What an encoder makes of some prompts, or what it refuses them with."""
+    found: list[object] = []
+    for prompt in ("abab", "a </s>b", "c"):
+        for template in ("{prompt}", "<s>{prompt}<|turn|>"):
+            try:
+                encoder = make()
+                assert encoder is not None
+                found.append((encoder.ids(prompt, PromptFormat(template)), encoder.special))
+            except ModelError as error:
+                found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "config"), REBUILT)
+def test_the_plan_reads_what_a_class_of_transformers_makes_of_the_file(
+    tmp_path: Path, kind: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
+    folder = rebuilt(tmp_path / "model", kind, **config)
+    loaded = read_with(lambda: PromptEncoder.of(tokenizer_in(folder), (END,), 32))
+    assert read_with(lambda: plain_encoder(str(folder))) == loaded
+    tokenizers._made.cache_clear()
+    assert read_with(lambda: plain_encoder(str(folder))) == loaded  # from the cache
+
+
+def test_another_process_makes_a_tokenizer_where_torch_is_not_imported(tmp_path: Path) -> None:
+    folder = rebuilt(tmp_path / "model", "LlamaTokenizer", add_bos_token=True)
+    code = (
+        "import sys; from paretune.tasks.checks import plain_encoder; from paretune.core.prompt_format import *\n"
+        "print(plain_encoder(sys.argv[1]).ids('abab', PromptFormat()), 'torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PARETUNE_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    expected = PromptEncoder.of(tokenizer_in(folder)).ids("abab", PromptFormat())
+    assert done.stdout == f"{expected} False\n"
+
+
+def test_a_tokenizer_that_draws_at_random_is_refused(tmp_path: Path) -> None:
+    folder = rebuilt(tmp_path / "model", "TokenizersBackend")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["dropout"] = 0.5
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    for make in (lambda: plain_encoder(str(folder)), lambda: PromptEncoder.of(tokenizer_in(folder))):
+        with pytest.raises(ModelError, match=r"must read a text the same way .*, got dropout 0\.5 .* null there"):
+            make()
+
+
+def test_a_special_token_with_the_id_of_another_is_refused(tmp_path: Path) -> None:
+    folder = rebuilt(tmp_path / "model", "TokenizersBackend", pad_token="<new>")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["ab"] += 1  # a gap: a token that is added gets the first free number of tokens
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    for make in (lambda: plain_encoder(str(folder)), lambda: PromptEncoder.of(tokenizer_in(folder))):
+        with pytest.raises(ModelError, match=r"an id of its own for each .*, got \d+ for '.*' and for 'ab'\."):
+            make()
+
+
+def test_special_tokens_that_no_text_of_a_prompt_spells_are_named() -> None:
+    encoder = PromptEncoder(lambda text, add=False, as_text=False: [1] * len(text), {"</s>": 1}, dict, lambda _: "</s>")
+    with pytest.raises(ModelError, match=r"got '</s>, </s>' in 'hm'\."):
+        encoder.ids("hm", PromptFormat())
 
 
 def test_a_tokenizer_that_changes_a_text_when_it_adds_tokens_is_refused() -> None:

@@ -29,8 +29,8 @@ def without(*names: str) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name: value for name, value in tensors.items() if not any(each in name for each in names)}
 
 
-def extra(name: str) -> Callable[[Tensors], Tensors]:
-    return lambda tensors: {**tensors, name: torch.zeros(3)}
+def extra(name: str, value: Tensor | None = None) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: torch.zeros(3) if value is None else value}
 
 
 def with_value(name: str, value: float) -> Callable[[Tensors], Tensors]:
@@ -55,6 +55,10 @@ NORM = "model.layers.0.input_layernorm.weight"
         (without("embed_tokens"), r"without model\.embed_tokens\.weight\."),
         (without("layers.1."), r"without model\.layers\.1\..* and \d+ more\."),
         (shorter(NORM), rf"shapes that its config.json asks for, got {NORM} of \[15\] in place of \[16\] in"),
+        (extra("model.layers.0.attn.bias"), r"no others, got .* with model\.layers\.0\.attn\.bias\."),
+        (extra("foo.attention.bias"), r"no others, got .* with foo\.attention\.bias\."),
+        (extra("model.layers.0.attn.masked_bias"), r"no others, got .* with model\.layers\.0\.attn\.masked_bias\."),
+        (extra("foo.inv_freq"), r"no others, got .* with foo\.inv_freq\."),
         (extra("score.weight"), r"\(LlamaForCausalLM\) and no others, got .* with score\.weight\."),
         (extra("model.layers.2.mlp.up_proj.weight"), r"no others, got .* with model\.layers\.2\.mlp"),
         (with_value(NORM, float("nan")), rf"must have finite parameters, got NaN or infinity in {NORM} of"),
@@ -75,9 +79,37 @@ def test_a_model_that_is_not_whole_is_refused(
 def test_tied_parameters_are_held_once_and_buffers_of_old_files_are_dropped(tmp_path: Path) -> None:
     folder = micro_task.save_model(tmp_path / "model", tie_word_embeddings=True)
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    rewrite(folder, extra("model.layers.0.self_attn.rotary_emb.inv_freq"))
+    rewrite(folder, extra("model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4)))
     base = load_base(str(folder), device="cpu")
     assert base.model.lm_head.weight is base.model.model.embed_tokens.weight
+
+
+def old_gpt2(folder: Path, name: str, value: Tensor) -> Path:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    micro_task.save_model(folder)
+    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=24, vocab_size=8, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    rewrite(folder, extra(name, value))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("transformer.h.0.attn.bias", torch.ones(1, 1, 24, 24, dtype=torch.bool).tril()),
+        ("h.0.attn.bias", torch.ones(1, 1, 24, 24).tril()),
+        ("transformer.h.0.attn.masked_bias", torch.tensor(-1e4)),
+    ],
+)
+def test_masks_of_old_files_are_dropped_for_the_kinds_that_had_them(tmp_path: Path, name: str, value: Tensor) -> None:
+    load_base(str(old_gpt2(tmp_path, name, value)), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["transformer.h.0.attn.bias", "foo.attn.bias", "transformer.h.0.mlp.inv_freq"])
+def test_what_is_no_mask_is_not_dropped(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=f"and no others, got .* {name}"):
+        load_base(str(old_gpt2(tmp_path, name, torch.ones(16))), device="cpu")
 
 
 @pytest.mark.parametrize("kept", ["<end> a b c d e f", "<end>"])
@@ -116,6 +148,43 @@ def test_an_end_token_that_is_no_id_is_refused(tmp_path: Path) -> None:
         base.end_ids
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (999, r"must be ids of its 8 tokens, got 999\."),
+        ([0, 8], r"must be ids of its 8 tokens, got 8\."),
+        (-1, r"must be ids of its 8 tokens, got -1\."),
+        ([], r"must name the token that ends a text, got \[\] beside the eos_token '<end>' of its tokenizer\."),
+        ("x", "must be token ids, got 'x'"),
+        (True, "must be token ids, got True"),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_end_token_that_cannot_occur_is_refused(tmp_path: Path, file: str, named: object, said: str) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    (folder / "generation_config.json").unlink()
+    content = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+    (folder / file).write_text(json.dumps({**content, "eos_token_id": named}))
+    for load in (load_base, look_at_base):
+        with pytest.raises(ModelError, match=f"{said}|must be a folder or hub id .*eos_token_id"):
+            load(str(folder))
+
+
+def test_a_model_says_where_its_texts_end_or_that_they_never_do(tmp_path: Path) -> None:
+    folder = micro_task.save_model(tmp_path / "model", eos_token_id=None)
+    (folder / "generation_config.json").write_text("{}")
+    assert load_base(str(folder), device="cpu").end_ids == (micro_task.END,)  # of the tokenizer
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": "unheard-of"}))
+    with pytest.raises(ModelError, match=r"must be ids of its 8 tokens, got 8\."):
+        load_base(str(folder), device="cpu")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": None}))
+    with pytest.raises(ModelError, match=r"must name an end-of-text token, got none in .* or \[\] there if each"):
+        load_base(str(folder), device="cpu")
+    (folder / "generation_config.json").write_text('{"eos_token_id": []}')
+    assert load_base(str(folder), device="cpu").end_ids == ()
+
+
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = micro_task.save_model(tmp_path / "model")
     for file in folder.glob("tokenizer*"):
@@ -132,6 +201,25 @@ def test_a_configuration_of_another_model_is_refused(tmp_path: Path, change: dic
     with pytest.raises(ModelError, match=r"^model must") as refused:
         load_base(str(folder), device="cpu")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vocab_size": "wide"}, r"\(\w+: .*'vocab_size'.*wide.*\)\. Check"),
+        ({"hidden_act": "zzz"}, r"\(KeyError: .*'zzz'.*\)\. Check"),
+        ({"num_attention_heads": 0}, r"\(ZeroDivisionError: integer .* zero\)\. Check"),
+        ({"dtype": "b" * 900}, r"\(\w+: .* \.\.\.\)\. Check"),
+    ],
+)
+def test_what_transformers_says_is_kept_with_its_kind(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    folder = micro_task.save_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=said) as refused:
+        load_base(str(folder), device="cpu")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 900
 
 
 def test_names_and_shapes_alone_tell_what_lacks(tmp_path: Path) -> None:

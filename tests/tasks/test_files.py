@@ -287,6 +287,31 @@ BAD_KEYS = {
         ConfigError,
         r"task\.yaml:\d+:7: beta must be a finite number, got \.inf",
     ),
+    "huge beta": (
+        {"beta": 1e308},
+        ConfigError,
+        r"task\.yaml:\d+:1: beta must be less than or equal to 1000000, got 1e\+308",
+    ),
+    "huge range": (
+        objective(range=[-1e308, 1e308]),
+        ConfigError,
+        r"task\.yaml:\d+:\d+: objectives\.brief\.range\.0 must be greater than or equal to -1000000000, got -1e\+308",
+    ),
+    "narrow range": (
+        objective(range=[0, 1e-320]),
+        ConfigError,
+        r"brief\.range must be \[lowest, highest\] with 1e-09 or",
+    ),
+    "huge pass": (
+        objective(**{"pass": 1e308}),
+        ConfigError,
+        r"brief\.pass must be less than or equal to 1000000000, got",
+    ),
+    "huge reference": (
+        {"reference_point": [-1e308, 0]},
+        ConfigError,
+        r"reference_point\.0 must be greater than .* -1000000000",
+    ),
     "no tokens": ({"max_completion_tokens": 0}, ConfigError, r"max_completion_tokens must be greater than 0, got 0"),
     "template": ({"template": "Client:"}, ConfigError, r"template must contain \{prompt\}, got 'Client:'"),
     "empty range": (

@@ -13,6 +13,10 @@ MAX_YAML_CHARACTERS: Final = 1_000_000  # with every alias written out: an alias
 MAX_NESTING: Final = 32  # of YAML, JSON and --set; a study needs 6, and Python's own stack ends near 1,000
 MAX_WHOLE: Final = 2**63 - 1  # what records and Parquet hold in a column of whole numbers
 
+MAX_BETA: Final = 1_000_000  # at a thousand no reward moves a policy any more; far beyond, numbers overflow
+MAX_REWARD: Final = 1_000_000_000  # either sign: products of a few such ranges and squares of rewards stay finite
+LEAST_RANGE: Final = 1e-9  # between the lowest and the highest reward: rewards are divided by it
+
 MAX_TABLE_BYTES: Final = 268_435_456  # of prompts: 256 MiB are half a million of 500 characters, all kept in memory
 MAX_ROW_BYTES: Final = 4_194_304  # of a row: longer than the context of any model
 MAX_ROWS: Final = 1_000_000  # of a file of prompts; a row takes 1 kB of memory at least

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paretune.core.checks import user_path
 from paretune.core.errors import ModelError
+from paretune.core.printable import brief
 from paretune.core.text_files import parsed_json
 
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, a thread a worker beats all threads in one, and bf16 gains no speed
@@ -20,14 +21,24 @@ def context_limit(config: Mapping[str, object]) -> int | None:
     Args:
         config: Content of `config.json`.
 
+    Raises:
+        ModelError: If it names something else.
+
     Example:
         >>> context_limit({"text_config": {"max_position_embeddings": 4096}})
         4096
     """
     text = config.get("text_config")  # models that also read images nest it
     known = {**config, **text} if isinstance(text, Mapping) else config
-    limits = (known.get(name) for name in ("max_position_embeddings", "n_positions"))
-    return next((limit for limit in limits if isinstance(limit, int)), None)
+    named = ("max_position_embeddings", "n_positions")
+    name, limit = next(((name, known[name]) for name in named if known.get(name) is not None), ("", None))
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ModelError(
+            f"{name} must be a whole number of tokens from 1 on, got {brief(limit)}. Correct the model's config.json."
+        )
+    return limit
 
 
 TESTED_KINDS = tuple(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 from paretune.core.checks import check_text
 from paretune.core.errors import ModelError
+from paretune.core.printable import brief
 
 FIELD = "{prompt}"
 REMEMBERED = 2**16  # prompts whose ids are kept: checked, trained on and evaluated, each is encoded once
@@ -84,15 +85,16 @@ class PromptEncoder:
             tokenizer: The tokenizer.
             end_ids: Tokens that end a completion; where they were added to the vocabulary, they are special too.
             rows: Embeddings of the model.
+
+        Raises:
+            ModelError: If it draws at random what it makes of a text, or confuses special tokens with others.
         """
-        added = tokenizer.added_tokens_decoder
-        special = {str(each): index for index, each in added.items() if each.special or index in end_ids}
-        special |= {each: tokenizer.convert_tokens_to_ids(each) for each in tokenizer.all_special_tokens}
-        special.pop(tokenizer.unk_token, None)
+        special = special_tokens(tokenizer, end_ids)
+        check_repeatable(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None))
 
         def tokenize(text: str, add: bool = False, as_text: bool = False) -> list[int]:
-            options = {"split_special_tokens": True} if as_text else {}
-            return list(tokenizer(text, add_special_tokens=add, verbose=False, **options)["input_ids"])
+            made = tokenizer(text, add_special_tokens=add, verbose=False, split_special_tokens=as_text)
+            return list(made["input_ids"])
 
         pieces = tokenizer.convert_ids_to_tokens
         return cls(tokenize, special, tokenizer.get_vocab, lambda index: str(pieces(index)), rows)
@@ -174,9 +176,9 @@ class PromptEncoder:
             ids += self._encode(run, as_text=True) if run else []
             ids += [] if special is None else [special]
         if self.count(ids) != wanted:
-            shown, held = next(
-                ((each, found[0]) for each in values.values() if (found := self.held_by(each))), ("", "")
-            )
+            pieces = [self.piece(index) for index in ids if index in self._special_ids]
+            said = [(each, found[0]) for each in values.values() if (found := self.held_by(each))]
+            shown, held = next(iter(said), (" ".join(values.values()), ", ".join(pieces)))
             raise ModelError(
                 f"prompt must hold no special token that the tokenizer cannot read as plain text, got '{held}' in "
                 f"'{shown[:60]}'. Remove it, or set special_tokens_in_prompts: true in the task, if it is meant."
@@ -196,6 +198,48 @@ class PromptEncoder:
                 yield run, self.special[found[0]]
                 run = ""
         yield run + template[start:], None
+
+
+def special_tokens(tokenizer: Any, end_ids: Collection[int]) -> dict[str, int]:
+    """Return the special tokens of a tokenizer of transformers and their ids; that for what it does not know left out.
+
+    Args:
+        tokenizer: The tokenizer.
+        end_ids: Tokens that end a completion; where they were added to the vocabulary, they are special too.
+
+    Raises:
+        ModelError: If one has the id of another token.
+    """
+    added, vocabulary = tokenizer.added_tokens_decoder, tokenizer.get_vocab()
+    special = {str(each): index for index, each in added.items() if each.special or index in end_ids}
+    special |= {each: vocabulary[each] for each in tokenizer.all_special_tokens if each in vocabulary}
+    by_id = {index: each for each, index in special.items()}
+    shared = sorted(token for token, index in vocabulary.items() if index in by_id and token not in special)
+    if shared:
+        index = vocabulary[shared[0]]
+        raise ModelError(
+            f"tokenizer must have an id of its own for each special token, got {index} for "
+            f"{brief(by_id[index])} and for {brief(shared[0])}. Correct its vocabulary, or its tokenizer_config.json."
+        )
+    special.pop(tokenizer.unk_token, None)
+    return special
+
+
+def check_repeatable(model: Any) -> None:
+    """Refuse a tokenizer that draws at random what it makes of a text.
+
+    Args:
+        model: Of the `tokenizers` library, or None for a tokenizer of another.
+
+    Raises:
+        ModelError: If it does.
+    """
+    for name in ("dropout", "alpha"):
+        if getattr(model, name, None):
+            raise ModelError(
+                f"tokenizer must read a text the same way each time, got {name} {getattr(model, name)} in its "
+                f"tokenizer.json. Set it to null there."
+            )
 
 
 def _added(whole: list[int], inside: list[int]) -> tuple[list[int], list[int]]:

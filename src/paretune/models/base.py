@@ -13,11 +13,9 @@ from torch import nn
 
 from paretune.core.checks import user_path
 from paretune.core.digests import model_digest
-from paretune.core.errors import ModelError
 from paretune.core.model_config import context_limit, is_small
-from paretune.core.printable import brief
 from paretune.core.prompt_format import PromptEncoder, PromptFormat
-from paretune.models.whole import embedding_rows, load_whole
+from paretune.models.whole import embedding_rows, load_whole, named_end
 
 KIND = "causal language model"  # what a folder must hold, for messages
 
@@ -64,20 +62,7 @@ class BaseModel:
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
         """Token ids that end a completion."""
-        for source in (self.model.generation_config, self.model.config, self.tokenizer):
-            ids = getattr(source, "eos_token_id", None)
-            if ids is not None:
-                found = tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)
-                if any(isinstance(each, bool) or not isinstance(each, int) for each in found):
-                    raise ModelError(
-                        f"eos_token_id of model '{self.name}' must be token ids, got {brief(ids)}. Correct its "
-                        "generation_config.json or config.json."
-                    )
-                return found
-        raise ModelError(
-            f"model must name an end-of-text token, got none in '{self.name}'. Set eos_token_id in its "
-            "generation_config.json."
-        )
+        return named_end(self.model.generation_config, self.model.config, self.tokenizer, self.name)
 
     @cached_property
     def pad_id(self) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from paretune.core.errors import ModelError
-from paretune.core.model_files import check_model_files
-from paretune.core.printable import brief
+from paretune.core.model_files import ROTARY, check_model_files, is_old_buffer
+from paretune.core.printable import brief, printable_line
 from paretune.core.progress_bars import quiet_transformers
 
-BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|\.attn\.bias|\.attention\.bias)$")  # old files hold them
+LONGEST = 400  # characters of what transformers says
 
 
 def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str, look: bool = False) -> tuple[Any, Any]:
@@ -45,7 +44,8 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers raises anything about files that it cannot read
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = printable_line(f"{type(error).__name__}: {error}")
+        said = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
         raise ModelError(
             f"{what} must be a folder or hub id of a {kind} with safetensors, got '{name}' ({said}). Check the path, "
             "or save the model with save_pretrained."
@@ -56,14 +56,18 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
             f"tokenizer of {what} '{name}' must have a number as model_max_length, got {brief(length)}. Correct its "
             "tokenizer_config.json."
         )
-    _check_keys(loading, name, what, kind, type(model).__name__)
+    _check_keys(loading, model, name, what, kind)
     if not look:
         _check_finite(model, name, what)
     _check_vocabulary(model, tokenizer, name, what)
+    if what == "model":  # a reward model ends no text
+        ended = named_end(model.generation_config, model.config, tokenizer, name)
+        check_end(ended, tokenizer, embedding_rows(model), name)
     return model, tokenizer
 
 
-def _check_keys(loading: Mapping[str, Any], name: str, what: str, kind: str, made: str) -> None:
+def _check_keys(loading: Mapping[str, Any], model: Any, name: str, what: str, kind: str) -> None:
+    made = type(model).__name__
     advice = f"Save it with save_pretrained from the {made} that was trained."
     if loading["missing_keys"]:
         raise ModelError(
@@ -75,7 +79,11 @@ def _check_keys(loading: Mapping[str, Any], name: str, what: str, kind: str, mad
             f"{what} must have parameters of the shapes that its config.json asks for, got {key} of {list(found)} in "
             f"place of {list(wanted)} in '{name}'. {advice}"
         )
-    left = [key for key in loading["unexpected_keys"] if not BUFFERS.search(key)]
+    turns = any(each.endswith("inv_freq") for each, _ in model.named_buffers())
+    left = [
+        key for key in loading["unexpected_keys"]
+        if not is_old_buffer(model.config.model_type, key) or (ROTARY.fullmatch(key) and not turns)
+    ]  # fmt: skip
     if left:
         raise ModelError(
             f"{what} must hold the parameters of a {kind} ({made}) and no others, got '{name}' with {_some(left)}. "
@@ -105,6 +113,56 @@ def embedding_rows(model: Any) -> int | None:
         return int(model.get_input_embeddings().weight.shape[0])
     except (NotImplementedError, AttributeError):
         return None
+
+
+def named_end(generation: Any, config: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
+    """Return the token ids that end a completion: what the first of three sources names.
+
+    Args:
+        generation: Settings of generation, or None where a model has none of its own.
+        config: Configuration of the model.
+        tokenizer: Its tokenizer.
+        name: Name of the model, for messages.
+
+    Returns:
+        The ids; none where an empty list says that every completion has the full length.
+
+    Raises:
+        ModelError: If they are no whole numbers, or nothing names one.
+    """
+    named = (getattr(source, "eos_token_id", None) for source in (generation, config, tokenizer))
+    ids = next((each for each in named if each is not None), None)
+    if ids is None:
+        raise ModelError(
+            f"model must name an end-of-text token, got none in '{name}'. Set eos_token_id in its "
+            "generation_config.json, or [] there if each completion is to have the full length."
+        )
+    found = tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in found):
+        raise ModelError(
+            f"eos_token_id of model '{name}' must be token ids, got {brief(ids)}. Correct its "
+            "generation_config.json or config.json."
+        )
+    return found
+
+
+def check_end(ids: Sequence[int], tokenizer: Any, rows: int | None, name: str) -> None:
+    """Check that the tokens which end a completion can occur.
+
+    Raises:
+        ModelError: If the model has no embedding for one, or none is named beside a tokenizer with such a token.
+    """
+    if not ids and tokenizer.eos_token is not None:
+        raise ModelError(
+            f"eos_token_id of model '{name}' must name the token that ends a text, got [] beside the eos_token "
+            f"{brief(tokenizer.eos_token)} of its tokenizer. Correct its generation_config.json or config.json."
+        )
+    beyond = [each for each in ids if each < 0 or (rows is not None and each >= rows)]
+    if beyond:
+        raise ModelError(
+            f"eos_token_id of model '{name}' must be ids of its {'' if rows is None else f'{rows} '}tokens, got "
+            f"{beyond[0]}. Correct its generation_config.json, config.json or tokenizer_config.json."
+        )
 
 
 def _check_vocabulary(model: Any, tokenizer: Any, name: str, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from paretune.core.checks import user_path
 from paretune.core.errors import ParetuneError, TaskError
 from paretune.core.model_config import context_limit
 from paretune.core.printable import brief, is_writable
-from paretune.core.prompt_format import PromptEncoder
+from paretune.core.prompt_format import PromptEncoder, check_repeatable
 from paretune.core.task import SPLITS, Row, Split, Task
 from paretune.core.text_files import parsed_json
+from paretune.tasks.tokenizers import made_tokenizer
 
 TOKENS_SHOWN = 12  # of a first prompt, at its beginning and at its end
 
@@ -49,41 +49,29 @@ def check_context(task: Task, context_tokens: int | None = None) -> None:
 
 
 def plain_encoder(model: str) -> PromptEncoder | None:
-    """Return what encodes the prompts of a model folder without the library that runs the model, before it loads.
+    """Return what encodes the prompts of a model folder as the model does, before it loads.
 
     Returns:
-        None for a hub id, and where a folder's tokenizer cannot be read alone.
+        None for a hub id, and where no encoder can be had without the model, see `tasks.tokenizers`.
+
+    Raises:
+        ModelError: If the tokenizer draws at random what it makes of a text, or confuses special tokens with others.
     """
     file = user_path(model) / "tokenizer.json"
-    if not file.is_file():
+    made = made_tokenizer(file.parent) if file.is_file() else None
+    if made is None:
         return None
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-        beside = file.with_name("tokenizer_config.json")
-        config = parsed_json(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    except Exception:  # noqa: BLE001  # it raises nothing narrower; loading the model says what is wrong with the file
-        return None
+    tokenizer, special, rows = made
+    check_repeatable(tokenizer.model)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    special = {str(each.content): index for index, each in tokenizer.get_added_tokens_decoder().items() if each.special}
-    special |= {each: index for each in _named(config).values() if (index := tokenizer.token_to_id(each)) is not None}
-    special.pop(_named(config).get("unk_token", ""), None)
 
     def tokenize(text: str, add: bool = False, as_text: bool = False) -> list[int]:
         tokenizer.encode_special_tokens = as_text
         # one by one: threads that encode_batch starts would warn in every process started after them
         return list(tokenizer.encode(text, add_special_tokens=add).ids)
 
-    return PromptEncoder(tokenize, special, tokenizer.get_vocab, lambda index: str(tokenizer.id_to_token(index)))
-
-
-def _named(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the special tokens that a tokenizer's configuration names, such as `bos_token`."""
-    values = {name: value for name, value in config.items() if name.endswith("_token")}
-    values = {name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()}
-    return {name: value for name, value in values.items() if isinstance(value, str)}
+    return PromptEncoder(tokenize, special, tokenizer.get_vocab, lambda index: str(tokenizer.id_to_token(index)), rows)
 
 
 def check_prompts(task: Task, encoder: PromptEncoder, context_tokens: int | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from paretune.core.checks import did_you_mean, user_path
 from paretune.core.digests import digest, model_digest
 from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
+from paretune.core.limits import LEAST_RANGE
 from paretune.core.model_files import check_model_files
 from paretune.core.settings import make_settings
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
@@ -128,10 +129,11 @@ def _check_objective(name: str, item: ObjectiveKeys, place: Place, group: str) -
             f"{place.at(group, name)} must be letters, digits, _ and -, a letter first, got '{name}'. Rename it."
         )
     low, high = item.range
-    if not low < high:
+    if high - low < LEAST_RANGE:
+        rule = "lowest below highest" if low >= high else f"{LEAST_RANGE:g} or more between them"
         raise ConfigError(
-            f"{place.at(group, name, 'range')} must be [lowest, highest] with lowest below highest, got "
-            f"[{low:g}, {high:g}]. Swap or correct them."
+            f"{place.at(group, name, 'range')} must be [lowest, highest] with {rule}, got [{low:g}, {high:g}]. Swap or "
+            "correct them."
         )
     if item.pass_threshold is not None and not low <= item.pass_threshold <= high:
         raise ConfigError(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +11,7 @@ from paretune.core.checked import note_checked, versions, was_checked
 from paretune.core.digests import digest, model_digest
 from paretune.core.errors import ModelError
 from paretune.core.task import Task
+from paretune.tasks.apart import answer_here, ask
 
 Role = tuple[bool, str]  # whether it is a reward model, and its folder
 LARGE = 2**31  # bytes of parameters: of a larger model a plan looks at names and shapes alone, it must not take minutes
@@ -78,24 +76,8 @@ def _check(roles: Sequence[Role]) -> str:
 
 
 def _check_apart(roles: Sequence[Role]) -> str:
-    source = str(Path(__file__).parents[2])
-    paths = [source, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(roles)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(
-            f"models {', '.join(folder for _, folder in roles)} must load in a process of their own, got exit code "
-            f"{done.returncode} ({last}). Load them with transformers to see why."
-        )
-    return str(json.loads(done.stdout.splitlines()[-1]))
+    return str(ask(__name__, roles, f"models {', '.join(folder for _, folder in roles)}"))
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n" + json.dumps(_check(json.loads(sys.argv[1]))))
+    answer_here(_check)

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, PositiveInt, Tag, ValidationError
 
+from paretune.core.limits import MAX_BETA, MAX_REWARD
 from paretune.tasks.explaining import explain
 from paretune.tasks.strict_yaml import KeyPath, Place
 
-Number = FiniteFloat
+Number = Annotated[FiniteFloat, Field(ge=-MAX_REWARD, le=MAX_REWARD)]  # a reward, or a limit of rewards
 _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=False, protected_namespaces=())
 
 
@@ -64,7 +65,7 @@ class TaskKeys(BaseModel):
     special_tokens_in_prompts: bool = False  # True for prompts that were written with a chat template
     max_prompt_tokens: PositiveInt = 256
     max_completion_tokens: PositiveInt = 64
-    beta: Annotated[Number, Field(ge=0)] = 0.05
+    beta: Annotated[FiniteFloat, Field(ge=0, le=MAX_BETA)] = 0.05
     objectives: dict[str, ObjectiveKeys]
     audit: dict[str, ObjectiveKeys] = Field(default_factory=dict)
     reference_point: list[Number] | None = None  # by default the lower end of every range
