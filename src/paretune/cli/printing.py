@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import TextIO
@@ -31,12 +32,14 @@ def complain(text: str) -> None:
     say(text, sys.stderr)
 
 
-class Notes(logging.StreamHandler[TextIO]):
-    """Prints what the library notes, such as an instance it is drawing, on stderr."""
+class Notes(logging.Handler):
+    """Prints what the library notes, such as an instance it is drawing, on stderr: a line, and more on demand."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a note."""
-        return printable(super().format(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a note; what follows its first line, such as a traceback, with PARETUNE_TRACEBACK=1 alone."""
+        text = self.format(record)
+        with suppress(OSError, ValueError):  # nobody hears
+            complain(text if os.environ.get("PARETUNE_TRACEBACK") == "1" else text.partition("\n")[0])
 
 
 def print_any_letter() -> None:
