@@ -154,7 +154,9 @@ def _output_kept() -> Iterator[None]:
     """Put back stdout and stderr, and the descriptors 1 and 2 below them, whatever a block closes or redirects."""
     streams, saved = [sys.stdout, sys.stderr], {number: _duplicate(number) for number in (1, 2)}
     if os.getpid() in _refusing:
-        shielded: list[Any] = [each if each is None or isinstance(each, Shielded) else Shielded(each) for each in streams]
+        shielded: list[Any] = [
+            each if each is None or isinstance(each, Shielded) else Shielded(each) for each in streams
+        ]
         sys.stdout, sys.stderr = shielded
     try:
         yield
@@ -167,6 +169,10 @@ def _output_kept() -> Iterator[None]:
                 with suppress(OSError):
                     os.close(copy)
         sys.stdout, sys.stderr = (_opened(stream, number) for number, stream in enumerate(streams, 1))
+
+
+def _shielded(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, Shielded) else Shielded(stream)
 
 
 def _duplicate(number: int) -> int | None:

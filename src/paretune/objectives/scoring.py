@@ -289,7 +289,7 @@ def _as_list(outcome: object, size: int) -> list[object] | None:
     if isinstance(outcome, (list, tuple)):
         return list(outcome) if type(outcome) in (list, tuple) else list(islice(outcome, size + 1))
     if getattr(outcome, "ndim", None) == 1 and (to_list := getattr(outcome, "tolist", None)) is not None:
-        return list(islice(to_list(), size + 1)) if not isinstance(found := to_list(), list) else found
+        return list(islice(to_list(), size + 1))
     return None
 
 
