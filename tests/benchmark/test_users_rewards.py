@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import micro_task
 from paretune.benchmark import runner
 from paretune.benchmark.runner import run
 from paretune.cli.main import OK, USAGE, execute
+from paretune.core.errors import ParetuneError
 from paretune.core.user_code import loaded_files
 from paretune.executors.in_process import InProcess
 
@@ -84,6 +87,91 @@ def test_an_objective_that_was_never_scored_fails_a_training_however_short(
     assert error.startswith("paretune: ")
     assert "second" in error or "objective 1" in error
     assert not (tmp_path / "out" / "solution.json").exists()
+
+
+TRAIN = ["train", "linear", "-t", "task/task.yaml", "--budget", "16", "-o", "out", *SETTINGS]
+ENDS = {"os._exit(0)": "os._exit(0)", "os.execv('/bin/true', ['true'])": "os.execv('/bin/true')"}
+
+
+@pytest.mark.parametrize("what", ENDS)
+@pytest.mark.parametrize("at_import", [True, False])
+@pytest.mark.parametrize("command", [TRAIN, ["probe", "task/task.yaml", "--samples", "256", "-o", "out"]])
+def test_code_that_would_end_the_process_in_silence_is_named_with_its_line(
+    task: Callable[..., Path], capsys: pytest.CaptureFixture[str], what: str, at_import: bool, command: list[str]
+) -> None:
+    file = task("pass" if at_import else what)
+    if at_import:
+        with (file.parent / "rewards.py").open("a") as rewards:
+            rewards.write(what)
+    assert execute(command) == USAGE
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"got SystemExit: {ENDS[what]} (rewards.py, line " in error
+    assert "rewards:" in error
+
+
+@pytest.mark.parametrize("at_import", [True, False])
+def test_a_child_that_code_forks_and_returns_in_ends_there(
+    task: Callable[..., Path], tmp_path: Path, at_import: bool
+) -> None:
+    file = task("pass" if at_import else "os.fork()")
+    if at_import:
+        with (file.parent / "rewards.py").open("a") as rewards:
+            rewards.write("os.fork()")
+    code = f"import micro_task; from paretune.cli.main import execute; print(execute({TRAIN}))"
+    path = os.pathsep.join(each for each in sys.path if each)
+    given = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=given
+    )
+    assert ended.stdout.splitlines()[-1:] == ["0"]
+    assert ended.stdout.count("saved to") == 1
+    assert ended.stderr == ""
+
+
+def test_a_reward_that_fails_is_one_line_and_more_on_demand(
+    task: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task("raise KeyError('label')")
+    assert execute(TRAIN) == USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "second (rewards:second) raised KeyError: 'label' (rewards.py, line " in line
+    monkeypatch.setenv("PARETUNE_TRACEBACK", "1")
+    with pytest.raises(ParetuneError):
+        execute([*TRAIN[:-3], "again", *SETTINGS])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_a_reward_prints_controls_no_terminal_and_closes_nothing(
+    task: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    task("print('\\x1b[2J'); sys.stdout.close(); sys.stderr.close()".replace("sys", "__import__('sys')"))
+    assert execute(TRAIN) == OK
+    told = capsys.readouterr()
+    assert "\\x1b[2J" in told.out
+    assert "\x1b" not in told.out + told.err
+    assert "saved to out" in told.out
+
+
+def test_a_sum_too_deep_for_python_is_named_by_its_file(
+    task: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = task("pass")
+    with (file.parent / "rewards.py").open("a") as rewards:
+        rewards.write("x = " + "+".join(["1"] * 50_000))
+    assert execute(TRAIN) == USAGE
+    assert "rewards.py must be Python, got an error: RecursionError" in capsys.readouterr().err
+
+
+def test_a_module_in_an_archive_counts_with_the_archive(
+    task: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = task("pass")
+    archive, rewards = file.parent / "z.zip", file.parent / "rewards.py"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("zmod.py", "value = 1")
+    rewards.write_text(f"import sys\nsys.path.insert(0, {str(archive)!r})\nimport zmod\n{rewards.read_text()}")
+    assert execute(TRAIN) == OK
+    assert archive.exists()
 
 
 def test_a_third_of_the_rewards_missing_is_counted_and_said_at_the_end(

@@ -214,6 +214,33 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     process.wait()
 
 
+LEFT = {
+    "a thread": "import threading; threading.Thread(target=time.sleep, args=(600,)).start()",
+    "a pool": "from concurrent.futures import ThreadPoolExecutor as P; P(1).submit(time.sleep, 600)",
+    "an exit function": "import atexit; atexit.register(time.sleep, 600)",
+    "a child": "import multiprocessing as m; m.get_context('fork').Process(target=time.sleep, args=(600,)).start()",
+    "a deaf child": "import subprocess as s; s.Popen(['sh', '-c', 'trap \"\" TERM; sleep 600 & wait; sleep 600'])",
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize(("command", "status"), [("['ls', 'tasks']", OK), ("['plan', 'quik']", USAGE)])
+def test_a_command_ends_with_its_status_whatever_a_users_code_has_left_running(
+    left: str, command: str, status: int
+) -> None:
+    program = f"import time; {LEFT[left]}; from paretune.cli.main import main; main({command})"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)  # pipes closed
+    assert ended.returncode == status
+    assert "counselling" in ended.stdout or ended.stderr.startswith("paretune: ")
+
+
+def test_a_traceback_on_demand_is_a_failure() -> None:
+    program = "from paretune.cli.main import main; main(['plan', 'quik'])"
+    given = {**os.environ, "PARETUNE_TRACEBACK": "1"}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=given)
+    assert (ended.returncode, ended.stderr.startswith("Traceback")) == (SOME_FAILED, True)
+
+
 def test_several_folders_need_a_place_for_their_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert execute(["report", "a", "b"]) == USAGE
     assert "output must name a folder for the merged report, got none. Add -o DIR." in capsys.readouterr().err

@@ -123,7 +123,8 @@ def forks_and_goes_on(payload, link):
 def forks_and_looks(payload, link):
     child = os.fork()
     if child == 0:
-        note(payload, sum(os.path.exists(f"/proc/self/fd/{number}") for number in range(HIGH, HIGH + 100)))
+        links = [Path(f"/proc/self/fd/{number}") for number in range(HIGH, HIGH + 100)]
+        note(payload, sum(str(os.readlink(link)).startswith("socket:") for link in links if os.path.lexists(link)))
         os._exit(0)
     os.waitpid(child, 0)
     return {}

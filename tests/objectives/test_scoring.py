@@ -1,9 +1,11 @@
+import itertools
 import os
 import re
 import signal
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -423,3 +425,34 @@ def test_what_a_reward_writes_or_keeps_elsewhere_or_hidden_is_no_file_it_depends
     score = Scorer([Objective("f", "rewards:f", import_path=str(folder))])
     for _ in range(2):
         assert score(rows(1), ["a"]).rewards.tolist() == [[1.0]]
+
+
+class Endless(list[float]):
+    def __iter__(self) -> Iterator[float]:
+        return itertools.repeat(0.5)
+
+
+class Itself:
+    def tolist(self) -> list[object]:
+        return [knot]
+
+
+class Ends:
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+knot: list[object] = []
+knot.append(knot)
+
+
+@pytest.mark.parametrize("value", [knot, Itself(), Ends()], ids=["a knot", "itself", "ends"])
+def test_a_value_without_a_number_costs_its_own_row_alone(value: object) -> None:
+    objective = Objective("odd", "rewards:odd", range=(0.0, 1.0))
+    rewards, statuses, _ = read_outcome([0.5, value], 2, objective)
+    assert (rewards[0], list(statuses)) == (0.5, ["ok", "not_finite"])
+
+
+def test_a_list_without_end_has_the_wrong_length() -> None:
+    _, statuses, _ = read_outcome(Endless(), 2, Objective("odd", "rewards:odd", range=(0.0, 1.0)))
+    assert list(statuses) == ["wrong_length"] * 2

@@ -239,7 +239,7 @@ class Work:
         for members in self._by_trajectory(group).values():
             for each in members:
                 member = ", ".join(f"{name}={value}" for name, value in each.stage.member.items())
-                self._failed_stages[each.key] = (reason, f"{each.stage.kind} ({member}): {message}")
+                self._failed_stages[each.key] = (reason, f"{each.stage.kind}{member and f' ({member})'}: {message}")
 
     def _fail_unreachable(self) -> None:
         """Fail the cells that wait for a failed stage."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments
-from paretune.cli.printing import Notes, complain, print_any_letter, say, say_json
+from paretune.cli.printing import complain, complain_last, notes_shown, print_any_letter, say, say_json
 from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
 from paretune.core.printable import printable_line
+from paretune.core.surroundings import END, exits_refused
 from paretune.core.user_calls import called
 from paretune.core.user_folders import look_in
 from paretune.core.version import VERSION
+from paretune.executors.leftovers import end_children
 
 LONGEST_ERROR = 1900  # letters: a screen; what is wrong comes first, what to do last
 OK, SOME_FAILED, USAGE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -312,10 +314,20 @@ def generate(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(execute(arguments))
+    """Run the command line and end this process with its code, and with it what a user's code has left running."""
+    try:
+        status = execute(arguments)
+    except BaseException:  # noqa: BLE001  # a traceback that was asked for, or a mistake of ours
+        sys.excepthook(*sys.exc_info())
+        status = SOME_FAILED
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or nobody reads it
+            stream.flush()
+    end_children()
+    END(status)  # at the usual end Python would wait for threads, children and exit functions of a user's
 
 
+@notes_shown()
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -325,7 +337,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars for loading a file would tear our progress apart
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with notes_shown(), called():
+        with exits_refused(), called():
             check_arguments(given)
             result: Any = app(given, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()  # here an error has a handler
@@ -343,7 +355,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
             raise
         if not _flushed():
             _drop_output()
-        complain(f"paretune: {_sentence(error)}")
+        complain_last(f"paretune: {_sentence(error)}")
         environment = isinstance(error, MissingDependencyError) or not isinstance(error, ParetuneError)
         return ENVIRONMENT if environment else USAGE
     return int(result or OK)
@@ -356,7 +368,7 @@ def _sentence(error: ParetuneError | OSError | MemoryError) -> str:
         return (
             "memory of this machine must suffice, got an allocation that failed. Take fewer workers, or less at once."
         )
-    return _cut(str(error))
+    return _cut(str(error).partition("\n\n")[0])  # a traceback may follow
 
 
 def _cut(text: str) -> str:
@@ -376,20 +388,6 @@ def _flushed() -> bool:
 def _drop_output() -> None:
     """Let nobody read what is still to be written, so that Python does not try it again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def notes_shown() -> Iterator[None]:
-    """Print what the library notes, such as an instance it is drawing, on stderr."""
-    logger, handler = logging.getLogger("paretune"), Notes(sys.stderr)
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 if __name__ == "__main__":

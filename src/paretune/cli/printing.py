@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from paretune.core.printable import printable
+
+REWARDS = "paretune.objectives.scoring"  # its notes are each about what a reward did
+
+_waiting: list[tuple[str, str]] = []  # warnings: what each is about, and its line
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:
@@ -27,16 +33,43 @@ def say_json(data: object) -> None:
 
 
 def complain(text: str) -> None:
-    """Print text on stderr, its control characters written out."""
+    """Print text on stderr, its control characters written out, after the warnings that wait."""
+    _print_waiting()
     say(text, sys.stderr)
 
 
-class Notes(logging.StreamHandler[TextIO]):
-    """Prints what the library notes, such as an instance it is drawing, on stderr."""
+def complain_last(text: str) -> None:
+    """Print what a command ends with on stderr, in place of the warnings that wait and say the same."""
+    _waiting[:] = [(what, warning) for what, warning in _waiting if what not in text]
+    complain(text)
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a note."""
-        return printable(super().format(record))
+
+def _print_waiting() -> None:
+    warnings = [warning for _, warning in _waiting]
+    _waiting.clear()
+    for warning in warnings:
+        say(warning, sys.stderr)
+
+
+class Notes(logging.Handler):
+    """Prints what the library notes, such as an instance it is drawing, on stderr: a line, and more on demand.
+
+    What is said of a reward waits for the next line, which may say the same, or for the end.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a note; what follows its first line, such as a traceback, with PARETUNE_TRACEBACK=1 alone."""
+        whole, text = os.environ.get("PARETUNE_TRACEBACK") == "1", self.format(record)
+        if record.name == REWARDS and isinstance(record.args, tuple) and not whole:
+            _waiting.append((str(record.args[0]), text.partition("\n")[0]))
+            return
+        with suppress(OSError, ValueError):  # nobody hears
+            complain(text if whole else text.partition("\n")[0])
+
+    def flush(self) -> None:
+        """Print the warnings that wait."""
+        with suppress(OSError, ValueError):
+            _print_waiting()
 
 
 def print_any_letter() -> None:
@@ -44,3 +77,18 @@ def print_any_letter() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # what is no file, as in tests
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # of a TextIOWrapper
+
+
+@contextmanager
+def notes_shown() -> Iterator[None]:
+    """Print what the library notes, such as an instance it is drawing, on stderr."""
+    logger, handler = logging.getLogger("paretune"), Notes()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        handler.flush()
+        logger.removeHandler(handler)
+        logger.setLevel(level)

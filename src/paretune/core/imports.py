@@ -8,7 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from paretune.core.errors import ConfigError, StopRequested
-from paretune.core.user_calls import described, real_interrupts, surroundings_kept, user_line
+from paretune.core.surroundings import surroundings_kept
+from paretune.core.user_calls import described, real_interrupts, user_line
 from paretune.core.user_folders import asked, reserved_advice
 
 
@@ -55,5 +56,5 @@ def imported(module: str) -> ModuleType:
         StopRequested: In place of the KeyboardInterrupt of a real Ctrl-C; what the module raises goes through.
     """
     importlib.invalidate_caches()  # a file written a moment ago is not yet in the listing Python keeps of its folder
-    with asked(module), surroundings_kept(), real_interrupts():
+    with asked(module), surroundings_kept(f"module '{module}'", ConfigError), real_interrupts():
         return importlib.import_module(module)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-import os
 import signal
-import sys
 import threading
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Any
 
 from paretune.core.errors import MethodError, ParetuneError, StopRequested
 from paretune.core.printable import printable_line
+from paretune.core.surroundings import one_process, surroundings_kept
 from paretune.core.user_code import is_a_users
 
 SHOWN = 80  # letters of a value that messages show
@@ -28,7 +25,8 @@ LONGEST = 1000  # letters of an error's message that messages show
 def called(what: str = "", kind: type[ParetuneError] = MethodError) -> Iterator[None]:
     """Turn what a user's code raises in a block into one error that names it, its type, its message and its line.
 
-    What is raised on purpose stays as it is, and so does what no line of a user's had part in.
+    What is raised on purpose stays as it is, and so does what no line of a user's had part in. A block that calls a
+    user's code by name leaves the process as it was, see `surroundings_kept`.
 
     Args:
         what: Is called in the block, for the message; empty where the block is ours and calls a user's code somewhere:
@@ -41,7 +39,7 @@ def called(what: str = "", kind: type[ParetuneError] = MethodError) -> Iterator[
         StopRequested: In place of the KeyboardInterrupt of a real Ctrl-C.
     """
     try:
-        with real_interrupts():
+        with surroundings_kept(what, kind) if what else one_process(), real_interrupts():
             yield
     except (ParetuneError, StopRequested):
         raise
@@ -74,40 +72,6 @@ def real_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def surroundings_kept() -> Iterator[None]:
-    """Put back, after a block, what a user's code may change in the process: docs/tasks.md lists it."""
-    folder, output, filters = _current_folder(), (sys.stdout, sys.stderr), list(warnings.filters)
-    modules, built_in, recursion = dict(sys.modules), dict(vars(builtins)), sys.getrecursionlimit()
-    torch = sys.modules.get("torch")
-    kept = torch and (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
-    try:
-        yield
-    finally:
-        vars(builtins).update(built_in)
-        sys.setrecursionlimit(max(recursion, sys.getrecursionlimit()))  # more may be what its own code needs
-        for name in modules.keys() - sys.modules.keys():  # a user's may have been edited, and is imported anew
-            if not is_a_users(Path(getattr(modules[name], "__dict__", {}).get("__file__") or "")):
-                sys.modules[name] = modules[name]
-        if folder and _current_folder() != folder:
-            os.chdir(folder)
-        sys.stdout, sys.stderr = output
-        for added in [each for each in warnings.filters if each[0] == "error" and each not in filters]:
-            warnings.filters.remove(added)  # type: ignore[attr-defined]  # a list, whatever typeshed says
-        if torch and kept:
-            torch.set_default_dtype(kept[0])
-            torch.set_grad_enabled(kept[1])
-            if torch.get_num_threads() != kept[2]:
-                torch.set_num_threads(kept[2])
-
-
-def _current_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return ""
 
 
 def described(error: BaseException) -> str:
@@ -195,7 +159,9 @@ def shown(value: object) -> str:
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # a user's __repr__ may raise anything
+    except StopRequested:
+        raise
+    except BaseException:  # noqa: BLE001  # a user's __repr__ may raise anything
         text = ""
     short = one_line(text, SHOWN) if 0 < len(text) <= SHOWN else "<"
     return short if len(short) <= SHOWN and not short.startswith("<") else f"a {type(value).__name__}"

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,6 +19,7 @@ from paretune.core.user_files import files_below, named_files, runs_files
 from paretune.core.user_folders import INSTALLED, RESERVED, asked
 
 OURS = Path(__file__).resolve().parents[1]
+UNPARSEABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last two where code is nested too deep
 REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -67,7 +69,8 @@ def files_behind(reference: str, folder: Path | None = None) -> dict[str, Path]:
         users = local or not INSTALLED & set(file.parts)
         if not users and name != module:
             continue
-        files[_shown(name, file)] = file
+        archived = file.suffix != ".py" and zipfile.is_zipfile(file)
+        files[_beside(file, root) if archived else _shown(name, file)] = file
         tree = _tree(file)
         if users and tree is not None:
             waiting += imported_names(tree, name, file.stem == "__init__")
@@ -136,7 +139,8 @@ def module_file(module: str, folder: Path | None = None) -> Path | None:
     """Return the file of a module in a folder or on the import path, without importing it or its packages.
 
     Returns:
-        Its file; None for a module of Python, a package without `__init__.py`, and one that is nowhere.
+        Its file, or the archive that holds it; None for a module of Python, a package without `__init__.py`, and one
+        that is nowhere.
     """
     top, *rest = module.split(".")
     if top in sys.stdlib_module_names:
@@ -145,6 +149,8 @@ def module_file(module: str, folder: Path | None = None) -> Path | None:
         return local
     with asked(top):
         file, folders = _find_top(top)
+    if file is not None and not file.exists() and (archives := [each for each in file.parents if each.is_file()]):
+        return archives[0]
     for name in rest:
         file = _find_in(folders, name)
         if file is None:  # a package without __init__.py has several folders, and no file
@@ -232,7 +238,7 @@ def _tree(file: Path) -> ast.Module | None:
         return None
     try:
         return ast.parse(file.read_bytes(), filename=str(file))
-    except (SyntaxError, ValueError):  # whoever imports it will hear of it; here it is a file like any other
+    except UNPARSEABLE:  # whoever imports it will hear of it; here it is a file like any other
         return None
 
 

@@ -20,7 +20,8 @@ from paretune.core.errors import (
     TaskError,
 )
 from paretune.core.imports import import_name
-from paretune.core.user_calls import described, one_line, surroundings_kept, user_line
+from paretune.core.surroundings import surroundings_kept
+from paretune.core.user_calls import described, one_line, user_line
 from paretune.core.user_folders import look_in
 from paretune.executors import Event
 from paretune.executors.cores import cores

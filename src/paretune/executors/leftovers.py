@@ -14,6 +14,7 @@ import psutil
 
 MARK = "PARETUNE_WORKER"
 PATIENCE_SECONDS = 10.0  # for killed processes to go
+KIND_SECONDS = 1.0  # for processes that are asked to go
 
 
 def folder_mark(folder: Path) -> str:
@@ -34,6 +35,18 @@ def end_marked(mark: str) -> None:
             with contextlib.suppress(psutil.Error):  # gone by itself, or not ours to end
                 process.kill()
         time.sleep(0.01)
+
+
+def end_children() -> None:
+    """End what descends from this process: kindly, and by force what does not listen within a second."""
+    children = psutil.Process().children(recursive=True)
+    for process in children:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    for process in psutil.wait_procs(children, timeout=KIND_SECONDS)[1] if children else ():
+        with contextlib.suppress(psutil.Error):
+            if "resource_tracker" not in " ".join(process.cmdline()):  # it tidies up when this process has ended
+                process.kill()
 
 
 def _marked(mark: str) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Self, SupportsFloat, SupportsIndex
 
@@ -19,13 +20,15 @@ from numpy.typing import NDArray
 from paretune.core.checks import check_texts
 from paretune.core.errors import RewardError, ShapeError, StopRequested
 from paretune.core.scores import KEPT_CONTRACT, Scores
+from paretune.core.surroundings import one_process, surroundings_kept
 from paretune.core.task import Objective, Row
-from paretune.core.user_calls import described, real_interrupts, shown, surroundings_kept, user_line
+from paretune.core.user_calls import described, real_interrupts, shown, user_line
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.functions import RewardFunction, call_function, columns_of, gather, load_function
 from paretune.objectives.user_modules import imports_from, watched_reads
 
 ROUNDING = 1e-6  # share of a range by which a sum or a float32 may miss its ends; the reward is clipped then
+MOST_DIMENSIONS = 64  # of an array; numpy's limit
 LONGEST_TRACEBACK = 8000  # letters of one that is kept
 _LOG = logging.getLogger(__name__)  # goes to stderr unless a program says otherwise; a worker's is in its log
 
@@ -112,7 +115,7 @@ class Scorer:
         statuses = np.full((size, len(self.objectives)), "missing", dtype="<U12")
         if size == 0:
             return Scores(rewards, statuses)
-        with real_interrupts():
+        with one_process(), real_interrupts():
             faults = self._fill(rewards, statuses, rows, completions)
         if self.objectives and not np.isin(statuses, KEPT_CONTRACT).any():
             raise RewardError(
@@ -154,7 +157,8 @@ class Scorer:
                     with self._watched(k):
                         outcomes[k] = self._call(k, rows, completions)
                 waiting = {k: outcome for k in members if inspect.isawaitable(outcome := outcomes[k])}
-                with contextlib.ExitStack() as watching, surroundings_kept():
+                names = " and ".join(_name(self.objectives[k]) for k in waiting)
+                with contextlib.ExitStack() as watching, surroundings_kept(names, RewardError):
                     for k in waiting:
                         watching.enter_context(self._watched(k))
                     outcomes |= zip(waiting, gather(list(waiting.values())), strict=True)
@@ -173,7 +177,7 @@ class Scorer:
         once = sorted(first.values()) if _scores_rows_alone(objective) else list(range(len(pairs)))
         kept = [rows[index] for index in once]
         prompts, texts = [str(row["prompt"]) for row in kept], [completions[index] for index in once]
-        with _KeepException() as caught, surroundings_kept():
+        with _KeepException() as caught, surroundings_kept(_name(objective), RewardError):
             result = call_function(function, prompts, texts, columns_of(kept))
         if caught.error is not None:
             return caught.error
@@ -212,7 +216,7 @@ def read_outcome(
     """
     rewards, statuses = np.full(size, np.nan), np.full(size, "ok", dtype="<U12")
     with _KeepException() as kept:  # what a user's code returned may do anything, too
-        values = None if isinstance(outcome, BaseException) else _as_list(outcome)
+        values = None if isinstance(outcome, BaseException) else _as_list(outcome, size)
     raised = kept.error or (outcome if isinstance(outcome, BaseException) else None)
     if raised is not None:
         statuses[:] = "raised"
@@ -253,11 +257,13 @@ def _plain(value: object) -> object:
     if (to_list := getattr(value, "tolist", None)) is None:
         return value
     found = to_list()
-    while isinstance(found, list):
+    for _ in range(MOST_DIMENSIONS):
+        if not isinstance(found, list):
+            return found
         if len(found) != 1:
             raise ValueError(f"{len(found)} numbers for one completion")
         (found,) = found
-    return found
+    raise ValueError("a list in a list without end")
 
 
 def _read_number(value: object, bounds: tuple[float, float]) -> tuple[float, str, str]:
@@ -275,12 +281,15 @@ def _read_number(value: object, bounds: tuple[float, float]) -> tuple[float, str
     return min(max(number, low), high), "ok", ""
 
 
-def _as_list(outcome: object) -> list[object] | None:
-    """Return a list, tuple, array or tensor as a list; None for anything else, such as a single number."""
+def _as_list(outcome: object, size: int) -> list[object] | None:
+    """Return a list, tuple, array or tensor as a list; None for anything else, such as a single number.
+
+    What a class of a user's goes on to yield, beyond one value too many, is left out: it may have no end.
+    """
     if isinstance(outcome, (list, tuple)):
-        return list(outcome)
+        return list(outcome) if type(outcome) in (list, tuple) else list(islice(outcome, size + 1))
     if getattr(outcome, "ndim", None) == 1 and (to_list := getattr(outcome, "tolist", None)) is not None:
-        return list(to_list())
+        return list(islice(to_list(), size + 1))
     return None
 
 

@@ -15,7 +15,7 @@ from paretune.core.checks import did_you_mean
 from paretune.core.errors import StopRequested, TaskError, UnknownNameError
 from paretune.core.imports import imported
 from paretune.core.user_calls import described, user_line
-from paretune.core.user_code import files_behind, module_file
+from paretune.core.user_code import UNPARSEABLE, files_behind, module_file
 from paretune.core.user_files import watched
 from paretune.core.user_folders import RESERVED, looked_in, looking_in, reserved_advice
 
@@ -216,9 +216,9 @@ def _forget_changed(folder: Path) -> None:
 def _parse(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_bytes(), filename=str(file))
-    except (SyntaxError, ValueError) as error:
+    except UNPARSEABLE as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise TaskError(f"{file}{line} must be Python, got an error: {error}. Correct it.") from error
+        raise TaskError(f"{file}{line} must be Python, got an error: {described(error)}. Correct it.") from error
 
 
 def _defined_names(tree: ast.Module) -> set[str] | None:

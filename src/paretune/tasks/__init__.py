@@ -11,7 +11,7 @@ from typing import Final
 from paretune.core.checks import check_choice, did_you_mean, user_path
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import Task
-from paretune.core.user_calls import called, described, surroundings_kept
+from paretune.core.user_calls import called, described
 from paretune.core.user_folders import look_in
 
 TASKS: Final[dict[str, str]] = {
@@ -91,7 +91,7 @@ def _call(name: str, arguments: object, source: str | Mapping[str, object]) -> T
         if name in TASKS:
             _check_arguments(name, arguments or {}, tuple(inspect.signature(made).parameters))
         try:
-            with called(f"task '{name}'", TaskError), surroundings_kept():
+            with called(f"task '{name}'", TaskError):
                 made = made(**(arguments or {}))
         except TypeError as error:
             raise TaskError(
