@@ -13,6 +13,7 @@ from paretune.core.printable import brief, is_writable
 from paretune.core.prompt_format import PromptEncoder
 from paretune.core.task import SPLITS, Row, Split, Task
 from paretune.core.text_files import parsed_json
+from paretune.core.user_calls import described
 
 TOKENS_SHOWN = 12  # of a first prompt, at its beginning and at its end
 
@@ -48,23 +49,23 @@ def check_context(task: Task, context_tokens: int | None = None) -> None:
         )
 
 
-def plain_encoder(model: str) -> PromptEncoder | None:
+def plain_encoder(model: str) -> PromptEncoder | str:
     """Return what encodes the prompts of a model folder without the library that runs the model, before it loads.
 
     Returns:
-        None for a hub id, and where a folder's tokenizer cannot be read alone.
+        Why there is none, in words, for a hub id and where a folder's tokenizer cannot be read alone.
     """
     file = user_path(model) / "tokenizer.json"
     if not file.is_file():
-        return None
+        return f"{model} holds no tokenizer.json" if file.parent.is_dir() else f"{model} is read from the hub"
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(file))
         beside = file.with_name("tokenizer_config.json")
         config = parsed_json(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    except Exception:  # noqa: BLE001  # it raises nothing narrower; loading the model says what is wrong with the file
-        return None
+    except Exception as error:  # noqa: BLE001  # it raises nothing narrower; whoever loads the model may still read it
+        return f"its tokenizer.json cannot be read alone ({described(error)})"
     tokenizer.no_truncation()
     tokenizer.no_padding()
     special = {str(each.content): index for index, each in tokenizer.get_added_tokens_decoder().items() if each.special}
@@ -137,7 +138,7 @@ def first_input(task: Task) -> dict[str, Any] | None:
     that it is meant.
     """
     encoder = plain_encoder(task.model)
-    if encoder is None:
+    if isinstance(encoder, str):
         return None
     rows = task.splits["train"]
     ids = _ids(task, "train", rows[0], encoder)
@@ -155,7 +156,8 @@ def input_line(task: Task) -> str:
     """Say what the model reads for a task's first prompt, token by token, in letters that any terminal shows."""
     found = first_input(task)
     if found is None:
-        return f"first prompt of {task.name}: not known before its model is loaded"
+        why = plain_encoder(task.model)
+        return f"first prompt of {task.name}: prompts are checked only when the model is loaded, as {why}"
     shown = [f"{index} {piece!a}" for index, piece in zip(found["token_ids"], found["tokens"], strict=True)]
     count, held = len(shown), found["prompts_with_special_tokens_as_text"]
     if count > 2 * TOKENS_SHOWN:
