@@ -196,7 +196,7 @@ class FakeTiming(Timing):
         write_json(job.folder / TIMING, {**timed, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0]})
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, *known: object) -> Path:
     page = Path(folder) / "report" / "index.html"
     page.parent.mkdir(exist_ok=True)
     page.write_text("<p>a report")

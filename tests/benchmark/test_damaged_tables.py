@@ -14,7 +14,7 @@ from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
 from paretune.benchmark.score import score
 from paretune.benchmark.summary import plan_text, summary
-from paretune.cli.main import USAGE, execute
+from paretune.cli.main import OK, USAGE, execute
 from paretune.core.errors import RecordError, StudyError, VersionError
 from paretune.records.reading import read_study
 from watched import Watch, contents
@@ -196,3 +196,49 @@ def test_outcomes_that_fail_cost_that_measurement_of_that_cell_alone(study: Make
     kept = contents(folder, "stages", "references", "timing", f"runs/{cell.cell}/evaluations")
     assert len(run(made, folder, progress=False).problems) == 1  # tried again
     assert contents(folder, "stages", "references", "timing", f"runs/{cell.cell}/evaluations") == kept
+
+
+def test_report_and_score_name_damaged_evaluations(
+    study: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    run(study(), folder, progress=False)
+    victims = sorted(folder.glob("runs/*/evaluations/000.parquet"))
+    for victim in victims:
+        victim.write_bytes(victim.read_bytes() + b"x")
+    assert execute(["report", str(folder)]) == OK
+    said = capsys.readouterr().out
+    assert "fake, 64 completions: nothing that can be used" in said
+    assert execute(["score", str(folder)]) == OK
+    left = capsys.readouterr().out
+    for victim in victims:
+        table = victim.parent.relative_to(folder)
+        assert f"{table}: 000.parquet has changed since it was written" in said
+        assert f"left as it is, since {table}: 000.parquet has changed since it was written; paretune run" in left
+    assert "other completions" not in left
+
+
+METRIC = """
+import os
+
+class Mine:
+    name, title, unit, higher_is_better, needs = "mine", "Mine", "", True, ()
+
+    def measure(self, study):
+        with open(os.environ["CALLS"], "a") as file:
+            file.write("x")
+        return []
+"""
+
+
+def test_a_metric_of_the_users_is_called_once_a_report(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    (tmp_path / "my_metric_of_calls.py").write_text(METRIC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    run(study(metrics=["my_metric_of_calls:Mine"]), folder, progress=False)
+    (tmp_path / "calls").unlink(missing_ok=True)
+    assert execute(["report", str(folder)]) == OK
+    assert (tmp_path / "calls").read_text() == "x"

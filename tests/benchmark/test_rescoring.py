@@ -187,7 +187,7 @@ def test_what_is_edited_while_a_study_runs_is_refused(evaluated: Path) -> None:
     for job in payloads(planned(evaluated, audit="second"), "evaluation", "reference"):
         changed = {**job, "task": {"listed:task": {"audit": "first"}}}
         with pytest.raises(
-            TaskError, match="audit of task 'listed' must not change while a study runs, got other files"
+            TaskError, match="audit of task 'listed' must not change while a study runs, got changes of extra"
         ):
             measure(changed, quiet_link())
     (job,) = payloads(planned(evaluated), "evaluation")

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import micro_task
 from paretune.benchmark import runner
+from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
 from paretune.cli.main import OK, USAGE, execute
 from paretune.core.errors import ParetuneError
@@ -327,3 +329,33 @@ def test_an_undeclared_file_fails_a_run_with_the_line_that_declares_it(
     file.write_text("depends: [words.txt]\n" + file.read_text())
     assert execute(command) == OK
     assert os.getcwd() == str(tmp_path)
+
+
+def test_a_study_beside_its_task_depends_on_all_of_their_folder_but_its_own_results(
+    task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = task("pass").parent
+    monkeypatch.chdir(folder)
+    (folder / "task.yaml").write_text("depends: [.]\n" + (folder / "task.yaml").read_text())
+    (folder / "words.txt").write_text("a")
+    (folder / "study.yaml").write_text(yaml.safe_dump({**study(tmp_path), "tasks": ["task.yaml"], "name": "mine"}))
+
+    def states() -> set[str]:
+        return {cell.state for cell in plan("study.yaml", measure=False).cells}
+
+    for _ in range(2):
+        assert run("study.yaml", progress=False).complete
+        assert (folder / "results" / "mine" / "report" / "index.html").is_file()
+        assert states() == {"finished"}
+    (folder / "words.txt").write_text("b")
+    assert "finished" not in states()
+
+
+def test_a_file_that_changes_while_a_study_runs_is_named(task: Callable[..., Path], tmp_path: Path) -> None:
+    file = task("open(os.path.join(os.path.dirname(__file__), 'seen.txt'), 'w').close()")
+    (file.parent / "seen.txt").write_text("a")
+    file.write_text("depends: [seen.txt]\n" + file.read_text())
+    result = run(study(tmp_path), tmp_path / "study", progress=False)
+    assert not result.complete
+    message = str(result.records.cells[0].message)
+    assert "must not change while a study runs, got changes of seen.txt. Start the run again" in message

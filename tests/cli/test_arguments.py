@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import Mock
@@ -201,8 +203,41 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
 
 
 def test_a_terminal_of_few_letters_gets_the_others_written_out() -> None:
-    program = "from paretune.cli.printing import print_any_letter, say; print_any_letter(); say('caf\\u00e9')"
+    program = "from paretune.cli.printing import prepare_streams, say; prepare_streams(); say('caf\\u00e9')"
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
     assert (ended.returncode, ended.stdout) == (OK, b"caf\\xe9\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_error_and_no_file_takes_its_number(tmp_path: Path, closed: str) -> None:
+    program = (
+        "import os, sys; from paretune.cli.main import execute; code = execute(['ls', 'methods']);"
+        "written = open(sys.argv[1], 'w'); written.write(f'{code} {written.fileno() > 2}')"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {tmp_path / 'code'} {closed}"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "code").read_text() == f"{OK} True"
+
+
+def test_a_mistake_with_a_closed_stderr_keeps_its_exit_code() -> None:
+    command = f"{shlex.quote(sys.executable)} -m paretune.cli.main plan quik 2>&-"
+    assert subprocess.run(["sh", "-c", command], capture_output=True).returncode == USAGE
+
+
+def test_lines_whose_reader_has_gone_stop_nothing_and_the_exit_code_stays(tmp_path: Path) -> None:
+    program = (
+        "import sys; from paretune.benchmark.progress import PlainLines; from paretune.cli.main import app, execute;"
+        "from paretune.cli.printing import complain, say\n"
+        "@app.command\ndef much():\n"
+        "    for index in range(3):\n        PlainLines(sys.stderr).say('x'); complain('y'); say('z' * 100_000)\n"
+        "    return 1\n"
+        "sys.exit(execute(['much']))"
+    )
+    command = f"({shlex.quote(sys.executable)} -c {shlex.quote(program)} 2>&1; echo $? > {tmp_path / 'code'}) | true"
+    subprocess.run(["sh", "-c", command], check=True)
+    while not (tmp_path / "code").exists() or not (tmp_path / "code").read_text():  # the shell waits for the last alone
+        time.sleep(0.05)
+    assert (tmp_path / "code").read_text() == "1\n"

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import builders
 import paretune
 from paretune.cli.main import ENVIRONMENT, INTERRUPTED, OK, SOME_FAILED, USAGE, execute
+from paretune.records.writing import write_lock
 
 FAST_SECONDS = 0.5  # of processor time, not of a busy machine's clock
 
@@ -278,3 +280,13 @@ def test_a_merged_report_goes_into_a_folder_of_its_own_and_is_made_of_different_
     assert execute(["report", "a", "b", "-o", "whole"]) == OK
     said = capsys.readouterr().err
     assert f"finished in several folders, taken from the first of them: {len(records.cells)} cells" in said
+
+
+def test_a_report_takes_no_library_from_the_current_folder(tmp_path: Path) -> None:
+    for name in ("jinja2", "kiwisolver", "PIL"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the current folder')")
+    write_lock(tmp_path / "out", builders.synthetic_study())
+    command = [sys.executable, "-P", "-m", "paretune.cli.main", "report", "out"]  # as the installed command starts
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (OK, "")
+    assert (tmp_path / "out" / "report" / "index.html").is_file()

@@ -30,7 +30,7 @@ def tokenizer_in(folder: Path) -> Any:
 def both_encoders(folder: Path) -> tuple[PromptEncoder, PromptEncoder]:
     """What reads prompts once the model is loaded, and what reads them in a plan."""
     alone = plain_encoder(str(folder))
-    assert alone is not None
+    assert isinstance(alone, PromptEncoder)
     return PromptEncoder.of(tokenizer_in(folder)), alone
 
 

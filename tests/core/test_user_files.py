@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from paretune.core import limits
+from paretune.core.errors import TaskError
 from paretune.core.user_code import code_digest, code_files
-from paretune.core.user_files import matching
+from paretune.core.user_files import _is_a_persons, watched
 
 HERE = "from pathlib import Path\nHERE = Path(__file__).parent\n"
 
@@ -65,11 +67,61 @@ def test_an_edit_of_any_of_them_is_another_digest_and_one_of_others_is_not(folde
         before = code_digest("rewards:f", folder)
 
 
-def test_a_path_a_folder_and_a_pattern_name_files_and_hidden_ones_do_not_count(folder: Path) -> None:
-    def names(text: str) -> list[str]:
-        return [file.relative_to(folder).as_posix() for file in matching(text, folder)]
+def test_what_a_module_declares_counts_outside_its_folder_too(folder: Path) -> None:
+    (folder / "rewards.py").write_text("x = 1")
+    inner = folder / "data"
+    (inner / "rewards.py").write_text("DEPENDS = ['../words.json']")
+    before = code_digest("rewards:f", inner)
+    assert set(code_files("rewards:f", inner)) == {"rewards.py", "../words.json"}
+    (folder / "words.json").write_text("[1]")
+    assert code_digest("rewards:f", inner) != before
 
-    assert names("words.json") == names(str(folder / "words.json")) == ["words.json"]
-    assert names("data") == ["data/deep/most.txt", "data/late.py", "data/more.txt"]
-    assert names("**/*.txt") == ["data/deep/most.txt", "data/more.txt"]
-    assert names("no.json") == names("") == names("a\0b") == names("no/*.txt") == []
+
+@pytest.mark.parametrize("text", ["DEPENDS = ['../../../../../../../..']", "import sys\nsys.path.append('x')"])
+def test_a_module_that_counts_with_more_than_anybody_means_is_refused_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr("paretune.core.file_lists.MAX_READ_FILES", 1)
+    with pytest.raises(TaskError, match=r"rewards\.py.* files to depend on must be at most 1, got more"):
+        digested(folder, text)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("/home/me/task/words.json", True),
+        ("/home/me/words.json", True),
+        ("/data/words.json", True),
+        ("/home/me/.cache/x.json", False),
+        ("/home/me/task/.env", False),
+        ("/home/me/venv/lib/python3/x.py", False),
+        ("/data/site-packages/x.json", False),
+        ("/usr/share/zoneinfo/UTC", False),
+        ("/etc/hosts", False),
+        ("/proc/self/maps", False),
+        ("/tmp/tmpabc/x", False),
+    ],
+)
+def test_files_count_that_a_person_may_have_written(file: str, counts: bool) -> None:
+    others = ("/usr", "/etc", "/proc", "/tmp", "/home/me/venv")
+    assert _is_a_persons(file, "/home/me/task", others) == counts
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "counts"),
+    [
+        ("/tmp/mine/words.json", "/tmp/mine/task", True),
+        ("/tmp/other/words.json", "/tmp/mine/task", False),
+        ("/tmp/words.json", "/tmp", True),
+        ("/home/me/.config/words.json", "/home/me/.config/task", True),
+    ],
+)
+def test_beside_a_task_in_a_temporary_folder_what_is_not_others_counts(file: str, folder: str, counts: bool) -> None:
+    assert _is_a_persons(file, folder, ("/tmp",)) == counts
+
+
+def test_python_its_packages_and_the_system_are_not_watched(tmp_path: Path) -> None:
+    with watched(tmp_path, list, "it") as opened:
+        for file in (pytest.__file__, textwrap.__file__, limits.__file__, "/proc/self/status", "/etc/hosts"):
+            Path(file).read_bytes()
+    assert not opened

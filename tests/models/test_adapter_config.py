@@ -23,6 +23,7 @@ from paretune.models.mixing import Mixing
 CLOSE = 1e-5  # of logits of order 1 in fp32
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 1]])
 PLAIN = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
+RUNS_ON = "(([a-z_.0-9])+)+!"  # `re` tries every way to split a path
 FIRST = "model.layers.0.self_attn.q_proj"
 
 SAME: list[dict[str, Any]] = [  # settings of PEFT that are computed here as there
@@ -143,10 +144,25 @@ WRONG: dict[str, list[object]] = {
     "lora_dropout": ["0", -0.1, 1.5, True, float("nan")],
     "bias": ["all", "lora_only", None, True],
     "use_rslora": ["true", 1, "false"],
-    "target_modules": [None, [], "", 3, [3], ["q_proj", None], "(", {"q_proj": 1}, [""]],
-    "exclude_modules": [3, [3], "("],
+    "target_modules": [
+        None,
+        [],
+        "",
+        3,
+        [3],
+        ["q_proj", None],
+        "(",
+        {"q_proj": 1},
+        [""],
+        "x" * 5001,
+        "(" * 2000 + ")" * 2000,
+        r"(a)\1",
+        "(?>a)",
+        "a{99999999999}",
+    ],
+    "exclude_modules": [3, [3], "(", "a++"],
     "layers_to_transform": ["1", [1.5], [True], {"a": 1}, True],
-    "layers_pattern": [3, [3], "("],
+    "layers_pattern": [3, [3], "(", ["("], ["layers", "(?P<number>x)"], ["(?i)x"], "a)|(b"],
     "init_lora_weights": ["pissa", "olora", "loftq", "corda", "eva", "lora_ga", "true", 1, None, [True]],
     "revision": ["refs/pr/1", 1],
     "base_model_name_or_path": [3, ["x"]],
@@ -233,6 +249,29 @@ def test_a_changed_configuration_is_computed_as_peft_computes_it(
 
 def edited(folder: Path, changes: dict[str, Any]) -> None:
     write(folder, {**json.loads((folder / CONFIG).read_text()), **changes})
+
+
+@pytest.mark.parametrize("changes", [{"target_modules": RUNS_ON}, {"exclude_modules": RUNS_ON}], ids=str)
+def test_a_pattern_that_would_run_without_end_is_answered(
+    llama: BaseModel, saved: Path, changes: dict[str, Any]
+) -> None:
+    edited(saved, changes)
+    if "target_modules" in changes:
+        with pytest.raises(AdapterError, match="must hold factors of just the layers"):
+            load_bank(llama, [saved])
+    else:  # it excludes nothing
+        load_bank(llama, [saved]).unwrap()
+
+
+def test_a_pattern_of_too_much_work_is_refused_with_its_adapter(
+    llama: BaseModel, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paretune.models.path_patterns.MAX_PATTERN_STEPS", 100)
+    edited(saved, {"target_modules": RUNS_ON})
+    with pytest.raises(
+        AdapterError, match=r"^adapter '.*saved': a pattern of layers must be matched in at most 100 st"
+    ):
+        load_bank(llama, [saved])
 
 
 A = f"base_model.model.{FIRST}.lora_A.weight"

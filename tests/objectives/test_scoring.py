@@ -410,9 +410,35 @@ def test_a_file_that_no_key_covers_is_refused_when_it_is_read(tmp_path, reads, l
     assert declared.key() != before
 
 
-def test_what_a_reward_writes_or_keeps_elsewhere_or_hidden_is_no_file_it_depends_on(tmp_path):
-    folder, elsewhere = tmp_path / "task", tmp_path / "cache.json"
+@pytest.mark.parametrize("text", ["HERE / '..' / 'words.json'", "Path('words.json')", "HERE / 'linked' / 'words.json'"])
+def test_a_file_outside_the_task_is_refused_until_it_is_declared_and_then_part_of_the_key(tmp_path, monkeypatch, text):
+    folder = tmp_path / "task"
     folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "words.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    (folder / "rewards.py").write_text(
+        "from pathlib import Path\nHERE = Path(__file__).parent\n"
+        f"def f(completions, **columns):\n    ({text}).read_text()\n    return [1.0] * len(completions)\n"
+    )
+    objective = Objective("f", "rewards:f", import_path=str(folder))
+    with pytest.raises(
+        TaskError, match=r"file '(\.\.|linked)/words\.json' that rewards:f reads must be named in"
+    ) as found:
+        Scorer([objective])(rows(1), ["a"])
+    name = re.search(r"depends: \[(.*?)\]", str(found.value))[1]
+    declared = replace(objective, depends=(name,))
+    before = declared.key()
+    assert Scorer([declared])(rows(1), ["a"]).rewards.tolist() == [[1.0]]
+    loaded_files.cache_clear()
+    (tmp_path / "words.json").write_text("[1]")
+    assert declared.key() != before
+
+
+def test_what_a_reward_writes_or_keeps_elsewhere_or_hidden_is_no_file_it_depends_on(tmp_path):
+    folder, elsewhere = tmp_path / "task", tmp_path / ".cache" / "answers.json"
+    folder.mkdir()
+    elsewhere.parent.mkdir()
     elsewhere.write_text("{}")
     (folder / ".env").write_text("KEY=1")
     (folder / "rewards.py").write_text(

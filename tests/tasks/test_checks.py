@@ -13,7 +13,7 @@ import chat_tokenizer
 import micro_task
 from chat_tokenizer import BEGIN, TURN
 from paretune.core.errors import TaskError
-from paretune.core.prompt_format import PromptFormat
+from paretune.core.prompt_format import PromptEncoder, PromptFormat
 from paretune.core.task import Task
 from paretune.tasks import load_task
 from paretune.tasks.checks import check_prompts, first_input, input_line, plain_encoder
@@ -46,7 +46,7 @@ def test_plan_training_evaluation_and_a_saved_policy_read_one_input(tmp_path: Pa
     assert trained[0][:2] == (BEGIN, TURN)
     assert all(ids.count(BEGIN) == 1 and ids.count(TURN) == 2 and chat_tokenizer.END not in ids for ids in trained)
     alone = plain_encoder(task.model)
-    assert alone is not None
+    assert isinstance(alone, PromptEncoder)
     assert [alone.ids(each, task.prompt_format) for each in PROMPTS["train"]] == trained
     bank = micro_task.perturb(ExpertBank(base, 1, rank=2))
     for policy in (reference_policy(base, task), one_by_one(bank, task)):
@@ -114,7 +114,7 @@ def test_added_tokens_count_among_the_tokens_of_a_prompt(tmp_path: Path) -> None
 
 def encoder_of(task: Task) -> Any:
     encoder = plain_encoder(task.model)
-    assert encoder is not None
+    assert isinstance(encoder, PromptEncoder)
     return encoder
 
 
@@ -157,4 +157,11 @@ def test_a_long_first_prompt_is_cut_in_the_middle_and_an_unknown_model_said(tmp_
     assert ", 31 tokens: 1 '<s>', 75 'h', " in line
     assert "... 7 more ..." in line
     hub = replace(task, model="nobody/some-model")
-    assert input_line(hub) == f"first prompt of {task.name}: not known before its model is loaded"
+    unchecked = f"first prompt of {task.name}: prompts are checked only when the model is loaded, as"
+    assert input_line(hub) == f"{unchecked} nobody/some-model is read from the hub"
+    tokenizer = Path(task.model) / "tokenizer.json"
+    tokenizer.write_text('{"version": "9.0",')
+    (line,) = input_line(task).splitlines()
+    assert line.startswith(f"{unchecked} its tokenizer.json cannot be read alone (Exception: ")
+    tokenizer.unlink()
+    assert input_line(task) == f"{unchecked} {task.model} holds no tokenizer.json"

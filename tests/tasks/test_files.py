@@ -599,3 +599,16 @@ def test_what_depends_names_must_be_there(folder, path):
         TaskError, match=rf"task\.yaml:\d+:\d+: depends\.0 must name a file, .* got '{re.escape(path)}'"
     ):
         load(folder, depends=[path])
+
+
+@pytest.mark.parametrize(
+    ("depends", "message"),
+    [
+        (["/"], r"depends\.0 '/': .* must be at most [\d,]+, got more, the last in '/"),
+        (["rewards.py", "~nobodyx"], r"depends\.1 '~nobodyx': .* must name the home of a user"),
+    ],
+)
+def test_what_depends_cannot_name_is_refused_by_its_entry(folder, monkeypatch, depends, message):
+    monkeypatch.setattr("paretune.core.file_lists.MAX_READ_FILES", 1000)  # any machine has more
+    with pytest.raises(TaskError, match=rf"task\.yaml:\d+:\d+: {message}"):
+        load(folder, depends=depends)

@@ -21,7 +21,7 @@ from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest
-from paretune.core.errors import ConfigError, MethodError, ParetuneError, StudyError, TaskError
+from paretune.core.errors import ConfigError, MethodError, ParetuneError, StudyError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Table
 from paretune.core.stages import in_order
@@ -36,7 +36,7 @@ from paretune.records.layout import cell_folder
 from paretune.records.tables import look, seal_table
 from paretune.records.writing import write_cell
 from paretune.training.finished import stage_result
-from paretune.training.stages import job_task, release_models, use_threads
+from paretune.training.stages import check_same, job_task, release_models, use_threads
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
@@ -183,10 +183,8 @@ def measure(payload: Mapping[str, Any], link: Link) -> dict[str, object]:
         MethodError: If a user's measurement raises something that is no error of ours.
     """
     task, source = job_task(payload), str(payload["measurement"])
-    if payload["audit_key"] and digest(task.evaluation_key()) != payload["audit_key"]:
-        raise TaskError(
-            f"audit of task '{task.name}' must not change while a study runs, got other files. Start the run again."
-        )
+    if payload["audit_key"]:
+        check_same(f"audit of task '{task.name}'", task.evaluation_key(), str(payload["audit_key"]), payload, task)
     measurement = load_measurement(source)
     if loaded_code([source]) != payload["depends_on"].get("code", {}):
         raise StudyError(

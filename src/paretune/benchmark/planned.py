@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -13,7 +13,7 @@ from paretune.benchmark.changes import Identity
 from paretune.benchmark.study import Study
 from paretune.core.digests import digest
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Table
+from paretune.core.protocols import MetricRow, Table
 from paretune.core.task import Task
 from paretune.methods.entries import MethodEntry
 from paretune.records.layout import cell_folder, evaluations_folder, tuning_folder
@@ -233,6 +233,7 @@ class StudyResult:
         records: Everything measured.
         problems: What failed beyond cells, such as timing; cells say so themselves.
         asked: Names of the cells that this call was to finish; None for all.
+        measured: What the metrics say of the records; None where they were not asked.
     """
 
     folder: Path
@@ -240,6 +241,7 @@ class StudyResult:
     records: StudyRecords
     problems: tuple[str, ...] = ()
     asked: frozenset[str] | None = None
+    measured: Sequence[MetricRow] | None = None
 
     @property
     def failed(self) -> tuple[CellRecord, ...]:

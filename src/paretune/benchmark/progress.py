@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
-from paretune.core.printable import printable
+from paretune.core.printable import printable, write_line
 
 RATE_SECONDS = 30.0  # the speed shown is that of the last half minute
 ESTIMATE_SECONDS = 20.0  # measured before time left is shown: workers start one by one, answers come in bursts
@@ -133,8 +133,7 @@ class PlainLines(Display):
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._stream.write(printable(text) + "\n")
-        self._stream.flush()
+        write_line(printable(text), self._stream)
 
 
 class LiveTable(Display):

@@ -22,6 +22,7 @@ from paretune.core.task import Task
 from paretune.executors import Executor
 from paretune.executors.cores import worker_threads
 from paretune.executors.processes import LocalProcesses
+from paretune.metrics import measure_all
 from paretune.records.files import write_bytes
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_study
@@ -83,10 +84,10 @@ def run(
         problems += Scheduler(planned, executor, shown).execute()
         remove_replaced(root, *_asked_for(everything))
         remove_checkpoints(root, [each for plan in _plans(everything) for each in plan.by_key.values()])
-        page = write_report(root)
-        return StudyResult(
-            root, page, read_study(root), tuple(problems), frozenset(cell.name for cell in planned.cells)
-        )
+        records = read_study(root)
+        rows = measure_all(records)
+        asked = frozenset(cell.name for cell in planned.cells)
+        return StudyResult(root, write_report(root, records, rows), records, tuple(problems), asked, rows)
 
 
 def _locked_plans(study: Study, root: Path, workers: int | None, part: str | None) -> tuple[Plan, Plan]:

@@ -35,13 +35,14 @@ class Rescored:
         page: The report, written again.
         cells: Task and audit objective -> how many cells were scored again on it.
         references: Task and audit objective -> how many base models were.
-        left: Finished cells whose completions are not those the study asks for now; `paretune run` samples them again.
+        left: Finished cells and base models whose completions could not be scored again, each with the reason: damage,
+            or others that the study asks for now; `paretune run` samples them again.
     """
 
     page: Path
     cells: Mapping[tuple[str, str], int]
     references: Mapping[tuple[str, str], int]
-    left: tuple[str, ...]
+    left: tuple[tuple[str, str], ...]
 
 
 def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study | None = None) -> Rescored:
@@ -67,7 +68,7 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
         )
     cells: Counter[tuple[str, str]] = Counter()
     references: Counter[tuple[str, str]] = Counter()
-    tables, left = list[Table](), []
+    tables, left = list[Table](), list[tuple[str, str]]()
     with locked(root):
         settle(root)
         finished = {cell.folder.name: cell for cell in kept_cells(root) if cell.finished}
@@ -75,12 +76,14 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
         _check_objectives([finished[cell.cell] for cell in before.cells if cell.cell in finished], instances)
         for table in before.tables:
             measurement, task = SCORED.get(table.measurement), instances[table.task, table.seed]
-            scored = None if measurement is None else rescore(root, table, task, measurement().asked(task, study))
-            tables.append(table if scored is None else scored[0])
-            if scored is not None:
-                (cells if table.cells else references).update((task.name, name) for name in scored[1])
-            elif measurement is not None:
-                left += [name for name in table.cells if name in finished]
+            if measurement is None:
+                tables.append(table)
+                continue
+            scored, names, why = rescore(root, table, task, measurement().asked(task, study))
+            tables.append(scored)
+            (cells if table.cells else references).update((task.name, name) for name in names)
+            if why and (not table.cells or finished.keys() & table.cells):
+                left.append((", ".join(table.cells) or f"base model of {task.name}", why))
         write_lock(root, replace(_with_audits(root, before, study), tables=tuple(tables)))
         page = write_report(root)
     return Rescored(page, cells, references, tuple(left))

@@ -110,7 +110,7 @@ class Study:
         parts: Name -> the cells that `run --part` runs alone.
         folder: Where relative paths start; None for a built-in study.
         tune: The sweep that chooses settings of the methods; None where they are as given.
-        metrics: A user's own metrics, `module:Class`, beside the eight.
+        metrics: A user's own metrics, `module:Class`, beside the built-in ones.
         measurements: A user's own measurements, those that its metrics need among them.
     """
 
@@ -384,7 +384,7 @@ def _tasks(sources: Sequence[Any], place: Place) -> tuple[Task, ...]:
         try:
             task = load_task(str(file) if is_path else source)
             encoder = plain_encoder(task.model)
-            if encoder is not None:  # else training checks them, once it has loaded the model
+            if not isinstance(encoder, str):  # else training checks them, once it has loaded the model; a plan says so
                 check_prompts(task, encoder)
         except ParetuneError as error:
             raise type(error)(f"{where}: {error}") from error

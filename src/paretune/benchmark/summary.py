@@ -15,7 +15,7 @@ from paretune.tasks.checks import input_line
 
 def summary(result: StudyResult) -> str:
     """Return the table of a finished run, what failed, and where the report is."""
-    lines = [summary_table(result.records)]
+    lines = [summary_table(result.records, result.measured)]
     lines += [
         f"{cell.cell}: {cell.state}" + (f" ({cell.reason}): {cell.message}" if cell.reason else "")
         for cell in result.failed

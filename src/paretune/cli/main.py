@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments
-from paretune.cli.printing import complain, complain_last, notes_shown, print_any_letter, say, say_json
+from paretune.cli.printing import (
+    complain,
+    complain_last,
+    flush_output,
+    flushed_or_dropped,
+    notes_shown,
+    prepare_streams,
+    say,
+    say_json,
+)
 from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
 from paretune.core.printable import printable_line
@@ -107,11 +116,12 @@ def report(folder: Path, *others: Path, output: Output | None = None) -> int:
         output: Folder of the merged report; needed for several folders.
     """
     from paretune.cli.values import import_folders
+    from paretune.metrics import measure_all
     from paretune.records.layout import lock_path
     from paretune.records.merging import finished_twice, merged
     from paretune.records.reading import read_study
     from paretune.report import summary_table, write_report
-    from paretune.report.completeness import missing_shares
+    from paretune.report.completeness import missing_shares, missing_tables
     from paretune.report.wording import count
 
     if not others:
@@ -120,8 +130,7 @@ def report(folder: Path, *others: Path, output: Output | None = None) -> int:
                 f"output must be left out for one folder, whose report goes into it, got '{output}'. Remove it."
             )
         records = read_study(folder)
-        sys.path[:0] = import_folders(records)
-        page = write_report(folder, records)
+        target = folder
     else:
         if output is None:
             raise ConfigError("output must name a folder for the merged report, got none. Add -o DIR.")
@@ -135,12 +144,13 @@ def report(folder: Path, *others: Path, output: Output | None = None) -> int:
             )
         parts = [read_study(each) for each in folders]
         records = merged(parts)
-        sys.path[:0] = import_folders(records)
-        page = write_report(output, records)
-        twice = finished_twice(parts)
+        target, twice = output, finished_twice(parts)
         if twice:
             complain(f"finished in several folders, taken from the first of them: {count(twice, 'cell')}")
-    say("\n".join([summary_table(records), *missing_shares(records)]))
+    look_in(*reversed(import_folders(records)))  # for metrics of the user's own
+    rows = measure_all(records)
+    page = write_report(target, records, rows)
+    say("\n".join([summary_table(records, rows), *missing_tables(records), *missing_shares(records)]))
     say(f"\nreport: {page}")
     return OK
 
@@ -161,9 +171,10 @@ def score(folder: Path, *, study: Annotated[str | None, Parameter(name="--study"
         cells, bases = done.cells.get((task, audit), 0), done.references.get((task, audit), 0)
         say(f"audit '{audit}' of {task}: scored again in {count(cells, 'cell')} and {count(bases, 'base model')}")
     if not done.cells and not done.references:
-        say("nothing to score again: every stored reward of the audit is of the task as it is")
-    for cell in done.left:
-        say(f"{cell}: left as it is, since other completions are asked for now; paretune run samples them")
+        why = "" if done.left else ": every stored reward of the audit is of the task as it is"
+        say(f"nothing to score again{why}")
+    for name, why in done.left:
+        say(f"{name}: left as it is, since {why}; paretune run samples anew")
     say(f"\nreport: {done.page}")
     return OK
 
@@ -333,28 +344,25 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 some cells failed, 2 usage or configuration, 3 environment, 130 stopped.
     """
-    print_any_letter()
+    prepare_streams()
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars for loading a file would tear our progress apart
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with exits_refused(), called():
             check_arguments(given)
             result: Any = app(given, exit_on_error=False, print_error=False, result_action="return_value")
-            sys.stdout.flush()  # here an error has a handler
+            flush_output()  # here an error has a handler
     except CycloptsError as error:
         complain(f"paretune: {_cut(str(error.__cause__ or error))}")
         return USAGE
     except KeyboardInterrupt:
         complain("stopped; run the same command again to go on")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as head, has gone
-        _drop_output()
-        return OK
     except (ParetuneError, OSError, MemoryError) as error:
         if os.environ.get("PARETUNE_TRACEBACK") == "1":
             raise
-        if not _flushed():
-            _drop_output()
+        if not flushed_or_dropped() and isinstance(error, BrokenPipeError):  # the reader of help has gone
+            return OK
         complain_last(f"paretune: {_sentence(error)}")
         environment = isinstance(error, MissingDependencyError) or not isinstance(error, ParetuneError)
         return ENVIRONMENT if environment else USAGE
@@ -375,19 +383,6 @@ def _cut(text: str) -> str:
     """Return a message as one line, without its middle where it is longer than a screen."""
     text = printable_line(text)
     return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 500]} ... {text[-495:]}"
-
-
-def _flushed() -> bool:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return False
-    return True
-
-
-def _drop_output() -> None:
-    """Let nobody read what is still to be written, so that Python does not try it again when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from paretune.core.printable import printable
+from paretune.core.printable import drop_output, printable, write_line
 
 REWARDS = "paretune.objectives.scoring"  # its notes are each about what a reward did
 
@@ -24,12 +24,12 @@ def say(text: str = "", stream: TextIO | None = None) -> None:
         text: What to print.
         stream: Where to; by default stdout.
     """
-    print(printable(text), file=stream)
+    write_line(printable(text), stream or sys.stdout)
 
 
 def say_json(data: object) -> None:
     """Print plain data as JSON, in ASCII without control characters."""
-    print(json.dumps(data, indent=2).replace("\x7f", "\\u007f"))
+    write_line(json.dumps(data, indent=2).replace("\x7f", "\\u007f"), sys.stdout)
 
 
 def complain(text: str) -> None:
@@ -72,13 +72,6 @@ class Notes(logging.Handler):
             _print_waiting()
 
 
-def print_any_letter() -> None:
-    """Let stdout and stderr write out what their encoding does not have, rather than raise in the middle of a line."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # what is no file, as in tests
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # of a TextIOWrapper
-
-
 @contextmanager
 def notes_shown() -> Iterator[None]:
     """Print what the library notes, such as an instance it is drawing, on stderr."""
@@ -92,3 +85,38 @@ def notes_shown() -> Iterator[None]:
         handler.flush()
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr take whatever is printed: what their encoding does not have is written out.
+
+    Where a stream is closed, what is printed there goes nowhere, and no file that is opened takes its number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open as long as the process
+        with suppress(AttributeError):  # what is no file, as in tests
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Write out what was printed on stdout; where its reader has gone, nobody reads it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output(sys.stdout)
+
+
+def flushed_or_dropped() -> bool:
+    """Tell whether what was printed on stdout could be written out; if not, Python does not try it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output(sys.stdout)
+        return False
+    return True

@@ -31,3 +31,10 @@ MAX_BUDGETS: Final = 50  # a curve needs ten points
 MAX_CELLS: Final = 5_000  # tasks x methods x budgets x seeds, and trials of a sweep: planning takes 10 ms each
 MAX_SAMPLES: Final = 100_000  # completions of one prompt
 MAX_WORKERS: Final = 1_024  # processes; each takes 200 MB at least
+
+MAX_READ_FILES: Final = 10_000  # that a task's rewards, or a module, depend on: each load of the task digests them all
+MAX_READ_BYTES: Final = 4_294_967_296  # of these files: 4 GiB hold a judge of two billion parameters; 3 s of digesting
+MAX_LOOKED_AT: Final = 200_000  # files and folders on the way to these: half a second
+
+MAX_PATTERN: Final = 5_000  # characters of a pattern that says which layers an adapter adapts; long ones have 1,000
+MAX_PATTERN_STEPS: Final = 5_000_000  # to match it with all layers: a few seconds, ten times what long ones take

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
-from typing import Final
+from typing import Final, TextIO
 
 KEPT: Final = "\n\t"
 JOINERS: Final = "\u200c\u200d"  # they shape letters and emoji, and move nothing
@@ -57,3 +59,18 @@ def _harmless(letter: str, kept: str) -> bool:
 
 def _written_out(letter: str) -> str:
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def write_line(text: str, stream: TextIO) -> None:
+    """Write a line; where the stream's reader has gone, such as `head`, this and what follows goes nowhere."""
+    try:
+        print(text, file=stream, flush=stream is not sys.stdout)
+    except BrokenPipeError:
+        drop_output(stream)
+
+
+def drop_output(stream: TextIO) -> None:
+    """Let nobody read what is still written to a stream."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

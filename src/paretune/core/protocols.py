@@ -238,7 +238,7 @@ class MetricRow:
 
 
 class Metric(Protocol):
-    """One of the paper's eight measures. Reads records, never runs a model.
+    """A measure of a study, built in or a user's own. Reads records, never runs a model.
 
     Attributes:
         needs: Measurements it reads, by their names in `benchmark.measurements.MEASUREMENTS` or as `module:Class`.

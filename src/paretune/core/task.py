@@ -10,10 +10,11 @@ from typing import Literal
 
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
+from paretune.core.file_lists import Tally, matching
 from paretune.core.printable import brief, printable
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.user_code import loaded_digest, loaded_files
-from paretune.core.user_files import data_digests, matching
+from paretune.core.user_files import data_digests
 
 Split = Literal["train", "development", "test"]
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
@@ -34,8 +35,9 @@ class Objective:
         source_digest: Digest of the code or model folder behind a user's reward. Where a task made by code leaves it
             empty, the code behind `reward` counts as it was when this process first asked; built-in rewards have none.
         import_path: Folder added to the import path before `reward` is imported; None for installed modules.
-        depends: Files and folders that a reward of `import_path` may read there; what it reads and no key covers is an
+        depends: Files and folders that a reward of `import_path` may read; what it reads and no key covers is an
             error. Their digests are part of `source_digest`, or of the key where that is empty.
+        files: The files behind `source_digest` with their digests, to name the one that changed.
         template: How a reward model reads a row, with `{prompt}` and `{completion}`.
         transform: What turns a reward model's logit into a reward: `sigmoid` or `identity`.
     """
@@ -49,6 +51,7 @@ class Objective:
     source_digest: str = ""
     import_path: str | None = None
     depends: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     template: str | None = None
     transform: Literal["sigmoid", "identity"] = "sigmoid"
 
@@ -73,7 +76,8 @@ class Objective:
         code = loaded_digest(self.reward, folder)
         if not self.depends:
             return code
-        files = [file for each in self.depends for file in matching(each, folder or Path())]
+        tally = Tally()
+        files = [file for each in self.depends for file in matching(each, folder or Path(), tally)]
         return digest([code, data_digests(files, folder or Path())])
 
 
@@ -198,3 +202,12 @@ class Task:
             "test": self._split_digests["test"],
             "audit": [objective.key() for objective in self.audit],
         }
+
+    def parts(self) -> dict[str, str]:
+        """Digest what training and evaluation depend on, each file and each other part on its own, to name a change."""
+        keys = {**self.training_key(), **self.evaluation_key()}
+        parts = {name: digest(value) for name, value in keys.items() if name not in ("objectives", "audit")}
+        for each in (*self.objectives, *self.audit):
+            parts |= each.files
+            parts[each.name] = digest({**each.key(), **({"source": ""} if each.files else {})})
+        return parts

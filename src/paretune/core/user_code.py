@@ -15,10 +15,11 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from paretune.core.digests import digest, file_digest
-from paretune.core.user_files import files_below, named_files, runs_files
+from paretune.core.errors import TaskError
+from paretune.core.file_lists import files_below
+from paretune.core.user_files import OURS, named_files, runs_files
 from paretune.core.user_folders import INSTALLED, RESERVED, asked
 
-OURS = Path(__file__).resolve().parents[1]
 UNPARSEABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last two where code is nested too deep
 REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -74,9 +75,16 @@ def files_behind(reference: str, folder: Path | None = None) -> dict[str, Path]:
         tree = _tree(file)
         if users and tree is not None:
             waiting += imported_names(tree, name, file.stem == "__init__")
-            beside = [*named_files(tree, file, root), *(files_below(file.parent, ".py") if runs_files(tree) else ())]
+            beside = [*named_files(tree, file, root), *(_modules_beside(file) if runs_files(tree) else ())]
             files |= {_beside(each, root): each for each in beside}
     return files
+
+
+def _modules_beside(file: Path) -> list[Path]:
+    try:
+        return files_below(file.parent, ("**", "*.py"))
+    except TaskError as error:
+        raise TaskError(f"folder of {file}, which runs modules that it does not name: {error}") from error
 
 
 def _digest_file(file: Path) -> str:
@@ -90,7 +98,7 @@ def _beside(file: Path, root: Path) -> str:
 
 def code_digest(reference: str, folder: Path | None = None) -> str:
     """Digest the code behind `module:name`, see `code_files`; empty where none of it is a user's."""
-    return _digest_of(reference, code_files(reference, folder))
+    return files_digest(reference, code_files(reference, folder))
 
 
 @functools.cache
@@ -101,7 +109,7 @@ def loaded_files(reference: str, folder: Path | None = None) -> Mapping[str, str
 
 def loaded_digest(reference: str, folder: Path | None = None) -> str:
     """Return `code_digest`, of files that were read once a process."""
-    return _digest_of(reference, loaded_files(reference, folder))
+    return files_digest(reference, loaded_files(reference, folder))
 
 
 def loaded_code(references: Iterable[str]) -> dict[str, str]:
@@ -110,7 +118,7 @@ def loaded_code(references: Iterable[str]) -> dict[str, str]:
     return {reference: code for reference, code in found.items() if code}
 
 
-def _digest_of(reference: str, files: Mapping[str, str]) -> str:
+def files_digest(reference: str, files: Mapping[str, str]) -> str:
     """Digest files; the module's own counts whatever its name, as it is no other code for being renamed."""
     path = reference.partition(":")[0].replace(".", "/")
     own = (f"{path}.py", f"{path}/__init__.py")

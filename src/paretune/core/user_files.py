@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
-import glob
 import os
 import re
 import sys
+import sysconfig
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from paretune.core.cache import cache_folder
 from paretune.core.digests import file_digest
-from paretune.core.errors import TaskError
-from paretune.core.user_folders import INSTALLED
+from paretune.core.errors import ParetuneError, TaskError
+from paretune.core.file_lists import Tally, is_ignored, matching
 
 LONGEST_NAME = 255  # letters; a longer text in the code names no file
 MOST_FOLDERS = 50  # named in one module, that names of files are tried in
@@ -30,6 +32,9 @@ IMPORTERS = frozenset(
     }
 )  # fmt: skip  # what code is called that runs other files, whose names show only when it runs
 MODE = re.compile(r"'[rbt]*[wax+][rbt+]*'")  # of a file that is opened to write
+OURS = Path(__file__).resolve().parents[1]
+SYSTEMS = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/sys", "/tmp", "/usr", "/var/tmp")
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that name others' caches
 DECLARATION = "DEPENDS"  # a module's list of the files it reads
 
 _watching: list[Callable[[str | bytes | os.PathLike[str]], None]] = []
@@ -37,56 +42,46 @@ _listening: list[bool] = []
 
 
 def named_files(tree: ast.AST, file: Path, root: Path) -> list[Path]:
-    """List the files below a folder that a module names in its code and reads.
+    """List the files that a module declares as `DEPENDS`, and those below a folder that it names in its code and reads.
 
     A text in the code counts where it is the path of a file, from the module, the folder, or a folder that is named so
-    too. Where the module also writes files, only what it lists as `DEPENDS` counts, as it may write what it names.
+    too. Where the module also writes files, only what it declares counts, as it may write what it names.
 
     Args:
         tree: Syntax tree of the module.
         file: Its file.
-        root: The folder; nothing outside it counts.
+        root: The folder; nothing outside it counts but what is declared.
+
+    Raises:
+        TaskError: If it declares too much.
     """
-    folders = list(dict.fromkeys([file.parent, root]))
+    folders, tally = list(dict.fromkeys([file.parent, root])), Tally()
     declared = _declared(tree)
-    texts = declared if WRITES & set(_called(tree)) or _opens_to_write(tree) else {*declared, *_texts(tree)}
-    found = {path for text in declared for folder in folders for path in matching(text, folder)}
+    texts = declared if _writes(_calls(tree)) else {*declared, *_texts(tree)}
+    try:
+        found = {path for text in sorted(declared) for folder in folders for path in matching(text, folder, tally)}
+    except ParetuneError as error:
+        raise TaskError(f"{DECLARATION} of {file}: {error}") from error
     names = [text for text in sorted(texts) if _may_name(text)]
+    real = root.resolve()
     for folder in folders:  # it grows
         inner = [folder / name for name in names]
-        found.update(path for path in inner if path.is_file())
+        found.update(path for path in inner if path.is_file() and path.resolve().is_relative_to(real))
         more = (path for path in inner if path.is_dir() and path not in folders)
         folders += list(more)[: MOST_FOLDERS - len(folders)]
-    real = root.resolve()
-    return sorted({path for path in found if path.resolve().is_relative_to(real) and path.resolve() != file.resolve()})
+    return sorted({path for path in found if path.resolve() != file.resolve()})
 
 
 def runs_files(tree: ast.AST) -> bool:
     """Tell whether a module may run other files whose names do not show in its code."""
-    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    calls = _calls(tree)
     by_name = any(
-        _name(node.func) in ("import_module", "__import__")
-        and not all(isinstance(a, ast.Constant) for a in node.args[:1])
-        for node in imports
+        _name(call.func) in ("import_module", "__import__")
+        and not all(isinstance(each, ast.Constant) for each in call.args[:1])
+        for call in calls
     )
     path = any(isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path" for node in ast.walk(tree))
-    return by_name or path or bool(IMPORTERS & set(_called(tree)))
-
-
-def matching(text: str, folder: Path) -> list[Path]:
-    """List the files that a path, a folder or a pattern such as `words/*.txt` names, from a folder."""
-    if not text or "\0" in text:
-        return []
-    place = folder / Path(text).expanduser()
-    places = map(Path, glob.glob(str(place), recursive=True)) if glob.has_magic(text) else [place]
-    return sorted({file for each in places for file in ([each] if each.is_file() else files_below(each))})
-
-
-def files_below(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield the files of a folder and its folders, but hidden ones and installed packages."""
-    for base, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_nobodys(name))
-        yield from (Path(base, name) for name in sorted(files) if name.endswith(suffix) and not _is_nobodys(name))
+    return by_name or path or any(_name(call.func) in IMPORTERS for call in calls)
 
 
 def data_digests(paths: Iterable[Path], folder: Path) -> dict[str, str]:
@@ -96,12 +91,13 @@ def data_digests(paths: Iterable[Path], folder: Path) -> dict[str, str]:
 
 @contextmanager
 def watched(folder: Path, known: Callable[[], Iterable[Path]], what: str) -> Iterator[set[Path]]:
-    """Refuse what a block opens to read below a folder, where its changes would go unnoticed.
+    """Refuse what a block opens to read, where its changes would go unnoticed.
 
-    Hidden files do not count, nor what a compiled library or another process reads, which nobody sees.
+    Hidden files do not count, nor those of Python, of the system, of caches and temporary folders, nor what a compiled
+    library or another process reads, which nobody sees.
 
     Args:
-        folder: The folder.
+        folder: Folder of the task.
         known: Returns the files and folders that keys cover; called where something was opened.
         what: Is called in the block, for the message.
 
@@ -112,35 +108,60 @@ def watched(folder: Path, known: Callable[[], Iterable[Path]], what: str) -> Ite
         TaskError: If a file was read that none of them is or holds.
     """
     _listen()
+    heard: set[str] = set()
     opened: set[Path] = set()
-    start = os.path.join(str(folder), "")
 
     def hear(path: str | bytes | os.PathLike[str]) -> None:
-        full = os.path.abspath(os.fsdecode(path))
-        if full.startswith(start) and not any(map(_is_nobodys, full.removeprefix(start).split(os.sep))):
-            opened.add(Path(full))
+        with suppress(OSError):  # the current folder was removed
+            heard.add(os.path.abspath(os.fsdecode(path)))
 
     _watching.append(hear)
     try:
         yield opened
     finally:
         _watching.remove(hear)
+    outside = _others_folders() if heard else frozenset()
+    opened.update(Path(file) for file in heard if _is_a_persons(file, str(folder), outside))
     if not opened:
         return
     covered = {path.resolve() for path in known()}
     for file in sorted(opened):
         place = file.resolve()
         if file.is_file() and not covered & {place, *place.parents}:
-            name = file.relative_to(folder).as_posix()
+            name = Path(os.path.relpath(file, folder)).as_posix()
             raise TaskError(
                 f"file '{name}' that {what} reads must be named in depends, got none of that name. Add "
                 f"depends: [{name}] to the task file, so that its changes count; keep what changes by itself, such as "
-                f"a cache, outside {folder}."
+                "a cache, in a hidden folder such as .cache."
             )
 
 
-def _is_nobodys(name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__" or name in INSTALLED
+def _others_folders() -> frozenset[str]:
+    """Return the folders whose files come with an installation, or change by themselves."""
+    pythons = [sys.prefix, sys.base_prefix, *map(sysconfig.get_path, ("stdlib", "platstdlib")), str(OURS)]
+    caches = [str(cache_folder("")), "~/.cache", *(os.environ.get(name, "") for name in CACHES)]
+    named = [os.path.expanduser(each) for each in (*pythons, *caches, tempfile.gettempdir(), *SYSTEMS) if each]
+    return frozenset(path for each in named for path in (os.path.abspath(each), os.path.realpath(each)))
+
+
+def _is_a_persons(file: str, folder: str, others: Iterable[str]) -> bool:
+    """Tell whether a file may hold what a person wrote for a task: none of others' folders, unless the task is there.
+
+    Args:
+        file: Whole path of the file.
+        folder: Whole path of the task's folder.
+        others: Folders whose files do not count. In one that holds the task, such as `/tmp` or `/usr` where it lies in
+            `/tmp/mine/task`, what is beside the task counts: all of `/tmp/mine`.
+    """
+    shared = os.path.commonpath([file, folder])
+    if any(map(is_ignored, file.removeprefix(shared).split(os.sep))):
+        return False
+    places = [place for place in others if place != folder and _is_below(file, place)]
+    return all(_is_below(shared, place) and shared != place for place in places)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
 
 
 def _listen() -> None:
@@ -188,20 +209,22 @@ def _may_name(text: str) -> bool:
     return bool(parts) and not text.startswith(("/", "~")) and any(part not in (".", "..") for part in parts)
 
 
-def _called(tree: ast.AST) -> Iterator[str]:
-    yield from (_name(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
+def _calls(tree: ast.AST) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
 def _name(node: ast.AST) -> str:
     return str(getattr(node, "id", getattr(node, "attr", "")))
 
 
-def _opens_to_write(tree: ast.AST) -> bool:
-    """Tell whether a module opens a file in a mode that writes, or in one that only shows when it runs."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) == "open":
-            modes = [*node.args[1:2], *(each.value for each in node.keywords if each.arg == "mode")]
-            own = node.args[:1] if isinstance(node.func, ast.Attribute) else []  # the mode where it is a Path's
+def _writes(calls: Iterable[ast.Call]) -> bool:
+    """Tell whether a call writes a file, or opens one in a mode that writes, or in one that only shows when it runs."""
+    for call in calls:
+        if _name(call.func) in WRITES:
+            return True
+        if _name(call.func) == "open":
+            modes = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
+            own = call.args[:1] if isinstance(call.func, ast.Attribute) else []  # the mode where it is a Path's
             known = [ast.unparse(mode) for mode in (*modes, *own)]
             if any(MODE.fullmatch(mode) for mode in known) or not all(map(_is_text, modes)):
                 return True

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from paretune.core.errors import AdapterError
+from paretune.core.limits import MAX_PATTERN
 from paretune.core.text_files import parsed_json
 from paretune.core.user_calls import shown
+from paretune.models.path_patterns import PathPattern
 
 CONFIG: Final = "adapter_config.json"
 ALL_LINEAR: Final = "all-linear"  # PEFT's word for every linear layer but the output head
+PATTERN: Final = f"a regular expression of at most {MAX_PATTERN:,} characters without references to groups"
+BLOCKS_NAME: Final = re.compile(r"[\w.]+")  # PEFT reads it as a pattern, and so is it read here
 LARGEST_ALPHA: Final = 1e30  # beyond, products with fp32 factors overflow
 
 
@@ -36,14 +40,19 @@ def _text(value: object) -> bool:
 
 
 def _names(value: object) -> bool:
-    """Whether a value is a list of names or a pattern that can be read."""
+    """Whether a value is a list of names or a pattern that can be matched."""
     if isinstance(value, str):
         try:
-            re.compile(value)
-        except (re.error, RecursionError, OverflowError):
+            PathPattern(value)
+        except AdapterError:
             return False
         return bool(value)
     return isinstance(value, list) and bool(value) and all(isinstance(each, str) and each for each in value)
+
+
+def _block_names(value: object) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return isinstance(names, list) and all(isinstance(each, str) and BLOCKS_NAME.fullmatch(each) for each in names)
 
 
 def _off(value: object) -> bool:
@@ -55,7 +64,7 @@ NEEDED: Final[dict[str, Rule]] = {
     "peft_type": (lambda value: value == "LORA", "LORA"),
     "r": (lambda value: _whole(value) and 1 <= value < 2**31, "a whole number from 1 on"),
     "lora_alpha": (_number(-LARGEST_ALPHA, LARGEST_ALPHA), "a finite number"),
-    "target_modules": (_names, f"a list of layer names, a regular expression or {ALL_LINEAR}"),
+    "target_modules": (_names, f"a list of layer names, {PATTERN} or {ALL_LINEAR}"),
 }
 UNDERSTOOD: Final[dict[str, Rule]] = {
     **NEEDED,
@@ -66,12 +75,15 @@ UNDERSTOOD: Final[dict[str, Rule]] = {
         "true, false, gaussian or orthogonal: others start from a changed base model",
     ),
     "use_rslora": (_flag, "true or false"),
-    "exclude_modules": (lambda value: _off(value) or _names(value), "null, layer names or a regular expression"),
+    "exclude_modules": (lambda value: _off(value) or _names(value), f"null, layer names or {PATTERN}"),
     "layers_to_transform": (
         lambda value: value is None or all(map(_whole, value if isinstance(value, list) else [value])),
         "null, a whole number or a list of them",
     ),
-    "layers_pattern": (lambda value: _off(value) or _names(value), "null, a name or a list of names"),
+    "layers_pattern": (
+        lambda value: _off(value) or _block_names(value),
+        "null, a name or a list of names: letters, digits, _ and dots",
+    ),
     "revision": (lambda value: value in (None, "main"), "null or main: the base model is read at its main revision"),
     # what does not change what a trained adapter computes
     "base_model_name_or_path": (_text, "a name or null"),
@@ -116,14 +128,19 @@ class AdapterConfig:
             modules: Paths of all modules of the base model.
             linear: Paths of its linear layers but the output head.
 
+        Raises:
+            AdapterError: If a pattern takes too many steps.
+
         Source:
             `check_target_module_exists` of PEFT 0.21.
         """
         if isinstance(self.targets, str) and self.targets.lower() == ALL_LINEAR:
             chosen = set(linear)
         else:
-            chosen = {path for path in modules if _matches(self.targets, path) and self._in_blocks(path)}
-        return {path for path in chosen if not (self.excluded and _matches(self.excluded, path))}
+            fits = _fitting(self.targets)
+            chosen = {path for path in modules if fits(path) and self._in_blocks(path)}
+        left_out = _fitting(self.excluded)
+        return {path for path in chosen if not (self.excluded and left_out(path))}
 
     def _in_blocks(self, path: str) -> bool:
         if not self.blocks or path in self.targets:  # a whole path is adapted wherever it lies
@@ -135,10 +152,11 @@ class AdapterConfig:
         return number in self.blocks
 
 
-def _matches(names: str | tuple[str, ...], path: str) -> bool:
+def _fitting(names: str | tuple[str, ...]) -> Callable[[str], bool]:
+    """Return what tells whether a path is one of a list of names, or fits a pattern."""
     if isinstance(names, str):
-        return re.fullmatch(names, path) is not None
-    return any(path == name or path.endswith(f".{name}") for name in names)
+        return PathPattern(names).fits
+    return lambda path: any(path == name or path.endswith(f".{name}") for name in names)
 
 
 def read_config(folder: Path) -> AdapterConfig:

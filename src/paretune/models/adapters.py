@@ -149,7 +149,7 @@ def load_bank(base: BaseModel, folders: Sequence[Path]) -> ExpertBank:
     try:
         for number, adapter in enumerate(adapters):
             _fill(bank, number, adapter)
-            _check_layers(adapter, adapter.config.adapted(modules, list(linear)))
+            _check_layers(adapter, modules, list(linear))
     except AdapterError:
         bank.unwrap()
         raise
@@ -170,9 +170,12 @@ def _check_base(adapter: Adapter, base: BaseModel) -> None:
         )
 
 
-def _check_layers(adapter: Adapter, wanted: set[str]) -> None:
+def _check_layers(adapter: Adapter, modules: Sequence[str], linear: Sequence[str]) -> None:
     """Check that an adapter has factors of just the layers that PEFT adapts by its configuration."""
-    odd = sorted(wanted ^ set(adapter.factors))
+    try:
+        odd = sorted(adapter.config.adapted(modules, linear) ^ set(adapter.factors))
+    except AdapterError as error:
+        raise AdapterError(f"adapter '{adapter.folder}': {error}") from error
     if odd:
         got = "factors" if odd[0] in adapter.factors else "no factors"
         raise AdapterError(

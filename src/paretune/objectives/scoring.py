@@ -55,9 +55,9 @@ class Problem:
 class _KeepException:
     """Keeps an exception that its block raises, whatever its class, and goes on after the block.
 
-    The one place for that: a user's reward may raise anything, at any of thousands of calls, and one failing call must
-    cost its scores and not a run of hours. A KeyboardInterrupt of a user's is kept, too; a real Ctrl-C is a
-    `StopRequested` inside `real_interrupts`, and passes.
+    A user's reward may raise anything, at any of thousands of calls, and one failing call must cost its scores and not
+    a run of hours. Elsewhere, what a user's code raises ends its job, see `core.user_calls.called`. A KeyboardInterrupt
+    of a user's is kept, too; a real Ctrl-C is a `StopRequested` inside `real_interrupts`, and passes.
     """
 
     error: BaseException | None = None

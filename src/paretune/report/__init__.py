@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from paretune.core.protocols import MetricRow
     from paretune.records.study import StudyRecords
 
 __all__ = ["summary_table", "write_report"]
 
 
-def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
+def write_report(folder: Path, study: StudyRecords | None = None, measured: Sequence[MetricRow] | None = None) -> Path:
     """Write the report of a study into `report/` of its folder, finished or not.
 
     Args:
         folder: The study's folder.
         study: Its records; read from the folder if None.
+        measured: Rows of `measure_all`, where they are known.
 
     Returns:
         Path of `index.html`. Beside it: `tables.csv`, `tables.md`, `tables/`, `results.parquet` and `figures/`.
@@ -38,7 +41,7 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     records = read_study(folder) if study is None else study
     if records.folder is not None and records.folder.resolve() != folder.resolve():
         records = replace(records, folder=None)  # `study.yaml` is not here
-    rows = measure_all(records)
+    rows = measure_all(records) if measured is None else measured
     more = (controlled_table(comparisons(records), rows), tried_table(records))
     target = folder / "report"
     page = target / "index.html"
@@ -51,9 +54,14 @@ def write_report(folder: Path, study: StudyRecords | None = None) -> Path:
     return page
 
 
-def summary_table(study: StudyRecords) -> str:
-    """Return the results as plain text for a terminal: one line per method, for each task and budget."""
+def summary_table(study: StudyRecords, measured: Sequence[MetricRow] | None = None) -> str:
+    """Return the results as plain text for a terminal: one line per method, for each task and budget.
+
+    Args:
+        study: The records of a study.
+        measured: Rows of `measure_all`, where they are known.
+    """
     from paretune.metrics import measure_all
     from paretune.report.terminal import text_table
 
-    return text_table(study, measure_all(study))
+    return text_table(study, measure_all(study) if measured is None else measured)

@@ -24,7 +24,8 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
     blocks, waiting = [], []
     for part in comparisons(study):
         if all(cell.state == "pending" for method in part.methods for cell in method.cells.values()):
-            waiting.append(part.title)
+            broken = any(cell.message for method in part.methods for cell in method.cells.values())
+            waiting.append(f"{part.title}: {'nothing that can be used' if broken else 'not run yet'}")
             continue
         mine, means = rows_of(part, rows), achieved(part, rows)
         shares = {each.name: measured(mine, each.name, "captured_share") for each in part.methods}
@@ -52,7 +53,7 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
             )
         blocks.append(f"{part.title}\n{_aligned(lines)}")
     if waiting:
-        blocks.append("\n".join(f"{title}: not run yet" for title in waiting))
+        blocks.append("\n".join(waiting))
     return "\n\n".join(blocks)
 
 

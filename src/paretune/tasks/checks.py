@@ -48,19 +48,21 @@ def check_context(task: Task, context_tokens: int | None = None) -> None:
         )
 
 
-def plain_encoder(model: str) -> PromptEncoder | None:
+def plain_encoder(model: str) -> PromptEncoder | str:
     """Return what encodes the prompts of a model folder as the model does, before it loads.
 
     Returns:
-        None for a hub id, and where no encoder can be had without the model, see `tasks.tokenizers`.
+        Why there is none, in words, for a hub id and where none can be had without the model, see `tasks.tokenizers`.
 
     Raises:
         ModelError: If the tokenizer draws at random what it makes of a text, or confuses special tokens with others.
     """
     file = user_path(model) / "tokenizer.json"
-    made = made_tokenizer(file.parent) if file.is_file() else None
+    if not file.is_file():
+        return f"{model} holds no tokenizer.json" if file.parent.is_dir() else f"{model} is read from the hub"
+    made = made_tokenizer(file.parent)
     if made is None:
-        return None
+        return "its tokenizer cannot be read without the library that runs the model"
     tokenizer, special, rows = made
     check_repeatable(tokenizer.model)
     tokenizer.no_truncation()
@@ -125,7 +127,7 @@ def first_input(task: Task) -> dict[str, Any] | None:
     that it is meant.
     """
     encoder = plain_encoder(task.model)
-    if encoder is None:
+    if isinstance(encoder, str):
         return None
     rows = task.splits["train"]
     ids = _ids(task, "train", rows[0], encoder)
@@ -143,7 +145,8 @@ def input_line(task: Task) -> str:
     """Say what the model reads for a task's first prompt, token by token, in letters that any terminal shows."""
     found = first_input(task)
     if found is None:
-        return f"first prompt of {task.name}: not known before its model is loaded"
+        why = plain_encoder(task.model)
+        return f"first prompt of {task.name}: prompts are checked only when the model is loaded, as {why}"
     shown = [f"{index} {piece!a}" for index, piece in zip(found["token_ids"], found["tokens"], strict=True)]
     count, held = len(shown), found["prompts_with_special_tokens_as_text"]
     if count > 2 * TOKENS_SHOWN:

@@ -10,13 +10,14 @@ from typing import Final
 
 from paretune.core.checks import did_you_mean, user_path
 from paretune.core.digests import digest, model_digest
-from paretune.core.errors import ConfigError, ModelError, TaskError, UnknownNameError
+from paretune.core.errors import ConfigError, ModelError, ParetuneError, TaskError, UnknownNameError
+from paretune.core.file_lists import Tally, matching
 from paretune.core.limits import LEAST_RANGE
 from paretune.core.model_files import check_model_files
 from paretune.core.settings import make_settings
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
-from paretune.core.user_code import code_digest
-from paretune.core.user_files import data_digests, matching
+from paretune.core.user_code import code_files, files_digest
+from paretune.core.user_files import data_digests
 from paretune.objectives import OBJECTIVES
 from paretune.objectives.reward_models import check_one_logit
 from paretune.objectives.user_modules import check_reference
@@ -181,33 +182,37 @@ def _objective(name: str, item: ObjectiveKeys, place: Place, group: str) -> Obje
         return replace(common, reward=reward)
     try:
         check_reference(reward, place.folder)
-        source = code_digest(reward, place.folder)
+        files = code_files(reward, place.folder)
     except (TaskError, UnknownNameError) as error:
         raise type(error)(f"{where}: {error}") from error
-    return replace(common, reward=reward, source_digest=source, import_path=str(place.folder))
+    source = files_digest(reward, files)
+    return replace(common, reward=reward, source_digest=source, import_path=str(place.folder), files=files)
 
 
-def _depends(keys: TaskKeys, place: Place) -> list[Path]:
-    """Return the files that rewards are declared to read."""
-    found: dict[Path, None] = {}
+def _depends(keys: TaskKeys, place: Place) -> dict[str, str]:
+    """Return the files that rewards are declared to read, each by its path from the folder with its digest."""
+    found, tally = dict[Path, None](), Tally()
     for index, text in enumerate(keys.depends):
-        files = matching(text, place.folder)
+        try:
+            files = matching(text, place.folder, tally)
+        except ParetuneError as error:
+            raise TaskError(f"{place.at('depends', index)} '{text}': {error}") from error
         if not files:
             raise TaskError(
                 f"{place.at('depends', index)} must name a file, folder or pattern of files that are there, got "
                 f"'{text}'. Check the path."
             )
         found |= dict.fromkeys(files)
-    return list(found)
+    return data_digests(found, place.folder)
 
 
-def _reading(objective: Objective, read: list[Path], model: str, place: Place) -> Objective:
+def _reading(objective: Objective, read: Mapping[str, str], model: str, place: Place) -> Objective:
     """Return an objective that may read the declared files, and the base model's, which the task's key covers."""
     if objective.import_path is None:
         return objective
-    code = objective.source_digest
-    source = digest([code, data_digests(read, place.folder)]) if read else code
-    return replace(objective, source_digest=source, depends=(*map(str, read), model))
+    source = digest([objective.source_digest, read]) if read else objective.source_digest
+    paths = (str(place.folder / each) for each in read)
+    return replace(objective, source_digest=source, depends=(*paths, model), files={**objective.files, **read})
 
 
 def _model_objective(common: Objective, keys: RewardModelKeys, place: Place, path: tuple[str, ...]) -> Objective:

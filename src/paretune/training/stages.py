@@ -14,7 +14,7 @@ from paretune.core.errors import RecordError, StudyError, TaskError
 from paretune.core.imports import import_name
 from paretune.core.sampled import counting_samples
 from paretune.core.task import Task
-from paretune.core.user_calls import called
+from paretune.core.user_calls import called, one_line
 from paretune.core.user_code import loaded_digest
 from paretune.core.user_folders import looked_in
 from paretune.executors.jobs import Link
@@ -38,7 +38,31 @@ def task_payload(task: Task, seed: int) -> dict[str, object]:
         "task": task.source,
         "seed": seed,
         "task_key": digest(task.instance(seed).training_key()),
+        "task_parts": task.instance(seed).parts(),
     }
+
+
+def check_same(what: str, key: Mapping[str, object], wanted: str, job: Mapping[str, Any], task: Task) -> None:
+    """Check that what a job depends on in a task is as it was when the run began.
+
+    Args:
+        what: It is, for the message.
+        key: What it depends on.
+        wanted: Digest of it when the run began.
+        job: What `task_payload` said then.
+        task: The task instance now.
+
+    Raises:
+        TaskError: If it has changed; the message names the files that have, and other parts of the task.
+    """
+    if digest(key) == wanted:
+        return
+    before, now = job["task_parts"], task.parts()
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    raise TaskError(
+        f"{what} must not change while a study runs, got changes of {one_line(', '.join(changed))}. Start the run "
+        "again; leave what changes by itself out of depends."
+    )
 
 
 def job_task(job: Mapping[str, Any]) -> Task:
@@ -50,8 +74,7 @@ def job_task(job: Mapping[str, Any]) -> Task:
     from paretune.tasks import load_task
 
     task: Task = load_task(job["task"]).instance(int(job["seed"]))
-    if digest(task.training_key()) != job["task_key"]:
-        raise TaskError(f"task '{task.name}' must not change while a study runs, got other files. Start the run again.")
+    check_same(f"task '{task.name}'", task.training_key(), str(job["task_key"]), job, task)
     return task
 
 

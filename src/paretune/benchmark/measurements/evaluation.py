@@ -92,7 +92,7 @@ def write(records: Sequence[EvaluationRecord], folder: Path) -> None:
         write_evaluation(record, evaluation_path(folder, index))
 
 
-def rescore(root: Path, table: Table, task: Task, asked: Mapping[str, object]) -> tuple[Table, list[str]] | None:
+def rescore(root: Path, table: Table, task: Task, asked: Mapping[str, object]) -> tuple[Table, list[str], str]:
     """Score the completions in a sealed table again, if those are all that is asked for.
 
     Args:
@@ -102,23 +102,24 @@ def rescore(root: Path, table: Table, task: Task, asked: Mapping[str, object]) -
         asked: What it depends on beside its cell and preferences, see `Evaluation.asked`.
 
     Returns:
-        The table as it is now, and the names of the objectives that were scored; None where other completions are asked
-        for, or it is not whole.
+        The table as it is now, the names of the objectives that were scored, and why it was left as it is, or nothing.
     """
     found = look(root, table.folder)
     before = found.values.get("depends_on", {})
     scored = replace(table, depends_on={**before, **asked})
     now = plain_parts(scored)
     changed = changed_rewards(before, now)
-    if found.state != "finished" or changed is None:
-        return None
+    if found.state != "finished":
+        return table, [], f"{table.folder}: {found.why}"
+    if changed is None:
+        return table, [], "other completions are asked for now"
     if changed:
         folder = root / table.folder
         records, fresh = scored_anew(stored(folder), before, now, task), fresh_folder(folder)
         for path, record in zip(sorted(folder.glob("*.parquet")), records, strict=True):
             write_evaluation(record, fresh / path.name)
         seal_table(fresh, folder, scored, {name: value for name, value in found.values.items() if name == "answer"})
-    return scored, changed
+    return scored, changed, ""
 
 
 def scored_anew(
