@@ -356,7 +356,9 @@ def test_completions_of_other_rules_are_left_to_run(day: Day) -> None:
     day.edit("study.yaml", "seeds: 2", "seeds: 2\nevaluation: {samples: 2}")
     printed = day.command("score", str(day.out), "--study", str(day.home / "study.yaml"))[0]
     assert "nothing to score again" in printed
-    assert printed.count("left as it is, since other completions are asked for now; paretune run samples anew") == 4
+    assert (
+        printed.count("left as it is, since other completions are asked for now; paretune run samples anew") == 6
+    )  # 4 cells, 2 base models
     assert day.scores() == {(0.5, 0.25, 0.125)}
 
 

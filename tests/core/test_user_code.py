@@ -11,7 +11,7 @@ import pytest
 
 from paretune.core.stages import Stage
 from paretune.core.task import Objective, Task
-from paretune.core.user_code import code_digest, code_files, loaded_code, loaded_files, references_in
+from paretune.core.user_code import code_files, files_digest, loaded_code, loaded_files, references_in
 
 IDEA = """
 import math
@@ -21,6 +21,10 @@ def run(context):
     # what is learnt
     return sibling.RATE * 2
 """
+
+
+def code_digest(reference: str, folder: Path | None = None) -> str:
+    return files_digest(reference, code_files(reference, folder))
 
 
 def write(folder: Path, **modules: str) -> Path:

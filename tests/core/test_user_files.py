@@ -7,10 +7,14 @@ import pytest
 
 from paretune.core import limits
 from paretune.core.errors import TaskError
-from paretune.core.user_code import code_digest, code_files
+from paretune.core.user_code import code_files, files_digest
 from paretune.core.user_files import _is_a_persons, watched
 
 HERE = "from pathlib import Path\nHERE = Path(__file__).parent\n"
+
+
+def code_digest(reference: str, folder: Path) -> str:
+    return files_digest(reference, code_files(reference, folder))
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
             tables.append(scored)
             (cells if table.cells else references).update((task.name, name) for name in names)
             if why and (not table.cells or finished.keys() & table.cells):
-                left.append((", ".join(table.cells) or f"base model of {task.name}", why))
+                left.append((", ".join(table.cells) or f"base model of {task.name}, seed {table.seed}", why))
         write_lock(root, replace(_with_audits(root, before, study), tables=tuple(tables)))
         page = write_report(root)
     return Rescored(page, cells, references, tuple(left))

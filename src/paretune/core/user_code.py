@@ -96,11 +96,6 @@ def _beside(file: Path, root: Path) -> str:
     return Path(os.path.relpath(file, root)).as_posix()
 
 
-def code_digest(reference: str, folder: Path | None = None) -> str:
-    """Digest the code behind `module:name`, see `code_files`; empty where none of it is a user's."""
-    return files_digest(reference, code_files(reference, folder))
-
-
 @functools.cache
 def loaded_files(reference: str, folder: Path | None = None) -> Mapping[str, str]:
     """Return `code_files`, read once a process: what is imported stays what it was, whatever is edited meanwhile."""
@@ -108,7 +103,7 @@ def loaded_files(reference: str, folder: Path | None = None) -> Mapping[str, str
 
 
 def loaded_digest(reference: str, folder: Path | None = None) -> str:
-    """Return `code_digest`, of files that were read once a process."""
+    """Digest the code behind `module:name`, of files that were read once a process; empty where none is a user's."""
     return files_digest(reference, loaded_files(reference, folder))
 
 
@@ -119,7 +114,7 @@ def loaded_code(references: Iterable[str]) -> dict[str, str]:
 
 
 def files_digest(reference: str, files: Mapping[str, str]) -> str:
-    """Digest files; the module's own counts whatever its name, as it is no other code for being renamed."""
+    """Digest what `code_files` returns; the module's own counts whatever its name: renamed, it is no other code."""
     path = reference.partition(":")[0].replace(".", "/")
     own = (f"{path}.py", f"{path}/__init__.py")
     return digest({"" if name in own else name: code for name, code in files.items()}) if files else ""
