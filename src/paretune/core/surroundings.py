@@ -22,7 +22,8 @@ from paretune.core.user_code import is_a_users
 
 END: Callable[[int], NoReturn] = os._exit  # ends this process at once, whatever `exits_refused` does
 WAYS_OUT = ("_exit", "abort", "execv", "execve")  # of os; they end a process without a word
-TIMED = {signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF}  # heard from timers alone, which are put back
+HEARD = ("HUP", "INT", "QUIT", "PIPE", "TERM", "CHLD", "CONT", "TSTP", "XFSZ")  # not those of timers alone
+SIGNALS = [getattr(signal, f"SIG{name}") for name in HEARD]  # that a command or the shell relies on
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 LIMITS = {name: getattr(resource, name) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")}
 HIGH = 500  # descriptors from here on are not what code hits that closes some low number
@@ -224,7 +225,7 @@ def _umask() -> int:
 def _handlers() -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}  # the main thread alone may set them
-    return {number: signal.getsignal(number) for number in signal.valid_signals() - TIMED}
+    return {number: signal.getsignal(number) for number in SIGNALS}
 
 
 def _set_handlers(handlers: dict[int, Any]) -> None:
