@@ -435,6 +435,30 @@ def test_a_file_outside_the_task_is_refused_until_it_is_declared_and_then_part_o
     assert declared.key() != before
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open(HERE / 'WORDS.TXT'.lower(), 'a+').close()",
+        "list(HERE.glob('lex/*'))",
+        "os.listdir(HERE / 'lex')",
+    ],
+)
+def test_what_is_opened_to_append_and_read_or_listed_is_read(tmp_path, text):
+    (tmp_path / "words.txt").write_text("a")
+    (tmp_path / "lex").mkdir()
+    (tmp_path / "rewards.py").write_text(
+        "import os\nfrom pathlib import Path\nHERE = Path(__file__).parent\n"
+        f"def f(completions, **columns):\n    {text}\n    return [1.0] * len(completions)\n"
+    )
+    objective = Objective("f", "rewards:f", import_path=str(tmp_path))
+    with pytest.raises(
+        TaskError, match=r"(file 'words\.txt'|folder 'lex') that rewards:f reads must be named in depends"
+    ):
+        Scorer([objective])(rows(1), ["a"])
+    declared = replace(objective, depends=("words.txt", "lex"))
+    assert Scorer([declared])(rows(1), ["a"]).rewards.tolist() == [[1.0]]
+
+
 def test_what_a_reward_writes_or_keeps_elsewhere_or_hidden_is_no_file_it_depends_on(tmp_path):
     folder, elsewhere = tmp_path / "task", tmp_path / ".cache" / "answers.json"
     folder.mkdir()

@@ -162,6 +162,6 @@ def test_a_long_first_prompt_is_cut_in_the_middle_and_an_unknown_model_said(tmp_
     tokenizer = Path(task.model) / "tokenizer.json"
     tokenizer.write_text('{"version": "9.0",')
     (line,) = input_line(task).splitlines()
-    assert line.startswith(f"{unchecked} its tokenizer.json cannot be read alone (Exception: ")
+    assert line == f"{unchecked} its tokenizer cannot be read without the library that runs the model"
     tokenizer.unlink()
     assert input_line(task) == f"{unchecked} {task.model} holds no tokenizer.json"

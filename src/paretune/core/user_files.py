@@ -35,6 +35,9 @@ MODE = re.compile(r"'[rbt]*[wax+][rbt+]*'")  # of a file that is opened to write
 OURS = Path(__file__).resolve().parents[1]
 SYSTEMS = ("/dev", "/etc", "/lib", "/lib64", "/proc", "/sys", "/tmp", "/usr", "/var/tmp")
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME")  # variables that name others' caches
+LISTINGS = ("os.listdir", "os.scandir")  # events of a folder whose names are read
+EVENTS = ("open", "sqlite3.connect", *LISTINGS)
+IMPORTS, ARCHIVES = "<frozen importlib", "<frozen zipimport>"  # what looks for modules
 DECLARATION = "DEPENDS"  # a module's list of the files it reads
 
 _watching: list[Callable[[str | bytes | os.PathLike[str]], None]] = []
@@ -127,10 +130,11 @@ def watched(folder: Path, known: Callable[[], Iterable[Path]], what: str) -> Ite
     covered = {path.resolve() for path in known()}
     for file in sorted(opened):
         place = file.resolve()
-        if file.is_file() and not covered & {place, *place.parents}:
+        if (file.is_file() or file.is_dir()) and not covered & {place, *place.parents}:
             name = Path(os.path.relpath(file, folder)).as_posix()
+            kind = "folder" if file.is_dir() else "file"
             raise TaskError(
-                f"file '{name}' that {what} reads must be named in depends, got none of that name. Add "
+                f"{kind} '{name}' that {what} reads must be named in depends, got none of that name. Add "
                 f"depends: [{name}] to the task file, so that its changes count; keep what changes by itself, such as "
                 "a cache, in a hidden folder such as .cache."
             )
@@ -172,9 +176,12 @@ def _listen() -> None:
 
 
 def _heard(event: str, arguments: tuple[object, ...]) -> None:
-    if not _watching or event not in ("open", "sqlite3.connect"):
+    if not _watching or event not in EVENTS:
         return
     path = arguments[0]
+    by = sys._getframe(1).f_code.co_filename
+    if by == ARCHIVES or (event in LISTINGS and by.startswith(IMPORTS)):  # whose modules count as code
+        return
     if isinstance(path, (str, bytes, os.PathLike)) and (event != "open" or _is_read(*arguments[1:3])):
         for hear in _watching:
             hear(path)
@@ -182,7 +189,7 @@ def _heard(event: str, arguments: tuple[object, ...]) -> None:
 
 def _is_read(mode: object, flags: object) -> bool:
     if isinstance(mode, str):
-        return "r" in mode
+        return "r" in mode or ("a" in mode and "+" in mode)
     return isinstance(flags, int) and not flags & (os.O_WRONLY | os.O_TRUNC)
 
 
