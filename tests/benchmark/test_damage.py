@@ -172,33 +172,33 @@ INTRUDERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("identity", ["study.lock.json", "study.yaml"])
 @pytest.mark.parametrize("intruder", INTRUDERS.values(), ids=INTRUDERS)
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "runs/*/DONE.json", "runs/*/cell.json", "runs/*/evaluations/DONE.json", "runs/*/evaluations/000.parquet",
-        "stages/*/DONE.json", "stages/*/stage.json", "references/*/DONE.json", "study.lock.json", "study.yaml",
-    ],
-)  # fmt: skip
 def test_what_lies_in_the_place_of_a_file_is_put_aside(
-    study: Make, tmp_path: Path, pattern: str, intruder: Callable[[Path], object]
+    study: Make, tmp_path: Path, intruder: Callable[[Path], object], identity: str
 ) -> None:
     assert run(study(), tmp_path, progress=False).complete
-    path = min(tmp_path.glob(pattern))
-    path.unlink()
-    intruder(path)
+    patterns = (
+        "runs/*/DONE.json", "runs/*/cell.json", "runs/*/evaluations/DONE.json", "runs/*/evaluations/000.parquet",
+        "stages/*/DONE.json", "stages/*/stage.json", "references/*/DONE.json", identity,
+    )  # fmt: skip
+    taken = [min(tmp_path.glob(pattern)) for pattern in patterns]
+    for path in taken:
+        path.unlink()
+        intruder(path)
     plan(study(), tmp_path)  # neither waits for a pipe nor fails
     assert run(study(), tmp_path, progress=(said := Said())).complete
-    name = path.relative_to(tmp_path).as_posix()
-    aside = f"aside/{name.replace('/', '-')}"
-    assert f"damaged: {name} is no file. It is put aside as {aside}." in said.lines
-    assert os.path.lexists(tmp_path / aside)
-    assert path.is_file()
+    for path in taken:
+        name = path.relative_to(tmp_path).as_posix()
+        aside = f"aside/{name.replace('/', '-')}"
+        assert f"damaged: {name} is no file. It is put aside as {aside}." in said.lines
+        assert os.path.lexists(tmp_path / aside)
+        assert path.is_file()
     assert run(study(), tmp_path, progress=(said := Said())).complete
     assert said.lines == []
 
 
-@pytest.mark.parametrize("name", ["runs", "stages", "references", "logs", "report"])
+@pytest.mark.parametrize("name", ["runs", "stages", "report"])
 def test_a_file_in_the_place_of_a_folder_is_put_aside(study: Make, tmp_path: Path, name: str) -> None:
     assert run(study(), tmp_path, progress=False).complete
     if (tmp_path / name).exists():

@@ -128,9 +128,11 @@ def watched(folder: Path, known: Callable[[], Iterable[Path]], what: str) -> Ite
     if not opened:
         return
     covered = {path.resolve() for path in known()}
+    partly = {parent for path in covered for parent in path.parents}  # a list of their names is made to find them
     for file in sorted(opened):
         place = file.resolve()
-        if (file.is_file() or file.is_dir()) and not covered & {place, *place.parents}:
+        wanted = file.is_file() or (file.is_dir() and place not in partly)
+        if wanted and not covered & {place, *place.parents}:
             name = Path(os.path.relpath(file, folder)).as_posix()
             kind = "folder" if file.is_dir() else "file"
             raise TaskError(

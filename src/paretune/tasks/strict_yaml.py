@@ -75,9 +75,11 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
         Its content, and the place that names its keys in messages.
 
     Raises:
-        ConfigError: If it is too large, not YAML, not a mapping, or has a value that is not what it looks like.
+        ConfigError: If it is no file, too large, not YAML, not a mapping, or has a value that is not what it looks like.
         OSError: If the disk does not give it.
     """
+    if file.exists() and not file.is_file():  # a named pipe would be waited for
+        raise ConfigError(f"{file} must be a file, got something else of that name. Name a file.")
     with file.open("rb") as stream:
         content = stream.read(MAX_YAML_BYTES + 1)
     if len(content) > MAX_YAML_BYTES:
