@@ -75,7 +75,8 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
         Its content, and the place that names its keys in messages.
 
     Raises:
-        ConfigError: If it is no file, too large, not YAML, not a mapping, or has a value that is not what it looks like.
+        ConfigError: If it is no file, too large, not YAML or not a mapping, or has a value that is not what it looks
+            like.
         OSError: If the disk does not give it.
     """
     if file.exists() and not file.is_file():  # a named pipe would be waited for
