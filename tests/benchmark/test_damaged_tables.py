@@ -48,9 +48,10 @@ TABLES = {
     "tuning/*/score.json": "tuning/",
     "tuning/*/DONE.json": "tuning/",
 }
+SLOW = ("runs/*/solution.json", "runs/*/evaluations/DONE.json", "references/*/DONE.json", "timing/*/DONE.json")
 
 
-@pytest.mark.parametrize("pattern", TABLES)
+@pytest.mark.parametrize("pattern", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in TABLES])
 def test_a_damaged_file_of_a_table_is_named_and_measured_again_and_nothing_else_is_touched(
     study: Make, tmp_path: Path, pattern: str
 ) -> None:

@@ -61,7 +61,17 @@ TRIED = {  # phase -> faults tried there, and what is said of each; the worker's
 }
 
 
-@pytest.mark.parametrize(("phase", "fault"), [(phase, fault) for phase, faults in TRIED.items() for fault in faults])
+SLOW = [("evaluation", "interrupts"), ("evaluation", "forks and dies"), ("audit", "interrupts")]
+
+
+@pytest.mark.parametrize(
+    ("phase", "fault"),
+    [
+        pytest.param(phase, fault, marks=[pytest.mark.slow] * ((phase, fault) in SLOW))
+        for phase, faults in TRIED.items()
+        for fault in faults
+    ],
+)
 def test_a_fault_fails_its_cell_with_a_name_and_the_next_call_repairs_it(
     faulty: Callable[..., StudyResult], phase: str, fault: str
 ) -> None:

@@ -240,6 +240,7 @@ def test_a_damaged_stage_is_trained_again(study: Make, tmp_path: Path) -> None:
     assert hashes(folder) == before
 
 
+@pytest.mark.slow  # recipes/trust/kills.py does more of it
 def test_kills_at_random_moments_leave_the_result_of_an_uninterrupted_run(study: Make, tmp_path: Path) -> None:
     folder, whole, trace = tmp_path / "killed", tmp_path / "whole", tmp_path / "trace.txt"
     settings = {"updates_seconds": 0.06, "trace": str(trace)}

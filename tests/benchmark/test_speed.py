@@ -132,6 +132,7 @@ def test_each_probe_measures_something(micro: dict[str, Any], tmp_path: Path, li
     assert not (tmp_path / "out").exists()  # a plan changes nothing
 
 
+@pytest.mark.slow
 def test_processes_measure_and_the_cache_keeps_it(micro: dict[str, Any], tmp_path: Path, empty_cache: Path) -> None:
     probe = next(each for each in probes_of(plan(micro, tmp_path / "out")) if each.kind == "sample")
     found = measure_speeds([probe, probe], workers=2)
@@ -149,7 +150,9 @@ def test_processes_find_what_lies_beside_the_study_file(micro: dict[str, Any], t
     assert plan(path, tmp_path / "out", measure=True).speed == "measured"
 
 
-@pytest.mark.parametrize("fault", ["import os; os._exit(3)", "import time; time.sleep(600)"])
+@pytest.mark.parametrize(
+    "fault", [pytest.param("import os; os._exit(3)", marks=pytest.mark.slow), "import time; time.sleep(600)"]
+)
 def test_a_reward_that_ends_or_hangs_leaves_a_plan_as_it_is(
     micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

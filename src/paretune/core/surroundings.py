@@ -71,7 +71,8 @@ def surroundings_kept(what: str = "a user's code", kind: type[ParetuneError] = M
         finally:
             sys.setrecursionlimit(max(recursion, sys.getrecursionlimit()))  # what puts the others back needs it
             builtins.__dict__.update(names)
-            for name in modules.keys() - sys.modules.keys():  # a user's may have been edited, and is imported anew
+            gone = () if modules.keys() <= sys.modules.keys() else modules.keys() - sys.modules.keys()
+            for name in gone:  # a user's may have been edited, and is imported anew
                 if not is_a_users(Path(getattr(modules[name], "__dict__", {}).get("__file__") or "")):
                     sys.modules[name] = modules[name]
             if torch is None:
