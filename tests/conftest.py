@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,9 @@ for _name, _value in {
     "PARETUNE_NO_MEASURING": "1",  # a plan takes no seconds to find out how fast this machine is
 }.items():
     os.environ.setdefault(_name, _value)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in the background inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # derandomized: a red run is red again; no deadline: the first example of a test may import torch
 hypothesis.settings.register_profile("paretune", derandomize=True, deadline=None, max_examples=50, database=None)

@@ -39,14 +39,35 @@ def end_marked(mark: str) -> None:
 
 def end_children() -> None:
     """End what descends from this process: kindly, and by force what does not listen within a second."""
-    children = psutil.Process().children(recursive=True)
+    children = _held()
     for process in children:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    for process in psutil.wait_procs(children, timeout=KIND_SECONDS)[1] if children else ():
-        with contextlib.suppress(psutil.Error):
-            if "resource_tracker" not in " ".join(process.cmdline()):  # it tidies up when this process has ended
+            process.resume()
+    if children and psutil.wait_procs(children, timeout=KIND_SECONDS)[1]:
+        for process in _held():
+            with contextlib.suppress(psutil.Error):
                 process.kill()
+
+
+def _held() -> list[psutil.Process]:
+    """Stop all that descends from this process, so that none of it starts another, and return it."""
+    held: list[psutil.Process] = []
+    while new := [each for each in psutil.Process().children(recursive=True) if each not in held]:
+        held += new
+        for process in new:
+            with contextlib.suppress(psutil.Error):
+                if not _tidies_up(process):
+                    process.suspend()
+    return [each for each in held if not _tidies_up(each)]
+
+
+def _tidies_up(process: psutil.Process) -> bool:
+    """Whether it is Python's resource tracker, which removes what is shared when this process has ended."""
+    try:
+        return "resource_tracker" in " ".join(process.cmdline())
+    except psutil.Error:  # gone
+        return False
 
 
 def _marked(mark: str) -> list[psutil.Process]:
