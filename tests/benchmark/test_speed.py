@@ -200,6 +200,16 @@ def test_an_interrupt_of_a_users_is_no_end_of_a_measured_training(
         speed.measure_probe(job, Link(lambda message: None, lambda: False, 1))
 
 
+def test_a_reward_that_fails_is_noted(micro: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewards = Path(micro["tasks"][0]).parent / "rewards.py"
+    rewards.write_text("def first(prompts, completions, **columns):\n    raise KeyError('x')\n\n\nsecond = first\n")
+    probe = next(each for each in probes_of(plan(micro, tmp_path / "out")) if each.kind == "sample")
+    assert measure_speeds([probe], workers=1) == {}
+    (note,) = [each for each in caplog.messages if each.startswith("note: ")]
+    assert "measuring it failed, as a run would: " in note
+    assert "KeyError: 'x' (rewards.py, line 2)" in note
+
+
 def test_a_command_measures_unless_it_is_told_not_to(
     micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

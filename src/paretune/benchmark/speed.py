@@ -98,7 +98,7 @@ def measure_speeds(probes: Sequence[Probe], workers: int) -> dict[str, Range]:
         workers: Worker processes of the study.
     """
     distinct = {probe.key: probe for probe in probes}.values()
-    _log.info("measuring for some seconds how fast this machine is, once: it is kept in %s", cache_folder("speed"))
+    _log.info("measuring for some seconds how fast this machine is; what is found is kept in %s", cache_folder("speed"))
     found: dict[str, Range] = {}
     with suppress(OSError, RecordError), tempfile.TemporaryDirectory(prefix="paretune-speed-") as scratch:
         executor = LocalProcesses(Path(scratch), worker_threads(workers), STOP_SECONDS)
@@ -126,13 +126,16 @@ def _side_by_side(
     executor: Executor, run: str, payloads: Sequence[Mapping[str, Any]], seconds: float
 ) -> list[Mapping[str, Any]]:
     """Run a job with each payload; return what those answer that end well in time. None is left when this returns."""
-    left, answers = set[str](), list[Mapping[str, Any]]()
+    left, answers, failures = set[str](), list[Mapping[str, Any]](), set[str]()
     deadline = time.monotonic() + seconds
 
     def hear() -> None:
         for event in executor.events(min(1.0, max(0.0, deadline - time.monotonic()))):
             left.difference_update([event.job] if event.kind in LAST else [])
             answers.extend([event.data["result"]] if event.kind == "done" else [])
+            if event.kind == "failed" and event.data["message"] not in failures:
+                failures.add(event.data["message"])
+                _log.warning("note: measuring it failed, as a run would: %s", event.data["message"])
 
     try:
         for number, payload in enumerate(payloads):
