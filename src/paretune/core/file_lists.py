@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import islice
 from pathlib import Path
 
 from paretune.core.checks import user_path
@@ -38,7 +37,7 @@ class Tally:
     def look(self, place: Path) -> Iterator[os.DirEntry[str]]:
         """Yield what a folder holds; nothing where it cannot be read."""
         with suppress(OSError), os.scandir(place) as entries:
-            for entry in islice(entries, MAX_LOOKED_AT):
+            for entry in entries:
                 self.looked_at += 1
                 _check(place, "files and folders to look through", self.looked_at, MAX_LOOKED_AT)
                 yield entry

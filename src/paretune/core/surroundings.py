@@ -161,10 +161,7 @@ def _output_kept() -> Iterator[None]:
     """Put back stdout and stderr, and the descriptors 1 and 2 below them, whatever a block closes or redirects."""
     streams, saved = [sys.stdout, sys.stderr], {number: _duplicate(number) for number in (1, 2)}
     if os.getpid() in _refusing:
-        shielded: list[Any] = [
-            each if each is None or isinstance(each, Shielded) else Shielded(each) for each in streams
-        ]
-        sys.stdout, sys.stderr = shielded
+        sys.stdout, sys.stderr = map(_shielded, streams)
     try:
         yield
     finally:
