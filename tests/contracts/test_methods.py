@@ -3,8 +3,8 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
 LEAN: dict[str, Any] = {  # few completions are then enough for corners and centre
-    "completions_each": 32, "epochs": 2, "average_decay": 0.9,
+    "completions_each": 32, "epochs": 2, "average_decay": 0.9, "population": 2, "steps": 16,
 }  # fmt: skip
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
@@ -104,6 +104,7 @@ class InOneFolder:
     asked: dict[str, list[str]] = field(default_factory=dict)
     events: list[Mapping[str, object]] = field(default_factory=list)
     reported: int = 0
+    starts: dict[str, Path] = field(default_factory=dict)  # of longer runs, by trajectory
 
     def result(self, stage: Stage) -> StageResult:
         return self.results[stage.key(self.task)]
@@ -131,7 +132,7 @@ class InOneFolder:
         )
 
     def start_folder(self, stage: Stage) -> Path | None:
-        return None
+        return self.starts.get(stage.trajectory_key(self.task))
 
     def end_folder(self, stage: Stage) -> Path:
         return self.root / stage.key(self.task) / "checkpoint"
@@ -148,6 +149,17 @@ class InOneFolder:
         self.events.append(event)
 
 
+def run_stages(stages: Sequence[Stage], context: InOneFolder) -> None:
+    """Run stages in their order, those of one shape together."""
+    task = context.task
+    for stage in stages:
+        if stage.key(task) not in context.results:
+            context.stages = tuple(each for each in stages if each.shape_key(task) == stage.shape_key(task))
+            module, _, function = stage.run.partition(":")
+            run: Callable[[StageContext], None] = getattr(importlib.import_module(module), function)
+            run(cast(StageContext, context))
+
+
 def train(
     name: str, task: Task, folder: Path, budget: int | None = None, **changes: object
 ) -> tuple[SolutionSet, Assembly, InOneFolder]:
@@ -155,12 +167,7 @@ def train(
     method = make(name, **changes) if name in METHODS else resolve_method(name)(resolve_method(name).Settings())
     stages = in_order(method.stages(task, WANTED, budget or budget_of(name), 0), task)
     context = InOneFolder(folder, task)
-    for stage in stages:
-        if stage.key(task) not in context.results:
-            context.stages = tuple(each for each in stages if each.shape_key(task) == stage.shape_key(task))
-            module, _, function = stage.run.partition(":")
-            run: Callable[[StageContext], None] = getattr(importlib.import_module(module), function)
-            run(cast(StageContext, context))
+    run_stages(stages, context)
     results = {stage.key(task): context.results[stage.key(task)] for stage in stages}
     assembly = method.assemble(task, WANTED, results)
     return SolutionSet.from_assembly(task, assembly, name, method.family), assembly, context
@@ -330,6 +337,27 @@ def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
     assert answer_to_plain(again.answer) == answer_to_plain(assembly.answer)
     assert says(again) == says(solutions)
     assert tensor_files(again.save(tmp_path / "again")) == tensor_files(solutions.save(tmp_path / "first"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callable[[str], Any], tmp_path: Path) -> None:
+    """Whatever is trained goes on from where a shorter run stood to what a run of that length makes at once."""
+    _, _, shorter = first(name)
+    known = [result for result in shorter.results.values() if result.adapters]
+    longer = [replace(result.stage, completions=result.stage.completions + 3 * GROUP) for result in known]
+    extended, alone = InOneFolder(tmp_path / "extended", task), InOneFolder(tmp_path / "alone", task)
+    for context in (extended, alone):  # what they need is what it was
+        context.results.update({key: each for key, each in shorter.results.items() if not each.adapters})
+    extended.starts.update({each.stage.trajectory_key(task): each.folder / "checkpoint" for each in known})
+    for context in (extended, alone):
+        run_stages(longer, context)
+    assert 0 < extended.reported < alone.reported  # what was made before is not made again
+    for stage in longer:
+        one, other = extended.result(stage), alone.result(stage)
+        assert tensor_files(one.folder) == tensor_files(other.folder)
+        assert len(tensor_files(one.folder)) > 1
+        assert one.ledger.counts == other.ledger.counts
+        assert one.ledger.completions == stage.completions
 
 
 def tensor_files(folder: Path) -> dict[str, bytes]:
