@@ -20,7 +20,7 @@ CellState = Literal["done", "failed", "pending"]
 FailureReason = Literal[
     "out_of_memory", "crash", "not_finite", "reward_error", "task_error", "model_error", "disk_full", "method_error"
 ]  # fmt: skip
-TuningMeasure = Literal["captured_share", "utility"]
+TuningMeasure = Literal["captured_share", "J", "utility"]
 FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 
@@ -199,7 +199,8 @@ class TuningRecord:
     Attributes:
         task: Its task.
         method: Its method.
-        measure: What a score is: the captured share where all instances tell it, else the mean utility.
+        measure: What a score is: on a task judged on J the captured share where all instances tell it, else the mean
+            J; on others the mean utility. Where policies can only be sampled and have no KL, the utility.
         budget_completions: What each of its cells might use.
         preferences: Preferences it was scored on, `[M, K]`.
         points: What was tried, in the order of the grid.

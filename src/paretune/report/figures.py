@@ -45,6 +45,7 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
 
     from paretune.report.controlled import panels
     from paretune.report.exact_figures import kl_figure, share_figure  # they are made of what is below
+    from paretune.report.split import split_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     parts = comparisons(study)
@@ -69,6 +70,9 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
             if figure is not None:
                 suffix = "" if len(shares) == 1 else f"_{index + 1}"
                 files += save_figure(figure, folder / f"captured_share{suffix}")
+        split = split_figure(study, colours)
+        if split is not None:
+            files += save_figure(split, folder / "split")
     return files
 
 
