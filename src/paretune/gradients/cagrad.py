@@ -40,7 +40,7 @@ def cagrad(
             gradient, whatever the scale of the reward.
         preference: `[K]`, weights of g_0; None weighs alike. An objective of preference 0 is left out.
         preference_power: Each h_k is multiplied by its preference to this power. 1 is the usual way, of losses scaled
-            by their preference, under which objectives preferred least are spared most; -1 spares in proportion.
+            by their preference, under which those preferred least are spared most; -1 spares in proportion, 0 alike.
 
     Returns:
         Weights `[K]` of the raw gradients, non-negative; 0 for an objective whose gradient vanishes. They are the
@@ -50,8 +50,8 @@ def cagrad(
     Raises:
         ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
         NonFiniteError: If an inner product is not finite.
-        ConfigError: If c is negative or not finite, `norm_power` is none of 0, 1, 2, or `preference_power` neither 1
-            nor -1.
+        ConfigError: If c is negative or not finite, `norm_power` is none of 0, 1, 2, or `preference_power` none
+            of -1, 0, 1.
         PreferenceError: If the preference is not a point on the simplex of K objectives.
 
     Source:
@@ -66,7 +66,7 @@ def cagrad(
 
     Example:
         >>> cagrad([[1.0, 0.0], [0.0, 4.0]], c=0.5).round(3)
-        array([1.051, 0.513])
+        array([1.059, 0.5  ])
     """
     if not 0 <= c < np.inf:
         raise ConfigError(f"c must be at least 0 and finite, got {c}. Try 0.4.")
