@@ -33,8 +33,12 @@ def test_no_direction_within_the_radius_spares_the_least_improved_more(
         given = {} if power is None else {"preference": wanted, "preference_power": power}
         weights = cagrad(jacobian @ jacobian.T, c, norm_power, **given)
         wanted, factors = wanted[kept], wanted[kept] ** (power or 0) * norms[kept] ** -float(norm_power)
-        rescaled, middle, combined = jacobian[kept] * factors[:, None], wanted @ jacobian[kept], weights @ jacobian
-        radius, added = c * np.linalg.norm(middle), (weights[kept] - wanted) / factors
+        rescaled, middle, combined = (
+            jacobian[kept] * factors[:, None],
+            wanted @ jacobian[kept],
+            weights @ jacobian * (1 + c),
+        )
+        radius, added = c * np.linalg.norm(middle), (weights[kept] * (1 + c) - wanted) / factors
         assert (weights >= 0).all()
         assert not weights[~kept].any()
         assert np.linalg.norm(combined - middle) <= radius * (1 + GAP)
@@ -54,7 +58,7 @@ def test_the_dual_on_a_grid_bounds_it_from_above_and_comes_near(objectives: int)
         radius = c * np.linalg.norm(middle)
         mixed = grid @ jacobian
         least = (mixed @ middle + radius * np.linalg.norm(mixed, axis=1)).min()
-        got = (jacobian @ (cagrad(jacobian @ jacobian.T, c) @ jacobian)).min()
+        got = (1 + c) * (jacobian @ (cagrad(jacobian @ jacobian.T, c) @ jacobian)).min()
         assert got <= least + 1e-9
         assert got >= least - {2: 1e-4, 3: 0.02}[objectives]  # the grid's own width
 
@@ -79,15 +83,16 @@ def test_a_general_solver_finds_no_better_direction(objectives: int) -> None:
     rng = np.random.default_rng(objectives)
     for _ in range(20):
         jacobian = rng.standard_normal((objectives, 6))
-        got = (jacobian @ (cagrad(jacobian @ jacobian.T, 0.5) @ jacobian)).min()
+        got = 1.5 * (jacobian @ (cagrad(jacobian @ jacobian.T, 0.5) @ jacobian)).min()
         assert got == pytest.approx(solved(jacobian, 0.5), abs=1e-6)
 
 
 def test_two_orthogonal_gradients_on_paper() -> None:
-    # e1 and e2, g0 = (.5, .5), |g0| = sqrt(.5): the least of d1, d2 rises most along (1, 1): d = (1 + c) g0
-    assert_allclose(cagrad(np.eye(2), 0.5), [0.75, 0.75], rtol=1e-9)
+    # e1 and e2, g0 = (.5, .5), |g0| = sqrt(.5): the least of d1, d2 rises most along (1, 1): d = (1 + c) g0, over 1 + c
+    assert_allclose(cagrad(np.eye(2), 0.5), [0.5, 0.5], rtol=1e-9)
     # 2 e1 and e2, g0 = (1, .5), c |g0| = .5: <h, d> = 2 d1 and d2. e = (0, .5) makes d2 = 1 the least still: all of it
-    assert_allclose(cagrad(np.diag([4.0, 1.0]), 0.5 / np.sqrt(1.25)), [0.5, 1.0], rtol=1e-9)
+    c = 0.5 / np.sqrt(1.25)
+    assert_allclose(cagrad(np.diag([4.0, 1.0]), c), np.array([0.5, 1.0]) / (1 + c), rtol=1e-9)
 
 
 def test_without_radius_it_is_the_preference_and_with_a_large_one_mgda() -> None:
@@ -107,7 +112,7 @@ def test_training_still_ends_where_the_preference_ends() -> None:
         jacobian, wanted = drawn(rng, 4), rng.dirichlet(np.ones(4))
         middle = (wanted * heard(jacobian)) @ jacobian
         combined = cagrad(jacobian @ jacobian.T, 0.4, 1, wanted, -1) @ jacobian
-        assert middle @ combined >= (0.6 - GAP) * (middle @ middle)
+        assert middle @ combined >= (0.6 / 1.4 - GAP) * (middle @ middle)
 
 
 def test_objectives_in_another_order_have_their_own_weights_and_scale_has_no_effect() -> None:
@@ -123,20 +128,20 @@ def test_objectives_in_another_order_have_their_own_weights_and_scale_has_no_eff
 def test_identical_and_opposite_gradients_leave_weights_within_bounds() -> None:
     gradient = np.array([3.0, -1.0, 2.0])
     same = np.stack([gradient] * 3)
-    assert_allclose(cagrad(same @ same.T, 0.4) @ same, 1.4 * gradient, rtol=1e-9)
+    assert_allclose(cagrad(same @ same.T, 0.4) @ same, gradient, rtol=1e-9)
     # g and -2 g: the mean is -g / 2, and the best within .4 of it still helps the second: -.3 g
     opposite = np.stack([gradient, -2 * gradient])
     weights = cagrad(opposite @ opposite.T, 0.4)
-    assert_allclose(weights @ opposite, -0.3 * gradient, rtol=1e-4)
+    assert_allclose(weights @ opposite, -0.3 / 1.4 * gradient, rtol=1e-4)
     assert weights.sum() < 2
 
 
 def test_gradients_that_vanish_or_do_not_count_get_no_weight_and_hold_nobody_up() -> None:
     weights = cagrad(np.diag([1.0, 0.0, 1.0]), 0.5, preference=[0.5, 0.0, 0.5])
-    assert_allclose(weights, [0.75, 0.0, 0.75], rtol=1e-9)
+    assert_allclose(weights, [0.5, 0.0, 0.5], rtol=1e-9)
     assert cagrad(np.diag([1.0, 0.0]), 0.4).tolist()[1] == 0
     assert cagrad(np.zeros((2, 2)), 0.4).tolist() == [0, 0]
-    assert cagrad([[4.0]], 0.4).tolist() == pytest.approx([1.4])
+    assert cagrad([[4.0]], 0.4).tolist() == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize("c", [-0.1, float("nan"), float("inf")])
@@ -161,4 +166,4 @@ def test_torchjd_gives_about_the_same() -> None:
     for _ in range(30):
         jacobian = rng.standard_normal((3, 8))
         theirs = aggregation.CAGrad(c=0.4)(torch.tensor(jacobian)).numpy()
-        assert_allclose(cagrad(jacobian @ jacobian.T, 0.4) @ jacobian, theirs, atol=0.02)  # theirs adds to |g_w|
+        assert_allclose(1.4 * cagrad(jacobian @ jacobian.T, 0.4) @ jacobian, theirs, atol=0.02)  # theirs adds to |g_w|

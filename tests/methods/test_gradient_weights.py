@@ -55,7 +55,7 @@ def test_cagrad_is_linear_without_radius_and_compares_as_it_is_told() -> None:
     gram = [[1.0, 0.0], [0.0, 9.0]]
     assert_allclose(weights("cagrad", gram, [0.3, 0.7], c=0.0), [0.3, 0.7])
     shares = {
-        name: weights("cagrad", gram, [0.3, 0.7], normalise=normalise, preference=name) - [0.3, 0.7]
+        name: 1.4 * weights("cagrad", gram, [0.3, 0.7], normalise=normalise, preference=name) - [0.3, 0.7]
         for name, normalise in (("shared", 1), ("scaled", 1), ("ignored", 0))
     }
     # the first, of the small gradient and preference, gains .3, the second .7 * 9: all that is added goes to the first

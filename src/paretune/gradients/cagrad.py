@@ -25,7 +25,7 @@ def cagrad(
     preference: ArrayLike | None = None,
     preference_power: int = 1,
 ) -> FloatArray:
-    """Return the objective weights of the d that maximises `min_k <h_k, d>` subject to `|d - g_0| <= c |g_0|`.
+    """Return weights of the d that maximises `min_k <h_k, d>` subject to `|d - g_0| <= c |g_0|`, over 1 + c.
 
     `g_0` is the mean of the gradients under the preference, and h_k are the gradients, rescaled: their lengths and
     preferences say what counts as improving an objective. At c = 0, d is g_0; as c grows it turns to the shortest
@@ -44,8 +44,8 @@ def cagrad(
 
     Returns:
         Weights `[K]` of the raw gradients, non-negative; 0 for an objective whose gradient vanishes. They are the
-        preference plus what the h_k add, sum to 1 or more, and are not rescaled: the step is at most 1 + c times as
-        long as that of the preference. All are 0 where no gradient is left.
+        preference and what the h_k add, over 1 + c, with any sum: the step is never longer than that of the preference,
+        and the same where gradients agree. All are 0 where no gradient is left.
 
     Raises:
         ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
@@ -58,7 +58,8 @@ def cagrad(
         Liu et al. 2021, Conflict-averse gradient descent for multi-task learning, algorithm 1.
 
     Departures:
-        Published code minimises the dual over the simplex with a general solver, and divides d by `1 + c^2`. The
+        Published code minimises the dual over the simplex with a general solver, and divides d by `1 + c^2`, or by
+        `1 + c` as an option. The
         dual's solution for its radius is that of MGDA on `h_k + nu u`, u being g_0 at length 1, for the one nu at which
         `|sum_k v_k h_k| = nu c`; see `_within`. So it is exact for any K, also where the hull holds 0. Gradients that
         vanish are left out; with them the least improvement would be 0 whatever d. Rescaled h_k and the preference
@@ -66,7 +67,7 @@ def cagrad(
 
     Example:
         >>> cagrad([[1.0, 0.0], [0.0, 4.0]], c=0.5).round(3)
-        array([1.059, 0.5  ])
+        array([0.706, 0.333])
     """
     if not 0 <= c < np.inf:
         raise ConfigError(f"c must be at least 0 and finite, got {c}. Try 0.4.")
@@ -80,9 +81,9 @@ def cagrad(
     middle = prepared.root @ (wanted[prepared.kept] * prepared.norms / factors)  # g_0
     length = float(np.linalg.norm(middle))
     if not length or not c:
-        return np.asarray(wanted)
+        return np.asarray(wanted / (1 + c))
     added = prepared.on_raw_gradients(_within(vectors, middle / length, c))
-    return np.asarray(wanted + length / scale * added)
+    return np.asarray((wanted + length / scale * added) / (1 + c))
 
 
 def _within(vectors: FloatArray, unit: FloatArray, c: float) -> FloatArray:

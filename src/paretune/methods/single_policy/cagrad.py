@@ -33,7 +33,7 @@ class CAGradWeights(GradientWeights):
     """Weights of the direction near the preference's gradient that spares the least improved objective most."""
 
     def of_gram(self, gram: FloatArray, generator: np.random.Generator) -> FloatArray:
-        """Return the weights: the preference, and what sparing adds to it."""
+        """Return the weights: the preference, and what sparing adds to it, over 1 + c."""
         given = rescaling(self.preference, self.settings)
         if "preference" not in given:  # it is left out of what counts as an improvement, not of the mean
             given = {**given, "preference": self.preference, "preference_power": 0}
@@ -50,8 +50,9 @@ class CAGrad:
     Departures:
         The mean gradient is that under the preference, so that `c: 0` is `linear`. Improvements are compared by unit of
         gradient and of preference, `normalise: 1` and `preference: shared`, ours; published are `normalise: 0` and
-        `scaled`. The direction is not divided by `1 + c^2`. It is exact for any K, and chosen in the metric of the step
-        that is applied, on smoothed gradients (`rl.objective_steps`); published code uses raw ones, `metric: plain`.
+        `scaled`. The direction is divided by `1 + c`, in published code by `1 + c^2`: no step is longer than that of
+        `linear`. It is exact for any K, and chosen in the metric of the step that is applied, on smoothed gradients
+        (`rl.objective_steps`); published code uses raw ones, `metric: plain`.
     """
 
     settings: CAGradSettings
