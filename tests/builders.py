@@ -146,6 +146,7 @@ def stage(
     flops: float | None = None,
     seconds: float = 10.0,
     key: str | None = None,
+    conflicts: Sequence[float | None] = (),
 ) -> StageRecord:
     """Return a stage; its key is `key`, or the digest of its name."""
     tokens = 12.0 * completions if tokens is None else tokens
@@ -166,6 +167,7 @@ def stage(
         phases={"sampling": 0.5 * seconds, "scoring": 0.2 * seconds, "update": 0.3 * seconds},
         peak_memory_bytes=400_000_000,
         adapters=int(kind == "expert"),
+        conflicts=tuple(conflicts),
     )
 
 

@@ -47,6 +47,10 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("dynaopt", {"mode": "faithful"}),
     ("mgda", {"preference": "ignored"}),
     ("mgda", {"normalise": 0}),
+    ("mgda", {"metric": "plain"}),
+    ("pcgrad", {"optimiser": "sgd"}),
+    ("cagrad", {"c": 0.8}),
+    ("upgrad", {"metric": "plain"}),
     ("hidden_mixing", {"continued": "base"}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]

@@ -37,7 +37,7 @@ def test_norms_are_divided_out_to_a_power(power: int, norms: list[float], factor
     np.testing.assert_allclose(prepared.on_raw_gradients(np.array([0.5, 2.0])), np.array(factors) * [0.5, 2.0])
 
 
-@pytest.mark.parametrize(("power", "factors"), [(1, [0.25, 0.75, 0.0]), (-1, [4.0, 4 / 3, 0.0])])
+@pytest.mark.parametrize(("power", "factors"), [(1, [0.25, 0.75, 0.0]), (-1, [4.0, 4 / 3, 0.0]), (0, [1.0, 1.0, 0.0])])
 def test_preference_multiplies_or_divides_and_zero_leaves_out(power: int, factors: list[float]) -> None:
     prepared = prepare(np.eye(3), preference=[0.25, 0.75, 0.0], preference_power=power)
     np.testing.assert_allclose(prepared.factors, factors)
@@ -68,7 +68,7 @@ def test_a_gram_matrix_with_negative_eigenvalues_of_rounding_has_a_root() -> Non
         (np.diag([1.0, -1.0]), {}, ShapeError, "gram must have squared norms on its diagonal, got -1.0"),
         (np.diag([1.0, np.nan]), {}, NonFiniteError, "gram must be finite"),
         (np.eye(2), {"norm_power": 3}, ConfigError, "norm_power must be one of 0, 1, 2, got 3"),
-        (np.eye(2), {"preference_power": 0}, ConfigError, "preference_power must be one of -1, 1, got 0"),
+        (np.eye(2), {"preference_power": 2}, ConfigError, "preference_power must be one of -1, 0, 1, got 2"),
         (np.eye(2), {"preference": [0.5, 0.6]}, PreferenceError, "must be non-negative and sum to 1|sum to 1"),
     ],
 )

@@ -45,7 +45,7 @@ def test_an_objective_of_no_preference_or_gradient_has_no_weight() -> None:
 
 def test_weights_without_a_gram_matrix_are_refused() -> None:
     row = np.asarray([0.5, 0.5])
-    made = MGDAWeights(row, {"normalise": 1, "preference": "shared"}, np.asarray([[0, 1], [0, 1]]))
+    made = MGDAWeights(row, vars(MGDASettings()), np.asarray([[0, 1], [0, 1]]))
     with pytest.raises(WeightingError, match="gram must be seen by MGDAWeights, got None"):
         made.weigh(Seen(0, row, row, 0.0, None, None, np.random.default_rng(0)))
 

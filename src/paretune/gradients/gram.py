@@ -12,7 +12,7 @@ from paretune.core.preferences import FloatArray, check_preferences
 
 ZERO = 1e-12  # squared norms of this share of the largest are rounding: an fp32 gradient has 24 bits
 NORM_POWERS = (0, 1, 2)
-PREFERENCE_POWERS = (-1, 1)
+PREFERENCE_POWERS = (-1, 0, 1)
 SYMMETRIC = 1e-2  # of the product of two norms: room for a matrix that was made in bf16, none for a mistake
 
 
@@ -54,7 +54,7 @@ def prepare(
         gram: Inner products G `[K, K]` of the objectives' gradients, in any metric.
         norm_power: p of the factor `norm ** -p` of each gradient: 0 leaves them, 1 makes lengths equal, 2 inverts them.
         preference: `[K]`; None leaves it out. An objective of preference 0 is left out.
-        preference_power: q of the factor `preference ** q` of each gradient, 1 or -1.
+        preference_power: q of the factor `preference ** q` of each gradient: 1, -1, or 0, which only leaves out.
 
     Returns:
         The prepared gradients.
@@ -62,7 +62,7 @@ def prepare(
     Raises:
         ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
         NonFiniteError: If an inner product is not finite.
-        ConfigError: If `norm_power` is none of 0, 1, 2, or `preference_power` neither 1 nor -1.
+        ConfigError: If `norm_power` is none of 0, 1, 2, or `preference_power` none of -1, 0, 1.
         PreferenceError: If the preference is not a point on the simplex of K objectives.
 
     Departures:

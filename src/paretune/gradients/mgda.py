@@ -36,7 +36,7 @@ def mgda(
     Raises:
         ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
         NonFiniteError: If an inner product is not finite.
-        ConfigError: If `norm_power` is none of 0, 1, 2, or `preference_power` neither 1 nor -1.
+        ConfigError: If `norm_power` is none of 0, 1, 2, or `preference_power` none of -1, 0, 1.
         PreferenceError: If the preference is not a point on the simplex of K objectives.
 
     Source:

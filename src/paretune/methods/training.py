@@ -240,7 +240,7 @@ def train(
         stage = next(stage for stage in runs[index].stages if stage.completions == length)
         runs[index].save(stage)
         save_state(context.end_folder(stage) / STATE, *learner.member_state(index))
-        context.seal(stage, learner.estimate(index))
+        context.seal(stage, {**learner.estimate(index), **learner.conflicts(index)})
 
     learner.train(hand_over, on_update, before_update)
     report()

@@ -195,6 +195,7 @@ def read_stage(folder: Path, key: str) -> StageRecord:
             adapters=len(adapter_names(done["artefacts"])),
             scored=tuple(ledger.scored),
             missing=tuple(ledger.missing),
+            conflicts=tuple(done["values"].get("conflicts", ())),
         )
 
 

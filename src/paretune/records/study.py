@@ -87,6 +87,8 @@ class StageRecord:
         adapters: How many experts it left.
         scored: Rewards that were made, by objective.
         missing: Rewards that were not.
+        conflicts: Share of its optimiser steps that turned against each objective, None for one that its preference
+            leaves out; empty where it is not known, as gradients of objectives were not made.
     """
 
     key: str
@@ -100,6 +102,7 @@ class StageRecord:
     adapters: int
     scored: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
+    conflicts: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.report.comparison import Comparison
+from paretune.report.conflicts import conflicts
 from paretune.report.costs import Cost, costs
 from paretune.report.estimates import column_mean, difference
 from paretune.report.heat_map import BASE, heat_map, separable
@@ -60,12 +61,13 @@ def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]
     ranked = [method.name for method in comparison.ranked]
     spent = [cost for cost in costs(comparison, rows) if cost.method in ranked]
     means = {name: value for name, value in achieved(comparison, rows).items() if name in ranked}
-    captured = _captured(comparison, rows)
+    captured, turned = _captured(comparison, rows), conflicts(comparison)
     return [
         Finding("Who leads on average?", _overall(comparison, means)),
         *((Finding("How much of the possible gain?", captured),) if captured else ()),
         Finding("For which preferences?", _by_preference(comparison)),
         Finding("Better than the base model?", _against_base(comparison)),
+        *((Finding("Do steps turn against an objective?", turned),) if turned else ()),
         Finding("At what cost?", _training_cost(spent)),
         Finding("How fast does it decode?", _speed(spent)),
     ]

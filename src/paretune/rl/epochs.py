@@ -38,6 +38,8 @@ class UpdateReport:
         clipped: Share of completions (or tokens) held by the clip in each later epoch.
         objective_weights: `[K]` of each member where a weighting chose them.
         engine: How the gradients of objectives were made, where they were; see `objective_gradients`.
+        conflicts: `[K]` of each member where gradients of objectives were made: the share of its steps that turned
+            against each objective of its preference.
     """
 
     norms: list[float]
@@ -47,6 +49,7 @@ class UpdateReport:
     clipped: list[list[float]] = field(default_factory=list)
     objective_weights: list[list[float]] = field(default_factory=list)
     engine: str = ""
+    conflicts: list[list[float | None]] = field(default_factory=list)
 
     def add_later(self, ratios: Tensor, clipped: Tensor) -> None:
         """Add a later epoch: ratio of each row `[B]`, and whether, or at which share, the clip holds it."""
@@ -65,6 +68,8 @@ class UpdateReport:
             event["objective_weights"] = self.objective_weights[place]
         if self.engine:
             event["engine"] = self.engine
+        if self.conflicts:
+            event["conflicts"] = self.conflicts[place]
         return event
 
 
@@ -126,16 +131,17 @@ class Epochs:
     def _learn_by_objective(
         self, steps: ObjectiveSteps, active: Sequence[int], scored: ScoredBatch, report: UpdateReport
     ) -> None:
-        """Take the steps of one update where weights are chosen from gradients: once, in its first epoch."""
+        """Take the steps of one update where weights are chosen from gradients: anew for each of them."""
         size = len(scored.first) // len(active)
         with self._precision():
             made = steps.gradients(scored.batch, scored.mixing, scored.first, size)
         report.gaps = self._gaps(active, scored.batch, (made.log_probs - scored.batch.log_probs).abs().sum(dim=1))
-        step = steps.take(active, made.gradients, scored.first, None)
+        step = steps.take(active, made.gradients, scored.first)
         report.norms, report.moved, report.engine = step.norms, step.moved, made.engine
         report.objective_weights = step.objective_weights.tolist()
-        weights = torch.from_numpy(step.objective_weights).repeat_interleave(size, dim=0).to(scored.first.dtype)
+        against = [step.against]
         for _ in range(1, self.settings.epochs):
+            weights = torch.from_numpy(step.objective_weights).repeat_interleave(size, dim=0).to(scored.first.dtype)
             now = torch.zeros(len(weights), device=self.trainee.bank.base.device)
             with torch.no_grad(), self._precision():
                 for own, part, mixing in self._parts(scored, len(active)):
@@ -145,8 +151,11 @@ class Epochs:
             coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
             with self._precision():
                 made = steps.gradients(scored.batch, scored.mixing, coefficients, size)
-            steps.take(active, made.gradients, coefficients, step.objective_weights)
+            step = steps.take(active, made.gradients, coefficients)
+            against.append(step.against)
             report.add_later(ratios, held)
+        shares = np.mean(against, axis=0)
+        report.conflicts = [steps.conflicts.shares_of(index, row) for index, row in zip(active, shares, strict=True)]
 
     def _epoch(
         self, epoch: int, active: Sequence[int], scored: ScoredBatch, weights: Tensor, report: UpdateReport

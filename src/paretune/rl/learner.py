@@ -102,7 +102,8 @@ class Learner:
         self.members = list(trainee.members)
         objectives = len(self.members[0].objective_weights)
         self.weightings = MemberWeightings(trainee, self.slots.weightings)
-        self.parameter_groups = ParameterGroups(trainee, settings, objectives if self.weightings.needs_gram else 0)
+        smoothed = self.weightings.needs_gram and self.weightings.step_rule.smoothed
+        self.parameter_groups = ParameterGroups(trainee, settings, objectives if smoothed else 0)
         self.epochs = Epochs(
             trainee, environment.beta, environment.ranges, settings, self.parameter_groups, self.weightings
         )
@@ -299,8 +300,15 @@ class Learner:
         self._recent[index] = Recent(tensors[RECENT_ROWS].numpy())
         self._take_over(index, plain)
 
+    def conflicts(self, index: int) -> dict[str, object]:
+        """Return the share of a member's steps that turned against each objective, `[K]`, if it is known."""
+        steps = self.epochs.by_objective
+        return {} if steps is None else {"conflicts": steps.conflicts.shares(index)}
+
     def _plain(self, index: int) -> dict[str, Any]:
+        steps = self.epochs.by_objective
         return {
+            "conflicts": {} if steps is None else steps.conflicts.state(index),
             "updates": self.lengths[index].updates,
             "ledger": self.members[index].ledger.state(),
             "weighting": self.weightings.state(index),
@@ -311,4 +319,6 @@ class Learner:
         self.lengths[index].updates = saved["updates"]
         self.weightings.load(index, saved["weighting"])
         self._failing[index] = saved["failing"]
+        if self.epochs.by_objective is not None:
+            self.epochs.by_objective.conflicts.load(index, saved["conflicts"])
         self.members[index].ledger.resume(saved["ledger"])

@@ -15,6 +15,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
+from paretune.rl.gradient_step import GradientStep
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Seen, Weighting, check_weights
 
@@ -27,6 +28,7 @@ class MemberWeightings:
     Attributes:
         each: One of each member, or none at all.
         needs_gram: Whether weights are chosen from the inner products of the objectives' gradients.
+        step_rule: How steps are taken then.
     """
 
     def __init__(self, trainee: Trainee, weightings: Sequence[Weighting]) -> None:
@@ -34,7 +36,8 @@ class MemberWeightings:
 
         Raises:
             ShapeError: If there is not one for each member.
-            ConfigError: If rows of one member have preferences of their own, which no weighting may overrule.
+            ConfigError: If rows of one member have preferences of their own, which no weighting may overrule, or
+                weightings want steps of different kinds.
         """
         if weightings and len(weightings) != len(trainee.members):
             raise ShapeError(
@@ -50,6 +53,12 @@ class MemberWeightings:
             for need in weighting.needs:
                 check_choice(f"need of {type(weighting).__name__}", need, NEEDS)
         self.needs_gram = any("gram" in each.needs for each in self.each)
+        rules = {getattr(each, "step_rule", GradientStep()) for each in self.each} or {GradientStep()}
+        if len(rules) > 1:
+            raise ConfigError(
+                f"step_rule must be the same for all members, got {len(rules)} of them. Train one population with each."
+            )
+        self.step_rule: GradientStep = rules.pop()
         self._seen: dict[int, dict[str, Any]] = {}
 
     def measured(self, member: int) -> Callable[[int], int]:
@@ -89,16 +98,19 @@ class MemberWeightings:
                 "returns": returns,
                 "kl": float(kl[own].mean()),
                 "development": None if development is None else development[place].copy(),
+                "generator": generator(self.trainee.members[index].seed, "weighting", updates[index]),
             }
 
     def weigh(self, active: Sequence[int], grams: NDArray[np.float64] | None = None) -> FloatArray:
-        """Ask the weightings of the active members, `[R, K]`; with the members' Gram matrices `[R, K, K]`."""
+        """Ask the weightings of the active members, `[R, K]`; with the members' Gram matrices `[R, K, K]`.
+
+        With them, several times an update: before each of its steps. The generator goes on from one to the next.
+        """
         rows = []
         for place, index in enumerate(active):
             weighting, seen = self.each[index], self._seen[index]
-            draws = generator(self.trainee.members[index].seed, "weighting", seen["update"])
             gram = None if grams is None else grams[place]
-            weights = weighting.weigh(Seen(**seen, gram=gram, generator=draws))
+            weights = weighting.weigh(Seen(**seen, gram=gram))
             rows.append(check_weights(weights, len(seen["preference"]), type(weighting).__name__))
         return np.stack(rows)
 

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
+from paretune.rl.conflicts import Conflicts
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.objective_gradients import PopulationGradients, gram_in_metric, population_gradients
 from paretune.rl.parameter_groups import ParameterGroups, check_finite
 from paretune.rl.rollout import Batch
+from paretune.rl.row_adamw import clip_rows
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Trainee
+
+RIGHT_ANGLE = 1e-3  # cosine: below, a sum of fp32 gradients that nearly cancel is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +33,29 @@ class StepReport:
         norms: Gradient norm of each member under its preference, before clipping.
         moved: Whether each member had anything to learn from.
         objective_weights: Of each member, `[R, K]`.
+        against: Which objectives the step turned against, by their plain gradients, `[R, K]`; none where nothing moved.
     """
 
     norms: list[float]
     moved: list[bool]
     objective_weights: FloatArray
+    against: NDArray[np.bool_]
 
 
 class ObjectiveSteps:
     """Takes steps along `sum_k weights_k m_k` in the optimiser's metric, m_k the smoothed gradient of objective k.
 
     Weights are chosen from the inner products of the smoothed gradients in the metric of the very step they are for:
-    what holds of the combined direction, such as that it turns against no objective, holds of what is applied.
+    what holds of the combined direction, such as that it turns against no objective, holds of what is applied. They
+    are chosen anew for every step. See `GradientStep` for the other kinds.
+
+    Attributes:
+        conflicts: How many steps turned against an objective by the gradients of their own completions. Smoothed
+            gradients have more in them, so the share is not 0 for strategies that turn against none of those.
 
     Departures:
         Published strategies choose weights from raw gradients and hand the sum to Adam, whose momentum and metric
-        turn most common descent directions into steps that are none.
+        turn most common descent directions into steps that are none: `metric: plain`.
     """
 
     def __init__(
@@ -71,6 +83,7 @@ class ObjectiveSteps:
             )
         self.trainee, self.settings = trainee, settings
         self.parameter_groups, self.weightings = parameter_groups, weightings
+        self.conflicts = Conflicts(np.stack([member.objective_weights for member in trainee.members]))
 
     def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
         """Return the gradients of the objectives, and what they were made of; nothing moves yet.
@@ -89,16 +102,13 @@ class ObjectiveSteps:
             micro_batch=self.settings.micro_batch,
         )  # fmt: skip
 
-    def take(
-        self, active: Sequence[int], gradients: Tensor, coefficients: Tensor, objective_weights: FloatArray | None
-    ) -> StepReport:
-        """Take one step of the active members.
+    def take(self, active: Sequence[int], gradients: Tensor, coefficients: Tensor) -> StepReport:
+        """Take one step of the active members, under weights that their weightings choose for it.
 
         Args:
             active: R members.
             gradients: Of each objective `[K, R, P]`.
             coefficients: What they were made with, `[B, K]`: a member without any stays where it is.
-            objective_weights: Of each member `[R, K]`; None asks their weightings.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
@@ -107,28 +117,47 @@ class ObjectiveSteps:
         combined = torch.einsum("rk,krp->rp", _like(wanted, gradients), gradients)
         check_finite(combined)
         norms = combined.norm(dim=1)
-        scale = (self.settings.max_grad_norm / norms.clamp(min=self.settings.max_grad_norm))[:, None]
         heard = (coefficients.view(len(active), -1, coefficients.shape[1]) != 0).any(dim=2).any(dim=1).tolist()
-        chosen = wanted if objective_weights is None else objective_weights
+        chosen, against = wanted.copy(), np.zeros(wanted.shape, dtype=np.bool_)
         taken = [place for place, hears in enumerate(heard) if hears]
         if taken:
-            chosen = self._move(active, taken, gradients * scale, combined * scale, chosen, objective_weights is None)
-        return StepReport(norms.tolist(), heard, chosen)
+            members = [active[place] for place in taken]
+            move = self._smoothed if self.weightings.step_rule.smoothed else self._plain
+            chosen[taken], direction = move(members, gradients[:, taken], combined[taken])
+            against[taken] = turned_against(gradients[:, taken], direction)
+            self.conflicts.add(members, against[taken])
+        return StepReport(norms.tolist(), heard, chosen, against)
 
-    def _move(
-        self, active: Sequence[int], taken: Sequence[int], gradients: Tensor, combined: Tensor, weights: FloatArray,
-        ask: bool,
-    ) -> FloatArray:  # fmt: skip
-        """Step the members at the places `taken` and return the weights of all, `[R, K]`."""
+    def _smoothed(self, members: Sequence[int], gradients: Tensor, combined: Tensor) -> tuple[FloatArray, Tensor]:
+        """Step members along their smoothed gradients; return weights `[R, K]`, and the direction moved against."""
         optimiser, parameters = self.parameter_groups.optimisers["experts"], self.parameter_groups.parameters["experts"]
-        members = [active[place] for place in taken]
-        smoothed, diagonal = optimiser.observe(gradients[:, taken], combined[taken], members)
-        if ask:
-            weights = weights.copy()
-            weights[taken] = self.weightings.weigh(members, gram_in_metric(smoothed, diagonal))
-        direction = torch.einsum("rk,krp->rp", _like(weights[taken], smoothed), smoothed)
+        limit = self.settings.max_grad_norm
+        scale = limit / combined.norm(dim=1, keepdim=True).clamp(min=limit)
+        smoothed, diagonal = optimiser.observe(gradients * scale, combined * scale, members)
+        weights = self.weightings.weigh(members, gram_in_metric(smoothed, diagonal))
+        direction = torch.einsum("rk,krp->rp", _like(weights, smoothed), smoothed)
         optimiser.apply(parameters, direction, diagonal, members, self.settings.warmup_steps)
-        return weights
+        return weights, direction * diagonal
+
+    def _plain(self, members: Sequence[int], gradients: Tensor, combined: Tensor) -> tuple[FloatArray, Tensor]:
+        """The same by gradients as they are; `combined`, their sum under the preference, has no part in it."""
+        optimiser, parameters = self.parameter_groups.optimisers["experts"], self.parameter_groups.parameters["experts"]
+        ones, warmup = torch.ones_like(combined), self.settings.warmup_steps
+        weights = self.weightings.weigh(members, gram_in_metric(gradients, ones))
+        summed = torch.einsum("rk,krp->rp", _like(weights, gradients), gradients)
+        clipped = clip_rows(summed, self.settings.max_grad_norm)
+        if self.weightings.step_rule.optimiser == "adamw":
+            return weights, optimiser.step(parameters, clipped, members, warmup)
+        optimiser.begin(members)
+        optimiser.apply(parameters, clipped, ones, members, warmup)
+        return weights, clipped
+
+
+def turned_against(gradients: Tensor, direction: Tensor) -> NDArray[np.bool_]:
+    """Return which losses, of gradients `[K, R, P]`, rise along a step against a direction `[R, P]`, `[R, K]`."""
+    inner = torch.einsum("krp,rp->rk", gradients, direction)
+    lengths = gradients.norm(dim=2).T * direction.norm(dim=1)[:, None]
+    return np.asarray((inner < -RIGHT_ANGLE * lengths).cpu().numpy())
 
 
 def _like(array: FloatArray, tensor: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class RowAdamW:
         )
 
     @torch.no_grad()
-    def step(self, parameters: Tensor, gradient: Tensor, rows: Sequence[int], warmup_steps: int = 0) -> None:
+    def step(self, parameters: Tensor, gradient: Tensor, rows: Sequence[int], warmup_steps: int = 0) -> Tensor:
         """Update some rows of `parameters` `[E, P]` in place with their gradients `[len(rows), P]`.
 
         Args:
@@ -74,6 +74,9 @@ class RowAdamW:
             gradient: Gradients of the rows to update, in their order.
             rows: Which rows.
             warmup_steps: Steps over which each row's learning rate rises linearly to its full value.
+
+        Returns:
+            What the rows were moved against, up to the learning rate and without decay, `[len(rows), P]`.
         """
         index = torch.tensor(list(rows), device=parameters.device)
         first, second = self.betas
@@ -85,8 +88,15 @@ class RowAdamW:
         step_size = (self._rate(steps, warmup_steps) / (1 - first**steps)).to(gradient.dtype)[:, None]
         correction = (1 - second**steps).sqrt().to(gradient.dtype)[:, None]
         old = self._decayed(parameters[index], steps, warmup_steps)
-        parameters[index] = old - step_size * mean / (square.sqrt() / correction + self.epsilon)
+        direction = mean / (square.sqrt() / correction + self.epsilon)
+        parameters[index] = old - step_size * direction
         self._take_average(parameters, index)
+        return direction
+
+    @torch.no_grad()
+    def begin(self, rows: Sequence[int]) -> None:
+        """Begin a step of some rows that keeps no moments; `apply` finishes it."""
+        self.steps[torch.tensor(list(rows), device=self.steps.device)] += 1
 
     @torch.no_grad()
     def observe(self, gradients: Tensor, combined: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -128,7 +138,7 @@ class RowAdamW:
     def apply(
         self, parameters: Tensor, direction: Tensor, diagonal: Tensor, rows: Sequence[int], warmup_steps: int = 0
     ) -> None:
-        """Finish the step that `observe` began: move rows against `direction` `[len(rows), P]` in the metric."""
+        """Finish the step of `observe` or `begin`: move rows against `direction` `[len(rows), P]` in the metric."""
         index = torch.tensor(list(rows), device=parameters.device)
         steps = self.steps[index]
         rate = self._rate(steps, warmup_steps).to(direction.dtype)[:, None]

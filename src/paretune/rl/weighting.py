@@ -28,8 +28,8 @@ class Seen:
         preference: What the expert is trained for, `[K]`.
         returns: Mean reward of this update's completions, `[K]`; NaN where every reward of an objective is missing.
         kl: Mean KL of this update's completions, nats.
-        gram: Inner products of the K objective gradients in the optimiser's metric, `[K, K]`; None unless `needs`
-            names it.
+        gram: Inner products of the K objective gradients in the optimiser's metric, or plain ones where the weighting's
+            `step_rule` says so, `[K, K]`; None unless `needs` names it.
         development: Rewards of completions of development prompts that were made just before this update, `[N, K]`,
             NaN where one is missing; None if none were made.
         generator: For draws; a function of the training seed and the update.
@@ -68,7 +68,11 @@ class Weighting(Protocol):
         ...
 
     def weigh(self, seen: Seen) -> FloatArray:
-        """Return the objective weights of this update, `[K]`: not negative, and not all zero."""
+        """Return the objective weights of this update, `[K]`: not negative, and not all zero.
+
+        One that needs `gram` is asked before every optimiser step of an update, each time with the inner products of
+        that step; returns and development rewards are those of the update.
+        """
         ...
 
     def state(self) -> dict[str, object]:
