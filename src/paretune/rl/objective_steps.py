@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
 from paretune.rl.member_weightings import MemberWeightings
@@ -17,6 +17,7 @@ from paretune.rl.objective_gradients import PopulationGradients, gram_in_metric,
 from paretune.rl.parameter_groups import ParameterGroups, check_finite
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.token_terms import TokenTerms
 from paretune.rl.trainees import Trainee
 
 
@@ -57,22 +58,19 @@ class ObjectiveSteps:
 
         Raises:
             ShapeError: If the trainee has other parameters than its experts.
-            ConfigError: If ratios are asked for by token: then no coefficient is that of a whole completion.
         """
         if list(trainee.parameters) != ["experts"]:
             raise ShapeError(
                 "weights must be chosen from gradients of experts alone, got parameters "
                 f"{', '.join(trainee.parameters)}. Train a population with them."
             )
-        if settings.ratio == "token" and settings.epochs > 1:
-            raise ConfigError(
-                "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "
-                "epochs to 1."
-            )
         self.trainee, self.settings = trainee, settings
         self.parameter_groups, self.weightings = parameter_groups, weightings
 
-    def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
+    def gradients(
+        self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int, token_factors: Tensor | None = None,
+        terms: TokenTerms | None = None,
+    ) -> PopulationGradients:  # fmt: skip
         """Return the gradients of the objectives, and what they were made of; nothing moves yet.
 
         Args:
@@ -80,24 +78,26 @@ class ObjectiveSteps:
             mixing: Of the rows.
             coefficients: What each completion counts in the gradient of each objective `[B, K]`.
             size: Completions of each member.
+            token_factors: What each token counts beside that, `[B, T]`; all 1 when left out.
+            terms: What is added to the loss of every objective.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
         """
         return population_gradients(
             self.trainee.bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
-            micro_batch=self.settings.micro_batch,
+            micro_batch=self.settings.micro_batch, token_factors=token_factors, terms=terms,
         )  # fmt: skip
 
     def take(
-        self, active: Sequence[int], gradients: Tensor, coefficients: Tensor, objective_weights: FloatArray | None
+        self, active: Sequence[int], gradients: Tensor, moving: Sequence[bool], objective_weights: FloatArray | None
     ) -> StepReport:
         """Take one step of the active members.
 
         Args:
             active: R members.
             gradients: Of each objective `[K, R, P]`.
-            coefficients: What they were made with, `[B, K]`: a member without any stays where it is.
+            moving: Whether each of them has anything to learn from: else it stays where it is.
             objective_weights: Of each member `[R, K]`; None asks their weightings.
 
         Raises:
@@ -108,12 +108,11 @@ class ObjectiveSteps:
         check_finite(combined)
         norms = combined.norm(dim=1)
         scale = (self.settings.max_grad_norm / norms.clamp(min=self.settings.max_grad_norm))[:, None]
-        heard = (coefficients.view(len(active), -1, coefficients.shape[1]) != 0).any(dim=2).any(dim=1).tolist()
         chosen = wanted if objective_weights is None else objective_weights
-        taken = [place for place, hears in enumerate(heard) if hears]
+        taken = [place for place, moves in enumerate(moving) if moves]
         if taken:
             chosen = self._move(active, taken, gradients * scale, combined * scale, chosen, objective_weights is None)
-        return StepReport(norms.tolist(), heard, chosen)
+        return StepReport(norms.tolist(), list(moving), chosen)
 
     def _move(
         self, active: Sequence[int], taken: Sequence[int], gradients: Tensor, combined: Tensor, weights: FloatArray,
