@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError, MethodError, TaskError, UnknownNameError
+from paretune.core.errors import BudgetError, ConfigError, MethodError, TaskError, UnknownNameError
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family, Method, Mixer
@@ -184,6 +184,12 @@ def _check_named(stage: Stage, what: str) -> None:
 def _check_together(stage: Stage, task: Task, what: str) -> None:
     """Refuse settings of a stage's training that cannot go together, before anything is trained."""
     advantages, weighting = (str(stage.settings.get(slot) or "") for slot in ("advantages", "weighting"))
+    group: Any = stage.settings.get("group_size", 0)
+    if advantages == "self_critical" and stage.completions <= group:
+        raise BudgetError(
+            f"{what}: completions must be at least {group + 1} for each policy, a group and the greedy completion that "
+            f"it is compared with, got {stage.completions}. Raise the budget, or train fewer policies."
+        )
     target_kl: Any = stage.settings.get("target_kl", 0.0)
     if target_kl and not task.beta > 0:
         raise ConfigError(
