@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from paretune.methods.single_policy.linear import Linear, LinearSettings
 
 WANTED = das_dennis(2, 2)
 HERE = __name__
+GRAM = "paretune.methods.single_policy.mgda:MGDAWeights"  # chooses weights from gradients
 LINE = rf" \({Path(__file__).name}, line \d+\)\. Correct it\."
 
 
@@ -158,6 +160,41 @@ def test_code_that_training_would_refuse_is_refused_when_stages_are_planned(
         assert ask(answering([other]), task) == (other,)
     finally:
         sys.modules.pop("own_slots", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "completions", "error", "message"),
+    [
+        (
+            {"advantages": "grpo", "weighting": GRAM},
+            64,
+            ConfigError,
+            "advantages must be made without objective weights",
+        ),
+        (
+            {"advantages": "gdpo", "weighting": GRAM},
+            64,
+            ConfigError,
+            r"got 'gdpo'\. Take k_sample_mean, leave_one_out, se",
+        ),
+        ({"advantages": "self_critical", "group_size": 8}, 8, BudgetError, "completions must be at least 9 for each"),
+    ],
+)
+def test_settings_that_cannot_go_together_are_refused_when_stages_are_planned(
+    task: Task, settings: dict[str, Any], completions: int, error: type[Exception], message: str
+) -> None:
+    run = "paretune.methods.training:train_experts"
+    with pytest.raises(error, match=rf"^stage 'search' of Mine\.stages: .*{message}"):
+        ask(answering([stage(run=run, settings=settings, completions=completions)]), task)
+    fine = stage(run=run, settings={**settings, "advantages": "leave_one_out"}, completions=completions)
+    assert ask(answering([fine]), task) == (fine,)
+
+
+def test_a_beta_of_0_cannot_be_steered_and_that_is_told_when_stages_are_planned(task: Task) -> None:
+    steered = stage(run="paretune.methods.training:train_experts", settings={"target_kl": 2.0})
+    assert ask(answering([steered]), task) == (steered,)
+    with pytest.raises(ConfigError, match=r"target_kl must be 0 where the task's beta is 0, got 2.0"):
+        ask(answering([steered]), replace(task, beta=0.0))
 
 
 def test_a_wrong_signature_is_told_with_what_is_wanted(task: Task) -> None:

@@ -629,3 +629,134 @@ def test_what_no_policy_can_learn_from_is_refused_by_the_name_of_its_slot(
     filled: dict[str, Any] = {slot: lambda rewards, _: made(rewards)}
     with pytest.raises((ShapeError, NonFiniteError), match=rf"^{slot} {__name__}:test_what_no_.*<lambda> {message}"):
         train(make(task, base, [(BOTH, 1, (16,))], slots=Slots(**filled)))
+
+
+def test_greedy_completions_are_charged_told_and_the_same_every_time(task: Task, base: BaseModel) -> None:
+    asked: list[tuple[int, Tensor]] = []
+
+    def scored(learner: Learner) -> None:
+        greedy = learner.rollouts.greedy
+
+        def noted(active: Sequence[int], size: int) -> Tensor:
+            asked.append((size, greedy(active, size)))
+            return asked[-1][1]
+
+        learner.rollouts.greedy = noted  # type: ignore[method-assign]  # looks on
+
+    settings = replace(SETTINGS, advantages="self_critical")
+    learner = make(task, base, [(BOTH, 1, (45,)), (BOTH, 9, (45,))], settings)
+    scored(learner)
+    _, events = train(learner)
+    assert [(event["completions"], event["greedy"]) for event in events if event["member"] == 0] == [
+        (16, 4), (16, 4), (4, 1),
+    ]  # fmt: skip
+    assert learner.members[0].ledger.completions == 45
+    first = asked[0][1].view(2, 4, 4, 2)  # members, prompts, rows, objectives
+    assert (first == first[:, :, :1]).all()
+    again = make(task, base, [(BOTH, 1, (45,)), (BOTH, 9, (45,))], settings)
+    scored(again)
+    train(again)
+    assert asked[3][1].equal(asked[0][1])
+
+
+@pytest.mark.parametrize("advantages", ["grpo", "gdpo", "self_critical", "k_sample_mean"])
+def test_every_estimator_learns_the_task(task: Task, base: BaseModel, advantages: str) -> None:
+    """A preference for the first objective: its reward under the base model is below .35."""
+    settings = replace(SETTINGS, advantages=advantages, epochs=2)
+    _, events = train(make(task, base, [(FIRST, 0, (640,))], settings))
+    rewards = [event["reward_means"][0] for event in events]
+    assert np.mean(rewards[-4:]) > np.mean(rewards[:4]) + 0.2
+
+
+@pytest.mark.parametrize("advantages", ["grpo", "gdpo"])
+def test_estimators_that_need_weights_are_refused_where_weights_come_from_gradients(
+    task: Task, base: BaseModel, advantages: str
+) -> None:
+    class Descending(Fixed):
+        needs = frozenset({"gram"})
+
+    weighting = Descending(np.asarray(BOTH), {}, np.asarray([[0, 1], [0, 1]]))
+    with pytest.raises(ConfigError, match=f"advantages must not ask for objective_weights .*:{advantages}"):
+        make(
+            task, base, [(BOTH, 0, (16,))], replace(SETTINGS, advantages=advantages),
+            slots=Slots(weightings=[weighting]),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine"),
+    [
+        ({}, "one_backward"),
+        ({"ratio": "token"}, "one_backward"),
+        ({"loss_type": "grpo", "ratio": "sequence"}, "one_backward"),
+        ({"kl_estimator": "k3"}, "two_backward"),
+        ({"entropy_coef": 0.01}, "two_backward"),
+    ],
+)
+def test_weights_from_gradients_take_the_steps_of_the_weighed_loss_and_tell_their_engine(
+    task: Task, base: BaseModel, settings: dict[str, Any], engine: str
+) -> None:
+    """Weights that ask for gradients and stay the preference must learn what the preference learns."""
+
+    class Staying(Fixed):
+        needs = frozenset({"gram"})
+
+    own = replace(SETTINGS, epochs=3, **settings)
+    weighting = Staying(np.asarray(BOTH), {}, np.asarray([[0, 1], [0, 1]]))
+    chosen = make(task, base, [(BOTH, 0, (32,))], own, slots=Slots(weightings=[weighting]))
+    start = chosen.trainee.bank.flat.clone()
+    handed, events = train(chosen)
+    plain = parameters(task, base, BOTH, 0, 32, epochs=3, **settings)
+    # both are Adam's steps; the smoothed gradients of objectives are clipped together, and added up in another order
+    torch.testing.assert_close(handed[0, 32][0], plain, **CLOSE)
+    assert (handed[0, 32][0] - start[0]).abs().max() > 0.02
+    assert {event["engine"] for event in events} == {engine}
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3", "k3_corrected"])
+def test_every_estimator_of_the_kl_holds_a_policy_near_the_base_model(
+    task: Task, base: BaseModel, estimator: str
+) -> None:
+    settings, kl = replace(SETTINGS, kl_estimator=estimator, epochs=2), []
+    for beta in (0.0, 1.0):
+        _, events = train(make(task, base, [(FIRST, 0, (640,))], settings, beta=beta))
+        kl.append(np.mean([event["kl"] for event in events[-5:]]))
+    assert kl[1] < 0.5 * kl[0]
+
+
+def test_a_target_steers_beta_and_is_told(task: Task, base: BaseModel) -> None:
+    settings = replace(SETTINGS, target_kl=0.2)
+    _, events = train(make(task, base, [(FIRST, 0, (480,))], settings, beta=0.05))
+    betas, kl = ([event[name] for event in events] for name in ("beta", "kl"))
+    assert betas[0] == 0.05
+    for before, after, seen in zip(betas, betas[1:], kl, strict=False):
+        assert (after > before) == (seen > 0.2)
+    assert max(betas) > 0.06
+    with pytest.raises(ConfigError, match="target_kl must be 0 where the task's beta is 0"):
+        make(task, base, [(FIRST, 0, (16,))], settings, beta=0.0)
+
+
+def test_epochs_stop_for_the_member_that_has_moved_far_enough(task: Task, base: BaseModel) -> None:
+    settings = replace(SETTINGS, epochs=8, stop_kl=1e-3)
+    plans = [(FIRST, 0, (16,)), (SECOND, 4, (16,))]
+    stopping = make(task, base, plans, settings)
+    _, events = train(stopping)
+    steps = stopping.parameter_groups.optimisers["experts"].steps
+    assert all(event["stopped"] for event in events)
+    assert (steps < 8).all()
+    alone = make(task, base, plans[:1], settings)
+    train(alone)
+    assert alone.parameter_groups.optimisers["experts"].steps[0] == steps[0]
+    loose = make(task, base, plans, replace(settings, stop_kl=50.0))
+    _, events = train(loose)
+    assert not any(event["stopped"] for event in events)
+    assert loose.parameter_groups.optimisers["experts"].steps.tolist() == [8.0, 8.0]
+
+
+def test_an_entropy_bonus_keeps_a_policy_undecided_and_is_told(task: Task, base: BaseModel) -> None:
+    found = []
+    for entropy_coef in (1e-9, 1.0):
+        settings = replace(SETTINGS, entropy_coef=entropy_coef, epochs=2)
+        _, events = train(make(task, base, [(FIRST, 0, (480,))], settings, beta=0.0))
+        found.append(np.mean([event["entropy"] for event in events[-5:]]))
+    assert found[1] > found[0] + 0.2

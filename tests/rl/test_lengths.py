@@ -54,6 +54,26 @@ def test_every_length_is_spent_but_for_less_than_a_group() -> None:
             assert update.measured <= measured
 
 
+@pytest.mark.parametrize(
+    ("length", "update"),
+    [(5, Update(0, 4, 1)), (9, Update(0, 4, 1)), (10, Update(0, 8, 2)), (19, Update(0, 12, 3))],
+)
+def test_a_greedy_completion_of_each_prompt_is_paid_for(length: int, update: Update) -> None:
+    ((found, last),) = Lengths((length,), 16, 4, greedy=1).before_whole()
+    assert (found, last) == (length, update)
+
+
+def test_a_whole_update_costs_its_greedy_completions_too() -> None:
+    lengths = Lengths((39, 45), 16, 4, greedy=1)
+    assert lengths.whole() == Update(0, 16, 4)
+    lengths.updates = 1
+    assert lengths.done == 20
+    assert lengths.whole() == Update(0, 16, 4)
+    assert lengths.before_whole() == [(39, Update(0, 12, 3))]
+    with pytest.raises(BudgetError, match="at least one group of 5 for each expert, got 4"):
+        Lengths((4,), 16, 4, greedy=1)
+
+
 def test_a_length_below_one_group_is_refused() -> None:
     with pytest.raises(BudgetError, match="at least one group of 4 for each expert, got 3"):
         Lengths((16, 3), 16, 4)

@@ -68,7 +68,7 @@ class Made:
     def take(self, gradients: Tensor) -> tuple[Any, Tensor]:
         """Take a step of all members; return the report, and how far each was moved, `[R, P]`."""
         before = self.parameters.clone()
-        report = self.steps.take(self.all, gradients, torch.ones(len(self.all), len(gradients)))
+        report = self.steps.take(self.all, gradients, [True] * len(self.all))
         return report, self.parameters - before
 
     def smoothed(self) -> Tensor:

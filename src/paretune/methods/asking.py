@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError, MethodError, TaskError, UnknownNameError
+from paretune.core.errors import BudgetError, ConfigError, MethodError, TaskError, UnknownNameError
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Family, Method, Mixer
@@ -20,6 +20,7 @@ from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
 from paretune.methods.training import NAMED, resolve_named
 from paretune.objectives.user_modules import check_reference
+from paretune.rl.settings import ADVANTAGES, WEIGHED
 
 TRAINING = "paretune.methods.training"  # its run functions read the settings that `NAMED` lists
 PAGE = "See docs/your_method.md for a complete one."
@@ -128,6 +129,8 @@ def _stages(
         found = tuple(asked)  # of a generator too, which runs now
     for stage in found:
         _check_stage(stage, f"{name} must return")
+        if stage.run.partition(":")[0] == TRAINING:
+            _check_together(stage, task, f"stage '{stage.kind}' of {name}")
     return found
 
 
@@ -170,11 +173,34 @@ def _check_stage(stage: Any, rule: str) -> None:
 def _check_named(stage: Stage, what: str) -> None:
     """Check the code that a stage's settings name for its training, with the checks of training itself."""
     for slot in NAMED:
-        if name := str(stage.settings.get(slot) or ""):
+        name = str(stage.settings.get(slot) or "")
+        if name and not (slot == "advantages" and name in ADVANTAGES):
             try:
                 (_check_ours if name.startswith("paretune.") else resolve_named)(slot, name)
             except (ConfigError, MethodError) as error:
                 raise type(error)(f"{what}: {error}") from error
+
+
+def _check_together(stage: Stage, task: Task, what: str) -> None:
+    """Refuse settings of a stage's training that cannot go together, before anything is trained."""
+    advantages, weighting = (str(stage.settings.get(slot) or "") for slot in ("advantages", "weighting"))
+    group: Any = stage.settings.get("group_size", 0)
+    if advantages == "self_critical" and stage.completions <= group:
+        raise BudgetError(
+            f"{what}: completions must be at least {group + 1} for each policy, a group and the greedy completion that "
+            f"it is compared with, got {stage.completions}. Raise the budget, or train fewer policies."
+        )
+    target_kl: Any = stage.settings.get("target_kl", 0.0)
+    if target_kl and not task.beta > 0:
+        raise ConfigError(
+            f"{what}: target_kl must be 0 where the task's beta is 0, got {target_kl}: beta is steered by factors. "
+            "Give the task a beta to start from."
+        )
+    if weighting and advantages in WEIGHED and "gram" in import_name("weighting", weighting).needs:
+        raise ConfigError(
+            f"{what}: advantages must be made without objective weights where these are chosen from gradients, got "
+            f"'{advantages}'. Take {', '.join(sorted(set(ADVANTAGES) - set(WEIGHED)))}."
+        )
 
 
 @functools.cache

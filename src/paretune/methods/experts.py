@@ -90,7 +90,7 @@ def expert_stage(
         completions: Its budget.
         seed: Training seed.
         weighting: `module:Class` of a weighting that changes the weights; else they stay.
-        advantages: `module:function` that makes advantages of rewards; else leave-one-out.
+        advantages: What makes advantages of rewards, in the place of what the settings say.
         shaping: `module:function` that shapes rewards before; else they are taken as they are.
         start: Seed of its random initial A; else `seed`. Experts to be averaged share it, those of a jointly trained
             bank do not.

@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 600.0
 STATE = "state.safetensors"
-TAKEN = {  # what functions are called with that a stage names for a slot
-    "advantages": ("rewards [B, K]", "group_size"),
-    "shaping": ("rewards [B, K]", "ranges [K, 2]"),
-}
-NAMED = (*TAKEN, "weighting", "gate")  # settings of the stages below that name code
+NAMED = ("advantages", "shaping", "weighting", "gate")  # settings of the stages below that name code
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +142,12 @@ def resolve_named(slot: str, name: str) -> Any:
         from paretune.rl.weighting import resolve_weighting
 
         return resolve_weighting(name)
+    if slot == "advantages":
+        from paretune.rl.estimators import resolve_advantages
+
+        return resolve_advantages(name)
     function = import_name(slot, name)
-    check_takes(f"{slot} '{name}'", function, TAKEN[slot])
+    check_takes(f"{slot} '{name}'", function, ("rewards [B, K]", "ranges [K, 2]"))
     return function
 
 
@@ -156,7 +156,8 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
 
     Args:
         task: Its reward ranges go to weightings.
-        settings: Of the stage; `weighting`, `advantages` and `shaping` name code, the rest is for the weighting.
+        settings: Of the stage; `weighting` and `shaping` name code, the rest is for the weighting. What `advantages`
+            names is the learner's to find.
         preferences: What each member is trained for.
 
     Raises:
@@ -167,15 +168,13 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
     from paretune.rl.learner import Slots
     from paretune.rl.weighting import check_restores
 
-    functions, weightings = {}, []
-    for slot in TAKEN:
-        if settings.get(slot):
-            functions[slot] = resolve_named(slot, str(settings[slot]))
+    weightings = []
+    shaping = resolve_named("shaping", str(settings["shaping"])) if settings.get("shaping") else None
     if settings.get("weighting"):
         kind = resolve_named("weighting", str(settings["weighting"]))
         check_restores(kind, settings, ranges(task))
         weightings = [kind(row.copy(), copy.deepcopy(dict(settings)), ranges(task)) for row in preferences]
-    return Slots(weightings=weightings, **functions)
+    return Slots(weightings=weightings, shaping=shaping)
 
 
 def ranges(task: Task) -> FloatArray:
@@ -219,7 +218,7 @@ def train(
 
     def on_update(event: Mapping[str, Any]) -> None:
         context.log({**event, "trajectory": keys[event["member"]]})
-        heard.append(event["completions"] + event["measured"])
+        heard.append(event["completions"] + event["measured"] + event.get("greedy", 0))
 
     def report() -> None:
         while heard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,20 +44,45 @@ def completion_log_probs(
         share_prompts: Read prompts that are equal and mixed equally once (not under gradient checkpointing, which
             recomputes blocks without their cache).
     """
+    return _scored((token_log_probs,), base, bank, mixing, prompts, token_ids, lengths, share_prompts)[0]
+
+
+def log_probs_and_entropies(
+    base: BaseModel,
+    bank: ExpertBank | None,
+    mixing: Mixing,
+    prompts: Sequence[Sequence[int]],
+    token_ids: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return `completion_log_probs`, and the exact entropy of each token's distribution in nats, both `[B, T]`.
+
+    From one pass; 0 behind the end. Both are differentiable in the parameters of experts and gate.
+    """
+    made = _scored((token_log_probs, token_entropies), base, bank, mixing, prompts, token_ids, lengths, True)
+    return made[0], made[1]
+
+
+def _scored(
+    makes: Sequence[Callable[[Tensor, Tensor, Tensor], Tensor]], base: BaseModel, bank: ExpertBank | None,
+    mixing: Mixing, prompts: Sequence[Sequence[int]], token_ids: Tensor, lengths: Tensor, share_prompts: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Return what functions of logits, token ids and lengths make of each completion, `[B, T]` each."""
     reader = Reader(base, bank, mixing)
     if not (share_prompts and can_share_prompts(base)):
-        return token_log_probs(_plain_logits(reader, prompts, token_ids, lengths), token_ids, lengths)
+        logits = _plain_logits(reader, prompts, token_ids, lengths)
+        return [make(logits, token_ids, lengths) for make in makes]
     heads = reader.heads(prompts)
     parts, orders = [], []
     for rows in length_parts(mixing, lengths.cpu()):
         index = rows.to(base.device)
         steps = int(lengths[index].max())
         logits = heads.completion_logits(rows, token_ids[index, :steps], mixing.rows(rows), heads.states(rows))
-        part = token_log_probs(logits, token_ids[index, :steps], lengths[index])
-        parts.append(torch.nn.functional.pad(part, (0, token_ids.shape[1] - steps)))
+        made = [make(logits, token_ids[index, :steps], lengths[index]) for make in makes]
+        parts.append([torch.nn.functional.pad(part, (0, token_ids.shape[1] - steps)) for part in made])
         orders.append(index)
     back = torch.cat(orders).argsort()
-    return torch.cat(parts)[back]
+    return [torch.cat(each)[back] for each in zip(*parts, strict=True)]
 
 
 def can_share_prompts(base: BaseModel) -> bool:
@@ -74,6 +99,41 @@ def token_log_probs(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tenso
     log_probs: Tensor = _TokenLogProbs.apply(logits, token_ids)
     inside = torch.arange(token_ids.shape[1], device=logits.device)[None, :] < lengths[:, None]
     return torch.where(inside, log_probs, torch.zeros_like(log_probs))
+
+
+def token_entropies(logits: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
+    """Return the entropy of each token's distribution `[B, T]` under logits `[B, T, V]`, 0 behind the end, in fp32.
+
+    Read some tokens at a time like `token_log_probs`, also on the way back.
+    """
+    entropies: Tensor = _TokenEntropies.apply(logits)
+    inside = torch.arange(token_ids.shape[1], device=logits.device)[None, :] < lengths[:, None]
+    return torch.where(inside, entropies, torch.zeros_like(entropies))
+
+
+class _TokenEntropies(torch.autograd.Function):
+    """`H = -sum_j p_j log p_j`, whose gradient in logit j is `-p_j (log p_j + H)`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        entropies = torch.empty(logits.shape[:2], device=logits.device)
+        for part in _chunks(logits):
+            table = logits[part].float().log_softmax(dim=2)
+            entropies[part] = torch.special.entr(table.exp()).sum(dim=2)
+        ctx.save_for_backward(logits, entropies)
+        return entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        logits, entropies = ctx.saved_tensors
+        back = torch.empty_like(logits)
+        for part in _chunks(logits):
+            table = logits[part].float().log_softmax(dim=2)
+            chances = table.exp()
+            slopes = torch.special.entr(chances) - chances * entropies[part][:, :, None]  # finite where p is 0
+            back[part] = (slopes * gradient[part][:, :, None]).to(back.dtype)
+        return back
 
 
 class _TokenLogProbs(torch.autograd.Function):

@@ -21,8 +21,9 @@ def weighed_gradients(
     token_ids: Tensor,
     lengths: Tensor,
     coefficients: Tensor,
+    token_factors: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of `sum_b c_bk log pi(y_b | x_b)` in each member of a population, and log-probabilities.
+    """Return gradients of `sum_b c_bk sum_t f_bt log pi(y_bt | ...)` in each member, and log-probabilities.
 
     Exact. Completions keep to themselves, so one backward pass over them serves all objectives. A prompt that is read
     once for several completions does not: what each completion asks of its keys and values is weighed and summed for
@@ -35,6 +36,7 @@ def weighed_gradients(
         token_ids: Completion ids `[B, T]`, right-padded.
         lengths: Tokens of each completion `[B]`.
         coefficients: `[B, K]`, the same for all tokens of a completion.
+        token_factors: f `[B, T]`, the same for all objectives; all 1 when left out.
 
     Returns:
         Gradients `[K, M, P]`, columns as in `bank.flat`, and log-probabilities `[B, T]`, 0 behind the end.
@@ -48,7 +50,7 @@ def weighed_gradients(
     if not can_share_prompts(bank.base):
         with bank.capturing(mixing, coefficients) as captured, torch.enable_grad():
             log_probs = completion_log_probs(bank.base, bank, mixing, prompts, token_ids, lengths, share_prompts=False)
-            log_probs.sum().backward()
+            (log_probs if token_factors is None else log_probs * token_factors).sum().backward()
         return captured.gradients, log_probs.detach()
     with bank.using(mixing), torch.enable_grad():
         heads = Reader(bank.base, bank, mixing).heads(prompts)
@@ -62,7 +64,7 @@ def weighed_gradients(
             with bank.capturing(part, coefficients[index]) as captured:
                 logits = heads.completion_logits(rows, ids, part, states)
                 scored = token_log_probs(logits, ids, lengths[index])
-                scored.sum().backward()
+                (scored if token_factors is None else scored * token_factors[index, : ids.shape[1]]).sum().backward()
             log_probs[index, : ids.shape[1]] = scored.detach()
             parts.append(captured.gradients)
             pulls.add(rows, states)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from paretune.core.errors import NonFiniteError, ShapeError
 
 MOST_RATIO = 2.0  # for how many completions one may stand in a baseline
 SMALLEST = 1e-12  # of a sum of ratios: all completions of a prompt may have become impossible
-SILENT = 1e-6  # of a reward's range: advantages below it are rounding errors
+SILENT = 1e-6  # of a reward's range: advantages, and deviations within a group, below it are rounding errors
+EPSILON = 1e-4  # of a reward's range, added to a deviation before dividing by it; TRL adds it as it is
 
 
 def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
@@ -67,9 +69,131 @@ def k_sample_mean(rewards: Tensor, group_size: int) -> Tensor:
                 [-0.5000],
                 [ 0.0000]])
     """
+    return _centred(*_grouped(rewards, group_size)).view(rewards.shape)
+
+
+def self_critical(rewards: Tensor, group_size: int, greedy_rewards: Tensor) -> Tensor:
+    """Subtract from each reward that of the greedy completion of its prompt, objective by objective.
+
+    The greedy completions are made for the baseline alone and charged: one of G + 1 completions. Advantages need not
+    sum to 0 within a group, as nothing of the group is in the baseline.
+
+    Args:
+        rewards: `[B, K]`; the G completions of a prompt are next to each other; NaN where a reward is missing.
+        group_size: Completions per prompt G.
+        greedy_rewards: Of the greedy completion of each prompt, repeated for its G rows, `[B, K]`.
+
+    Returns:
+        Advantages `[B, K]`; 0 where a reward or the one it is compared with is missing.
+
+    Raises:
+        ShapeError: If B is not a multiple of G, or G is below 2.
+
+    Source:
+        Rennie et al. 2017 (self-critical sequence training).
+
+    Example:
+        >>> self_critical(torch.tensor([[1.0], [0.0]]), 2, greedy_rewards=torch.tensor([[0.75], [0.75]]))
+        tensor([[ 0.2500],
+                [-0.7500]])
+    """
+    _grouped(rewards, group_size)
+    return (rewards - greedy_rewards).nan_to_num(nan=0.0)
+
+
+def grpo(rewards: Tensor, group_size: int, objective_weights: Tensor, ranges: ArrayLike) -> Tensor:
+    """Centre each reward within its group and divide by the deviation of the group's *weighed sums* of rewards.
+
+    `sum_k w_k A_k` is the published advantage of the sum: `(w . r - mean) / (std + epsilon)`.
+
+    Args:
+        rewards: `[B, K]`; the G completions of a prompt are next to each other; NaN where a reward is missing.
+        group_size: Completions per prompt G.
+        objective_weights: `[B, K]`, equal within a group.
+        ranges: Lowest and highest possible reward of each objective, `[K, 2]`.
+
+    Returns:
+        Advantages `[B, K]`; 0 where a reward is missing, and in a group whose weighed sums are all equal.
+
+    Raises:
+        ShapeError: If B is not a multiple of G, or G is below 2.
+
+    Source:
+        Shao et al. 2024 (DeepSeekMath), as TRL's `multi_objective_aggregation="sum_then_normalize"`.
+
+    Departures:
+        - A missing reward counts as the mean of the others, objective by objective; TRL counts it as 0 in the sum.
+        - Epsilon is 1e-4 of the range of the sum, and groups that deviate by less than 1e-6 of it are left out: the
+          unit of a reward does not matter, and rounding errors are not blown up. With weights that sum to 1 and
+          ranges of width 1 it is TRL's.
+    """
     values, present = _grouped(rewards, group_size)
+    weights = objective_weights.to(values).view(values.shape)
+    centred = _centred(values, present)
+    total = (weights * centred).sum(dim=2, keepdim=True)  # [B / G, G, 1]; its mean in a group is 0
+    width = (weights.abs() * _widths(ranges, values)).sum(dim=2, keepdim=True)
+    deviation = _deviation(total, (present & (weights != 0)).any(dim=2, keepdim=True), dim=1)
+    return _divided(centred, deviation, width).view(rewards.shape)
+
+
+def gdpo(rewards: Tensor, group_size: int, objective_weights: Tensor, ranges: ArrayLike) -> Tensor:
+    """Centre each reward within its group and divide by its own deviation there, then by that of the batch's sums.
+
+    `sum_k w_k A_k` is the published advantage: standardise every objective in its group, weigh, add up, and
+    standardise over the batch, which here is that of one member. No affine change of a reward changes it.
+
+    Args:
+        rewards: `[B, K]`, all of one member; the G completions of a prompt are next to each other; NaN where a reward
+            is missing.
+        group_size: Completions per prompt G.
+        objective_weights: `[B, K]`, equal within a group.
+        ranges: Lowest and highest possible reward of each objective, `[K, 2]`.
+
+    Returns:
+        Advantages `[B, K]`; 0 where a reward is missing, and for a group and objective whose rewards are all equal.
+
+    Raises:
+        ShapeError: If B is not a multiple of G, or G is below 2.
+
+    Source:
+        GDPO (group reward-decoupled normalisation), as TRL's `multi_objective_aggregation="normalize_then_sum"`; the
+        same idea is MO-GRPO.
+
+    Departures:
+        Epsilon of the first step is 1e-4 of the objective's range, and where a group deviates by less than 1e-6 of it
+        the objective is left out; with ranges of width 1 it is TRL's. The sums are not centred over the batch: their
+        mean is 0 in every group.
+    """
+    values, present = _grouped(rewards, group_size)
+    weights = objective_weights.to(values).view(values.shape)
+    deviation = _deviation(centred := _centred(values, present), present, dim=1)
+    standard = _divided(centred, deviation, _widths(ranges, values))
+    known = (present & (weights != 0)).any(dim=2)
+    spread = _deviation((weights * standard).sum(dim=2)[known], torch.ones_like(known[known]), dim=0)
+    return (standard / (spread + EPSILON)).view(rewards.shape)
+
+
+def _centred(values: Tensor, present: Tensor) -> Tensor:
+    """Return values `[B / G, G, K]` less the mean of those that are there; 0 where one is not."""
     mean = values.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.where(present, values - mean, torch.zeros_like(values)).view(rewards.shape)
+    return torch.where(present, values - mean, torch.zeros_like(values))
+
+
+def _deviation(centred: Tensor, present: Tensor, dim: int) -> Tensor:
+    """Return the standard deviation (of a sample: n - 1) of values of mean 0, over those that are there."""
+    squares = torch.where(present, centred, torch.zeros_like(centred)).square().sum(dim=dim, keepdim=True)
+    return (squares / (present.sum(dim=dim, keepdim=True) - 1).clamp(min=1)).sqrt()
+
+
+def _divided(centred: Tensor, deviation: Tensor, widths: Tensor) -> Tensor:
+    """Divide by deviations, where they are more than rounding leaves of rewards of these ranges; else return 0."""
+    safe = torch.where(deviation > SILENT * widths, deviation + EPSILON * widths, torch.inf)
+    return centred / safe
+
+
+def _widths(ranges: ArrayLike, like: Tensor) -> Tensor:
+    bounds = torch.as_tensor(ranges).to(like)
+    return bounds[:, 1] - bounds[:, 0]
 
 
 def _grouped(rewards: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
@@ -111,23 +235,31 @@ def check_made(slot: str, made: object, rewards: Tensor, missing: bool = False) 
     return made
 
 
-def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float, group_size: int) -> Tensor:
+def fold_in_kl(advantages: Tensor, kl: Tensor, beta: float | Tensor, group_size: int) -> Tensor:
     """Subtract the advantage of the KL term from every objective: `A_k - beta A_KL`.
 
     With it the gradient of objective k is that of `J_k = E r_k - beta KL`, and any weights that sum to 1 give the
     gradient of J. Never normalised, and never an objective of its own. A completion whose reward is missing keeps its
     KL, which is known all the same: `reweighted` does so too.
 
+    Estimators that normalise rewards (`grpo`, `gdpo`) leave the KL as it is, as in TRL, whose KL term stands in the
+    loss beside normalised advantages. There beta is in deviations per nat, not in reward units: what is maximised is
+    no longer J, and how strong the KL is depends on how far the rewards of a group differ.
+
     Args:
         advantages: `[B, K]`.
         kl: `log pi(y|x) - log pi_ref(y|x)` of each sampled completion in nats (sequence-level k1), `[B]`.
-        beta: KL coefficient, reward units per nat.
+        beta: KL coefficient, reward units per nat, one or one a row `[B]`.
         group_size: Completions per prompt G.
     """
-    return advantages - beta * leave_one_out(kl[:, None], group_size)
+    return advantages - _column(beta) * leave_one_out(kl[:, None], group_size)
 
 
-def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_size: int) -> Tensor:
+def _column(beta: float | Tensor) -> float | Tensor:
+    return beta[:, None] if isinstance(beta, Tensor) else beta
+
+
+def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float | Tensor, group_size: int) -> Tensor:
     """Return the advantages of a later epoch: against a baseline of what the policy would sample now.
 
     `A_ik = x_ik - sum_j v_j x_jk / sum_j v_j` over the group, with `x_ik = r_ik - beta kl_i` and `v_j = min(rho_j, 2)`:
@@ -138,7 +270,7 @@ def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_s
         rewards: `[B, K]`; NaN where a reward is missing.
         kl: `log pi(y|x) - log pi_ref(y|x)` of each completion under the policy as it is now, in nats, `[B]`.
         ratios: rho, probability now over probability when it was sampled, `[B]`.
-        beta: KL coefficient, reward units per nat.
+        beta: KL coefficient, reward units per nat, one or one a row `[B]`.
         group_size: Completions per prompt G.
 
     Returns:
@@ -149,7 +281,7 @@ def reweighted(rewards: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_s
     known = present & (present.sum(dim=1, keepdim=True) > 1)
     weights = ratios.clamp(max=MOST_RATIO).view(-1, group_size, 1).repeat(1, 1, rewards.shape[1])
     mean = _weighed_mean(torch.where(known, groups, torch.zeros_like(groups)), weights * known)
-    values = torch.where(known, groups, mean) - beta * kl.view(-1, group_size, 1)
+    values = torch.where(known, groups, mean) - (beta * kl).view(-1, group_size, 1)
     return (values - _weighed_mean(values, weights)).view(rewards.shape)
 
 
@@ -158,7 +290,7 @@ def _weighed_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (weights * values).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=SMALLEST)
 
 
-def reweighted_kl(advantages: Tensor, kl: Tensor, ratios: Tensor, beta: float, group_size: int) -> Tensor:
+def reweighted_kl(advantages: Tensor, kl: Tensor, ratios: Tensor, beta: float | Tensor, group_size: int) -> Tensor:
     """Fold the KL of a later epoch into advantages `[B, K]` that some other estimator made of the rewards."""
     none = torch.zeros(len(kl), 1, dtype=advantages.dtype, device=advantages.device)
     return advantages + reweighted(none, kl, ratios, beta, group_size)

@@ -13,14 +13,16 @@ from torch import Tensor
 from paretune.core.errors import ModelError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
-from paretune.models.scoring import completion_log_probs
+from paretune.models.scoring import completion_log_probs, log_probs_and_entropies
 from paretune.rl.advantages import reweighted, reweighted_kl, silenced
+from paretune.rl.kl_control import distance
 from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.objective_steps import ObjectiveSteps
 from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.token_terms import TokenTerms
 from paretune.rl.trainees import Trainee
 
 GAP_FP32, GAP_BF16 = 1e-3, 0.05  # nats a token by which sampling and update may differ on average
@@ -40,6 +42,9 @@ class UpdateReport:
         engine: How the gradients of objectives were made, where they were; see `objective_gradients`.
         conflicts: `[K]` of each member where gradients of objectives were made: the share of its steps that turned
             against each objective of its preference.
+        entropies: Mean entropy of each member's tokens in the first epoch, nats, where there is a bonus on it.
+        stopped: Whether each member left out later epochs because its policy had moved far enough; empty where it may
+            not.
     """
 
     norms: list[float]
@@ -50,6 +55,8 @@ class UpdateReport:
     objective_weights: list[list[float]] = field(default_factory=list)
     engine: str = ""
     conflicts: list[list[float | None]] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    stopped: list[bool] = field(default_factory=list)
 
     def add_later(self, ratios: Tensor, clipped: Tensor) -> None:
         """Add a later epoch: ratio of each row `[B]`, and whether, or at which share, the clip holds it."""
@@ -70,6 +77,10 @@ class UpdateReport:
             event["engine"] = self.engine
         if self.conflicts:
             event["conflicts"] = self.conflicts[place]
+        if self.entropies:
+            event["entropy"] = self.entropies[place]
+        if self.stopped:
+            event["stopped"] = self.stopped[place]
         return event
 
 
@@ -83,8 +94,12 @@ class ScoredBatch:
         shaped: Rewards after shaping `[B, K]`.
         made: Their advantages, without KL, `[B, K]`.
         first: Advantages of the first epoch with the KL folded in, `[B, K]`.
+        weights: Of the objectives in each row `[B, K]`; the preferences where they are chosen from gradients.
         reference: Log-probabilities of whole completions under the base model `[B]`.
-        custom: Whether `made` is of an estimator of the method's own.
+        betas: KL coefficient of each row that is folded into advantages, `[B]`.
+        factors: What a completion's tokens count in the loss, see `completion_factors`, `[B]`.
+        terms: What else is in the loss.
+        custom: Whether `made` is of another estimator than leave-one-out.
     """
 
     batch: Batch
@@ -92,25 +107,77 @@ class ScoredBatch:
     shaped: Tensor
     made: Tensor
     first: Tensor
+    weights: Tensor
     reference: Tensor
+    betas: Tensor
+    factors: Tensor
+    terms: TokenTerms | None
     custom: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Later:
+    """What completions are in an epoch after the first.
+
+    Attributes:
+        ratios: Of completions or their roots by length `[B]`, or of tokens `[B, T]`, with gradient.
+        folded: Advantages with the KL as it is now `[B, K]`.
+        held: Which ratios the clip holds, of their shape.
+        apart: Log-ratios of whole completions `[B]`.
+        factors: What a completion's tokens count, see `completion_factors`, `[B]`.
+        lengths: Tokens of each completion `[B]`.
+        rooted: Whether ratios are roots by length.
+    """
+
+    ratios: Tensor
+    folded: Tensor
+    held: Tensor
+    apart: Tensor
+    factors: Tensor
+    lengths: Tensor
+    rooted: bool = False
+
+    @property
+    def counts(self) -> Tensor:
+        """What a ratio counts beside its advantage, `[B]`: a root by length stands for each token of its completion."""
+        return self.factors * self.lengths.cpu() if self.rooted else self.factors
+
+    def described(self) -> tuple[Tensor, Tensor]:
+        """Return the mean ratio of each completion, and whether, or at which share, the clip holds it, `[B]` each."""
+        ratios, held = self.ratios.detach().cpu(), self.held.cpu()
+        if ratios.ndim == 1:
+            return ratios.double(), held.double()
+        steps = self.lengths[:, None].cpu()
+        inside = torch.arange(ratios.shape[1])[None] < steps
+        mean, share = ((each * inside).sum(dim=1) / steps[:, 0] for each in (ratios, held))
+        return mean.double(), share.double()
+
+    def coefficients(self) -> tuple[Tensor, Tensor | None]:
+        """Return what the log-probabilities count in the gradient of each objective `[B, K]`, and of each token.
+
+        A completion has one number for all its tokens, or a token has one for all objectives, `[B, T]`.
+        """
+        moving = torch.where(self.held.to(self.ratios.device), 0.0, self.ratios.detach())
+        if moving.ndim == 2:
+            return self.folded * self.factors[:, None], moving
+        return self.folded * (moving.cpu().double() * self.factors)[:, None], None
 
 
 class Epochs:
     """Takes the optimiser steps of an update."""
 
     def __init__(
-        self, trainee: Trainee, beta: float, ranges: FloatArray, settings: LearnerSettings,
+        self, trainee: Trainee, ranges: FloatArray, settings: LearnerSettings,
         parameter_groups: ParameterGroups, weightings: MemberWeightings,
     ) -> None:  # fmt: skip
-        self.trainee, self.beta, self.settings = trainee, beta, settings
+        self.trainee, self.settings = trainee, settings
         self.parameter_groups, self.weightings = parameter_groups, weightings
         self.widths = torch.from_numpy(ranges[:, 1] - ranges[:, 0])
         self.by_objective = (
             ObjectiveSteps(trainee, settings, parameter_groups, weightings) if weightings.needs_gram else None
         )
 
-    def learn(self, active: Sequence[int], scored: ScoredBatch, preferences: FloatArray) -> UpdateReport:
+    def learn(self, active: Sequence[int], scored: ScoredBatch) -> UpdateReport:
         """Take the steps of one update of some members.
 
         Raises:
@@ -118,110 +185,131 @@ class Epochs:
             ModelError: If sampling and update disagree on the probability of what was sampled.
         """
         report = UpdateReport([], [], [])
+        if self.settings.stop_kl:
+            report.stopped = [False] * len(active)
         if self.by_objective is not None:
             self._learn_by_objective(self.by_objective, active, scored, report)
             return report
-        weights = torch.from_numpy(self.weightings.rows(active, preferences)).to(scored.first.dtype)
         if self.weightings.each:
-            report.objective_weights = weights[:: len(weights) // len(active)].tolist()
+            report.objective_weights = scored.weights[:: len(scored.weights) // len(active)].tolist()
         for epoch in range(self.settings.epochs):
-            self._epoch(epoch, active, scored, weights, report)
+            self._epoch(epoch, active, scored, report)
         return report
 
     def _learn_by_objective(
         self, steps: ObjectiveSteps, active: Sequence[int], scored: ScoredBatch, report: UpdateReport
     ) -> None:
         """Take the steps of one update where weights are chosen from gradients: anew for each of them."""
-        size = len(scored.first) // len(active)
+        batch, size = scored.batch, len(scored.first) // len(active)
+        first = scored.first * scored.factors[:, None]
         with self._precision():
-            made = steps.gradients(scored.batch, scored.mixing, scored.first, size)
-        report.gaps = self._gaps(active, scored.batch, (made.log_probs - scored.batch.log_probs).abs().sum(dim=1))
-        step = steps.take(active, made.gradients, scored.first)
+            made = steps.gradients(batch, scored.mixing, first, size, terms=scored.terms)
+        report.gaps = self._gaps(active, batch, (made.log_probs - batch.log_probs).abs().sum(dim=1))
+        moving = self._moving(first.abs().sum(dim=1), scored.terms, report, len(active))
+        step = steps.take(active, made.gradients, moving)
         report.norms, report.moved, report.engine = step.norms, step.moved, made.engine
         report.objective_weights = step.objective_weights.tolist()
         against = [step.against]
         for _ in range(1, self.settings.epochs):
             weights = torch.from_numpy(step.objective_weights).repeat_interleave(size, dim=0).to(scored.first.dtype)
-            now = torch.zeros(len(weights), device=self.trainee.bank.base.device)
+            now = torch.zeros(batch.log_probs.shape, device=self.trainee.bank.base.device)
             with torch.no_grad(), self._precision():
                 for own, part, mixing in self._parts(scored, len(active)):
-                    now[own] = self._log_probs(part, mixing).sum(dim=1)
-            ratios, folded, held = self._advantages_now(now, scored.batch, scored, weights, slice(None))
-            ratios = ratios.cpu().double()
-            coefficients = folded * torch.where(held, 0.0, ratios)[:, None]
+                    log_probs = self._log_probs(part, mixing)
+                    now[own, : log_probs.shape[1]] = log_probs
+            later = self._later(now, batch, scored, weights, slice(None))
+            coefficients, token_factors = later.coefficients()
             with self._precision():
-                made = steps.gradients(scored.batch, scored.mixing, coefficients, size)
-            step = steps.take(active, made.gradients, coefficients)
+                made = steps.gradients(batch, scored.mixing, coefficients, size, token_factors, scored.terms)
+            self._stop(later.apart, report)
+            moving = self._moving(coefficients.abs().sum(dim=1), scored.terms, report, len(active))
+            step = steps.take(active, made.gradients, moving)
             against.append(step.against)
-            report.add_later(ratios, held)
+            report.add_later(*later.described())
         shares = np.mean(against, axis=0)
         report.conflicts = [steps.conflicts.shares_of(index, row) for index, row in zip(active, shares, strict=True)]
 
-    def _epoch(
-        self, epoch: int, active: Sequence[int], scored: ScoredBatch, weights: Tensor, report: UpdateReport
-    ) -> None:
-        count, size = len(active), len(weights) // len(active)
-        scalar = scalarise(scored.first, weights)
-        signal, gaps, ratios, clipped = torch.zeros(4, len(weights), dtype=torch.float64)
+    def _epoch(self, epoch: int, active: Sequence[int], scored: ScoredBatch, report: UpdateReport) -> None:
+        count, size = len(active), len(scored.weights) // len(active)
+        scalar = scalarise(scored.first, scored.weights) * scored.factors
+        signal, gaps, ratios, clipped, apart, entropy = torch.zeros(6, len(scalar), dtype=torch.float64)
         for own, part, mixing in self._parts(scored, count):
             with self.trainee.bank.using(mixing), self._precision():
-                log_probs = self._log_probs(part, mixing)
+                log_probs, entropies = self._scores(part, mixing, scored.terms)
                 if epoch == 0:
-                    apart = (log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum(dim=1)
-                    gaps[own] = apart.cpu().double()
+                    differ = (log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum(dim=1)
+                    gaps[own] = differ.cpu().double()
                     signal[own] = scalar[own].abs()
                     loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
                 else:
-                    loss, signal[own], ratios[own], clipped[own] = self._later(
-                        log_probs, part, scored, scalar, weights, own, size
-                    )
+                    later = self._later(log_probs, part, scored, scored.weights[own], own)
+                    loss = self._clipped(later, scored.weights[own], size)
+                    signal[own] = scalarise(later.folded, scored.weights[own]).abs()
+                    apart[own] = later.apart.cpu().double()
+                    ratios[own], clipped[own] = later.described()
+                if scored.terms is not None:
+                    loss = loss + scored.terms.of(own, log_probs.shape[1]).loss(log_probs, entropies)
+                if entropies is not None:
+                    entropy[own] = entropies.detach().sum(dim=1).cpu().double()
                 loss.backward()
         if epoch == 0:
             report.gaps = self._gaps(active, scored.batch, gaps)
-        moving = (signal.view(count, size) > 0).any(dim=1).tolist()
+            if scored.terms is not None and scored.terms.entropy:
+                tokens = scored.batch.lengths.cpu().view(count, -1).sum(dim=1)
+                report.entropies = (entropy.view(count, -1).sum(dim=1) / tokens).tolist()
+        else:
+            self._stop(apart, report)
+        moving = self._moving(signal, scored.terms, report, count)
         norms = self.parameter_groups.step(self.trainee.take_gradients(active), active, moving)
         if epoch == 0:
             report.norms, report.moved = norms, moving
         else:
             report.add_later(ratios, clipped)
 
+    def _moving(self, signal: Tensor, terms: TokenTerms | None, report: UpdateReport, members: int) -> list[bool]:
+        """Return which members take a step, by how much each completion has to say `[B]`."""
+        heard: list[bool] = (signal.view(members, -1) > 0).any(dim=1).tolist()
+        beside = [False] * members if terms is None else terms.heard(members)
+        stopped = report.stopped or [False] * members
+        return [(one or other) and not stop for one, other, stop in zip(heard, beside, stopped, strict=True)]
+
+    def _stop(self, apart: Tensor, report: UpdateReport) -> None:
+        """Note which members have moved far enough from the policy that sampled, by log-ratios `[B]`."""
+        if report.stopped:
+            far = distance(apart, len(report.stopped)) > self.settings.stop_kl
+            report.stopped = [before or bool(now) for before, now in zip(report.stopped, far, strict=True)]
+
+    def _clipped(self, later: Later, weights: Tensor, size: int) -> Tensor:
+        """Return the clipped loss of a later epoch under objective weights `[B', K]`."""
+        advantages = self._placed(scalarise(later.folded, weights) * later.counts)
+        if later.ratios.ndim == 2:
+            advantages = advantages[:, None]
+        return clipped_loss(later.ratios, advantages, size, self.settings.clip)
+
     def _later(
-        self, log_probs: Tensor, part: Batch, scored: ScoredBatch, scalar: Tensor, weights: Tensor, own: slice | Tensor,
-        size: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """Return the loss of a part in a later epoch, and `[B']`: sizes of advantages, mean ratios, shares clipped."""
-        clip = self.settings.clip
-        if self.settings.ratio == "token":
-            sampled = part.log_probs[:, : log_probs.shape[1]]
-            ratios, advantages = log_ratios(log_probs, sampled).exp(), self._placed(scalar[own])[:, None]
-            steps = part.lengths[:, None].cpu()
-            inside = torch.arange(ratios.shape[1])[None] < steps
-            mean = (ratios.detach().cpu() * inside).sum(dim=1) / steps[:, 0]
-            held = (is_clipped(ratios.detach(), advantages, clip).cpu() & inside).sum(dim=1) / steps[:, 0]
-            return clipped_loss(ratios, advantages, size, clip), scalar[own].abs(), mean.double(), held.double()
-        ratios, folded, held = self._advantages_now(log_probs.sum(dim=1), part, scored, weights[own], own)
-        signal = scalarise(folded, weights[own])
-        loss = clipped_loss(ratios, self._placed(signal), size, clip)
-        return loss, signal.abs(), ratios.detach().cpu().double(), held.double()
-
-    def _advantages_now(
         self, log_probs: Tensor, part: Batch, scored: ScoredBatch, weights: Tensor, own: slice | Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what completions of log-probabilities `[B']` are in a later epoch.
-
-        Returns:
-            Their ratios `[B']`, with the gradient of the log-probabilities; their advantages with the KL as it is now,
-            `[B', K]`; and which of them the clip holds under objective weights `[B', K]`, `[B']`.
-        """
-        ratios = log_ratios(log_probs, part.log_probs.sum(dim=1)).exp()
-        group, seen = self.settings.group_size, ratios.detach().cpu().double()
-        kl = log_probs.detach().cpu().double() - scored.reference[own]
+    ) -> Later:
+        """Return what completions of log-probabilities `[B', T]` are in a later epoch, weighed by `[B', K]`."""
+        clip, group, factors = self.settings.clip, self.settings.group_size, scored.factors[own]
+        sampled = part.log_probs[:, : log_probs.shape[1]]
+        whole = log_probs.sum(dim=1)
+        apart = log_ratios(whole, part.log_probs.sum(dim=1))
+        seen = apart.detach().exp().cpu().double()
+        if self.settings.ratio == "token":
+            ratios, folded = log_ratios(log_probs, sampled).exp(), scored.first[own]
+            signs = self._placed(scalarise(folded, weights) * factors)[:, None]
+            return Later(
+                ratios, folded, is_clipped(ratios.detach(), signs, clip), apart.detach(), factors, part.lengths
+            )
+        kl = whole.detach().cpu().double() - scored.reference[own]
         if scored.custom:
-            made = reweighted_kl(scored.made[own], kl, seen, self.beta, group)
+            made = reweighted_kl(scored.made[own], kl, seen, scored.betas[own], group)
         else:
-            made = reweighted(scored.shaped[own], kl, seen, self.beta, group)
-        folded = silenced(made, self.widths, group)
-        return ratios, folded, is_clipped(seen, scalarise(folded, weights), self.settings.clip)
+            made = reweighted(scored.shaped[own], kl, seen, scored.betas[own], group)
+        folded, rooted = silenced(made, self.widths, group), self.settings.ratio == "sequence"
+        ratios = (apart / part.lengths if rooted else apart).exp()
+        held = is_clipped(ratios.detach().cpu().double(), scalarise(folded, weights), clip)
+        return Later(ratios, folded, held, apart.detach(), factors, part.lengths, rooted)
 
     def _parts(self, scored: ScoredBatch, members: int) -> Iterator[tuple[slice | Tensor, Batch, Mixing]]:
         """Yield what each pass is over, equally many rows of every member: which rows, their completions and mixing."""
@@ -241,6 +329,13 @@ class Epochs:
         """Return the log-probability of each token as the members are now, `[B', T]`, up to the longest completion."""
         bank, used = self.trainee.bank, int(part.lengths.max())
         return completion_log_probs(bank.base, bank, mixing, part.prompt_ids, part.token_ids[:, :used], part.lengths)
+
+    def _scores(self, part: Batch, mixing: Mixing, terms: TokenTerms | None) -> tuple[Tensor, Tensor | None]:
+        """Return log-probabilities, and entropies where there is a bonus on them, `[B', T]` each."""
+        if terms is None or not terms.entropy:
+            return self._log_probs(part, mixing), None
+        bank, used = self.trainee.bank, int(part.lengths.max())
+        return log_probs_and_entropies(bank.base, bank, mixing, part.prompt_ids, part.token_ids[:, :used], part.lengths)
 
     def _placed(self, advantages: Tensor) -> Tensor:
         return advantages.to(self.trainee.bank.base.device, torch.float32)

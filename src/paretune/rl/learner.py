@@ -11,20 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import NonFiniteError, RewardError
+from paretune.core.errors import ConfigError, NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.core.user_calls import called, where_found
+from paretune.models.mixing import Mixing
 from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, ScoredBatch
+from paretune.rl.estimators import Estimator, estimator_of, resolve_advantages
+from paretune.rl.kl_control import KlControl
 from paretune.rl.lengths import Lengths, Update
+from paretune.rl.losses import completion_factors
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.recent import Recent
-from paretune.rl.rollout import Sampler
+from paretune.rl.rollout import Batch, Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.token_terms import token_terms
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Weighting
 
@@ -33,7 +38,7 @@ FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end tr
 RECENT_ROWS = "recent"  # a tensor of the states
 
 HandOver = Callable[[int, int], None]  # (member, length): the trainee holds the member as it is at that length
-Advantages = Callable[[Tensor, int], Tensor]  # rewards [B, K], G -> [B, K]
+Advantages = Callable[..., Tensor]  # rewards [B, K], G, and what it asks for by name -> [B, K]; see `Estimator`
 Shaping = Callable[[Tensor, FloatArray], Tensor]  # rewards [B, K], ranges [K, 2] -> [B, K]
 
 
@@ -43,7 +48,7 @@ class Slots:
 
     Attributes:
         weightings: How each member weighs its objectives; by default as its rows' preferences say.
-        advantages: How rewards become advantages; by default against the other completions of the prompt.
+        advantages: How rewards become advantages; by default as the settings say.
         shaping: What is done to the rewards of each completion before that.
     """
 
@@ -51,25 +56,28 @@ class Slots:
     advantages: Advantages | None = None
     shaping: Shaping | None = None
 
-    def apply(self, rewards: Tensor, ranges: FloatArray, group_size: int) -> tuple[Tensor, Tensor]:
-        """Return shaped rewards and their advantages, both `[B, K]`.
+    def estimator(self, settings: LearnerSettings) -> Estimator | None:
+        """Return what makes advantages of rewards; None for leave-one-out.
+
+        Raises:
+            ConfigError: If it cannot be imported.
+            MethodError: If it takes other arguments than an estimator is called with.
+        """
+        return resolve_advantages(settings.advantages) if self.advantages is None else estimator_of(self.advantages)
+
+    def shaped(self, rewards: Tensor, ranges: FloatArray) -> Tensor:
+        """Return shaped rewards `[B, K]`.
 
         Raises:
             ShapeError: If a method's own code returns something of another shape.
             NonFiniteError: If it returns NaN or infinity.
         """
-        shaped = rewards
-        if self.shaping is not None:
-            name = f"shaping {where_found(self.shaping)}"
-            with called(name):
-                shaped = self.shaping(rewards.clone(), ranges.copy())
-            check_made(name, shaped, rewards, missing=True)
-        if self.advantages is None:
-            return shaped, leave_one_out(shaped, group_size)
-        name = f"advantages {where_found(self.advantages)}"
+        if self.shaping is None:
+            return rewards
+        name = f"shaping {where_found(self.shaping)}"
         with called(name):
-            made = self.advantages(shaped.clone(), group_size)
-        return shaped, check_made(name, made, shaped)
+            shaped = self.shaping(rewards.clone(), ranges.copy())
+        return check_made(name, shaped, rewards, missing=True)
 
 
 class Learner:
@@ -104,15 +112,22 @@ class Learner:
         self.weightings = MemberWeightings(trainee, self.slots.weightings)
         smoothed = self.weightings.needs_gram and self.weightings.step_rule.smoothed
         self.parameter_groups = ParameterGroups(trainee, settings, objectives if smoothed else 0)
-        self.epochs = Epochs(
-            trainee, environment.beta, environment.ranges, settings, self.parameter_groups, self.weightings
-        )
+        self.estimator = self.slots.estimator(settings)
+        if self.estimator is not None and self.estimator.weighed and self.weightings.needs_gram:
+            raise ConfigError(
+                "advantages must not ask for objective_weights where weights are chosen from gradients, got "
+                f"{where_found(self.estimator.function)}: gradients are made of advantages. Take leave_one_out."
+            )
+        self.kl_control = KlControl(environment.beta, settings.target_kl, len(self.members))
+        self.epochs = Epochs(trainee, environment.ranges, settings, self.parameter_groups, self.weightings)
+        greedy = int(self.estimator is not None and self.estimator.greedy)
         self.lengths = [
             Lengths(
-                member.lengths, settings.completions_per_update, settings.group_size, self.weightings.measured(index)
+                member.lengths, settings.completions_per_update, settings.group_size, self.weightings.measured(index),
+                greedy=greedy,
             )
             for index, member in enumerate(self.members)
-        ]
+        ]  # fmt: skip
         gradients = objectives if self.weightings.needs_gram else 1
         self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler, gradients)
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
@@ -195,9 +210,10 @@ class Learner:
     def _make(self, active: list[int], update: Update) -> list[dict[str, object]]:
         """Sample, score and learn from `update.size` completions of each active member; return what to tell of it."""
         started = time.perf_counter()
-        size, group = update.size, self.settings.group_size
+        size = update.size
         measured = self.rollouts.measure(active, update.measured)
         preferences, mixing, batch = self.rollouts.sample(active, size)
+        greedy = self.rollouts.greedy(active, size) if update.greedy else None
         scores = self.rollouts.score(active, batch, size)
         self._check_rewards(active, scores, size)
         rewards, statuses = torch.from_numpy(scores.rewards), scores.statuses
@@ -208,21 +224,46 @@ class Learner:
             raise NonFiniteError(
                 f"log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate{gated}."
             )
-        shaped, made = self.slots.apply(rewards, self.environment.ranges, group)
-        first = silenced(fold_in_kl(made, kl, self.environment.beta, group), self.epochs.widths, group)
-        scored = ScoredBatch(
-            batch, mixing, shaped, made, first, reference.sum(dim=1).cpu().double(), self.slots.advantages is not None
-        )
         self.weightings.see(active, [each.updates for each in self.lengths], rewards, kl, measured)
+        scored = self._scored(active, mixing, batch, preferences, rewards, greedy, reference)
         with self.rollouts.timed(active, "update"):
-            report = self.epochs.learn(active, scored, preferences)
+            report = self.epochs.learn(active, scored)
         events = []
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             self._recent[index] = self._recent[index].followed_by(scores.rewards[own], kl[own].numpy())
             described = self._event(index, update, rewards[own], statuses[own], kl[own], batch.lengths[own])
             events.append({**described, **report.of(place), "seconds": time.perf_counter() - started})
+            self.kl_control.observe(index, float(kl[own].mean()))
         return events
+
+    def _scored(
+        self, active: list[int], mixing: Mixing, batch: Batch, preferences: FloatArray, rewards: Tensor,
+        greedy: Tensor | None, reference: Tensor,
+    ) -> ScoredBatch:  # fmt: skip
+        """Return a batch with all that the epochs learn from."""
+        settings, count, ranges = self.settings, len(active), self.environment.ranges
+        chosen = preferences if self.weightings.needs_gram else self.weightings.rows(active, preferences)
+        weights, shaped = torch.from_numpy(chosen).to(rewards.dtype), self.slots.shaped(rewards, ranges)
+        if self.estimator is None:
+            made = leave_one_out(shaped, settings.group_size)
+        else:
+            rows = {"objective_weights": weights}
+            if greedy is not None:
+                rows["greedy_rewards"] = self.slots.shaped(greedy, ranges)
+            made = self.estimator.apply(shaped, settings.group_size, count, rows, ranges)
+        betas = self.kl_control.rows(active, len(rewards) // count)
+        folded = betas if settings.kl_estimator == "k1" else torch.zeros_like(betas)
+        kl = (batch.log_probs - reference).sum(dim=1).cpu().double()
+        first = silenced(fold_in_kl(made, kl, folded, settings.group_size), self.epochs.widths, settings.group_size)
+        factors = completion_factors(
+            settings.loss_type, batch.lengths, count, self.environment.max_completion_tokens, settings.micro_batch
+        )
+        terms = token_terms(settings, betas, factors, batch.lengths, count, reference, batch.log_probs)
+        return ScoredBatch(
+            batch, mixing, shaped, made, first, weights, reference.sum(dim=1).cpu().double(), folded, factors, terms,
+            self.estimator is not None,
+        )  # fmt: skip
 
     def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:
         """Refuse to go on without an objective that a member is trained for, once it is no passing outage."""
@@ -260,6 +301,8 @@ class Learner:
             "update": self.lengths[index].updates + 1,
             "completions": update.size,
             "measured": update.measured,
+            **({"greedy": update.greedy} if update.greedy else {}),
+            **({"beta": self.kl_control.betas[index]} if self.settings.target_kl else {}),
             "reward_means": means,
             "missing": [int(count) for count in (statuses != "ok").sum(axis=0)],
             "kl": float(kl.mean()),
@@ -313,6 +356,7 @@ class Learner:
             "ledger": self.members[index].ledger.state(),
             "weighting": self.weightings.state(index),
             "failing": self._failing[index].tolist(),
+            "beta": self.kl_control.betas[index],
         }
 
     def _take_over(self, index: int, saved: Mapping[str, Any]) -> None:
@@ -321,4 +365,5 @@ class Learner:
         self._failing[index] = saved["failing"]
         if self.epochs.by_objective is not None:
             self.epochs.by_objective.conflicts.load(index, saved["conflicts"])
+        self.kl_control.betas[index] = saved["beta"]
         self.members[index].ledger.resume(saved["ledger"])

@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.bank import ExpertBank
 from paretune.models.capture import check_weighable
 from paretune.models.mixing import Mixing
-from paretune.models.scoring import completion_log_probs
+from paretune.models.scoring import completion_log_probs, log_probs_and_entropies
 from paretune.models.weighed_gradients import weighed_gradients
 from paretune.rl.losses import policy_gradient_loss
+from paretune.rl.token_terms import TokenTerms
 
 COLUMNS = 2**18  # of all gradients that are multiplied in double precision at a time
-ENGINES = ("auto", "one_backward", "per_objective")
+ENGINES = ("auto", "one_backward", "two_backward", "per_objective")
 
-Engine = Literal["auto", "one_backward", "per_objective"]
+Engine = Literal["auto", "one_backward", "two_backward", "per_objective"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class PopulationGradients:
     Attributes:
         gradients: `[K, M, P]`, columns as in `bank.flat`.
         log_probs: Of every completion token under the members as they are, `[B, T]`, 0 behind the end.
-        engine: `one_backward` or `per_objective`: how they were made.
+        engine: `one_backward`, `two_backward` or `per_objective`: how they were made.
     """
 
     gradients: Tensor
@@ -52,15 +53,19 @@ def population_gradients(
     completions_each: int,
     engine: Engine = "auto",
     micro_batch: int = 0,
+    token_factors: Tensor | None = None,
+    terms: TokenTerms | None = None,
 ) -> PopulationGradients:
-    """Return the gradients of the K losses `-(1/N) sum_b A_bk log pi(y_b | x_b)` of every member.
+    """Return the gradients of the K losses `-(1/N) sum_b A_bk sum_t f_bt log pi(y_bt | ...)` of every member.
 
     For any objective weights, `sum_k weights_k gradient_k` is the gradient of `policy_gradient_loss` of the weighed
     advantages. What backward passes have left in the bank's parameters stays as it is.
 
-    Both engines are exact. In tokens read C of completions and D of distinct prompts, a pass back costing b of one
+    All engines are exact. In tokens read C of completions and D of distinct prompts, a pass back costing b of one
     forward, `one_backward` costs `(1 + b) C + (1 + K b) D` and `per_objective`, which goes back K times over all,
-    `(1 + K b) (C + D)`. So `auto` takes the first where there is more than one objective.
+    `(1 + K b) (C + D)`. Terms of tokens, which all objectives have in common, are no sum of completions with weights
+    of their own: they take one more pass there and back, `two_backward`. So `auto` takes the first of these that is
+    exact where there is more than one objective.
 
     Args:
         bank: The experts.
@@ -72,11 +77,14 @@ def population_gradients(
         completions_each: N, completions of one member in the whole update; gradients of its parts add up.
         engine: How to make them.
         micro_batch: Completions of one member in a pass; 0: all at once.
+        token_factors: f `[B, T]`, the same for all objectives; all 1 when left out.
+        terms: What is added to every loss.
 
     Raises:
         MixingError: If the mixing is no population.
         ShapeError: If there is not one row of advantages per completion.
         UnknownNameError: If there is no such engine.
+        ConfigError: If the engine cannot make these gradients.
         NonFiniteError: If a gradient is not finite.
 
     Source:
@@ -90,17 +98,31 @@ def population_gradients(
     objectives = advantages.shape[1]
     total = torch.zeros(objectives, mixing.blocks, bank.parameters_each(), device=device)
     log_probs = torch.zeros(token_ids.shape, device=device)
-    used = engine if engine != "auto" else "one_backward" if objectives > 1 else "per_objective"
+    used = _engine(engine, objectives, terms)
     for part, rows in _parts(mixing, micro_batch):
         index, steps = rows.to(device), int(lengths[rows.to(device)].max())
         batch = _Batch(
             bank, part, [prompt_ids[row] for row in rows.tolist()], token_ids[index, :steps], lengths[index],
-            advantages[index], completions_each,
+            advantages[index], completions_each, None if token_factors is None else token_factors[index, :steps],
         )  # fmt: skip
-        made, scored = batch.one_backward() if used == "one_backward" else batch.per_objective()
+        own = None if terms is None else terms.of(index, steps)
+        made, scored = batch.per_objective(terms=own) if used == "per_objective" else batch.one_backward(own)
         total += made
         log_probs[index, :steps] = scored
     return PopulationGradients(_finite(total), log_probs, used)
+
+
+def _engine(engine: Engine, objectives: int, terms: TokenTerms | None) -> str:
+    """Return the engine that makes the gradients, the one that is asked for if it can."""
+    if engine == "auto":
+        several = "one_backward" if terms is None else "two_backward"
+        return several if objectives > 1 else "per_objective"
+    if engine != "per_objective" and (engine == "two_backward") != (terms is not None):
+        has = "terms of tokens" if terms is not None else "no terms of tokens"
+        raise ConfigError(
+            f"engine must be one that is exact for these losses, got '{engine}' for losses with {has}. Take 'auto'."
+        )
+    return engine
 
 
 def up_projections(bank: ExpertBank) -> list[nn.Parameter]:
@@ -163,28 +185,47 @@ class _Batch:
     lengths: Tensor
     advantages: Tensor
     completions_each: int
+    token_factors: Tensor | None = None
 
-    def one_backward(self) -> tuple[Tensor, Tensor]:
-        """Return gradients `[K, M, P]` and log-probabilities `[B, T]` by one backward pass over the completions."""
-        return weighed_gradients(
+    def one_backward(self, terms: TokenTerms | None) -> tuple[Tensor, Tensor]:
+        """Return gradients `[K, M, P]` and log-probabilities `[B, T]` by one backward pass over the completions.
+
+        Terms take a second one.
+        """
+        made, log_probs = weighed_gradients(
             self.bank, self.mixing, self.prompt_ids, self.token_ids, self.lengths,
-            -self.advantages / self.completions_each,
+            -self.advantages / self.completions_each, self.token_factors,
         )  # fmt: skip
+        if terms is None:
+            return made, log_probs
+        with self.bank.using(self.mixing), torch.enable_grad():
+            loss = terms.loss(*self._scored(terms))
+            parts = torch.autograd.grad(loss, self.bank.expert_parameters())
+        return made + torch.cat([part.flatten(1) for part in parts], dim=1)[self._members()].float(), log_probs
 
-    def per_objective(self, parameters: Sequence[nn.Parameter] | None = None) -> tuple[Tensor, Tensor]:
+    def _members(self) -> list[int]:
+        return list(range(self.mixing.experts)) if self.mixing.members is None else list(self.mixing.members)
+
+    def _scored(self, terms: TokenTerms | None) -> tuple[Tensor, Tensor | None]:
+        given = self.bank.base, self.bank, self.mixing, self.prompt_ids, self.token_ids, self.lengths
+        return log_probs_and_entropies(*given) if terms and terms.entropy else (completion_log_probs(*given), None)
+
+    def per_objective(
+        self, parameters: Sequence[nn.Parameter] | None = None, terms: TokenTerms | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the same by K backward passes; columns are those of the given parameters, by default all."""
         chosen = self.bank.expert_parameters() if parameters is None else list(parameters)
-        members = list(range(self.mixing.experts)) if self.mixing.members is None else list(self.mixing.members)
         rows = []
         with self.bank.using(self.mixing), torch.enable_grad():
-            log_probs = completion_log_probs(
-                self.bank.base, self.bank, self.mixing, self.prompt_ids, self.token_ids, self.lengths
-            )
+            log_probs, entropies = self._scored(terms)
+            weighed = log_probs if self.token_factors is None else log_probs * self.token_factors
             columns = self.advantages.unbind(dim=1)
             for number, column in enumerate(columns, start=1):
-                loss = policy_gradient_loss(log_probs, column, self.completions_each)
+                loss = policy_gradient_loss(weighed, column, self.completions_each)
+                if terms is not None:
+                    loss = loss + terms.loss(log_probs, entropies)
                 parts = torch.autograd.grad(loss, chosen, retain_graph=number < len(columns))
-                rows.append(torch.cat([part.flatten(1) for part in parts], dim=1)[members].float())
+                rows.append(torch.cat([part.flatten(1) for part in parts], dim=1)[self._members()].float())
         return torch.stack(rows), log_probs.detach()
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
 from paretune.rl.conflicts import Conflicts
@@ -20,6 +20,7 @@ from paretune.rl.parameter_groups import ParameterGroups, check_finite
 from paretune.rl.rollout import Batch
 from paretune.rl.row_adamw import clip_rows
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.token_terms import TokenTerms
 from paretune.rl.trainees import Trainee
 
 RIGHT_ANGLE = 1e-3  # cosine: below, a sum of fp32 gradients that nearly cancel is rounding
@@ -69,23 +70,20 @@ class ObjectiveSteps:
 
         Raises:
             ShapeError: If the trainee has other parameters than its experts.
-            ConfigError: If ratios are asked for by token: then no coefficient is that of a whole completion.
         """
         if list(trainee.parameters) != ["experts"]:
             raise ShapeError(
                 "weights must be chosen from gradients of experts alone, got parameters "
                 f"{', '.join(trainee.parameters)}. Train a population with them."
             )
-        if settings.ratio == "token" and settings.epochs > 1:
-            raise ConfigError(
-                "ratio must be 'completion' where weights are chosen from gradients, got 'token'. Leave it out, or set "
-                "epochs to 1."
-            )
         self.trainee, self.settings = trainee, settings
         self.parameter_groups, self.weightings = parameter_groups, weightings
         self.conflicts = Conflicts(np.stack([member.objective_weights for member in trainee.members]))
 
-    def gradients(self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int) -> PopulationGradients:
+    def gradients(
+        self, batch: Batch, mixing: Mixing, coefficients: Tensor, size: int, token_factors: Tensor | None = None,
+        terms: TokenTerms | None = None,
+    ) -> PopulationGradients:  # fmt: skip
         """Return the gradients of the objectives, and what they were made of; nothing moves yet.
 
         Args:
@@ -93,22 +91,24 @@ class ObjectiveSteps:
             mixing: Of the rows.
             coefficients: What each completion counts in the gradient of each objective `[B, K]`.
             size: Completions of each member.
+            token_factors: What each token counts beside that, `[B, T]`; all 1 when left out.
+            terms: What is added to the loss of every objective.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
         """
         return population_gradients(
             self.trainee.bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths, coefficients, size,
-            micro_batch=self.settings.micro_batch,
+            micro_batch=self.settings.micro_batch, token_factors=token_factors, terms=terms,
         )  # fmt: skip
 
-    def take(self, active: Sequence[int], gradients: Tensor, coefficients: Tensor) -> StepReport:
+    def take(self, active: Sequence[int], gradients: Tensor, moving: Sequence[bool]) -> StepReport:
         """Take one step of the active members, under weights that their weightings choose for it.
 
         Args:
             active: R members.
             gradients: Of each objective `[K, R, P]`.
-            coefficients: What they were made with, `[B, K]`: a member without any stays where it is.
+            moving: Whether each of them has anything to learn from: else it stays where it is.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
@@ -117,16 +117,15 @@ class ObjectiveSteps:
         combined = torch.einsum("rk,krp->rp", _like(wanted, gradients), gradients)
         check_finite(combined)
         norms = combined.norm(dim=1)
-        heard = (coefficients.view(len(active), -1, coefficients.shape[1]) != 0).any(dim=2).any(dim=1).tolist()
         chosen, against = wanted.copy(), np.zeros(wanted.shape, dtype=np.bool_)
-        taken = [place for place, hears in enumerate(heard) if hears]
+        taken = [place for place, moves in enumerate(moving) if moves]
         if taken:
             members = [active[place] for place in taken]
             move = self._smoothed if self.weightings.step_rule.smoothed else self._plain
             chosen[taken], direction = move(members, gradients[:, taken], combined[taken])
             against[taken] = turned_against(gradients[:, taken], direction)
             self.conflicts.add(members, against[taken])
-        return StepReport(norms.tolist(), heard, chosen, against)
+        return StepReport(norms.tolist(), list(moving), chosen, against)
 
     def _smoothed(self, members: Sequence[int], gradients: Tensor, combined: Tensor) -> tuple[FloatArray, Tensor]:
         """Step members along their smoothed gradients; return weights `[R, K]`, and the direction moved against."""

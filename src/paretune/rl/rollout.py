@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from paretune.core.seeds import generator, prompt_key, row_keys
@@ -14,6 +15,8 @@ from paretune.core.task import Row
 from paretune.models.bank import ExpertBank
 from paretune.models.decoding import sample
 from paretune.models.mixing import Mixing
+
+FIRST = 1e-9  # a share of probability that the most likely token alone exceeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +59,9 @@ class Sampler(Protocol):
         prompt_ids: Sequence[tuple[int, ...]],
         keys: np.typing.NDArray[np.uint64],
         max_new_tokens: int,
+        greedy: bool = False,
     ) -> Batch:
-        """Sample one completion for each row of the mixing."""
+        """Sample one completion for each row of the mixing, or take the most likely token each time."""
         ...  # fmt: skip
 
 
@@ -74,10 +78,12 @@ class BankSampler:
         prompt_ids: Sequence[tuple[int, ...]],
         keys: np.typing.NDArray[np.uint64],
         max_new_tokens: int,
+        greedy: bool = False,
     ) -> Batch:
-        """Sample one completion for each row."""
+        """Sample one completion for each row, or take the most likely token each time."""
         base = self.bank.base
-        rollout = sample(base, self.bank, prompt_ids, mixing, keys, max_new_tokens)
+        top_p = torch.full((len(prompt_ids),), FIRST) if greedy else None
+        rollout = sample(base, self.bank, prompt_ids, mixing, keys, max_new_tokens, top_p=top_p)
         lengths = rollout.lengths.tolist()
         texts = tuple(base.decode(ids[:size]) for ids, size in zip(rollout.token_ids.tolist(), lengths, strict=True))
         return Batch(tuple(rows), tuple(prompt_ids), rollout.token_ids, rollout.lengths, rollout.log_probs, texts)

@@ -114,6 +114,31 @@ class Rollouts:
         self._charge(active, batch, count, 1, own, own)
         return self.score(active, batch, count).rewards.reshape(len(active), count, -1)
 
+    def greedy(self, active: Sequence[int], size: int) -> Tensor:
+        """Return rewards of the greedy completion of each prompt of a coming `sample`, repeated for its rows `[B, K]`.
+
+        Args:
+            active: Members.
+            size: Completions that each of them learns from.
+        """
+        group = self.settings.group_size
+        places, keys, preferences = [], [], []
+        for index in active:
+            stream, updates, count = self.streams[index], self.lengths[index].updates, size // group
+            self.trainee.members[index].ledger.charge(completions=count, prompts=count)
+            chosen = stream.indices(updates * (self.settings.completions_per_update // group), count)
+            places += chosen
+            keys.append(stream.keys(chosen, updates, 1))
+            preferences.append(self.trainee.preferences(index, updates, count))
+        wanted = np.concatenate(preferences)
+        mixing, batch = self._complete(
+            active, self.environment.train, places, np.concatenate(keys), wanted, "sampling", greedy=True
+        )
+        own = self._cost(mixing)
+        self._charge(active, batch, size // group, 1, own, own)
+        rewards = torch.from_numpy(self.score(active, batch, size // group).rewards)
+        return rewards.repeat_interleave(group, dim=0)
+
     def score(self, active: Sequence[int], batch: Batch, size: int) -> Scores:
         """Score completions, `size` of each active member."""
         with self.timed(active, "scoring"):
@@ -140,12 +165,13 @@ class Rollouts:
 
     def _complete(
         self, active: Sequence[int], prompts: Prompts, places: Sequence[int], keys: np.typing.NDArray[np.uint64],
-        preferences: FloatArray, phase: str,
+        preferences: FloatArray, phase: str, greedy: bool = False,
     ) -> tuple[Mixing, Batch]:  # fmt: skip
         mixing = self.trainee.mixing(active, preferences)
         rows, ids = [prompts.rows[place] for place in places], [prompts.prompt_ids[place] for place in places]
         with self.timed(active, phase):
-            return mixing, self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens)
+            asked = {"greedy": True} if greedy else {}  # another engine need not know of it where nobody asks
+            return mixing, self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens, **asked)
 
     def _cost(self, mixing: Mixing) -> float:
         return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost

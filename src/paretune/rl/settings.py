@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 
+ADVANTAGES = {  # word -> the function that makes advantages of rewards
+    name: f"paretune.rl.advantages:{name}"
+    for name in ("leave_one_out", "k_sample_mean", "grpo", "gdpo", "self_critical")
+}
+WEIGHED = ("grpo", "gdpo")  # those that objective weights are needed for
+RATIOS = ("completion", "sequence", "token")
+LOSS_TYPES = ("sum", "grpo", "bnpo", "dr_grpo", "dapo")
+KL_ESTIMATORS = ("k1", "k3", "k3_corrected")
+
 
 @dataclass(frozen=True)
 class LearnerSettings:
@@ -20,7 +29,15 @@ class LearnerSettings:
     completions_per_update: int = 64  # per expert
     epochs: int = 4  # optimiser steps from each batch, TRL's num_iterations
     clip: float = 0.2  # of the ratio in later epochs, TRL's epsilon
-    ratio: str = "completion"  # or token: one ratio a token, for completions of hundreds of tokens
+    ratio: str = "completion"  # sequence: its root by length, token: one a token; TRL's importance_sampling_level
+    advantages: str = (
+        "leave_one_out"  # k_sample_mean, grpo, gdpo, self_critical or module:function, docs/your_method.md
+    )
+    loss_type: str = "sum"  # over tokens, by completions; TRL's grpo, bnpo, dr_grpo, dapo: docs/studies.md
+    kl_estimator: str = "k1"  # folded into advantages; or k3, k3_corrected: in the loss, by token
+    entropy_coef: float = 0.0  # reward units per nat of mean token entropy, TRL's name
+    target_kl: float = 0.0  # nats a completion that beta is steered to; 0: beta stays the task's
+    stop_kl: float = 0.0  # nats a completion from the sampled policy that end a batch's epochs; 0: none
     average_decay: float = 0.97  # of the average of the parameters that is handed over; 0: the last parameters
     warmup_steps: int = 0  # optimiser steps of linear warm-up, several an update with epochs; TRL's name
     max_grad_norm: float = 1.0  # per expert; over bank and gate where they are trained together
@@ -45,7 +62,21 @@ class LearnerSettings:
             raise ConfigError(
                 f"epochs must be at least 1 and clip between 0 and 1, got {self.epochs} and {self.clip}. Try 4 and 0.2."
             )
-        check_choice("ratio", self.ratio, ("completion", "token"))
+        check_choice("ratio", self.ratio, RATIOS)
+        check_choice("loss_type", self.loss_type, LOSS_TYPES)
+        check_choice("kl_estimator", self.kl_estimator, KL_ESTIMATORS)
+        if ":" not in self.advantages:
+            check_choice("advantages", self.advantages, ADVANTAGES)
+        if not self.entropy_coef >= 0 or not self.target_kl >= 0 or not self.stop_kl >= 0:
+            raise ConfigError(
+                "entropy_coef, target_kl and stop_kl must not be negative, got "
+                f"{self.entropy_coef}, {self.target_kl} and {self.stop_kl}. Write 0 for none."
+            )
+        if self.stop_kl and self.epochs == 1:
+            raise ConfigError(
+                f"stop_kl must be 0 where epochs is 1, got {self.stop_kl}: there is no later epoch to leave out. Leave "
+                "one of them out."
+            )
         if not 0 <= self.average_decay < 1:
             raise ConfigError(
                 f"average_decay must be at least 0 and below 1, got {self.average_decay}. Write 0 for the last "

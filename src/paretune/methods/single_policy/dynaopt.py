@@ -40,6 +40,11 @@ class DynaOptSettings(PerPreferenceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, MODES)
+        if self.mode == "faithful" and self.advantages != "leave_one_out":
+            raise ConfigError(
+                f"advantages must be left out in mode 'faithful', got '{self.advantages}'. It has those of the "
+                "published code, k_sample_mean."
+            )
         if self.updates_per_pull < 1 or self.history < 1:
             raise ConfigError(
                 f"updates_per_pull and history must be at least 1, got {self.updates_per_pull} and {self.history}. "

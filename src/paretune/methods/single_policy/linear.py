@@ -18,7 +18,6 @@ class LinearSettings(PerPreferenceSettings):
     """Settings of `Linear`, beside those of one policy per preference: code of your own in the learner's slots."""
 
     weighting: str = field(default="", metadata=PLANNING)  # module:Class that changes the weights, docs/your_method.md
-    advantages: str = field(default="", metadata=PLANNING)  # module:function from rewards; empty: leave-one-out
     shaping: str = field(default="", metadata=PLANNING)  # module:function on each completion's rewards before that
 
 
@@ -39,7 +38,7 @@ class Linear:
         """Return one expert per trained preference."""
         own, planned = self.settings, planned_policies(self.settings, preferences, budget)
         return tuple(
-            expert_stage(own, row, length, seed, own.weighting, own.advantages, own.shaping) for row, length in planned
+            expert_stage(own, row, length, seed, own.weighting, shaping=own.shaping) for row, length in planned
         )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
