@@ -196,6 +196,7 @@ def _part(
     }
     return {
         "title": part.title,
+        "judged_on": part.task.judged_on,
         "seeds": part.seeds,
         "preferences": len(part.labels),
         "matrix": [_matrix_row(part, method.name) for method in part.methods],
