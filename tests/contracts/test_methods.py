@@ -25,6 +25,7 @@ from paretune.core.stages import Stage, StageContext, StageResult, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
+from paretune.methods.gradient_weights import GradientSettings
 from paretune.methods.multi_policy.evolution import EvolutionSettings
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
@@ -261,6 +262,13 @@ def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, train
     for folder in {result.folder for result in context.results.values() if result.adapters}:
         assert (folder / "checkpoint" / "state.safetensors").is_file()  # where a longer run goes on
     assert any("reward_means" in event for event in context.events)
+    by_gradients = issubclass(resolve_method(name).Settings, GradientSettings)
+    for event in context.events:
+        assert ("conflicts" in event) == by_gradients
+    for result in context.results.values():  # a share of each objective that is wanted, or nothing is paid to know it
+        wanted = result.stage.member.get("objective_weights", ())
+        shares = result.values["conflicts"] if by_gradients else ()
+        assert [share is not None and 0 <= share <= 1 for share in shares] == [w > 0 for w in wanted if by_gradients]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from conflicting_gradients import drawn, heard
 from paretune.gradients.mgda import mgda, shortest_in_hull
 
 GAP = 1e-10  # of |g_k| min |g|: doubles have 16 digits, near-cancelling gradients at norm ratios of 100 cost some
@@ -50,6 +51,24 @@ def test_combined_gradient_conflicts_with_no_objective(objectives: int, spread: 
         assert (slack >= -tolerance).all()
         assert (np.abs(weights * slack) <= tolerance).all()
     assert conflicts > 100 or objectives == 1
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("objectives", [2, 3, 4, 6, 8])
+def test_nearly_parallel_opposite_and_vanishing_gradients_of_any_scale_are_no_exception(
+    objectives: int, power: int
+) -> None:
+    rng = np.random.default_rng([objectives, power])
+    for _ in range(200):
+        jacobian = drawn(rng, objectives)
+        kept, norms = heard(jacobian), np.linalg.norm(jacobian, axis=1)
+        weights = mgda(jacobian @ jacobian.T, power)
+        rescaled = jacobian[kept] * norms[kept, None] ** -float(power)
+        lengths = np.linalg.norm(rescaled, axis=1)
+        assert not weights[~kept].any()
+        combined = weights @ jacobian
+        # nearly opposite gradients: a Gram matrix in doubles knows lengths to 1e-8 of the longest that has weight
+        assert (rescaled @ combined - combined @ combined >= -1e-7 * lengths * (weights @ norms)).all()
 
 
 @pytest.mark.parametrize("objectives", [2, 3, 5])
