@@ -113,8 +113,8 @@ def test_documented_slots_take_and_return_what_the_page_says(
 
     from paretune.rl import learner
 
-    apply = learner.Slots.apply
-    monkeypatch.setattr(learner.Slots, "apply", lambda self, *rest: apply(learner.Slots(shaping=shaping), *rest))
+    shaped = learner.Slots.shaped
+    monkeypatch.setattr(learner.Slots, "shaped", lambda self, *rest: shaped(learner.Slots(shaping=shaping), *rest))
     paretune.train("linear", task, budget=16, settings={"group_size": 4})
     assert set(seen) == {(torch.float64, np.ndarray)}
     rewards = torch.tensor([[0.25], [torch.nan], [1.0]], dtype=torch.float64)

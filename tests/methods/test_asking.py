@@ -193,7 +193,7 @@ def test_settings_that_cannot_go_together_are_refused_when_stages_are_planned(
 def test_a_beta_of_0_cannot_be_steered_and_that_is_told_when_stages_are_planned(task: Task) -> None:
     steered = stage(run="paretune.methods.training:train_experts", settings={"target_kl": 2.0})
     assert ask(answering([steered]), task) == (steered,)
-    with pytest.raises(ConfigError, match=r"target_kl must be 0 where the task's beta is 0, got 2.0"):
+    with pytest.raises(ConfigError, match=r"target_kl must be 0 where the task's beta is 0, got 2\.0"):
         ask(answering([steered]), replace(task, beta=0.0))
 
 

@@ -293,10 +293,18 @@ def test_stages_name_what_trains_them_and_carry_its_settings(task: Task, mode: s
     assert isinstance(made, NestedBandits)
     assert made.settings["gamma"] == 0.1
     assert "completions_each" not in stage.settings  # the same policy in a plan of more or fewer
-    assert (stage.settings["advantages"] != "leave_one_out", "shaping" in stage.settings) == (mode == "faithful",) * 2
-    for part in ("advantages", "shaping"):
-        module, _, function = str(stage.settings.get(part, "json:loads")).partition(":")
+    named = [str(stage.settings.get(part, "")) for part in ("advantages", "shaping")]
+    if mode == "repaired":
+        assert named == ["leave_one_out", ""]
+        return
+    for reference in named:
+        module, _, function = reference.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_other_advantages_than_the_published_ones_are_refused_where_they_are_followed() -> None:
+    with pytest.raises(ConfigError, match="advantages must be left out in mode 'faithful', got 'grpo'"):
+        DynaOptSettings(mode="faithful", advantages="grpo")
 
 
 def test_a_policy_that_could_only_be_measured_is_refused(task: Task) -> None:
