@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
+from paretune.benchmark.wanted import Wanted, check_wanted, wanted_of
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
-from paretune.core.limits import MAX_PREFERENCES
-from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
+from paretune.core.preferences import FloatArray, add_points, random_preferences
 from paretune.core.protocols import CEILING
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
@@ -54,13 +53,13 @@ class Tune:
         settings: Name of a setting -> its values; dots name nested settings, `gate.level`.
         instances: Number of tuning instances.
         completions: What each of its cells may use.
-        grid: Divisions of the grid of preferences that methods are given and scored on.
+        wanted: Preferences that methods are given and scored on.
     """
 
     settings: Mapping[str, tuple[object, ...]]
     instances: int
     completions: int
-    grid: int
+    wanted: Wanted
 
     @property
     def points(self) -> tuple[dict[str, object], ...]:
@@ -75,7 +74,7 @@ class Tune:
 
     def training_preferences(self, task: Task) -> FloatArray:
         """Return the preferences of the sweep, `[M, K]`."""
-        return das_dennis(len(task.objectives), self.grid)
+        return self.wanted.of(task)
 
     def plain(self) -> dict[str, object]:
         """Return plain data, every default written out."""
@@ -83,7 +82,7 @@ class Tune:
             **{name: list(values) for name, values in self.settings.items()},
             "instances": self.instances,
             "completions": self.completions,
-            "preferences": {"grid": self.grid},
+            "preferences": self.wanted.plain(),
         }
 
 
@@ -99,7 +98,7 @@ class Study:
         methods: Its methods.
         budgets: Completions per cell.
         seeds: Seeds, each naming a task instance and a training seed.
-        grid: Divisions of the Das-Dennis grid of preferences.
+        wanted: Preferences that methods are given.
         unseen: Number of random preferences that no method is given.
         samples: Completions per test prompt in evaluation.
         prompts: Number of test prompts used; None for all.
@@ -121,7 +120,7 @@ class Study:
     methods: tuple[MethodEntry, ...]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
-    grid: int
+    wanted: Wanted
     unseen: int
     samples: int
     prompts: int | None
@@ -135,8 +134,8 @@ class Study:
     measurements: tuple[str, ...] = ()
 
     def training_preferences(self, task: Task) -> FloatArray:
-        """Return the preferences that methods are given: the grid, `[M, K]`."""
-        return das_dennis(len(task.objectives), self.grid)
+        """Return the preferences that methods are given, `[M, K]`."""
+        return self.wanted.of(task)
 
     def preferences(self, task: Task) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return all preferences evaluated, `[M, K]`, and which of them no method is given, `[M]`.
@@ -165,7 +164,7 @@ class Study:
             "learner": self._of_tasks(),
             "budget": {"completions": list(self.budgets)},
             "seeds": list(self.seeds),
-            "preferences": {"grid": self.grid, "unseen": self.unseen},
+            "preferences": {**self.wanted.plain(), "unseen": self.unseen},
             "evaluation": {"samples": self.samples, "prompts": self.prompts, "kl_matched": self.kl_matched},
             "tune": None if self.tune is None else self.tune.plain(),
             "metrics": list(self.metrics),
@@ -210,13 +209,13 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
     look_in(*imports)
     tasks = _tasks(file.tasks, place)
-    _check_points(file, tasks, place)
+    check_wanted(file, tasks, place)
     methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(
         file.name or default_name, place.name, text, tasks, methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
         seeds=_of_one_kind(_distinct(file.seeds, place.at("seeds")), file.tune is not None, place.at("seeds")),
-        grid=file.preferences.grid, unseen=file.preferences.unseen,
+        wanted=wanted_of(file.preferences), unseen=file.preferences.unseen,
         samples=file.evaluation.samples, prompts=file.evaluation.prompts, kl_matched=file.evaluation.kl_matched,
         workers=file.workers, imports=imports, parts=_parts(file, tasks, place), folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
@@ -258,21 +257,6 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
         return place, before.name
     return Place(place.name, Path(str(folder)), place.spots), before.name
-
-
-def _check_points(file: StudyKeys, tasks: Sequence[Task], place: Place) -> None:
-    """Refuse a grid of more preferences than anyone waits for, before it is made."""
-    grids: dict[tuple[str, ...], int] = {("preferences", "grid"): file.preferences.grid}
-    if file.tune is not None and file.tune.preferences is not None:
-        grids["tune", "preferences", "grid"] = file.tune.preferences.grid
-    for path, grid in grids.items():
-        for task in tasks:
-            points = math.comb(grid + len(task.objectives) - 1, grid) if grid <= MAX_PREFERENCES else grid
-            if points > MAX_PREFERENCES:
-                raise ConfigError(
-                    f"{place.at(*path)} must make at most {MAX_PREFERENCES:,} preferences of {len(task.objectives)} "
-                    f"objectives, got {grid}, which makes {points:,} or more. Lower it."
-                )
 
 
 def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
@@ -322,7 +306,7 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
         settings={name: tuple(values) for name, values in settings.items()},
         instances=tune.instances,
         completions=tune.completions or file.budget.completions[0],
-        grid=file.preferences.grid if tune.preferences is None else tune.preferences.grid,
+        wanted=wanted_of(tune.preferences or file.preferences),
     )
     tuned = [entry for entry in methods if entry.method.family != CEILING]
     if not tuned:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from paretune.core.answers import Nearest
 from paretune.core.errors import ConfigError
-from paretune.core.preferences import FloatArray, add_points, centre, corners
+from paretune.core.preferences import SAME_PREFERENCE, FloatArray, add_points, centre, corners
 from paretune.core.protocols import Assembly
 from paretune.core.stages import StageResult
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, split_budget, trained_weights
@@ -37,7 +39,8 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
         affordable: How many policies there may be, at least 1.
 
     Returns:
-        All that are wanted, if they are not more. Else corners and centre first, then the wanted ones as given.
+        All that are wanted, if they are not more. Else corners and centre first, of those that are wanted, then the
+        others as given.
 
     Example:
         >>> from paretune.core.preferences import das_dennis
@@ -48,7 +51,8 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
         return preferences
     objectives = preferences.shape[1]
     first = add_points(corners(objectives), centre(objectives))
-    return add_points(first, preferences)[:affordable]
+    wanted = np.abs(first[:, None] - preferences).max(axis=2).min(axis=1) <= SAME_PREFERENCE
+    return add_points(first[wanted], preferences)[:affordable]
 
 
 def nearest_trained(results: Mapping[str, StageResult]) -> Assembly:

@@ -117,7 +117,7 @@ class SolutionSet:
         """Answer preferences `[M, K]` with one policy of M rows.
 
         Raises:
-            PreferenceError: If a preference is not a point on the simplex of K objectives.
+            PreferenceError: If a preference has no K weights, none negative and one above 0.
             ShapeError: If the answer does not weigh each expert for each preference.
             ModelError: If hidden states are mixed, and the model is of a kind where they cannot be.
         """
