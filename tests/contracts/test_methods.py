@@ -54,8 +54,8 @@ LEAN: dict[str, Any] = {  # few completions are then enough for corners and cent
 }  # fmt: skip
 ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
-NAMES = sorted(  # a ceiling is no method: tests/methods/test_exact_gradient.py
-    name for name in METHODS if resolve_method(name).family != "ceiling"
+NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exact_gradient.py and test_base.py
+    name for name in METHODS if resolve_method(name).family in FAMILIES
 )
 
 

@@ -19,11 +19,12 @@ from paretune.benchmark.wanted import Wanted, check_wanted, wanted_of
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
 from paretune.core.preferences import FloatArray, add_points, random_preferences
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import FAMILIES
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
 from paretune.core.user_folders import look_in
 from paretune.methods.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
+from paretune.methods.standing import STANDING, with_standing_rows
 from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
@@ -61,11 +62,18 @@ class Tune:
     completions: int
     wanted: Wanted
 
-    @property
-    def points(self) -> tuple[dict[str, object], ...]:
-        """The grid, every setting with every other; values of the setting named last change first."""
-        values = itertools.product(*self.settings.values())
-        return tuple(dict(zip(self.settings, point, strict=True)) for point in values)
+    def points(self, entry: MethodEntry) -> tuple[dict[str, object], ...]:
+        """Return what is tried for a method: every setting with every other; values of the one named last change first.
+
+        A row that stands in every study has no say in what is tuned, and is tried with those settings that it has.
+        """
+        mine = {name: values for name, values in self.settings.items() if has_setting(entry.settings, name)}
+        grid = mine if entry.source in STANDING else self.settings
+        return tuple(dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values()))
+
+    def tunes(self, entry: MethodEntry) -> bool:
+        """Whether there is anything to choose for a row of the study: none for what is no method."""
+        return entry.method.family in FAMILIES and self.points(entry) != ({},)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -205,6 +213,9 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         data, place = read_yaml(path)
         text, default_name = path.read_text(encoding="utf-8"), path.stem
         place, default_name = _of_the_original(path, place, default_name)
+    named: Any = data.get("methods")
+    if isinstance(named, Mapping) and named:
+        data = {**data, "methods": with_standing_rows(named, place)}
     file = validate(data, place)
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
     look_in(*imports)
@@ -308,16 +319,16 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
         completions=tune.completions or file.budget.completions[0],
         wanted=wanted_of(tune.preferences or file.preferences),
     )
-    tuned = [entry for entry in methods if entry.method.family != CEILING]
+    tuned = [entry for entry in methods if made.tunes(entry)]
     if not tuned:
-        raise ConfigError(f"{place.at('tune')} must have a method to tune, got ceilings only. Remove it.")
+        raise ConfigError(f"{place.at('tune')} must have a method to tune, got none. Remove it.")
     for entry in tuned:
         _check_tuned(made, entry, file.methods[entry.label], place)
     return made
 
 
 def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> None:
-    for name in tune.settings:
+    for name in tune.settings if entry.source not in STANDING else tune.points(entry)[0]:
         if not has_setting(entry.settings, name):
             raise ConfigError(
                 f"{place.at('tune', name)} must be a setting of every method, got '{name}', which methods."
@@ -329,7 +340,7 @@ def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> No
                 "it in one of the two places."
             )
     seen: list[Mapping[str, object]] = []
-    for point in tune.points:
+    for point in tune.points(entry):
         settings = with_settings(entry, point, f"{place.at('tune')}: methods.{entry.label}").settings
         if settings in seen:
             raise ConfigError(f"{place.at('tune')} must not repeat a value, got {point} twice. Remove one.")

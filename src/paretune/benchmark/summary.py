@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from paretune.benchmark.planned import Plan, StudyResult
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import CEILING, REFERENCE
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy
@@ -105,7 +105,7 @@ def _tuning(plan: Plan) -> list[str]:
         return []
     left = sum(cell.state != "finished" for cell in sweep.cells)
     factors = [
-        count(len(tune.points), "choice") + " of settings",
+        count(max(len(tune.points(entry)) for entry in plan.study.methods), "choice") + " of settings",
         count(tune.instances, "instance"),
         count(len({cell.entry.label for cell in sweep.cells}), "method"),
         *([count(tasks, "task")] if (tasks := len({cell.task.name for cell in sweep.cells})) > 1 else []),
@@ -127,12 +127,13 @@ def _policies(plan: Plan) -> list[str]:
     lines, notes = [], []
     first = {(cell.task.name, cell.budget, cell.entry.label): cell for cell in reversed(plan.cells)}
     for task, budget in dict.fromkeys((cell.task.name, cell.budget) for cell in plan.cells):
-        cells = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
+        mine = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
+        cells = [cell for cell in mine if cell.entry.method.family != REFERENCE]
         counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
         lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
         notes += [
             f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
             for cell in cells
-            if cell.policies == 1 and len(cell.training_preferences) > 1
+            if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != "one_policy"
         ]
     return lines + notes

@@ -125,12 +125,12 @@ def tuning_records(
 def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellScore]) -> TuningRecord:
     measure = measure_of(scores[cell.name] for cell in cells)
     points = []
-    for number in range(len(tune.points)):
+    for number in sorted({cell.point for cell in cells if cell.point is not None}):
         mine = {cell.seed: scores[cell.name] for cell in cells if cell.point == number}
         entry = next(cell.entry for cell in cells if cell.point == number)
         per_seed = {seed: score([each], measure) for seed, each in mine.items()}
         lost = [(seed, mine[seed].trouble or LOST) for seed, each in per_seed.items() if each is None]
-        tried = {name: setting(entry.settings, name) for name in tune.settings}
+        tried = {name: setting(entry.settings, name) for name in tune.points(entry)[number]}
         reason = f"seed {lost[0][0]}: {lost[0][1]}" if lost else ""
         points.append(TuningPoint(tried, score(list(mine.values()), measure), per_seed, reason))
     spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}.values()

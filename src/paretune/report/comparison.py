@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import CEILING, REFERENCE
 from paretune.metrics.seeds import preference_labels
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -76,10 +76,11 @@ class Comparison:
         task: The task.
         budget_completions: Completions each cell might spend.
         seeds: Planned seeds, S of them.
-        methods: In the order of the study, a ceiling last.
+        methods: In the order of the study, a ceiling last. The base model is none of them.
         base_scores: Scores of the base model by seed, `[S, K]`.
         base_audit_scores: Its audit scores, `[S, A]`.
         references: Its evaluations by seed.
+        untrained: The row of the base model, evaluated as the methods are; shown in the main table beside them.
     """
 
     task: TaskInfo
@@ -89,6 +90,7 @@ class Comparison:
     base_scores: FloatArray
     base_audit_scores: FloatArray
     references: dict[int, EvaluationRecord]
+    untrained: tuple[MethodResult, ...] = ()
 
     @property
     def title(self) -> str:
@@ -122,7 +124,7 @@ class Comparison:
 
     def method(self, name: str) -> MethodResult:
         """Return the method of that name."""
-        return next(each for each in self.methods if each.name == name)
+        return next(each for each in (*self.methods, *self.untrained) if each.name == name)
 
 
 def comparisons(study: StudyRecords) -> tuple[Comparison, ...]:
@@ -147,9 +149,10 @@ def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
         if seed in references:
             base[row], base_audit[row] = references[seed].scores, references[seed].audit_scores
     names = dict.fromkeys(cell.method for cell in cells)
-    methods = tuple(_method_result(task, seeds, [cell for cell in cells if cell.method == name]) for name in names)
-    methods = tuple(sorted(methods, key=lambda method: method.ceiling))
-    return Comparison(task, budget, seeds, methods, base, base_audit, references)
+    rows = [_method_result(task, seeds, [cell for cell in cells if cell.method == name]) for name in names]
+    methods = tuple(sorted((each for each in rows if each.family != REFERENCE), key=lambda method: method.ceiling))
+    untrained = tuple(each for each in rows if each.family == REFERENCE)
+    return Comparison(task, budget, seeds, methods, base, base_audit, references, untrained)
 
 
 def _method_result(task: TaskInfo, seeds: tuple[int, ...], cells: list[CellRecord]) -> MethodResult:

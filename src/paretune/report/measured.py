@@ -31,6 +31,9 @@ def measured(rows: Sequence[MetricRow], method: str, metric: str, label: str = "
 
 
 def achieved(comparison: Comparison, rows: Sequence[MetricRow]) -> dict[str, MetricValue]:
-    """Return each method's achieved utility over all preferences."""
+    """Return the achieved utility over all preferences of each method, and of the base model's row."""
     mine = rows_of(comparison, rows)
-    return {method.name: measured(mine, method.name, "performance") for method in comparison.methods}
+    return {
+        method.name: measured(mine, method.name, "performance")
+        for method in (*comparison.methods, *comparison.untrained)
+    }
