@@ -54,7 +54,9 @@ def finished(task: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyResul
 
 def test_they_stand_behind_what_is_named_and_count_as_they_are_named(task: Path) -> None:
     assert [entry.label for entry in load_study(study(task)).methods] == ["linear", "base", "one_policy"]
-    named = load_study(study(task, methods={"one_policy": {"rank": 4}, "linear": {}, "other": {"method": "one_policy"}}))
+    named = load_study(
+        study(task, methods={"one_policy": {"rank": 4}, "linear": {}, "other": {"method": "one_policy"}})
+    )
     assert [entry.label for entry in named.methods] == ["one_policy", "linear", "other", "base"]
     assert named.methods[0].settings["rank"] == 4
 
