@@ -59,6 +59,9 @@ NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exa
 )
 
 
+FOLLOWING = [name for name in NAMES if name != "one_policy"]  # which answers every preference alike
+
+
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return micro_task.load(tmp_path_factory.mktemp("task"))
@@ -246,7 +249,7 @@ def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, train
     assert any("reward_means" in event for event in context.events)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FOLLOWING)
 def test_training_raises_what_is_asked_for(name: str, task: Task, trained: Callable[[str], Any]) -> None:
     solutions, _, _ = trained(name)
     wanted = np.eye(2)
@@ -273,7 +276,7 @@ def test_a_method_survives_save_and_load(name: str, trained: Callable[[str], Any
         assert one.answers == other.answers
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FOLLOWING)
 def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
     name: str, trained: Callable[[str], Any]
 ) -> None:
@@ -390,11 +393,11 @@ def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(task: Task, t
         "preferences": {"grid": 2}, "workers": 1,
     }  # fmt: skip
     planned = plan(study, tmp_path / "out")
-    assert (planned.cells[0].charged, planned.completions_charged, len(planned.stages)) == (64, 64, 1)
+    assert (planned.cells[0].charged, len(planned.cells[0].stages)) == (64, 1)
     assert "two as many as it finds (trained for" in plan_text(planned)
     result = paretune.run(study, tmp_path / "out", progress=False)
     assert result.complete
-    (cell,) = result.records.cells
+    cell, *_ = result.records.cells  # behind it the rows that stand in every study
     (stage,) = cell.stages
     assert (stage.adapters, stage.counts["completions"]) == (2, 64)
     assert {record.answer for record in cell.evaluations} == {"weighed"}

@@ -168,7 +168,8 @@ def validate(data: Mapping[str, object], place: Place) -> StudyKeys:
     _check_cells(place.at("methods"), "cells", pairs * len(keys.budget.completions) * len(keys.seeds))
     if keys.tune is not None:
         choices = math.prod(len(each) for each in (keys.tune.model_extra or {}).values() if isinstance(each, list))
-        _check_cells(place.at("tune"), "trials", pairs * choices * keys.tune.instances)
+        tuned = len(keys.tasks) * len(keys.methods.keys() - {"base"})
+        _check_cells(place.at("tune"), "trials", tuned * choices * keys.tune.instances)
     return keys
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from paretune.core.answers import Untrained
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import REFERENCE, Assembly, method
+from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 
@@ -17,7 +17,7 @@ class BaseSettings:
     """Settings of `Base`: none."""
 
 
-@method("base", REFERENCE)
+@method("base", "reference")
 class Base:
     """Answer every preference with the base model: nothing is trained, nothing is charged.
 
