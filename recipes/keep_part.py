@@ -2,7 +2,8 @@
 
     python recipes/keep_part.py results/controlled-full competing docs/results/data/controlled-full
 
-Writes `tables.csv`, `tables/*.csv`, `captured_share_paired.csv` and `digests.json` into a folder of the part's name.
+Writes `per_prompt.parquet` (what every policy did on every test prompt, and its cost), `tables.csv`, `tables/*.csv`,
+`captured_share_paired.csv` and `digests.json` into a folder of the part's name.
 The runs themselves stay where they are; the same command as before repeats them, and their digests say whether it made
 the same.
 """
@@ -14,7 +15,6 @@ import itertools
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from paretune.benchmark.plan import pairs_of
@@ -23,13 +23,14 @@ from paretune.core.errors import ParetuneError, RecordError
 from paretune.metrics import measure_all
 from paretune.records.files import read_json, read_marker, write_json
 from paretune.records.layout import cell_folder, evaluations_folder
+from paretune.records.per_prompt import FILE, part_of
 from paretune.records.reading import read_study
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
 from paretune.report.tables import Value, csv_text
 from paretune.statistics.paired import paired_difference
 
-KEPT = ("tables.csv", "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
+KEPT = (FILE, "tables.csv", "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
 
 
 def main() -> int:
@@ -55,22 +56,22 @@ def keep(folder: Path, part: str, output: Path) -> None:
     """
     records = read_study(folder)
     pairs = pairs_of(load_study(folder / "study.yaml"), part)
-    cells = tuple(cell for cell in records.cells if (cell.task, cell.seed) in pairs)
+    kept = part_of(records, pairs)
+    cells = kept.cells
     unfinished = [cell.cell for cell in cells if cell.state != "done"]
     if unfinished:
         raise RecordError(
             f"part '{part}' must be finished, got {len(unfinished)} unfinished cells ({unfinished[0]}, ...). Run "
             f"`paretune run {folder / 'study.yaml'} --part {part} -o {folder}`."
         )
-    tasks = {name: info for name, info in records.tasks.items() if any(cell.task == name for cell in cells)}
     with tempfile.TemporaryDirectory() as scratch:
-        write_report(Path(scratch), replace(records, cells=cells, tasks=tasks))
+        write_report(Path(scratch), kept)
         for name in KEPT:
             file = Path(scratch) / "report" / name
             if file.is_file():
                 (output / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, output / name)
-    write_pairs(replace(records, cells=cells, tasks=tasks), output / "captured_share_paired.csv")
+    write_pairs(kept, output / "captured_share_paired.csv")
     digests = {}
     for cell in cells:
         plain = read_json(cell_folder(folder, cell.cell) / "cell.json")

@@ -122,6 +122,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
     import fake_study
 
+    # rows that stand in every study train a real model: tests/benchmark/test_standing.py
+    monkeypatch.setattr("paretune.benchmark.study.with_standing_rows", lambda methods, place: dict(methods))
     monkeypatch.setattr(runner, "write_report", fake_study.write_report)
     monkeypatch.setattr(runner, "measure_all", lambda records: None)  # the summary asks for itself, where one is made
 

@@ -260,6 +260,13 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
     return tuple(records)
 
 
+def only_what_is_named() -> None:
+    """Leave out the rows that stand in every study: one of them trains a real model. For a process of its own."""
+    from paretune.benchmark import study
+
+    study.with_standing_rows = lambda methods, place: dict(methods)
+
+
 def stand_ins() -> dict[str, types.ModuleType]:
     """Make modules for the rooms that would load torch, by name."""
     nothing = types.SimpleNamespace(

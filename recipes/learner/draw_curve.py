@@ -34,7 +34,7 @@ def main() -> int:
     lines: list[tuple[Value, ...]] = [("task", "method", "completions_each", "policy", "captured_share", "low", "high")]
     for row in rows:
         policy = row.label.removeprefix("preference: ")
-        if policy in ("seen", "unseen") or row.value.value is None:
+        if policy in ("seen", "unseen") or row.value.value is None or row.method not in COLOURS:
             continue
         each = row.budget_completions // POLICIES
         lines.append((row.task, row.method, each, policy or "all", row.value.value, row.value.low, row.value.high))

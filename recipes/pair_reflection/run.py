@@ -177,6 +177,7 @@ def study_file(tiny: bool) -> dict[str, Any]:
             "linear": {**shared, **each},
             "weight_grid": {**shared, **each, **measured},
             "rewarded_soups": shared,
+            "one_policy": shared,
         },
         "budget": {"completions": 96 if tiny else BUDGET},
         "seeds": [0],

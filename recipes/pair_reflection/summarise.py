@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import ParetuneError, RecordError
 from paretune.core.preferences import centre, preference_label
+from paretune.core.protocols import FAMILIES
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.reading import read_study
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -176,7 +177,7 @@ def outcomes(study: StudyRecords, task: TaskInfo) -> tuple[Outcome, list[Outcome
     Raises:
         RecordError: If one side is missing.
     """
-    cells = [cell for cell in study.cells if cell.state == "done"]
+    cells = [cell for cell in study.cells if cell.state == "done" and cell.family in FAMILIES]  # the base model apart
     reference = next(iter(study.references.values()), None)
     if not cells or reference is None:
         what = "no finished method" if not cells else "no evaluation of the base model"

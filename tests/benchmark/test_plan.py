@@ -100,7 +100,8 @@ def test_what_an_exact_gradient_reads_takes_time_and_is_not_charged(tmp_path: Pa
         }  # fmt: skip
 
     few, many = (plan(study(updates), tmp_path / "out") for updates in (10, 60))
-    assert few.completions_charged == few.completions_to_train == 0
+    assert few.cells[0].charged == 0
+    assert few.completions_charged == few.completions_to_train == 64  # of the row `one_policy`
     # 50 updates of 3 experts over 64 completions of 16 prompts more, assumed at 600,000 a second / 4 and worker: in one
     # process, as there is one core here
     assert (many.minutes[1] - few.minutes[1]) * 60 == pytest.approx(4 * 50 * 3 * 64 * 16 / 600_000)
@@ -162,12 +163,13 @@ def test_a_tasks_own_learner_settings_go_behind_those_of_the_study_and_of_tuning
         "seeds": 1,
     }
     planned = plan(study, tmp_path / "out")
-    rates = {(cell.task.name, cell.entry.label): cell.entry.settings["learning_rate"] for cell in planned.cells}
+    rates = {(cell.task.name, cell.entry.label): cell.entry.settings.get("learning_rate") for cell in planned.cells}
     plain = LearnerSettings().learning_rate
     assert rates["counselling", "linear"] == plain
     assert rates["controlled-rho+0", "linear"] == 0.005 != plain
     assert rates["controlled-rho+0", "given"] == rates["counselling", "given"] == 0.001
-    assert planned.study.resolved()["learner"] == {"controlled-rho+0": {"linear": {"learning_rate": 0.005}}}
+    own = {"learning_rate": 0.005}
+    assert planned.study.resolved()["learner"] == {"controlled-rho+0": {"linear": own, "one_policy": own}}
     trained = {stage.stage.settings["learning_rate"] for stage in planned.stages if stage.task.name == "counselling"}
     assert trained == {plain, 0.001}
     del study["methods"]["given"]  # type: ignore[attr-defined]

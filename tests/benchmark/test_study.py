@@ -17,6 +17,7 @@ from paretune.benchmark.built_in import built_in_studies
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.study import COPY, load_study
+from paretune.benchmark.wanted import Wanted
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.methods.entries import has_setting, method_entry, with_settings
 from paretune.records.reading import read_study
@@ -54,6 +55,29 @@ REFUSALS = {
     ),
     "seed twice": ({"seeds": [1, 1]}, "seeds must not repeat a value, got 1 twice"),
     "grid of nothing": ({"preferences": {"grid": 0}}, "preferences.grid must be greater than or equal to 1, got 0"),
+    "grid and points": (
+        {"preferences": {"grid": 2, "points": [[1, 0]]}},
+        "preferences must have either grid or points, got {'grid': 2, 'points': ",
+    ),
+    "no points": ({"preferences": {"points": []}}, "preferences.points must .*at least 1"),
+    "a point that is no list": (
+        {"preferences": {"points": [1, 1]}},
+        "preferences.points must be a list of preferences, each a list of weights or a mapping",
+    ),
+    "a point of three objectives": (
+        {"preferences": {"points": [[1, 1, 1]]}},
+        r"preferences.points: task 'fake': preference must have one entry per objective \(2\)",
+    ),
+    "a point of nothing": (
+        {"preferences": {"points": [[0, 0]]}},
+        "preferences.points: task 'fake': preference must have a weight above 0",
+    ),
+    "a point in words": (
+        {"tune": {"reward": [1], "preferences": {"points": [["high", 0]]}}},
+        "tune.preferences.points: task 'fake': preference must be numbers",
+    ),
+    "a point twice": ({"preferences": {"points": [[1, 1], [2, 2]]}}, "must each be named once"),
+    "a point of another task": ({"preferences": {"points": [{"frist": 1}]}}, "must name objectives of the task"),
     "no samples": ({"evaluation": {"samples": 0}}, "evaluation.samples must be greater than or equal to 1, got 0"),
     "no workers": ({"workers": 0}, "workers must be 'auto' or a whole number from 1 to 1,024, got 0"),
     "workers in words": ({"workers": "many"}, "workers must be 'auto' or a whole number from 1 to 1,024, got 'many'"),
@@ -80,7 +104,7 @@ REFUSALS = {
     ),
     "unknown preferences of tuning": (
         {"tune": {"reward": [1], "preferences": {"unseen": 1}}},
-        "tune.preferences.unseen must be one of the keys grid, got 'unseen'",
+        "tune.preferences.unseen must be one of the keys grid, points, got 'unseen'",
     ),
     "tuning of what a method does not have": (
         {"tune": {"learning_rate": [1]}},
@@ -105,7 +129,7 @@ REFUSALS = {
     ),
     "tuning of a ceiling alone": (
         {"tune": {"updates": [1]}, "methods": {"exact_gradient": {}}},
-        "tune must have a method to tune, got ceilings only",
+        "tune must have a method to tune, got none",
     ),
     "unknown method": (
         {"methods": {"liner": {}}},
@@ -147,7 +171,7 @@ TOO_MUCH = {
     "seeds of 64 bits": ("seeds: 9223372036854775807", r"mine.yaml:4:1: seeds must be at least 1 and at most 200"),
     "grid": (
         "preferences: {grid: 1000}",
-        r":4:15: preferences.grid must make at most 2,000 preferences of 3 obj.*501,501",
+        r":4:15: preferences.grid must make at most 2,000 preferences of 3 obj.*501,502",
     ),
     "huge grid": ("preferences: {grid: 9000000000}", r"preferences.grid must make at most 2,000 preferences"),
     "unseen": ("preferences: {unseen: 1000000000}", r"preferences.unseen must be less than or equal to 2000"),
@@ -163,11 +187,11 @@ TOO_MUCH = {
     ),
     "cells": (
         "seeds: 200\nmethods:\n" + "".join(f"  m{n}: {{method: linear}}\n" for n in range(100)),
-        r"methods must make at most 5,000 cells with the tasks, budgets and seeds, got 20,000. Split the study",
+        r"methods must make at most 5,000 cells with the tasks, budgets and seeds, got 20,400. Split the study",
     ),
     "trials": (
         "tune: {rank: [1, 2], instances: 1000000000}",
-        r"tune must make at most 5,000 trials .*got 2,000,000,000",
+        r"tune must make at most 5,000 trials .*got 4,000,000,000",
     ),
     "grid of a sweep": (
         "tune: {rank: [1, 2], preferences: {grid: 1000}}",
@@ -261,7 +285,9 @@ def test_defaults_are_written_out_and_the_file_names_the_study(study: Make, tmp_
         "budget: {completions: 64}\n",
     )
     loaded = load_study(path)
-    assert (loaded.name, loaded.budgets, loaded.seeds, loaded.grid, loaded.unseen) == ("mine", (64,), (0, 1, 2), 2, 1)
+    assert (loaded.name, loaded.budgets, loaded.seeds, loaded.wanted, loaded.unseen) == (
+        "mine", (64,), (0, 1, 2), Wanted(2), 1
+    )  # fmt: skip
     assert loaded.methods[0].settings["updates_seconds"] == 0.001  # YAML reads 1e-3 as text; a setting says number
     assert loaded.imports == (str(tmp_path),)
     assert loaded.resolved()["evaluation"] == {"samples": 1, "prompts": None, "kl_matched": False}
@@ -270,8 +296,10 @@ def test_defaults_are_written_out_and_the_file_names_the_study(study: Make, tmp_
 def test_more_unseen_preferences_keep_the_first_ones(study: Make) -> None:
     few, many = (load_study(study(preferences={"grid": 3, "unseen": count})) for count in (1, 4))
     points, unseen = many.preferences(many.tasks[0])
-    assert np.array_equal(few.preferences(few.tasks[0])[0], points[:5])  # two objectives, grid 3: four points
-    assert unseen.tolist() == [False] * 4 + [True] * 4
+    # two objectives, grid 3: four points and the centre
+    assert np.array_equal(few.preferences(few.tasks[0])[0], points[:6])
+    assert points[4].tolist() == [0.5, 0.5]
+    assert unseen.tolist() == [False] * 5 + [True] * 4
     assert np.allclose(points.sum(axis=1), 1)
 
 
@@ -319,7 +347,32 @@ def test_dots_tune_nested_settings_and_leave_those_beside_them(study: Make) -> N
 def test_a_sweep_takes_what_it_is_not_given_from_the_study(study: Make) -> None:
     tune = load_study(study(budget={"completions": [96, 64]}, preferences={"grid": 3}, tune={"reward": [0.1]})).tune
     assert tune is not None
-    assert (tune.instances, tune.seeds, tune.completions, tune.grid) == (2, (10_000, 10_001), 96, 3)
+    assert (tune.instances, tune.seeds, tune.completions, tune.wanted) == (2, (10_000, 10_001), 96, Wanted(3))
+
+
+def test_points_are_what_methods_are_given(study: Make) -> None:
+    points = [[3, 1], {"brief": 1}]
+    loaded = load_study(study(preferences={"points": points, "unseen": 1}, tune={"reward": [0.1]}))
+    task = loaded.tasks[0]
+    assert loaded.training_preferences(task).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert loaded.preferences(task)[1].tolist() == [False, False, True]
+    assert loaded.resolved()["preferences"] == {"points": points, "unseen": 1}
+    assert loaded.tune is not None
+    assert loaded.tune.training_preferences(task).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert loaded.tune.plain()["preferences"] == {"points": points}
+    own = load_study(study(tune={"reward": [0.1], "preferences": {"points": [[1, 1]]}})).tune
+    assert own is not None
+    assert own.training_preferences(task).tolist() == [[0.5, 0.5]]
+
+
+def test_preferences_grow_and_never_shrink() -> None:
+    named = Wanted(points=([1, 0], {"first": 1, "second": 1}))
+    assert Wanted(3).lost(Wanted(2).plain()) == named.lost(named.plain()) == ""
+    assert Wanted(1).lost(Wanted(2).plain()) == "preferences.grid 2, more than the 1 of the study"
+    assert Wanted(points=(*named.points, [0, 1])).lost(named.plain()) == ""
+    assert Wanted(points=([1, 0],)).lost(named.plain()).startswith("results of preference {'first': 1, 'second': 1}, ")
+    assert named.lost(Wanted(2).plain()) == "preferences.grid, which the study does not have"
+    assert Wanted(2).lost(named.plain()) == "preferences.points, which the study does not have"
 
 
 @pytest.mark.parametrize("name", built_in_studies())

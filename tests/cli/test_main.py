@@ -130,7 +130,7 @@ def test_a_plan_says_which_instances_it_draws_first(
         ),
         (
             ["train", "liner", "-t", "counselling", "-o", "out"],
-            "paretune: method must be one of dynaopt, emorl, ",
+            "paretune: method must be one of base, dynaopt, emorl, ",
         ),
         (
             ["train", "linear", "-t", "counselling", "-o", "out", "--set", "rank"],
@@ -197,10 +197,10 @@ def test_a_plan_is_printed_for_people_and_for_programs(
     )
     assert execute(["plan", str(study), "-o", str(tmp_path / "out")]) == OK
     text = capsys.readouterr().out
-    assert "cells:    3 (3 new)" in text
-    assert "training: 192 completions to make" in text
+    assert "cells:    9 (9 new)" in text
+    assert "training: 384 completions to make" in text
     assert execute(["plan", str(study), "-o", str(tmp_path / "out"), "--json"]) == OK
-    assert json.loads(capsys.readouterr().out)["completions_to_train"] == 192
+    assert json.loads(capsys.readouterr().out)["completions_to_train"] == 384
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml"]
 
 

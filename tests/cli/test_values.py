@@ -10,6 +10,7 @@ from paretune.core.errors import ConfigError
 
 def test_a_preference_is_read_by_name() -> None:
     assert parse_preference("empathy=0.7, brevity=.3") == {"empathy": 0.7, "brevity": 0.3}
+    assert parse_preference("reflection=1,empathy=1,brevity=1") == {"reflection": 1, "empathy": 1, "brevity": 1}
 
 
 def test_settings_are_yaml_and_may_be_nested() -> None:

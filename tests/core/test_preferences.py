@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from paretune.core.preferences import (
     check_preferences,
     corners,
     das_dennis,
+    grid_preferences,
+    grid_size,
     nearest,
     preference_from_mapping,
     preference_label,
     random_preferences,
+    wanted_preferences,
 )
 
 NAMES = ("empathy", "brevity", "fluency")
@@ -55,14 +59,43 @@ def test_one_preference_is_checked_as_a_matrix_of_one_row() -> None:
 
 
 def test_a_preference_typed_with_six_decimals_sums_closely_enough() -> None:
-    assert check_preferences([0.333333] * 3, 3).shape == (1, 3)
+    assert check_preferences([0.333333] * 3, 3).tolist() == [[0.333333] * 3]  # left as it is, to the last bit
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([1, 1, 2], [0.25, 0.25, 0.5]),
+        ([0.7, 0.0, 0.7], [0.5, 0.0, 0.5]),
+        ([0.2, 0.1, 0.1], [0.5, 0.25, 0.25]),
+        ([1e308, 1e308, 0], [0.5, 0.5, 0.0]),  # their sum is infinite
+        ([5e-324, 0, 0], [1.0, 0.0, 0.0]),
+    ],
+)
+def test_ratios_are_divided_by_their_sum(row: list[float], expected: list[float]) -> None:
+    # the largest first: 0.2, 0.1, 0.1 over 0.2 is 1, .5, .5, and that over 2 is .5, .25, .25, all exact in binary
+    rows = check_preferences([row, [0.2, 0.3, 0.5]], 3)
+    assert rows.tolist() == [expected, [0.2, 0.3, 0.5]]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=3, max_size=3).filter(lambda row: max(row) > 1e-3))
+def test_a_preference_is_the_same_however_it_is_scaled(row: list[float]) -> None:
+    given_row = np.asarray(row)
+    scaled = check_preferences(given_row * 1024 / given_row.sum(), 3)  # far from sum 1, whatever was drawn
+    assert abs(scaled.sum() - 1) < 1e-12
+    np.testing.assert_allclose(scaled[0], given_row / given_row.sum(), rtol=1e-12, atol=0)
+
+
+def test_what_is_given_is_not_changed() -> None:
+    ratios = np.asarray([[3.0, 1.0]])
+    assert check_preferences(ratios, 2).tolist() == [[0.75, 0.25]]
+    assert ratios.tolist() == [[3.0, 1.0]]
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([0.7, 0.7], r"must sum to 1, got \[0.7, 0.7\] \(sum 1.4\). Divide it by its sum."),
-        ([0.0, 0.0], r"must sum to 1, got .* Give some objective a weight\."),
+        ([0.0, 0.0], r"must have a weight above 0, got \[0.0, 0.0\]. Give some objective a weight\."),
         ([1.5, -0.5], r"must be finite and non-negative, got \[1.5, -0.5\]"),
         ([np.nan, 1.0], r"must be finite and non-negative, got \[nan, 1.0\]"),
         ([np.inf, 0.0], r"got \[inf, 0.0\]"),
@@ -70,7 +103,7 @@ def test_a_preference_typed_with_six_decimals_sums_closely_enough() -> None:
         ([[[1.0, 0.0]]], r"got shape \[1, 1, 2\]"),
     ],
 )
-def test_what_is_no_point_on_the_simplex_is_refused(row: list[float], message: str) -> None:
+def test_what_cannot_be_put_on_the_simplex_is_refused(row: list[float], message: str) -> None:
     with pytest.raises(PreferenceError, match=message):
         check_preferences(row, 2)
 
@@ -84,9 +117,29 @@ def test_an_unknown_name_in_a_mapping_is_refused_with_the_closest_known_one() ->
         preference_from_mapping({"brevty": 1.0}, NAMES)
 
 
-def test_a_mapping_that_does_not_sum_to_one_is_refused() -> None:
-    with pytest.raises(PreferenceError, match=r"sum 0.9"):
-        preference_from_mapping({"empathy": 0.9}, NAMES)
+def test_a_mapping_of_ratios_is_divided_by_its_sum() -> None:
+    assert preference_from_mapping({"empathy": 1, "fluency": 3}, NAMES).tolist() == [0.25, 0.0, 0.75]
+
+
+def test_preferences_are_named_by_lists_and_mappings_alike() -> None:
+    mixed = wanted_preferences([[1, 1, 2], {"brevity": 3}, [0.2, 0.3, 0.5]], NAMES)
+    assert mixed.tolist() == [[0.25, 0.25, 0.5], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]]
+    assert wanted_preferences({"brevity": 3}, NAMES).tolist() == [[0.0, 1.0, 0.0]]
+    assert wanted_preferences([2, 1, 1], NAMES).tolist() == [[0.5, 0.25, 0.25]]
+
+
+@pytest.mark.parametrize("twice", [[[1, 1, 0], [0.5, 0.5, 0]], [{"empathy": 1, "brevity": 1}, [2, 2, 0]]])
+def test_a_preference_named_twice_is_refused(twice: list[Any]) -> None:
+    with pytest.raises(PreferenceError, match=r"named once, got empathy \.50, brevity \.50 twice\. Remove one\."):
+        wanted_preferences([[1, 0, 0], *twice], NAMES)
+
+
+@pytest.mark.parametrize(("objectives", "divisions", "extra"), [(2, 4, 0), (2, 3, 1), (3, 2, 1), (3, 3, 0), (1, 3, 0)])
+def test_a_grid_has_the_centre_once(objectives: int, divisions: int, extra: int) -> None:
+    grid, lattice = grid_preferences(objectives, divisions), das_dennis(objectives, divisions)
+    assert len(grid) == len(lattice) + extra == grid_size(objectives, divisions)
+    np.testing.assert_array_equal(grid[: len(lattice)], lattice)
+    assert (np.abs(grid - centre(objectives)).max(axis=1) < 1e-12).sum() == 1
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_gram_matrix_with_negative_eigenvalues_of_rounding_has_a_root() -> Non
         (np.diag([1.0, np.nan]), {}, NonFiniteError, "gram must be finite"),
         (np.eye(2), {"norm_power": 3}, ConfigError, "norm_power must be one of 0, 1, 2, got 3"),
         (np.eye(2), {"preference_power": 2}, ConfigError, "preference_power must be one of -1, 0, 1, got 2"),
-        (np.eye(2), {"preference": [0.5, 0.6]}, PreferenceError, "must be non-negative and sum to 1|sum to 1"),
+        (np.eye(2), {"preference": [0.5, -0.6]}, PreferenceError, "must be finite and non-negative"),
     ],
 )
 def test_what_is_no_gram_matrix_is_refused(gram: np.ndarray, settings: dict, error: type, message: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from paretune.core.errors import BudgetError, ConfigError
-from paretune.core.preferences import corners, das_dennis
+from paretune.core.preferences import corners, das_dennis, grid_preferences
 from paretune.core.task import Objective, Task
 from paretune.methods.single_policy.linear import Linear, LinearSettings
 
@@ -49,11 +49,11 @@ def test_corners_and_centre_come_first_where_the_budget_is_small(
 
 
 def test_three_objectives_put_three_corners_and_the_centre_first(task: Task) -> None:
-    wanted = das_dennis(3, 2)
+    wanted = grid_preferences(3, 2)
     first = [*corners(3).tolist(), [THIRD] * 3]
     assert trained(of_three(task), wanted, 450) == first
     assert trained(of_three(task), wanted, 500) == [*first, [0.5, 0.5, 0]]
-    assert trained(of_three(task), wanted, 600) == wanted.tolist()  # all that is wanted; nobody wants the centre
+    assert trained(of_three(task), wanted, 700) == wanted.tolist()  # all that is wanted, as given
 
 
 def test_a_budget_is_split_evenly_and_left_short_by_less_than_a_group(task: Task) -> None:

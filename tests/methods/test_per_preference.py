@@ -35,8 +35,8 @@ def test_no_more_policies_than_affordable_and_never_one_twice(objectives: int, d
 
 def test_a_policy_is_planned_with_its_preference_and_its_part_of_the_budget() -> None:
     settings = PerPreferenceSettings(completions_each=100)
-    planned = planned_policies(settings, np.asarray([[0.9, 0.1], [0.3, 0.7], [0.0, 1.0]]), 250)  # two, as corners
-    assert [(row.tolist(), length) for row, length in planned] == [([1, 0], 128), ([0, 1], 120)]  # 31 groups of 8
+    planned = planned_policies(settings, np.asarray([[0.9, 0.1], [0.3, 0.7], [0.0, 1.0]]), 250)  # two, a corner first
+    assert [(row.tolist(), length) for row, length in planned] == [([0, 1], 128), ([0.9, 0.1], 120)]  # 31 groups of 8
 
 
 def test_even_a_budget_for_none_trains_one_if_it_holds_a_group() -> None:

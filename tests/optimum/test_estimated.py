@@ -313,8 +313,8 @@ def test_wrong_arguments_are_refused():
         estimated_front(rewards[:, :, 0], [1.0], 0.1)
     with pytest.raises(NonFiniteError, match="rewards must be finite"):
         estimated_front(rewards * np.nan, [1.0], 0.1)
-    with pytest.raises(PreferenceError, match="sum to 1"):
-        estimated_front(rewards, [0.5], 0.1)
+    with pytest.raises(PreferenceError, match="weight above 0"):
+        estimated_front(rewards, [0.0], 0.1)
     with pytest.raises(ConfigError, match=r"beta must be finite and positive, got 0\."):
         estimated_front(rewards, [1.0], 0)
     with pytest.raises(ConfigError, match="confidence must lie between 0 and 1"):

@@ -122,5 +122,5 @@ def test_empty_sets_wrong_shapes_and_values_are_refused():
         maximum_utility_loss([[1, 0]], [[1, 0, 0]], [[1, 0]])
     with pytest.raises(NonFiniteError, match="reference_set must be finite"):
         maximum_utility_loss([[1, 0]], [[1, float("nan")]], [[1, 0]])
-    with pytest.raises(PreferenceError, match="sum to 1"):
-        expected_utility([[1, 0]], [[0.7, 0.7]])
+    with pytest.raises(PreferenceError, match="non-negative"):
+        expected_utility([[1, 0]], [[0.7, -0.7]])

@@ -91,6 +91,8 @@ def test_a_tiny_run_on_made_up_data_finishes_one_method_of_each_family(made_up: 
         ("single-policy", "done"),
         ("multi-policy", "done"),
         ("meta-policy", "done"),
+        ("single-policy", "done"),  # the rows that stand in every study
+        ("reference", "done"),
     ]
     task = study.tasks["pair"]
     assert [(each.name, each.audit) for each in task.objectives] == [
@@ -99,7 +101,7 @@ def test_a_tiny_run_on_made_up_data_finishes_one_method_of_each_family(made_up: 
         ("brevity", False),
         ("fluency", True),
     ]
-    charged = [sum(stage.counts["completions"] for stage in cell.stages) for cell in study.cells]
+    charged = [sum(stage.counts["completions"] for stage in cell.stages) for cell in study.cells[:-1]]
     assert len(set(charged)) == 1  # equal completions for every method
     assert {str(status) for cell in study.cells for each in cell.evaluations for status in each.statuses.flat} == {"ok"}
 

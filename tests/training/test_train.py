@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -106,6 +107,38 @@ def test_without_an_output_folder_the_experts_go_with_the_solutions(task: Path) 
 
     gc.collect()  # bank and base model refer to each other
     assert not folder.exists()
+
+
+def test_preferences_that_are_named_are_all_that_is_trained_for(
+    task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from paretune.cli.main import OK, USAGE, execute
+    from paretune.models.solutions import load_solutions
+
+    trained = train("linear", task, 64, preferences={"early": 1, "late": 3}, settings=ONCE)
+    assert trained.answer.trained.tolist() == [[0.25, 0.75]]  # type: ignore[attr-defined]
+    command = [
+        "train",
+        "linear",
+        "-t",
+        str(task),
+        "--budget",
+        "64",
+        "--set",
+        "completions_each=32",
+        "--set",
+        "epochs=1",
+    ]
+    two = [*command, "-o", str(tmp_path / "out"), "-p", "early=1,late=1", "--preference", "late=2"]
+    assert execute(two) == OK, capsys.readouterr().err
+    assert load_solutions(tmp_path / "out").answer.trained.tolist() == [[0.5, 0.5], [0.0, 1.0]]  # type: ignore[attr-defined]
+    capsys.readouterr()
+    assert execute(["generate", str(tmp_path / "out"), "-p", "early=2,late=6", "--json", "You e f"]) == OK
+    assert json.loads(capsys.readouterr().out)["preference"] == {"early": 0.25, "late": 0.75}
+    for wrong, said in (("late=-1", "must be finite and non-negative"), ("lte=1", "Did you mean 'late'?")):
+        assert execute([*command, "-o", str(tmp_path / "other"), "-p", wrong]) == USAGE
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path, tmp_path: Path) -> None:

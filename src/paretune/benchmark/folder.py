@@ -140,7 +140,7 @@ def _difference(name: str, before: Mapping[str, Any], study: Study) -> str:
         gone = [value for value in old if value not in new]
         if gone:
             return f"results of {noun} {gone[0]!r}, which the study no longer names"
-    for key, value in (("grid", study.grid), ("unseen", study.unseen)):
-        if value < before["preferences"][key]:
-            return f"preferences.{key} {before['preferences'][key]}, more than the {value} of the study"
-    return ""
+    unseen = before["preferences"]["unseen"]
+    if study.unseen < unseen:
+        return f"preferences.unseen {unseen}, more than the {study.unseen} of the study"
+    return study.wanted.lost(before["preferences"])

@@ -19,7 +19,7 @@ from paretune.core.checks import check_choice
 from paretune.core.digests import canonical_json
 from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.model_config import is_small
-from paretune.core.protocols import CEILING, Table
+from paretune.core.protocols import Table
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.executors.cores import worker_count
@@ -127,10 +127,9 @@ def _sweep(
         _cell(study, task, tried, study.tune.completions, seed, stages, point=number)
         for task in study.tasks
         for entry in study.methods
-        if task.name in tasks and entry.method.family != CEILING
+        if task.name in tasks and study.tune.tunes(entry)
         for number, tried in enumerate(
-            with_settings(on_task(entry, task), point, _tuned(study, entry, task))
-            for point in study.tune.points_of(entry.settings)
+            with_settings(on_task(entry, task), point, _tuned(study, entry, task)) for point in study.tune.points(entry)
         )
         for seed in study.tune.seeds
     ]
@@ -146,8 +145,7 @@ def _entries(study: Study, tuned: Sequence[TuningRecord]) -> dict[str, list[tupl
     for task in study.tasks:
         for entry in study.methods:
             settings = chosen.get((task.name, entry.label))
-            tried = study.tune is not None and entry.method.family != CEILING and study.tune.points_of(entry.settings)
-            final = settings is not None or not tried
+            final = study.tune is None or not study.tune.tunes(entry) or settings is not None
             mine = on_task(entry, task)
             if settings is not None:
                 mine = with_settings(mine, settings, _tuned(study, entry, task))
@@ -199,7 +197,7 @@ def _cell(
     for stage in everything:
         stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
     policies = sum(_policies(stage, instance) for stage in everything)
-    tried = "" if tune is None or point is None else canonical_json(tune.points_of(entry.settings)[point])
+    tried = "" if tune is None or point is None else canonical_json(tune.points(entry)[point])
     keys = tuple(stage.key(instance) for stage in everything)
     return PlannedCell(
         name, entry, instance, budget, seed, keys, charged, policies, given, preferences, training,

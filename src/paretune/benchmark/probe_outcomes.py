@@ -11,7 +11,7 @@ import numpy as np
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import FloatArray, corners
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import FAMILIES
 from paretune.core.task import Task
 from paretune.executors.cores import cores
 from paretune.executors.jobs import Link
@@ -91,9 +91,9 @@ def _check_method(study: StudyRecords, task: Task, method: str) -> None:
 def study_outcomes(study: StudyRecords, task: Task, units: FloatArray, method: str | None = None) -> Outcomes:
     """Compare a study's policies for one objective alone with the base model, paired by prompt and seed.
 
-    Of the methods (the ceiling is none) that answer each of the K corner preferences with a policy of its own, the one
-    with most seeds is taken; of several, one that trained for the preference rather than selected a policy for it, then
-    the one with the largest budget, then the first of the study.
+    Of the methods (ceiling and base model are none) that answer each of the K corner preferences with a policy of its
+    own, the one with most seeds is taken; of several, one that trained for the preference rather than selected a policy
+    for it, then the one with the largest budget, then the first of the study.
 
     Args:
         study: The study.
@@ -121,7 +121,7 @@ def _answering(study: StudyRecords, task: Task) -> dict[tuple[str, int], dict[in
     """Return what answered each corner preference with a policy of its own: (method, budget) -> seed -> K answers."""
     groups: dict[tuple[str, int], dict[int, list[EvaluationRecord]]] = {}
     for cell in study.cells:
-        if cell.family == CEILING:  # trained on what no sampler sees
+        if cell.family not in FAMILIES:  # trained on what no sampler sees, or not at all
             continue
         if cell.task == task.name and (cell.task, cell.seed) in study.references:
             answers = _corner_answers(cell, len(task.objectives))
@@ -154,6 +154,7 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
         units: What to divide each objective's scores by `[K]`.
         progress: Hears of completions.
     """
+    from paretune.models.base import unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate, reference_policy
     from paretune.training.train import train
@@ -173,7 +174,7 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
             split="development",
         )  # fmt: skip
         progress("evaluating the pilot", len(records) * made, (count + 1) * made)
-    solutions.bank.unwrap()
+    unwrap(solutions.base)
     charged = {name: sum(stage.counts[name] for stage in stages) for name in stages[0].counts}
     charged["seconds"] = sum(stage.seconds for stage in stages)
     source = (

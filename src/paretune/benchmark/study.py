@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,16 @@ from numpy.typing import NDArray
 from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
+from paretune.benchmark.wanted import Wanted, check_wanted, wanted_of
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
-from paretune.core.limits import MAX_PREFERENCES
-from paretune.core.preferences import FloatArray, add_points, das_dennis, random_preferences
-from paretune.core.protocols import CEILING
+from paretune.core.preferences import FloatArray, add_points, random_preferences
+from paretune.core.protocols import FAMILIES
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
 from paretune.core.task import Task
 from paretune.core.user_folders import look_in
 from paretune.methods.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
+from paretune.methods.standing import with_standing_rows
 from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
@@ -54,21 +54,25 @@ class Tune:
         settings: Name of a setting -> its values; dots name nested settings, `gate.level`.
         instances: Number of tuning instances.
         completions: What each of its cells may use.
-        grid: Divisions of the grid of preferences that methods are given and scored on.
+        wanted: Preferences that methods are given and scored on.
     """
 
     settings: Mapping[str, tuple[object, ...]]
     instances: int
     completions: int
-    grid: int
+    wanted: Wanted
 
-    def points_of(self, settings: Mapping[str, object]) -> tuple[dict[str, object], ...]:
+    def points(self, entry: MethodEntry) -> tuple[dict[str, object], ...]:
         """Return the grid over those settings that a method has; values of the setting named last change first.
 
         Empty for a method that has none.
         """
-        mine = {name: values for name, values in self.settings.items() if has_setting(settings, name)}
+        mine = {name: values for name, values in self.settings.items() if has_setting(entry.settings, name)}
         return tuple(dict(zip(mine, point, strict=True)) for point in itertools.product(*mine.values())) if mine else ()
+
+    def tunes(self, entry: MethodEntry) -> bool:
+        """Whether there is anything to choose for a row of the study: none for what is no method."""
+        return entry.method.family in FAMILIES and bool(self.points(entry))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -77,7 +81,7 @@ class Tune:
 
     def training_preferences(self, task: Task) -> FloatArray:
         """Return the preferences of the sweep, `[M, K]`."""
-        return das_dennis(len(task.objectives), self.grid)
+        return self.wanted.of(task)
 
     def plain(self) -> dict[str, object]:
         """Return plain data, every default written out."""
@@ -85,7 +89,7 @@ class Tune:
             **{name: list(values) for name, values in self.settings.items()},
             "instances": self.instances,
             "completions": self.completions,
-            "preferences": {"grid": self.grid},
+            "preferences": self.wanted.plain(),
         }
 
 
@@ -101,7 +105,7 @@ class Study:
         methods: Its methods.
         budgets: Completions per cell.
         seeds: Seeds, each naming a task instance and a training seed.
-        grid: Divisions of the Das-Dennis grid of preferences.
+        wanted: Preferences that methods are given.
         unseen: Number of random preferences that no method is given.
         samples: Completions per test prompt in evaluation.
         prompts: Number of test prompts used; None for all.
@@ -123,7 +127,7 @@ class Study:
     methods: tuple[MethodEntry, ...]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
-    grid: int
+    wanted: Wanted
     unseen: int
     samples: int
     prompts: int | None
@@ -137,8 +141,8 @@ class Study:
     measurements: tuple[str, ...] = ()
 
     def training_preferences(self, task: Task) -> FloatArray:
-        """Return the preferences that methods are given: the grid, `[M, K]`."""
-        return das_dennis(len(task.objectives), self.grid)
+        """Return the preferences that methods are given, `[M, K]`."""
+        return self.wanted.of(task)
 
     def preferences(self, task: Task) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return all preferences evaluated, `[M, K]`, and which of them no method is given, `[M]`.
@@ -167,7 +171,7 @@ class Study:
             "learner": self._of_tasks(),
             "budget": {"completions": list(self.budgets)},
             "seeds": list(self.seeds),
-            "preferences": {"grid": self.grid, "unseen": self.unseen},
+            "preferences": {**self.wanted.plain(), "unseen": self.unseen},
             "evaluation": {"samples": self.samples, "prompts": self.prompts, "kl_matched": self.kl_matched},
             "tune": None if self.tune is None else self.tune.plain(),
             "metrics": list(self.metrics),
@@ -208,17 +212,20 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         data, place = read_yaml(path)
         text, default_name = path.read_text(encoding="utf-8"), path.stem
         place, default_name = _of_the_original(path, place, default_name)
+    named: Any = data.get("methods")
+    if isinstance(named, Mapping) and named:
+        data = {**data, "methods": with_standing_rows(named, place)}
     file = validate(data, place)
     imports = () if place.folder == STUDIES_FOLDER else (str(place.folder),)
     look_in(*imports)
     tasks = _tasks(file.tasks, place)
-    _check_points(file, tasks, place)
+    check_wanted(file, tasks, place)
     methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
     return Study(
         file.name or default_name, place.name, text, tasks, methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
         seeds=_of_one_kind(_distinct(file.seeds, place.at("seeds")), file.tune is not None, place.at("seeds")),
-        grid=file.preferences.grid, unseen=file.preferences.unseen,
+        wanted=wanted_of(file.preferences), unseen=file.preferences.unseen,
         samples=file.evaluation.samples, prompts=file.evaluation.prompts, kl_matched=file.evaluation.kl_matched,
         workers=file.workers, imports=imports, parts=_parts(file, tasks, place), folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
@@ -260,21 +267,6 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
     if folder is None or not Path(str(folder)).is_dir():  # a built-in study, or a study folder taken elsewhere
         return place, before.name
     return Place(place.name, Path(str(folder)), place.spots), before.name
-
-
-def _check_points(file: StudyKeys, tasks: Sequence[Task], place: Place) -> None:
-    """Refuse a grid of more preferences than anyone waits for, before it is made."""
-    grids: dict[tuple[str, ...], int] = {("preferences", "grid"): file.preferences.grid}
-    if file.tune is not None and file.tune.preferences is not None:
-        grids["tune", "preferences", "grid"] = file.tune.preferences.grid
-    for path, grid in grids.items():
-        for task in tasks:
-            points = math.comb(grid + len(task.objectives) - 1, grid) if grid <= MAX_PREFERENCES else grid
-            if points > MAX_PREFERENCES:
-                raise ConfigError(
-                    f"{place.at(*path)} must make at most {MAX_PREFERENCES:,} preferences of {len(task.objectives)} "
-                    f"objectives, got {grid}, which makes {points:,} or more. Lower it."
-                )
 
 
 def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
@@ -324,11 +316,11 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
         settings={name: tuple(values) for name, values in settings.items()},
         instances=tune.instances,
         completions=tune.completions or file.budget.completions[0],
-        grid=file.preferences.grid if tune.preferences is None else tune.preferences.grid,
+        wanted=wanted_of(tune.preferences or file.preferences),
     )
-    tuned = [entry for entry in methods if entry.method.family != CEILING]
+    tuned = [entry for entry in methods if entry.method.family in FAMILIES]
     if not tuned:
-        raise ConfigError(f"{place.at('tune')} must have a method to tune, got ceilings only. Remove it.")
+        raise ConfigError(f"{place.at('tune')} must have a method to tune, got none. Remove it.")
     for name in made.settings:
         if not any(has_setting(entry.settings, name) for entry in tuned):
             names = dict.fromkeys(each for entry in tuned for each in entry.settings)
@@ -336,7 +328,7 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
                 f"{place.at('tune', name)} must be a setting of a method that is tuned, got '{name}', which none of "
                 f"{', '.join(entry.label for entry in tuned)} has.{did_you_mean(name, names) or ' Remove it.'}"
             )
-    for entry in tuned:
+    for entry in filter(made.tunes, tuned):
         _check_tuned(made, entry, file.methods[entry.label], place)
     return made
 
@@ -349,7 +341,7 @@ def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> No
                 "it in one of the two places."
             )
     seen: list[Mapping[str, object]] = []
-    for point in tune.points_of(entry.settings):
+    for point in tune.points(entry):
         settings = with_settings(entry, point, f"{place.at('tune')}: methods.{entry.label}").settings
         if settings in seen:
             raise ConfigError(f"{place.at('tune')} must not repeat a value, got {point} twice. Remove one.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from paretune.core.errors import ConfigError
 from paretune.core.limits import (
@@ -61,6 +61,15 @@ _Workers = Annotated[
 ]
 
 
+def _points(value: object) -> object:
+    if not isinstance(value, list) or not all(isinstance(each, (list, dict)) for each in value):
+        raise ValueError("be a list of preferences, each a list of weights or a mapping from objectives to weights")
+    return value
+
+
+Points = Annotated[list[Any], BeforeValidator(_points), Field(min_length=1, max_length=MAX_PREFERENCES)]
+
+
 class BudgetKeys(FilePart):
     """What a cell may use."""
 
@@ -69,10 +78,22 @@ class BudgetKeys(FilePart):
     ]
 
 
-class PreferencesKeys(FilePart):
+class TunePreferencesKeys(FilePart):
+    """Which preferences methods are given: a grid's or those named."""
+
+    grid: Natural | None = None
+    points: Points | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.grid is not None and self.points is not None:
+            raise ValueError("have either grid or points")
+        return self
+
+
+class PreferencesKeys(TunePreferencesKeys):
     """Which preferences methods are given, and which are evaluated."""
 
-    grid: Natural = 2
     unseen: Annotated[int, Field(ge=0, le=MAX_PREFERENCES)] = 1
 
 
@@ -89,12 +110,6 @@ class PartKeys(FilePart):
 
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     seeds: Seeds | None = None
-
-
-class TunePreferencesKeys(FilePart):
-    """Which preferences a sweep is scored on."""
-
-    grid: Natural
 
 
 class TuneKeys(BaseModel):
@@ -153,7 +168,8 @@ def validate(data: Mapping[str, object], place: Place) -> StudyKeys:
     _check_cells(place.at("methods"), "cells", pairs * len(keys.budget.completions) * len(keys.seeds))
     if keys.tune is not None:
         choices = math.prod(len(each) for each in (keys.tune.model_extra or {}).values() if isinstance(each, list))
-        _check_cells(place.at("tune"), "trials", pairs * choices * keys.tune.instances)
+        tuned = len(keys.tasks) * len(keys.methods.keys() - {"base"})
+        _check_cells(place.at("tune"), "trials", tuned * choices * keys.tune.instances)
     return keys
 
 

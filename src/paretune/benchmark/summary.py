@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.study import Tune
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
 from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
@@ -108,7 +108,7 @@ def _tuning(plan: Plan) -> list[str]:
         return []
     left = sum(cell.state != "finished" for cell in sweep.cells)
     factors = [
-        _choices(tune, [entry for entry in plan.study.methods if entry.method.family != CEILING]),
+        _choices(tune, [entry for entry in plan.study.methods if entry.method.family in FAMILIES]),
         count(tune.instances, "instance"),
         count(len({cell.entry.label for cell in sweep.cells}), "method"),
         *([count(tasks, "task")] if (tasks := len({cell.task.name for cell in sweep.cells})) > 1 else []),
@@ -132,7 +132,7 @@ def _choices(tune: Tune, entries: Sequence[MethodEntry]) -> str:
     """Say how many points the grid of each method has."""
     sizes: dict[int, list[str]] = {}
     for entry in entries:
-        sizes.setdefault(len(tune.points_of(entry.settings)), []).append(entry.label)
+        sizes.setdefault(len(tune.points(entry)), []).append(entry.label)
     sizes.pop(0, None)  # these are not tuned
     if len(sizes) == 1:
         return count(next(iter(sizes)), "choice") + " of settings"
@@ -152,12 +152,13 @@ def _policies(plan: Plan) -> list[str]:
     lines, notes = [], []
     first = {(cell.task.name, cell.budget, cell.entry.label): cell for cell in reversed(plan.cells)}
     for task, budget in dict.fromkeys((cell.task.name, cell.budget) for cell in plan.cells):
-        cells = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
+        mine = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
+        cells = [cell for cell in mine if cell.entry.method.family != REFERENCE]
         counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
         lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
         notes += [
             f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
             for cell in cells
-            if cell.policies == 1 and len(cell.training_preferences) > 1
+            if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != "one_policy"
         ]
     return lines + notes

@@ -127,7 +127,7 @@ def tuning_records(
 def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellScore]) -> TuningRecord:
     measure, task = measure_of(scores[cell.name] for cell in cells), cells[0].task
     points = []
-    for number, point in enumerate(tune.points_of(cells[0].entry.settings)):
+    for number, point in enumerate(tune.points(cells[0].entry)):
         mine = {cell.seed: scores[cell.name] for cell in cells if cell.point == number}
         per_seed = {seed: score([each], measure) for seed, each in mine.items()}
         lost = [(seed, mine[seed].trouble or LOST) for seed, each in per_seed.items() if each is None]

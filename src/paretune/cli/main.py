@@ -25,6 +25,7 @@ from paretune.cli.printing import (
 )
 from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
+from paretune.core.preferences import preference_from_mapping
 from paretune.core.printable import printable_line
 from paretune.core.surroundings import END, exits_refused
 from paretune.core.user_calls import called
@@ -211,6 +212,7 @@ def train(
     output: Output,
     budget: Budget = 6000,
     seed: Seed = 0,
+    preferences: Annotated[list[str] | None, Parameter(name=["--preference", "-p"], negative=())] = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> int:
     """Train one method on one task and save its policies.
@@ -221,14 +223,17 @@ def train(
         output: Folder to save to.
         budget: Completions it may make.
         seed: Training seed.
+        preferences: What to train for, such as empathy=0.7,brevity=0.3, or empathy=7,brevity=3; those left out count
+            0. May be given several times; by default a grid of two divisions with its centre.
         settings: A setting of the method, as key=value; may be given several times, dots for nested ones.
     """
-    from paretune.cli.values import LineLink, parse_settings
+    from paretune.cli.values import LineLink, parse_preference, parse_settings
     from paretune.training.train import train as train_method
 
     look_in(os.getcwd())  # a user's module:Class lies beside them, not beside this program
     given = parse_settings(settings or [])
-    solutions = train_method(method, task, budget, seed, settings=given, output=output, progress=LineLink(budget))
+    wanted = [parse_preference(each) for each in preferences] if preferences else None
+    solutions = train_method(method, task, budget, seed, wanted, given, output, LineLink(budget))
     experts = "1 expert" if len(solutions.experts) == 1 else f"{len(solutions.experts)} experts"
     say(f"{solutions.method} with {experts} saved to {output}")
     names = ", ".join(f"{name}=..." for name in solutions.objectives)
@@ -292,7 +297,8 @@ def generate(
     Args:
         folder: What train saved, or a cell of a study (runs/CELL).
         prompts: One or more prompts; needed.
-        preference: Weights of the objectives, such as empathy=0.7,brevity=0.3; those left out count 0. Needed.
+        preference: Weights of the objectives, such as empathy=0.7,brevity=0.3, or empathy=7,brevity=3; those left out
+            count 0. Needed.
         samples: Completions per prompt.
         temperature: 1 samples as trained; lower is less varied.
         top_p: Share of the probability mass that is sampled from.
@@ -317,7 +323,8 @@ def generate(
         for (_, prompt, sample), text, finish in zip(made.row_ids, made.texts, made.finish, strict=True)
     ]
     if as_json:
-        say_json({"preference": wanted, "answer": policy.answers[0], "completions": rows})
+        shares = dict(zip(wanted, preference_from_mapping(wanted, tuple(wanted)).tolist(), strict=True))
+        say_json({"preference": shares, "answer": policy.answers[0], "completions": rows})
         return OK
     for row, text in zip(rows, made.texts, strict=True):
         say(text if len(prompts) == 1 else f"{row['prompt']}\n  {text}")

@@ -185,6 +185,31 @@ class Combined:
         return preferences @ self.corners, ["combined"] * len(preferences)
 
 
+@dataclass(frozen=True)
+class Untrained:
+    """The base model answers, under no expert: `untrained`.
+
+    Attributes:
+        objectives: Number of objectives K of the preferences it answers.
+    """
+
+    objectives: int
+
+    @property
+    def experts(self) -> int:
+        """Number of experts E: none."""
+        return 0
+
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with no expert weights, `[M, 0]`.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives.
+        """
+        _check_columns(preferences, self.objectives)
+        return np.zeros((len(preferences), 0)), ["untrained"] * len(preferences)
+
+
 _PARTS = ("objectives", "experts", "weights")
 
 

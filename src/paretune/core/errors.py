@@ -12,7 +12,7 @@ class ShapeError(ParetuneError, ValueError):
 
 
 class PreferenceError(ParetuneError, ValueError):
-    """A preference is not a point on the simplex, or names an objective the task does not have."""
+    """A preference cannot be put on the simplex, or names an objective the task does not have."""
 
 
 class ConfigError(ParetuneError, ValueError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,20 +16,26 @@ from paretune.core.errors import PreferenceError
 from paretune.core.user_calls import shown
 
 FloatArray = NDArray[np.float64]
+Point = Sequence[float] | Mapping[str, float]  # a preference as somebody names it
 SAME_PREFERENCE = 1e-9  # largest difference of one weight: one point reached in two ways may differ in its last bits
 SUM_TOLERANCE = 1e-5  # room for six decimals typed by hand, such as 0.333333 three times, of up to 20 objectives
 
 
 def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
-    """Return preferences as `[M, K]`, each row non-negative with sum 1.
+    """Return preferences as `[M, K]`, each row divided by its sum: ratios say as much as shares.
 
     Args:
-        preferences: One preference `[K]` or several `[M, K]`.
+        preferences: One preference `[K]` or several `[M, K]`, shares or ratios: `[1, 1, 2]` is `[.25, .25, .5]`. A row
+            that sums to 1 but for rounding is left as it is.
         objectives: Number of objectives K.
 
     Raises:
         PreferenceError: If it is no array of numbers, there is none, or a row has another length, a negative or
-            non-finite entry, or does not sum to 1.
+            non-finite entry, or nothing but zeros.
+
+    Example:
+        >>> check_preferences([3, 1], 2).tolist()
+        [[0.75, 0.25]]
     """
     rows = np.atleast_2d(_numbers(preferences))
     if rows.ndim != 2 or rows.shape[1] != objectives or not len(rows):
@@ -36,17 +44,20 @@ def check_preferences(preferences: ArrayLike, objectives: int) -> FloatArray:
             "Give every objective a weight; 0 is allowed."
         )
     for row in rows:
-        total = float(row.sum())
         if not np.isfinite(row).all() or (row < 0).any():
             raise PreferenceError(
-                f"preference must be finite and non-negative, got {row.tolist()}. Give every objective a weight from 0 "
-                "to 1."
+                f"preference must be finite and non-negative, got {row.tolist()}. Give every objective a weight of 0 "
+                "or more."
             )
-        if abs(total - 1) > SUM_TOLERANCE:
+        if not row.any():
             raise PreferenceError(
-                f"preference must sum to 1, got {row.tolist()} (sum {total:.6g}). "
-                + ("Divide it by its sum." if total > 0 else "Give some objective a weight.")
+                f"preference must have a weight above 0, got {row.tolist()}. Give some objective a weight."
             )
+        with np.errstate(over="ignore"):
+            total = float(row.sum())
+        if abs(total - 1) > SUM_TOLERANCE:
+            row /= row.max()  # first, as the sum of huge weights is infinite
+            row /= row.sum()
     return rows
 
 
@@ -64,10 +75,10 @@ def _numbers(preferences: ArrayLike) -> FloatArray:
 
 
 def preference_from_mapping(preference: Mapping[str, float], objectives: Sequence[str]) -> FloatArray:
-    """Turn `{"empathy": 0.7, "brevity": 0.3}` into `[K]`; objectives left out count 0.
+    """Turn `{"empathy": 0.7, "brevity": 0.3}` or `{"empathy": 7, "brevity": 3}` into `[K]`; those left out count 0.
 
     Raises:
-        PreferenceError: If a name is unknown or the values are not a point on the simplex.
+        PreferenceError: If a name is unknown, or a value negative, not finite or no number, or all are 0.
     """
     for name in preference:
         if name not in objectives:
@@ -80,6 +91,37 @@ def preference_from_mapping(preference: Mapping[str, float], objectives: Sequenc
             raise PreferenceError(f"preference must be a number for each objective, got {shown(weight)} for '{name}'.")
     row = [float(preference.get(name, 0.0)) for name in objectives]
     return np.asarray(check_preferences(row, len(objectives))[0])
+
+
+def wanted_preferences(
+    points: ArrayLike | Mapping[str, float] | Sequence[Point], objectives: Sequence[str]
+) -> FloatArray:
+    """Return the preferences that somebody names, `[M, K]`, each once.
+
+    Args:
+        points: Each a list of K weights or a mapping from objectives to weights, those left out 0; shares or ratios.
+            A single one is one preference.
+        objectives: Names of the K objectives.
+
+    Raises:
+        PreferenceError: If one is no preference, or one is named twice.
+
+    Example:
+        >>> wanted_preferences([[1, 1], {"empathy": 1}], ["empathy", "brevity"]).tolist()
+        [[0.5, 0.5], [1.0, 0.0]]
+    """
+    several: Any = [points] if isinstance(points, Mapping) else points
+    if isinstance(several, Sequence) and any(isinstance(each, Mapping) for each in several):
+        arrays = [preference_from_mapping(each, objectives) if isinstance(each, Mapping) else each for each in several]
+        rows = np.vstack([check_preferences(each, len(objectives)) for each in arrays])
+    else:
+        rows = check_preferences(several, len(objectives))
+    for first, second in itertools.combinations(rows, 2):
+        if np.abs(first - second).max() <= SAME_PREFERENCE:
+            raise PreferenceError(
+                f"preferences must each be named once, got {preference_label(first, objectives)} twice. Remove one."
+            )
+    return rows
 
 
 def preference_label(preference: ArrayLike, objectives: Sequence[str], digits: int = 2) -> str:
@@ -122,6 +164,21 @@ def das_dennis(objectives: int, divisions: int) -> FloatArray:
     ]
     points.sort(key=lambda point: (-max(point), [-weight for weight in point]))  # corners first, in objective order
     return np.asarray(points)
+
+
+def grid_preferences(objectives: int, divisions: int) -> FloatArray:
+    """Return the wanted preferences of a grid: the lattice, and the centre where it is none of its points, `[M, K]`.
+
+    Example:
+        >>> len(grid_preferences(2, 3)), grid_preferences(2, 3)[-1].tolist()
+        (5, [0.5, 0.5])
+    """
+    return add_points(das_dennis(objectives, divisions), centre(objectives))
+
+
+def grid_size(objectives: int, divisions: int) -> int:
+    """Return how many preferences a grid has, without making it."""
+    return math.comb(divisions + objectives - 1, divisions) + (divisions % objectives > 0)
 
 
 def add_points(points: FloatArray, extra: FloatArray) -> FloatArray:

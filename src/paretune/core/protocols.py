@@ -16,9 +16,14 @@ from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 
-Family = Literal["single-policy", "multi-policy", "meta-policy", "ceiling"]
+Family = Literal["single-policy", "multi-policy", "meta-policy", "ceiling", "reference"]
 CEILING: Family = "ceiling"  # the family of what is no method, but what one could reach
-FAMILIES: tuple[Family, ...] = ("single-policy", "multi-policy", "meta-policy")
+REFERENCE: Family = "reference"  # the family of what is no method, but where all of them start: the base model
+FAMILIES: tuple[Family, ...] = (
+    "single-policy",
+    "multi-policy",
+    "meta-policy",
+)  # of methods: these are compared, ranked and tuned
 Level = Literal["adapters", "hidden", "log_probs"]
 Continued = Literal["base", "soup"]
 Made = TypeVar("Made")

@@ -63,7 +63,7 @@ def prepare(
         ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
         NonFiniteError: If an inner product is not finite.
         ConfigError: If `norm_power` is none of 0, 1, 2, or `preference_power` none of -1, 0, 1.
-        PreferenceError: If the preference is not a point on the simplex of K objectives.
+        PreferenceError: If the preference has no K weights, none negative and one above 0.
 
     Departures:
         The usual preparation divides G by its trace and takes the root of that. Here each column is divided by its

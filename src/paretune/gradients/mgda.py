@@ -37,7 +37,7 @@ def mgda(
         ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
         NonFiniteError: If an inner product is not finite.
         ConfigError: If `norm_power` is none of 0, 1, 2, or `preference_power` none of -1, 0, 1.
-        PreferenceError: If the preference is not a point on the simplex of K objectives.
+        PreferenceError: If the preference has no K weights, none negative and one above 0.
 
     Source:
         Désidéri 2012 (MGDA); Sener and Koltun 2018. Gradients divided by their norms: Li et al. 2025 (GAPO), whose p is

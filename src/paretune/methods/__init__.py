@@ -14,6 +14,7 @@ METHODS = {
     "pcgrad": "paretune.methods.single_policy.pcgrad:PCGrad",
     "cagrad": "paretune.methods.single_policy.cagrad:CAGrad",
     "upgrad": "paretune.methods.single_policy.upgrad:UPGrad",
+    "one_policy": "paretune.methods.single_policy.one_policy:OnePolicy",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
     "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
@@ -22,6 +23,7 @@ METHODS = {
     "emorl": "paretune.methods.meta_policy.emorl:EMORL",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
     "mixture_of_experts": "paretune.methods.meta_policy.mixture_of_experts:MixtureOfExperts",
+    "base": "paretune.methods.base:Base",
     "exact_gradient": "paretune.methods.exact_gradient:ExactGradient",
 }
 PARTS = ("name", "family", "version", "Settings", "stages", "assemble")

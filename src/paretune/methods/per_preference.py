@@ -10,7 +10,7 @@ import numpy as np
 
 from paretune.core.answers import Estimated, Nearest
 from paretune.core.errors import ConfigError
-from paretune.core.preferences import FloatArray, add_points, centre, corners
+from paretune.core.preferences import SAME_PREFERENCE, FloatArray, add_points, centre, corners
 from paretune.core.protocols import Assembly
 from paretune.core.stages import StageResult
 from paretune.core.task import Task
@@ -43,7 +43,8 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
         affordable: How many policies there may be, at least 1.
 
     Returns:
-        All that are wanted, if they are not more. Else corners and centre first, then the wanted ones as given.
+        All that are wanted, if they are not more. Else corners and centre first, of those that are wanted, then the
+        others as given.
 
     Example:
         >>> from paretune.core.preferences import das_dennis
@@ -54,7 +55,8 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
         return preferences
     objectives = preferences.shape[1]
     first = add_points(corners(objectives), centre(objectives))
-    return add_points(first, preferences)[:affordable]
+    wanted = np.abs(first[:, None] - preferences).max(axis=2).min(axis=1) <= SAME_PREFERENCE
+    return add_points(first[wanted], preferences)[:affordable]
 
 
 def best_trained(task: Task, results: Mapping[str, StageResult]) -> Assembly:

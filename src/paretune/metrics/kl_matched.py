@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import CEILING, MetricRow
+from paretune.core.protocols import FAMILIES, MetricRow
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
@@ -72,7 +72,7 @@ class KlMatched:
             alike = [
                 each
                 for other in every
-                if (other.task.name, other.budget_completions) == key and other.cells[0].family != CEILING
+                if (other.task.name, other.budget_completions) == key and other.cells[0].family in FAMILIES
                 for each in found[other.task.name, other.method, other.budget_completions].values()
             ]
             levels = common_levels(alike) if self.levels is None else tuple(self.levels)

@@ -77,6 +77,11 @@ class SolutionSet:
                 f"method '{method}' must assemble one adapter for each of its answer's {answer.experts} experts, got "
                 f"{len(assembly.experts)}. Correct its assemble()."
             )
+        if not assembly.experts and assembly.mixer != Mixer():
+            raise AdapterError(
+                f"mixer of method '{method}' must be left out without experts, got one at level "
+                f"'{assembly.mixer.level}'. Name the experts to mix, or leave it out."
+            )
         if answer.objectives != len(task.objectives):
             raise AdapterError(
                 f"answer of method '{method}' must be to preferences of {len(task.objectives)} objectives, got one to "
@@ -104,20 +109,22 @@ class SolutionSet:
         return base
 
     @cached_property
-    def bank(self) -> ExpertBank:
-        """All experts stacked, loaded on first use."""
-        return load_bank(self.base, self.experts)
+    def bank(self) -> ExpertBank | None:
+        """All experts stacked, loaded on first use; None where the base model alone answers."""
+        return load_bank(self.base, self.experts) if self.experts else None
 
     @cached_property
     def gate(self) -> TrainedGate | None:
         """The gate, loaded on first use; None where there is none."""
-        return None if self.mixer.gate is None else load_gate(self.bank, self.mixer.gate)
+        if self.mixer.gate is None or self.bank is None:
+            return None
+        return load_gate(self.bank, self.mixer.gate)
 
     def policies_for(self, preferences: ArrayLike) -> Policy:
         """Answer preferences `[M, K]` with one policy of M rows.
 
         Raises:
-            PreferenceError: If a preference is not a point on the simplex of K objectives.
+            PreferenceError: If a preference has no K weights, none negative and one above 0.
             ShapeError: If the answer does not weigh each expert for each preference.
             ModelError: If hidden states are mixed, and the model is of a kind where they cannot be.
         """

@@ -162,7 +162,7 @@ def estimated_front(
     Raises:
         ShapeError: If the axes do not match.
         NonFiniteError: If a reward or a weight is NaN or infinite.
-        PreferenceError: If a preference is not on the simplex.
+        PreferenceError: If a preference has no K weights, none negative and one above 0.
         ConfigError: If `beta` is not positive or `confidence` not between 0 and 1.
 
     Source:

@@ -22,7 +22,7 @@ def expected_utility(scores: ArrayLike, preferences: ArrayLike) -> float:
     Raises:
         ShapeError: If there is no solution, or the shapes disagree.
         NonFiniteError: If a score is NaN or infinite.
-        PreferenceError: If a preference is no point on the simplex.
+        PreferenceError: If a preference has no K weights, none negative and one above 0.
 
     Source:
         Zintgraf et al. 2015, Quality assessment of MORL algorithms: a utility-based approach.
@@ -55,7 +55,7 @@ def expected_utility_pair(
     Raises:
         ShapeError: If there is no candidate, or the shapes disagree.
         NonFiniteError: If a score is NaN or infinite.
-        PreferenceError: If a preference is no point on the simplex.
+        PreferenceError: If a preference has no K weights, none negative and one above 0.
     """
     scores = check_prompt_scores(prompt_scores)
     candidates, prompts, objectives = scores.shape
@@ -83,7 +83,7 @@ def maximum_utility_loss(scores: ArrayLike, reference_set: ArrayLike, preference
     Raises:
         ShapeError: If a set is empty, or the shapes disagree.
         NonFiniteError: If a score is NaN or infinite.
-        PreferenceError: If a preference is no point on the simplex.
+        PreferenceError: If a preference has no K weights, none negative and one above 0.
 
     Source:
         Zintgraf et al. 2015, Quality assessment of MORL algorithms: a utility-based approach.

@@ -23,13 +23,15 @@ def write_report(folder: Path, study: StudyRecords | None = None, measured: Sequ
         measured: Rows of `measure_all`, where they are known.
 
     Returns:
-        Path of `index.html`. Beside it: `tables.csv`, `tables.md`, `tables/`, `results.parquet` and `figures/`.
+        Path of `index.html`. Beside it: `tables.csv`, `tables.md`, `tables/`, `results.parquet`, `per_prompt.parquet`
+        (and one for each finished part) and `figures/`.
 
     Raises:
         RecordError: If the folder is no study, or the report cannot be written.
     """
     from paretune.core.disk_errors import disk_errors
     from paretune.metrics import measure_all
+    from paretune.records.per_prompt import write_per_prompt_files
     from paretune.records.reading import read_study
     from paretune.report.comparison import comparisons
     from paretune.report.controlled import controlled_table
@@ -49,6 +51,7 @@ def write_report(folder: Path, study: StudyRecords | None = None, measured: Sequ
     with disk_errors():
         target.mkdir(parents=True, exist_ok=True)
         files = write_tables(records, rows, target, [table for table in more if table is not None])
+        files += write_per_prompt_files(records, target)
         files += write_figures(records, rows, target / "figures")
         names = [file.relative_to(target).as_posix() for file in files]
         page.write_text(render_page(records, rows, names), encoding="utf-8")

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import CEILING
+from paretune.core.protocols import CEILING, REFERENCE
 from paretune.metrics.seeds import preference_labels
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -78,10 +78,11 @@ class Comparison:
         task: The task.
         budget_completions: Completions each cell might spend.
         seeds: Planned seeds, S of them.
-        methods: In the order of the study, a ceiling last.
+        methods: In the order of the study, a ceiling last. The base model is none of them.
         base_scores: Scores of the base model by seed, `[S, K]`.
         base_audit_scores: Its audit scores, `[S, A]`.
         references: Its evaluations by seed.
+        untrained: The row of the base model, evaluated as the methods are; shown in the main table beside them.
     """
 
     task: TaskInfo
@@ -91,6 +92,7 @@ class Comparison:
     base_scores: FloatArray
     base_audit_scores: FloatArray
     references: dict[int, EvaluationRecord]
+    untrained: tuple[MethodResult, ...] = ()
 
     @property
     def title(self) -> str:
@@ -124,7 +126,7 @@ class Comparison:
 
     def method(self, name: str) -> MethodResult:
         """Return the method of that name."""
-        return next(each for each in self.methods if each.name == name)
+        return next(each for each in (*self.methods, *self.untrained) if each.name == name)
 
 
 def comparisons(study: StudyRecords) -> tuple[Comparison, ...]:
@@ -151,11 +153,10 @@ def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
     names = dict.fromkeys(cell.method for cell in cells)
     betas = [study.beta(task.name, seed) for seed in seeds]
     prices = np.array([np.nan if beta is None else beta for beta in betas])
-    methods = tuple(
-        _method_result(task, seeds, prices, [cell for cell in cells if cell.method == name]) for name in names
-    )
-    methods = tuple(sorted(methods, key=lambda method: method.ceiling))
-    return Comparison(task, budget, seeds, methods, base, base_audit, references)
+    rows = [_method_result(task, seeds, prices, [cell for cell in cells if cell.method == name]) for name in names]
+    methods = tuple(sorted((each for each in rows if each.family != REFERENCE), key=lambda method: method.ceiling))
+    untrained = tuple(each for each in rows if each.family == REFERENCE)
+    return Comparison(task, budget, seeds, methods, base, base_audit, references, untrained)
 
 
 def _method_result(task: TaskInfo, seeds: tuple[int, ...], betas: FloatArray, cells: list[CellRecord]) -> MethodResult:

@@ -184,7 +184,9 @@ def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]
         one_policy(method.name, part.budget_completions, _settings(study, part.task.name, method.name))
         for part in parts
         for method in part.ranked
-        if method.policies == method.answering == 1 and len(part.task.preferences) > 1
+        if method.policies == method.answering == 1
+        and len(part.task.preferences) > 1
+        and _settings(study, part.task.name, method.name).get("method") != "one_policy"  # which is meant to
     ]
     return list(dict.fromkeys(found))  # once for several tasks
 

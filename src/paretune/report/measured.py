@@ -48,6 +48,9 @@ def judged(comparison: Comparison, rows: Sequence[MetricRow]) -> tuple[str, dict
 
 
 def achieved(comparison: Comparison, rows: Sequence[MetricRow]) -> dict[str, MetricValue]:
-    """Return each method's achieved utility over all preferences."""
+    """Return the achieved utility over all preferences of each method, and of the base model's row."""
     mine = rows_of(comparison, rows)
-    return {method.name: measured(mine, method.name, "performance") for method in comparison.methods}
+    return {
+        method.name: measured(mine, method.name, "performance")
+        for method in (*comparison.methods, *comparison.untrained)
+    }

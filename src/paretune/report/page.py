@@ -82,6 +82,7 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
     environment = _environment()
     ceilings = {method.name for part in parts for method in part.methods if method.ceiling}
     environment.globals |= {"colours": colours, "shapes": shapes, "base": BASE, "ceilings": ceilings}
+    environment.globals["untrained"] = {each.name for part in parts for each in part.untrained}
     return environment.get_template("report.html.jinja").render(
         study=study,
         policy=content_policy(plotly, script),

@@ -11,8 +11,14 @@ GREYS = ("#6B6B6B", "#9A9A9A")
 BASE_COLOUR = "#777777"
 CEILING_COLOUR = "#7F5FC7"
 """Of what is no method but a ceiling; it takes no method's hue."""
-MARKERS = {"single-policy": "circle", "multi-policy": "square", "meta-policy": "diamond", "ceiling": "triangle-up"}
-MATPLOTLIB_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
+MARKERS = {
+    "single-policy": "circle",
+    "multi-policy": "square",
+    "meta-policy": "diamond",
+    "ceiling": "triangle-up",
+    "reference": "star",
+}
+MATPLOTLIB_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "star": "*"}
 
 
 def method_colours(methods: Sequence[str], ceilings: Collection[str] = ()) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from paretune.core.protocols import CEILING, MetricRow, MetricValue
+from paretune.core.protocols import CEILING, REFERENCE, MetricRow, MetricValue
 from paretune.report.comparison import Comparison
-from paretune.report.costs import costs
+from paretune.report.costs import Cost, costs
 from paretune.report.findings import lead
 from paretune.report.measured import achieved, judged, measured, rows_of
 from paretune.report.tables import Table, Value
@@ -38,7 +38,8 @@ def ranks(utilities: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
 
 
 def ranking(comparison: Comparison, rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
-    """Return method and rank of a comparison in the order of the main table: by rank, those without one, the ceiling.
+    """Return method and rank of a comparison in the order of the main table: by rank, those without one,
+    the base model, the ceiling.
 
     Args:
         comparison: The comparison.
@@ -48,7 +49,9 @@ def ranking(comparison: Comparison, rows: Sequence[MetricRow]) -> list[tuple[str
     found = ranks({method.name: means[method.name].per_seed for method in comparison.ranked})
     texts = {name: str(rank) for name, rank in found.items()}
     texts |= {method.name: MISSING for method in comparison.ranked if method.name not in found}
-    return [*texts.items(), *((method.name, CEILING) for method in comparison.methods if method.ceiling)]
+    apart = [(method.name, REFERENCE) for method in comparison.untrained]
+    apart += [(method.name, CEILING) for method in comparison.methods if method.ceiling]
+    return [*texts.items(), *apart]
 
 
 def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
@@ -64,7 +67,7 @@ def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
     beside = ranks({method.name: others[method.name].per_seed for method in comparison.ranked} if second else {})
     lines: list[tuple[Value, ...]] = []
     for name, rank in ranking(comparison, rows):
-        method, cost = comparison.method(name), spent[name]
+        method = comparison.method(name)
         volumes = [measured(mine, name, "pareto_optimality", kind).value for kind in ("naive", "cross-fitted")]
         lines.append(
             (
@@ -74,7 +77,7 @@ def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
                 *((interval(others[name]), str(beside.get(name, ""))) if second else ()),
                 number(measured(mine, name, "performance", "kl: all").value),
                 " / ".join(number(each) for each in volumes),
-                "not charged" if method.ceiling else number(cost.completions.value),
+                _spent(rank, spent.get(name)),
                 f"{len(method.done)}/{len(method.cells)}",
             )
         )
@@ -92,6 +95,13 @@ def _second(comparison: Comparison, rows: Sequence[MetricRow]) -> tuple[str, dic
     mine = rows_of(comparison, rows)
     shares = {method.name: measured(mine, method.name, "captured_share") for method in comparison.methods}
     return "captured share" if any(share.value is not None for share in shares.values()) else "", shares
+
+
+def _spent(rank: str, cost: Cost | None) -> str:
+    """Say how many completions a row was charged."""
+    if rank == CEILING or cost is None:
+        return "none" if rank == REFERENCE else "not charged"
+    return number(cost.completions.value)
 
 
 def interval_rule(values: Sequence[MetricValue]) -> str:

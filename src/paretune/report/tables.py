@@ -84,7 +84,7 @@ def seeds_table(study: StudyRecords) -> Table:
     columns = ("task", "budget_completions", "method", "seed", "state", "reason", "message", "utility", "kl_nats")
     rows: list[tuple[Value, ...]] = []
     for part in comparisons(study):
-        for method in part.methods:
+        for method in _every(part):
             for seed, cell in method.cells.items():
                 row = part.seeds.index(seed)
                 head = (part.task.name, part.budget_completions, method.name, seed, cell.state)
@@ -210,9 +210,13 @@ def write_results(study: StudyRecords, path: Path) -> Path:
             ("n", pa.int64()), ("n_missing", pa.int64()), ("kl_nats", pa.float64()),
         ]
     )  # fmt: skip
-    rows = [row for part in comparisons(study) for method in part.methods for row in _long_rows(part, method)]
+    rows = [row for part in comparisons(study) for method in _every(part) for row in _long_rows(part, method)]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
     return path
+
+
+def _every(part: Comparison) -> tuple[MethodResult, ...]:
+    return (*part.methods, *part.untrained)
 
 
 def _long_rows(part: Comparison, method: MethodResult) -> list[dict[str, object]]:

@@ -28,26 +28,29 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
             waiting.append(f"{part.title}: {'nothing that can be used' if broken else 'not run yet'}")
             continue
         mine, means = rows_of(part, rows), achieved(part, rows)
-        shares = {each.name: measured(mine, each.name, "captured_share") for each in part.methods}
+        everything = (*part.methods, *part.untrained)
+        shares = {each.name: measured(mine, each.name, "captured_share") for each in everything}
         known = any(share.value is not None for share in shares.values())
         score, _ = judged(part, rows)
         rank = f"rank by {score.split()[-1]}"
         lines: list[tuple[str, ...]] = [(HEADS[0], rank, HEADS[1], *([SHARE] if known else []), *HEADS[2:])]
         spent = {cost.method: cost for cost in costs(part, rows)}
         ranked = dict(ranking(part, rows))
-        for method in part.methods:
-            cost, cells = spent[method.name], method.cells
-            volume = measured(mine, cost.method, "pareto_optimality", "naive")
-            numbers = [table_cell(cost.policies)]
-            numbers += ["not charged" if method.ceiling else number(cost.completions.value)]
-            numbers += [number(each.value) for each in (cost.seconds_sum, cost.speed_ratio)]
+        for method in everything:
+            cost, cells = spent.get(method.name), method.cells
+            volume = measured(mine, method.name, "pareto_optimality", "naive")
+            numbers = ["0", "none", "none", "1"]
+            if cost is not None:
+                numbers = [table_cell(cost.policies)]
+                numbers += ["not charged" if method.ceiling else number(cost.completions.value)]
+                numbers += [number(each.value) for each in (cost.seconds_sum, cost.speed_ratio)]
             done = sum(cell.state == "done" for cell in cells.values())
             lines.append(
                 (
-                    cost.method,
-                    ranked[cost.method],
-                    interval(means[cost.method]),
-                    *([interval(shares[cost.method])] if known else []),
+                    method.name,
+                    ranked[method.name],
+                    interval(means[method.name]),
+                    *([interval(shares[method.name])] if known else []),
                     interval(volume),
                     *numbers,
                     f"{done}/{len(cells)}",

@@ -84,6 +84,16 @@ TERMS = (
         "needs 20 runs.",
     ),
     (
+        "Base, reference",
+        "The base model as it is, evaluated as the methods are: nothing trained, KL 0. Every method starts from it. It "
+        "is shown, never ranked or tuned.",
+    ),
+    (
+        "one_policy",
+        "A single policy, trained for equal weights with the whole budget, which answers every preference alike. A "
+        "method that asks for preferences has to be better than this, or asking was not worth it. It is ranked.",
+    ),
+    (
         "Ceiling",
         "No method: experts of the same size trained on the exact objective over all completions, without sampling. "
         "What methods lose against it they lose to noise, budget or merging. It is shown, never ranked or counted.",

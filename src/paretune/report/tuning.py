@@ -30,8 +30,18 @@ def tuning_sentence(study: StudyRecords) -> str:
         f"reports, at {listing([f'{budget:,}' for budget in budgets])} completions. Scores are of development "
         f"prompts: {measures}. All trials together took {number(spent)} completions and "
         f"{seconds(sum(record.seconds for record in study.tuning))} of training, charged to nobody."
+        + "".join(f" {each}" for each in _with_fewer(study, tried))
         + (f" A ceiling is not tuned: {listing(rest)}." if rest else "")
     )
+
+
+def _with_fewer(study: StudyRecords, tried: int) -> list[str]:
+    """Say which rows lack some of the settings, and were tried with fewer choices."""
+    fewer = {record.method: len(record.points) for record in study.tuning if len(record.points) < tried}
+    return [
+        f"{name}, which lacks some of these settings, was tried with {count(number, 'choice')}."
+        for name, number in fewer.items()
+    ]
 
 
 def chosen_table(records: Sequence[TuningRecord]) -> Table:

@@ -16,7 +16,7 @@ from paretune.core.checks import check_choice, check_count, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.limits import MAX_COMPLETIONS
-from paretune.core.preferences import check_preferences, das_dennis
+from paretune.core.preferences import grid_preferences, wanted_preferences
 from paretune.core.scores import check_scored, missing_share
 from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
@@ -43,7 +43,7 @@ def train(
     task: str | Path | Task,
     budget: Mapping[str, int] | int = 6000,
     seed: int = 0,
-    preferences: ArrayLike | None = None,
+    preferences: ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
     settings: Mapping[str, object] | None = None,
     output: str | Path | None = None,
     progress: Link | None = None,
@@ -55,13 +55,15 @@ def train(
         task: A task, its name, or the path of its `task.yaml`.
         budget: `{"completions": n}`, or just n.
         seed: Training seed; it also names the task instance.
-        preferences: Preferences the method is given, `[M, K]`; by default the grid with two divisions.
+        preferences: What the method is given, and trains policies for where it trains one for each: `[M, K]`, shares
+            or ratios, or mappings from objectives to weights; by default the grid with two divisions, and its centre.
         settings: What differs from the method's defaults.
         output: Folder to save to. A call that was killed goes on where it stopped when it is made again.
         progress: Hears of completions made.
 
     Raises:
         ConfigError: If the method, a setting, the budget or the seed cannot be used.
+        PreferenceError: If a preference cannot be one, or is given twice.
         BudgetError: If the budget is too small for the method.
         RewardError: If an objective was never scored.
         StudyError: If the output folder already holds something else, or another call is training into it.
@@ -74,8 +76,10 @@ def train(
         check_choice("method", method, METHODS)
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
-    count = len(instance.objectives)
-    given = das_dennis(count, 2) if preferences is None else check_preferences(preferences, count)
+    if preferences is None:
+        given = grid_preferences(len(instance.objectives), 2)
+    else:
+        given = wanted_preferences(preferences, instance.objective_names)
     stages = in_order(asked_stages(entry.method, instance, given, _completions(budget), seed), instance)
 
     def solutions_in(work: Path) -> SolutionSet:

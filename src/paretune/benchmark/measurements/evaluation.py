@@ -39,7 +39,7 @@ class Evaluation:
         return [
             Table(
                 cell.table, cell.task.name, cell.seed, {**cell.answered, **self.asked(cell.task, study)},
-                (cell.name,), cell.stages, len(study.test_rows(cell.task)) * len(cell.preferences) * study.samples,
+                (cell.name,), cell.stages, len(study.test_rows(cell.task)) * _policies(cell) * study.samples,
             )
             for cell in cells
         ]  # fmt: skip
@@ -69,6 +69,11 @@ class Evaluation:
             kept.update(zip((point.tobytes() for point in missing), made, strict=True))
         write([kept[point.tobytes()] for point in job.preferences], job.folder)
         return {"answer": answer}
+
+
+def _policies(cell: PlannedCell) -> int:
+    """Return how many policies answer at most: where nothing is trained, the base model answers every preference."""
+    return len(cell.preferences) if cell.stages else 1
 
 
 def tested(task: Task, study: Study) -> dict[str, object]:

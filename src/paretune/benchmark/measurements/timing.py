@@ -14,7 +14,7 @@ from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
 from paretune.core.preferences import centre
-from paretune.core.protocols import Table
+from paretune.core.protocols import REFERENCE, Table
 from paretune.executors.jobs import Link
 from paretune.records.files import write_json
 from paretune.records.layout import TIMING, timing_folder
@@ -32,7 +32,7 @@ class Timing:
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table for each task and method."""
         groups: dict[tuple[str, str], list[PlannedCell]] = {}
-        for cell in cells:
+        for cell in (each for each in cells if each.entry.method.family != REFERENCE):  # timed beside each of them
             groups.setdefault((cell.task.name, cell.entry.label), []).append(cell)
         return [
             Table(
@@ -51,7 +51,7 @@ class Timing:
         """Decode with the policy and with the base model in turn."""
         import torch
 
-        from paretune.models.base import load_base
+        from paretune.models.base import load_base, unwrap
         from paretune.rl.evaluation import reference_policy
 
         prompts = [str(row["prompt"]) for row in itertools.islice(itertools.cycle(job.task.splits["test"]), ROWS)]
@@ -65,7 +65,7 @@ class Timing:
             return int(completions.lengths.sum())
 
         def decode_base() -> int:
-            job.solutions.bank.unwrap()  # the base model as it is; the bank puts itself back when it is used
+            unwrap(reference.base)  # the base model as it is; a bank puts itself back when it is used
             return decode(reference)
 
         speed, base_speed = interleave([decode, decode_base], REPEATS, time.perf_counter)
