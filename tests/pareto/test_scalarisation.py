@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,7 +53,10 @@ def test_the_worst_shortfall_counts_and_the_other_forms_by_hand() -> None:
 def test_slopes_are_the_finite_differences_of_every_form(drawn_as: tuple[int, int]) -> None:
     scores, preference, ideal, nadir = drawn(*drawn_as)
     for smoothing in (0.05, 0.5):
-        found = by_differences(lambda s: smooth_chebyshev_utility(s, preference, ideal, nadir, smoothing), scores)
+        found = by_differences(
+            partial(smooth_chebyshev_utility, preference=preference, ideal=ideal, nadir=nadir, smoothing=smoothing),
+            scores,
+        )
         slopes = chebyshev_slopes(scores, preference, ideal, nadir, smoothing=smoothing)
         np.testing.assert_allclose(slopes, found, atol=1e-6)  # curvature w^2 / mu * step^2
     two = np.sort(shortfalls(scores, preference, ideal, nadir))[-2:]
@@ -112,7 +117,7 @@ def test_the_best_mixtures_of_a_front_by_hand() -> None:
     # on the line s_1 + s_2 = 1 with w = (.75, .25): .75 (1 - s) = .25 s, so s = .75, at -.1875
     front = np.eye(2)
     assert best_chebyshev(front, [0.75, 0.25], ONE, NONE) == pytest.approx(-0.1875)
-    # thresholds .5, .2, equal weights: all from (.5, .5) to (.8, .2) reach both, with .3 to spare, a tenth of which counts
+    # thresholds .5, .2: all from (.5, .5) to (.8, .2) reach both, with .3 to spare, a tenth of which counts
     assert best_threshold(front, [0.5, 0.5], [0.5, 0.2], 0.1) == pytest.approx(0.5 * (0.5 + 0.1 * 0.3 + 0.2))
 
 

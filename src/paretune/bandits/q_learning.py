@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.core.preferences import FloatArray
 
+Bools = NDArray[np.bool_]
 
-def epsilon_greedy(values: FloatArray, allowed: FloatArray, epsilon: float, generator: np.random.Generator) -> int:
+
+def epsilon_greedy(values: FloatArray, allowed: Bools, epsilon: float, generator: np.random.Generator) -> int:
     """Return an allowed action: the best one, or with a chance of epsilon any, by two uniform numbers.
 
     Args:

@@ -56,10 +56,9 @@ def values_of(name: str, values: Mapping[str, float], unit: str, task: Task) -> 
                 "unit: share for a share of the range."
             )
     found: list[float | None] = []
-    for objective in task.objectives:
-        given, (low, high) = values.get(objective.name), objective.range
-        share = unit == "share" and given is not None
-        found.append(low + float(given) * (high - low) if share and given is not None else given)
+    for each in task.objectives:
+        given, (low, high) = values.get(each.name), each.range
+        found.append(given if given is None or unit == "reward" else low + given * (high - low))
     return found
 
 

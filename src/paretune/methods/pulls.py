@@ -1,4 +1,4 @@
-"""What dynamic weightings share: development scores are measured every few updates, and what they gained pays a choice."""
+"""What dynamic weightings share: development scores measured every few updates, whose gains pay for a choice."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Pulls:
 
 
 class Factors:
-    """Factors on a preference that a raise multiplies by `e^step` and that fade: weights rise and fall within bounds."""
+    """Factors on a preference: a raise multiplies one by `e^step`, and all fade, so weights rise and fall, bounded."""
 
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any]) -> None:
         self.preference, self.settings = np.asarray(preference, np.float64), settings

@@ -14,7 +14,7 @@ from paretune.core.errors import StopRequested
 from paretune.core.imports import import_name
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
-from paretune.core.user_calls import check_takes
+from paretune.core.user_calls import called, check_takes
 from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.rl.settings import LearnerSettings
@@ -147,6 +147,10 @@ def resolve_named(slot: str, name: str) -> Any:
 
         return resolve_weighting(name)
     function = import_name(slot, name)
+    if slot == "shaping" and isinstance(function, type):
+        function = import_name(slot, name, ("shape",))
+        check_takes(f"{slot} '{name}'", function, ("preference", "settings", "ranges"))
+        return function
     check_takes(f"{slot} '{name}'", function, TAKEN[slot])
     return function
 
@@ -167,10 +171,18 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
     from paretune.rl.learner import Slots
     from paretune.rl.weighting import check_restores
 
-    functions, weightings = {}, []
+    functions: dict[str, Any] = {}
+    weightings = []
     for slot in TAKEN:
         if settings.get(slot):
-            functions[slot] = resolve_named(slot, str(settings[slot]))
+            found = resolve_named(slot, str(settings[slot]))
+            if isinstance(found, type):  # a shaping of each member
+                with called(f"{slot} {found.__qualname__}"):
+                    functions["shapings"] = [
+                        found(row.copy(), copy.deepcopy(dict(settings)), ranges(task)) for row in preferences
+                    ]
+            else:
+                functions[slot] = found
     if settings.get("weighting"):
         kind = resolve_named("weighting", str(settings["weighting"]))
         check_restores(kind, settings, ranges(task))

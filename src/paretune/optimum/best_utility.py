@@ -1,8 +1,8 @@
 """The best policy for a concave utility of several scores where all completions can be listed, by duality.
 
-A concave utility that rises in every score is a lower envelope of planes: `u(J) = min_x lambda(x) . J + c(x)`. The set of
-attainable J is convex, so `max_pi u(J) = min_x h(lambda(x)) + c(x)`, where `h(lambda) = max_pi lambda . J` is known in
-closed form and smooth. So the best policy for u is the best one for *some* weighted sum: here for `lambda`.
+A concave utility that rises in every score is a lower envelope of planes: `u(J) = min_x lambda(x) . J + c(x)`. The set
+of attainable J is convex, so `max_pi u(J) = min_x h(lambda(x)) + c(x)`, where `h(lambda) = max_pi lambda . J` is known
+in closed form and smooth. So the best policy for u is the best one for *some* weighted sum: here for `lambda`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def shortfalls(scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir
 
 
 def chebyshev_utility(scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike) -> FloatArray:
-    """Return `-max_k w_k (z_k - s_k) / (z_k - n_k)` over the objectives with weight: the worst of the shortfalls, `[...]`.
+    """Return `-max_k w_k (z_k - s_k) / (z_k - n_k)` where w_k > 0: the worst shortfall, `[...]`.
 
     Args:
         scores: See `shortfalls`, as are the others.
@@ -107,7 +107,7 @@ def chebyshev_slopes(
     smoothing: float = 0.0,
     augmentation: float = 0.0,
 ) -> FloatArray:
-    """Return the gradient of a Chebyshev utility at scores `[K]`, or, where it has a kink, the mean of its sides, `[K]`.
+    """Return the gradient of a Chebyshev utility at scores `[K]`, at a kink the mean of its sides, `[K]`.
 
     Args:
         scores: `[K]`; the others as in `shortfalls`.
@@ -127,7 +127,7 @@ def chebyshev_slopes(
 
 
 def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
-    """Return `sum_k w_k (min(s_k, t_k) + b max(s_k - t_k, 0))`: what exceeds a threshold counts only the share b, `[...]`.
+    """Return `sum_k w_k (min(s_k, t_k) + b max(s_k - t_k, 0))`: the share b counts of what is above, `[...]`.
 
     Args:
         scores: `[..., K]`.
@@ -146,7 +146,7 @@ def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: Arra
 
 
 def threshold_slopes(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
-    """Return the gradient of the threshold utility at scores `[K]`; at a threshold itself that of the side above, `[K]`."""
+    """Return the gradient of the threshold utility at scores `[K]`; at a threshold that of the side above, `[K]`."""
     reached = _scores(scores) >= np.asarray(thresholds, np.float64)
     return np.asarray(np.where(reached, beyond, 1.0) * np.asarray(preference, np.float64))
 
@@ -199,5 +199,5 @@ def _masked(lacking: FloatArray, preference: ArrayLike) -> FloatArray:
 def _scores(scores: ArrayLike) -> FloatArray:
     points = np.asarray(scores, np.float64)
     if points.ndim < 1:
-        raise ShapeError(f"scores must be [..., K], got {scores}. Give one for each objective.")
+        raise ShapeError(f"scores must be [..., K], got {points}. Give one for each objective.")
     return points

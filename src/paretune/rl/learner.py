@@ -24,6 +24,7 @@ from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.rollout import Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.shaping import MemberShaping
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Weighting
 
@@ -42,14 +43,18 @@ class Slots:
         weightings: How each member weighs its objectives; by default as its rows' preferences say.
         advantages: How rewards become advantages; by default against the other completions of the prompt.
         shaping: What is done to the rewards of each completion before that.
+        shapings: The same for each member, where it depends on its preference or on settings.
     """
 
     weightings: Sequence[Weighting] = ()
     advantages: Advantages | None = None
     shaping: Shaping | None = None
+    shapings: Sequence[MemberShaping] = ()
 
-    def apply(self, rewards: Tensor, ranges: FloatArray, group_size: int) -> tuple[Tensor, Tensor]:
-        """Return shaped rewards and their advantages, both `[B, K]`.
+    def apply(
+        self, rewards: Tensor, ranges: FloatArray, group_size: int, active: Sequence[int] = (0,)
+    ) -> tuple[Tensor, Tensor]:
+        """Return shaped rewards and their advantages, both `[B, K]`; of the active members, in the order of their rows.
 
         Raises:
             ShapeError: If a method's own code returns something of another shape.
@@ -61,6 +66,14 @@ class Slots:
             with called(name):
                 shaped = self.shaping(rewards.clone(), ranges.copy())
             check_made(name, shaped, rewards, missing=True)
+        if self.shapings:
+            parts = []
+            for index, own in zip(active, rewards.chunk(len(active)), strict=True):
+                name = f"shaping {where_found(type(self.shapings[index]))}"
+                with called(name):
+                    parts.append(self.shapings[index].shape(own.clone()))
+                check_made(name, parts[-1], own, missing=True)
+            shaped = torch.cat(parts)
         if self.advantages is None:
             return shaped, leave_one_out(shaped, group_size)
         name = f"advantages {where_found(self.advantages)}"
@@ -203,7 +216,7 @@ class Learner:
             raise NonFiniteError(
                 f"log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate{gated}."
             )
-        shaped, made = self.slots.apply(rewards, self.environment.ranges, group)
+        shaped, made = self.slots.apply(rewards, self.environment.ranges, group, active)
         first = silenced(fold_in_kl(made, kl, self.environment.beta, group), self.epochs.widths, group)
         scored = ScoredBatch(
             batch, mixing, shaped, made, first, reference.sum(dim=1).cpu().double(), self.slots.advantages is not None

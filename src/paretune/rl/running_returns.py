@@ -1,4 +1,4 @@
-"""Estimates of what a policy earns while it changes: an exponential average that forgets, and waits for what is missing."""
+"""Estimates of what a policy earns while it changes: an exponential average that keeps what is missing as it was."""
 
 from __future__ import annotations
 
