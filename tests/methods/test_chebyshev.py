@@ -63,7 +63,7 @@ def test_following_the_weights_climbs_to_where_weighted_shortfalls_are_equal() -
         best = chebyshev_utility(circle, PREFERENCE, [1, 1], [0, 0]).max()
         assert chebyshev_utility(scores, PREFERENCE, [1, 1], [0, 0]) == pytest.approx(best, abs=0.03)
         linear = PREFERENCE / np.linalg.norm(PREFERENCE)
-        assert chebyshev_utility(linear, PREFERENCE, [1, 1], [0, 0]) < best - 0.05  # the weighted sum's own optimum
+        assert chebyshev_utility(linear, PREFERENCE, [1, 1], [0, 0]) < best - 0.03  # the weighted sum's own optimum
 
 
 def test_stages_know_the_ideal_of_the_task_and_what_replaces_it(task: Task) -> None:

@@ -57,9 +57,9 @@ def test_paid_for_all_it_raises_what_pays_and_paid_for_the_first_it_cannot_see_i
     paid_for_all, paid_for_first, shuffled = (
         np.mean([learned(paid, run, feedback)[1] for run in range(12)]) for paid, feedback in hows
     )
-    assert paid_for_all > 0.58
-    assert abs(paid_for_first - 0.5) < 0.05
-    assert abs(shuffled - 0.5) < 0.05
+    assert paid_for_all > 0.65
+    assert abs(paid_for_first - 0.5) < 0.1
+    assert abs(shuffled - 0.5) < 0.1  # 4 standard errors of 12 runs
 
 
 def test_a_payoff_without_a_score_that_counts_is_left_out_but_something_is_pulled() -> None:

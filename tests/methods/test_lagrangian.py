@@ -27,7 +27,7 @@ def seen(update: int, returns: Any) -> Seen:
 
 
 def test_a_multiplier_rises_by_the_shortfall_and_rests_within_the_slack() -> None:
-    made = weighting(memory=0.0, slack=0.1, dual_learning_rate=2.0)
+    made = weighting(memory=0.0, slack=0.1, dual_learning_rate=2.0, damping=0.0)
     np.testing.assert_allclose(made.weigh(seen(0, [0.9, 0.3])), [1 / 1.6, 0.6 / 1.6])  # 2 * (.6 - .3)
     made.weigh(seen(1, [0.9, 0.65]))
     assert made.multipliers.tolist() == pytest.approx([0, 0.6])
@@ -49,7 +49,7 @@ def test_a_multiplier_stops_at_its_largest_and_waits_for_a_return() -> None:
 
 @pytest.mark.parametrize("limit", [0.3, 0.6, 0.8])
 def test_returns_settle_at_the_threshold(limit: float) -> None:
-    """Returns move by a tenth an update towards those of a best policy, on a quarter circle, and are seen with noise."""
+    """Returns move by a tenth an update towards a best policy's, on a quarter circle, and are seen with noise."""
     made, returns, noise = weighting((None, limit)), np.asarray([0.5, 0.5]), np.random.default_rng(0)
     found = []
     for update in range(600):
@@ -58,7 +58,7 @@ def test_returns_settle_at_the_threshold(limit: float) -> None:
         found.append(returns)
     late = np.asarray(found[300:])
     assert late[:, 1].mean() == pytest.approx(limit + 0.01, abs=0.03)  # within the slack of .02 and the noise
-    assert late[:, 1].std() < 0.05
+    assert late[:, 1].std() < 0.03  # .17 without damping
     assert late[:, 0].mean() > np.sqrt(1 - limit**2) - 0.06  # and the rest is maximised
 
 
@@ -66,26 +66,25 @@ def test_what_cannot_be_met_gets_nearly_all_the_weight() -> None:
     made = weighting((None, 0.9))
     for update in range(100):
         weights = made.weigh(seen(update, [0.9, 0.1]))
-    assert weights[1] == pytest.approx(10 / 11)
+    assert weights[1] == pytest.approx(11.6 / 12.6)  # the largest multiplier, and 2 * .8 for what is missed
 
 
 @pytest.mark.usefixtures("on_a_cpu")
 def test_a_policy_keeps_to_its_threshold_where_the_weighted_sum_does_not(task: Task) -> None:
-    """At this corner the weighted sum ends below .15 in the second objective; at least .35 is asked for."""
+    """At this corner the weighted sum ends below .45 in the second objective; at least .6 is asked for."""
     small = {
         "rank": 2, "group_size": 4, "completions_per_update": 16, "learning_rate": 3e-2, "epochs": 1,
-        "average_decay": 0.0, "completions_each": 480,
+        "average_decay": 0.0, "completions_each": 320,
     }  # fmt: skip
     values = dict(zip(map(micro_task.text_of, micro_task.completions()), micro_task.rewards(), strict=True))
     means = {}
-    for name, more in (("linear", {}), ("lagrangian", {"thresholds": {"second": 0.35}})):
-        policy = train(name, task, 480, 0, CORNER[None], {**small, **more}).policies_for(CORNER[None])
+    for name, more in (("linear", {}), ("lagrangian", {"thresholds": {"second": 0.6}})):
+        policy = train(name, task, 320, 0, CORNER[None], {**small, **more}).policies_for(CORNER[None])
         prompts = list(micro_task.PROMPTS["test"])
         made = policy.generate(prompts, [0] * len(prompts), samples=64, seed=list(range(len(prompts))))
         means[name] = np.mean([values[text] for text in made.texts], axis=0)
-    assert means["linear"][1] < 0.25
-    assert means["lagrangian"][1] == pytest.approx(0.37, abs=0.1)  # a moving policy, 256 completions of sd .3
-    assert means["lagrangian"][0] > 0.4
+    assert means["linear"][1] < 0.45
+    assert means["lagrangian"][1] > 0.52  # a moving policy, 256 completions of sd .3
 
 
 def test_stages_know_the_thresholds_in_units_of_rewards(task: Task) -> None:

@@ -54,9 +54,9 @@ def test_random_weights_are_on_the_simplex_equal_on_average_and_repeat_by_update
 
 
 def test_the_softmax_of_normals_is_not_the_dirichlet() -> None:
-    # uniform on the 3-simplex: variance of a weight 2 / (9 * 4) = .0556; softmax of standard normals: less
-    assert weights(3000, kind="random", draws="dirichlet").var() == pytest.approx(0.0556, abs=0.004)
-    assert weights(3000, kind="random").var() < 0.045
+    # uniform on the 3-simplex: variance of a weight 2 / (9 * 4) = .0556; softmax of normals: .0496 by 1e5 draws
+    assert weights(3000, kind="random", draws="dirichlet").var() == pytest.approx(0.0556, abs=0.0025)
+    assert weights(3000, kind="random").var() == pytest.approx(0.0496, abs=0.0025)
 
 
 def test_one_policy_gets_all_of_the_budget_whatever_is_wanted(task: Task, finish: Any) -> None:

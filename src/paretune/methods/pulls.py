@@ -67,7 +67,7 @@ class Pulls:
 
     Attributes:
         scores: Stored development scores, oldest first, None where one is missing.
-        payoffs: Past ones, oldest first.
+        payoffs: Past ones, oldest first: the last `PAYOFFS`, or, for the control, all, as neighbours were paid alike.
     """
 
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any]) -> None:
@@ -98,12 +98,12 @@ class Pulls:
         if not np.isfinite(payoff):
             return None
         given = fed_back(payoff, self.payoffs, self.settings["feedback"], generator)
-        self.payoffs = [*self.payoffs, payoff][-PAYOFFS:]
+        self.payoffs = kept([*self.payoffs, payoff], self.settings["feedback"])
         return given
 
     def centred(self, payoff: float, generator: np.random.Generator) -> float | None:
         """Do `told`, mapped by past payoffs to [-1/2, 1/2]: a payoff in the middle of them says nothing."""
-        past = self.payoffs
+        past = self.payoffs[-PAYOFFS:]
         given = self.told(payoff, generator)
         return None if given is None else scaled(given, past) - 0.5
 
@@ -134,6 +134,11 @@ class Factors:
         """The preference times the factors, normalised, `[K]`."""
         weights = self.preference * np.exp(self.logs - self.logs.max())
         return np.asarray(weights / weights.sum())
+
+
+def kept(payoffs: list[float], feedback: str) -> list[float]:
+    """Return the payoffs that later pulls need."""
+    return payoffs if feedback == "shuffled" else payoffs[-PAYOFFS:]
 
 
 def means(scores: FloatArray) -> FloatArray:

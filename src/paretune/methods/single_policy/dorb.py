@@ -17,7 +17,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.per_preference import nearest_trained
-from paretune.methods.pulls import PAYOFFS, Pulls, PullSettings, means, pulled_stages
+from paretune.methods.pulls import PAYOFFS, Pulls, PullSettings, kept, means, pulled_stages
 from paretune.rl.weighting import Seen
 
 VARIANTS = ("single", "hierarchical")
@@ -81,14 +81,14 @@ class OneAtATime:
             past = self.levels[bandit]
             if not np.isfinite(level):
                 continue
-            standing[bandit] = scaled(level, past)
+            standing[bandit] = scaled(level, past[-PAYOFFS:])
             if self.pulled is not None and self.pulled[0] == bandit:
                 told = fed_back(level, past, self.settings["feedback"], generator)
                 if told is not None:
                     gamma, rate = self.settings["gamma"], self.settings["arm_learning_rate"]
-                    payoff = scaled(told, past)
+                    payoff = scaled(told, past[-PAYOFFS:])
                     self.logs[bandit] = updated(self.logs[bandit], self.pulled[1], payoff, gamma, rate)
-            self.levels[bandit] = [*past, level][-PAYOFFS:]
+            self.levels[bandit] = kept([*past, level], self.settings["feedback"])
         return standing
 
     def _pull(self, standing: FloatArray, generator: np.random.Generator) -> None:

@@ -28,6 +28,7 @@ class LagrangianSettings(PerPreferenceSettings):
     unit: str = field(default="reward", metadata=PLANNING)  # of thresholds; or share: of the range, from 0 to 1
     slack: float = 0.02  # above a threshold within which multipliers rest, in shares of the range: about the noise
     dual_learning_rate: float = 1.0  # what a multiplier gains an update for a shortfall of the whole range
+    damping: float = 2.0  # weight for a shortfall of the whole range as it is now; 0 swings about the threshold
     largest: float = 10.0  # multiplier: what cannot be met must not leave nothing for the rest for ever
     memory: float = 0.8  # share of the estimated returns that an update leaves
 
@@ -41,6 +42,8 @@ class LagrangianSettings(PerPreferenceSettings):
                 f"dual_learning_rate and largest must be positive, got {self.dual_learning_rate} and {self.largest}. "
                 "Try 1.0 and 10.0."
             )
+        if not 0 <= self.damping < np.inf:
+            raise ConfigError(f"damping must not be negative, got {self.damping}. Try 2.0.")
         check_memory(self.memory)
 
 
@@ -66,9 +69,10 @@ class LagrangianWeights:
         known = ~np.isnan(self.limits) & (self.returns.counts > 0)
         # below the threshold they rise, above it and the slack they fall, between the two they rest
         moved = np.where(lacking > 0, lacking, np.minimum(lacking + self.settings["slack"], 0))
-        steps = self.settings["dual_learning_rate"] * np.where(known, moved, 0)
-        self.multipliers = np.clip(self.multipliers + steps, 0, self.settings["largest"])
-        weights = self.preference + self.multipliers
+        moved = np.where(known, moved, 0)
+        raised = self.multipliers + self.settings["dual_learning_rate"] * moved
+        self.multipliers = np.clip(raised, 0, self.settings["largest"])
+        weights = self.preference + np.maximum(self.multipliers + self.settings["damping"] * moved, 0)
         return np.asarray(weights / weights.sum())
 
     def state(self) -> dict[str, object]:
@@ -86,7 +90,8 @@ class Lagrangian:
     """Train one policy per wanted preference that keeps the expected scores of some objectives above thresholds.
 
     Source:
-        Altman 1999, constrained Markov decision processes; Dai et al. 2024 (Safe RLHF) for language models.
+        Altman 1999, constrained Markov decision processes; Dai et al. 2024 (Safe RLHF) for language models; Stooke,
+        Achiam and Abbeel 2020 for the proportional part that damps the multipliers' swing.
 
     Departures:
         Thresholds are on expected rewards, without the KL. Weights are preference plus multipliers *divided by their
