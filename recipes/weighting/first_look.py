@@ -61,10 +61,12 @@ def main() -> None:
         found = np.concatenate([ends, scores(name, BETWEEN, settings)])
         shares = []
         for kind, (value, _) in utilities(task).items():
-            gained, possible = np.transpose([
-                (value(row, point) - value(base, point), most - value(base, point))
-                for row, point, most in zip(found, points, best[kind], strict=True)
-            ])
+            gained, possible = np.transpose(
+                [
+                    (value(row, point) - value(base, point), most - value(base, point))
+                    for row, point, most in zip(found, points, best[kind], strict=True)
+                ]
+            )
             shares += [f"{gained.sum() / possible.sum():.3f} ({gained[2:].sum() / possible[2:].sum():.3f})"]
         print(name, *settings.values(), *shares, sep=", ", flush=True)
 
