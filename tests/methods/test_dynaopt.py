@@ -16,7 +16,8 @@ from paretune.bandits.exp3 import probabilities
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
-from paretune.methods.single_policy.dynaopt import PAYOFFS, DynaOpt, DynaOptSettings, NestedBandits, scaled
+from paretune.methods.pulls import PAYOFFS
+from paretune.methods.single_policy.dynaopt import DynaOpt, DynaOptSettings, NestedBandits
 from paretune.methods.single_policy.linear import Linear, LinearSettings
 from paretune.rl.weighting import Seen, check_weights, resolve_weighting
 
@@ -75,7 +76,7 @@ def test_the_second_published_raise_counts_the_chance_that_the_first_one_made() 
     published.weigh(seen(0, draws=FIRST))
     published.weigh(seen(4, [[0.5, 0.5]], SECOND))
     # p_1 = .93 * .48251 + .035 = .48373: omega_1 <- exp(.07 / (2 * .48373)) = exp(.072354)
-    np.testing.assert_allclose(published.factors, [0.07, 0.072354], atol=5e-7)
+    np.testing.assert_allclose(published.factors.logs, [0.07, 0.072354], atol=5e-7)
 
 
 def test_the_published_payoff_is_the_mean_gain_over_the_stored_scores_and_0_at_first() -> None:
@@ -100,7 +101,7 @@ def test_a_payoff_is_told_from_the_last_stored_scores_only() -> None:
     published.weigh(seen(16, [[0.5, 0.5]]))  # .5 against (.2 + .4)/2, the .9 is forgotten
     chance = probabilities(np.asarray([0, 0, before]), 0.07)[2]
     assert published.arms[2] - before == pytest.approx(0.07 * 0.2 / (3 * chance))
-    assert published.scores == [[0.4, 0.4], [0.5, 0.5]]
+    assert published.pulls.scores == [[0.4, 0.4], [0.5, 0.5]]
 
 
 def test_the_preference_is_ignored_as_published() -> None:
@@ -136,12 +137,12 @@ def test_a_repaired_payoff_is_the_gain_of_the_utility_among_past_ones() -> None:
     repaired = bandits("repaired", (0.25, 0.75), history=1)
     for update, scores in enumerate(([0.0, 0.0], [0.4, 0.0], [0.4, 0.4])):
         repaired.weigh(seen(4 * update, [scores], FIRST))
-    assert repaired.payoffs == pytest.approx([0.25 * 0.4, 0.75 * 0.4])
+    assert repaired.pulls.payoffs == pytest.approx([0.25 * 0.4, 0.75 * 0.4])
     assert repaired.arms.tolist() == [0, 0, 0]  # one past payoff or none tells no low from high
     # .25 * .6 = .15; quantiles of .1 and .3: .14 and .26, so 1/12 of the way: 1 * (1/12 - 1/2) / (3 * 1/3)
     repaired.weigh(seen(12, [[1.0, 0.4]], NONE))
     np.testing.assert_allclose(repaired.arms, [1 / 12 - 1 / 2, 0, 0], atol=1e-12)
-    assert repaired.payoffs == pytest.approx([0.1, 0.3, 0.15])
+    assert repaired.pulls.payoffs == pytest.approx([0.1, 0.3, 0.15])
 
 
 def test_an_objective_that_is_not_wanted_has_no_arm() -> None:
@@ -151,15 +152,7 @@ def test_an_objective_that_is_not_wanted_has_no_arm() -> None:
     # .6 * 1.221403 / (.4 + .6 * 1.221403) = .646906
     np.testing.assert_allclose(weights, [0.353094, 0, 0.646906], atol=5e-7)
     repaired.weigh(seen(4, [[0.1, NAN, 0.1]], SECOND))
-    assert repaired.payoffs == pytest.approx([0.1])  # a score that does not count may be missing
-
-
-@pytest.mark.parametrize("payoff", [-1.0, 0.2, 0.5, 0.8, 7.0])
-def test_payoffs_are_scaled_between_quantiles(payoff: float) -> None:
-    # of 0, .1, ..., 1 the quantiles are .2 and .8
-    past = [number / 10 for number in range(11)]
-    assert scaled(payoff, past) == pytest.approx(min(max((payoff - 0.2) / 0.6, 0), 1))
-    assert scaled(payoff, [0.3] * 5) == scaled(payoff, [0.3]) == scaled(payoff, []) == 0.5
+    assert repaired.pulls.payoffs == pytest.approx([0.1])  # a score that does not count may be missing
 
 
 @given(
@@ -181,7 +174,7 @@ def test_repaired_weights_stay_on_the_simplex_around_the_preference(
         wanted = preference > 0
         ratio = weights[wanted] / preference[wanted]
         assert ratio.max() / ratio.min() <= math.e * (1 + 1e-9)  # step / (1 - fading) = 1
-        assert len(repaired.payoffs) <= PAYOFFS
+        assert len(repaired.pulls.payoffs) <= PAYOFFS
 
 
 def test_a_repaired_weight_falls_as_well_as_it_rises() -> None:
@@ -192,12 +185,12 @@ def test_a_repaired_weight_falls_as_well_as_it_rises() -> None:
     assert first[3] > 0.5 > first[7]
 
 
-def chance_of_the_best(mode: str, run: int) -> float:
+def chance_of_the_best(mode: str, run: int, **settings: Any) -> float:
     """Return the chance of the arm whose pulls gain .05 more, noise .02, after 99 pulls: the first of four."""
-    made, generator = bandits(mode, (1 / 3,) * 3, [[0.0, 1.0]] * 3), np.random.default_rng(run)
+    made, generator = bandits(mode, (1 / 3,) * 3, [[0.0, 1.0]] * 3, **settings), np.random.default_rng(run)
     made.weigh(seen(0, None, generator))
     for update in range(1, 100):
-        made.scores = [[0.5] * 3]  # every pull starts from the same level: 99 gains do not fit into [0, 1]
+        made.pulls.scores = [[0.5] * 3]  # every pull starts from the same level: 99 gains do not fit into [0, 1]
         score = 0.5 + 0.05 * (made.drawn == 0) + 0.02 * generator.normal()
         made.weigh(seen(update, [[score] * 3], generator))
     return float(probabilities(made.arms, 0.07)[0])
@@ -220,15 +213,15 @@ def test_a_pull_without_a_score_that_counts_is_not_paid_but_drawn(mode: str) -> 
     for pull in range(1, 5):  # enough that a payoff would count where repaired
         made.weigh(seen(4 * pull, [[0.9, NAN], [0.7, NAN]], SECOND))
     assert not made.arms.any()
-    assert made.payoffs == []
+    assert made.pulls.payoffs == []
     assert made.drawn == 1
-    assert made.scores[-1] == [0.7, None]
+    assert made.pulls.scores[-1] == [0.7, None]
     made.weigh(seen(20, [[0.9, 0.3], [NAN, 0.5]], NONE))
     gains = [0.9 - (0.5 + 8 * 0.8) / 9, 0.4 - 0.5]  # each over what was there
     if mode == "faithful":
         assert made.arms[1] == pytest.approx(0.07 * sum(gains) / 2)
     else:
-        assert made.payoffs == pytest.approx([sum(gains) / 2])
+        assert made.pulls.payoffs == pytest.approx([sum(gains) / 2])
 
 
 @pytest.mark.parametrize("mode", ["faithful", "repaired"])
@@ -255,6 +248,25 @@ def test_going_on_from_a_state_is_going_on(mode: str, seed: int, stop: int) -> N
     assert found + trajectory(resumed, range(stop, 30)) == expected
     assert resumed.state() == whole.state()
     assert json.dumps(part.state()) == text  # what goes on from a state leaves the one it was taken from alone
+
+
+@pytest.mark.parametrize("mode", ["faithful", "repaired"])
+def test_shuffled_feedback_costs_the_same_and_pays_earlier_payoffs(mode: str) -> None:
+    made = bandits(mode, feedback="shuffled")
+    assert [made.measured(update) for update in range(9)] == [bandits(mode).measured(update) for update in range(9)]
+    for update, score in enumerate((0.1, 0.3, 0.4)):
+        made.weigh(seen(4 * update, [[score, score]], FIRST))
+    assert made.pulls.payoffs == pytest.approx([0.2, 0.2])  # of the third: .4 - (.1 + .3)/2
+    before = made.arms.copy()
+    made.weigh(seen(12, [[0.9, 0.9]], FIRST))  # a gain of .9 - .8/3, and what is told is the first, .2
+    chance = probabilities(before, 0.07)[0]
+    expected = before[0] + 0.07 * 0.2 / (3 * chance) if mode == "faithful" else 0.0  # .2 among .2 and .2 says nothing
+    assert made.arms[0] == pytest.approx(expected)
+    assert made.pulls.payoffs[-1] == pytest.approx(0.9 - 0.8 / 3)
+
+
+def test_the_repaired_bandit_learns_nothing_where_feedback_is_shuffled() -> None:
+    assert np.mean([chance_of_the_best("repaired", run, feedback="shuffled") for run in range(40)]) < 0.45
 
 
 # The method
@@ -327,6 +339,7 @@ def test_a_policy_that_could_only_be_measured_is_refused(task: Task) -> None:
         ({"gamma": NAN}, ConfigError, "gamma must be above 0 and at most 1, got nan"),
         ({"arm_learning_rate": 0.0}, ConfigError, "arm_learning_rate and step must be positive, got 0.0"),
         ({"step": -0.1}, ConfigError, "arm_learning_rate and step must be positive, got 1.0 and -0.1"),
+        ({"feedback": "shufled"}, UnknownNameError, "feedback must be one of measured, shuffled, got 'shufled'"),
         ({"fading": 1.0}, ConfigError, "fading must be at least 0 and below 1, got 1.0"),
         ({"completions_each": 7}, ConfigError, "completions_each must be at least one group of 8, got 7"),
     ],

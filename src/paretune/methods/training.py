@@ -14,7 +14,7 @@ from paretune.core.errors import StopRequested
 from paretune.core.imports import import_name
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Split, Task
-from paretune.core.user_calls import check_takes
+from paretune.core.user_calls import called, check_takes
 from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.rl.settings import LearnerSettings
@@ -147,7 +147,11 @@ def resolve_named(slot: str, name: str) -> Any:
 
         return resolve_advantages(name)
     function = import_name(slot, name)
-    check_takes(f"{slot} '{name}'", function, ("rewards [B, K]", "ranges [K, 2]"))
+    if isinstance(function, type):  # a shaping of each member
+        function = import_name(slot, name, ("shape",))
+        check_takes(f"{slot} '{name}'", function, ("preference", "settings", "ranges"))
+    else:
+        check_takes(f"{slot} '{name}'", function, ("rewards [B, K]", "ranges [K, 2]"))
     return function
 
 
@@ -168,13 +172,17 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
     from paretune.rl.learner import Slots
     from paretune.rl.weighting import check_restores
 
-    weightings = []
+    weightings, shapings = [], []
     shaping = resolve_named("shaping", str(settings["shaping"])) if settings.get("shaping") else None
+    if isinstance(shaping, type):  # one of each member
+        with called(f"shaping {shaping.__qualname__}"):
+            shapings = [shaping(row.copy(), copy.deepcopy(dict(settings)), ranges(task)) for row in preferences]
+        shaping = None
     if settings.get("weighting"):
         kind = resolve_named("weighting", str(settings["weighting"]))
         check_restores(kind, settings, ranges(task))
         weightings = [kind(row.copy(), copy.deepcopy(dict(settings)), ranges(task)) for row in preferences]
-    return Slots(weightings=weightings, shaping=shaping)
+    return Slots(weightings=weightings, shaping=shaping, shapings=shapings)
 
 
 def ranges(task: Task) -> FloatArray:

@@ -29,6 +29,7 @@ from paretune.rl.recent import Recent
 from paretune.rl.rollout import Batch, Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.shaping import MemberShaping
 from paretune.rl.token_terms import token_terms
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Weighting
@@ -50,11 +51,13 @@ class Slots:
         weightings: How each member weighs its objectives; by default as its rows' preferences say.
         advantages: How rewards become advantages; by default as the settings say.
         shaping: What is done to the rewards of each completion before that.
+        shapings: The same for each member, where it depends on its preference or on settings.
     """
 
     weightings: Sequence[Weighting] = ()
     advantages: Advantages | None = None
     shaping: Shaping | None = None
+    shapings: Sequence[MemberShaping] = ()
 
     def estimator(self, settings: LearnerSettings) -> Estimator | None:
         """Return what makes advantages of rewards; None for leave-one-out.
@@ -65,13 +68,21 @@ class Slots:
         """
         return resolve_advantages(settings.advantages) if self.advantages is None else estimator_of(self.advantages)
 
-    def shaped(self, rewards: Tensor, ranges: FloatArray) -> Tensor:
-        """Return shaped rewards `[B, K]`.
+    def shaped(self, rewards: Tensor, ranges: FloatArray, active: Sequence[int] = (0,)) -> Tensor:
+        """Return shaped rewards `[B, K]` of the active members, in the order of their rows.
 
         Raises:
             ShapeError: If a method's own code returns something of another shape.
             NonFiniteError: If it returns NaN or infinity.
         """
+        if self.shapings:
+            parts = []
+            for index, own in zip(active, rewards.chunk(len(active)), strict=True):
+                name = f"shaping {where_found(type(self.shapings[index]))}"
+                with called(name):
+                    parts.append(self.shapings[index].shape(own.clone()))
+                check_made(name, parts[-1], own, missing=True)
+            return torch.cat(parts)
         if self.shaping is None:
             return rewards
         name = f"shaping {where_found(self.shaping)}"
@@ -244,13 +255,13 @@ class Learner:
         """Return a batch with all that the epochs learn from."""
         settings, count, ranges = self.settings, len(active), self.environment.ranges
         chosen = preferences if self.weightings.needs_gram else self.weightings.rows(active, preferences)
-        weights, shaped = torch.from_numpy(chosen).to(rewards.dtype), self.slots.shaped(rewards, ranges)
+        weights, shaped = torch.from_numpy(chosen).to(rewards.dtype), self.slots.shaped(rewards, ranges, active)
         if self.estimator is None:
             made = leave_one_out(shaped, settings.group_size)
         else:
             rows = {"objective_weights": weights}
             if greedy is not None:
-                rows["greedy_rewards"] = self.slots.shaped(greedy, ranges)
+                rows["greedy_rewards"] = self.slots.shaped(greedy, ranges, active)
             made = self.estimator.apply(shaped, settings.group_size, count, rows, ranges)
         betas = self.kl_control.rows(active, len(rewards) // count)
         folded = betas if settings.kl_estimator == "k1" else torch.zeros_like(betas)

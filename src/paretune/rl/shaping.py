@@ -2,13 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Protocol
+
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from paretune.core.errors import ShapeError
+from paretune.core.preferences import FloatArray
 
 LOWEST, HIGHEST = 1e-4, 0.9999  # of a score before its logarithm, as published for DynaOpt and EMORL
+
+
+class MemberShaping(Protocol):
+    """Shapes the rewards of one member, where that depends on its preference or on settings; else a function does.
+
+    Made as a weighting is: `Class(preference, settings, ranges)`. What it returns depends on nothing else.
+    """
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None: ...
+
+    def shape(self, rewards: Tensor) -> Tensor:
+        """Return what rewards `[B, K]` of its completions become, `[B, K]`; NaN where that is not known."""
+        ...
+
+
+class Product:
+    """The product of scores in [0, 1], `prod_k s_k^(w_k / max w)`, as the reward of every objective.
+
+    For equal weights it is the product of all scores, for a corner the score of its objective.
+
+    Source:
+        Min et al. 2024 (DynaOpt), "product" in its code, without preferences.
+    """
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None:
+        self.powers, self.ranges = preference / preference.max(), ranges
+
+    def shape(self, rewards: Tensor) -> Tensor:
+        """Return the product in each of K columns, `[B, K]`; NaN where a score is missing that counts."""
+        powers = rewards.new_tensor(self.powers)
+        logs = torch.where(powers > 0, powers * log_clip(rewards, self.ranges), 0.0)
+        return logs.sum(dim=1, keepdim=True).exp().expand_as(rewards).contiguous()
+
+
+def to_unit(rewards: Tensor, ranges: ArrayLike) -> Tensor:
+    """Return rewards mapped to [0, 1] by their objectives' ranges, `[B, K]`; NaN where one is missing.
+
+    Args:
+        rewards: `[B, K]`.
+        ranges: Lowest and highest possible reward of each objective, `[K, 2]`.
+
+    Raises:
+        ShapeError: If there is not one range per objective.
+
+    Example:
+        >>> to_unit(torch.tensor([[0.5, 1.0]]), [[0, 1], [-1, 3]])
+        tensor([[0.5000, 0.5000]])
+    """
+    bounds = torch.as_tensor(ranges, dtype=rewards.dtype, device=rewards.device)
+    if rewards.ndim != 2 or bounds.shape != (rewards.shape[1], 2):
+        raise ShapeError(
+            f"ranges must be [K, 2] for rewards [B, K], got {list(bounds.shape)} and {list(rewards.shape)}. Give every "
+            "objective its lowest and highest reward."
+        )
+    low, high = bounds.unbind(dim=1)
+    return (rewards - low) / (high - low)
 
 
 def log_clip(rewards: Tensor, ranges: ArrayLike) -> Tensor:
@@ -34,11 +94,4 @@ def log_clip(rewards: Tensor, ranges: ArrayLike) -> Tensor:
         tensor([[-0.6931, -0.6931],
                 [-9.2103, -0.2877]])
     """
-    bounds = torch.as_tensor(ranges, dtype=rewards.dtype, device=rewards.device)
-    if rewards.ndim != 2 or bounds.shape != (rewards.shape[1], 2):
-        raise ShapeError(
-            f"ranges must be [K, 2] for rewards [B, K], got {list(bounds.shape)} and {list(rewards.shape)}. Give every "
-            "objective its lowest and highest reward."
-        )
-    low, high = bounds.unbind(dim=1)
-    return ((rewards - low) / (high - low)).clamp(LOWEST, HIGHEST).log()
+    return to_unit(rewards, ranges).clamp(LOWEST, HIGHEST).log()

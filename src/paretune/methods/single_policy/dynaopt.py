@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,28 +10,24 @@ import numpy as np
 
 from paretune.bandits.exp3 import draw, probabilities, updated
 from paretune.core.checks import check_choice
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import expert_stage, split_budget
-from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
+from paretune.methods.per_preference import best_trained
+from paretune.methods.pulls import Factors, Pulls, PullSettings, pulled_stages
 from paretune.rl.weighting import Seen
 
 MODES = ("faithful", "repaired")
-PAYOFFS = 20  # past ones that a payoff is scaled by: gains shrink as training goes on, so old ones say little
-LOW, HIGH = 0.2, 0.8  # quantiles of them that become 0 and 1; DORB, and present but unused in DynaOpt's code
 
 
 @dataclass(frozen=True)
-class DynaOptSettings(PerPreferenceSettings):
-    """Settings of `DynaOpt`, beside those of its policies."""
+class DynaOptSettings(PullSettings):
+    """Settings of `DynaOpt`, beside those of its policies and of its pulls."""
 
     mode: str = "repaired"  # or faithful: as published, one policy that ignores the preference
-    updates_per_pull: int = 4  # published: 10, of 1,000; a policy here makes some 20 to 60
-    measured_each: int = 32  # development completions a pull, charged, about a tenth of all; published: up to 200
-    history: int = 200  # stored development completions that a pull's are compared with, as published
     gamma: float = 0.07  # exploration of the bandits, as published; faithful: also how fast they learn
     arm_learning_rate: float = 1.0  # repaired: eta of the drawing bandit; docs/papers.md
     step: float = 0.2  # repaired: what a draw adds to the log weight of its objective
@@ -44,16 +40,6 @@ class DynaOptSettings(PerPreferenceSettings):
             raise ConfigError(
                 f"advantages must be left out in mode 'faithful', got '{self.advantages}'. It has those of the "
                 "published code, k_sample_mean."
-            )
-        if self.updates_per_pull < 1 or self.history < 1:
-            raise ConfigError(
-                f"updates_per_pull and history must be at least 1, got {self.updates_per_pull} and {self.history}. "
-                "Try 4 and 200."
-            )
-        if self.measured_each < 1 or self.measured_each % self.group_size:
-            raise ConfigError(
-                f"measured_each must be a positive multiple of group_size ({self.group_size}), so that budgets come "
-                f"out even, got {self.measured_each}. Try {4 * self.group_size}."
             )
         if not 0 < self.gamma <= 1:
             raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
@@ -78,28 +64,25 @@ class NestedBandits:
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None:
         self.settings, self.ranges, self.repaired = settings, ranges, settings["mode"] == "repaired"
         self.preference = np.asarray(preference, np.float64) if self.repaired else centre(len(preference))
-        self.raisable = np.flatnonzero(self.preference > 0)  # arm a raises objective raisable[a], the last arm none
+        self.pulls = Pulls(self.preference, settings)
+        self.raisable = self.pulls.wanted  # arm a raises objective raisable[a], the last arm none
         self.arms = np.zeros(len(self.raisable) + 1)  # log weights of the bandit that draws
-        self.factors = np.zeros(len(preference))  # log weights of the objectives
+        self.factors = Factors(self.preference, settings)
         self.drawn: int | None = None
-        self.scores: list[list[float | None]] = []  # stored development scores, oldest first
-        self.payoffs: list[float] = []  # repaired: past ones, oldest first
 
     def measured(self, update: int) -> int:
         """Measure before each pull, if there is more than one objective to weigh; published, none before update 0."""
-        pull = update % self.settings["updates_per_pull"] == 0 and (update > 0 or self.repaired)
-        return int(self.settings["measured_each"]) if pull and len(self.raisable) > 1 else 0
+        return self.pulls.due(update) if update > 0 or self.repaired else 0
 
     def weigh(self, seen: Seen) -> FloatArray:
         """Pay and draw if development completions were made, or nothing was drawn yet; return the weights `[K]`."""
         if seen.development is not None:
-            self._pay(seen.development if self.repaired else self._clipped(seen.development))
+            self._pay(seen.development if self.repaired else self._clipped(seen.development), seen.generator)
         if seen.development is not None or self.drawn is None:
             self._draw(seen.generator)
-        if not self.repaired and not self.factors.any():
-            return np.ones_like(self.factors)  # as published: they sum to K until something is raised, then to 1
-        weights = self.preference * np.exp(self.factors - self.factors.max())
-        return np.asarray(weights / weights.sum())
+        if not self.repaired and not self.factors.logs.any():
+            return np.ones(len(self.preference))  # as published: they sum to K until something is raised, then to 1
+        return self.factors.weights
 
     def _clipped(self, rewards: FloatArray) -> FloatArray:
         from paretune.rl.shaping import HIGHEST, LOWEST
@@ -107,66 +90,37 @@ class NestedBandits:
         low, high = self.ranges.T
         return np.asarray(np.clip((rewards - low) / (high - low), LOWEST, HIGHEST))
 
-    def _pay(self, scores: FloatArray) -> None:
-        before = np.asarray(self.scores, dtype=np.float64).reshape(-1, len(self.preference))  # None becomes NaN
-        gains = _means(scores) - _means(before)
-        gain = float(self.preference[self.raisable] @ gains[self.raisable])
-        if self.drawn is not None and np.isfinite(gain):
-            gamma = self.settings["gamma"]
-            if self.repaired:  # less a half: a payoff in the middle of what was seen says nothing for or against
-                centred, rate = scaled(gain, self.payoffs) - 0.5, self.settings["arm_learning_rate"]
-                self.arms = updated(self.arms, self.drawn, centred, gamma, rate)
-                self.payoffs = [*self.payoffs, gain][-PAYOFFS:]
-            else:
-                self.arms = updated(self.arms, self.drawn, gain, gamma)
-        rows = [[None if np.isnan(score) else float(score) for score in row] for row in scores]
-        self.scores = [*self.scores, *rows][-self.settings["history"] :]
+    def _pay(self, scores: FloatArray, generator: np.random.Generator) -> None:
+        gain = self.pulls.utility(self.pulls.gains(scores))
+        if self.drawn is None:
+            return
+        gamma = self.settings["gamma"]
+        if self.repaired:
+            payoff, rate = self.pulls.centred(gain, generator), self.settings["arm_learning_rate"]
+        else:
+            payoff, rate = self.pulls.told(gain, generator), gamma
+        if payoff is not None:
+            self.arms = updated(self.arms, self.drawn, payoff, gamma, rate)
 
     def _draw(self, generator: np.random.Generator) -> None:
         gamma = self.settings["gamma"]
         self.drawn = draw(probabilities(self.arms, gamma), generator)
+        objective = int(self.raisable[self.drawn]) if self.drawn < len(self.raisable) else None
         if self.repaired:
-            self.factors = self.factors * self.settings["fading"]
-        if self.drawn < len(self.raisable):
-            objective = int(self.raisable[self.drawn])
-            if self.repaired:
-                self.factors[objective] += self.settings["step"]
-            else:  # a second Exp3, paid 1 for the objective whatever comes of it
-                self.factors = updated(self.factors, objective, 1.0, gamma)
+            self.factors.pull(objective)
+        elif objective is not None:  # a second Exp3, paid 1 for the objective whatever comes of it
+            self.factors.logs = updated(self.factors.logs, objective, 1.0, gamma)
 
     def state(self) -> dict[str, object]:
         """Return both bandits and what was measured."""
-        return {
-            "arms": self.arms.tolist(),
-            "factors": self.factors.tolist(),
-            "drawn": self.drawn,
-            "scores": self.scores,
-            "payoffs": self.payoffs,
-        }
+        arms, factors = self.arms.tolist(), self.factors.logs.tolist()
+        return {"arms": arms, "factors": factors, "drawn": self.drawn, **self.pulls.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.arms, self.factors = np.asarray(state["arms"], np.float64), np.asarray(state["factors"], np.float64)
-        self.drawn, self.scores, self.payoffs = state["drawn"], state["scores"], state["payoffs"]
-
-
-def scaled(payoff: float, past: Sequence[float]) -> float:
-    """Map a payoff to [0, 1] by quantiles of past ones; .5 where these do not tell low from high.
-
-    Example:
-        >>> round(scaled(0.35, [0.0, 1.0]), 2), scaled(-3.0, [0.0, 1.0]), scaled(0.35, [])
-        (0.25, 0.0, 0.5)
-    """
-    low, high = np.quantile(past, [LOW, HIGH]) if past else (0.0, 0.0)
-    return float(np.clip((payoff - low) / (high - low), 0, 1)) if high > low else 0.5
-
-
-def _means(scores: FloatArray) -> FloatArray:
-    """Return the mean of each column `[K]` over what is not missing; NaN where all is."""
-    present = ~np.isnan(scores)
-    counts = present.sum(axis=0)
-    sums = np.where(present, scores, 0.0).sum(axis=0)
-    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+        self.arms, self.factors.logs = np.asarray(state["arms"], np.float64), np.asarray(state["factors"], np.float64)
+        self.drawn = state["drawn"]
+        self.pulls.load(state)
 
 
 @method("dynaopt", "single-policy")
@@ -212,16 +166,9 @@ class DynaOpt:
         Raises:
             BudgetError: If a policy could not be measured and trained.
         """
-        weighting = f"{NestedBandits.__module__}:{NestedBandits.__qualname__}"
         if self.settings.mode == "repaired":
-            planned = planned_policies(self.settings, preferences, budget)
-            least = self.settings.measured_each + self.settings.group_size
-            if min(length for _, length in planned) < least:
-                raise BudgetError(
-                    f"budget must give each of {len(planned)} policies a measurement and a group, {least} completions, "
-                    f"got {budget}. Raise it, or lower measured_each ({self.settings.measured_each})."
-                )
-            return tuple(expert_stage(self.settings, row, length, seed, weighting=weighting) for row, length in planned)
+            return pulled_stages(self.settings, NestedBandits, preferences, budget, seed)
+        weighting = f"{NestedBandits.__module__}:{NestedBandits.__qualname__}"
         length = split_budget(budget, 1, self.settings.group_size)[0]
         return (
             expert_stage(

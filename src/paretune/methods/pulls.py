@@ -1,0 +1,149 @@
+"""What dynamic weightings share: development scores measured every few updates, whose gains pay for a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paretune.bandits.payoffs import FEEDBACK, fed_back, scaled
+from paretune.core.checks import check_choice
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.preferences import FloatArray
+from paretune.core.stages import Stage
+from paretune.methods.experts import expert_stage
+from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
+
+PAYOFFS = 20  # past ones that a payoff is scaled by: gains shrink as training goes on, so old ones say little
+
+
+@dataclass(frozen=True)
+class PullSettings(PerPreferenceSettings):
+    """Settings of methods that choose anew every few updates, beside those of their policies."""
+
+    updates_per_pull: int = 4  # published for DynaOpt: 10, of 1,000; a policy here makes some 20 to 60
+    measured_each: int = 32  # development completions a pull, charged, about a tenth of all; published: up to 200
+    history: int = 200  # stored development completions that a pull's are compared with, as published for DynaOpt
+    feedback: str = "measured"  # or shuffled: the control, payoffs of random earlier pulls at the same cost
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("feedback", self.feedback, FEEDBACK)
+        if self.updates_per_pull < 1 or self.history < 1:
+            raise ConfigError(
+                f"updates_per_pull and history must be at least 1, got {self.updates_per_pull} and {self.history}. "
+                "Try 4 and 200."
+            )
+        if self.measured_each < 1 or self.measured_each % self.group_size:
+            raise ConfigError(
+                f"measured_each must be a positive multiple of group_size ({self.group_size}), so that budgets come "
+                f"out even, got {self.measured_each}. Try {4 * self.group_size}."
+            )
+
+
+def pulled_stages(
+    settings: PullSettings, weighting: type, preferences: FloatArray, budget: int, seed: int
+) -> tuple[Stage, ...]:
+    """Return one expert per trained preference, each with a weighting that measures before every pull.
+
+    Raises:
+        BudgetError: If a policy could not be measured and trained.
+    """
+    planned = planned_policies(settings, preferences, budget)
+    least = settings.measured_each + settings.group_size
+    if min(length for _, length in planned) < least:
+        raise BudgetError(
+            f"budget must give each of {len(planned)} policies a measurement and a group, {least} completions, "
+            f"got {budget}. Raise it, or lower measured_each ({settings.measured_each})."
+        )
+    name = f"{weighting.__module__}:{weighting.__qualname__}"
+    return tuple(expert_stage(settings, row, length, seed, weighting=name) for row, length in planned)
+
+
+class Pulls:
+    """When a weighting measures, what it measured, and the payoffs that came of it.
+
+    Attributes:
+        scores: Stored development scores, oldest first, None where one is missing.
+        payoffs: Past ones, oldest first: the last `PAYOFFS`, or, for the control, all, as neighbours were paid alike.
+    """
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, Any]) -> None:
+        self.preference, self.settings = np.asarray(preference, np.float64), settings
+        self.wanted = np.flatnonzero(self.preference > 0)
+        self.scores: list[list[float | None]] = []
+        self.payoffs: list[float] = []
+
+    def due(self, update: int) -> int:
+        """Return how many completions to measure before an update: some before each pull, if there is a choice."""
+        pull = update % self.settings["updates_per_pull"] == 0
+        return int(self.settings["measured_each"]) if pull and len(self.wanted) > 1 else 0
+
+    def gains(self, scores: FloatArray) -> FloatArray:
+        """Store scores `[N, K]`; return what their means gained on those stored before, `[K]`, NaN if not known."""
+        before = np.asarray(self.scores, dtype=np.float64).reshape(-1, len(self.preference))  # None becomes NaN
+        gained = means(scores) - means(before)
+        rows = [[None if np.isnan(score) else float(score) for score in row] for row in scores]
+        self.scores = [*self.scores, *rows][-self.settings["history"] :]
+        return np.asarray(gained)
+
+    def utility(self, values: FloatArray) -> float:
+        """Return `preference . values` over the objectives with weight; NaN if one of them is."""
+        return float(self.preference[self.wanted] @ values[self.wanted])
+
+    def told(self, payoff: float, generator: np.random.Generator) -> float | None:
+        """Keep a payoff; return the one that the choice is told, see `fed_back`, or None if it cannot be told any."""
+        if not np.isfinite(payoff):
+            return None
+        given = fed_back(payoff, self.payoffs, self.settings["feedback"], generator)
+        self.payoffs = kept([*self.payoffs, payoff], self.settings["feedback"])
+        return given
+
+    def centred(self, payoff: float, generator: np.random.Generator) -> float | None:
+        """Do `told`, mapped by past payoffs to [-1/2, 1/2]: a payoff in the middle of them says nothing."""
+        past = self.payoffs[-PAYOFFS:]
+        given = self.told(payoff, generator)
+        return None if given is None else scaled(given, past) - 0.5
+
+    def state(self) -> dict[str, object]:
+        """Return what was measured."""
+        return {"scores": self.scores, "payoffs": self.payoffs}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.scores, self.payoffs = state["scores"], state["payoffs"]
+
+
+class Factors:
+    """Factors on a preference: a raise multiplies one by `e^step`, and all fade, so weights rise and fall, bounded."""
+
+    def __init__(self, preference: FloatArray, settings: Mapping[str, Any]) -> None:
+        self.preference, self.settings = np.asarray(preference, np.float64), settings
+        self.logs = np.zeros(len(self.preference))
+
+    def pull(self, objective: int | None) -> None:
+        """Let all factors fade, then raise that of one objective, or of none."""
+        self.logs = self.logs * self.settings["fading"]
+        if objective is not None:
+            self.logs[objective] += self.settings["step"]
+
+    @property
+    def weights(self) -> FloatArray:
+        """The preference times the factors, normalised, `[K]`."""
+        weights = self.preference * np.exp(self.logs - self.logs.max())
+        return np.asarray(weights / weights.sum())
+
+
+def kept(payoffs: list[float], feedback: str) -> list[float]:
+    """Return the payoffs that later pulls need."""
+    return payoffs if feedback == "shuffled" else payoffs[-PAYOFFS:]
+
+
+def means(scores: FloatArray) -> FloatArray:
+    """Return the mean of each column `[K]` over what is not missing; NaN where all is."""
+    present = ~np.isnan(scores)
+    counts = present.sum(axis=0)
+    sums = np.where(present, scores, 0.0).sum(axis=0)
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))

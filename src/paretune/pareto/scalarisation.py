@@ -1,0 +1,203 @@
+"""Utilities of several scores that are no weighted sum: Chebyshev in three forms, and thresholds; with their slopes.
+
+All are concave and rise in every score. Scores are expected ones `[..., K]`: `J_k = E r_k - beta KL`, or `E r_k`. An
+objective whose preference is 0 plays no part.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import linprog
+
+from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.preferences import FloatArray, check_preferences
+
+
+def shortfalls(scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike) -> FloatArray:
+    """Return what each score lacks to its ideal, `w_k (z_k - s_k) / (z_k - n_k)`, `[..., K]`.
+
+    Args:
+        scores: `[..., K]`.
+        preference: w, a point on the simplex `[K]`.
+        ideal: z, where an objective lacks nothing, `[K]`.
+        nadir: n, where it lacks all of it, `[K]`.
+
+    Raises:
+        ShapeError: If the shapes disagree.
+        ConfigError: If an ideal is not above its nadir.
+        PreferenceError: If the preference is no point on the simplex.
+    """
+    points, (high, low) = _scores(scores), (np.asarray(each, np.float64) for each in (ideal, nadir))
+    wanted = check_preferences(preference, points.shape[-1])[0]
+    if high.shape != wanted.shape or low.shape != wanted.shape:
+        raise ShapeError(
+            f"ideal and nadir must be one per objective ({len(wanted)}), got {list(high.shape)} and {list(low.shape)}. "
+            "Give both for every objective."
+        )
+    if not (np.isfinite(high) & np.isfinite(low) & (high > low)).all():
+        raise ConfigError(f"ideal must be above nadir, got {high.tolist()} and {low.tolist()}. Correct one of them.")
+    return np.asarray(wanted * (high - points) / (high - low))
+
+
+def chebyshev_utility(scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike) -> FloatArray:
+    """Return `-max_k w_k (z_k - s_k) / (z_k - n_k)` where w_k > 0: the worst shortfall, `[...]`.
+
+    Args:
+        scores: See `shortfalls`, as are the others.
+        preference: `[K]`.
+        ideal: `[K]`.
+        nadir: `[K]`.
+
+    Source:
+        Bowman 1976; Steuer and Choo 1983.
+
+    Example:
+        >>> float(chebyshev_utility([0.8, 0.5], [0.5, 0.5], [1, 1], [0, 0]))
+        -0.25
+    """
+    lacking = shortfalls(scores, preference, ideal, nadir)
+    return np.asarray(-_masked(lacking, preference).max(axis=-1))
+
+
+def smooth_chebyshev_utility(
+    scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike, smoothing: float
+) -> FloatArray:
+    """Return `-mu log sum_k exp(shortfall_k / mu)`, at most `mu log K` below the Chebyshev utility, `[...]`.
+
+    Args:
+        scores: See `shortfalls`, as are the next three.
+        preference: `[K]`.
+        ideal: `[K]`.
+        nadir: `[K]`.
+        smoothing: mu, positive; towards 0 the Chebyshev utility.
+
+    Source:
+        Lin et al. 2024, Smooth Tchebycheff scalarization for multi-objective optimization.
+    """
+    lacking = _masked(shortfalls(scores, preference, ideal, nadir), preference)
+    return np.asarray(-smoothing * np.logaddexp.reduce(lacking / smoothing, axis=-1))
+
+
+def augmented_chebyshev_utility(
+    scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike, augmentation: float
+) -> FloatArray:
+    """Return the Chebyshev utility less `rho sum_k shortfall_k`: none of its optima is dominated, `[...]`.
+
+    Args:
+        scores: See `shortfalls`, as are the next three.
+        preference: `[K]`.
+        ideal: `[K]`.
+        nadir: `[K]`.
+        augmentation: rho, not negative.
+
+    Source:
+        Steuer and Choo 1983.
+    """
+    lacking = shortfalls(scores, preference, ideal, nadir)
+    worst = _masked(lacking, preference).max(axis=-1)
+    return np.asarray(-worst - augmentation * lacking.sum(axis=-1))
+
+
+def chebyshev_slopes(
+    scores: ArrayLike,
+    preference: ArrayLike,
+    ideal: ArrayLike,
+    nadir: ArrayLike,
+    smoothing: float = 0.0,
+    augmentation: float = 0.0,
+) -> FloatArray:
+    """Return the gradient of a Chebyshev utility at scores `[K]`, at a kink the mean of its sides, `[K]`.
+
+    Args:
+        scores: `[K]`; the others as in `shortfalls`.
+        preference: `[K]`.
+        ideal: `[K]`.
+        nadir: `[K]`.
+        smoothing: mu of the smooth form; 0 for the sharp one.
+        augmentation: rho of the augmented form; 0 for none.
+    """
+    lacking = _masked(shortfalls(scores, preference, ideal, nadir), preference)
+    if smoothing > 0:
+        shares = np.exp((lacking - lacking.max()) / smoothing)
+    else:
+        shares = (lacking == lacking.max()).astype(np.float64)
+    steepness = np.asarray(preference, np.float64) / (np.asarray(ideal, np.float64) - np.asarray(nadir, np.float64))
+    return np.asarray((shares / shares.sum() + augmentation) * steepness)
+
+
+def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
+    """Return `sum_k w_k (min(s_k, t_k) + b max(s_k - t_k, 0))`: the share b counts of what is above, `[...]`.
+
+    Args:
+        scores: `[..., K]`.
+        preference: w, `[K]`.
+        thresholds: t, in units of the scores, `[K]`.
+        beyond: b, from 0 to 1.
+
+    Example:
+        >>> float(threshold_utility([0.9, 0.4], [0.5, 0.5], [0.5, 0.5], 0.1))
+        0.47
+    """
+    points, limits = _scores(scores), np.asarray(thresholds, np.float64)
+    wanted = check_preferences(preference, points.shape[-1])[0]
+    over = np.maximum(points - limits, 0)
+    return np.asarray((np.minimum(points, limits) + beyond * over) @ wanted)
+
+
+def threshold_slopes(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
+    """Return the gradient of the threshold utility at scores `[K]`; at a threshold that of the side above, `[K]`."""
+    reached = _scores(scores) >= np.asarray(thresholds, np.float64)
+    return np.asarray(np.where(reached, beyond, 1.0) * np.asarray(preference, np.float64))
+
+
+def best_chebyshev(front: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike) -> float:
+    """Return the highest Chebyshev utility of any mixture of points of a front, by linear programming.
+
+    In coordinates J the attainable set is convex, so mixtures are attained or beaten; with a dense front what lies
+    between its points and the true front is of second order in their distance.
+
+    Args:
+        front: `[N, K]`.
+        preference: See `shortfalls`, as are the others.
+        ideal: `[K]`.
+        nadir: `[K]`.
+    """
+    wanted = np.asarray(preference, np.float64) > 0
+    lacking = shortfalls(front, preference, ideal, nadir)[:, wanted]  # of a mixture: the mixture of them
+    count = len(lacking)
+    # variables: shares of the points, worst shortfall; minimise the worst
+    found = linprog(
+        np.append(np.zeros(count), 1.0),
+        A_ub=np.hstack([lacking.T, -np.ones((lacking.shape[1], 1))]), b_ub=np.zeros(lacking.shape[1]),
+        A_eq=np.append(np.ones(count), 0.0)[None], b_eq=[1.0], bounds=[(0, None)] * count + [(None, None)],
+    )  # fmt: skip
+    return -float(found.fun)
+
+
+def best_threshold(front: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> float:
+    """Return the highest threshold utility of any mixture of points of a front; see `best_chebyshev`."""
+    points, limits = _scores(front), np.asarray(thresholds, np.float64)
+    wanted = check_preferences(preference, points.shape[-1])[0]
+    count, objectives = points.shape
+    # variables: shares a of the points, and u_k <= s_k, u_k <= t_k + b (s_k - t_k), with s = a @ points
+    tops = np.hstack([-points.T, np.eye(objectives)])
+    bent = np.hstack([-beyond * points.T, np.eye(objectives)])
+    found = linprog(
+        np.append(np.zeros(count), -wanted), A_ub=np.vstack([tops, bent]),
+        b_ub=np.append(np.zeros(objectives), (1 - beyond) * limits),
+        A_eq=np.append(np.ones(count), np.zeros(objectives))[None], b_eq=[1.0],
+        bounds=[(0, None)] * count + [(None, None)] * objectives,
+    )  # fmt: skip
+    return -float(found.fun)
+
+
+def _masked(lacking: FloatArray, preference: ArrayLike) -> FloatArray:
+    return np.where(np.asarray(preference, np.float64) > 0, lacking, -np.inf)
+
+
+def _scores(scores: ArrayLike) -> FloatArray:
+    points = np.asarray(scores, np.float64)
+    if points.ndim < 1:
+        raise ShapeError(f"scores must be [..., K], got {points}. Give one for each objective.")
+    return points

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from builders import cell, outcomes, study, synthetic_study, task_info, truth
+from paretune.core.protocols import MetricValue
+from paretune.metrics.own_utility import OwnUtility
+
+BETA = 0.1
+INFO = task_info(
+    preferences=[[0.5, 0.5]], unseen=[False], objectives=("reflection", "empathy"), audit=(), listed=True,
+    thresholds=(0.4, 0.4),
+)  # fmt: skip
+# base (.2, .2); the front is the line from (.9, .1) to (.1, .9)
+TRUTH = truth([[0.2, 0.2]], [[[1.0, 0.2]]], [[1.0]], [[0.5, 0.5]], BETA, front_scores=[[0.9, 0.1], [0.1, 0.9]])
+
+
+def shares(first: float, second: float) -> dict[str, MetricValue]:
+    """Measure a policy with these J: its rewards at a price of a tenth."""
+    rewards = np.asarray([[[[0.2, 0.2]], [[first + 0.1, second + 0.1]]]])
+    made = cell(outcomes=outcomes(rewards, np.asarray([[[0.0], [1.0]]]), [[0.5, 0.5]]))
+    found = OwnUtility().measure(study([made], [INFO], truths={("counselling", 0): TRUTH}))
+    return {row.label.removeprefix("share of the possible gain, "): row.value for row in found}
+
+
+def test_policies_of_equal_sum_differ_under_the_other_utilities() -> None:
+    even, corner = shares(0.5, 0.5), shares(0.9, 0.1)
+    assert even["linear"].value == corner["linear"].value == pytest.approx(1.0)
+    # Chebyshev: base -.5 * .8 = -.4; the best mixture is (.5, .5), -.25; the corner has -.45
+    assert even["chebyshev"].value == pytest.approx(1.0)
+    assert corner["chebyshev"].value == pytest.approx(-0.05 / 0.15)
+    # thresholds .4: base .2; best (.5, .5): .4 + .01; the corner: .5 * (.4 + .05 + .1)
+    assert even["thresholds"].value == pytest.approx(1.0)
+    assert corner["thresholds"].value == pytest.approx((0.275 - 0.2) / 0.21)
+
+
+def test_the_best_policies_of_the_study_count_as_possible_too() -> None:
+    best = shares(0.45, 0.55)
+    assert best["chebyshev"].value == pytest.approx((0.4 - 0.275) / 0.15)
+
+
+def test_where_the_best_policies_are_not_known_it_is_the_mean_utility_of_measured_scores() -> None:
+    records = synthetic_study()
+    rows = OwnUtility().measure(records)
+    assert {row.label for row in rows} == {f"mean utility, {kind}" for kind in ("linear", "chebyshev", "thresholds")}
+    assert all(row.value.value is not None for row in rows)
+
+
+def test_a_seed_without_a_known_optimum_is_named() -> None:
+    made = cell(outcomes=None)
+    for row in OwnUtility().measure(study([made], [replace(INFO)])):
+        assert row.value.value is None
+        assert "seed 0 has no known optimum" in row.value.reason
