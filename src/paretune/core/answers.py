@@ -91,7 +91,9 @@ class Selected:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", _table("scores", self.scores))
         object.__setattr__(self, "points", np.asarray(self.points, dtype=np.float64))
-        self.worth(np.full((1, self.objectives), 1 / self.objectives))  # so that what cannot be asked is refused at once
+        self.worth(
+            np.full((1, self.objectives), 1 / self.objectives)
+        )  # so that what cannot be asked is refused at once
 
     @property
     def objectives(self) -> int:

@@ -17,7 +17,7 @@ def utility_table(
 ) -> FloatArray:
     """Return what each of some policies is worth for each preference, `[M, N]`; higher is better.
 
-    `linear` is `w . s`. `chebyshev` is `-max_k w_k (ideal_k - s_k) + .05 w . s`: what the preference lacks most decides.
+    `linear` is `w . s`. `chebyshev` is `-max_k w_k (ideal_k - s_k) + .05 w . s`: what is lacked most decides.
     `thresholds` lets policies that reach all thresholds come first, by `w . s`; the others follow by the sum of what
     they lack, whatever the preference.
 

@@ -114,7 +114,7 @@ def possible_gains(scores: ArrayLike, weights: ArrayLike, slack: ArrayLike) -> S
 
 
 def _bounds(corners: FloatArray, weights: FloatArray, bounds: FloatArray) -> FloatArray:
-    """Return for each corner the most that `corner . v` can be with `weights v <= bounds`, `[C]`; all in one program."""
+    """Return for each corner the most `corner . v` can be with `weights v <= bounds`, `[C]`, by one program."""
     count, objectives = corners.shape
     solved = linprog(
         -corners.ravel(), A_ub=block_diag([weights] * count, format="csr"), b_ub=np.tile(bounds, count),
