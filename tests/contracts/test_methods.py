@@ -52,7 +52,11 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
 LEAN: dict[str, Any] = {  # few completions are then enough for corners and centre
     "completions_each": 32, "epochs": 2, "average_decay": 0.9,
 }  # fmt: skip
-ANSWERS = {"single-policy": {"exact", "nearest"}, "multi-policy": {"selected"}, "meta-policy": {"combined"}}
+ANSWERS = {
+    "single-policy": {"exact", "estimated", "nearest"},
+    "multi-policy": {"selected"},
+    "meta-policy": {"combined"},
+}
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 NAMES = sorted(  # a ceiling is no method: tests/methods/test_exact_gradient.py
     name for name in METHODS if resolve_method(name).family != "ceiling"

@@ -20,7 +20,7 @@ from paretune.methods.searches import Searched
 
 WANTED = das_dennis(2, 2)
 FAITHFUL = EMORL(EMORLSettings(mode="faithful"))
-TABLE = {"candidates": [[1, 0], [0.5, 0.5], [0.25, 1]], "scores": [[0.8, 0.1], [0.6, 0.6], [0.1, 0.9]]}
+TABLE = {"candidates": [[1, 0], [0.5, 0.5], [0.25, 1]], "scores": [[0.8, 0.1], [0.6, 0.6], [0.1, 0.9]], "kl": [4, 4, 4]}
 
 
 def planned(method: EMORL, task: Task, budget: int = 4000, wanted: Any = WANTED) -> tuple[tuple[Stage, ...], Stage]:
@@ -53,9 +53,9 @@ def test_the_published_search_asks_for_the_plain_mean_in_a_cube_whatever_is_want
     assert search.key(task) != planned(EMORL(EMORLSettings()), task)[1].key(task)  # searched for other preferences
 
 
-def assembled(method: EMORL, task: Task, finish: Any, tmp_path: Path) -> Any:
+def assembled(method: EMORL, task: Task, finish: Any, tmp_path: Path, table: Any = TABLE) -> Any:
     results = finish(method.stages(task, WANTED, 4000, 0))
-    (tmp_path / "search.json").write_text(json.dumps(TABLE))
+    (tmp_path / "search.json").write_text(json.dumps(table))
     for key, result in results.items():
         if result.stage.kind == "search":
             results[key] = replace(result, artefacts={"search.json": tmp_path / "search.json"})
@@ -73,6 +73,17 @@ def test_every_preference_gets_the_mixture_that_measured_best_for_it(task: Task,
     weights, words = answer.weights(np.asarray([[1, 0], [0.5, 0.5], [0.1, 0.9]]))
     assert weights.tolist() == TABLE["candidates"]
     assert words == ["combined"] * 3
+
+
+def test_on_a_task_judged_on_j_the_mixture_pays_for_its_kl(task: Task, finish: Any, tmp_path: Path) -> None:
+    dear = {**TABLE, "kl": [0.0, 9.0, 0.0]}  # 0.9 at beta 0.1: the compromise is worth less than either end
+    judged = replace(task, judged_on="J")
+    found = assembled(EMORL(EMORLSettings()), judged, finish, tmp_path, dear).answer
+    assert found.weights(np.asarray([[0.6, 0.4]]))[0].tolist() == [[1, 0]]
+    free = assembled(EMORL(EMORLSettings()), task, finish, tmp_path, dear).answer
+    assert free.weights(np.asarray([[0.6, 0.4]]))[0].tolist() == [[0.5, 0.5]]
+    keys = [planned(EMORL(EMORLSettings()), each)[1].key(each) for each in (task, judged)]
+    assert keys[0] != keys[1]  # another search
 
 
 def test_the_published_search_gives_every_preference_the_same_mixture(task: Task, finish: Any, tmp_path: Path) -> None:

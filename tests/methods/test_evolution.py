@@ -16,6 +16,7 @@ from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.executors.jobs import quiet_link
+from paretune.methods.experts import settings_of
 from paretune.methods.multi_policy.evolution import (
     Evolution,
     EvolutionSettings,
@@ -164,7 +165,7 @@ def test_settings_change_what_is_evolved_and_it_repeats(
 
 def test_offspring_learn_on_and_crossovers_are_averages(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, crossover=0.0, weight_noise=0.0)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, EvolutionSettings(**stage.settings))  # type: ignore[arg-type]  # plain data
+    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
     first = steps.offspring([], 0, 0, 3)
     assert [each.objective_weights.tolist() for each in first] == [[1, 0], [0, 1], [0.5, 0.5]]
     elites = steps.measure(steps.train(first, [8, 8, 8]), 0, 4)
@@ -196,7 +197,7 @@ def test_offspring_learn_on_and_crossovers_are_averages(task: Task, tmp_path: Pa
 
 def test_elites_are_measured_again_on_fresh_prompts_and_noise(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, EvolutionSettings(**stage.settings))  # type: ignore[arg-type]  # plain data
+    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
     elites = steps.train(steps.offspring([], 0, 0, 2), [8, 8])
     once = steps.measure(elites, 0, 4)
     again = steps.measure(once, 4, 4)  # the development split has four prompts: the same ones, sampled anew
@@ -218,7 +219,7 @@ def individual(number: int, scores: list[float], parameters: float, count: int =
 
 def test_the_archive_keeps_equal_policies_and_drops_copies_and_the_unknown_first(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, doubt=0.0)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, EvolutionSettings(**stage.settings))  # type: ignore[arg-type]  # plain data
+    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
     pool = [
         individual(0, [np.nan, 0.9], 0.0), individual(1, [0.6, 0.6], 1.0), individual(2, [0.6, 0.6], 2.0),
         individual(3, [0.6, 0.6], 1.0), individual(4, [0.9, 0.1], 3.0), individual(5, [0.5, 0.5], 4.0),
@@ -230,7 +231,7 @@ def test_the_archive_keeps_equal_policies_and_drops_copies_and_the_unknown_first
 
 def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, doubt=1.0)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, EvolutionSettings(**stage.settings))  # type: ignore[arg-type]  # plain data
+    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
     known = [individual(0, [0.9, 0.5], 0.0, 1000), individual(1, [0.6, 0.6], 1.0, 1000)]
     worse, unsure = individual(2, [0.59, 0.59], 2.0, 1000), individual(3, [0.58, 0.58], 3.0, 4)
     assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 3, 1, 2]

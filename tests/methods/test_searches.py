@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -76,7 +76,7 @@ def adapters(task: Task, tmp_path: Path) -> dict[int, Path]:
 
 
 def searched(task: Task, adapters: Mapping[int, Path], folder: Path, evaluations: int = 6, **settings: Any) -> Alone:
-    chosen = {"completions_each": 8, "level": "adapters", "block": None, **settings}
+    chosen = {"completions_each": 8, "level": "adapters", "block": None, "judged_on": "utility", **settings}
     stage = search_stage(EXPERTS, SPACE, 2, evaluations, seed=5, **chosen)
     context = Alone(task, (stage,), adapters, folder, Ledger(stage.completions))
     search_weights(cast(StageContext, context))
@@ -100,9 +100,12 @@ def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
     weights = np.asarray(table["candidates"][1:2])  # measured once in the first round, and perhaps again
     policy = Policy(base, bank, task.prompt_format, 4, 2, np.full((1, 2), 0.5), ["combined"], weights)
     seed = stream_key(5, "search", 0) % 2**63
-    made = policy.generate([str(row["prompt"]) for row in rows], [0] * 4, 2, seed=seed)
+    made = policy.generate([str(row["prompt"]) for row in rows], [0] * 4, 2, seed=seed, reference=True)
     rewards = Scorer(task.objectives)([rows[number] for _, number, _ in made.row_ids], made.texts).rewards
     np.testing.assert_allclose(cast(Any, context.events[0]["scores"])[1], rewards.mean(axis=0), atol=1e-12)
+    ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1)
+    np.testing.assert_allclose(cast(Any, context.events[0]["kl"])[1], float(ratios.mean()), atol=1e-5)  # fp32 sums
+    assert len(table["kl"]) == len(table["scores"])
     bank.unwrap()
     again = searched(task, adapters, tmp_path)
     assert json.loads((tmp_path / "search.json").read_text()) == table
@@ -121,9 +124,8 @@ def test_experts_are_mixed_at_the_level_and_charged_for_their_streams(
         bank = load_bank(base, list(adapters.values()))
         parameters = base.parameters + (2 if level == "adapters" else 1) * bank.parameters_each()
         bank.unwrap()
-        passes[level, block] = context.spent.counts["flops"] / (
-            2 * parameters * (context.spent.counts["tokens"] + read)
-        )
+        each = 2 * (context.spent.counts["tokens"] + read)  # and once more under the base model, for the KL
+        passes[level, block] = (context.spent.counts["flops"] - each * base.parameters) / (each * parameters)
     assert passes == {
         ("adapters", None): 1, ("log_probs", None): 2, ("hidden", None): 2, ("hidden", 0): 1.5,
     }  # fmt: skip
@@ -147,13 +149,27 @@ def test_a_search_of_ones_own_measures_what_its_mixer_serves(
     for mixer in (None, Mixer(), Mixer("log_probs"), Mixer("hidden", 0), Mixer(gate=gate_file)):
         context = searched(task, adapters, tmp_path, 3)
         own = Alone(task, context.stages, adapters, tmp_path, Ledger(3 * 8))
-        measured[mixer] = measure(cast(StageContext, own), own.stages[0], candidates, 8, mixer=mixer).tolist()
+        scores, kl = measure(cast(StageContext, own), own.stages[0], candidates, 8, mixer=mixer)
+        measured[mixer] = scores.tolist(), kl.tolist()
     assert measured[None] == measured[Mixer()]
     for mixer in (Mixer("log_probs"), Mixer("hidden", 0)):
         asked = searched(task, adapters, tmp_path, 3, level=mixer.level, block=mixer.block).events[0]
         assert np.array_equal(cast(Any, asked["candidates"]), candidates)
-        assert measured[mixer] == asked["scores"]
+        assert measured[mixer] == (asked["scores"], asked["kl"])
     assert len({str(scores) for scores in measured.values()}) == 4
+
+
+def test_on_a_task_judged_on_j_a_search_goes_where_the_kl_is_paid_for(
+    task: Task, adapters: dict[int, Path], tmp_path: Path
+) -> None:
+    """At a hundred a nat only the KL counts: all search the half whose end is nearer to the base."""
+    dear = replace(task, beta=100.0, judged_on="J")
+    context = searched(dear, adapters, tmp_path, judged_on="J")
+    first, second = (cast(Any, each) for each in context.events[:2])
+    assert first["candidates"] == [[0, 1], [0.5, 0.5], [1, 0]]
+    nearer = 0.25 if first["kl"][0] < first["kl"][2] else 0.75
+    assert second["candidates"] == [[nearer, 1 - nearer]]
+    assert len(searched(task, adapters, tmp_path).events[1]["candidates"]) > 1  # by utility each goes its own way
 
 
 def test_a_mixture_without_any_score_on_an_objective_stops_the_search(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.multi_policy.weight_grid import WeightGrid, WeightGridSettings
 
+WANTED = das_dennis(2, 2)
 GRID = WeightGrid(WeightGridSettings(completions_each=100, measured_each=10))
 
 
 def planned(task: Task, budget: int) -> tuple[list[Stage], Stage]:
-    *experts, measurement = GRID.stages(task, das_dennis(2, 2), budget, 0)
+    *experts, measurement = GRID.stages(task, WANTED, budget, 0)
     assert {expert.kind for expert in experts} == {"expert"}
     assert measurement.kind == "measurement"
     assert measurement.needs == tuple(experts)
@@ -72,27 +74,31 @@ def test_preferences_play_no_part_in_what_is_trained(task: Task) -> None:
 def test_the_member_of_the_highest_measured_utility_answers_whatever_it_was_trained_for(
     task: Task, finish: Any
 ) -> None:
-    stages = GRID.stages(task, das_dennis(2, 2), 300, 0)
+    stages = GRID.stages(task, WANTED, 300, 0)
     scores = [[0.5, 0.2], [0.1, 0.6], [0.6, 0.5]]  # the centre's member turned out best at the first corner too
-    assembly = GRID.assemble(task, das_dennis(2, 2), finish(stages, {"measurement": {"scores": scores}}))
+    assembly = GRID.assemble(task, WANTED, finish(stages, {"measurement": {"scores": scores, "kl": [0.5, 0.5, 9.0]}}))
     weights, answers = assembly.answer.weights(np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
     assert weights.tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 0]]
     assert answers == ["selected"] * 3
-    assert assembly.notes["scores"] == scores
+    assert (assembly.notes["scores"], assembly.notes["kl"]) == (scores, [0.5, 0.5, 9.0])
+    judged = GRID.assemble(
+        replace(task, judged_on="J"), WANTED, finish(stages, {"measurement": {"scores": scores, "kl": [0.5, 0.5, 9.0]}})
+    )  # beta is 0.1: nine nats cost 0.9
+    assert judged.answer.weights(np.asarray([[1.0, 0.0], [0.0, 1.0]]))[0].tolist() == [[1, 0, 0], [0, 1, 0]]
     assert assembly.notes["objective_weights"] == GRID.grid(2, 300).tolist()
 
 
 def test_a_member_without_a_score_is_an_error_and_not_a_zero(task: Task, finish: Any) -> None:
-    stages = GRID.stages(task, das_dennis(2, 2), 300, 0)
+    stages = GRID.stages(task, WANTED, 300, 0)
     values = {"measurement": {"scores": [[0.5, None], [0.1, 0.6], [0.6, 0.5]]}}
     with pytest.raises(BudgetError, match=r"every member must have a measured score.*got none on 'second'"):
-        GRID.assemble(task, das_dennis(2, 2), finish(stages, values))
+        GRID.assemble(task, WANTED, finish(stages, values))
 
 
 @pytest.mark.parametrize("budget", [2, 11, 26])
 def test_a_budget_too_small_for_corners_and_centre_is_refused(task: Task, budget: int) -> None:
     with pytest.raises(BudgetError, match="budget must"):
-        GRID.stages(task, das_dennis(2, 2), budget, 0)
+        GRID.stages(task, WANTED, budget, 0)
 
 
 @pytest.mark.parametrize("measured", [0, 92, 100])

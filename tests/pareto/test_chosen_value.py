@@ -8,7 +8,7 @@ from paretune.pareto.chosen_value import chosen_values
 
 
 def test_equal_policies_are_worth_what_they_are_only_when_cross_fitted() -> None:
-    """Twelve equal policies worth .5, standard errors .1: the highest of twelve is 1.63 of them above (order statistics)."""
+    """Twelve equal policies worth .5, standard errors .1: the highest of twelve lies 1.63 of them above."""
     draws = np.random.default_rng(0)
     naive, fair = [], []
     for _ in range(300):

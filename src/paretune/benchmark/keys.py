@@ -30,6 +30,7 @@ def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages:
             **({"code": code} if code else {}),
             "key_version": KEY_VERSION,
             "task": task.training_key(),
+            "judged_on": task.judged_on,  # what members are selected by when they are assembled
             "method": entry.source if isinstance(entry.version, int) else entry.source.rpartition(":")[2],
             "version": entry.version,
             "settings": dict(entry.settings),

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from paretune.core.checks import check_choice
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
 from paretune.core.file_lists import Tally, matching
@@ -18,6 +19,7 @@ from paretune.core.user_files import data_digests
 
 Split = Literal["train", "development", "test"]
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
+JudgedOn = Literal["J", "utility"]
 Row = Mapping[str, object]  # a prompt's columns; "prompt" and "prompt_id" are always there
 
 
@@ -114,6 +116,8 @@ class Task:
         audit: Objectives scored in evaluation only.
         reference_point: Hypervolume corner, one value per objective.
         beta: KL coefficient, in reward units per nat.
+        judged_on: What policies are selected and ranked by: `J`, which is `w . E r - beta KL`, or `utility`, `w . E r`
+            alone, with the KL beside it. Training maximises J in either case.
         max_prompt_tokens: Longest prompt, template and added special tokens included.
         max_completion_tokens: Longest completion.
         enumeration: Its completions, where they can be listed and policies scored exactly; else None.
@@ -133,6 +137,7 @@ class Task:
     audit: tuple[Objective, ...] = ()
     reference_point: tuple[float, ...] = ()
     beta: float = 0.05
+    judged_on: JudgedOn = "utility"
     max_prompt_tokens: int = 256
     max_completion_tokens: int = 64
     enumeration: Enumeration | None = None
@@ -155,6 +160,7 @@ class Task:
             )
         if not self.objectives:
             raise TaskError(f"task '{self.name}' must have at least one objective, got none. Add one.")
+        check_choice(f"judged_on of task '{self.name}'", self.judged_on, get_args(JudgedOn))
         if len(self.reference_point) != len(self.objectives):
             raise TaskError(
                 f"reference_point of task '{self.name}' must have one entry per objective ({len(self.objectives)}), "

@@ -104,6 +104,7 @@ def expert_stage(
         member=member if start is None else {**member, "start": start},
         completions=completions,
         seed=seed,
+        version=2,  # reports what its last completions were worth
     )
 
 
@@ -144,6 +145,7 @@ def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int
         needs=tuple(experts),
         completions=completions_each * len(experts),
         seed=seed,
+        version=2,  # reports the KL
     )
 
 

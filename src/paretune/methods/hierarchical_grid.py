@@ -13,7 +13,8 @@ from paretune.core.preferences import FloatArray
 
 DIGITS = 12  # to which candidates of equal weights are one
 
-Measure = Callable[[FloatArray, int], FloatArray]  # candidates [C, E], how often measured before -> mean scores [C, K]
+# candidates [C, E], how often measured before -> mean scores [C, K], as the task judges them
+Measure = Callable[[FloatArray, int], FloatArray]
 
 
 class HierarchicalGrid:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from paretune.core.answers import Nearest
+import numpy as np
+
+from paretune.core.answers import Estimated, Nearest
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, add_points, centre, corners
 from paretune.core.protocols import Assembly
 from paretune.core.stages import StageResult
+from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, split_budget, trained_weights
+from paretune.methods.judging import judged_scores
+from paretune.rl.recent import RECENT
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,31 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
     return add_points(first, preferences)[:affordable]
 
 
-def nearest_trained(results: Mapping[str, StageResult]) -> Assembly:
-    """Answer every preference with the policy trained for the nearest one."""
+def best_trained(task: Task, results: Mapping[str, StageResult]) -> Assembly:
+    """Answer a trained preference with its own policy, any other with the one of the highest estimated worth.
+
+    Worth is what the task is judged on, estimated from each policy's own last training completions, which cost nothing
+    more. Those were sampled by the policy of its last updates, not by the one that is handed over, see
+    `rl.recent.Recent.estimate`. Where a policy has fewer than `RECENT` of them, or no reward of an objective, policies
+    cannot be compared fairly: then the one trained for the nearest preference answers.
+    """
     experts = tuple(results.values())
-    return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
+    trained, estimates = trained_weights(experts), [_estimate(expert) for expert in experts]
+    known = [each for each in estimates if each is not None]
+    if len(known) < len(experts) or len(experts) == 1:  # one leaves nothing to choose
+        return Assembly(adapters_of(experts), Nearest(trained))
+    table = np.asarray(known)  # [E, K + 1]
+    scores, kl = table[:, :-1], table[:, -1]
+    notes = {"estimated_returns": scores.tolist(), "estimated_kl": kl.tolist()}
+    return Assembly(adapters_of(experts), Estimated(trained, judged_scores(task, scores, kl)), notes=notes)
+
+
+def _estimate(expert: StageResult) -> list[float] | None:
+    """Return mean rewards and KL of a policy's last completions, `[K + 1]`; None where they are too few."""
+    values: Any = expert.values
+    if values.get("counted", 0) < RECENT or None in values["returns"]:
+        return None
+    return [*values["returns"], values["kl"]]
 
 
 def planned_policies(

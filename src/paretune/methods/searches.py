@@ -14,8 +14,10 @@ from paretune.core.errors import ConfigError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.stages import Stage, StageContext
+from paretune.core.task import JudgedOn
 from paretune.methods.experts import adapters_of, settings_of
-from paretune.methods.hierarchical_grid import DIGITS, Space, hierarchical_search
+from paretune.methods.hierarchical_grid import DIGITS, Found, Space, hierarchical_search
+from paretune.methods.judging import judged_scores
 
 if TYPE_CHECKING:
     from paretune.models.bank import ExpertBank
@@ -25,11 +27,11 @@ TABLE = "search.json"
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """The measured mixture of the highest utility answers: `combined`.
+    """The mixture that measured best answers: `combined`.
 
     Attributes:
         candidates: Expert weights that were measured, `[C, E]`.
-        scores: Their mean scores, `[C, K]`.
+        scores: Their mean scores as the task judges them, `[C, K]`.
     """
 
     candidates: FloatArray
@@ -63,11 +65,12 @@ class SearchSettings:
     completions_each: int  # of each
     level: Level  # where the experts are mixed
     block: int | None  # for `hidden`, see `Mixer`
+    judged_on: JudgedOn  # what the best is
 
 
 def search_stage(
     experts: Sequence[Stage], space: Space, rounds: int, evaluations: int, completions_each: int, level: Level,
-    block: int | None, seed: int,
+    block: int | None, seed: int, judged_on: JudgedOn,
 ) -> Stage:  # fmt: skip
     """Describe the search for expert weights, charged like training.
 
@@ -80,6 +83,7 @@ def search_stage(
         level: Where the experts are mixed; at `hidden` the base model reads on behind the block.
         block: For `hidden`, see `Mixer`.
         seed: Of the noise.
+        judged_on: What the task is judged on.
     """
     check_choice("level", level, get_args(Level))
     return Stage(
@@ -88,7 +92,7 @@ def search_stage(
         settings=asdict(
             SearchSettings(
                 space.utilities.tolist(), space.simplex, space.first_candidates.tolist(), rounds, evaluations,
-                completions_each, level, block,
+                completions_each, level, block, judged_on,
             )
         ),
         needs=tuple(experts),
@@ -98,7 +102,10 @@ def search_stage(
 
 
 def search_weights(context: StageContext) -> None:
-    """Search expert weights on development prompts; leaves `search.json`: candidates `[C, E]` and scores `[C, K]`."""
+    """Search expert weights on development prompts, by what the task is judged on.
+
+    It leaves `search.json`: candidates `[C, E]`, mean rewards `[C, K]` and KL `[C]`, and how often each was measured.
+    """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base, unwrap
 
@@ -112,11 +119,21 @@ def search_weights(context: StageContext) -> None:
                 np.asarray(settings.first_candidates, dtype=np.float64).reshape(-1, bank.experts),
             )  # fmt: skip
             measured = _Measured(context, stage, bank, settings.completions_each, Mixer(settings.level, settings.block))
-            found = hierarchical_search(space, settings.rounds, settings.evaluations, measured)
+            means = Found()  # of rewards and KL, [C, K + 1]
+
+            def judged(
+                candidates: FloatArray, times: int, measured: _Measured = measured, means: Found = means
+            ) -> FloatArray:
+                scores, kl = measured(candidates, times)
+                means.add(candidates, np.column_stack([scores, kl]))
+                return judged_scores(context.task, scores, kl)
+
+            found = hierarchical_search(space, settings.rounds, settings.evaluations, judged)
         finally:
             unwrap(base)
         table = {
-            "candidates": found.candidates.tolist(), "scores": found.scores.tolist(), "times": [*found.times.values()],
+            "candidates": means.candidates.tolist(), "scores": means.scores[:, :-1].tolist(),
+            "kl": means.scores[:, -1].tolist(), "times": [*means.times.values()],
         }  # fmt: skip
         context.artefact(stage, TABLE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
         context.seal(stage, {"candidates": len(found.times)})
@@ -129,7 +146,7 @@ def measure(
     completions_each: int,
     times: int = 0,
     mixer: Mixer | None = None,
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Measure mixtures of the experts that a stage needs: what a search of one's own asks.
 
     Args:
@@ -142,7 +159,8 @@ def measure(
             than are served. By default adapter deltas. A gate reads equal preferences here.
 
     Returns:
-        Mean rewards `[C, K]`, without the KL.
+        Mean rewards `[C, K]`, and the mean KL of the same completions in nats, `[C]`; `judging.judged_scores` makes of
+        both what the task is judged on.
 
     Raises:
         ConfigError: If not all development prompts could have equally many completions.
@@ -180,8 +198,8 @@ class _Measured:
                 f"{completions_each}. Take {self.chosen * self.samples}."
             )
 
-    def __call__(self, candidates: FloatArray, times: int) -> FloatArray:
-        """Return mean scores `[C, K]` of candidates `[C, E]` that were measured so often before."""
+    def __call__(self, candidates: FloatArray, times: int) -> tuple[FloatArray, FloatArray]:
+        """Return mean rewards `[C, K]` and KL `[C]` of candidates `[C, E]` that were measured so often before."""
         from paretune.core.seeds import stream_key
         from paretune.models.policy import Policy
 
@@ -195,16 +213,20 @@ class _Measured:
         self.ledger.charge(completions=count * each, prompts=count * self.chosen)
         owners = [index for index in range(count) for _ in self.rows]
         seed = stream_key(self.stage.seed, "search", times) % 2**63
-        made = policy.generate([str(row["prompt"]) for row in self.rows] * count, owners, self.samples, seed=seed)
+        texts = [str(row["prompt"]) for row in self.rows] * count
+        made = policy.generate(texts, owners, self.samples, seed=seed, reference=True)
         rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
         tokens = int(made.lengths.sum())
         read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        flops = policy.flops(range(count), tokens + read)
+        flops = policy.flops(range(count), tokens + read, reference_passes=1)
         self.ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
-        self.context.log({"candidates": candidates.tolist(), "scores": scores.tolist(), "measured_before": times})
+        ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
+        kl = np.asarray(ratios.reshape(count, each).mean(axis=1))
+        known = {"candidates": candidates.tolist(), "scores": scores.tolist(), "kl": kl.tolist()}
+        self.context.log({**known, "measured_before": times})
         self.context.progress(count * each)
-        return scores
+        return scores, kl
 
 
 def _means(rewards: FloatArray, names: Sequence[str]) -> FloatArray:

@@ -240,14 +240,18 @@ def train(
         stage = next(stage for stage in runs[index].stages if stage.completions == length)
         runs[index].save(stage)
         save_state(context.end_folder(stage) / STATE, *learner.member_state(index))
-        context.seal(stage, {})
+        context.seal(stage, learner.estimate(index))
 
     learner.train(hand_over, on_update, before_update)
     report()
 
 
 def measure_experts(context: StageContext) -> None:
-    """Measure experts on development prompts: `scores [E, K]`, None where every reward is missing."""
+    """Measure experts on development prompts.
+
+    It seals `scores [E, K]`, mean rewards, None where every reward of an objective is missing, and `kl [E]`, the mean
+    KL of the same completions in nats.
+    """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base, unwrap
     from paretune.objectives.scoring import Scorer
@@ -269,7 +273,7 @@ def measure_experts(context: StageContext) -> None:
         finally:
             unwrap(base)
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        context.seal(stage, {"scores": scores})
+        context.seal(stage, {"scores": scores, "kl": [record.kl for record in records]})
 
 
 def one_by_one(bank: ExpertBank, task: Task) -> Policy:

@@ -166,7 +166,7 @@ def _factor(inputs: FloatArray, length: float, signal: float, noise: FloatArray)
 def _left_out(
     inputs: FloatArray, gains: FloatArray, noise: FloatArray, signal: FloatArray, length: float
 ) -> FloatArray:
-    """Return the square error of each transition predicted from the others, `[T]` (Rasmussen and Williams, eq. 5.12)."""
+    """Return the square error of each transition predicted from the others, `[T]`: eq. 5.12 of the same."""
     squares = np.zeros(len(inputs))
     for k in range(gains.shape[1]):
         inverse = cho_solve(_factor(inputs, length, float(signal[k]), noise[:, k]), np.eye(len(inputs)))

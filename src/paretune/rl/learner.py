@@ -21,6 +21,7 @@ from paretune.rl.epochs import Epochs, ScoredBatch
 from paretune.rl.lengths import Lengths, Update
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.parameter_groups import ParameterGroups
+from paretune.rl.recent import Recent
 from paretune.rl.rollout import Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings
@@ -28,6 +29,8 @@ from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Weighting
 
 FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end training; an outage may last two
+
+RECENT_ROWS = "recent"  # a tensor of the states
 
 HandOver = Callable[[int, int], None]  # (member, length): the trainee holds the member as it is at that length
 Advantages = Callable[[Tensor, int], Tensor]  # rewards [B, K], G -> [B, K]
@@ -112,6 +115,7 @@ class Learner:
         gradients = objectives if self.weightings.needs_gram else 1
         self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler, gradients)
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
+        self._recent = [Recent.none(objectives) for _ in self.members]
         self._last_whole: dict[int, State] = {}  # of members that stand inside an update
 
     def train(
@@ -214,6 +218,7 @@ class Learner:
         events = []
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
+            self._recent[index] = self._recent[index].followed_by(scores.rewards[own], kl[own].numpy())
             described = self._event(index, update, rewards[own], statuses[own], kl[own], batch.lengths[own])
             events.append({**described, **report.of(place), "seconds": time.perf_counter() - started})
         return events
@@ -260,30 +265,38 @@ class Learner:
             "mean_length": float(lengths.float().mean()),
         }
 
+    def estimate(self, index: int) -> Mapping[str, object]:
+        """Return what a member's last training completions say of it, see `Recent.estimate`."""
+        return self._recent[index].estimate()
+
     def state(self) -> State:
         """Return all that a resumed run needs: tensors, and plain data."""
         members = [
             {"handed_over": sorted(self.lengths[index].handed_over), **self._plain(index)}
             for index in range(len(self.members))
         ]
-        return self.parameter_groups.state(), {"members": members}
+        recent = {f"{RECENT_ROWS}.{index}": torch.from_numpy(each.rows) for index, each in enumerate(self._recent)}
+        return {**self.parameter_groups.state(), **recent}, {"members": members}
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Continue from `state()` of the same members."""
         self.parameter_groups.load(tensors)
         for index, saved in enumerate(plain["members"]):
             self.lengths[index].handed_over = set(saved["handed_over"])
+            self._recent[index] = Recent(tensors[f"{RECENT_ROWS}.{index}"].numpy())
             self._take_over(index, saved)
 
     def member_state(self, index: int) -> State:
         """Return one member's state at its last whole update, from which a longer run can go on."""
         if index in self._last_whole:
             return self._last_whole[index]
-        return self.parameter_groups.row_state(index), self._plain(index)
+        recent = torch.from_numpy(self._recent[index].rows)
+        return {**self.parameter_groups.row_state(index), RECENT_ROWS: recent}, self._plain(index)
 
     def load_member_state(self, index: int, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Start one member where a shorter run of the same trajectory stood at its last whole update."""
         self.parameter_groups.load_row(index, tensors)
+        self._recent[index] = Recent(tensors[RECENT_ROWS].numpy())
         self._take_over(index, plain)
 
     def _plain(self, index: int) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
         audit=audit,
         reference_point=tuple(reference),
         beta=keys.beta,
+        judged_on=keys.judged_on,
         max_prompt_tokens=keys.max_prompt_tokens,
         max_completion_tokens=keys.max_completion_tokens,
         learner={name: getattr(learner, name) for name in keys.learner},

@@ -66,6 +66,7 @@ class TaskKeys(BaseModel):
     max_prompt_tokens: PositiveInt = 256
     max_completion_tokens: PositiveInt = 64
     beta: Annotated[FiniteFloat, Field(ge=0, le=MAX_BETA)] = 0.05
+    judged_on: Literal["J", "utility"] = "utility"
     objectives: dict[str, ObjectiveKeys]
     audit: dict[str, ObjectiveKeys] = Field(default_factory=dict)
     reference_point: list[Number] | None = None  # by default the lower end of every range

@@ -19,6 +19,7 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts, whole_passes
 from paretune.methods.hierarchical_grid import Space
+from paretune.methods.judging import judged_scores
 from paretune.methods.searches import TABLE, Searched, search_stage
 
 Mode = Literal["repaired", "faithful"]
@@ -62,7 +63,7 @@ class EMORL:
 
     `repaired`: for every preference given, weights on the simplex that measure best for it; the preference itself is
     among the candidates. `faithful`: one vector of weights for everybody, each weight in [0, 1], that measures best for
-    the plain mean of all objectives.
+    the plain mean of all objectives. Both measure what the task is judged on.
 
     Source:
         Kong et al. 2025, EMORL: Ensemble multi-objective reinforcement learning.
@@ -96,7 +97,9 @@ class EMORL:
         experts = corner_experts(settings, objectives, budget - evaluations * each, seed)
         return (
             *experts,
-            search_stage(experts, space, rounds, evaluations, each, settings.mixed_at, settings.block, seed),
+            search_stage(
+                experts, space, rounds, evaluations, each, settings.mixed_at, settings.block, seed, task.judged_on
+            ),
         )
 
     def space(self, preferences: FloatArray, objectives: int) -> Space:
@@ -114,7 +117,8 @@ class EMORL:
         """Answer with the mixture that measured best for the preference, or for the plain mean."""
         search = next(result for result in results.values() if result.stage.kind == "search")
         table = json.loads(search.artefacts[TABLE].read_text(encoding="utf-8"))
-        found = Searched(np.asarray(table["candidates"]), np.asarray(table["scores"]))
+        judged = judged_scores(task, np.asarray(table["scores"]), np.asarray(table["kl"]))
+        found = Searched(np.asarray(table["candidates"]), judged)
         answer: Answer = found
         if self.settings.mode == "faithful":
             best, _ = found.weights(np.full((1, found.objectives), 1 / found.objectives))

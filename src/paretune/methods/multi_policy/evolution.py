@@ -69,8 +69,8 @@ class Evolution:
     Every individual has objective weights of its own: those of its place in the generation, moved a little. It starts
     as a copy of the elite that serves them best, which learns on, or as the average of what that elite and another one
     add to the model. Then it is trained, all offspring of a generation in one batch. All that live are measured on
-    fresh development prompts, the old ones again, so that nobody stays for having been lucky once; scores are means of
-    `r_k - beta KL`, which is what is trained for. Preferences select from what is left at the end.
+    fresh development prompts, the old ones again, so that nobody stays for having been lucky once; scores are what the
+    task is judged on, `r_k - beta KL` or `r_k`. Preferences select from what is left at the end.
 
     Source:
         Kong et al. 2025 [3], evolution-guided policy gradient; Khadka and Tumer 2018; Beume et al. 2007 (SMS-EMOA) and
@@ -95,9 +95,8 @@ class Evolution:
                 f"{4 * group} completions, got {budget}. Raise it."
             )
         run = "paretune.methods.multi_policy.evolution_run:evolve"
-        return (
-            Stage("evolution", run, expert_settings(self.settings), completions=budget // group * group, seed=seed),
-        )
+        settings = {**expert_settings(self.settings), "judged_on": task.judged_on}  # survival depends on it
+        return (Stage("evolution", run, settings, completions=budget // group * group, seed=seed),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the member of the highest measured utility."""

@@ -13,6 +13,7 @@ from paretune.core.preferences import FloatArray, add_points, centre, corners, d
 from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import Stage, StageContext
 from paretune.methods.experts import settings_of
+from paretune.methods.judging import judged_scores
 from paretune.methods.multi_policy.evolution import EvolutionSettings
 from paretune.methods.multi_policy.individuals import Individual
 from paretune.pareto.survival import survival_order
@@ -192,17 +193,16 @@ class Generations:
                     seed=stream_key(self.seed, "evolution", "measure", turn), ledger=self.ledger,
                     progress=self.context.progress,
                 )  # fmt: skip
-                found = [each.measured(self._penalised(record)) for each, record in zip(found, records, strict=True)]
+                found = [each.measured(self._worth(record)) for each, record in zip(found, records, strict=True)]
                 position += size * samples
         finally:
             bank.unwrap()
         self.ledger.add_seconds("measuring", time.perf_counter() - began)
         return found
 
-    def _penalised(self, record: EvaluationRecord) -> FloatArray:
-        """Return `r_k - beta KL` of each completion, `[N, K]`: what is trained for, and what a preference weighs."""
-        kl = record.log_probs - record.reference_log_probs
-        return np.asarray(record.rewards - self.task.beta * kl[:, None])
+    def _worth(self, record: EvaluationRecord) -> FloatArray:
+        """Return what each completion is worth, `[N, K]`: what the task is judged on, which a preference weighs."""
+        return judged_scores(self.task, record.rewards, record.log_probs - record.reference_log_probs)
 
     def ordered(self, individuals: Sequence[Individual]) -> list[Individual]:
         """Return individuals in the order of survival: those without a score last, before them copies of others."""
@@ -221,7 +221,7 @@ class Generations:
         return [*(groups[0][place] for place in order), *groups[1], *groups[2]]
 
     def scores(self, individuals: Sequence[Individual]) -> FloatArray:
-        """Return means of `r_k - beta KL`, `[N, K]`."""
+        """Return mean worth of their completions, `[N, K]`."""
         return np.asarray([each.scores for each in individuals]).reshape(-1, len(self.task.objectives))
 
     def errors(self, individuals: Sequence[Individual]) -> FloatArray:

@@ -33,7 +33,7 @@ class Individual:
         learner: What a learner goes on from; empty where only the parameters are known.
         failing: For each objective, updates in a row without a reward.
         counts: Completions measured on each objective, `[K]`.
-        sums: Of what they were worth, `r_k - beta KL`.
+        sums: Of what they were worth, by what the task is judged on.
         squares: Sum of the squares of that.
     """
 

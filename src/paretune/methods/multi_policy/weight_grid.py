@@ -23,6 +23,7 @@ from paretune.methods.experts import (
     trained_weights,
     whole_passes,
 )
+from paretune.methods.judging import judged_scores
 
 FINEST = 64  # divisions at which the search for the largest grid stops
 
@@ -55,7 +56,8 @@ class WeightGrid:
         MORLHF as the baseline of Ramé et al. 2023 and others; multi-policy family of Kong et al. 2025.
 
     Departures:
-        Selection by utility measured on development prompts, and its completions charged to the budget.
+        Selection by what the task is judged on, measured on development prompts, and its completions charged to the
+        budget.
     """
 
     settings: WeightGridSettings
@@ -87,7 +89,7 @@ class WeightGrid:
         return best
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the member of the highest measured utility."""
+        """Answer with the member that measured best, by what the task is judged on."""
         experts = tuple(result for result in results.values() if result.stage.kind == "expert")
         measured = next(result for result in results.values() if result.stage.kind == "measurement")
         scores = np.asarray(measured.values["scores"], dtype=np.float64)  # None becomes NaN
@@ -97,5 +99,8 @@ class WeightGrid:
                 f"every member must have a measured score on every objective, got none on '{missing}'. Mend its "
                 "reward function; its log says why scores are missing."
             )
-        notes = {"scores": scores.tolist(), "objective_weights": trained_weights(experts).tolist()}
-        return Assembly(adapters_of(experts), Selected(scores), notes=notes)
+        kl = np.asarray(measured.values["kl"], dtype=np.float64)
+        notes = {
+            "scores": scores.tolist(), "kl": kl.tolist(), "objective_weights": trained_weights(experts).tolist()
+        }  # fmt: skip
+        return Assembly(adapters_of(experts), Selected(judged_scores(task, scores, kl)), notes=notes)

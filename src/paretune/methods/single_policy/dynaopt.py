@@ -9,15 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from paretune.bandits.exp3 import draw, probabilities, updated
-from paretune.core.answers import Nearest
 from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of, expert_stage, split_budget, trained_weights
-from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
+from paretune.methods.experts import expert_stage, split_budget
+from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
 from paretune.rl.weighting import Seen
 
 MODES = ("faithful", "repaired")
@@ -227,6 +226,5 @@ class DynaOpt:
         )  # fmt: skip
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the policy trained for the nearest preference; faithful, that is the only one."""
-        experts = tuple(results.values())
-        return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
+        """Answer a trained preference with its own policy, any other with the one estimated best; faithful has one."""
+        return best_trained(task, results)

@@ -10,7 +10,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
+from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LinearSettings(PerPreferenceSettings):
 
 @method("linear", "single-policy")
 class Linear:
-    """Train one policy per wanted preference; the policy of the nearest one answers the rest.
+    """Train one policy per wanted preference; the one that is estimated best answers for any other.
 
     With a budget for fewer policies than wanted preferences, corners and centre come first, then the wanted ones in
     the order given.
@@ -43,5 +43,5 @@ class Linear:
         )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the policy trained for the nearest preference."""
-        return nearest_trained(results)
+        """Answer a trained preference with its own policy, any other with the one estimated best for it."""
+        return best_trained(task, results)

@@ -16,7 +16,7 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.gradients.mgda import mgda
 from paretune.methods.experts import expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
+from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
 from paretune.rl.weighting import Seen
 
 PREFERENCE_POWERS = {"ignored": None, "scaled": 1, "shared": -1}
@@ -96,5 +96,5 @@ class MGDA:
         return tuple(expert_stage(self.settings, row, length, seed, weighting=weighting) for row, length in planned)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the policy trained for the nearest preference."""
-        return nearest_trained(results)
+        """Answer a trained preference with its own policy, any other with the one estimated best for it."""
+        return best_trained(task, results)

@@ -92,6 +92,7 @@ def _make(settings: ControlledSettings) -> ControlledTask:
         ),
         reference_point=(0.0,) * settings.objectives,
         beta=stored.beta,
+        judged_on="J",  # its optimum and front are known in J
         max_prompt_tokens=settings.prompt_length + 1,
         max_completion_tokens=settings.length,
         enumeration=Enumeration(tuple(range(settings.alphabet)), settings.length),
