@@ -24,7 +24,7 @@ from paretune.core.stages import Stage, StageContext, StageResult, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
-from paretune.methods.multi_policy.evolution import EvolutionSettings
+from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.objectives.scoring import Scorer
@@ -40,12 +40,14 @@ SMALL = {
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
 }  # fmt: skip
+SET = {"completions_each": 240}  # of members one after the other, which must differ
 BANK = {"learning_rate": 1e-2, "epochs": 2, "average_decay": 0.97}  # a gate at .03 diverges
 SECOND = [  # another setting of a method that changes what it does, not only how much
     ("linear", {"ratio": "token"}),
     ("dynaopt", {"mode": "faithful"}),
     ("mgda", {"preference": "ignored"}),
     ("mgda", {"normalise": 0}),
+    ("linear_support", {"reuse": "nearest", "round_size": 2}),
     ("hidden_mixing", {"continued": "base"}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
@@ -83,7 +85,7 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 
 def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
-    slow = issubclass(resolve_method(name).Settings, (BankSettings, EvolutionSettings))
+    slow = issubclass(resolve_method(name).Settings, (BankSettings, SetSettings))
     return 4 * BUDGET if slow else BUDGET
 
 
@@ -91,8 +93,8 @@ def make(name: str, **changes: object) -> Method:
     """Make a method with small settings, and with those changes that it knows."""
     found = resolve_method(name)
     known = vars(found.Settings())
-    bank = BANK if issubclass(found.Settings, BankSettings) else {}
-    small = {key: value for key, value in {**SMALL, **FAST, **bank}.items() if key in known}
+    own = BANK if issubclass(found.Settings, BankSettings) else SET if issubclass(found.Settings, SetSettings) else {}
+    small = {key: value for key, value in {**SMALL, **FAST, **own}.items() if key in known}
     return found(found.Settings(**{**small, **{key: value for key, value in changes.items() if key in known}}))
 
 
@@ -206,7 +208,7 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     name: str, budget: int, task: Task
 ) -> None:
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
-    policies = sum(stage.kind in ("expert", "bank", "evolution") for stage in stages)
+    policies = sum(stage.kind in ("expert", "bank", "evolution", "support", "prediction") for stage in stages)
     assert policies >= 1
     assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
 
