@@ -8,22 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import micro_task
-from paretune.core.errors import BudgetError, ConfigError, RewardError, StopRequested
+import set_runs
+from paretune.core.errors import BudgetError, ConfigError, RewardError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.executors.jobs import quiet_link
 from paretune.methods.multi_policy.evolution import Evolution, EvolutionSettings
 from paretune.methods.multi_policy.evolution_run import Breeding, evolve, prepared
 from paretune.methods.multi_policy.generations import starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
 from paretune.methods.multi_policy.rounds import Found
 from paretune.methods.multi_policy.set_settings import cost, whole_generations
-from paretune.training.context import GroupContext
-from paretune.training.finished import stage_result
 
 SMALL: dict[str, Any] = {
     "rank": 2, "group_size": 4, "completions_per_update": 8, "learning_rate": 3e-2, "population": 3, "archive": 4,
@@ -39,23 +36,8 @@ def stage_of(completions: int, task: Task, **changes: Any) -> Stage:
     return stage
 
 
-def context_of(root: Path, stages: list[Stage], task: Task) -> GroupContext:
-    (group := root / "groups" / "one").mkdir(parents=True, exist_ok=True)
-    return GroupContext(task, stages, root, group, quiet_link())
-
-
 def run(root: Path, stages: list[Stage], task: Task) -> list[StageResult]:
-    evolve(context_of(root, stages, task))
-    return [stage_result(root, stage, task) for stage in stages]
-
-
-def contents(result: StageResult) -> dict[str, object]:
-    """Return front and tensors; the header of a tensor file names its metadata in any order."""
-    found: dict[str, object] = {"front": (result.folder / "front.json").read_text(encoding="utf-8")}
-    for adapter in result.adapters:
-        tensors = load_file(adapter / "adapter_model.safetensors")
-        found[adapter.name] = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
-    return found
+    return set_runs.run(evolve, root, stages, task)
 
 
 def test_the_budget_is_planned_to_the_last_group(task: Task) -> None:
@@ -109,33 +91,14 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Pa
     assert sum("reward_means" in json.loads(line) for line in events) == 2 * 3  # each generation was trained once
     for one, *others in zip(alone, both, after, strict=True):
         for other in others:
-            assert contents(other) == contents(one)
+            assert set_runs.contents(other) == set_runs.contents(one)
             assert other.ledger.counts == one.ledger.counts
     assert alone[0].artefacts.keys() <= {"front.json", *(f"experts/{number:03d}" for number in range(4))}
 
 
 @pytest.mark.parametrize("calls", [2, 9, 16])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
-    stage = stage_of(TWO, task)
-    (whole,) = run(tmp_path / "whole", [stage], task)
-    context, left = context_of(tmp_path / "killed", [stage], task), [calls]
-    progress = context.progress
-
-    def stopped(completions: int, message: str = "") -> None:
-        progress(completions, message)
-        left[0] -= 1
-        if left[0] == 0:
-            raise StopRequested
-
-    context.progress = stopped  # type: ignore[method-assign]  # stop asked for
-    with pytest.raises(StopRequested):
-        evolve(context)
-    context.note_spent()  # as is done behind every run function
-    (resumed,) = run(tmp_path / "killed", [stage], task)
-    assert contents(resumed) == contents(whole)
-    assert resumed.ledger.counts == whole.ledger.counts
-    assert resumed.ledger.repeated["completions"] > 0
-    assert whole.ledger.repeated["completions"] == 0
+    set_runs.check_that_a_kill_changes_nothing(evolve, stage_of(TWO, task), task, tmp_path, calls)
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +117,14 @@ def test_settings_change_what_is_evolved_and_it_repeats(
     changes: dict[str, Any], plain: StageResult, task: Task, tmp_path: Path
 ) -> None:
     found = [run(tmp_path / name, [stage_of(TWO + 60, task, **changes)], task)[0] for name in ("one", "two")]
-    assert contents(found[0]) == contents(found[1])
-    assert contents(found[0]) != contents(plain)
+    assert set_runs.contents(found[0]) == set_runs.contents(found[1])
+    assert set_runs.contents(found[0]) != set_runs.contents(plain)
     assert found[0].key != plain.key
 
 
 def test_offspring_learn_on_and_crossovers_are_averages(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, crossover=0.0, weight_noise=0.0)
-    steps = prepared(context_of(tmp_path, [stage], task), stage)
+    steps = prepared(set_runs.context_of(tmp_path, [stage], task), stage)
     members = steps.members
     first = steps.starters()
     assert [each.objective_weights.tolist() for each in first] == [[1, 0], [0, 1], [0.5, 0.5]]
@@ -194,7 +157,7 @@ def test_offspring_learn_on_and_crossovers_are_averages(task: Task, tmp_path: Pa
 
 def test_elites_are_measured_again_on_fresh_prompts_and_noise(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task)
-    members = prepared(context_of(tmp_path, [stage], task), stage).members
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
     elites = members.train(prepared(members.context, stage).starters()[:2], [8, 8])
     once = members.measure(elites, 0, 4)
     again = members.measure(once, 4, 4)  # the development split has four prompts: the same ones, sampled anew
@@ -216,7 +179,7 @@ def individual(number: int, scores: list[float], parameters: float, count: int =
 
 def test_the_archive_keeps_equal_policies_and_drops_copies_and_the_unknown_first(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, doubt=0.0)
-    members = prepared(context_of(tmp_path, [stage], task), stage).members
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
     pool = [
         individual(0, [np.nan, 0.9], 0.0), individual(1, [0.6, 0.6], 1.0), individual(2, [0.6, 0.6], 2.0),
         individual(3, [0.6, 0.6], 1.0), individual(4, [0.9, 0.1], 3.0), individual(5, [0.5, 0.5], 4.0),
@@ -228,7 +191,7 @@ def test_the_archive_keeps_equal_policies_and_drops_copies_and_the_unknown_first
 
 def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, doubt=1.0)
-    members = prepared(context_of(tmp_path, [stage], task), stage).members
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
     known = [individual(0, [0.9, 0.5], 0.0, 1000), individual(1, [0.6, 0.6], 1.0, 1000)]
     worse, unsure = individual(2, [0.59, 0.59], 2.0, 1000), individual(3, [0.58, 0.58], 3.0, 4)
     assert [each.number for each in members.ordered([*known, worse, unsure])] == [0, 3, 1, 2]
