@@ -55,12 +55,13 @@ def test_rounds_are_planned_to_the_last_whole_one(size: int, task: Task, tmp_pat
         assert spent <= length < spent + coming
 
 
-@pytest.mark.parametrize("budget", [16, 19, 44, 48, 52, 73, 100])
+@pytest.mark.parametrize("budget", [16, 19, 44, 48, 52, 68, 73, 100])
 def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_path: Path) -> None:
     (result,) = set_runs.run(support, tmp_path, [stage_of(budget, task)], task)
     assert result.ledger.completions == budget // 4 * 4 == result.stage.completions
     kept = json.loads(result.artefacts["front.json"].read_text())
-    assert len(kept["lineage"]) == max(2, budget // 24)
+    whole, left = divmod(budget // 4 * 4, 24)
+    assert len(kept["lineage"]) == max(2, whole + (left > 12))  # the last one shorter, if it has more than half
     assert kept["lineage"][0]["objective_weights"] == [1, 0]
     assert kept["certificate"]["remaining_gain"] >= 0
     assert result.values["certificate"] == kept["certificate"]
@@ -79,7 +80,7 @@ def test_the_next_member_is_trained_where_most_can_be_gained(task: Task, tmp_pat
     """Ends (1, 0) and (0, .5): their lines t and (1 - t) / 2 meet at 1/3; (1, .5) may exist, worth 1/3 more there."""
     rounds = rounds_of(task, tmp_path)
     living = (member(0, [1, 0], [1, 0]), member(1, [0, 1], [0, 0.5]))
-    (chosen,) = rounds.next_members(Found(living, ({}, {})), 1)
+    (chosen,) = rounds.next_members(Found(living, ({}, {})), 1, 1)
     np.testing.assert_allclose(chosen.objective_weights, [1 / 3, 2 / 3], atol=1e-9)
     assert (chosen.number, chosen.operation, chosen.parameters) == (2, "start", None)
     outlook = rounds.outlook(living)
@@ -91,7 +92,7 @@ def test_the_next_member_is_trained_where_most_can_be_gained(task: Task, tmp_pat
 def test_reuse_starts_from_the_member_of_the_nearest_weights(task: Task, tmp_path: Path) -> None:
     rounds = rounds_of(task, tmp_path, reuse="nearest")
     living = (member(0, [1, 0], [1, 0]), member(1, [0, 1], [0, 0.5]))
-    (chosen,) = rounds.next_members(Found(living, ({}, {})), 1)
+    (chosen,) = rounds.next_members(Found(living, ({}, {})), 1, 1)
     assert (chosen.parents, chosen.operation) == ((1,), "training")
     assert chosen.trained.equal(living[1].trained)
     assert chosen.learner == living[1].learner
@@ -100,10 +101,10 @@ def test_reuse_starts_from_the_member_of_the_nearest_weights(task: Task, tmp_pat
 
 def test_what_noise_may_explain_is_no_gain_and_the_least_trained_learn_on(task: Task, tmp_path: Path) -> None:
     """(.5, .5) is the best everywhere: nothing is left to be gained, so members learn on, each in its turn."""
-    rounds = rounds_of(task, tmp_path, round_size=2)
+    rounds = rounds_of(task, tmp_path)
     half = [0.5, 0.5]
     living = (member(0, [1, 0], half), member(1, [0, 1], half), member(2, half, half), member(3, [1, 0], half, (0,)))
-    chosen = rounds.next_members(Found(living, ({},) * 4), 2)
+    chosen = rounds.next_members(Found(living, ({},) * 4), 2, 2)
     assert [each.parents for each in chosen] == [(1,), (2,)]  # 0 was learned on from, by 3, which comes last
     assert [each.objective_weights.tolist() for each in chosen] == [[0, 1], half]
     outlook = rounds.outlook(living)
@@ -119,9 +120,9 @@ def test_what_noise_may_explain_is_no_gain_and_the_least_trained_learn_on(task: 
 
 
 def test_a_round_of_several_takes_several_corners(task: Task, tmp_path: Path) -> None:
-    rounds = rounds_of(task, tmp_path, round_size=3)
+    rounds = rounds_of(task, tmp_path)
     living = (member(0, [1, 0], [1, 0]), member(1, [0, 1], [0, 1]), member(2, [0.5, 0.5], [0.7, 0.7]))
-    chosen = rounds.next_members(Found(living, ({},) * 3), 1)
+    chosen = rounds.next_members(Found(living, ({},) * 3), 1, 3)
     assert [each.number for each in chosen] == [3, 4, 5]
     np.testing.assert_allclose(chosen[0].objective_weights + chosen[1].objective_weights, [1, 1])  # mirrored corners
     assert chosen[2].operation == "training"  # no third corner is open

@@ -51,6 +51,10 @@ class Rounds(Protocol):
         """Make round `number`, from 0 on: train, measure, keep."""
         ...
 
+    def finish(self, found: Found, number: int, left: int) -> Found:
+        """Return what a length ends with that has `left` completions beyond its whole rounds; all may stay unspent."""
+        ...
+
     def starters(self) -> list[Individual]:
         """Return the untrained individuals that a length below one whole round trains, the most important first."""
         ...
@@ -93,8 +97,8 @@ def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], R
     """Train a set for each trajectory, leaving `experts/000` and so on, and `front.json`, at every length.
 
     Whole rounds are made once and stay: a longer run goes on with the next one. What a length has beyond them is spent
-    on a copy, on a last measurement of all that live; or, where not even one whole round fits, on a round of fewer or
-    less trained individuals.
+    on a copy, as the method ends and on a last measurement of all that live; or, where not even one whole round fits,
+    on a round of fewer or less trained individuals.
     """
     from paretune.methods.training import trajectories
     from paretune.rl.checkpoints import read_state, save_state
@@ -128,7 +132,7 @@ def _hand_over(rounds: Rounds, stage: Stage, found: Found, number: int) -> None:
     """Spend what is left of a length, write the front and seal."""
     members = rounds.members
     left = stage.completions - members.ledger.completions
-    last = _last_measured(rounds, found, number, left) if found.living else _short_round(rounds, left)
+    last = _finished(rounds, stage, found, number) if found.living else _short_round(rounds, left)
     front, notes = members.front(last.living), rounds.notes(last)
     _write(members, stage, front, last, notes)
     measured = {"measured": [each.as_record() for each in last.living], "living": [each.number for each in front]}
@@ -136,11 +140,15 @@ def _hand_over(rounds: Rounds, stage: Stage, found: Found, number: int) -> None:
     members.context.seal(stage, {"members": len(front), "rounds": number, **notes})
 
 
-def _last_measured(rounds: Rounds, found: Found, number: int, left: int) -> Found:
-    """Measure all that live once more, the first ones with a group more where there is a remainder."""
+def _finished(rounds: Rounds, stage: Stage, found: Found, number: int) -> Found:
+    """End a length: what its method does with the rest, then all that live are measured once more with what is left.
+
+    The first ones have a group more where there is a remainder.
+    """
     members, group = rounds.members, rounds.members.settings.group_size
+    found = rounds.finish(found, number, stage.completions - members.ledger.completions)
     everyone, position = list(found.living), rounds.position(number)
-    each, further = divmod(left // group, len(everyone))
+    each, further = divmod((stage.completions - members.ledger.completions) // group, len(everyone))
     if each:
         everyone = members.measure(everyone, position, each * group)
     if further:

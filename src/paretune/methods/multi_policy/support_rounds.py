@@ -72,10 +72,25 @@ class SupportRounds:
 
     def make(self, found: Found, number: int) -> Found:
         """Train the members of a round and measure them; nobody is ever dropped."""
-        settings, members = self.settings, self.members
-        chosen = self.next_members(found, number) if found.living else self.starters()
-        trained = members.train(chosen, [settings.trained] * len(chosen))
-        measured = members.measure(trained, 0, settings.each - settings.trained)
+        chosen = self.next_members(found, number, self.settings.round_size) if found.living else self.starters()
+        return self._with(found, number, chosen, self.settings.trained)
+
+    def finish(self, found: Found, number: int, left: int) -> Found:
+        """Train as many members as have more than half of their completions left, shorter ones where need be."""
+        each, update = self.settings.each, self.settings.completions_per_update
+        count = (left + each // 2 - 1) // each
+        length = min(
+            self.settings.trained, ((left // count - self.position(number)) // update * update) if count else 0
+        )
+        if length < update:
+            return found
+        return self._with(found, number, self.next_members(found, number, count), length)
+
+    def _with(self, found: Found, number: int, chosen: Sequence[Individual], length: int) -> Found:
+        """Return what is known with members that are trained for so many completions each."""
+        members = self.members
+        trained = members.train(chosen, [length] * len(chosen))
+        measured = members.measure(trained, 0, self.position(number))
         records = [each.as_record() for each in measured]
         members.log({"measured": records, "living": [each.number for each in (*found.living, *measured)]}, number)
         return Found((*found.living, *measured), (*found.lineage, *(each.origin() for each in measured)))
@@ -109,9 +124,9 @@ class SupportRounds:
         doubted = possible_gains(scores, weights, noise(weights))
         return Outlook(exact, noise(exact.corners), doubted.certificate)
 
-    def next_members(self, found: Found, number: int) -> list[Individual]:
-        """Return the untrained members of a round: the open corners, then those that learn on."""
-        outlook, first, size = self.outlook(found.living), len(found.lineage), self.settings.round_size
+    def next_members(self, found: Found, number: int, size: int) -> list[Individual]:
+        """Return `size` untrained members of a round: the open corners, then those that learn on."""
+        outlook, first = self.outlook(found.living), len(found.lineage)
         corners = np.zeros((0, 1)) if outlook is None else outlook.open[:size]
         chosen = [self._at(found.living, row, first + place, number) for place, row in enumerate(corners)]
         for parent in self._least_trained(found.living)[: size - len(chosen)]:
