@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from paretune.core.digests import bytes_digest, digest
 from paretune.core.preferences import centre, corners, das_dennis
 from paretune.core.seeds import generator
+from paretune.core.task import JudgedOn
 from paretune.optimum.exact import Outcome, log_optimum, optimal_outcome, outcome
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord, with_exact
@@ -68,6 +69,7 @@ def task_info(
     samples: int = 2,
     family_settings: Mapping[str, float] | None = None,
     listed: bool = False,
+    judged_on: JudgedOn = "utility",
 ) -> TaskInfo:
     """Return a task; by default six grid preferences and one unseen, thresholds .5, reference point 0."""
     count = len(objectives)
@@ -90,6 +92,7 @@ def task_info(
         unseen=np.zeros(len(points), dtype=np.bool_) if unseen is None else np.asarray(unseen, dtype=np.bool_),
         listed=listed,
         family_settings=family_settings or {},
+        judged_on=judged_on,
     )
 
 

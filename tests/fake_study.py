@@ -106,6 +106,16 @@ class Fake:
         return Assembly(adapters_of(experts), Nearest(table))
 
 
+@dataclass(frozen=True)
+class SplittingSettings(FakeSettings):
+    completions_each: int = 16  # says nothing
+
+
+@method("splitting", "meta-policy")
+class Splitting(Fake):
+    settings: SplittingSettings
+
+
 class Ceiling(Fake):
     name: ClassVar[str] = "ceiling"
     family: ClassVar[Family] = "ceiling"

@@ -84,7 +84,7 @@ REFUSALS = {
     ),
     "tuning of what a method does not have": (
         {"tune": {"learning_rate": [1]}},
-        "tune.learning_rate must be a setting of every method, got 'learning_rate', which methods.fake does not have",
+        "tune.learning_rate must be a setting of a method that is tuned, got 'learning_rate', which none of fake has",
     ),
     "tuning of a misspelt setting": ({"tune": {"rewards": [1]}}, r"tune.rewards must be .*Did you mean 'reward'\?"),
     "tuning of what is given": (

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import builders
 from paretune.benchmark.plan import plan
 from paretune.benchmark.progress import Display, Progress
 from paretune.benchmark.runner import run
@@ -117,6 +118,38 @@ def test_a_ceiling_is_not_tuned(study: Make, tmp_path: Path) -> None:
     assert {cell.entry.label for cell in planned.sweep.cells} == {"fake"}
     assert {cell.entry.label: cell.reason for cell in planned.cells} == {"fake": "after tuning", "most": ""}
     assert "charged to nobody; not tuned, as a ceiling: most\n" in plan_text(planned)
+
+
+def test_a_setting_that_a_method_lacks_is_left_out_of_its_grid_and_the_plan_says_so(
+    study: Make, tmp_path: Path
+) -> None:
+    methods = {"fake": {"method": "fake_study:Fake"}, "split": {"method": "fake_study:Splitting"}}
+    tune = {"reward": [0.2, 0.9], "completions_each": [16, 32, 64], "instances": 1}
+    made = study(methods=methods, seeds=1, tune=tune)
+    planned = plan(made, tmp_path / "out")
+    assert planned.sweep is not None
+    tried = [(cell.entry.label, cell.entry.settings["reward"]) for cell in planned.sweep.cells]
+    assert tried == [
+        *(("fake", reward) for reward in (0.2, 0.9)),
+        *(("split", r) for r in (0.2, 0.9) for _ in range(3)),
+    ]
+    said = plan_text(planned)
+    assert "tuning:   2 (fake) or 6 (split) choices of settings x 1 instance x 2 methods, 8 of 8 trials left" in said
+    assert "left out: completions_each, which fake cannot set\n" in said
+    result = run(made, tmp_path / "out", progress=False)
+    assert result.complete
+    chosen = {each.method: each.points[each.chosen or 0].settings for each in result.records.tuning}
+    assert chosen == {"fake": {"reward": 0.9}, "split": {"reward": 0.9, "completions_each": 16}}
+    assert [len(each.points) for each in result.records.tuning] == [2, 6]
+    builders.assert_same(read_study(tmp_path / "out").tuning, result.records.tuning)
+
+
+def test_a_method_without_any_setting_of_the_sweep_is_run_as_it_is(study: Make, tmp_path: Path) -> None:
+    methods = {"fake": {"method": "fake_study:Fake"}, "split": {"method": "fake_study:Splitting"}}
+    planned = plan(study(methods=methods, seeds=1, tune={"completions_each": [16, 32]}), tmp_path / "out")
+    assert planned.sweep is not None
+    assert {cell.entry.label for cell in planned.sweep.cells} == {"split"}
+    assert {cell.entry.label: cell.reason for cell in planned.cells} == {"fake": "", "split": "after tuning"}
 
 
 def test_a_grown_sweep_runs_what_is_missing_and_another_choice_other_cells(study: Make, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from paretune.core.answers import Combined, Nearest, Selected, answer_from_plain, answer_to_plain, answered
+from paretune.core.answers import Combined, Estimated, Nearest, Selected, answer_from_plain, answer_to_plain, answered
 from paretune.core.errors import ConfigError, RecordError, ShapeError
 
 TRAINED = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-BUILT_IN = [Nearest(TRAINED), Selected(TRAINED), Combined(TRAINED.T)]
+BUILT_IN = [Nearest(TRAINED), Estimated(TRAINED, TRAINED), Selected(TRAINED), Combined(TRAINED.T)]
 MINE = """
 from dataclasses import dataclass, field
 
@@ -224,3 +226,27 @@ def test_an_answer_that_could_not_be_found_again_is_refused() -> None:
 def test_an_answer_that_says_something_else_is_told(said: Any, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         answered(Odd(said), np.eye(2))
+
+
+def test_a_trained_preference_keeps_its_expert_and_any_other_gets_the_best_estimate() -> None:
+    trained = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    scores = np.asarray([[0.9, 0.1], [0.2, 0.5], [0.7, 0.8]])  # the centre's beats the second corner's at home
+    answer = answer_from_plain(answer_to_plain(Estimated(trained, scores)))
+    weights, words = answer.weights(np.asarray([[0.0, 1.0], [0.1, 0.9], [0.9, 0.1], [0.5, 0.5]]))
+    assert weights.argmax(axis=1).tolist() == [1, 2, 0, 2]  # .47 against .79; .82 against .71
+    assert words == ["exact", "estimated", "estimated", "exact"]
+    assert (answer.objectives, answer.experts) == (2, 3)
+    with pytest.raises(ShapeError, match="preferences must have one column per objective"):
+        answer.weights(np.eye(3))
+    with pytest.raises(ShapeError, match=r"scores must be of the experts that were trained, \[3, 2\], got \[2, 2\]"):
+        Estimated(trained, scores[:2])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4))
+def test_nobody_is_estimated_to_be_served_worse_than_by_the_nearest(seed: int, experts: int, objectives: int) -> None:
+    draws = np.random.default_rng(seed)
+    trained = draws.dirichlet(np.ones(objectives), experts)
+    scores, wanted = draws.normal(size=(experts, objectives)), draws.dirichlet(np.ones(objectives), 20)
+    worth = wanted @ scores.T  # [M, E]
+    chosen, near = (answer.weights(wanted)[0] for answer in (Estimated(trained, scores), Nearest(trained)))
+    assert ((worth * chosen).sum(axis=1) >= (worth * near).sum(axis=1) - 1e-12).all()

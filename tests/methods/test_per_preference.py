@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +10,15 @@ from hypothesis import strategies as st
 
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import das_dennis
-from paretune.methods.per_preference import PerPreferenceSettings, planned_policies, trained_preferences
+from paretune.core.stages import StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import expert_stage
+from paretune.methods.per_preference import (
+    PerPreferenceSettings,
+    best_trained,
+    planned_policies,
+    trained_preferences,
+)
 
 
 @given(objectives=st.integers(1, 4), divisions=st.integers(1, 4), affordable=st.integers(1, 40))
@@ -38,3 +49,33 @@ def test_even_a_budget_for_none_trains_one_if_it_holds_a_group() -> None:
 def test_less_than_a_group_for_a_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="completions_each must be at least one group of 8, got 7"):
         PerPreferenceSettings(completions_each=7)
+
+
+def estimates(*worth: tuple[list[float | None], float, int]) -> list[dict[str, object]]:
+    return [{"returns": returns, "kl": kl, "counted": counted} for returns, kl, counted in worth]
+
+
+def results_of(task: Task, finish: Any, values: list[dict[str, object]]) -> dict[str, StageResult]:
+    wanted = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    made = finish(tuple(expert_stage(PerPreferenceSettings(), row, 512, 0) for row in wanted))
+    return {key: replace(each, values=own) for (key, each), own in zip(made.items(), values, strict=True)}
+
+
+WANTED = np.asarray([[0.9, 0.1], [0.0, 1.0], [0.2, 0.8]])
+
+
+def test_others_than_the_trained_preferences_get_who_is_estimated_best(task: Task, finish: Any) -> None:
+    values = estimates(([0.9, 0.1], 1.0, 512), ([0.1, 0.6], 4.0, 512), ([0.7, 0.5], 0.0, 512))
+    assembly = best_trained(task, results_of(task, finish, values))
+    weights, words = assembly.answer.weights(WANTED)
+    assert (weights.argmax(axis=1).tolist(), words) == ([0, 1, 2], ["estimated", "exact", "estimated"])
+    assert assembly.notes == {"estimated_returns": [[0.9, 0.1], [0.1, 0.6], [0.7, 0.5]], "estimated_kl": [1, 4, 0]}
+    paid = best_trained(replace(task, judged_on="J", beta=0.3), results_of(task, finish, values))
+    assert paid.answer.weights(WANTED)[0].argmax(axis=1).tolist() == [2, 1, 2]  # .82 less .3 is below .68
+
+
+@pytest.mark.parametrize("worth", [([0.1, 0.6], 4.0, 511), ([0.1, None], 4.0, 512)])
+def test_where_one_cannot_be_estimated_the_nearest_answers(task: Task, finish: Any, worth: Any) -> None:
+    values = estimates(([0.9, 0.1], 1.0, 512), worth, ([0.7, 0.5], 0.0, 512))
+    weights, words = best_trained(task, results_of(task, finish, values)).answer.weights(WANTED)
+    assert (weights.argmax(axis=1).tolist(), words) == ([0, 1, 1], ["nearest", "exact", "nearest"])

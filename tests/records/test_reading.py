@@ -202,13 +202,13 @@ def test_exact_scores_of_other_prompts_or_preferences_cost_their_cell_alone(tmp_
         assert "outcomes.json must be of the preferences that were evaluated" in read[cell.cell].message
 
 
-def test_family_settings_survive_writing_and_reading(tmp_path):
+def test_family_settings_and_what_is_judged_survive_writing_and_reading(tmp_path):
     study = small_study()
     settings = {"rho": -0.8, "objectives": 3.0}
-    write_study(
-        tmp_path, replace(study, tasks={"counselling": replace(study.tasks["counselling"], family_settings=settings)})
-    )
-    assert read_lock(tmp_path).tasks["counselling"].family_settings == settings
+    task = replace(study.tasks["counselling"], family_settings=settings, judged_on="J")
+    write_study(tmp_path, replace(study, tasks={"counselling": task}))
+    read = read_lock(tmp_path).tasks["counselling"]
+    assert (read.family_settings, read.judged_on) == (settings, "J")
 
 
 def test_lock_alone_is_a_study_with_every_cell_pending(tmp_path):

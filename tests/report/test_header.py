@@ -17,7 +17,9 @@ def test_beta_of_a_controlled_task_is_one_per_seed() -> None:
         records = builders.synthetic_study(seeds=(0,), task=builders.task_info(family_settings=settings))
         (figure,) = (figure for figure in key_figures(records, comparisons(records)) if figure["name"] == "base model")
         details.append(figure["detail"])
-    assert details == ["KL coefficient beta 0.05", "KL coefficient beta, one per seed"]
+    assert details == [
+        "KL coefficient beta 0.05; judged on utility", "KL coefficient beta, one per seed; judged on utility",
+    ]  # fmt: skip
 
 
 def test_a_report_beside_no_study_file_says_how_it_is_merged_again(tmp_path: Path) -> None:

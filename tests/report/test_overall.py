@@ -101,7 +101,7 @@ def test_no_method_with_every_task_is_said() -> None:
 
 
 def test_captured_share_is_the_score_although_one_method_has_none() -> None:
-    info = builders.task_info(family_settings={"rho": 0.0})
+    info = builders.task_info(family_settings={"rho": 0.0}, judged_on="J")
     records = builders.synthetic_study(task=info, exact=True)
     cells = [dataclasses.replace(each, outcomes=None) if each.method == "linear" else each for each in records.cells]
     found = collected(dataclasses.replace(records, cells=tuple(cells)))
@@ -134,7 +134,7 @@ def test_one_ordinary_task_has_nothing_to_add_up() -> None:
 
 
 def test_instances_of_one_controlled_task_are_runs_and_their_score_is_the_captured_share() -> None:
-    info = builders.task_info(family_settings={"rho": 0.0})
+    info = builders.task_info(family_settings={"rho": 0.0}, judged_on="J")
     found = collected(builders.synthetic_study(methods=(builders.CEILING, *builders.METHODS), task=info, exact=True))
     assert found.score == "captured share"
     assert found.ceilings == (builders.CEILING,)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import builders
+from paretune.core.task import JudgedOn
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import summary_table
@@ -18,6 +20,7 @@ from paretune.report.ranking import interval_rule, main_table, ranking, ranks
 from paretune.report.wording import MISSING
 from paretune.statistics.ties import tie_groups
 
+NAMES = ("kind", "short")
 METHODS = (builders.CEILING, *builders.METHODS)  # the ceiling first, where a study may well name it
 
 
@@ -99,6 +102,47 @@ def test_the_main_table_has_captured_shares_only_where_the_optimum_is_known(
     ordinary = builders.synthetic_study()
     (other,) = comparisons(ordinary)
     assert "captured share" not in main_table(other, measure_all(ordinary)).columns
+
+
+def test_a_task_judged_on_j_is_ranked_by_what_kl_costs_too() -> None:
+    """A gains .1 more than B, at 2 nats more, which cost .2: utility and J disagree on who is first."""
+    judges: tuple[tuple[JudgedOn, str], ...] = (("utility", "linear"), ("J", "weight_grid"))
+    for judged_on, first in judges:
+        info = replace(
+            builders.task_info("task", [[1, 0], [0, 1]], objectives=NAMES, audit=(), test_prompts=1, samples=1),
+            beta=0.1, judged_on=judged_on,
+        )  # fmt: skip
+        cells = [
+            builders.cell(
+                method, seed,
+                [builders.evaluation([[value + seed / 1000] * 2], each, NAMES, kl=kl) for each in info.preferences],
+                task="task",
+            )
+            for method, value, kl in (("linear", 0.7, 3.0), ("weight_grid", 0.6, 1.0))
+            for seed in range(3)
+        ]  # fmt: skip
+        references = {("task", seed): builders.evaluation([[0.5] * 2], None, NAMES) for seed in range(3)}
+        study = builders.study(cells, [info], references)
+        (one,), rows = comparisons(study), measure_all(study, ["performance"])
+        (other,) = {"linear", "weight_grid"} - {first}
+        assert ranking(one, rows) == [(first, "1"), (other, "2")]
+        said = {each.question: each.answer for each in findings(one, rows)}
+        score = "achieved utility" if judged_on == "utility" else "achieved J"
+        assert said["Who leads on average?"].startswith(f"{first} has the highest {score}")
+        assert said["For which preferences?"].startswith(f"{first} leads alone for 2 of 2")
+        beside = ("achieved utility", "rank by utility") if judged_on == "J" else ()
+        assert main_table(one, rows).columns[2:6][: 2 + len(beside)] == (score, *beside, "KL, nats")
+        assert f"rank by {judged_on}" in summary_table(study, rows)
+    value = next(row.value for row in rows if (row.method, row.label) == ("weight_grid", "J: all"))
+    assert value.value == pytest.approx(0.601 - 0.1)
+
+
+def test_on_a_task_judged_on_j_the_share_ranks_where_the_optimum_is_known() -> None:
+    study = builders.synthetic_study(task=builders.task_info(judged_on="J"), exact=True)
+    (one,) = comparisons(study)
+    rows = measure_all(study)
+    assert main_table(one, rows).columns[2:5] == ("captured share", "achieved utility", "rank by utility")
+    assert "rank by share" in summary_table(study, rows)
 
 
 def test_methods_without_a_utility_have_no_rank() -> None:

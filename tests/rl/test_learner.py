@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -146,6 +146,41 @@ def test_a_run_resumed_from_its_state_equals_the_uninterrupted_one(
     for key, (flat, ledger, _) in rest.items():
         assert flat.equal(whole[key][0])
         assert ledger["counts"] == whole[key][1]["counts"]
+
+
+@pytest.mark.parametrize("length", [4, 32, 46])  # inside the first update, at the end of one, inside a later one
+def test_what_the_last_completions_were_worth_is_the_same_in_a_longer_a_resumed_and_an_extended_run(
+    task: Task, base: BaseModel, tmp_path: Path, length: int
+) -> None:
+    def estimates(learner: Learner, **hooks: Any) -> tuple[dict[int, Mapping[str, object]], Any]:
+        found, states = {}, {}
+
+        def hand_over(index: int, length: int) -> None:
+            found[length], states[length] = learner.estimate(index), learner.member_state(index)
+
+        learner.train(hand_over, **hooks)
+        return found, states
+
+    learner = make(task, base, [(BOTH, 1, (length,))])
+    events: list[Mapping[str, Any]] = []
+    alone, states = estimates(learner, on_update=events.append)
+    sizes = [event["completions"] for event in events]
+    assert alone[length]["counted"] == sum(sizes) == length // 4 * 4
+    np.testing.assert_allclose(
+        cast(Any, alone[length]["kl"]), np.average([each["kl"] for each in events], weights=sizes)
+    )
+    means = np.average([each["reward_means"] for each in events], axis=0, weights=sizes)
+    np.testing.assert_allclose(cast(Any, alone[length]["returns"]), means)
+    longer = make(task, base, [(BOTH, 1, (length, 64))])
+    whole, _ = estimates(longer, before_update=lambda: save_state(tmp_path / "state", *longer.state()))
+    assert whole[length] == alone[length]
+    extended = make(task, base, [(BOTH, 1, (64,))])
+    save_state(tmp_path / "member", *states[length])
+    extended.load_member_state(0, *read_state(tmp_path / "member"))
+    assert estimates(extended)[0][64] == whole[64]
+    resumed = make(task, base, [(BOTH, 1, (length, 64))])
+    resumed.load_state(*read_state(tmp_path / "state"))  # before the last update
+    assert estimates(resumed)[0][64] == whole[64]
 
 
 @pytest.mark.parametrize("length", [4, 7, 16, 33, 46, 64, 67])

@@ -87,9 +87,11 @@ def test_every_key_reaches_the_task(folder):
         },
         audit={"empathy": {"reward": "empathy"}},
         reference_point=[-1, 0],
+        judged_on="J",
         learner={"learning_rate": "1e-4"},  # YAML reads 1e-4 as text
     )
     brief, judged = task.objectives
+    assert task.judged_on == "J"
     assert (task.name, task.source, task.beta) == ("mine", str(folder / "task.yaml"), 0.01)
     assert (task.model, task.template) == (str((folder / "base").resolve()), "Client : {prompt} Counselor :")
     assert (task.max_prompt_tokens, task.max_completion_tokens) == (12, 8)
@@ -117,7 +119,7 @@ def test_defaults_fill_what_a_short_task_file_leaves_out(folder):
         model="nobody/some-model",  # a hub id: no folder whose context would be too short for the defaults
     )
     assert (task.name, task.model) == (folder.name, "nobody/some-model")
-    assert (task.template, task.beta) == ("{prompt}", 0.05)
+    assert (task.template, task.beta, task.judged_on) == ("{prompt}", 0.05, "utility")
     assert (task.max_prompt_tokens, task.max_completion_tokens) == (256, 64)
     assert task.reference_point == (-2.0, 0.0)  # the lower ends
     assert task.learner == {}
@@ -273,6 +275,11 @@ BAD_KEYS = {
     ),
     "tokens with a point": ({"max_prompt_tokens": 192.0}, ConfigError, r"max_prompt_tokens must be a whole number"),
     "tokens as yes": ({"max_prompt_tokens": True}, ConfigError, r"max_prompt_tokens must be a whole number, got True"),
+    "judged on something else": (
+        {"judged_on": "reward"},
+        ConfigError,
+        r"judged_on must be .*'J' or 'utility', got 'reward'",
+    ),
     "beta in quotes": ({"beta": "0.1"}, ConfigError, r"beta must be a valid number, got '0\.1'"),
     "range in quotes": (objective(range=["0", 1]), ConfigError, r"brief\.range\.0 must be a valid number, got '0'"),
     "pass in quotes": (objective(**{"pass": "0.5"}), ConfigError, r"brief\.pass must be a valid number, got '0\.5'"),

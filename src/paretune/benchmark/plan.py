@@ -129,7 +129,8 @@ def _sweep(
         for entry in study.methods
         if task.name in tasks and entry.method.family != CEILING
         for number, tried in enumerate(
-            with_settings(on_task(entry, task), point, _tuned(study, entry, task)) for point in study.tune.points
+            with_settings(on_task(entry, task), point, _tuned(study, entry, task))
+            for point in study.tune.points_of(entry.settings)
         )
         for seed in study.tune.seeds
     ]
@@ -145,7 +146,8 @@ def _entries(study: Study, tuned: Sequence[TuningRecord]) -> dict[str, list[tupl
     for task in study.tasks:
         for entry in study.methods:
             settings = chosen.get((task.name, entry.label))
-            final = study.tune is None or entry.method.family == CEILING or settings is not None
+            tried = study.tune is not None and entry.method.family != CEILING and study.tune.points_of(entry.settings)
+            final = settings is not None or not tried
             mine = on_task(entry, task)
             if settings is not None:
                 mine = with_settings(mine, settings, _tuned(study, entry, task))
@@ -197,7 +199,7 @@ def _cell(
     for stage in everything:
         stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
     policies = sum(_policies(stage, instance) for stage in everything)
-    tried = "" if tune is None or point is None else canonical_json(tune.points[point])
+    tried = "" if tune is None or point is None else canonical_json(tune.points_of(entry.settings)[point])
     keys = tuple(stage.key(instance) for stage in everything)
     return PlannedCell(
         name, entry, instance, budget, seed, keys, charged, policies, given, preferences, training,

@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Tune:
-    """A sweep over settings, the same for every method, on instances that are never reported.
+    """A sweep over settings, the same for every method that has them, on instances that are never reported.
 
     Attributes:
         settings: Name of a setting -> its values; dots name nested settings, `gate.level`.
@@ -62,11 +62,13 @@ class Tune:
     completions: int
     grid: int
 
-    @property
-    def points(self) -> tuple[dict[str, object], ...]:
-        """The grid, every setting with every other; values of the setting named last change first."""
-        values = itertools.product(*self.settings.values())
-        return tuple(dict(zip(self.settings, point, strict=True)) for point in values)
+    def points_of(self, settings: Mapping[str, object]) -> tuple[dict[str, object], ...]:
+        """Return the grid over those settings that a method has; values of the setting named last change first.
+
+        Empty for a method that has none.
+        """
+        mine = {name: values for name, values in self.settings.items() if has_setting(settings, name)}
+        return tuple(dict(zip(mine, point, strict=True)) for point in itertools.product(*mine.values())) if mine else ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -327,6 +329,13 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
     tuned = [entry for entry in methods if entry.method.family != CEILING]
     if not tuned:
         raise ConfigError(f"{place.at('tune')} must have a method to tune, got ceilings only. Remove it.")
+    for name in made.settings:
+        if not any(has_setting(entry.settings, name) for entry in tuned):
+            names = dict.fromkeys(each for entry in tuned for each in entry.settings)
+            raise ConfigError(
+                f"{place.at('tune', name)} must be a setting of a method that is tuned, got '{name}', which none of "
+                f"{', '.join(entry.label for entry in tuned)} has.{did_you_mean(name, names) or ' Remove it.'}"
+            )
     for entry in tuned:
         _check_tuned(made, entry, file.methods[entry.label], place)
     return made
@@ -334,18 +343,13 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
 
 def _check_tuned(tune: Tune, entry: MethodEntry, given: Any, place: Place) -> None:
     for name in tune.settings:
-        if not has_setting(entry.settings, name):
-            raise ConfigError(
-                f"{place.at('tune', name)} must be a setting of every method, got '{name}', which methods."
-                f"{entry.label} does not have.{did_you_mean(name, entry.settings) or ' Remove it, or that method.'}"
-            )
         if has_setting(given, name):
             raise ConfigError(
                 f"{place.at('tune', name)} must be left to tuning, got it also under methods.{entry.label}. Remove "
                 "it in one of the two places."
             )
     seen: list[Mapping[str, object]] = []
-    for point in tune.points:
+    for point in tune.points_of(entry.settings):
         settings = with_settings(entry, point, f"{place.at('tune')}: methods.{entry.label}").settings
         if settings in seen:
             raise ConfigError(f"{place.at('tune')} must not repeat a value, got {point} twice. Remove one.")

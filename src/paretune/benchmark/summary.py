@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from paretune.benchmark.planned import Plan, StudyResult
+from paretune.benchmark.study import Tune
 from paretune.core.protocols import CEILING
+from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy
@@ -105,7 +108,7 @@ def _tuning(plan: Plan) -> list[str]:
         return []
     left = sum(cell.state != "finished" for cell in sweep.cells)
     factors = [
-        count(len(tune.points), "choice") + " of settings",
+        _choices(tune, [entry for entry in plan.study.methods if entry.method.family != CEILING]),
         count(tune.instances, "instance"),
         count(len({cell.entry.label for cell in sweep.cells}), "method"),
         *([count(tasks, "task")] if (tasks := len({cell.task.name for cell in sweep.cells})) > 1 else []),
@@ -116,10 +119,32 @@ def _tuning(plan: Plan) -> list[str]:
         f"tuning:   {' x '.join(factors)}, {left} of {len(sweep.cells)} trials left, {make:,} completions to make, "
         f"charged to nobody{f'; not tuned, as a ceiling: {listing(rest)}' if rest else ''}"
     ]
+    lines += [
+        f"left out: {name}, which {listing(lacking)} cannot set" for name, lacking in _lacking(plan, tune).items()
+    ]
     for each in plan.tuned:
         chosen = "nothing could be scored" if each.chosen is None else each.points[each.chosen].text
         lines.append(f"chosen:   {chosen} ({each.method} on {each.task})")
     return lines
+
+
+def _choices(tune: Tune, entries: Sequence[MethodEntry]) -> str:
+    """Say how many points the grid of each method has."""
+    sizes: dict[int, list[str]] = {}
+    for entry in entries:
+        sizes.setdefault(len(tune.points_of(entry.settings)), []).append(entry.label)
+    sizes.pop(0, None)  # these are not tuned
+    if len(sizes) == 1:
+        return count(next(iter(sizes)), "choice") + " of settings"
+    each = [f"{size} ({listing(labels)})" for size, labels in sizes.items()]
+    return f"{' or '.join(each)} choices of settings"
+
+
+def _lacking(plan: Plan, tune: Tune) -> dict[str, list[str]]:
+    """Return the settings of the sweep that some methods lack, and those methods."""
+    entries = [entry for entry in plan.study.methods if entry.method.family != CEILING]
+    found = {name: [each.label for each in entries if not has_setting(each.settings, name)] for name in tune.settings}
+    return {name: labels for name, labels in found.items() if labels}
 
 
 def _policies(plan: Plan) -> list[str]:

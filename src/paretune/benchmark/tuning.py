@@ -19,6 +19,7 @@ from paretune.core.protocols import Table
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
 from paretune.methods.entries import setting
+from paretune.methods.judging import judged_scores
 from paretune.optimum.exact import gains, optimal_outcome, outcome
 from paretune.records.evaluation import utility
 from paretune.records.files import FAILED, fresh_folder, mark_failed, read_json, write_json
@@ -42,7 +43,8 @@ class CellScore:
     """How one cell of a sweep did on the development prompts of its instance.
 
     Attributes:
-        utilities: Mean utility for each preference, `[M]`; NaN where rewards are missing.
+        utilities: What is achieved for each preference, `[M]`: mean utility, or J where samples are all there is and
+            the task is judged on it; NaN where rewards are missing.
         gained: `J` above the base model's for each preference, `[M]`; None where it is not known exactly.
         possible: The most that could be gained, `[M]`; None likewise.
         spent: Key of each of its stages -> completions and seconds of its training.
@@ -123,19 +125,21 @@ def tuning_records(
 
 
 def _record(tune: Tune, cells: Sequence[PlannedCell], scores: Mapping[str, CellScore]) -> TuningRecord:
-    measure = measure_of(scores[cell.name] for cell in cells)
+    measure, task = measure_of(scores[cell.name] for cell in cells), cells[0].task
     points = []
-    for number in range(len(tune.points)):
+    for number, point in enumerate(tune.points_of(cells[0].entry.settings)):
         mine = {cell.seed: scores[cell.name] for cell in cells if cell.point == number}
-        entry = next(cell.entry for cell in cells if cell.point == number)
         per_seed = {seed: score([each], measure) for seed, each in mine.items()}
         lost = [(seed, mine[seed].trouble or LOST) for seed, each in per_seed.items() if each is None]
-        tried = {name: setting(entry.settings, name) for name in tune.settings}
+        entry = next(cell.entry for cell in cells if cell.point == number)
+        tried = {name: setting(entry.settings, name) for name in point}
         reason = f"seed {lost[0][0]}: {lost[0][1]}" if lost else ""
         points.append(TuningPoint(tried, score(list(mine.values()), measure), per_seed, reason))
     spent = {key: cost for cell in cells for key, cost in scores[cell.name].spent.items()}.values()
+    if measure == "utility" and _sampled_j(task):
+        measure = "J"
     return TuningRecord(
-        cells[0].task.name, cells[0].entry.label, measure, tune.completions, cells[0].preferences, tuple(points),
+        task.name, cells[0].entry.label, measure, tune.completions, cells[0].preferences, tuple(points),
         chosen=best([point.score for point in points]),
         completions=math.fsum(completions for completions, _ in spent),
         seconds=math.fsum(seconds for _, seconds in spent),
@@ -222,7 +226,14 @@ def _sampled(policy: Policy, task: Task, given: FloatArray, samples: int, seed: 
         policy, task.splits["development"], Scorer(task.objectives), objectives=task.objective_names, audit=(),
         samples=samples, seed=seed, split="development", progress=link.progress,
     )  # fmt: skip
-    return CellScore(np.array([utility(each.scores, point) for each, point in zip(records, given, strict=True)]))
+    scores, kl = np.stack([each.scores for each in records]), np.array([each.kl for each in records])
+    judged = judged_scores(task, scores, kl)
+    return CellScore(np.array([utility(row, point) for row, point in zip(judged, given, strict=True)]))
+
+
+def _sampled_j(task: Task) -> bool:
+    """Whether samples are all there is to judge policies of a task on J."""
+    return task.judged_on == "J" and task.enumeration is None
 
 
 def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link) -> CellScore:
@@ -235,7 +246,7 @@ def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link)
     found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]
     utilities = np.einsum("mk,mk->m", given, means)
-    if not (found.exact and np.isfinite(kl).all()):
+    if task.judged_on == "utility" or not (found.exact and np.isfinite(kl).all()):
         return CellScore(utilities)
     base = outcome(log_reference, log_reference, rewards).scores(task.beta)
     most = optimal_outcome(log_reference, rewards, given, task.beta).scores(task.beta)

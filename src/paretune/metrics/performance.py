@@ -32,7 +32,8 @@ class Performance:
 
     Rows by label: empty, all preferences of the task; `seen` and `unseen`, the grid and the random points no method was
     given; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
-    one; `kl: all` and `kl: ...`, achieved KL to the base model in nats, which is not utility but its price.
+    one; `kl: all` and `kl: ...`, achieved KL to the base model in nats, which is not utility but its price; `J: all`,
+    utility less `beta KL`, with beta of the seed's own task instance: what a task may be judged on in its place.
 
     Source:
         Kong et al. 2025, performance.
@@ -63,6 +64,7 @@ class Performance:
         rows.append(group.row(self.name, "gain over base", gain))
         for label, chosen in {"all": everything, **single}.items():
             rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(group, chosen))))
+        rows.append(group.row(self.name, "J: all", over_seeds(cells, _j(group, study), _note(group, everything))))
         return rows
 
 
@@ -99,6 +101,23 @@ def _gain(group: Group, study: StudyRecords) -> Measure:
         if np.isnan(base).any():
             return "has an objective without any reward of the base model"
         return float((achieved - base).mean())
+
+    return measure
+
+
+def _j(group: Group, study: StudyRecords) -> Measure:
+    everything = np.ones(len(group.task.preferences), dtype=np.bool_)
+
+    def measure(cell: CellRecord) -> float | str:
+        achieved, beta = measured_utilities(cell, group.task, everything), study.beta(cell.task, cell.seed)
+        price = _kl(group, everything)(cell)
+        if isinstance(achieved, str):
+            return achieved
+        if isinstance(price, str):
+            return price
+        if beta is None:
+            return "has no record of its task instance's beta"
+        return float(achieved.mean() - beta * np.asarray(price))
 
     return measure
 

@@ -364,6 +364,7 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         unseen=np.array(info["unseen"], dtype=np.bool_),
         listed=bool(info["listed"]),
         family_settings={name: float(value) for name, value in info["family_settings"].items()},
+        judged_on=info["judged_on"],
     )
 
 

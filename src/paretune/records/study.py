@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
 from paretune.core.protocols import Table
+from paretune.core.task import JudgedOn
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.outcomes import OutcomeRecord, TruthRecord
 
@@ -20,7 +21,7 @@ CellState = Literal["done", "failed", "pending"]
 FailureReason = Literal[
     "out_of_memory", "crash", "not_finite", "reward_error", "task_error", "model_error", "disk_full", "method_error"
 ]  # fmt: skip
-TuningMeasure = Literal["captured_share", "utility"]
+TuningMeasure = Literal["captured_share", "J", "utility"]
 FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 
@@ -51,6 +52,7 @@ class TaskInfo:
         unseen: Which of them no method was given before evaluation, `[M]`.
         listed: Whether all completions can be listed, so that policies are scored exactly and the best is known.
         family_settings: Of the family of tasks it is an instance of, such as `rho`; none where all seeds are one task.
+        judged_on: What policies are ranked by.
     """
 
     name: str
@@ -64,6 +66,7 @@ class TaskInfo:
     unseen: NDArray[np.bool_]
     listed: bool = False
     family_settings: Mapping[str, float] = field(default_factory=dict)
+    judged_on: JudgedOn = "utility"
 
     @property
     def trained(self) -> tuple[ObjectiveInfo, ...]:
@@ -199,7 +202,8 @@ class TuningRecord:
     Attributes:
         task: Its task.
         method: Its method.
-        measure: What a score is: the captured share where all instances tell it, else the mean utility.
+        measure: What a score is: on a task judged on J the captured share where all instances tell it, else the mean
+            J; on others the mean utility. Where policies can only be sampled and have no KL, the utility.
         budget_completions: What each of its cells might use.
         preferences: Preferences it was scored on, `[M, K]`.
         points: What was tried, in the order of the grid.
@@ -252,3 +256,10 @@ class StudyRecords:
     tables: tuple[Table, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     tuning: tuple[TuningRecord, ...] = ()
+
+    def beta(self, task: str, seed: int) -> float | None:
+        """Return the KL coefficient of the task instance that a seed names; None where that is not on record."""
+        truth = self.truths.get((task, seed))
+        if truth is not None:
+            return truth.beta
+        return None if self.tasks[task].family_settings else self.tasks[task].beta

@@ -164,4 +164,5 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "unseen": info.unseen,
         "listed": info.listed,
         "family_settings": dict(info.family_settings),
+        "judged_on": info.judged_on,
     }

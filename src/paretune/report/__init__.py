@@ -35,6 +35,7 @@ def write_report(folder: Path, study: StudyRecords | None = None, measured: Sequ
     from paretune.report.controlled import controlled_table
     from paretune.report.figures import write_figures
     from paretune.report.page import render_page
+    from paretune.report.split import split_table
     from paretune.report.tables import write_tables
     from paretune.report.tuning import tried_table
 
@@ -42,7 +43,7 @@ def write_report(folder: Path, study: StudyRecords | None = None, measured: Sequ
     if records.folder is not None and records.folder.resolve() != folder.resolve():
         records = replace(records, folder=None)  # `study.yaml` is not here
     rows = measure_all(records) if measured is None else measured
-    more = (controlled_table(comparisons(records), rows), tried_table(records))
+    more = (controlled_table(comparisons(records), rows), tried_table(records), split_table(records))
     target = folder / "report"
     page = target / "index.html"
     with disk_errors():

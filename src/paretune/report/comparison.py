@@ -30,6 +30,7 @@ class MethodResult:
         audit_scores: Mean rewards of the audit objectives, `[S, P, A]`.
         utilities: Preference-weighted scores, `[S, P]`.
         kl: Sequence-level KL to the base model in nats, `[S, P]`.
+        judged: What the task is judged on, J or utility, `[S, P]`.
         answers: How each preference was answered, by the first seed that was, `[P]`.
     """
 
@@ -40,6 +41,7 @@ class MethodResult:
     audit_scores: FloatArray
     utilities: FloatArray
     kl: FloatArray
+    judged: FloatArray
     answers: tuple[str, ...]
 
     @property
@@ -112,7 +114,7 @@ class Comparison:
 
     @cached_property
     def base_utilities(self) -> FloatArray:
-        """Utility of the base model, `[S, P]`."""
+        """Utility of the base model, `[S, P]`, which is its J: its KL is 0."""
         return np.stack([utility(self.base_scores, each) for each in self.task.preferences], axis=1)
 
     @property
@@ -147,12 +149,16 @@ def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
         if seed in references:
             base[row], base_audit[row] = references[seed].scores, references[seed].audit_scores
     names = dict.fromkeys(cell.method for cell in cells)
-    methods = tuple(_method_result(task, seeds, [cell for cell in cells if cell.method == name]) for name in names)
+    betas = [study.beta(task.name, seed) for seed in seeds]
+    prices = np.array([np.nan if beta is None else beta for beta in betas])
+    methods = tuple(
+        _method_result(task, seeds, prices, [cell for cell in cells if cell.method == name]) for name in names
+    )
     methods = tuple(sorted(methods, key=lambda method: method.ceiling))
     return Comparison(task, budget, seeds, methods, base, base_audit, references)
 
 
-def _method_result(task: TaskInfo, seeds: tuple[int, ...], cells: list[CellRecord]) -> MethodResult:
+def _method_result(task: TaskInfo, seeds: tuple[int, ...], betas: FloatArray, cells: list[CellRecord]) -> MethodResult:
     shape = (len(seeds), len(task.preferences))
     scores = np.full((*shape, len(task.trained)), np.nan)
     audit_scores = np.full((*shape, len(task.objectives) - len(task.trained)), np.nan)
@@ -171,5 +177,8 @@ def _method_result(task: TaskInfo, seeds: tuple[int, ...], cells: list[CellRecor
             scores[row, column], audit_scores[row, column] = found.scores, found.audit_scores
             kl[row, column] = found.kl
             answers[column] = answers[column] or found.answer
+    judged = utilities - betas[:, None] * kl if task.judged_on == "J" else utilities
     first = cells[0]
-    return MethodResult(first.method, first.family, by_seed, scores, audit_scores, utilities, kl, tuple(answers))
+    return MethodResult(
+        first.method, first.family, by_seed, scores, audit_scores, utilities, kl, judged, tuple(answers)
+    )  # fmt: skip

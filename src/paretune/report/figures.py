@@ -45,6 +45,7 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
 
     from paretune.report.controlled import panels
     from paretune.report.exact_figures import kl_figure, share_figure  # they are made of what is below
+    from paretune.report.split import split_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     parts = comparisons(study)
@@ -69,6 +70,9 @@ def write_figures(study: StudyRecords, rows: Sequence[MetricRow], folder: Path) 
             if figure is not None:
                 suffix = "" if len(shares) == 1 else f"_{index + 1}"
                 files += save_figure(figure, folder / f"captured_share{suffix}")
+        split = split_figure(study, colours)
+        if split is not None:
+            files += save_figure(split, folder / "split")
     return files
 
 
@@ -115,7 +119,7 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
 
 
 def heat_map_figure(part: Comparison) -> Figure | None:
-    """Draw the difference in utility to the base model; hatched where it cannot be told from 0."""
+    """Draw the difference to the base model in utility, or J; hatched where it cannot be told from 0."""
     from matplotlib.colors import LinearSegmentedColormap
 
     names = baselines(part)
@@ -145,7 +149,7 @@ def heat_map_figure(part: Comparison) -> Figure | None:
         axes.text(column, row, number(value.value, signed=True), ha="center", va="center", bbox=PAPER)
     axes.set_yticks(range(len(found.methods)), [plain_text(name) for name in found.methods])
     axes.set_xticks(range(len(shown)), [_column(part, column) for column in shown], fontsize=7)
-    figure.colorbar(image, label=f"utility minus {plain_text(names[0])}", shrink=0.9)
+    figure.colorbar(image, label=f"{part.task.judged_on} minus {plain_text(names[0])}", shrink=0.9)
     add_note(figure, part, "; hatched: may be 0")
     return figure
 

@@ -12,13 +12,18 @@ from paretune.report.comparison import Comparison
 from paretune.report.costs import Cost, costs
 from paretune.report.estimates import column_mean, difference
 from paretune.report.heat_map import BASE, heat_map, separable
-from paretune.report.measured import achieved, measured, rows_of
+from paretune.report.measured import judged, measured, rows_of
 from paretune.report.wording import count, interval, listing, number, seconds
 from paretune.statistics.paired import paired_p_value
 from paretune.statistics.ties import holm
 
 SAME = 1e-12  # means this close are equal
 LEVEL = 0.05  # of all differences to one leader together
+MEANINGS = {
+    "achieved utility": "the preference-weighted mean reward on test prompts, averaged",
+    "achieved J": "the preference-weighted mean reward on test prompts less beta times KL, averaged",
+    "captured share": "the gain in J over the base model on test prompts as a share of the best policies' gain, summed",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Lead:
-    """Who has the highest mean utility somewhere, and who cannot be told apart from it.
+    """Who has the highest mean somewhere, of what the task is judged on, and who cannot be told apart from it.
 
     Attributes:
         leaders: Those with the highest mean; more than one only where means are equal.
@@ -59,10 +64,11 @@ def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]
     """
     ranked = [method.name for method in comparison.ranked]
     spent = [cost for cost in costs(comparison, rows) if cost.method in ranked]
-    means = {name: value for name, value in achieved(comparison, rows).items() if name in ranked}
+    name, values = judged(comparison, rows)
+    means = {method: value for method, value in values.items() if method in ranked}
     captured = _captured(comparison, rows)
     return [
-        Finding("Who leads on average?", _overall(comparison, means)),
+        Finding("Who leads on average?", _overall(comparison, name, means)),
         *((Finding("How much of the possible gain?", captured),) if captured else ()),
         Finding("For which preferences?", _by_preference(comparison)),
         Finding("Better than the base model?", _against_base(comparison)),
@@ -91,16 +97,14 @@ def _p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float |
     return paired_p_value([first[seed] for seed in common], [second[seed] for seed in common]) if common else None
 
 
-def _overall(comparison: Comparison, means: Mapping[str, MetricValue]) -> str:
+def _overall(comparison: Comparison, score: str, means: Mapping[str, MetricValue]) -> str:
     found = lead({name: value.per_seed for name, value in means.items()})
     if found is None:
         if any(method.done for method in comparison.ranked):
-            return "No method has a utility for every preference in any seed, so there is nothing to compare."
+            noun = comparison.task.judged_on
+            return f"No method has a {noun} for every preference in any seed, so there is nothing to compare."
         return "No method has finished a cell yet, so there is nothing to compare."
-    what = (
-        "achieved utility (the preference-weighted mean reward on test prompts, averaged over all "
-        f"{count(len(comparison.labels), 'preference')})"
-    )
+    what = f"{score} ({MEANINGS[score]}, over all {count(len(comparison.labels), 'preference')})"
     measured = [name for name, value in means.items() if value.value is not None]
     if len(measured) == 1:
         return f"{found.leader} is the only method with results: {what} {interval(means[found.leader])}."
@@ -150,7 +154,7 @@ def _by_preference(comparison: Comparison) -> str:
     leads = {}
     for column, label in enumerate(comparison.labels):
         values = {
-            method.name: column_mean(method.utilities[:, column], comparison.seeds).per_seed
+            method.name: column_mean(method.judged[:, column], comparison.seeds).per_seed
             for method in comparison.ranked
         }
         found = lead(values)

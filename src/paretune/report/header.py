@@ -63,7 +63,7 @@ def _task_figures(info: TaskInfo) -> list[dict[str, str]]:
         _key_figure("preferences", f"{len(info.preferences)}", f"{int(info.unseen.sum())} of them unseen in training"),
         _key_figure("test prompts", f"{info.test_prompts}", scored),
         _key_figure("reference point", f"({corner})", "fixed in the task"),
-        _key_figure("base model", model, f"KL coefficient beta{beta}"),
+        _key_figure("base model", model, f"KL coefficient beta{beta}; judged on {info.judged_on}"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Achieved utility of each method for each preference, as a difference to a baseline, paired by seed."""
+"""What each method is judged on, utility or J, for each preference, as a difference to a baseline, paired by seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASE = "base model"
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Differences in utility to one baseline.
+    """Differences to one baseline in what the task is judged on.
 
     Attributes:
         baseline: A method's name, or `BASE`.
@@ -44,7 +44,7 @@ def baselines(comparison: Comparison) -> list[str]:
 
 
 def heat_map(comparison: Comparison, baseline: str, columns: Sequence[int] | None = None) -> HeatMap:
-    """Subtract the baseline's utility from every method's, seed by seed, then average over seeds.
+    """Subtract the baseline's utility, or J, from every method's, seed by seed, then average over seeds.
 
     Args:
         comparison: The comparison.
@@ -52,11 +52,11 @@ def heat_map(comparison: Comparison, baseline: str, columns: Sequence[int] | Non
         columns: Which preferences to return; all if None. The averages are over all in any case.
     """
     shown = list(range(len(comparison.task.preferences))) if columns is None else list(columns)
-    ground = _utilities(comparison, baseline)
+    ground = _judged(comparison, baseline)
     rows, averages = [], []
     for method in comparison.methods:
-        difference = method.utilities - ground  # [S, P]
-        reason = "no seed has a utility of both" if method.done else "no finished cell"
+        difference = method.judged - ground  # [S, P]
+        reason = f"no seed has a {comparison.task.judged_on} of both" if method.done else "no finished cell"
         rows.append(tuple(column_mean(column, comparison.seeds, reason) for column in difference[:, shown].T))
         averages.append(column_mean(difference.mean(axis=1), comparison.seeds, reason))
     return HeatMap(baseline, tuple(method.name for method in comparison.methods), tuple(rows), tuple(averages))
@@ -67,7 +67,7 @@ def separable(value: MetricValue) -> bool:
     return value.low is not None and value.high is not None and (value.low > 0 or value.high < 0)
 
 
-def _utilities(comparison: Comparison, baseline: str) -> FloatArray:
+def _judged(comparison: Comparison, baseline: str) -> FloatArray:
     if baseline == BASE:
         return comparison.base_utilities
-    return np.asarray(comparison.method(baseline).utilities)
+    return np.asarray(comparison.method(baseline).judged)

@@ -30,6 +30,23 @@ def measured(rows: Sequence[MetricRow], method: str, metric: str, label: str = "
     return MetricValue(None, reason="not measured")
 
 
+def judged(comparison: Comparison, rows: Sequence[MetricRow]) -> tuple[str, dict[str, MetricValue]]:
+    """Return what a comparison ranks its methods by, by name and by method.
+
+    On a task judged on J that is the captured share, the gain in J as a share of the possible one, or the achieved J
+    where no method has a share; on others achieved utility.
+    """
+    mine, ranked = rows_of(comparison, rows), [method.name for method in comparison.ranked]
+    if comparison.task.judged_on == "utility":
+        return "achieved utility", achieved(comparison, rows)
+    shares = {method.name: measured(mine, method.name, "captured_share") for method in comparison.methods}
+    if any(shares[each].value is not None for each in ranked):
+        return "captured share", shares
+    return "achieved J", {
+        method.name: measured(mine, method.name, "performance", "J: all") for method in comparison.methods
+    }
+
+
 def achieved(comparison: Comparison, rows: Sequence[MetricRow]) -> dict[str, MetricValue]:
     """Return each method's achieved utility over all preferences."""
     mine = rows_of(comparison, rows)

@@ -22,7 +22,8 @@ from paretune.statistics.profiles import Profile, performance_profile
 FloatArray = NDArray[np.float64]
 ENOUGH_RUNS = 20  # of each method: fewer make a profile of a few steps with an interval from floor to ceiling
 THRESHOLDS = 101
-CAPTURED, ACHIEVED = ("captured_share", "captured share"), ("performance", "achieved utility")
+CAPTURED, ACHIEVED = ("captured_share", "", "captured share"), ("performance", "", "achieved utility")
+ACHIEVED_J = ("performance", "J: all", "achieved J")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Overall:
 def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Overall]:
     """Collect the runs of every budget that has several tasks, or several instances of one controlled task.
 
-    The score of a run is its captured share where some method has one on every task, else its achieved utility. A
-    budget whose methods have no seed in common has no runs, and says why.
+    Where all tasks are judged on J the score of a run is its captured share, or its achieved J where no method has a
+    share on every task; else its achieved utility. A budget whose methods have no seed in common has no runs, and
+    says why.
 
     Args:
         parts: All comparisons of the study.
@@ -177,14 +179,15 @@ def overall_sentence(overall: Overall) -> str:
 
 def _overall(budget: int, parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> Overall:
     methods = {method.name: method for part in parts for method in part.methods}
-    tables = {metric: _scores(parts, rows, methods, metric) for metric in (CAPTURED, ACHIEVED)}
+    tables = {metric: _scores(parts, rows, methods, metric) for metric in (CAPTURED, ACHIEVED_J, ACHIEVED)}
     ranked = [name for name, method in methods.items() if not method.ceiling]
-    metric = CAPTURED if any(all(tables[CAPTURED][name]) for name in ranked) else ACHIEVED
+    known = (each for each in (CAPTURED, ACHIEVED_J) if any(all(tables[each][name]) for name in ranked))
+    metric = next(known, ACHIEVED_J) if all(part.task.judged_on == "J" for part in parts) else ACHIEVED
     found = {name: each for name, each in tables[metric].items() if all(each)}
     finished = {name: set.intersection(*map(set, found[name])) for name in ranked if name in found}
     seeds = tuple(sorted(set.intersection(*finished.values()))) if finished else ()
     tasks = tuple(part.task.name for part in parts)
-    lacks = {name: _lacks(each, tasks, seeds, metric[1]) for name, each in tables[metric].items()}
+    lacks = {name: _lacks(each, tasks, seeds, metric[2]) for name, each in tables[metric].items()}
     runs = {
         name: np.array([[values[seed] for seed in seeds] for values in each])
         for name, each in found.items()
@@ -193,12 +196,12 @@ def _overall(budget: int, parts: Sequence[Comparison], rows: Sequence[MetricRow]
     return Overall(
         budget,
         tasks,
-        metric[1],
+        metric[2],
         seeds,
         runs,
         tuple(name for name in runs if methods[name].ceiling),
         {name: reason for name, reason in lacks.items() if reason},
-        "" if seeds else _nothing_shared(finished, metric[1]),
+        "" if seeds else _nothing_shared(finished, metric[2]),
     )
 
 
@@ -226,7 +229,10 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _scores(
-    parts: Sequence[Comparison], rows: Sequence[MetricRow], methods: Mapping[str, MethodResult], metric: tuple[str, str]
+    parts: Sequence[Comparison],
+    rows: Sequence[MetricRow],
+    methods: Mapping[str, MethodResult],
+    metric: tuple[str, str, str],
 ) -> dict[str, list[Mapping[int, float]]]:
     by_part = [rows_of(part, rows) for part in parts]
-    return {name: [measured(mine, name, metric[0]).per_seed for mine in by_part] for name in methods}
+    return {name: [measured(mine, name, *metric[:2]).per_seed for mine in by_part] for name in methods}

@@ -54,6 +54,7 @@ from paretune.report.overall import (
 from paretune.report.palette import family_marker
 from paretune.report.ranking import interval_rule, main_table
 from paretune.report.samples import DISAGREEMENTS, FIRST_PROMPTS, shown_seed
+from paretune.report.split import split_sentence, split_table
 from paretune.report.tables import Table, stages_table
 from paretune.report.terms import TERMS
 from paretune.report.tuning import chosen_table, tuning_sentence
@@ -115,7 +116,8 @@ def render_page(study: StudyRecords, rows: Sequence[MetricRow], files: Sequence[
         first_prompts=FIRST_PROMPTS,
         disagreements=DISAGREEMENTS,
         terms=TERMS,
-        tuning_sentence=tuning_sentence(study),
+        tuning_sentence=" ".join(each for each in (tuning_sentence(study), split_sentence(study)) if each),
+        split=split_table(study),
         tuning=chosen_table(study.tuning),
         files=files,
         stages=Table(stages.name, stages.title, stages.columns, stages.rows[:MAX_TABLE_ROWS]),
@@ -194,6 +196,7 @@ def _part(
     }
     return {
         "title": part.title,
+        "judged_on": part.task.judged_on,
         "seeds": part.seeds,
         "preferences": len(part.labels),
         "matrix": [_matrix_row(part, method.name) for method in part.methods],

@@ -8,7 +8,7 @@ from paretune.core.protocols import CEILING, MetricRow, MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.costs import costs
 from paretune.report.findings import lead
-from paretune.report.measured import achieved, measured, rows_of
+from paretune.report.measured import achieved, judged, measured, rows_of
 from paretune.report.tables import Table, Value
 from paretune.report.wording import MISSING, interval, number
 from paretune.statistics.intervals import BOOTSTRAP_FROM
@@ -44,7 +44,7 @@ def ranking(comparison: Comparison, rows: Sequence[MetricRow]) -> list[tuple[str
         comparison: The comparison.
         rows: All rows of the study's metrics.
     """
-    means = achieved(comparison, rows)
+    _, means = judged(comparison, rows)
     found = ranks({method.name: means[method.name].per_seed for method in comparison.ranked})
     texts = {name: str(rank) for name, rank in found.items()}
     texts |= {method.name: MISSING for method in comparison.ranked if method.name not in found}
@@ -54,14 +54,14 @@ def ranking(comparison: Comparison, rows: Sequence[MetricRow]) -> list[tuple[str
 def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
     """Return one line a method: rank, utility, its price in KL, share of the possible gain, hypervolume, cost.
 
-    Ranks are by achieved utility; where the optimum is known, there are ranks by captured share as well, which counts
-    what KL costs.
+    Ranks are by what the task is judged on. On a task judged on J these are by captured share, or by achieved J where
+    the optimum is not known, with ranks by utility beside them; on others by utility, with ranks by captured share
+    beside them where the optimum is known.
     """
-    mine, means = rows_of(comparison, rows), achieved(comparison, rows)
+    (first, means), mine = judged(comparison, rows), rows_of(comparison, rows)
     spent = {cost.method: cost for cost in costs(comparison, rows)}
-    shares = {name: measured(mine, name, "captured_share") for name in means}
-    exact = any(share.value is not None for share in shares.values())
-    second = ranks({method.name: shares[method.name].per_seed for method in comparison.ranked})
+    second, others = _second(comparison, rows)
+    beside = ranks({method.name: others[method.name].per_seed for method in comparison.ranked} if second else {})
     lines: list[tuple[Value, ...]] = []
     for name, rank in ranking(comparison, rows):
         method, cost = comparison.method(name), spent[name]
@@ -71,7 +71,7 @@ def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
                 rank,
                 name,
                 interval(means[name]),
-                *((interval(shares[name]), str(second.get(name, ""))) if exact else ()),
+                *((interval(others[name]), str(beside.get(name, ""))) if second else ()),
                 number(measured(mine, name, "performance", "kl: all").value),
                 " / ".join(number(each) for each in volumes),
                 "not charged" if method.ceiling else number(cost.completions.value),
@@ -79,10 +79,19 @@ def main_table(comparison: Comparison, rows: Sequence[MetricRow]) -> Table:
             )
         )
     columns = (
-        "rank", "method", "achieved utility", *(("captured share", "rank by share") if exact else ()), "KL, nats",
+        "rank", "method", first, *((second, f"rank by {second.split()[-1]}") if second else ()), "KL, nats",
         "hypervolume, naive / cross-fitted", "completions", "seeds",
     )  # fmt: skip
     return Table("ranking", TITLE, columns, tuple(lines))
+
+
+def _second(comparison: Comparison, rows: Sequence[MetricRow]) -> tuple[str, dict[str, MetricValue]]:
+    """Return what stands beside the values that methods are ranked by; an empty name where nothing does."""
+    if comparison.task.judged_on == "J":
+        return "achieved utility", achieved(comparison, rows)
+    mine = rows_of(comparison, rows)
+    shares = {method.name: measured(mine, method.name, "captured_share") for method in comparison.methods}
+    return "captured share" if any(share.value is not None for share in shares.values()) else "", shares
 
 
 def interval_rule(values: Sequence[MetricValue]) -> str:

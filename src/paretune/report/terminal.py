@@ -8,12 +8,12 @@ from paretune.core.protocols import MetricRow
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import comparisons
 from paretune.report.costs import costs
-from paretune.report.measured import achieved, measured, rows_of
+from paretune.report.measured import achieved, judged, measured, rows_of
 from paretune.report.ranking import ranking
 from paretune.report.wording import interval, number, table_cell
 
 HEADS = (
-    "method", "rank by utility", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
+    "method", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
     "tokens/s to base", "seeds",
 )  # fmt: skip
 SHARE = "captured share"  # a column of tasks whose optimum is known
@@ -30,7 +30,9 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
         mine, means = rows_of(part, rows), achieved(part, rows)
         shares = {each.name: measured(mine, each.name, "captured_share") for each in part.methods}
         known = any(share.value is not None for share in shares.values())
-        lines: list[tuple[str, ...]] = [(*HEADS[:3], *([SHARE] if known else []), *HEADS[3:])]
+        score, _ = judged(part, rows)
+        rank = f"rank by {score.split()[-1]}"
+        lines: list[tuple[str, ...]] = [(HEADS[0], rank, HEADS[1], *([SHARE] if known else []), *HEADS[2:])]
         spent = {cost.method: cost for cost in costs(part, rows)}
         ranked = dict(ranking(part, rows))
         for method in part.methods:

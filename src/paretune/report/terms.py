@@ -32,6 +32,7 @@ TERMS = (
     ),
     (
         "Rank, tie group",
+        "By what the task is judged on: utility, or J, which counts its KL. "
         "The method with the highest mean leads the first group, and all that cannot be told apart from it share its "
         "rank; of the others the best leads the next group. Groups are anchored at their leader, so two methods of a "
         "group may differ from each other, and a chain of small differences is no tie.",

@@ -9,7 +9,7 @@ from paretune.records.study import StudyRecords, TuningRecord
 from paretune.report.tables import Table, Value
 from paretune.report.wording import count, listing, number, seconds
 
-MEASURES = {"captured_share": "captured share", "utility": "mean utility"}
+MEASURES = {"captured_share": "captured share", "J": "mean J", "utility": "mean utility"}
 
 
 def tuning_sentence(study: StudyRecords) -> str:
@@ -18,12 +18,14 @@ def tuning_sentence(study: StudyRecords) -> str:
         return ""
     instances = sorted({seed for record in study.tuning for seed in record.points[0].per_seed})
     tried = max(len(record.points) for record in study.tuning)
+    fewest = min(len(record.points) for record in study.tuning)
     budgets = sorted({record.budget_completions for record in study.tuning})
     measures = listing([MEASURES[each] for each in dict.fromkeys(record.measure for record in study.tuning)])
     spent = sum(record.completions for record in study.tuning)
     rest = list(dict.fromkeys(cell.method for cell in study.cells if cell.family == CEILING))
     return (
-        f"Before anything was reported, every method was tried with the same {count(tried, 'choice')} of settings on "
+        f"Before anything was reported, every method was tried with the same {count(tried, 'choice')} of settings"
+        f"{', less those that it cannot set,' if fewest < tried else ''} on "
         f"{count(len(instances), 'tuning instance')} ({listing([str(seed) for seed in instances])}), which no study "
         f"reports, at {listing([f'{budget:,}' for budget in budgets])} completions. Scores are of development "
         f"prompts: {measures}. All trials together took {number(spent)} completions and "
