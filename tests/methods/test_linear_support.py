@@ -159,3 +159,27 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any], said: str) -
 def test_a_budget_that_leaves_an_objective_without_a_policy_is_refused(task: Task) -> None:
     with pytest.raises(BudgetError, match=r"budget must give 2 individuals .* 16 completions, got 15"):
         stage_of(15, task)
+
+
+def test_three_objectives_are_searched_on_their_simplex(task: Task, tmp_path: Path) -> None:
+    """Ends worth 1 each: (1, 1, 1) may exist, and is worth 2/3 more than any end for equal weights."""
+    from types import SimpleNamespace
+
+    rounds = rounds_of(task, tmp_path)
+    rounds.members.task = SimpleNamespace(objectives=(1, 2, 3), objective_names="abc")  # type: ignore[assignment]  # all that is asked
+    rounds.members.ranges = np.asarray([[0.0, 1.0]] * 3)
+    assert rounds.whole(3 * 24 - 1) == 0
+    assert rounds.whole(4 * 24) == 2
+    base, many = Individual(0, 0, "start", (), np.eye(3)[0]), np.full(3, 1e4)
+    ends = [
+        replace(
+            base, number=place, objective_weights=row, parameters=torch.full((3,), float(place)), counts=many,
+            sums=row * many, squares=row * many,
+        )
+        for place, row in enumerate(np.eye(3))
+    ]  # fmt: skip
+    (chosen,) = rounds.next_members(Found(tuple(ends), ({},) * 3), 1, 1)
+    np.testing.assert_allclose(chosen.objective_weights, np.full(3, 1 / 3), atol=1e-6)
+    outlook = rounds.outlook(ends)
+    assert outlook is not None
+    assert outlook.support.certificate == pytest.approx(2 / 3)

@@ -90,7 +90,7 @@ def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: in
             f"{2 * least * group} completions, got {budget}. Raise it."
         )
     known = {**expert_settings(settings), "judged_on": task.judged_on}
-    return Stage(kind, run, known, completions=budget // group * group, seed=seed)
+    return Stage(kind, run, known, completions=budget // group * group, seed=seed, version=2)  # reports by fold
 
 
 def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], Rounds]) -> None:
