@@ -26,7 +26,7 @@ from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
 from paretune.methods.gradient_weights import GradientSettings
-from paretune.methods.multi_policy.evolution import EvolutionSettings
+from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
@@ -44,6 +44,7 @@ FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
     "thresholds": {"first": 0.3}, "slack": 0.0,
 }  # fmt: skip
+SET = {"completions_each": 240}  # of members one after the other, which must differ
 BANK = {"learning_rate": 1e-2, "epochs": 2, "average_decay": 0.97}  # a gate at .03 diverges
 SECOND = [  # another setting of a method that changes what it does, not only how much
     ("linear", {"ratio": "token"}),
@@ -68,6 +69,7 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("contextual_dynaopt", {"step": 2.0}),
     ("q_weighting", {"divisions": 1}),
     ("lagrangian", {"thresholds": {"second": 0.9}}),
+    ("linear_support", {"reuse": "nearest", "round_size": 2}),
     ("hidden_mixing", {"continued": "base"}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
@@ -107,7 +109,7 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(
-        resolve_method(name).Settings, (BankSettings, EvolutionSettings, RewardCombinationSettings)
+        resolve_method(name).Settings, (BankSettings, SetSettings, RewardCombinationSettings)
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
     return 4 * BUDGET if slow else BUDGET
 
@@ -116,8 +118,8 @@ def make(name: str, **changes: object) -> Method:
     """Make a method with small settings, and with those changes that it knows."""
     found = resolve_method(name)
     known = vars(found.Settings())
-    bank = BANK if issubclass(found.Settings, BankSettings) else {}
-    small = {key: value for key, value in {**SMALL, **FAST, **bank}.items() if key in known}
+    own = BANK if issubclass(found.Settings, BankSettings) else SET if issubclass(found.Settings, SetSettings) else {}
+    small = {key: value for key, value in {**SMALL, **FAST, **own}.items() if key in known}
     return found(found.Settings(**{**small, **{key: value for key, value in changes.items() if key in known}}))
 
 
@@ -239,7 +241,7 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     name: str, budget: int, task: Task
 ) -> None:
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
-    policies = sum(stage.kind in ("expert", "bank", "evolution") for stage in stages)
+    policies = sum(stage.kind in ("expert", "bank", "evolution", "support", "prediction") for stage in stages)
     assert policies >= 1
     assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
 

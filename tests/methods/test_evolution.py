@@ -8,26 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import micro_task
-from paretune.core.errors import BudgetError, ConfigError, RewardError, StopRequested
+import set_runs
+from paretune.core.errors import BudgetError, ConfigError, RewardError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.executors.jobs import quiet_link
-from paretune.methods.experts import settings_of
-from paretune.methods.multi_policy.evolution import (
-    Evolution,
-    EvolutionSettings,
-    cost,
-    whole_generations,
-)
-from paretune.methods.multi_policy.evolution_run import evolve
-from paretune.methods.multi_policy.generations import Generations, starting_weights
+from paretune.methods.multi_policy.evolution import Evolution, EvolutionSettings
+from paretune.methods.multi_policy.evolution_run import Breeding, evolve, prepared
+from paretune.methods.multi_policy.generations import starting_weights
 from paretune.methods.multi_policy.individuals import SPREAD, Individual, from_state, to_state
-from paretune.training.context import GroupContext
-from paretune.training.finished import stage_result
+from paretune.methods.multi_policy.rounds import Found
+from paretune.methods.multi_policy.set_settings import cost, whole_generations
 
 SMALL: dict[str, Any] = {
     "rank": 2, "group_size": 4, "completions_per_update": 8, "learning_rate": 3e-2, "population": 3, "archive": 4,
@@ -43,23 +36,8 @@ def stage_of(completions: int, task: Task, **changes: Any) -> Stage:
     return stage
 
 
-def context_of(root: Path, stages: list[Stage], task: Task) -> GroupContext:
-    (group := root / "groups" / "one").mkdir(parents=True, exist_ok=True)
-    return GroupContext(task, stages, root, group, quiet_link())
-
-
 def run(root: Path, stages: list[Stage], task: Task) -> list[StageResult]:
-    evolve(context_of(root, stages, task))
-    return [stage_result(root, stage, task) for stage in stages]
-
-
-def contents(result: StageResult) -> dict[str, object]:
-    """Return front and tensors; the header of a tensor file names its metadata in any order."""
-    found: dict[str, object] = {"front": (result.folder / "front.json").read_text(encoding="utf-8")}
-    for adapter in result.adapters:
-        tensors = load_file(adapter / "adapter_model.safetensors")
-        found[adapter.name] = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
-    return found
+    return set_runs.run(evolve, root, stages, task)
 
 
 def test_the_budget_is_planned_to_the_last_group(task: Task) -> None:
@@ -113,33 +91,14 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Pa
     assert sum("reward_means" in json.loads(line) for line in events) == 2 * 3  # each generation was trained once
     for one, *others in zip(alone, both, after, strict=True):
         for other in others:
-            assert contents(other) == contents(one)
+            assert set_runs.contents(other) == set_runs.contents(one)
             assert other.ledger.counts == one.ledger.counts
     assert alone[0].artefacts.keys() <= {"front.json", *(f"experts/{number:03d}" for number in range(4))}
 
 
 @pytest.mark.parametrize("calls", [2, 9, 16])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
-    stage = stage_of(TWO, task)
-    (whole,) = run(tmp_path / "whole", [stage], task)
-    context, left = context_of(tmp_path / "killed", [stage], task), [calls]
-    progress = context.progress
-
-    def stopped(completions: int, message: str = "") -> None:
-        progress(completions, message)
-        left[0] -= 1
-        if left[0] == 0:
-            raise StopRequested
-
-    context.progress = stopped  # type: ignore[method-assign]  # stop asked for
-    with pytest.raises(StopRequested):
-        evolve(context)
-    context.note_spent()  # as is done behind every run function
-    (resumed,) = run(tmp_path / "killed", [stage], task)
-    assert contents(resumed) == contents(whole)
-    assert resumed.ledger.counts == whole.ledger.counts
-    assert resumed.ledger.repeated["completions"] > 0
-    assert whole.ledger.repeated["completions"] == 0
+    set_runs.check_that_a_kill_changes_nothing(evolve, stage_of(TWO, task), task, tmp_path, calls)
 
 
 @pytest.fixture(scope="module")
@@ -158,35 +117,36 @@ def test_settings_change_what_is_evolved_and_it_repeats(
     changes: dict[str, Any], plain: StageResult, task: Task, tmp_path: Path
 ) -> None:
     found = [run(tmp_path / name, [stage_of(TWO + 60, task, **changes)], task)[0] for name in ("one", "two")]
-    assert contents(found[0]) == contents(found[1])
-    assert contents(found[0]) != contents(plain)
+    assert set_runs.contents(found[0]) == set_runs.contents(found[1])
+    assert set_runs.contents(found[0]) != set_runs.contents(plain)
     assert found[0].key != plain.key
 
 
 def test_offspring_learn_on_and_crossovers_are_averages(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, crossover=0.0, weight_noise=0.0)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
-    first = steps.offspring([], 0, 0, 3)
+    steps = prepared(set_runs.context_of(tmp_path, [stage], task), stage)
+    members = steps.members
+    first = steps.starters()
     assert [each.objective_weights.tolist() for each in first] == [[1, 0], [0, 1], [0.5, 0.5]]
-    elites = steps.measure(steps.train(first, [8, 8, 8]), 0, 4)
+    elites = members.measure(members.train(first, [8, 8, 8]), 0, 4)
     clever = replace(elites[1], counts=np.full(2, 90.0), sums=np.array([89.0, 89.0]), squares=np.full(2, 89.0))
-    children = steps.offspring([elites[0], clever, elites[2]], 1, 3, 3)
+    children = steps.breed(Found((elites[0], clever, elites[2]), ({},) * 3), 1)
     for child in children:  # the best one for all weights is everybody's parent
         assert child.parents == (1,)
         assert child.trained.equal(elites[1].trained)
         assert child.learner["experts.steps"] == elites[1].learner["experts.steps"] == 1
-    assert len(steps.train(children, [8, 8, 8])[0].learner["experts.mean"]) == len(children[0].trained)
-    steps.settings = replace(steps.settings, crossover=1.0)
-    child = steps.offspring(elites[:2], 1, 3, 1)[0]
+    assert len(members.train(children, [8, 8, 8])[0].learner["experts.mean"]) == len(children[0].trained)
+    crossing = Breeding(members, EvolutionSettings(**{**SMALL, "crossover": 1.0, "weight_noise": 0.0}))
+    child = crossing.offspring(Found(tuple(elites[:2]), ({},) * 3), 1)[0]
     assert (child.operation, sorted(child.parents), dict(child.learner)) == ("crossover", [0, 1], {})
-    bank = steps.bank([*elites[:2], child])
+    bank = members.bank([*elites[:2], child])
     layer = next(iter(bank.layers.values()))
     deltas = (layer.B @ layer.A).detach()
     wanted = deltas[:2].mean(dim=0)
     kept = torch.linalg.svdvals(wanted)[2:].square().sum()
     torch.testing.assert_close((deltas[2] - wanted).square().sum(), kept, atol=1e-8, rtol=1e-3)  # nearest of rank 2
     bank.unwrap()
-    (event,) = [
+    event, *_ = [
         json.loads(line)
         for line in (tmp_path / "groups" / "one" / "events.jsonl").read_text().splitlines()
         if "discarded_energy" in line
@@ -197,15 +157,15 @@ def test_offspring_learn_on_and_crossovers_are_averages(task: Task, tmp_path: Pa
 
 def test_elites_are_measured_again_on_fresh_prompts_and_noise(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
-    elites = steps.train(steps.offspring([], 0, 0, 2), [8, 8])
-    once = steps.measure(elites, 0, 4)
-    again = steps.measure(once, 4, 4)  # the development split has four prompts: the same ones, sampled anew
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
+    elites = members.train(prepared(members.context, stage).starters()[:2], [8, 8])
+    once = members.measure(elites, 0, 4)
+    again = members.measure(once, 4, 4)  # the development split has four prompts: the same ones, sampled anew
     assert again[0].counts.tolist() == [8, 8]
     assert not np.array_equal(again[0].sums, 2 * once[0].sums)
-    np.testing.assert_allclose(again[0].sums, once[0].sums + steps.measure(elites, 4, 4)[0].sums)
-    assert steps.measure(elites, 2, 7)[0].counts.tolist() == [7, 7]  # across the end of a turn
-    np.testing.assert_array_equal(steps.measure(elites[1:], 0, 4)[0].sums, once[1].sums)  # whoever is beside it
+    np.testing.assert_allclose(again[0].sums, once[0].sums + members.measure(elites, 4, 4)[0].sums)
+    assert members.measure(elites, 2, 7)[0].counts.tolist() == [7, 7]  # across the end of a turn
+    np.testing.assert_array_equal(members.measure(elites[1:], 0, 4)[0].sums, once[1].sums)  # whoever is beside it
 
 
 def individual(number: int, scores: list[float], parameters: float, count: int = 100) -> Individual:
@@ -219,24 +179,24 @@ def individual(number: int, scores: list[float], parameters: float, count: int =
 
 def test_the_archive_keeps_equal_policies_and_drops_copies_and_the_unknown_first(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, doubt=0.0)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
     pool = [
         individual(0, [np.nan, 0.9], 0.0), individual(1, [0.6, 0.6], 1.0), individual(2, [0.6, 0.6], 2.0),
         individual(3, [0.6, 0.6], 1.0), individual(4, [0.9, 0.1], 3.0), individual(5, [0.5, 0.5], 4.0),
     ]  # fmt: skip
-    order = [each.number for each in steps.ordered(pool)]
+    order = [each.number for each in members.ordered(pool)]
     assert sorted(order[:3]) == [1, 2, 4]  # 1 and 2 measure alike, and are two policies
     assert order[3:] == [5, 3, 0]  # dominated; a copy of 1; one that nobody could score
 
 
 def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_path: Path) -> None:
     stage = stage_of(TWO, task, doubt=1.0)
-    steps = Generations(context_of(tmp_path, [stage], task), stage, settings_of(EvolutionSettings, stage))
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
     known = [individual(0, [0.9, 0.5], 0.0, 1000), individual(1, [0.6, 0.6], 1.0, 1000)]
     worse, unsure = individual(2, [0.59, 0.59], 2.0, 1000), individual(3, [0.58, 0.58], 3.0, 4)
-    assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 3, 1, 2]
-    steps.settings = replace(steps.settings, doubt=0.0)
-    assert [each.number for each in steps.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
+    assert [each.number for each in members.ordered([*known, worse, unsure])] == [0, 3, 1, 2]
+    members.settings = replace(members.settings, doubt=0.0)
+    assert [each.number for each in members.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
 
 
 def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
@@ -247,7 +207,9 @@ def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
 def test_running_means_are_those_on_paper() -> None:
     """Worth 1 and 0, then 1; one missing. Means 2/3 and 1/2; squares left: 2 - 4/3 = 2/3 and 1 - 1/2 = 1/2."""
     one = Individual(0, 0, "start", (), np.array([1.0, 0.0]))
-    measured = one.measured(np.array([[1.0, 0.0], [0.0, 1.0]])).measured(np.array([[1.0, np.nan]]))
+    folds = np.array([0, 1])
+    measured = one.measured(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0.75]), folds)
+    measured = measured.measured(np.array([[1.0, np.nan]]), np.array([0.25]), folds[:1])
     assert one.counts.size == 0
     assert measured.counts.tolist() == [3, 2]
     np.testing.assert_allclose(measured.scores, [2 / 3, 1 / 2])
@@ -255,12 +217,16 @@ def test_running_means_are_those_on_paper() -> None:
     np.testing.assert_allclose(
         measured.errors(np.array([2.0, 1.0])), np.sqrt(np.array([2 / 3, 1 / 2]) + spread) / [3, 2]
     )
-    missing = one.measured(np.array([[1.0, np.nan]]))
+    np.testing.assert_allclose(measured.fold_means[:2], [[1, 0, 0.375], [0, 1, 0.75]])  # first and third in fold 0
+    assert np.isnan(measured.fold_means[2:]).all()
+    assert measured.kl == 0.5
+    missing = one.measured(np.array([[1.0, np.nan]]), np.zeros(1), folds[:1])
     assert np.isnan(missing.scores).tolist() == np.isnan(missing.errors(np.ones(2))).tolist() == [False, True]
     assert missing.as_record()["scores"] == [1.0, None]
     (back,) = from_state(*to_state([replace(measured, parameters=torch.ones(3), failing=(1, 0))]))
     assert back.as_record() == measured.as_record()
     assert (back.failing, back.squares.tolist()) == ((1, 0), measured.squares.tolist())
+    np.testing.assert_array_equal(back.folds, measured.folds)
 
 
 @pytest.mark.parametrize(("objectives", "count"), [(1, 3), (2, 2), (2, 7), (3, 5), (4, 12)])
@@ -322,7 +288,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any], said: str) -
 
 
 def test_a_budget_for_less_than_two_individuals_is_refused(task: Task) -> None:
-    with pytest.raises(BudgetError, match=r"budget must give two individuals .* 16 completions, got 15"):
+    with pytest.raises(BudgetError, match=r"budget must give 2 individuals .* 16 completions, got 15"):
         stage_of(15, task)
 
 

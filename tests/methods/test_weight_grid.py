@@ -16,6 +16,12 @@ WANTED = das_dennis(2, 2)
 GRID = WeightGrid(WeightGridSettings(completions_each=100, measured_each=10))
 
 
+def folds_of(scores: list[list[float]], kl: list[float]) -> list[list[list[float | None]]]:
+    """Return four folds on which every member measured the same, and four without a prompt."""
+    rows = [[*row, nats] for row, nats in zip(scores, kl, strict=True)]
+    return [[[*row] for _ in range(4)] + [[None] * 3 for _ in range(4)] for row in rows]
+
+
 def planned(task: Task, budget: int) -> tuple[list[Stage], Stage]:
     *experts, measurement = GRID.stages(task, WANTED, budget, 0)
     assert {expert.kind for expert in experts} == {"expert"}
@@ -76,14 +82,16 @@ def test_the_member_of_the_highest_measured_utility_answers_whatever_it_was_trai
 ) -> None:
     stages = GRID.stages(task, WANTED, 300, 0)
     scores = [[0.5, 0.2], [0.1, 0.6], [0.6, 0.5]]  # the centre's member turned out best at the first corner too
-    assembly = GRID.assemble(task, WANTED, finish(stages, {"measurement": {"scores": scores, "kl": [0.5, 0.5, 9.0]}}))
+    values = {"scores": scores, "kl": [0.5, 0.5, 9.0], "folds": folds_of(scores, [0.5, 0.5, 9.0])}
+    assembly = GRID.assemble(task, WANTED, finish(stages, {"measurement": values}))
     weights, answers = assembly.answer.weights(np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
     assert weights.tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 0]]
     assert answers == ["selected"] * 3
     assert (assembly.notes["scores"], assembly.notes["kl"]) == (scores, [0.5, 0.5, 9.0])
-    judged = GRID.assemble(
-        replace(task, judged_on="J"), WANTED, finish(stages, {"measurement": {"scores": scores, "kl": [0.5, 0.5, 9.0]}})
-    )  # beta is 0.1: nine nats cost 0.9
+    judged_task, measured = replace(task, judged_on="J"), finish(stages, {"measurement": values})
+    judged = GRID.assemble(judged_task, WANTED, measured)  # beta is 0.1: nine nats cost 0.9
+    whatever = WeightGrid(replace(GRID.settings, select="J")).assemble(task, WANTED, measured)
+    assert whatever.answer.weights(np.eye(2))[0].tolist() == judged.answer.weights(np.eye(2))[0].tolist()
     assert judged.answer.weights(np.asarray([[1.0, 0.0], [0.0, 1.0]]))[0].tolist() == [[1, 0, 0], [0, 1, 0]]
     assert assembly.notes["objective_weights"] == GRID.grid(2, 300).tolist()
 
@@ -105,3 +113,60 @@ def test_a_budget_too_small_for_corners_and_centre_is_refused(task: Task, budget
 def test_measuring_must_leave_a_group_to_train_on(measured: int) -> None:
     with pytest.raises(ConfigError, match=f"leave a group to train on, got {measured} of 100"):
         WeightGridSettings(completions_each=100, measured_each=measured)
+
+
+def test_all_members_train_in_one_batch(task: Task) -> None:
+    experts, _ = planned(task, 999)
+    assert len(experts) == 9
+    assert len({expert.completions for expert in experts}) == 2  # some have a group more
+    assert len({expert.shape_key(task) for expert in experts}) == 1
+
+
+def test_another_utility_selects_another_member_of_the_same_experts(task: Task, finish: Any) -> None:
+    """For equal weights the ends are worth .5 and the compromise .45; it lacks least of what is best."""
+    stages = GRID.stages(task, WANTED, 300, 0)
+    scores = [[1.0, 0.0], [0.0, 1.0], [0.45, 0.45]]
+    values = {"measurement": {"scores": scores, "kl": [0.0] * 3, "folds": folds_of(scores, [0.0] * 3)}}
+    chosen, values_of = {}, {}
+    for select, points in (("linear", ()), ("chebyshev", ()), ("thresholds", (0.4, 0.4))):
+        method = WeightGrid(replace(GRID.settings, select=select, points=points))
+        assert [stage.key(task) for stage in method.stages(task, WANTED, 300, 0)] == [s.key(task) for s in stages]
+        assembly = method.assemble(task, WANTED, finish(stages, values))
+        chosen[select] = assembly.answer.weights(np.asarray([[0.5, 0.5]]))[0].argmax()
+        values_of[select] = assembly.notes["selection"]
+    assert chosen == {"linear": 0, "chebyshev": 2, "thresholds": 2}
+    linear: Any = values_of["linear"]
+    assert linear["folds"] == 4
+    assert linear["naive"] == linear["cross_fitted"] == [1.0, 1.0, 0.5]  # corners, then the centre: no noise
+
+
+def test_what_was_lucky_is_reported_with_and_without_its_luck(task: Task, finish: Any) -> None:
+    """Two equal members, each good on one fold: whoever is chosen on one is bad on the other."""
+    stages = GRID.stages(task, WANTED, 300, 0)
+    folds = [[[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]] * 2]
+    values = {"scores": [[0.5, 0.5], [0.5, 0.5], [0.0, 0.0]], "kl": [0.0] * 3, "folds": folds}
+    notes: Any = GRID.assemble(task, WANTED, finish(stages, {"measurement": values})).notes
+    assert notes["selection"]["naive"] == [0.5] * 3
+    assert notes["selection"]["cross_fitted"] == [0.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"select": "luck"}, "select must be one of"),
+        ({"select": "thresholds"}, "points must be a threshold for each objective"),
+        ({"points": (0.5, 0.5)}, "points must be left out where select is 'linear'"),
+    ],
+)
+def test_a_selection_that_cannot_be_made_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        WeightGridSettings(completions_each=100, measured_each=10, **changes)
+
+
+def test_points_of_another_number_of_objectives_are_refused(task: Task, finish: Any) -> None:
+    stages = GRID.stages(task, WANTED, 300, 0)
+    scores = [[1.0, 0.0], [0.0, 1.0], [0.45, 0.45]]
+    values = {"measurement": {"scores": scores, "kl": [0.0] * 3, "folds": folds_of(scores, [0.0] * 3)}}
+    method = WeightGrid(replace(GRID.settings, select="thresholds", points=(0.5,)))
+    with pytest.raises(ConfigError, match=r"points must be one for each objective \(2\), got \[0.5\]"):
+        method.assemble(task, WANTED, finish(stages, values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from paretune.core.errors import ConfigError, ParetuneError, RecordError, ShapeE
 from paretune.core.imports import import_name
 from paretune.core.preferences import SUM_TOLERANCE, FloatArray, nearest
 from paretune.core.user_calls import called
+from paretune.core.utilities import utility_table
 
 
 class Answer(Protocol):
@@ -120,16 +121,24 @@ class Estimated:
 
 @dataclass(frozen=True, eq=False)
 class Selected:
-    """The expert whose measured scores have the highest utility answers (multi-policy): `selected`.
+    """The expert whose measured scores are worth most to the user answers (multi-policy): `selected`.
 
     Attributes:
         scores: Measured scores of the experts, as the task judges them, `[E, K]`.
+        utility: What scores are worth for a preference, one of `core.utilities.UTILITIES`.
+        points: What that utility needs beside the preference, `[K]`: an ideal, or thresholds; empty for `linear`.
     """
 
     scores: FloatArray
+    utility: str = "linear"
+    points: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", _table("scores", self.scores))
+        object.__setattr__(self, "points", np.asarray(self.points, dtype=np.float64))
+        self.worth(
+            np.full((1, self.objectives), 1 / self.objectives)
+        )  # so that what cannot be asked is refused at once
 
     @property
     def objectives(self) -> int:
@@ -141,6 +150,10 @@ class Selected:
         """Number of experts E."""
         return len(self.scores)
 
+    def worth(self, preferences: FloatArray) -> FloatArray:
+        """Return what each expert is worth for each preference `[M, K]`, `[M, E]`."""
+        return utility_table(self.utility, self.scores, preferences, self.points if self.points.size else None)
+
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
         """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.
 
@@ -148,8 +161,7 @@ class Selected:
             ShapeError: If the preferences are of another number of objectives.
         """
         _check_columns(preferences, self.objectives)
-        utility = preferences @ self.scores.T  # [M, E]
-        return _one_hot(utility.round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
+        return _one_hot(self.worth(preferences).round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
 
 
 @dataclass(frozen=True, eq=False)

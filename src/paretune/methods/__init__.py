@@ -25,6 +25,8 @@ METHODS = {
     "lagrangian": "paretune.methods.single_policy.lagrangian:Lagrangian",
     "weight_grid": "paretune.methods.multi_policy.weight_grid:WeightGrid",
     "evolution": "paretune.methods.multi_policy.evolution:Evolution",
+    "linear_support": "paretune.methods.multi_policy.linear_support:LinearSupport",
+    "prediction_guided": "paretune.methods.multi_policy.prediction_guided:PredictionGuided",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
     "mod": "paretune.methods.meta_policy.mod:MOD",
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",

@@ -145,7 +145,7 @@ def measurement_stage(experts: Sequence[Stage], completions_each: int, seed: int
         needs=tuple(experts),
         completions=completions_each * len(experts),
         seed=seed,
-        version=2,  # reports the KL
+        version=3,  # reports the KL, and both by fold
     )
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from paretune.core.errors import StopRequested
 from paretune.core.imports import import_name
 from paretune.core.stages import GATE, Stage, StageContext
-from paretune.core.task import Split, Task
+from paretune.core.task import Row, Split, Task
 from paretune.core.user_calls import called, check_takes
 from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
+from paretune.methods.folds import fold_means, fold_numbers, fold_sums
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from paretune.models.bank import ExpertBank
     from paretune.models.base import BaseModel
     from paretune.models.policy import Policy
+    from paretune.records.evaluation import EvaluationRecord
     from paretune.rl.learner import Slots
     from paretune.rl.rollout import Prompts
     from paretune.rl.trainees import Trainee
@@ -256,8 +258,8 @@ def train(
 def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts.
 
-    It seals `scores [E, K]`, mean rewards, None where every reward of an objective is missing, and `kl [E]`, the mean
-    KL of the same completions in nats.
+    It seals `scores [E, K]`, mean rewards, None where every reward of an objective is missing, `kl [E]`, the mean KL of
+    the same completions in nats, and `folds [E, F, K + 1]`, both on each fold of the prompts.
     """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base, unwrap
@@ -280,7 +282,16 @@ def measure_experts(context: StageContext) -> None:
         finally:
             unwrap(base)
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        context.seal(stage, {"scores": scores, "kl": [record.kl for record in records]})
+        folds = [_folds(record, rows) for record in records]
+        context.seal(stage, {"scores": scores, "kl": [record.kl for record in records], "folds": folds})
+
+
+def _folds(record: EvaluationRecord, rows: Sequence[Row]) -> list[list[float | None]]:
+    """Return mean rewards and KL on each fold of the prompts, `[F, K + 1]`; None where nothing is known."""
+    numbers = {str(row["prompt_id"]): number for number, row in enumerate(rows)}
+    known = np.column_stack([record.rewards, record.log_probs - record.reference_log_probs])
+    means = fold_means(*fold_sums(known, fold_numbers([numbers[each] for each in record.prompt_ids])))
+    return [[None if np.isnan(value) else float(value) for value in row] for row in means]
 
 
 def one_by_one(bank: ExpertBank, task: Task) -> Policy:

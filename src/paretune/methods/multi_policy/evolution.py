@@ -2,63 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from paretune.core.answers import Selected
-from paretune.core.checks import check_choice
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, expert_settings
-from paretune.pareto.survival import RULES
-
-FRONT = "front.json"  # the artefact that says who is left
+from paretune.methods.multi_policy.rounds import assemble_set, set_stage
+from paretune.methods.multi_policy.set_settings import GenerationSettings
 
 
 @dataclass(frozen=True)
-class EvolutionSettings(ExpertSettings):
-    """Settings of `Evolution`, beside those of its experts. Untuned; docs/papers.md."""
+class EvolutionSettings(GenerationSettings):
+    """Settings of `Evolution`, beside those of its generations. Untuned; docs/papers.md."""
 
-    population: int = 5  # offspring of a generation, for: corners, centre, points between (two for two objectives)
-    archive: int = 8  # most individuals that live on
-    steps: int = 256  # completions that each offspring is trained with: four updates
-    measured_each: int = 16  # development completions of each individual in each generation
     crossover: float = 0.2  # chance that an offspring has two parents
     weight_noise: float = 0.1  # standard deviation of what is added to objective weights, then put onto the simplex
     parameter_noise: float = 0.0  # standard deviation of what is added to parameters, in shares of their mean square
-    survival: str = "hypervolume"  # or crowding
-    doubt: float = 1.0  # standard errors that count as noise when individuals are compared; 0 believes every mean
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("survival", self.survival, RULES)
-        if self.population < 2 or self.archive < 2:
-            raise ConfigError(
-                f"population and archive must be at least 2, got {self.population} and {self.archive}. Try 5 and 8."
-            )
-        if self.steps < 1 or self.steps % self.completions_per_update:
-            raise ConfigError(
-                f"steps must be a positive multiple of completions_per_update ({self.completions_per_update}), so that "
-                f"offspring learn on where their parents stopped, got {self.steps}. Try "
-                f"{2 * self.completions_per_update}."
-            )
-        if self.measured_each < 1 or self.measured_each % self.group_size:
-            raise ConfigError(
-                f"measured_each must be a positive multiple of group_size ({self.group_size}), so that budgets come "
-                f"out even, got {self.measured_each}. Try {4 * self.group_size}."
-            )
         if not 0 <= self.crossover <= 1:
             raise ConfigError(f"crossover must be a chance from 0 to 1, got {self.crossover}. Write 0 for none.")
-        if not min(self.weight_noise, self.parameter_noise, self.doubt) >= 0:
+        if not min(self.weight_noise, self.parameter_noise) >= 0:
             raise ConfigError(
-                "weight_noise, parameter_noise and doubt must not be negative, got "
-                f"{self.weight_noise}, {self.parameter_noise} and {self.doubt}. Write 0 for none."
+                "weight_noise and parameter_noise must not be negative, got "
+                f"{self.weight_noise} and {self.parameter_noise}. Write 0 for none."
             )
 
 
@@ -88,34 +59,9 @@ class Evolution:
         Raises:
             BudgetError: If not even two individuals could be trained and measured.
         """
-        group = self.settings.group_size
-        if budget < 4 * group:
-            raise BudgetError(
-                f"budget must give two individuals a group of {group} to train on and one to be measured with, "
-                f"{4 * group} completions, got {budget}. Raise it."
-            )
         run = "paretune.methods.multi_policy.evolution_run:evolve"
-        settings = {**expert_settings(self.settings), "judged_on": task.judged_on}  # survival depends on it
-        return (Stage("evolution", run, settings, completions=budget // group * group, seed=seed),)
+        return (set_stage("evolution", run, self.settings, task, budget, 2, seed),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the member of the highest measured utility."""
-        (evolved,) = results.values()
-        kept = json.loads(evolved.artefacts[FRONT].read_text(encoding="utf-8"))
-        scores = np.asarray([each["scores"] for each in kept["front"]], dtype=np.float64)
-        return Assembly(adapters_of([evolved]), Selected(scores), notes=kept)
-
-
-def cost(settings: EvolutionSettings, generation: int) -> int:
-    """Return the completions of a generation: offspring are trained, and measured like those that live already."""
-    living = min(settings.archive, settings.population * generation)
-    return settings.population * (settings.steps + settings.measured_each) + living * settings.measured_each
-
-
-def whole_generations(settings: EvolutionSettings, length: int) -> int:
-    """Return how many generations a length has room for, with a last measurement of all that live then."""
-    count, spent = 0, cost(settings, 0)
-    while spent + min(settings.archive, settings.population * (count + 1)) * settings.measured_each <= length:
-        count += 1
-        spent += cost(settings, count)
-    return count
+        """Answer with the member of the front that measured best."""
+        return assemble_set(task, self.settings, preferences, results)

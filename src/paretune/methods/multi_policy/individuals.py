@@ -7,15 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
+from paretune.methods.folds import fold_means, fold_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from paretune.rl.checkpoints import State
 
+TALLIES = ("counts", "sums", "squares", "folds")
 SPREAD = 0.25  # of a range: how far off one more completion is assumed, so that few equal ones prove nothing
 
 
@@ -35,6 +38,7 @@ class Individual:
         counts: Completions measured on each objective, `[K]`.
         sums: Of what they were worth, by what the task is judged on.
         squares: Sum of the squares of that.
+        folds: Counts and sums of worth and KL on each fold of the prompts, `[2, F, K + 1]`.
     """
 
     number: int
@@ -48,19 +52,50 @@ class Individual:
     counts: FloatArray = field(default_factory=lambda: np.zeros(0))
     sums: FloatArray = field(default_factory=lambda: np.zeros(0))
     squares: FloatArray = field(default_factory=lambda: np.zeros(0))
+    folds: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    def measured(self, worth: FloatArray) -> Individual:
-        """Return it with the worth of further completions `[N, K]` in its means; what is missing (NaN) is left out."""
+    def child(
+        self, number: int, generation: int, operation: str, parents: Sequence[int], objective_weights: FloatArray
+    ) -> Individual:
+        """Return one that starts as this one is, for weights of its own, and has measured nothing yet."""
+        none = np.zeros(0)
+        return replace(
+            self, number=number, generation=generation, operation=operation, parents=tuple(parents),
+            objective_weights=objective_weights, counts=none, sums=none, squares=none, folds=none,
+        )  # fmt: skip
+
+    def measured(self, worth: FloatArray, kl: FloatArray, folds: NDArray[np.int64]) -> Individual:
+        """Return it with further completions in its means; what is missing (NaN) is left out.
+
+        Args:
+            worth: Of each completion and objective, `[N, K]`.
+            kl: Of each, `[N]`.
+            folds: The fold of the prompt of each, `[N]`.
+        """
         present = ~np.isnan(worth)
         known = np.where(present, worth, 0.0)
         before = self.counts, self.sums, self.squares
         counts, sums, squares = (each if len(each) else np.zeros(worth.shape[1]) for each in before)
+        by_fold = np.stack(fold_sums(np.column_stack([worth, kl]), folds))
         return replace(
             self,
             counts=counts + present.sum(axis=0),
             sums=sums + known.sum(axis=0),
             squares=squares + (known**2).sum(axis=0),
+            folds=self.folds + by_fold if len(self.folds) else by_fold,
         )
+
+    @property
+    def fold_means(self) -> FloatArray:
+        """Mean worth and KL on each fold of the prompts, `[F, K + 1]`; NaN where nothing was measured."""
+        return fold_means(self.folds[0], self.folds[1])
+
+    @property
+    def kl(self) -> float:
+        """Mean KL of its completions in nats; NaN where none was measured."""
+        if not len(self.folds):
+            return float("nan")
+        return float(self.folds[1, :, -1].sum() / max(self.folds[0, :, -1].sum(), 1.0))
 
     @property
     def trained(self) -> Tensor:
@@ -96,19 +131,33 @@ class Individual:
 
     def as_record(self) -> dict[str, object]:
         """Return where it comes from and what it measured, as plain data."""
-        scores = [None if np.isnan(score) else float(score) for score in self.scores]
-        return {**self.origin(), "scores": scores, "counts": [int(count) for count in self.counts]}
+        counts = [int(count) for count in self.counts]
+        return {
+            **self.origin(),
+            "scores": plain(self.scores),
+            "kl": self.kl if len(self.folds) else None,
+            "counts": counts,
+        }
+
+    def with_folds(self) -> dict[str, object]:
+        """Return its record with what it measured on each fold, `[F, K + 1]`."""
+        return {**self.as_record(), "folds": [plain(row) for row in self.fold_means]}
+
+
+def plain(values: FloatArray) -> list[float | None]:
+    """Return numbers for JSON, None for NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def to_state(individuals: Sequence[Individual]) -> State:
     """Return individuals as tensors and plain data."""
-    tensors, plain = {}, []
+    tensors, listed = {}, []
     for place, each in enumerate(individuals):
         tensors[f"{place}/parameters"] = each.trained
         tensors.update({f"{place}/learner/{name}": tensor for name, tensor in each.learner.items()})
-        sums = {"counts": each.counts.tolist(), "sums": each.sums.tolist(), "squares": each.squares.tolist()}
-        plain.append({**each.origin(), **sums, "failing": list(each.failing)})
-    return tensors, {"individuals": plain}
+        tallies = {name: getattr(each, name).tolist() for name in TALLIES}
+        listed.append({**each.origin(), **tallies, "failing": list(each.failing)})
+    return tensors, {"individuals": listed}
 
 
 def from_state(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> list[Individual]:
@@ -116,9 +165,7 @@ def from_state(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> list[
     found = []
     for place, saved in enumerate(plain["individuals"]):
         start = f"{place}/learner/"
-        arrays = {
-            name: np.asarray(saved[name], np.float64) for name in ("objective_weights", "counts", "sums", "squares")
-        }
+        arrays = {name: np.asarray(saved[name], np.float64) for name in ("objective_weights", *TALLIES)}
         found.append(
             Individual(
                 saved["number"], saved["generation"], saved["operation"], tuple(saved["parents"]),

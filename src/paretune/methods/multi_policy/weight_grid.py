@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paretune.core.answers import Selected
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, add_points, centre, das_dennis
 from paretune.core.protocols import Assembly, method
@@ -24,6 +23,7 @@ from paretune.methods.experts import (
     whole_passes,
 )
 from paretune.methods.judging import judged_scores
+from paretune.methods.multi_policy.selection import MeasuredSet, check_selection, selected
 
 FINEST = 64  # divisions at which the search for the largest grid stops
 
@@ -36,9 +36,12 @@ class WeightGridSettings(ExpertSettings):
     completions_each: int = field(default=1500, metadata=PLANNING)
     # of these, on development prompts; reward sd .3 gives a standard error below .03
     measured_each: int = field(default=128, metadata=PLANNING)
+    select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
+    points: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_selection(self.select, self.points)
         if not 1 <= self.measured_each < self.completions_each - self.group_size:
             raise ConfigError(
                 "measured_each must be at least 1 and leave a group to train on, got "
@@ -56,8 +59,8 @@ class WeightGrid:
         MORLHF as the baseline of Ramé et al. 2023 and others; multi-policy family of Kong et al. 2025.
 
     Departures:
-        Selection by what the task is judged on, measured on development prompts, and its completions charged to the
-        budget.
+        Selection by what the task is judged on, or by another utility, measured on development prompts, and its
+        completions charged to the budget. The notes say what the choices are worth, cross-fitted.
     """
 
     settings: WeightGridSettings
@@ -99,8 +102,14 @@ class WeightGrid:
                 f"every member must have a measured score on every objective, got none on '{missing}'. Mend its "
                 "reward function; its log says why scores are missing."
             )
-        kl = np.asarray(measured.values["kl"], dtype=np.float64)
+        kl, folds = (np.asarray(measured.values[name], dtype=np.float64) for name in ("kl", "folds"))
+        flat = folds.reshape(-1, folds.shape[2])
+        judged = judged_scores(task, flat[:, :-1], flat[:, -1]).reshape(*folds.shape[:2], -1)  # [E, F, K]
+        known = MeasuredSet(judged_scores(task, scores, kl), kl, judged, folds[:, :, -1])
+        every, own = range(len(experts)), self.settings
+        answer, chosen = selected(task, own.select, own.points, known, every, preferences)
         notes = {
-            "scores": scores.tolist(), "kl": kl.tolist(), "objective_weights": trained_weights(experts).tolist()
+            "scores": scores.tolist(), "kl": kl.tolist(), "objective_weights": trained_weights(experts).tolist(),
+            **chosen,
         }  # fmt: skip
-        return Assembly(adapters_of(experts), Selected(judged_scores(task, scores, kl)), notes=notes)
+        return Assembly(adapters_of(experts), answer, notes=notes)

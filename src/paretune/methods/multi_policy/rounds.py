@@ -1,0 +1,206 @@
+"""One stage that trains a set of policies round by round: checkpoints, lengths, and what is handed over at each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from paretune.core.answers import Selected
+from paretune.core.errors import BudgetError
+from paretune.core.preferences import FloatArray
+from paretune.core.protocols import Assembly
+from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.task import Task
+from paretune.methods.experts import adapters_of, expert_settings, split_budget
+from paretune.methods.multi_policy.individuals import Individual, from_state, to_state
+from paretune.methods.multi_policy.members import Members
+from paretune.methods.multi_policy.selection import MeasuredSet, selected
+from paretune.methods.multi_policy.set_settings import SetSettings
+
+FRONT = "front.json"  # the artefact that says who is left
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What some rounds have left.
+
+    Attributes:
+        living: Members of the set.
+        lineage: A record of each that was ever born, in the order of their numbers.
+    """
+
+    living: tuple[Individual, ...] = ()
+    lineage: tuple[Mapping[str, Any], ...] = ()
+
+
+class Rounds(Protocol):
+    """What a method trains in each round; every draw is a function of the seed, the round and what was found."""
+
+    members: Members
+
+    def whole(self, length: int) -> int:
+        """Return how many whole rounds a length has room for."""
+        ...
+
+    def make(self, found: Found, number: int) -> Found:
+        """Make round `number`, from 0 on: train, measure, keep."""
+        ...
+
+    def finish(self, found: Found, number: int, left: int) -> Found:
+        """Return what a length ends with that has `left` completions beyond its whole rounds; all may stay unspent."""
+        ...
+
+    def starters(self) -> list[Individual]:
+        """Return the untrained individuals that a length below one whole round trains, the most important first."""
+        ...
+
+    def position(self, number: int) -> int:
+        """Return at which position of the order of development prompts a measurement after so many rounds starts."""
+        ...
+
+    def notes(self, found: Found) -> dict[str, object]:
+        """Return plain data worth keeping beside the members."""
+        ...
+
+
+def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: int, least: int, seed: int) -> Stage:
+    """Describe the one stage of a set that grows by rounds; survival depends on what the task is judged on.
+
+    Args:
+        kind: Of the stage.
+        run: Its run function.
+        settings: Of the method.
+        task: What policies are judged on.
+        budget: In completions; whole groups of it are spent.
+        least: How many individuals must have a group to train on and one to be measured with.
+        seed: Of the training.
+
+    Raises:
+        BudgetError: If they cannot have them.
+    """
+    group = settings.group_size
+    if budget < 2 * least * group:
+        raise BudgetError(
+            f"budget must give {least} individuals a group of {group} to train on and one to be measured with, "
+            f"{2 * least * group} completions, got {budget}. Raise it."
+        )
+    known = {**expert_settings(settings), "judged_on": task.judged_on}
+    return Stage(kind, run, known, completions=budget // group * group, seed=seed, version=2)  # reports by fold
+
+
+def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], Rounds]) -> None:
+    """Train a set for each trajectory, leaving `experts/000` and so on, and `front.json`, at every length.
+
+    Whole rounds are made once and stay: a longer run goes on with the next one. What a length has beyond them is spent
+    on a copy, as the method ends and on a last measurement of all that live; or, where not even one whole round fits,
+    on a round of fewer or less trained individuals.
+    """
+    from paretune.methods.training import trajectories
+    from paretune.rl.checkpoints import read_state, save_state
+
+    for stages in trajectories(context):
+        rounds = prepare(context, stages[-1])
+        ledger = rounds.members.ledger
+        due = {stage.completions: rounds.whole(stage.completions) for stage in stages}
+        checkpoint = context.checkpoint_folder() / f"{rounds.members.trajectory}.safetensors"
+        found, first = Found(), 0
+        start = None if checkpoint.exists() else context.start_folder(stages[0])
+        path = checkpoint if start is None else start / STATE
+        if path.exists():
+            tensors, plain = read_state(path)
+            found, first = Found(tuple(from_state(tensors, plain)), tuple(plain["lineage"])), plain["rounds"]
+            ledger.resume(plain["ledger"])
+        for number in range(first, max(due.values()) + 1):
+            tensors, plain = to_state(found.living)
+            plain = {**plain, "rounds": number, "lineage": list(found.lineage), "ledger": ledger.state()}
+            save_state(checkpoint, tensors, plain)
+            for stage in (each for each in stages if due[each.completions] == number):
+                save_state(context.end_folder(stage) / STATE, tensors, plain)
+                _hand_over(rounds, stage, found, number)
+                if stage is not stages[-1]:
+                    ledger.resume(plain["ledger"])
+            if number < max(due.values()):
+                found = rounds.make(found, number)
+
+
+def _hand_over(rounds: Rounds, stage: Stage, found: Found, number: int) -> None:
+    """Spend what is left of a length, write the front and seal."""
+    members = rounds.members
+    left = stage.completions - members.ledger.completions
+    last = _finished(rounds, stage, found, number) if found.living else _short_round(rounds, left)
+    front, notes = members.front(last.living), rounds.notes(last)
+    _write(members, stage, front, last, notes)
+    measured = {"measured": [each.as_record() for each in last.living], "living": [each.number for each in front]}
+    members.log({**measured, **notes}, number)
+    members.context.seal(stage, {"members": len(front), "rounds": number, **notes})
+
+
+def _finished(rounds: Rounds, stage: Stage, found: Found, number: int) -> Found:
+    """End a length: what its method does with the rest, then all that live are measured once more with what is left.
+
+    The first ones have a group more where there is a remainder.
+    """
+    members, group = rounds.members, rounds.members.settings.group_size
+    found = rounds.finish(found, number, stage.completions - members.ledger.completions)
+    everyone, position = list(found.living), rounds.position(number)
+    each, further = divmod((stage.completions - members.ledger.completions) // group, len(everyone))
+    if each:
+        everyone = members.measure(everyone, position, each * group)
+    if further:
+        everyone[:further] = members.measure(everyone[:further], position + each * group, group)
+    return Found(tuple(everyone), found.lineage)
+
+
+def _short_round(rounds: Rounds, left: int) -> Found:
+    """Train as many as can have a group to train on and one to be measured with, at most a quarter for measuring."""
+    members, settings, group = rounds.members, rounds.members.settings, rounds.members.settings.group_size
+    untrained = rounds.starters()
+    count = min(len(untrained), left // (2 * group))
+    usual = rounds.position(1) or left
+    measured = max(group, min(usual, left // (4 * count)) // group * group)
+    trained = members.train(untrained[:count], split_budget(left - measured * count, count, settings.group_size))
+    everyone = members.measure(trained, 0, measured)
+    return Found(tuple(everyone), tuple(each.origin() for each in everyone))
+
+
+def _write(
+    members: Members, stage: Stage, front: Sequence[Individual], found: Found, notes: Mapping[str, object]
+) -> None:
+    from paretune.models.adapters import save_adapter
+
+    context, bank = members.context, members.bank(front)
+    try:
+        for place in range(len(front)):
+            save_adapter(bank, place, context.artefact(stage, f"experts/{place:03d}"))
+    finally:
+        bank.unwrap()
+    kept = {
+        "front": [each.as_record() for each in front],
+        "measured": [each.with_folds() for each in members.known(found.living)],
+        "lineage": list(found.lineage), **notes,
+    }  # fmt: skip
+    context.artefact(stage, FRONT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def assemble_set(
+    task: Task, settings: SetSettings, preferences: FloatArray, results: Mapping[str, StageResult]
+) -> Assembly:
+    """Answer each preference with the member of the front that measured best for it, by the utility of the settings."""
+    (grown,) = results.values()
+    kept = json.loads(grown.artefacts[FRONT].read_text(encoding="utf-8"))
+    everyone = kept.pop("measured")
+    folds = np.asarray([each["folds"] for each in everyone], dtype=np.float64)  # [N, F, K + 1], None becomes NaN
+    measured = MeasuredSet(
+        np.asarray([each["scores"] for each in everyone], dtype=np.float64),
+        np.asarray([each["kl"] for each in everyone], dtype=np.float64), folds[:, :, :-1], folds[:, :, -1],
+    )  # fmt: skip
+    numbers = [each["number"] for each in everyone]
+    served = [numbers.index(each["number"]) for each in kept["front"]]
+    answer: Selected
+    answer, notes = selected(task, settings.select, settings.points, measured, served, preferences)
+    return Assembly(adapters_of([grown]), answer, notes={**kept, **notes})

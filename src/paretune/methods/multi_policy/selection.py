@@ -1,0 +1,90 @@
+"""Selecting a member after training: by any utility, and what the choice is worth without the luck of the chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretune.core.answers import Selected
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
+from paretune.core.preferences import FloatArray
+from paretune.core.task import Task
+from paretune.core.utilities import UTILITIES
+from paretune.pareto.chosen_value import chosen_values
+
+SELECTIONS = (*UTILITIES, "J")
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSet:
+    """What the members of a set measured on development prompts.
+
+    Attributes:
+        scores: As the task judges them, `[N, K]`.
+        kl: In nats, `[N]`.
+        folds: Scores on each fold of the prompts, `[N, F, K]`; NaN where there are none.
+        fold_kl: `[N, F]`.
+    """
+
+    scores: FloatArray
+    kl: FloatArray
+    folds: FloatArray
+    fold_kl: FloatArray
+
+
+def check_selection(select: str, points: Sequence[float]) -> None:
+    """Refuse a selection that cannot be made.
+
+    Args:
+        select: One of `SELECTIONS`.
+        points: Thresholds, or the ideal of `chebyshev`.
+
+    Raises:
+        UnknownNameError: If there is no such selection.
+        ConfigError: If thresholds are missing, or points are given where nothing reads them.
+    """
+    check_choice("select", select, SELECTIONS)
+    if select == "thresholds" and not points:
+        raise ConfigError("points must be a threshold for each objective where select is 'thresholds', got none.")
+    if points and select not in ("thresholds", "chebyshev"):
+        raise ConfigError(f"points must be left out where select is '{select}', got {list(points)}. Try chebyshev.")
+
+
+def selected(
+    task: Task, select: str, points: Sequence[float], measured: MeasuredSet, served: Sequence[int], wanted: FloatArray
+) -> tuple[Selected, dict[str, object]]:
+    """Return what answers preferences with one of the served members, and notes on what the choices are worth.
+
+    Args:
+        task: Says what policies are judged on.
+        select: `linear`, `w . s` with scores as the task judges them; `J`, the same with `r - beta KL` in any case;
+            `chebyshev` or `thresholds`, see `core.utilities`.
+        points: For these two, `[K]`; an ideal that is not given is the highest score of each objective.
+        measured: All members that could have been chosen.
+        served: Which of them can be: the experts of the answer, in their order.
+        wanted: Preferences whose choices are valued, `[M, K]`.
+
+    Raises:
+        ConfigError: If points are not one for each objective.
+    """
+    count = measured.scores.shape[1]
+    if points and len(points) != count:
+        raise ConfigError(f"points must be one for each objective ({count}), got {list(points)}. Give each its own.")
+    penalty = task.beta if select == "J" and task.judged_on != "J" else 0.0
+    scores = measured.scores - penalty * measured.kl[:, None]
+    folds = measured.folds - penalty * measured.fold_kl[:, :, None]
+    utility = "linear" if select == "J" else select
+    given = np.asarray(points, dtype=np.float64)
+    if utility == "chebyshev" and not points:
+        given = scores.max(axis=0)
+    answer = Selected(scores[list(served)], utility, given)
+    known = ~np.isnan(folds).any(axis=(0, 2))
+    notes: dict[str, object] = {"by": select, "preferences": wanted.tolist(), "folds": int(known.sum())}
+    if known.any():
+        found = chosen_values(folds[:, known], wanted, utility, given if given.size else None)
+        fair = None if found.cross_fitted is None else found.cross_fitted.tolist()
+        notes |= {"naive": found.naive.tolist(), "cross_fitted": fair}
+    return answer, {"selection": notes}

@@ -1,0 +1,74 @@
+"""What a chosen policy is worth: the choice made on some prompts, its value taken from the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from paretune.core.preferences import FloatArray, check_preferences
+from paretune.core.utilities import utility_table
+from paretune.pareto.cross_fitting import check_prompt_scores, half_means, prompt_halves
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenValues:
+    """What the choice for each preference is worth, with and without the luck of whoever was chosen.
+
+    Attributes:
+        naive: Chosen and valued on all folds, `[M]`.
+        cross_fitted: Chosen on one half of the folds, valued on the other, and the other way round, `[M]`; None with
+            one fold.
+    """
+
+    naive: FloatArray
+    cross_fitted: FloatArray | None
+
+
+def chosen_values(
+    fold_scores: ArrayLike, preferences: ArrayLike, utility: str = "linear", points: FloatArray | None = None
+) -> ChosenValues:
+    """Measure what the policies chosen for some preferences are worth.
+
+    The highest of several measured means is lucky. The cross-fitted value is not: what chooses has no part in the
+    value. It leans low where half of the folds choose a worse policy than all of them do.
+
+    Args:
+        fold_scores: Mean scores of each policy on each fold of the prompts, `[N, F, K]`; folds share no prompt.
+        preferences: `[M, K]`.
+        utility: What chooses, one of `core.utilities.UTILITIES`. It also is the value; under `thresholds` that is
+            `w . s`.
+        points: What the utility needs, `[K]`.
+
+    Raises:
+        ShapeError: If the shapes disagree, or there is no policy.
+        NonFiniteError: If a score is NaN or infinite.
+        PreferenceError: If a preference is no point on the simplex.
+
+    Example:
+        >>> found = chosen_values([[[1.0], [0.0]], [[0.0], [1.0]]], [[1.0]])  # each is best on the fold it likes
+        >>> found.naive.tolist(), found.cross_fitted.tolist()
+        ([0.5], [0.0])
+    """
+    scores = check_prompt_scores(fold_scores)
+    wanted = check_preferences(preferences, scores.shape[2])
+    naive = _valued(scores.mean(axis=1), scores.mean(axis=1), wanted, utility, points)
+    if scores.shape[1] == 1:
+        return ChosenValues(naive, None)
+    first, second = half_means(scores, prompt_halves(scores.shape[1]))  # [R, N, K]
+    both = [
+        _valued(one, other, wanted, utility, points)
+        for halves in zip(first, second, strict=True)
+        for one, other in (halves, halves[::-1])
+    ]
+    return ChosenValues(naive, np.mean(both, axis=0))
+
+
+def _valued(
+    choosing: FloatArray, valuing: FloatArray, preferences: FloatArray, utility: str, points: FloatArray | None
+) -> FloatArray:
+    """Return what those that one table of scores `[N, K]` chooses are worth by another one, `[M]`."""
+    chosen = utility_table(utility, choosing, preferences, points).round(12).argmax(axis=1)
+    value = utility_table("linear" if utility == "thresholds" else utility, valuing, preferences, points)
+    return np.asarray(value[np.arange(len(preferences)), chosen])

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import set_runs
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.preferences import das_dennis
+from paretune.core.stages import Stage
+from paretune.core.task import Task
+from paretune.methods.multi_policy.individuals import Individual
+from paretune.methods.multi_policy.prediction_guided import PredictionGuided, PredictionGuidedSettings
+from paretune.methods.multi_policy.prediction_run import Guidance, guide, prepared
+from paretune.methods.multi_policy.rounds import Found
+from paretune.methods.multi_policy.set_settings import cost
+
+SMALL: dict[str, Any] = {
+    "rank": 2, "group_size": 4, "completions_per_update": 8, "learning_rate": 3e-2, "epochs": 1, "average_decay": 0.0,
+    "population": 2, "archive": 3, "steps": 8, "measured_each": 4, "directions": 5, "draws": 2,
+}  # fmt: skip
+SETTINGS = PredictionGuidedSettings(**SMALL)
+FOUR = sum(cost(SETTINGS, generation) for generation in range(4)) + 3 * 4 + 8  # four generations, and some more
+
+
+def stage_of(completions: int, task: Task, **changes: Any) -> Stage:
+    settings = PredictionGuidedSettings(**{**SMALL, **changes})
+    (stage,) = PredictionGuided(settings).stages(task, das_dennis(2, 2), completions, 0)
+    return stage
+
+
+def guidance_of(task: Task, root: Path, **changes: Any) -> Guidance:
+    stage = stage_of(FOUR, task, **changes)
+    members = prepared(set_runs.context_of(root, [stage], task), stage).members
+    return Guidance(members, PredictionGuidedSettings(**{**SMALL, **changes}))
+
+
+def member(number: int, weights: list[float], scores: list[float]) -> Individual:
+    """Return one that was measured 10,000 times, so that noise is below .005."""
+    sums = np.asarray(scores) * 10_000
+    return Individual(
+        number, 0, "start", (), np.asarray(weights), torch.full((3,), float(number)), {}, (0, 0), np.full(2, 1e4),
+        sums, np.asarray(scores) ** 2 * 1e4,
+    )  # fmt: skip
+
+
+def steps(count: int, useful: bool) -> tuple[dict[str, Any], ...]:
+    """Return steps in which the first objective alone can still be learned, or gains follow nothing."""
+    draws, found = np.random.default_rng(0), list[dict[str, Any]]()
+    for _ in range(count):
+        before, weights = draws.random(2) * 0.5, draws.dirichlet(np.ones(2))
+        gain = np.asarray([0.3 * weights[0], 0.0]) if useful else 0.1 * draws.standard_normal(2)
+        found.append(
+            {
+                "before": before.tolist(),
+                "objective_weights": weights.tolist(),
+                "gain": gain.tolist(),
+                "noise": [1e-4] * 2,
+            }
+        )
+    return tuple(found)
+
+
+def test_the_pair_that_adds_most_learns_on_where_the_model_predicts(task: Task, tmp_path: Path) -> None:
+    guidance = guidance_of(task, tmp_path)
+    living = (member(0, [1, 0], [0.5, 0.1]), member(1, [0, 1], [0.1, 0.5]))
+    found = Found(living, steps(30, useful=True))
+    model = guidance.model(found)
+    assert model is not None
+    assert model.trusted
+    chosen = guidance.offspring(found, 3)
+    assert [each.number for each in chosen] == [30, 31]
+    # both for the first objective: the policy that is good at the second has most of the volume to win there
+    assert [each.objective_weights.tolist() for each in chosen] == [[1, 0], [1, 0]]
+    assert {each.parents for each in chosen} == {(0,), (1,)}
+    assert all(each.operation == "training" and each.counts.size == 0 for each in chosen)
+
+
+def test_without_a_model_to_trust_those_that_contribute_most_go_on_for_their_own_weights(
+    task: Task, tmp_path: Path
+) -> None:
+    guidance = guidance_of(task, tmp_path)
+    ends = member(0, [1, 0], [0.9, 0.1]), member(1, [0, 1], [0.1, 0.9])
+    between = member(2, [0.5, 0.5], [0.45, 0.5])
+    for lineage in ((), steps(3, useful=True), steps(30, useful=False)):
+        found = Found((between, *ends), lineage)
+        chosen = guidance.offspring(found, 1)
+        assert {each.parents for each in chosen} == {(0,), (1,)}
+        for each in chosen:
+            (parent,) = (one for one in ends if one.number == each.parents[0])
+            assert each.objective_weights.tolist() == parent.objective_weights.tolist()
+    events = [json.loads(line) for line in (tmp_path / "groups" / "one" / "events.jsonl").read_text().splitlines()]
+    assert [event["trusted"] for event in events] == [False] * 3
+    alone = guidance.offspring(Found((between,), ()), 1)
+    assert [each.parents for each in alone] == [(2,), (2,)]
+
+
+@pytest.mark.parametrize("budget", [16, 30, 44, 113])
+def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_path: Path) -> None:
+    (result,) = set_runs.run(guide, tmp_path, [stage_of(budget, task)], task)
+    assert result.ledger.completions == budget // 4 * 4 == result.stage.completions
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_stood_and_keeps_what_was_gained(task: Task, tmp_path: Path) -> None:
+    short, long = stage_of(FOUR - 40, task), stage_of(FOUR, task)
+    set_runs.check_that_longer_runs_go_on(guide, short, long, task, tmp_path)
+    kept = json.loads(next((tmp_path / "after").glob(f"stages/{long.key(task)}/front.json")).read_text())
+    born = [each for each in kept["lineage"] if each["generation"] > 0]
+    assert all(len(each["gain"]) == len(each["noise"]) == 2 for each in born)
+    assert len(born) == 6
+
+
+@pytest.mark.parametrize("calls", [2, 12])
+def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
+    set_runs.check_that_a_kill_changes_nothing(guide, stage_of(FOUR, task), task, tmp_path, calls)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"directions": 1}, "directions must be at least the population"),
+        ({"draws": -1}, "draws must not be negative, got -1"),
+        ({"steps": 12}, "steps must be a positive multiple of completions_per_update"),
+        ({"population": 1}, "population and archive must be at least 2"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        PredictionGuidedSettings(**{**SMALL, **changes})
+
+
+def test_a_budget_for_less_than_two_individuals_is_refused(task: Task) -> None:
+    with pytest.raises(BudgetError, match=r"budget must give 2 individuals .* 16 completions, got 15"):
+        stage_of(15, task)
