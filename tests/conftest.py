@@ -112,7 +112,13 @@ def chromium() -> str:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def only_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the rows that stand in every study, which tests/benchmark/test_standing.py has: cells are counted."""
+    monkeypatch.setattr("paretune.benchmark.study.with_standing_rows", lambda methods, place: dict(methods))
+
+
+@pytest.fixture
+def fakes(only_what_is_named: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Make `fake_study` importable here and in workers, and replace what would load torch or write a real report."""
     from paretune.benchmark import measurements, runner
 
@@ -122,8 +128,6 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
     import fake_study
 
-    # rows that stand in every study train a real model: tests/benchmark/test_standing.py
-    monkeypatch.setattr("paretune.benchmark.study.with_standing_rows", lambda methods, place: dict(methods))
     monkeypatch.setattr(runner, "write_report", fake_study.write_report)
     monkeypatch.setattr(runner, "measure_all", lambda records: None)  # the summary asks for itself, where one is made
 

@@ -19,6 +19,8 @@ from paretune.benchmark.summary import plan_text
 from paretune.records.files import is_done
 from paretune.training.groups import begin_group, begun_groups
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 Make = Callable[..., dict[str, Any]]
 
 

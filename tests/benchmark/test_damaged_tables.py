@@ -19,6 +19,8 @@ from paretune.core.errors import RecordError, StudyError, VersionError
 from paretune.records.reading import read_study
 from watched import Watch, contents
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 Make = Callable[..., dict[str, Any]]
 EVERYTHING = ("stages", "runs", "references", "timing", "tuning")
 

@@ -24,6 +24,8 @@ from paretune.core.errors import ConfigError
 from paretune.executors import Event, Job
 from paretune.executors.in_process import InProcess
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 Make = Callable[..., dict[str, Any]]
 
 

@@ -12,6 +12,8 @@ from paretune.benchmark.planned import Plan
 from paretune.core.task import Enumeration
 from paretune.records.outcomes import FRONT_DIVISIONS
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 Make = Callable[..., dict[str, Any]]
 
 

@@ -22,6 +22,8 @@ from paretune.core.errors import (
 )
 from paretune.core.task import Task
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 SAMPLES = 512
 EXTRA = """
 

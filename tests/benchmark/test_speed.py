@@ -19,6 +19,8 @@ from paretune.cli.main import OK, execute
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 Make = Callable[..., dict[str, Any]]
 
 

@@ -25,6 +25,8 @@ from paretune.training.groups import begin_group, populations
 from paretune.training.stages import job_task, run_group
 from table_jobs import payloads
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 
 def exact(gained: list[float], possible: list[float], utilities: list[float] | None = None) -> CellScore:
     return CellScore(np.array(utilities or gained), np.array(gained), np.array(possible))

@@ -24,6 +24,8 @@ from paretune.training.groups import begin_group, populations
 from paretune.training.stages import run_group
 from table_jobs import payloads
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 IDEA = """
 from dataclasses import dataclass
 from fake_study import Fake, FakeSettings

@@ -22,6 +22,8 @@ from paretune.core.errors import ParetuneError
 from paretune.core.user_code import loaded_files
 from paretune.executors.in_process import InProcess
 
+pytestmark = pytest.mark.usefixtures("only_what_is_named")
+
 PHASE = """
 import os
 
