@@ -167,12 +167,12 @@ def test_a_documented_measurement_is_run_for_the_metric_that_needs_it(
     study, out = tmp_path / "study.yaml", tmp_path / "out"
     study.write_text(
         f"tasks: ['{task}']\nmethods:\n  linear: {{completions_each: 64}}\nbudget: {{completions: 64}}\nseeds: 1\n"
-        "preferences: {grid: 1, unseen: 0}\nworkers: 1\nmetrics: ['repeats:Variety']\n",
+        "preferences: {points: [[1, 0], [0, 1]], unseen: 0}\nworkers: 1\nmetrics: ['repeats:Variety']\n",
         encoding="utf-8",
     )
     result = paretune.run(study, out, progress=False)
     assert result.complete, result.problems
-    (cell,) = result.records.cells
+    cell, *_ = result.records.cells
     folder = out / "runs" / cell.cell / "repeats"
     assert cell.tables == {"repeats:Repeats": folder}
     shares = json.loads((folder / "repeats.json").read_text())
@@ -182,7 +182,7 @@ def test_a_documented_measurement_is_run_for_the_metric_that_needs_it(
     assert sum(stage.counts["completions"] for stage in cell.stages) == 64  # it is charged to nobody
 
     def variety() -> Any:
-        (row,) = measure_all(read_study(out), ["repeats:Variety"])
+        row, *_ = measure_all(read_study(out), ["repeats:Variety"])
         return row.value
 
     assert variety().value == pytest.approx(1 - sum(shares) / 2)
