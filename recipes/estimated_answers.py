@@ -1,11 +1,10 @@
 """Who should answer a preference nobody trained for: the nearest policy, or the one estimated best from its training?
 
     python recipes/estimated_answers.py            # two correlations, two tuning instances, three minutes on two cores
-    python recipes/estimated_answers.py --text     # the counselling task, by samples of its development prompts
     python recipes/estimated_answers.py --tiny     # to see it run
 
-`linear` trains few policies, corners and centre first, and answers a grid of preferences. Every policy is scored, on
-controlled tasks exactly, so that the same policies are judged under each rule, and under the best choice in hindsight.
+`linear` trains few policies, corners and centre first, and answers the eleven preferences of a grid. Every policy is
+scored exactly, so that the same policies are judged under each rule, and under the best choice in hindsight.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ import numpy as np
 import paretune
 from paretune.core.answers import Nearest
 from paretune.core.preferences import FloatArray, das_dennis
-from paretune.methods.judging import judged_scores
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import optimal_outcome, outcome
-from paretune.rl.evaluation import evaluate
 from paretune.rl.outcomes import enumeration_of, outcomes, tables
 from paretune.tasks import load_task
 
 RHOS, INSTANCES = (-0.8, 0.0), (10_000, 10_001)
 POLICIES, EACH, GRID = (3, 6), (1504, 4096), 10
-TEXT_POLICIES, TEXT_EACH, TEXT_GRID, TEXT_SAMPLES = (4, 8), 1504, 6, 4
 RULES = ("nearest", "estimated", "in hindsight")
 
 
@@ -52,30 +48,11 @@ def shares(task: paretune.Task, solutions: SolutionSet, preferences: FloatArray)
     return np.asarray(gained), float(np.einsum("mk,mk->", wanted, best - base))
 
 
-def text(seed: int, policies: int) -> FloatArray:
-    """Return the mean of what the counselling task is judged on under each rule, `[3]`, and of its J, `[3]`."""
-    task = load_task("counselling")
-    points = das_dennis(len(task.objectives), TEXT_GRID)
-    solutions = paretune.train("linear", task, policies * TEXT_EACH, seed, points, {"completions_each": TEXT_EACH})
-    trained = np.asarray(solutions.answer.trained)  # type: ignore[attr-defined]  # both kinds of answer have it
-    records = evaluate(
-        solutions.policies_for(trained), task.splits["development"], Scorer(task.objectives), task.objective_names,
-        samples=TEXT_SAMPLES, seed=seed, split="development",
-    )  # fmt: skip
-    scores, kl = np.stack([each.scores for each in records]), np.asarray([each.kl for each in records])
-    words = solutions.answer.weights(points)[1]
-    wanted = points[[word != "exact" for word in words]]
-    utility = wanted @ judged_scores(task, scores, kl).T  # [M, E]
-    chosen = [answer.weights(wanted)[0] for answer in (Nearest(trained), solutions.answer)]
-    chosen.append(np.eye(len(trained))[utility.argmax(axis=1)])
-    price = task.beta * kl
-    return np.asarray(
-        [[(part * weights).sum(axis=1).mean() for weights in chosen] for part in (utility, utility - price)]
-    )
-
-
-def controlled(tiny: bool) -> None:
-    """Print the captured share of each rule."""
+def main() -> None:
+    """Train, score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="one task and instance, few completions")
+    tiny = parser.parse_args().tiny
     print(f"{'rho':>5} {'policies':>8} {'each':>6} " + " ".join(f"{rule:>12}" for rule in RULES))
     for rho in RHOS[:1] if tiny else RHOS:
         family = load_task({"controlled": {"rho": rho}})
@@ -89,24 +66,10 @@ def controlled(tiny: bool) -> None:
                     )
                     mine, most = shares(family.instance(seed), solutions, points)
                     gained, possible = gained + mine, possible + most
-                figures = " ".join(f"{share:12.3f}" for share in gained / possible)
-                print(f"{rho:5} {policies:8} {each:6} {figures}", flush=True)
-
-
-def main() -> None:
-    """Train, score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="one task and instance, few completions")
-    parser.add_argument("--text", action="store_true", help="the counselling task in place of controlled ones")
-    arguments = parser.parse_args()
-    if not arguments.text:
-        controlled(arguments.tiny)
-        return
-    print(f"{'policies':>8} {'judged on':>9} " + " ".join(f"{rule:>12}" for rule in RULES))
-    for policies in TEXT_POLICIES:
-        found = np.mean([text(seed, policies) for seed in INSTANCES], axis=0)
-        for name, row in zip(("utility", "J"), found, strict=True):
-            print(f"{policies:8} {name:>9} " + " ".join(f"{value:12.3f}" for value in row), flush=True)
+                print(
+                    f"{rho:5} {policies:8} {each:6} " + " ".join(f"{share:12.3f}" for share in gained / possible),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
