@@ -37,6 +37,12 @@ class EvolutionSettings(ExpertSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target_kl or self.advantages == "self_critical":
+            raise ConfigError(
+                "target_kl must be 0 and advantages other than self_critical where generations train, got "
+                f"{self.target_kl} and '{self.advantages}': offspring of a few groups have no time to steer beta, and "
+                "no completions to spare. Leave them out."
+            )
         check_choice("survival", self.survival, RULES)
         if self.population < 2 or self.archive < 2:
             raise ConfigError(

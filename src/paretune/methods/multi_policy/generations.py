@@ -145,7 +145,10 @@ class Generations:
             learner = Learner(Population(bank, members), self.environment, self.learning)
             for index, each in enumerate(offspring):
                 if each.failing:
-                    start = {"updates": 0, "ledger": self.ledger.state(), "weighting": {}, "failing": each.failing}
+                    start = {
+                        "updates": 0, "ledger": self.ledger.state(), "weighting": {}, "failing": each.failing,
+                        "beta": self.task.beta,
+                    }  # fmt: skip
                     learner.load_member_state(index, each.learner or learner.member_state(index)[0], start)
             trained: dict[int, Tensor] = {}
 
