@@ -300,3 +300,9 @@ def test_a_preference_selects_the_member_that_measured_best(task: Task, tmp_path
     weights, words = assembly.answer.weights(np.array([[0.3, 0.7]]))
     assert (words, int(weights[0].argmax())) == (["selected"], int((scores @ [0.3, 0.7]).argmax()))
     assert assembly.experts == result.adapters
+
+
+@pytest.mark.parametrize("settings", [{"target_kl": 1.0}, {"advantages": "self_critical"}])
+def test_what_offspring_of_a_few_groups_cannot_learn_with_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="target_kl must be 0 and advantages other than self_critical"):
+        EvolutionSettings(**settings)

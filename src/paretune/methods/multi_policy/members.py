@@ -76,8 +76,9 @@ class Members:
             learner = Learner(Population(bank, members), self.environment, self.learning)
             for index, each in enumerate(individuals):
                 if each.failing:
-                    start = {"updates": 0, "ledger": self.ledger.state(), "weighting": {}, "failing": each.failing}
-                    learner.load_member_state(index, each.learner or learner.member_state(index)[0], start)
+                    tensors, fresh = learner.member_state(index)
+                    start = {**fresh, "ledger": self.ledger.state(), "failing": each.failing}
+                    learner.load_member_state(index, each.learner or tensors, start)
             trained: dict[int, Tensor] = {}
 
             def hand_over(index: int, length: int) -> None:

@@ -22,6 +22,12 @@ class SetSettings(ExpertSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target_kl or self.advantages == "self_critical":
+            raise ConfigError(
+                "target_kl must be 0 and advantages other than self_critical where a set grows round by round, got "
+                f"{self.target_kl} and '{self.advantages}': a few groups leave no time to steer beta, and no "
+                "completions to spare. Leave them out."
+            )
         check_choice("survival", self.survival, RULES)
         check_selection(self.select, self.points)
         if not self.doubt >= 0:
