@@ -8,6 +8,7 @@ import pytest
 from builders import cell, outcomes, study, synthetic_study, task_info, truth
 from paretune.core.protocols import MetricValue
 from paretune.metrics.own_utility import OwnUtility
+from paretune.records.outcomes import TruthRecord
 
 BETA = 0.1
 INFO = task_info(
@@ -18,11 +19,11 @@ INFO = task_info(
 TRUTH = truth([[0.2, 0.2]], [[[1.0, 0.2]]], [[1.0]], [[0.5, 0.5]], BETA, front_scores=[[0.9, 0.1], [0.1, 0.9]])
 
 
-def shares(first: float, second: float) -> dict[str, MetricValue]:
+def shares(first: float, second: float, known: TruthRecord = TRUTH) -> dict[str, MetricValue]:
     """Measure a policy with these J: its rewards at a price of a tenth."""
     rewards = np.asarray([[[[0.2, 0.2]], [[first + 0.1, second + 0.1]]]])
     made = cell(outcomes=outcomes(rewards, np.asarray([[[0.0], [1.0]]]), [[0.5, 0.5]]))
-    found = OwnUtility().measure(study([made], [INFO], truths={("counselling", 0): TRUTH}))
+    found = OwnUtility().measure(study([made], [INFO], truths={("counselling", 0): known}))
     return {row.label.removeprefix("share of the possible gain, "): row.value for row in found}
 
 
@@ -37,9 +38,11 @@ def test_policies_of_equal_sum_differ_under_the_other_utilities() -> None:
     assert corner["thresholds"].value == pytest.approx((0.275 - 0.2) / 0.21)
 
 
-def test_the_best_policies_of_the_study_count_as_possible_too() -> None:
-    best = shares(0.45, 0.55)
-    assert best["chebyshev"].value == pytest.approx((0.4 - 0.275) / 0.15)
+def test_the_best_policies_of_the_study_and_their_mixtures_count_as_possible_too() -> None:
+    """The front knows (.6, .2) and (.2, .6) alone, the study (.9, .1): a third of that and the rest of (.2, .6)."""
+    known = replace(TRUTH, front_scores=np.asarray([[0.6, 0.2], [0.2, 0.6]]))
+    best = shares(0.2 + 0.7 / 3, 0.6 - 0.5 / 3, known)
+    assert best["chebyshev"].value == pytest.approx(1.0)
 
 
 def test_where_the_best_policies_are_not_known_it_is_the_mean_utility_of_measured_scores() -> None:
