@@ -41,14 +41,13 @@ SMALL = {
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
 }  # fmt: skip
-SET = {"completions_each": 240}  # of members one after the other, which must differ
+SET = {"completions_each": 160}  # of members one after the other, which must differ
 BANK = {"learning_rate": 1e-2, "epochs": 2, "average_decay": 0.97}  # a gate at .03 diverges
 SECOND = [  # another setting of a method that changes what it does, not only how much
     ("linear", {"ratio": "token"}),
     ("dynaopt", {"mode": "faithful"}),
     ("mgda", {"preference": "ignored"}),
     ("mgda", {"normalise": 0}),
-    ("linear_support", {"reuse": "nearest", "round_size": 2}),
     ("hidden_mixing", {"continued": "base"}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
@@ -87,7 +86,7 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(resolve_method(name).Settings, (BankSettings, SetSettings))
-    return 4 * BUDGET if slow else BUDGET
+    return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
 
 def make(name: str, **changes: object) -> Method:
