@@ -44,7 +44,7 @@ FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
     "thresholds": {"first": 0.3}, "slack": 0.0,
 }  # fmt: skip
-SET = {"completions_each": 240}  # of members one after the other, which must differ
+SET = {"completions_each": 160}  # of members one after the other, which must differ
 BANK = {"learning_rate": 1e-2, "epochs": 2, "average_decay": 0.97}  # a gate at .03 diverges
 SECOND = [  # another setting of a method that changes what it does, not only how much
     ("linear", {"ratio": "token"}),
@@ -69,7 +69,6 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("contextual_dynaopt", {"step": 2.0}),
     ("q_weighting", {"divisions": 1}),
     ("lagrangian", {"thresholds": {"second": 0.9}}),
-    ("linear_support", {"reuse": "nearest", "round_size": 2}),
     ("hidden_mixing", {"continued": "base"}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
@@ -111,7 +110,7 @@ def budget_of(name: str) -> int:
     slow = issubclass(
         resolve_method(name).Settings, (BankSettings, SetSettings, RewardCombinationSettings)
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
-    return 4 * BUDGET if slow else BUDGET
+    return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
 
 def make(name: str, **changes: object) -> Method:

@@ -67,6 +67,21 @@ def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_pa
     assert result.values["certificate"] == kept["certificate"]
 
 
+@pytest.mark.parametrize("changes", [{"reuse": "nearest"}, {"round_size": 2, "doubt": 0.0}, {"doubt": 100.0}])
+def test_settings_change_what_is_found_and_it_repeats(changes: dict[str, Any], task: Task, tmp_path: Path) -> None:
+    """With doubt 100 nothing is ever open: after the ends they learn on in turn."""
+    stage = stage_of(112, task, **changes)
+    found = [set_runs.run(support, tmp_path / name, [stage], task)[0] for name in ("one", "two")]
+    assert set_runs.contents(found[0]) == set_runs.contents(found[1])
+    assert found[0].ledger.completions == 112
+    lineage = json.loads((found[0].folder / "front.json").read_text())["lineage"]
+    assert [each["number"] for each in lineage] == [0, 1, 2, 3, 4]
+    if "reuse" in changes or changes["doubt"] == 100:
+        assert [each["operation"] for each in lineage] == ["start"] * 2 + ["training"] * 3
+    if changes.get("doubt") == 100:
+        assert [each["parents"] for each in lineage[2:]] == [[0], [1], [2]]
+
+
 def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Path) -> None:
     set_runs.check_that_longer_runs_go_on(support, stage_of(56, task), stage_of(100, task), task, tmp_path)
 
