@@ -461,7 +461,7 @@ def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(task: Task, t
     }  # fmt: skip
     planned = plan(study, tmp_path / "out")
     assert (planned.cells[0].charged, len(planned.cells[0].stages)) == (64, 1)
-    assert "two as many as it finds (trained for" in plan_text(planned)
+    assert "two as many as it finds, one_policy 1 (trained for" in plan_text(planned)
     result = paretune.run(study, tmp_path / "out", progress=False)
     assert result.complete
     cell, *_ = result.records.cells  # behind it the rows that stand in every study
@@ -479,4 +479,5 @@ def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(task: Task, t
     assert solutions.bank.flat.equal(in_process.bank.flat)
     (path := next((tmp_path / "out").glob("stages/*/experts/001/adapter_model.safetensors"))).write_bytes(b"torn")
     assert planned.folder == path.parents[4]
-    assert [each.state for each in plan(study, tmp_path / "out").stages] == ["new"]  # its digest is in the marker
+    states = [each.state for each in plan(study, tmp_path / "out").stages]
+    assert states == ["new", "finished"]  # its digest is in the marker; the other is that of `one_policy`
