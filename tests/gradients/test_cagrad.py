@@ -154,7 +154,7 @@ def test_what_is_no_gram_matrix_or_preference_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"gram must be \[K, K\]"):
         cagrad(np.ones((2, 3)), 0.4)
     with pytest.raises(PreferenceError):
-        cagrad(np.eye(2), 0.4, preference=[0.7, 0.7])
+        cagrad(np.eye(2), 0.4, preference=[0.7, -0.7])
 
 
 def test_torchjd_gives_about_the_same() -> None:

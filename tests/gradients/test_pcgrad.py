@@ -93,7 +93,7 @@ def test_what_is_no_gram_matrix_or_preference_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"gram must be \[K, K\]"):
         pcgrad(np.ones((2, 3)), np.random.default_rng(0))
     with pytest.raises(PreferenceError):
-        pcgrad(np.eye(2), np.random.default_rng(0), [0.7, 0.7])
+        pcgrad(np.eye(2), np.random.default_rng(0), [0.7, -0.7])
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])

@@ -103,7 +103,7 @@ def test_what_is_no_gram_matrix_or_preference_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"gram must be \[K, K\]"):
         upgrad(np.ones((2, 3)))
     with pytest.raises(PreferenceError):
-        upgrad(np.eye(2), [0.7, 0.7])
+        upgrad(np.eye(2), [0.7, -0.7])
 
 
 def test_torchjd_gives_about_the_same() -> None:

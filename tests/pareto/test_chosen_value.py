@@ -35,5 +35,5 @@ def test_one_fold_has_no_cross_fitted_value() -> None:
 def test_what_has_no_value_is_refused() -> None:
     with pytest.raises(NonFiniteError, match="prompt_scores must be finite"):
         chosen_values([[[np.nan, 0.0]]], [[0.5, 0.5]])
-    with pytest.raises(PreferenceError, match="must sum to 1"):
-        chosen_values([[[1.0, 0.0]]], [[0.5, 0.6]])
+    with pytest.raises(PreferenceError, match="non-negative"):
+        chosen_values([[[1.0, 0.0]]], [[0.5, -0.6]])

@@ -97,7 +97,7 @@ def test_what_bounds_nothing_is_refused() -> None:
         possible_gains([[1, 0]], [[1, 0], [0.5, 0.5]], [0, 0])
     with pytest.raises(ShapeError, match=r"slack must have one entry per row of weights \(2\), got shape \[1\]"):
         possible_gains([[1, 0]], [[1, 0], [0, 1]], [0])
-    with pytest.raises(PreferenceError, match="must sum to 1"):
-        possible_gains([[1, 0]], [[1, 0], [0, 2]], [0, 0])
+    with pytest.raises(PreferenceError, match="non-negative"):
+        possible_gains([[1, 0]], [[1, 0], [0, -2]], [0, 0])
     with pytest.raises(NonFiniteError, match="scores must be finite"):
         corner_weights([[np.nan, 1]])

@@ -138,7 +138,7 @@ def test_shapes_and_values_out_of_range_are_refused() -> None:
         chebyshev_utility([0, 0], [0.5, 0.5], [1, 1, 1], NONE)
     with pytest.raises(ConfigError, match=r"ideal must be above nadir, got \[1\.0, 0\.0\] and \[0\.0, 0\.0\]"):
         chebyshev_utility([0, 0], [0.5, 0.5], [1, 0], NONE)
-    with pytest.raises(PreferenceError, match="sum to 1"):
-        threshold_utility([0, 0], [0.7, 0.7], ONE, 0.1)
+    with pytest.raises(PreferenceError, match="non-negative"):
+        threshold_utility([0, 0], [0.7, -0.7], ONE, 0.1)
     with pytest.raises(ShapeError, match=r"scores must be \[\.\.\., K\], got 1"):
         threshold_utility(1.0, [1.0], [1.0], 0.1)

@@ -78,6 +78,15 @@ def best_trained(task: Task, results: Mapping[str, StageResult]) -> Assembly:
     return Assembly(adapters_of(experts), Estimated(trained, judged_scores(task, scores, kl)), notes=notes)
 
 
+def nearest_trained(results: Mapping[str, StageResult]) -> Assembly:
+    """Answer every preference with the policy trained for the nearest one.
+
+    For methods that train for another utility than a weighted sum: by that sum the wrong policy would be worth most.
+    """
+    experts = tuple(results.values())
+    return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
+
+
 def _estimate(expert: StageResult) -> list[float] | None:
     """Return mean rewards and KL of a policy's last completions, `[K + 1]`; None where they are too few."""
     values: Any = expert.values

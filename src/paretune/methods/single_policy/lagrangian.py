@@ -15,7 +15,7 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, expert_stage
 from paretune.methods.objective_values import check_values, values_of, with_settings
-from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
 
@@ -124,5 +124,5 @@ class Lagrangian:
         )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer a trained preference with its own policy, any other with the one estimated best for it."""
-        return best_trained(task, results)
+        """Answer with the policy trained for the nearest preference."""
+        return nearest_trained(results)

@@ -11,7 +11,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
 
 FORMS = {
     "sum": "paretune.rl.shaping:to_unit",
@@ -55,5 +55,5 @@ class RewardCombination:
         return tuple(expert_stage(self.settings, row, length, seed, shaping=shaping) for row, length in planned)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer a trained preference with its own policy, any other with the one estimated best for it."""
-        return best_trained(task, results)
+        """Answer with the policy trained for the nearest preference."""
+        return nearest_trained(results)
