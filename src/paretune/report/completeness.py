@@ -204,8 +204,8 @@ def one_policy(label: str, budget_completions: int, settings: Mapping[str, objec
     each = settings.get("completions_each")
     advice = (
         f"Each policy takes {each:,} (completions_each): raise the budget, or lower that."
-        if isinstance(each, int)
-        else "Raise the budget."
+        if isinstance(each, int) and budget_completions < 2 * each
+        else "It is made so: no budget gives it another."
     )
     return (
         f"{name} trains one policy only on {budget_completions:,} completions, and it answers every preference. "

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paretune.benchmark.study import load_study
+from paretune.records.per_prompt import PerPrompt
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "single_and_multi"
+WANTED = np.array([[1.0, 0.0], [0.5, 0.5]])
+
+
+@pytest.fixture(autouse=True)
+def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPE))
+
+
+def block(kind: str, rewards: list[list[float]], seed: int, method: str = "", kl: float = 0.0) -> PerPrompt:
+    """Return what answered the preferences on two prompts that rewards do not tell apart."""
+    count = len(rewards)
+    return PerPrompt(
+        kind=kind,  # type: ignore[arg-type]
+        task="task", seed=seed, objectives=("first", "second"), audit=(), beta=0.1,
+        preferences=WANTED if count == 2 else np.full((1, 2), np.nan), prompts=("a", "b"),
+        rewards=np.repeat(np.array(rewards)[:, None], 2, axis=1), audit_rewards=np.zeros((count, 2, 0)),
+        made=np.ones((count, 2, 2), dtype=np.int64), kl=np.full((count, 2), kl), method=method,
+        budget_completions=100, costs={"completions": 96.0, "seconds": 1.0},
+    )  # fmt: skip
+
+
+def test_shares_are_ratios_of_sums_and_the_worst_is_over_all_instances() -> None:
+    import summarise
+
+    blocks = []
+    for seed, (corner, centre) in enumerate([(0.9, 0.6), (0.7, 0.5)]):
+        blocks += [
+            block("base", [[0.5, 0.5]], seed),
+            block("optimum", [[1.0, 0.2], [0.8, 0.8]], seed),
+            block("cell", [[corner, 0.3], [centre, centre]], seed, "linear"),
+            block("cell", [[corner, 0.3], [centre, centre]], seed, "dynaopt", kl=1.0),  # a tenth of J less everywhere
+            block("cell", [[0.6, 0.3], [0.5, 0.5]], seed, "dynaopt_shuffled"),
+        ]
+    lines = {line["method"]: line for line in summarise.rows(summarise.gains(blocks))}
+    assert lines["linear"]["captured_share"] == pytest.approx((0.5 / 0.8 + 0.2 / 0.8) / 2)
+    assert lines["linear"]["worst_preference_share"] == pytest.approx(0.1 / 0.6)  # at the centre, both instances
+    assert lines["dynaopt"]["captured_share"] == pytest.approx((0.3 / 0.8 + 0.0) / 2)
+    assert lines["dynaopt"]["minus_linear"] == pytest.approx(-0.25)
+    assert lines["dynaopt"]["minus_control"] == pytest.approx((0.3 / 0.8 + 0.0) / 2 - 0.1 / 0.8)
+    assert "minus_linear" not in lines["linear"]
+    # the worst shortfall: of the corner its first score, of the centre half of either
+    gained, possible = (0.4 + 0.05) + (0.2 + 0.0), 2 * (0.5 + 0.15)
+    assert lines["linear"]["chebyshev_share"] == pytest.approx(gained / possible)
+
+
+@pytest.mark.slow
+def test_the_studies_name_what_there_is() -> None:
+    for name in ("sweep", "main", "budgets", "counselling"):
+        path = RECIPE / f"{name}.yaml"
+        if path.exists():
+            assert load_study(path).methods
