@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401  # its first import reads the source of whoever imports it
 
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.imports import import_name
@@ -19,6 +20,7 @@ from paretune.objectives.user_modules import check_reference, imports_from, load
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Path]:
     """A folder where users' modules are looked for; afterwards it is as if it had never been."""
+    others = {name: sys.modules.pop(name) for name in ("rewards", "sibling") if name in sys.modules}  # of other tests
     finders, modules, path = list(sys.meta_path), set(sys.modules), list(sys.path)
     sys.meta_path[:] = [each for each in finders if not isinstance(each, FolderFinder)]  # of a folder this file lies in
     yield tmp_path
@@ -27,6 +29,7 @@ def here(tmp_path: Path) -> Iterator[Path]:
     for name in set(sys.modules) - modules:
         if str(tmp_path) in f"{vars(sys.modules[name]).get('__file__')} {vars(sys.modules[name]).get('__path__')}":
             del sys.modules[name]
+    sys.modules.update(others)
 
 
 SHADOWS = ("random", "json", "torch", "secrets", "this", "yaml", "antigravity")  # loaded or not, of Python or installed

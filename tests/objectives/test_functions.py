@@ -56,6 +56,7 @@ def test_a_sibling_imported_late_is_that_of_its_own_folder(tmp_path):
 def test_a_module_of_elsewhere_with_a_siblings_name_is_back_afterwards(tmp_path, monkeypatch):
     elsewhere = type(sys)("sibling_of_elsewhere")
     monkeypatch.setitem(sys.modules, "sibling_of_elsewhere", elsewhere)
+    monkeypatch.delitem(sys.modules, "rewards", raising=False)  # of other tests
     text = "import sibling_of_elsewhere as s\ndef score(completions, **columns):\n    return [s.VALUE]\n"
     folder = write(tmp_path, rewards=text, sibling_of_elsewhere="VALUE = 3.0")
     assert call(folder, "rewards:score") == [3.0]
