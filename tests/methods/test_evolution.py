@@ -96,7 +96,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Pa
     assert alone[0].artefacts.keys() <= {"front.json", *(f"experts/{number:03d}" for number in range(4))}
 
 
-@pytest.mark.parametrize("calls", [2, 9, 16])
+@pytest.mark.parametrize("calls", [9, *(pytest.param(calls, marks=pytest.mark.slow) for calls in (2, 16))])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
     set_runs.check_that_a_kill_changes_nothing(evolve, stage_of(TWO, task), task, tmp_path, calls)
 
@@ -111,7 +111,14 @@ def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"survival": "crowding"}, {"parameter_noise": 0.1}, {"average_decay": 0.9}, {"crossover": 1.0}]
+    "changes",
+    [
+        {"parameter_noise": 0.1},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in ({"survival": "crowding"}, {"average_decay": 0.9}, {"crossover": 1.0})
+        ),
+    ],
 )
 def test_settings_change_what_is_evolved_and_it_repeats(
     changes: dict[str, Any], plain: StageResult, task: Task, tmp_path: Path

@@ -86,7 +86,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Pa
     set_runs.check_that_longer_runs_go_on(support, stage_of(56, task), stage_of(100, task), task, tmp_path)
 
 
-@pytest.mark.parametrize("calls", [2, 9])
+@pytest.mark.parametrize("calls", [9, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
     set_runs.check_that_a_kill_changes_nothing(support, stage_of(80, task), task, tmp_path, calls)
 

@@ -114,7 +114,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood_and_keeps_what_was_gaine
     assert len(born) == 6
 
 
-@pytest.mark.parametrize("calls", [2, 12])
+@pytest.mark.parametrize("calls", [12, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
     set_runs.check_that_a_kill_changes_nothing(guide, stage_of(FOUR, task), task, tmp_path, calls)
 

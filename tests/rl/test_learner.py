@@ -659,7 +659,10 @@ def test_greedy_completions_are_charged_told_and_the_same_every_time(task: Task,
     assert asked[3][1].equal(asked[0][1])
 
 
-@pytest.mark.parametrize("advantages", ["grpo", "gdpo", "self_critical", "k_sample_mean"])
+@pytest.mark.parametrize(
+    "advantages",
+    ["gdpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grpo", "self_critical", "k_sample_mean"))],
+)
 def test_every_estimator_learns_the_task(task: Task, base: BaseModel, advantages: str) -> None:
     """A preference for the first objective: its reward under the base model is below .35."""
     settings = replace(SETTINGS, advantages=advantages, epochs=2)
@@ -713,7 +716,9 @@ def test_weights_from_gradients_take_the_steps_of_the_weighed_loss_and_tell_thei
     assert {event["engine"] for event in events} == {engine}
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k3", "k3_corrected"])
+@pytest.mark.parametrize(
+    "estimator", ["k3_corrected", *(pytest.param(name, marks=pytest.mark.slow) for name in ("k1", "k3"))]
+)
 def test_every_estimator_of_the_kl_holds_a_policy_near_the_base_model(
     task: Task, base: BaseModel, estimator: str
 ) -> None:
@@ -753,6 +758,7 @@ def test_epochs_stop_for_the_member_that_has_moved_far_enough(task: Task, base: 
     assert loose.parameter_groups.optimisers["experts"].steps.tolist() == [8.0, 8.0]
 
 
+@pytest.mark.slow
 def test_an_entropy_bonus_keeps_a_policy_undecided_and_is_told(task: Task, base: BaseModel) -> None:
     found = []
     for entropy_coef in (1e-9, 1.0):
