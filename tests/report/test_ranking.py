@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import builders
+from paretune.core.protocols import REFERENCE
 from paretune.core.task import JudgedOn
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
@@ -143,6 +144,22 @@ def test_on_a_task_judged_on_j_the_share_ranks_where_the_optimum_is_known() -> N
     rows = measure_all(study)
     assert main_table(one, rows).columns[2:5] == ("captured share", "achieved utility", "rank by utility")
     assert "rank by share" in summary_table(study, rows)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("judged_on", ["J", "utility"])
+def test_the_base_models_row_has_no_rank_whatever_a_task_is_judged_on(judged_on: JudgedOn, exact: bool) -> None:
+    study = builders.synthetic_study(task=builders.task_info(judged_on=judged_on), exact=exact)
+    untrained = [
+        replace(each, method="base", family=REFERENCE) if each.method == "weight_grid" else each for each in study.cells
+    ]
+    study = replace(study, cells=tuple(untrained))
+    (one,) = comparisons(study)
+    rows = measure_all(study)
+    assert ("base", REFERENCE) in ranking(one, rows)
+    (line,) = (line for line in main_table(one, rows).rows if "base" in line)
+    assert REFERENCE in line
+    assert "base" in summary_table(study, rows)
 
 
 def test_methods_without_a_utility_have_no_rank() -> None:

@@ -31,20 +31,19 @@ def measured(rows: Sequence[MetricRow], method: str, metric: str, label: str = "
 
 
 def judged(comparison: Comparison, rows: Sequence[MetricRow]) -> tuple[str, dict[str, MetricValue]]:
-    """Return what a comparison ranks its methods by, by name and by method.
+    """Return what a comparison ranks its methods by, by name and by method, the base model's row among them.
 
     On a task judged on J that is the captured share, the gain in J as a share of the possible one, or the achieved J
     where no method has a share; on others achieved utility.
     """
     mine, ranked = rows_of(comparison, rows), [method.name for method in comparison.ranked]
+    everyone = [method.name for method in (*comparison.methods, *comparison.untrained)]
     if comparison.task.judged_on == "utility":
         return "achieved utility", achieved(comparison, rows)
-    shares = {method.name: measured(mine, method.name, "captured_share") for method in comparison.methods}
+    shares = {name: measured(mine, name, "captured_share") for name in everyone}
     if any(shares[each].value is not None for each in ranked):
         return "captured share", shares
-    return "achieved J", {
-        method.name: measured(mine, method.name, "performance", "J: all") for method in comparison.methods
-    }
+    return "achieved J", {name: measured(mine, name, "performance", "J: all") for name in everyone}
 
 
 def achieved(comparison: Comparison, rows: Sequence[MetricRow]) -> dict[str, MetricValue]:

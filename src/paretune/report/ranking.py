@@ -93,7 +93,8 @@ def _second(comparison: Comparison, rows: Sequence[MetricRow]) -> tuple[str, dic
     if comparison.task.judged_on == "J":
         return "achieved utility", achieved(comparison, rows)
     mine = rows_of(comparison, rows)
-    shares = {method.name: measured(mine, method.name, "captured_share") for method in comparison.methods}
+    everyone = (*comparison.methods, *comparison.untrained)
+    shares = {method.name: measured(mine, method.name, "captured_share") for method in everyone}
     return "captured share" if any(share.value is not None for share in shares.values()) else "", shares
 
 
