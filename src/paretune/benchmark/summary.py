@@ -142,7 +142,7 @@ def _choices(tune: Tune, entries: Sequence[MethodEntry]) -> str:
 
 def _lacking(plan: Plan, tune: Tune) -> dict[str, list[str]]:
     """Return the settings of the sweep that some methods lack, and those methods."""
-    entries = [entry for entry in plan.study.methods if entry.method.family != CEILING]
+    entries = [entry for entry in plan.study.methods if entry.method.family in FAMILIES]
     found = {name: [each.label for each in entries if not has_setting(each.settings, name)] for name in tune.settings}
     return {name: labels for name, labels in found.items() if labels}
 
