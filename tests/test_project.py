@@ -136,11 +136,22 @@ def test_no_link_between_documents_is_broken(root: Path) -> None:
     assert broken == []
 
 
-def test_every_method_has_its_entry_in_papers(root: Path) -> None:
+def test_every_method_has_its_entry_in_papers_in_the_order_of_the_table(root: Path) -> None:
     from paretune.methods import METHODS
 
     papers = (root / "docs" / "papers.md").read_text(encoding="utf-8")
-    assert [name for name in METHODS if f"## `{name}`" not in papers] == []
+    assert re.findall(r"^## `(\w+)`$", papers, re.MULTILINE) == list(METHODS)
+
+
+def test_methods_are_listed_in_one_order_everywhere(root: Path) -> None:
+    from paretune.core.protocols import FAMILIES
+    from paretune.methods import METHODS, resolve_method
+
+    wanted = [name for name in METHODS if resolve_method(name).family in FAMILIES]
+    taxonomy = (root / "docs" / "taxonomy.md").read_text(encoding="utf-8").partition("## Our methods")[2]
+    assert re.findall(r"^\| `(\w+)` \|", taxonomy, re.MULTILINE) == wanted
+    rows = re.findall(r"^\| \w+-policy \|.*$", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", "".join(rows)) == wanted
 
 
 def test_every_dependency_is_pinned(root: Path, project: dict[str, Any]) -> None:

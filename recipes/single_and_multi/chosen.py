@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paretune.benchmark.study import load_study
 from paretune.core.errors import ParetuneError, RecordError
 from paretune.records.reading import read_study
 from paretune.tasks.strict_yaml import to_yaml
@@ -35,8 +36,6 @@ def settings(folder: Path) -> dict[str, dict[str, Any]]:
     chosen = {each.method: each for each in study.tuning}
     written: Any = study.resolved["methods"]
     given: Mapping[str, Any] = {label: dict(row) for label, row in written.items()}
-    from paretune.benchmark.study import load_study
-
     named = load_study(folder / "study.yaml")
     for entry in named.methods:
         if entry.method.family == "reference":

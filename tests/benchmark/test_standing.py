@@ -148,4 +148,7 @@ def test_a_sweep_of_what_they_lack_leaves_them_alone(task: Path, tmp_path: Path)
     planned = plan(study(task, methods={"linear": SMALL}, tune={"completions_each": [32, 96]}), tmp_path / "out")
     assert planned.sweep is not None
     assert {cell.entry.label for cell in planned.sweep.cells} == {"linear"}
+    assert "left out: completions_each, which one_policy cannot set" in plan_text(
+        planned
+    )  # base has no settings at all
     assert {cell.entry.label for cell in planned.cells if cell.settled} == {"base", "one_policy"}

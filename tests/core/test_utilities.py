@@ -22,6 +22,22 @@ def test_at_a_corner_all_utilities_want_that_objective() -> None:
         assert utility_table(name, SCORES, np.eye(2), points).argmax(axis=1).tolist() == [0, 2]
 
 
+def test_beyond_the_ideal_more_is_still_better_and_what_has_no_weight_plays_no_part() -> None:
+    """Ideal .3, passed by both: the first is .7 and the second .1 beyond it; the other objective has no weight."""
+    found = utility_table("chebyshev", SCORES[:2], np.asarray([[1.0, 0.0]]), np.full(2, 0.3))
+    np.testing.assert_allclose(found, [[0.05 + 0.7, 0.02 + 0.1]])
+
+
+def test_the_utility_that_selects_is_the_augmented_one_of_training_less_a_constant() -> None:
+    from paretune.pareto.scalarisation import augmented_chebyshev_utility
+
+    draws = np.random.default_rng(0)
+    scores, ideal, wanted = draws.random((6, 3)), draws.random(3), draws.dirichlet(np.ones(3))
+    trained = augmented_chebyshev_utility(scores, wanted, ideal, ideal - 1, 0.05)
+    found = utility_table("chebyshev", scores, wanted[None], ideal)[0]
+    np.testing.assert_allclose(found - trained, 0.05 * wanted @ ideal)
+
+
 def test_thresholds_come_first_then_the_preference_then_what_is_lacking() -> None:
     wanted = np.asarray([[1.0, 0.0]])
     assert utility_table("thresholds", SCORES, wanted, np.asarray([0.0, 0.3])).argmax() == 1

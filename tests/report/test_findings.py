@@ -78,6 +78,13 @@ def test_a_method_below_the_base_model_is_said_to_be_below() -> None:
     assert "linear is below it for 2 of 2; weight_grid is above it for 2 of 2" in said["Better than the base model?"]
 
 
+def test_methods_of_one_verdict_are_named_together() -> None:
+    said = answers(study({"linear": around(0.6), "weight_grid": around(0.6)}))
+    assert (
+        "Counting preferences: linear and weight_grid are above it for 2 of 2." in said["Better than the base model?"]
+    )
+
+
 def test_without_a_base_model_nothing_is_claimed_about_it() -> None:
     said = answers(study({"linear": around(0.5)}, references=False))
     assert said["Better than the base model?"] == "The base model was not evaluated, so this cannot be said."

@@ -64,10 +64,19 @@ def test_the_report_shows_the_split_as_curve_table_and_words(tmp_path: Path) -> 
     assert table is not None
     assert table.rows[1][:6] == ("counselling", "linear", 6000, 1000, "captured share", pytest.approx(0.6))
     assert [row[-1] for row in table.rows] == ["no", "yes", "no"] * 2
-    assert "moves the score of linear on counselling by 0.2, 1,000 chosen and weight_grid" in split_sentence(study)
+    said = split_sentence(study)
+    assert "moves scores: linear on counselling by 0.2 (1,000 chosen) and weight_grid on counselling by 0.2" in said
     page = render_page(study, measure_all(study))
     assert "completions_each" in page
     assert "Splits of one budget" in page
     write_report(tmp_path, study)
     assert (tmp_path / "report" / "figures" / "split.svg").stat().st_size > 5000
     assert (tmp_path / "report" / "tables" / "split.csv").exists()
+
+
+def test_of_many_methods_a_sentence_names_the_least_and_the_most() -> None:
+    flat = swept("flat")
+    flat = replace(flat, points=tuple(replace(point, score=0.5, per_seed={10_000: 0.5}) for point in flat.points))
+    said = split_sentence(of(*(swept(f"method_{number}") for number in range(8)), flat))
+    assert "moves scores, from 0 to 0.2 over 9 sweeps: flat on counselling by 0 (1,000 chosen) and method_" in said
+    assert said.count(" chosen)") == 2

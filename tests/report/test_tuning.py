@@ -58,7 +58,7 @@ def test_a_sweep_without_any_score_chose_nothing() -> None:
 def test_the_advice_on_a_lone_policy_names_what_tuning_chose(tuned: bool) -> None:
     study = builders.study_of_experts(1)
     record = builders.tuning()
-    points = tuple(replace(point, settings={"completions_each": 3000}) for point in record.points)
+    points = tuple(replace(point, settings={"completions_each": 3500}) for point in record.points)
     study = replace(study, tuning=(replace(record, points=points),) if tuned else ())
     (note,) = lone_policies(study, comparisons(study))
-    assert f"Each policy takes {'3,000' if tuned else '7,000'} (completions_each)" in note
+    assert f"Each policy takes {'3,500' if tuned else '7,000'} (completions_each)" in note

@@ -12,7 +12,7 @@ from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy
-from paretune.report.wording import count, listing
+from paretune.report.wording import MANY, count, listing
 from paretune.tasks.checks import input_line
 
 
@@ -136,13 +136,16 @@ def _choices(tune: Tune, entries: Sequence[MethodEntry]) -> str:
     sizes.pop(0, None)  # these are not tuned
     if len(sizes) == 1:
         return count(next(iter(sizes)), "choice") + " of settings"
-    each = [f"{size} ({listing(labels)})" for size, labels in sizes.items()]
+    each = [
+        f"{size} ({listing(labels) if len(labels) <= MANY else count(len(labels), 'row')})"
+        for size, labels in sizes.items()
+    ]
     return f"{' or '.join(each)} choices of settings"
 
 
 def _lacking(plan: Plan, tune: Tune) -> dict[str, list[str]]:
     """Return the settings of the sweep that some methods lack, and those methods."""
-    entries = [entry for entry in plan.study.methods if entry.method.family != CEILING]
+    entries = [entry for entry in plan.study.methods if entry.method.family in FAMILIES]
     found = {name: [each.label for each in entries if not has_setting(each.settings, name)] for name in tune.settings}
     return {name: labels for name, labels in found.items() if labels}
 

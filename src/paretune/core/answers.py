@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, ShapeError
 from paretune.core.imports import import_name
-from paretune.core.preferences import SUM_TOLERANCE, FloatArray, nearest
+from paretune.core.preferences import SUM_TOLERANCE, FloatArray, centre, nearest
 from paretune.core.user_calls import called
 from paretune.core.utilities import utility_table
 
@@ -136,9 +136,7 @@ class Selected:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", _table("scores", self.scores))
         object.__setattr__(self, "points", np.asarray(self.points, dtype=np.float64))
-        self.worth(
-            np.full((1, self.objectives), 1 / self.objectives)
-        )  # so that what cannot be asked is refused at once
+        self.worth(centre(self.objectives)[None])  # so that what cannot be asked is refused at once
 
     @property
     def objectives(self) -> int:

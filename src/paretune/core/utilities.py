@@ -17,9 +17,13 @@ def utility_table(
 ) -> FloatArray:
     """Return what each of some policies is worth for each preference, `[M, N]`; higher is better.
 
-    `linear` is `w . s`. `chebyshev` is `-max_k w_k (ideal_k - s_k) + .05 w . s`: what is lacked most decides.
-    `thresholds` lets policies that reach all thresholds come first, by `w . s`; the others follow by the sum of what
-    they lack, whatever the preference.
+    `linear` is `w . s`. `chebyshev` is `-max_k w_k (ideal_k - s_k) + .05 w . s` over the objectives with weight: what
+    is lacked most decides. `thresholds` lets policies that reach all thresholds come first, by `w . s`; the others
+    follow by the sum of what they lack, whatever the preference.
+
+    These order policies that are measured, in units of the scores. What policies are *trained* and judged for has
+    slopes, and counts in shares of each range: `pareto.scalarisation`. With ranges of width 1 the two Chebyshev
+    utilities differ by a constant, at an augmentation of .05; the two of thresholds are different utilities.
 
     Args:
         name: One of `UTILITIES`.
@@ -51,7 +55,8 @@ def utility_table(
             f"{None if points is None else list(np.shape(points))}. Give each objective one."
         )
     if name == "chebyshev":
-        lacking = (preferences[:, None, :] * (points - scores)[None]).max(axis=2)  # [M, N]
+        wanted = preferences[:, None, :]
+        lacking = np.where(wanted > 0, wanted * (points - scores)[None], -np.inf).max(axis=2)  # [M, N]
         return np.asarray(AUGMENTED * linear - lacking)
     short = np.maximum(points - scores, 0.0).sum(axis=1)  # [N]
     low = float(scores.min()) - 1.0  # below every linear utility

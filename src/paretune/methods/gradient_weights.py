@@ -12,9 +12,7 @@ import numpy as np
 from paretune.core.checks import check_choice
 from paretune.core.errors import WeightingError
 from paretune.core.preferences import FloatArray
-from paretune.core.stages import Stage
-from paretune.methods.experts import expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
+from paretune.methods.per_preference import PerPreferenceSettings
 from paretune.rl.gradient_step import GradientStep
 from paretune.rl.weighting import Fixed, Seen
 
@@ -78,12 +76,3 @@ def rescaling(preference: FloatArray, settings: Mapping[str, Any]) -> dict[str, 
     power = PREFERENCE_POWERS[settings["preference"]]
     given = {} if power is None else {"preference": preference, "preference_power": power}
     return {"norm_power": settings["normalise"], **given}
-
-
-def weighted_experts(
-    settings: PerPreferenceSettings, weighting: type[GradientWeights], preferences: FloatArray, budget: int, seed: int
-) -> tuple[Stage, ...]:
-    """Describe one expert per trained preference, whose weights a weighting chooses."""
-    name = f"{weighting.__module__}:{weighting.__qualname__}"
-    planned = planned_policies(settings, preferences, budget)
-    return tuple(expert_stage(settings, row, length, seed, weighting=name) for row, length in planned)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError
-from paretune.core.stages import Stage
 from paretune.core.task import Task
 
 UNITS = ("reward", "share")  # of rewards themselves, or from 0, the lowest reward, to 1, the highest
@@ -60,8 +57,3 @@ def values_of(name: str, values: Mapping[str, float], unit: str, task: Task) -> 
         given, (low, high) = values.get(each.name), each.range
         found.append(given if given is None or unit == "reward" else low + given * (high - low))
     return found
-
-
-def with_settings(stage: Stage, **more: Any) -> Stage:
-    """Return a stage with more settings: what its weighting or shaping must know of the task."""
-    return replace(stage, settings={**stage.settings, **more})

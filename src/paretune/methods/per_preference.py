@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,17 @@ from paretune.core.answers import Estimated, Nearest
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import SAME_PREFERENCE, FloatArray, add_points, centre, corners
 from paretune.core.protocols import Assembly
-from paretune.core.stages import StageResult
+from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, split_budget, trained_weights
+from paretune.core.user_calls import where_found
+from paretune.methods.experts import (
+    PLANNING,
+    ExpertSettings,
+    adapters_of,
+    expert_stage,
+    split_budget,
+    trained_weights,
+)
 from paretune.methods.judging import judged_scores
 from paretune.rl.recent import RECENT
 
@@ -105,3 +113,29 @@ def planned_policies(
     """
     trained = trained_preferences(preferences, max(1, budget // settings.completions_each))
     return list(zip(trained, split_budget(budget, len(trained), settings.group_size), strict=True))
+
+
+def planned_experts(
+    settings: PerPreferenceSettings, preferences: FloatArray, budget: int, seed: int,
+    weighting: type | str = "", shaping: type | str = "", **known: Any,
+) -> tuple[Stage, ...]:  # fmt: skip
+    """Describe one expert for each preference that gets a policy of its own, see `planned_policies`.
+
+    Args:
+        settings: Of the method.
+        preferences: Wanted ones, `[M, K]`.
+        budget: Of all of them, in completions.
+        seed: Of the training.
+        weighting: What changes the weights, a class or its `module:Class`; else they stay the preference.
+        shaping: What shapes rewards, a class or its `module:name`; else they are taken as they are.
+        known: What weighting or shaping must know of the task, beside the settings.
+
+    Raises:
+        BudgetError: If a policy would get less than one group.
+    """
+    change, shape = (each if isinstance(each, str) else where_found(each) for each in (weighting, shaping))
+    experts = (
+        expert_stage(settings, row, length, seed, weighting=change, shaping=shape)
+        for row, length in planned_policies(settings, preferences, budget)
+    )
+    return tuple(replace(each, settings={**each.settings, **known}) for each in experts)

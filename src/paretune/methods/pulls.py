@@ -13,8 +13,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
-from paretune.methods.experts import expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, planned_policies
+from paretune.methods.per_preference import PerPreferenceSettings, planned_experts, planned_policies
 
 PAYOFFS = 20  # past ones that a payoff is scaled by: gains shrink as training goes on, so old ones say little
 
@@ -58,8 +57,7 @@ def pulled_stages(
             f"budget must give each of {len(planned)} policies a measurement and a group, {least} completions, "
             f"got {budget}. Raise it, or lower measured_each ({settings.measured_each})."
         )
-    name = f"{weighting.__module__}:{weighting.__qualname__}"
-    return tuple(expert_stage(settings, row, length, seed, weighting=name) for row, length in planned)
+    return planned_experts(settings, preferences, budget, seed, weighting)
 
 
 class Pulls:

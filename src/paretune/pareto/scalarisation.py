@@ -1,7 +1,8 @@
 """Utilities of several scores that are no weighted sum: Chebyshev in three forms, and thresholds; with their slopes.
 
-All are concave and rise in every score. Scores are expected ones `[..., K]`: `J_k = E r_k - beta KL`, or `E r_k`. An
-objective whose preference is 0 plays no part.
+All are concave, and a higher score never lowers one. Scores are expected ones `[..., K]`: `J_k = E r_k - beta KL`, or
+`E r_k`. An objective whose preference is 0 plays no part. What a preference *selects* among measured policies is in
+`core.utilities`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def smooth_chebyshev_utility(
 def augmented_chebyshev_utility(
     scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike, augmentation: float
 ) -> FloatArray:
-    """Return the Chebyshev utility less `rho sum_k shortfall_k`: none of its optima is dominated, `[...]`.
+    """Return the Chebyshev utility less `rho sum_k shortfall_k`, `[...]`.
+
+    With a rho above 0 none of its optima is dominated in the objectives with weight.
 
     Args:
         scores: See `shortfalls`, as are the next three.
@@ -93,6 +96,9 @@ def augmented_chebyshev_utility(
 
     Source:
         Steuer and Choo 1983.
+
+    Departures:
+        Shortfalls are added up as they are weighed; published is the sum without weights.
     """
     lacking = shortfalls(scores, preference, ideal, nadir)
     worst = _masked(lacking, preference).max(axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ PAPER: dict[str, Any] = {
     "linewidth": 0,
     "pad": 1.5,
 }  # behind numbers, over hatching
+LEGEND_COLUMNS = 6  # a row of more names is wider than its figure
 DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
 STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
@@ -35,6 +37,11 @@ def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
     """Write below a figure what it was drawn from."""
     note = f"{plain_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
     figure.supxlabel(note, fontsize=7, color="#666666")
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Write a legend above a figure, in as many rows as it needs."""
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), LEGEND_COLUMNS))
 
 
 def plain_text(name: str) -> str:

@@ -11,7 +11,7 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray
 from paretune.report.controlled import LIMITS, Panel
-from paretune.report.drawing import add_note, blank_figure, plain_text
+from paretune.report.drawing import add_legend, add_note, blank_figure, plain_text
 from paretune.report.kl_curves import kl_curves, optimum
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
 
@@ -55,7 +55,7 @@ def share_figure(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, 
     axes.set_xticks(panel.rhos)
     axes.set_xlabel("rho: correlation of the objectives")
     axes.set_ylabel("captured share, better \u2192")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(panel.methods))
+    add_legend(figure, *axes.get_legend_handles_labels())
     note = f"{panel.title}; 95 % Student-t intervals over seeds"
     outside = panel.outside(rows)
     beyond = f"\nbeyond the edge: {', '.join(map(plain_text, outside))}" if outside else ""
@@ -90,7 +90,7 @@ def kl_figure(
         axes.plot(*np.array(best, dtype=np.float64)[:, None], "*", color="black", ms=10, label="the best policies")
     axes.set_xlabel("KL to the base model, nats")
     axes.set_ylabel("utility, mean over preferences \u2192")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(curves) + 1)
+    add_legend(figure, *axes.get_legend_handles_labels())
     add_note(figure, part, "; hollow: other budgets" if any(each.others for each in curves) else "")
     return figure
 

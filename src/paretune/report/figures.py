@@ -15,7 +15,7 @@ from paretune.pareto.front import front
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, FloatArray, comparisons, shown_colours
 from paretune.report.costs import costs
-from paretune.report.drawing import DIVERGING, PAPER, STYLE, add_note, blank_figure, plain_text, save_figure
+from paretune.report.drawing import DIVERGING, PAPER, STYLE, add_legend, add_note, blank_figure, plain_text, save_figure
 from paretune.report.embedded_data import MAX_COLUMNS, shown_preferences
 from paretune.report.estimates import column_mean
 from paretune.report.heat_map import baselines, heat_map, separable
@@ -113,7 +113,7 @@ def front_figure(part: Comparison, colours: dict[str, str]) -> Figure | None:
         axes.plot(*part.task.reference_point[[a, b]], "x", color=BASE_COLOUR, label="reference point")
         axes.set_xlabel(f"{plain_text(part.objectives[a])}: mean reward, better \u2192")
         axes.set_ylabel(f"{plain_text(part.objectives[b])}: mean reward, better \u2192")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(part.methods) + 2)
+    add_legend(figure, *figure.axes[0].get_legend_handles_labels())
     add_note(figure, part, "; hollow: unseen preference")
     return figure
 
@@ -184,7 +184,7 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
         axes.set_xlim(0, 1.08 * axes.get_xlim()[1])
         axes.set_xlabel(title)
     first.set_ylabel("achieved utility, better \u2192")
-    figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=len(spent))
+    add_legend(figure, *first.get_legend_handles_labels())
     add_note(figure, part)
     return figure
 

@@ -14,7 +14,7 @@ from paretune.report.costs import Cost, costs
 from paretune.report.estimates import column_mean, difference
 from paretune.report.heat_map import BASE, heat_map, separable
 from paretune.report.measured import judged, measured, rows_of
-from paretune.report.wording import count, interval, listing, number, seconds
+from paretune.report.wording import MANY, count, interval, listing, number, seconds
 from paretune.statistics.paired import paired_p_value
 from paretune.statistics.ties import holm
 
@@ -119,7 +119,7 @@ def _overall(comparison: Comparison, score: str, means: Mapping[str, MetricValue
     parts = [opening]
     rivals = [name for name in found.tied if name not in best]
     if rivals:
-        named = listing([f"{name} ({interval(means[name])})" for name in rivals])
+        named = listing([name if len(rivals) > MANY else f"{name} ({interval(means[name])})" for name in rivals])
         subject = "They" if len(best) > 1 else "It"
         parts.append(f"{subject} cannot be told apart from {named}: {_why_tied(means, found)}.")
     partial = [
@@ -149,6 +149,8 @@ def _why_tied(means: Mapping[str, MetricValue], found: Lead) -> str:
 
 
 def _gaps(means: Mapping[str, MetricValue], found: Lead) -> list[str]:
+    if len(found.behind) > MANY:
+        return list(found.behind)
     gaps = {name: difference(means[name], means[found.leader]) for name in found.behind}
     return [f"{name} (difference {interval(gap, signed=True)})" for name, gap in gaps.items()]
 
@@ -235,16 +237,17 @@ def _against_base(comparison: Comparison) -> str:
     if not comparison.references:
         return "The base model was not evaluated, so this cannot be said."
     differences = heat_map(comparison, BASE)
-    parts = []
+    verdicts: dict[str, list[str]] = {}
     ranked = [method.name for method in comparison.ranked]
     for name, row in zip(differences.methods, differences.differences, strict=True):
         if name not in ranked:
             continue
         measured = [each for each in row if each.value is not None]
-        if not measured:
-            parts.append(f"{name} has no results")
-            continue
-        parts.append(f"{name} is {_verdict(measured)} of {len(measured)}")
+        verdicts.setdefault(f"{_verdict(measured)} of {len(measured)}" if measured else "", []).append(name)
+    parts = []
+    for verdict, names in verdicts.items():
+        verb = ("is" if verdict else "has") if len(names) == 1 else ("are" if verdict else "have")
+        parts.append(f"{listing(names)} {verb} {verdict or 'no results'}")
     return f"Counting preferences: {'; '.join(parts)}."
 
 

@@ -38,8 +38,9 @@ def ranks(utilities: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
 
 
 def ranking(comparison: Comparison, rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
-    """Return method and rank of a comparison in the order of the main table: by rank, those without one,
-    the base model, the ceiling.
+    """Return method and rank of a comparison in the order of the main table.
+
+    By rank; then those without one, the base model, the ceiling.
 
     Args:
         comparison: The comparison.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from paretune.core.protocols import MetricValue
 from paretune.metrics.seeds import seed_mean
 from paretune.records.study import StudyRecords, TuningMeasure, TuningRecord
-from paretune.report.drawing import blank_figure, plain_text
+from paretune.report.drawing import add_legend, blank_figure, plain_text
 from paretune.report.tables import Table, Value
 from paretune.report.tuning import MEASURES
-from paretune.report.wording import listing
+from paretune.report.wording import MANY, listing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,16 +79,24 @@ def split_table(study: StudyRecords) -> Table | None:
 
 
 def split_sentence(study: StudyRecords) -> str:
-    """Say over which range the split of a budget moves the score of each method; empty where none was tried."""
-    parts = []
+    """Say by how much the split of a budget moves the score of each method; of many methods only the least and most.
+
+    Empty where none was tried.
+    """
+    spreads = {}
     for curve in split_curves(study.tuning):
         values = [value.value for value in curve.points.values() if value.value is not None]
         if len(values) > 1:
-            spread = max(values) - min(values)
-            parts.append(f"{curve.method} on {curve.task} by {spread:.3g}, {curve.chosen:,.0f} chosen")
-    if not parts:
+            spreads[f"{curve.method} on {curve.task}", curve.chosen] = max(values) - min(values)
+    if not spreads:
         return ""
-    return f"How a budget is split ({SPLIT}) moves the score of {listing(parts)}; figures/split shows it as a curve."
+    shown = sorted(spreads.items(), key=lambda item: item[1])
+    more = f", from {shown[0][1]:.3g} to {shown[-1][1]:.3g} over {len(shown)} sweeps" if len(shown) > MANY else ""
+    parts = [
+        f"{name} by {spread:.3g} ({chosen:,.0f} chosen)"
+        for (name, chosen), spread in ((shown[0], shown[-1]) if more else spreads.items())
+    ]
+    return f"How a budget is split ({SPLIT}) moves scores{more}: {listing(parts)}; figures/split shows it as a curve."
 
 
 def split_figure(study: StudyRecords, colours: Mapping[str, str]) -> Figure | None:
@@ -122,7 +130,7 @@ def split_figure(study: StudyRecords, colours: Mapping[str, str]) -> Figure | No
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
+    add_legend(figure, list(handles.values()), list(handles))
     note = "tuning instances, other settings as chosen; circled: the split chosen; 95 % Student-t intervals"
     figure.supxlabel(note, fontsize=7, color="#666666")
     return figure

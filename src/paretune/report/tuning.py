@@ -37,10 +37,15 @@ def tuning_sentence(study: StudyRecords) -> str:
 
 def _with_fewer(study: StudyRecords, tried: int) -> list[str]:
     """Say which rows lack some of the settings, and were tried with fewer choices."""
-    fewer = {record.method: len(record.points) for record in study.tuning if len(record.points) < tried}
+    fewer: dict[int, dict[str, None]] = {}
+    for record in study.tuning:
+        if len(record.points) < tried:
+            fewer.setdefault(len(record.points), {})[record.method] = None
+    said = {True: ("lacks", "was"), False: ("lack", "were")}
     return [
-        f"{name}, which lacks some of these settings, was tried with {count(number, 'choice')}."
-        for name, number in fewer.items()
+        f"{listing(list(names))}, which {said[len(names) == 1][0]} some of these settings, {said[len(names) == 1][1]} "
+        f"tried with {count(number, 'choice')}."
+        for number, names in fewer.items()
     ]
 
 

@@ -10,6 +10,7 @@ from paretune.core.protocols import MetricValue
 MINUS = "\u2212"
 MISSING = "–"
 LARGE = 1e7  # from here on nobody counts digits
+MANY = 8  # names in a sentence: of more, their numbers are read in a table
 
 
 def number(value: float | None, signed: bool = False) -> str:

@@ -14,9 +14,9 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.objective_values import check_values, values_of, with_settings
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
+from paretune.methods.experts import PLANNING
+from paretune.methods.objective_values import check_values, values_of
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_experts
 from paretune.pareto.scalarisation import chebyshev_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
@@ -110,12 +110,10 @@ class Chebyshev:
             points[name] = [each.range[end] if value is None else value for each, value in zip(task.objectives, found)]
         if not all(high > low for high, low in zip(points["ideal"], points["nadir"])):
             raise ConfigError(f"ideal must be above nadir, got {points['ideal']} and {points['nadir']}. Correct one.")
-        known = {"ideal_point": points["ideal"], "nadir_point": points["nadir"], "beta": task.beta}
-        weighting = f"{ChebyshevWeights.__module__}:{ChebyshevWeights.__qualname__}"
-        return tuple(
-            with_settings(expert_stage(own, row, length, seed, weighting=weighting), **known)
-            for row, length in planned_policies(own, preferences, budget)
-        )
+        return planned_experts(
+            own, preferences, budget, seed, ChebyshevWeights,
+            ideal_point=points["ideal"], nadir_point=points["nadir"], beta=task.beta,
+        )  # fmt: skip
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""

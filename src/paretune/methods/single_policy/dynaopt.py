@@ -15,6 +15,7 @@ from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
+from paretune.core.user_calls import where_found
 from paretune.methods.experts import expert_stage, split_budget
 from paretune.methods.per_preference import best_trained
 from paretune.methods.pulls import Factors, Pulls, PullSettings, pulled_stages
@@ -168,11 +169,10 @@ class DynaOpt:
         """
         if self.settings.mode == "repaired":
             return pulled_stages(self.settings, NestedBandits, preferences, budget, seed)
-        weighting = f"{NestedBandits.__module__}:{NestedBandits.__qualname__}"
         length = split_budget(budget, 1, self.settings.group_size)[0]
         return (
             expert_stage(
-                self.settings, centre(len(task.objectives)), length, seed, weighting=weighting,
+                self.settings, centre(len(task.objectives)), length, seed, weighting=where_found(NestedBandits),
                 advantages="paretune.rl.advantages:k_sample_mean", shaping="paretune.rl.shaping:log_clip",
             ),
         )  # fmt: skip

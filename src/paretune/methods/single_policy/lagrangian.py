@@ -13,9 +13,9 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.objective_values import check_values, values_of, with_settings
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
+from paretune.methods.experts import PLANNING
+from paretune.methods.objective_values import check_values, values_of
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_experts
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
 
@@ -117,11 +117,7 @@ class Lagrangian:
                 f"{{{task.objective_names[0]}: 0.8}}, or use linear."
             )
         found = values_of("thresholds", own.thresholds, own.unit, task)
-        weighting = f"{LagrangianWeights.__module__}:{LagrangianWeights.__qualname__}"
-        return tuple(
-            with_settings(expert_stage(own, row, length, seed, weighting=weighting), threshold_point=found)
-            for row, length in planned_policies(own, preferences, budget)
-        )
+        return planned_experts(own, preferences, budget, seed, LagrangianWeights, threshold_point=found)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""

@@ -9,8 +9,8 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
+from paretune.methods.experts import PLANNING
+from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_experts
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,7 @@ class Linear:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
-        own, planned = self.settings, planned_policies(self.settings, preferences, budget)
-        return tuple(
-            expert_stage(own, row, length, seed, own.weighting, shaping=own.shaping) for row, length in planned
-        )
+        return planned_experts(self.settings, preferences, budget, seed, self.settings.weighting, self.settings.shaping)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer a trained preference with its own policy, any other with the one estimated best for it."""

@@ -12,8 +12,8 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.gradients.mgda import mgda
-from paretune.methods.gradient_weights import GradientWeights, RescaledSettings, rescaling, weighted_experts
-from paretune.methods.per_preference import best_trained
+from paretune.methods.gradient_weights import GradientWeights, RescaledSettings, rescaling
+from paretune.methods.per_preference import best_trained, planned_experts
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MGDA:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
-        return weighted_experts(self.settings, MGDAWeights, preferences, budget, seed)
+        return planned_experts(self.settings, preferences, budget, seed, MGDAWeights)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer a trained preference with its own policy, any other with the one estimated best for it."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paretune.core.answers import Nearest
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, split_budget, trained_weights
+from paretune.methods.experts import ExpertSettings, expert_stage, split_budget
+from paretune.methods.per_preference import nearest_trained
 
 
 @method("one_policy", "single-policy")
@@ -36,5 +36,4 @@ class OnePolicy:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer every preference with the one policy."""
-        experts = tuple(results.values())
-        return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))
+        return nearest_trained(results)

@@ -16,7 +16,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.per_preference import best_trained
-from paretune.methods.pulls import Pulls, PullSettings, pulled_stages
+from paretune.methods.pulls import Pulls, PullSettings, means, pulled_stages
 from paretune.rl.weighting import Seen
 
 
@@ -99,9 +99,7 @@ class GridWalk:
         stored = np.asarray(self.pulls.scores, np.float64).reshape(-1, len(self.ranges))
         last = stored[-self.settings["measured_each"] :]
         low, high = (self.pulls.utility(end) for end in self.ranges.T)
-        known = ~np.isnan(last)
-        average = np.where(known, last, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        level = (self.pulls.utility(average) - low) / (high - low)
+        level = (self.pulls.utility(np.nan_to_num(means(last))) - low) / (high - low)
         bins = self.settings["progress_bins"]
         return ",".join(map(str, self.place)) + f";{int(np.clip(level * bins, 0, bins - 1))}"
 

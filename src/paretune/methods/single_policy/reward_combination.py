@@ -10,8 +10,8 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
+from paretune.methods.experts import PLANNING
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_experts
 
 FORMS = {
     "sum": "paretune.rl.shaping:to_unit",
@@ -51,8 +51,7 @@ class RewardCombination:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
-        shaping, planned = FORMS[self.settings.form], planned_policies(self.settings, preferences, budget)
-        return tuple(expert_stage(self.settings, row, length, seed, shaping=shaping) for row, length in planned)
+        return planned_experts(self.settings, preferences, budget, seed, shaping=FORMS[self.settings.form])
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""

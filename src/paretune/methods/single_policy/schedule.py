@@ -14,6 +14,7 @@ from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
+from paretune.core.user_calls import where_found
 from paretune.methods.experts import ExpertSettings, expert_stage, split_budget
 from paretune.methods.per_preference import best_trained
 from paretune.rl.weighting import Seen
@@ -92,7 +93,7 @@ class Schedule:
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert with all of the budget, for equal weights."""
         (length,) = split_budget(budget, 1, self.settings.group_size)
-        weighting = f"{Scheduled.__module__}:{Scheduled.__qualname__}"
+        weighting = where_found(Scheduled)
         return (expert_stage(self.settings, centre(len(task.objectives)), length, seed, weighting=weighting),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:

@@ -14,9 +14,9 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, expert_stage
-from paretune.methods.objective_values import check_values, values_of, with_settings
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_policies
+from paretune.methods.experts import PLANNING
+from paretune.methods.objective_values import check_values, values_of
+from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_experts
 from paretune.pareto.scalarisation import threshold_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
@@ -122,21 +122,12 @@ class Thresholds:
         for objective, given in zip(task.objectives, found, strict=True):
             middle = sum(objective.range) / 2 if objective.pass_threshold is None else objective.pass_threshold
             limits.append(float(middle if given is None else given))
-        known: dict[str, Any] = {"threshold_point": limits}
-        weighting = shaping = ""
-        if own.level == "expected":
-            weighting, known = _named(ThresholdWeights), {**known, "beta": task.beta}
-        else:
-            shaping = _named(ThresholdShaping)
-        return tuple(
-            with_settings(expert_stage(own, row, length, seed, weighting=weighting, shaping=shaping), **known)
-            for row, length in planned_policies(own, preferences, budget)
-        )
+        by_level: dict[str, Any] = {
+            "completion": {"shaping": ThresholdShaping},
+            "expected": {"weighting": ThresholdWeights, "beta": task.beta},
+        }
+        return planned_experts(own, preferences, budget, seed, threshold_point=limits, **by_level[own.level])
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the policy trained for the nearest preference."""
         return nearest_trained(results)
-
-
-def _named(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"

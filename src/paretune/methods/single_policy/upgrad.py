@@ -12,8 +12,8 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.gradients.upgrad import upgrad
-from paretune.methods.gradient_weights import GradientSettings, GradientWeights, weighted_experts
-from paretune.methods.per_preference import best_trained
+from paretune.methods.gradient_weights import GradientSettings, GradientWeights
+from paretune.methods.per_preference import best_trained, planned_experts
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class UPGrad:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert per trained preference."""
-        return weighted_experts(self.settings, UPGradWeights, preferences, budget, seed)
+        return planned_experts(self.settings, preferences, budget, seed, UPGradWeights)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer a trained preference with its own policy, any other with the one estimated best for it."""
