@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rl_step import Clock, endless_base
+from rl_step import Clock, endless_base  # type: ignore[import-not-found]  # beside this file
 
 PAIRS, WARM_UP, THREADS = 9, 2, 1
 OBJECTIVES, POPULATION = 4, 6
@@ -58,7 +58,7 @@ def counted(rows: Sequence[Any], texts: Sequence[str]) -> Any:
     from paretune.core.scores import Scores
 
     rewards = np.asarray([[text.count(letter) / (1 + len(text)) for letter in "aeio"] for text in texts])
-    return Scores(rewards, np.full(rewards.shape, "ok"), [""] * OBJECTIVES)
+    return Scores(rewards, np.full(rewards.shape, "ok"), ("",) * OBJECTIVES)
 
 
 class Side:
