@@ -56,7 +56,7 @@ def test_shares_are_ratios_of_sums_and_the_worst_is_over_all_instances() -> None
 
 @pytest.mark.slow
 def test_the_studies_name_what_there_is() -> None:
-    for name in ("sweep", "main", "budgets", "counselling"):
+    for name in ("sweep", "main", "small", "large", "counselling"):
         path = RECIPE / f"{name}.yaml"
         if path.exists():
             assert load_study(path).methods
