@@ -8,6 +8,7 @@ A control with shuffled feedback has the settings of the method it is the contro
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def settings(folder: Path) -> dict[str, dict[str, Any]]:
             raise RecordError(
                 f"the sweep of {entry.label} must be finished, got no choice. Run the same command again."
             )
-        default = vars(entry.method.Settings())
+        default = json.loads(json.dumps(vars(entry.method.Settings())))  # as a file has it: no tuples
         own = {name: value for name, value in given[entry.label].items() if default.get(name, value) != value}
         rows[entry.label] = {"method": entry.source, **own, **found.points[found.chosen].settings}
     return rows
