@@ -80,3 +80,13 @@ def test_of_many_methods_a_sentence_names_the_least_and_the_most() -> None:
     said = split_sentence(of(*(swept(f"method_{number}") for number in range(8)), flat))
     assert "moves scores, from 0 to 0.2 over 9 sweeps: flat on counselling by 0 (1,000 chosen) and method_" in said
     assert said.count(" chosen)") == 2
+
+
+def test_many_methods_have_a_panel_each_and_few_share_one() -> None:
+    names = [f"method_{number}" for number in range(9)]
+    many, few = (split_figure(of(*map(swept, some)), dict.fromkeys(some, "#000000")) for some in (names, names[:8]))
+    assert many is not None
+    assert few is not None
+    assert [axes.get_title() for axes in many.axes if axes.get_visible()] == names
+    assert len(few.axes) == 1
+    assert [text.get_text() for text in few.legends[0].get_texts()] == names[:8]

@@ -18,7 +18,7 @@ PAPER: dict[str, Any] = {
     "linewidth": 0,
     "pad": 1.5,
 }  # behind numbers, over hatching
-LEGEND_COLUMNS = 6  # a row of more names is wider than its figure
+NAME_WIDTH = 1.6  # inches that a name and its mark take in a legend
 DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
 STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
@@ -41,7 +41,8 @@ def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Write a legend above a figure, in as many rows as it needs."""
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), LEGEND_COLUMNS))
+    columns = max(1, int(figure.get_figwidth() / NAME_WIDTH))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), columns))
 
 
 def plain_text(name: str) -> str:

@@ -15,10 +15,12 @@ from paretune.report.tuning import MEASURES
 from paretune.report.wording import MANY, listing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SPLIT = "completions_each"  # the setting that says how a budget is split
 WIDTH = 4.5  # inches of a task's panel
+SMALL, SMALL_COLUMNS = (1.8, 1.5), 6  # inches of a panel of one method, and how many stand beside each other
 
 
 @dataclass(frozen=True)
@@ -100,37 +102,56 @@ def split_sentence(study: StudyRecords) -> str:
 
 
 def split_figure(study: StudyRecords, colours: Mapping[str, str]) -> Figure | None:
-    """Plot score against the completions that each policy gets, a panel for each task; None where none was tried."""
+    """Plot score against the completions that each policy gets; None where none was tried.
+
+    A panel for each task; for each task and method where methods are too many to tell their lines apart.
+    """
     curves = [curve for curve in split_curves(study.tuning) if curve.method in colours]
     tasks = list(dict.fromkeys(curve.task for curve in curves))
     if not tasks:
         return None
-    figure = blank_figure(WIDTH * len(tasks), 3.6)
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for task, axes in zip(tasks, panels, strict=True):
-        mine = [curve for curve in curves if curve.task == task]
+    shown = [[curve for curve in curves if curve.task == task] for task in tasks]
+    apart = max(map(len, shown)) > MANY
+    if apart:
+        shown = [[curve] for curve in curves]
+    columns = min(len(shown), SMALL_COLUMNS) if apart else len(shown)
+    count, width, height = -(-len(shown) // columns), *(SMALL if apart else (WIDTH, 3.6))
+    figure = blank_figure(width * columns, height * count)
+    panels = figure.subplots(count, columns, squeeze=False, sharex=apart, sharey=apart).ravel()
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    for mine, axes in zip(shown, panels, strict=False):
         for curve in mine:
-            known = {each: value for each, value in curve.points.items() if value.value is not None}
-            heights = [value.value or 0.0 for value in known.values()]
-            reach = [
-                0.0 if value.high is None or value.value is None else value.high - value.value
-                for value in known.values()
-            ]
-            axes.errorbar(
-                list(known), heights, yerr=reach, fmt="o-", ms=4, elinewidth=0.6, capsize=2,
-                color=colours[curve.method], label=plain_text(curve.method),
-            )  # fmt: skip
-            at = known.get(curve.chosen)
-            if at is not None and at.value is not None:
-                axes.plot(curve.chosen, at.value, "o", ms=10, mfc="none", color=colours[curve.method])
+            _draw(axes, curve, colours[curve.method])
         axes.set_xscale("log")
-        axes.set_title(f"{plain_text(task)}, {mine[0].budget_completions:,} completions", fontsize=9)
-        axes.set_xlabel("completions of each policy")
-        axes.set_ylabel(f"{MEASURES[mine[0].measure]}, better \u2192")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    add_legend(figure, list(handles.values()), list(handles))
-    note = "tuning instances, other settings as chosen; circled: the split chosen; 95 % Student-t intervals"
-    figure.supxlabel(note, fontsize=7, color="#666666")
+        tried = sorted({each for curve in mine for each in curve.points})
+        axes.set_xticks(tried, [f"{each:,.0f}" for each in tried], fontsize=7)
+        axes.minorticks_off()
+        task = f"{plain_text(mine[0].task)}, {mine[0].budget_completions:,} completions"
+        alone = plain_text(mine[0].method) + (f"\n{task}" if len(tasks) > 1 else "")
+        axes.set_title(alone if apart else task, fontsize=7 if apart else 9)
+        if not apart:
+            axes.set_ylabel(f"{MEASURES[mine[0].measure]}, better \u2192")
+    if apart:
+        measures = listing(list(dict.fromkeys(MEASURES[curve.measure] for curve in curves)), "or")
+        figure.supylabel(f"{measures}, better \u2192", fontsize=9)
+    else:
+        drawn = [axes.get_legend_handles_labels() for axes in panels]
+        handles = {label: handle for each in drawn for handle, label in zip(*each, strict=True)}
+        add_legend(figure, list(handles.values()), list(handles))
+    note = "tuning instances, other settings as chosen\ncircled: the split chosen; 95 % Student-t intervals"
+    figure.supxlabel(f"completions of each policy\n{note}", fontsize=7, color="#666666")
     return figure
+
+
+def _draw(axes: Axes, curve: SplitCurve, colour: str) -> None:
+    known = {each: value for each, value in curve.points.items() if value.value is not None}
+    heights = [value.value or 0.0 for value in known.values()]
+    reach = [0.0 if value.high is None or value.value is None else value.high - value.value for value in known.values()]
+    axes.errorbar(
+        list(known), heights, yerr=reach, fmt="o-", ms=4, elinewidth=0.6, capsize=2, color=colour,
+        label=plain_text(curve.method),
+    )  # fmt: skip
+    at = known.get(curve.chosen)
+    if at is not None and at.value is not None:
+        axes.plot(curve.chosen, at.value, "o", ms=10, mfc="none", color=colour)
