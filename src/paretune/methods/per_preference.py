@@ -52,7 +52,7 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
 
     Returns:
         All that are wanted, if they are not more. Else corners and centre first, of those that are wanted, then the
-        others as given.
+        others as given; with fewer policies than objectives the centre before the corners, as it serves everybody.
 
     Example:
         >>> from paretune.core.preferences import das_dennis
@@ -62,7 +62,8 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
     if len(preferences) <= affordable:
         return preferences
     objectives = preferences.shape[1]
-    first = add_points(corners(objectives), centre(objectives))
+    ends, middle = corners(objectives), centre(objectives)[None]
+    first = add_points(middle, ends) if affordable < objectives else add_points(ends, middle)
     wanted = np.abs(first[:, None] - preferences).max(axis=2).min(axis=1) <= SAME_PREFERENCE
     return add_points(first[wanted], preferences)[:affordable]
 
