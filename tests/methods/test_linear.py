@@ -34,8 +34,8 @@ def test_every_wanted_preference_gets_its_policy_where_the_budget_allows(task: T
 @pytest.mark.parametrize(
     ("budget", "expected"),
     [
-        (99, [[1, 0]]),
-        (100, [[1, 0]]),
+        (99, [[0.5, 0.5]]),
+        (100, [[0.5, 0.5]]),
         (200, [[1, 0], [0, 1]]),
         (399, [[1, 0], [0, 1], [0.5, 0.5]]),
         (400, [[1, 0], [0, 1], [0.5, 0.5], [0.75, 0.25]]),
