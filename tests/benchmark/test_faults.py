@@ -63,7 +63,10 @@ TRIED = {  # phase -> faults tried there, and what is said of each; the worker's
 }
 
 
-SLOW = [("evaluation", "interrupts"), ("evaluation", "forks and dies"), ("audit", "interrupts")]
+SLOW = [
+    ("evaluation", "interrupts"), ("evaluation", "forks and dies"), ("evaluation", "exits"), ("training", "interrupts"),
+    ("audit", "interrupts"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,11 @@ def test_an_executor_that_raises_ends_the_run_with_what_it_raised(
             errno.EAGAIN,
             "memory and processes of this machine must suffice, got 'Resource temporarily unavailable'. Take",
         ),
-        (errno.EMFILE, "a file must be openable, but too many files are open, got 'Too many open files'. Raise ulimit"),
+        pytest.param(
+            errno.EMFILE,
+            "a file must be openable, but too many files are open, got 'Too many open files'. Raise ulimit",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_worker_that_cannot_be_started_ends_the_run_with_a_sentence_and_the_others(

@@ -309,6 +309,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_uninterrupted_one(study: Make, tm
     assert {path.name for path in folder.glob("runs/*")} == {path.name for path in whole.glob("runs/*")}
 
 
+@pytest.mark.slow
 def test_a_population_of_the_study_under_way_outlives_a_sweep_that_grows(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     settings = {"updates_seconds": 0.05, "trace": str(trace)}

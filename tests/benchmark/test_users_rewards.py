@@ -313,6 +313,7 @@ def test_a_task_whose_instance_interrupts_is_one_line(
     sys.modules.pop("instances")
 
 
+@pytest.mark.slow
 def test_a_lexicon_that_changed_makes_its_results_anew_and_nothing_else(
     task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_pa
         assert all(parent < each["number"] for parent in each["parents"])
 
 
+@pytest.mark.slow  # the contract of methods has it too
 def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Path) -> None:
     """Alone, one after the other, and both in one run: the same files, bit for bit."""
     short, long = stage_of(ONE, task), stage_of(TWO, task)

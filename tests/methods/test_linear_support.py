@@ -82,6 +82,7 @@ def test_settings_change_what_is_found_and_it_repeats(changes: dict[str, Any], t
         assert [each["parents"] for each in lineage[2:]] == [[0], [1], [2]]
 
 
+@pytest.mark.slow  # the contract of methods has it too
 def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Path) -> None:
     set_runs.check_that_longer_runs_go_on(support, stage_of(56, task), stage_of(100, task), task, tmp_path)
 

@@ -206,7 +206,9 @@ def learner(task: Task, base: BaseModel, name: str, lengths: tuple[int, ...], **
     return Learner(Population(bank, members), environment, own, Slots(weightings=chosen))
 
 
-@pytest.mark.parametrize("name", ["mgda", "upgrad", "pcgrad"])
+@pytest.mark.parametrize(
+    "name", ["upgrad", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mgda", "pcgrad"))]
+)
 def test_in_training_every_step_of_every_epoch_follows_all_smoothed_gradients(
     task: Task, base: BaseModel, name: str
 ) -> None:

@@ -143,6 +143,9 @@ LEARNERS: dict[str, Make] = {
     "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), gated=True),
 }
 
+REPEATED = {"grpo", "gdpo", "greedy baselines", "roots by length", "stop within epochs", "terms of tokens", "warm-up"}
+KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in REPEATED else kind for kind in LEARNERS]
+
 
 def train(learner: Learner, stop_at: int | None = None, keep: Path | None = None) -> Handed:
     handed: Handed = {}
@@ -193,7 +196,7 @@ def whole(task: Task, base: BaseModel, known: dict[str, Handed]) -> Callable[[st
     return of
 
 
-@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_alone_is_the_prefix_of_a_longer_one(
     task: Task, base: BaseModel, kind: str, whole: Callable[[str], Handed]
 ) -> None:
@@ -213,7 +216,7 @@ def test_a_run_alone_is_the_prefix_of_a_longer_one(
 
 
 @pytest.mark.parametrize("length", [32, 46])
-@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_longer_run_goes_on_from_a_shorter_one(
     task: Task, base: BaseModel, kind: str, length: int, whole: Callable[[str], Handed], tmp_path: Path
 ) -> None:
@@ -231,7 +234,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one(
     assert all(went_on[key][2] == only[key][2] for key in only)
 
 
-@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_run_equals_the_uninterrupted_one(
     task: Task, base: BaseModel, kind: str, whole: Callable[[str], Handed], tmp_path: Path
 ) -> None:
