@@ -42,7 +42,7 @@ def utility_table(
         >>> both = np.asarray([[1.0, 0.0], [0.5, 0.5]])
         >>> utility_table("linear", both, np.asarray([[0.5, 0.5]])).tolist()
         [[0.5, 0.5]]
-        >>> utility_table("thresholds", both, np.asarray([[1.0, 0.0]]), np.asarray([0.0, 0.4])).argmax()
+        >>> int(utility_table("thresholds", both, np.asarray([[1.0, 0.0]]), np.asarray([0.0, 0.4])).argmax())
         1
     """
     check_choice("utility", name, UTILITIES)

@@ -142,7 +142,7 @@ def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: Arra
         beyond: b, from 0 to 1.
 
     Example:
-        >>> float(threshold_utility([0.9, 0.4], [0.5, 0.5], [0.5, 0.5], 0.1))
+        >>> round(float(threshold_utility([0.9, 0.4], [0.5, 0.5], [0.5, 0.5], 0.1)), 6)
         0.47
     """
     points, limits = _scores(scores), np.asarray(thresholds, np.float64)
