@@ -143,7 +143,18 @@ LEARNERS: dict[str, Make] = {
     "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), gated=True),
 }
 
-REPEATED = {"grpo", "gdpo", "greedy baselines", "roots by length", "stop within epochs", "terms of tokens", "warm-up"}
+REPEATED = {
+    "epochs",
+    "micro-batches",
+    "greedy and measured",
+    "grpo",
+    "gdpo",
+    "greedy baselines",
+    "roots by length",
+    "stop within epochs",
+    "terms of tokens",
+    "warm-up",
+}
 KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in REPEATED else kind for kind in LEARNERS]
 
 
