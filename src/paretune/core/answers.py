@@ -75,7 +75,7 @@ class Nearest:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimated:
+class Estimated(Nearest):
     """A trained preference keeps its own expert, `exact`; any other gets the one of the highest estimate: `estimated`.
 
     Estimates are noisy, and the highest of several is on average too high; a trained preference is never asked of them.
@@ -85,11 +85,10 @@ class Estimated:
         scores: Estimated scores of the experts, as the task judges them, `[E, K]`.
     """
 
-    trained: FloatArray
     scores: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trained", _table("trained", self.trained))
+        super().__post_init__()
         object.__setattr__(self, "scores", _table("scores", self.scores))
         if self.trained.shape != self.scores.shape:
             raise ShapeError(
@@ -97,23 +96,13 @@ class Estimated:
                 f"{list(self.scores.shape)}. Estimate each on every objective."
             )
 
-    @property
-    def objectives(self) -> int:
-        """Number of objectives K."""
-        return int(self.trained.shape[1])
-
-    @property
-    def experts(self) -> int:
-        """Number of experts E."""
-        return len(self.trained)
-
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
         """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.
 
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        own, words = Nearest(self.trained).weights(preferences)
+        own, words = super().weights(preferences)
         best, _ = Selected(self.scores).weights(preferences)
         exact = np.asarray([word == "exact" for word in words])
         return np.where(exact[:, None], own, best), ["exact" if same else "estimated" for same in exact]
