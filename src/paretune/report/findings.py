@@ -10,6 +10,7 @@ import numpy as np
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.conflicts import conflicts
+from paretune.report.controls import controls_sentence
 from paretune.report.costs import Cost, costs
 from paretune.report.estimates import column_mean, difference
 from paretune.report.heat_map import BASE, heat_map, separable
@@ -56,24 +57,28 @@ class Lead:
         return self.leaders[0]
 
 
-def findings(comparison: Comparison, rows: Sequence[MetricRow]) -> list[Finding]:
+def findings(
+    comparison: Comparison, rows: Sequence[MetricRow], controls: Mapping[str, str] | None = None
+) -> list[Finding]:
     """Answer: who leads, for which preferences, is it better than the base, what did it cost, how fast is it.
 
     Args:
         comparison: The comparison.
         rows: All rows of the study's metrics.
+        controls: Dynamic method -> the row that is its control.
     """
     ranked = [method.name for method in comparison.ranked]
     spent = [cost for cost in costs(comparison, rows) if cost.method in ranked]
     name, values = judged(comparison, rows)
     means = {method: value for method, value in values.items() if method in ranked}
     captured = _captured(comparison, rows)
-    turned = conflicts(comparison)
+    turned, learned = conflicts(comparison), controls_sentence(controls or {}, name, means)
     return [
         Finding("Who leads on average?", _overall(comparison, name, means)),
         *((Finding("How much of the possible gain?", captured),) if captured else ()),
         Finding("For which preferences?", _by_preference(comparison)),
         Finding("Better than the base model?", _against_base(comparison)),
+        *((Finding("Do dynamic methods beat shuffled feedback?", learned),) if learned else ()),
         *((Finding("Do steps turn against an objective?", turned),) if turned else ()),
         Finding("At what cost?", _training_cost(spent)),
         Finding("How fast does it decode?", _speed(spent)),

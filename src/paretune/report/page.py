@@ -23,6 +23,7 @@ from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, comparisons, shown_colours
 from paretune.report.completeness import failure, warnings
 from paretune.report.controlled import panel_data, panels, share_table, volume_table
+from paretune.report.controls import controls_of
 from paretune.report.costs import Cost, costs
 from paretune.report.embedded_data import (
     MAX_COLUMNS,
@@ -201,7 +202,7 @@ def _part(
         "seeds": part.seeds,
         "preferences": len(part.labels),
         "matrix": [_matrix_row(part, method.name) for method in part.methods],
-        "findings": findings(part, rows),
+        "findings": findings(part, rows, controls_of(study.resolved.get("methods"))),
         "ranking": main_table(part, rows),
         "interval_rule": interval_rule(list(means.values())),
         "optimum": None if optimum is None else optimum_sentence(optimum, part.labels),

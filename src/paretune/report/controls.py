@@ -1,0 +1,75 @@
+"""Whether a dynamic method learns from its feedback: does it beat the row that gets the same feedback shuffled?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paretune.core.protocols import MetricValue
+from paretune.report.estimates import difference
+from paretune.report.wording import interval, listing
+from paretune.statistics.paired import paired_p_value
+from paretune.statistics.ties import holm
+
+FEEDBACK, SHUFFLED = "feedback", "shuffled"  # the setting, and its value for a control
+LEVEL = 0.05  # of all methods together
+
+
+def controls_of(methods: object) -> dict[str, str]:
+    """Return the control of each method that has one: the row of the same settings but for its feedback.
+
+    Args:
+        methods: The study's, name -> settings.
+
+    Example:
+        >>> controls_of({"dorb": {"feedback": "measured"}, "control": {"feedback": "shuffled"}, "linear": {}})
+        {'dorb': 'control'}
+    """
+    if not isinstance(methods, Mapping):
+        return {}
+    rows = {name: settings for name, settings in methods.items() if isinstance(settings, Mapping)}
+    return {
+        name: control
+        for control, theirs in rows.items()
+        for name, mine in rows.items()
+        if theirs.get(FEEDBACK) == SHUFFLED and mine.get(FEEDBACK) not in (None, SHUFFLED)
+        if {**mine, FEEDBACK: None} == {**theirs, FEEDBACK: None}
+    }
+
+
+def controls_sentence(controls: Mapping[str, str], score: str, values: Mapping[str, MetricValue]) -> str:
+    """Say of each dynamic method whether it beats its control; nothing where no pair has values.
+
+    Differences are paired by seed, their t-tests corrected after Holm for the number of methods.
+
+    Args:
+        controls: Method -> its control.
+        score: Name of what is compared.
+        values: Of each method.
+    """
+    empty = MetricValue(None)
+    pairs = {
+        name: (values.get(name, empty), values.get(control, empty))
+        for name, control in controls.items()
+        if set(values.get(name, empty).per_seed) & set(values.get(control, empty).per_seed)
+    }
+    if not pairs:
+        return ""
+    gaps = {name: difference(mine, theirs) for name, (mine, theirs) in pairs.items()}
+    apart = holm([_p_value(mine, theirs) for mine, theirs in pairs.values()], LEVEL)
+    said = [f"{name} {interval(gap, signed=True)}" for name, gap in gaps.items()]
+    better = [name for (name, gap), each in zip(gaps.items(), apart, strict=True) if each and (gap.value or 0.0) > 0]
+    verdict = f"{listing(better)} {'beats' if len(better) == 1 else 'beat'} it" if better else ""
+    rest = [name for name in gaps if name not in better]
+    negative = f"{listing(rest)} {'does' if len(rest) == 1 else 'do'} not beat it" if rest else ""
+    because = ": nothing shows that measuring helped" if rest else ""
+    both = "; ".join(each for each in (verdict, negative) if each)  # a name keeps its case
+    return (
+        "A control gets the payoff of a random earlier choice in the place of its own, at the same cost. Difference in "
+        f"{score} to the control, paired by seed: {'; '.join(said)}. {both}{because}."
+    )
+
+
+def _p_value(mine: MetricValue, theirs: MetricValue) -> float:
+    common: Sequence[int] = [seed for seed in mine.per_seed if seed in theirs.per_seed]
+    found = paired_p_value([mine.per_seed[seed] for seed in common], [theirs.per_seed[seed] for seed in common])
+    return 1.0 if found is None else found
