@@ -47,8 +47,19 @@ def test_thresholds_come_first_then_the_preference_then_what_is_lacking() -> Non
     assert negative.argmax() == 1  # whoever reaches them is ahead, however low all scores are
 
 
+@pytest.mark.parametrize("name", ["chebyshev", "thresholds"])
+def test_what_is_lacked_counts_in_widths_of_the_ranges(name: str) -> None:
+    """A reward in percent gives the table of the same reward in shares, up to where the failing ones begin."""
+    unit, point = np.asarray([1.0, 100.0]), np.asarray([0.9, 0.9])
+    plain = utility_table(name, SCORES, np.full((1, 2), 0.5), point)
+    scaled = utility_table(name, SCORES * unit, np.full((1, 2), 0.5), point * unit, unit)
+    np.testing.assert_allclose(scaled, plain)
+
+
 def test_unknown_names_and_points_of_another_length_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="utility must be one of"):
         utility_table("luck", SCORES, np.eye(2))
     with pytest.raises(ShapeError, match=r"points of utility 'chebyshev' must be one per objective \(2\), got None"):
         utility_table("chebyshev", SCORES, np.eye(2))
+    with pytest.raises(ShapeError, match=r"widths of utility 'chebyshev' must be one per objective \(2\), got \[3\]"):
+        utility_table("chebyshev", SCORES, np.eye(2), np.ones(2), np.ones(3))

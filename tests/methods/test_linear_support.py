@@ -153,7 +153,7 @@ def test_a_preference_selects_by_the_utility_of_the_settings(task: Task, tmp_pat
     notes: Any = linear.notes["selection"]
     assert len(notes["naive"]) == len(notes["cross_fitted"]) == 3
     assert notes["folds"] == 4  # one a development prompt
-    other = LinearSupport(LinearSupportSettings(**SMALL, select="thresholds", points=(0.0, 0.0)))
+    other = LinearSupport(LinearSupportSettings(**SMALL, select="thresholds", select_point=(0.0, 0.0)))
     assert other.assemble(task, das_dennis(2, 2), {"one": result}).notes["selection"]["by"] == "thresholds"  # type: ignore[index]  # plain data
 
 

@@ -129,7 +129,7 @@ def test_another_utility_selects_another_member_of_the_same_experts(task: Task, 
     values = {"measurement": {"scores": scores, "kl": [0.0] * 3, "folds": folds_of(scores, [0.0] * 3)}}
     chosen, values_of = {}, {}
     for select, points in (("linear", ()), ("chebyshev", ()), ("thresholds", (0.4, 0.4))):
-        method = WeightGrid(replace(GRID.settings, select=select, points=points))
+        method = WeightGrid(replace(GRID.settings, select=select, select_point=points))
         assert [stage.key(task) for stage in method.stages(task, WANTED, 300, 0)] == [s.key(task) for s in stages]
         assembly = method.assemble(task, WANTED, finish(stages, values))
         chosen[select] = assembly.answer.weights(np.asarray([[0.5, 0.5]]))[0].argmax()
@@ -138,6 +138,21 @@ def test_another_utility_selects_another_member_of_the_same_experts(task: Task, 
     linear: Any = values_of["linear"]
     assert linear["folds"] == 4
     assert linear["naive"] == linear["cross_fitted"] == [1.0, 1.0, 0.5]  # corners, then the centre: no noise
+
+
+@pytest.mark.parametrize(("select", "point"), [("chebyshev", ()), ("thresholds", (0.9, 95.0))])
+def test_a_selection_does_not_change_with_the_unit_of_a_reward(
+    task: Task, finish: Any, select: str, point: tuple[float, ...]
+) -> None:
+    """The second reward in percent: in points the last member lacks 35 or 40 and the second less than 1."""
+    first, second = task.objectives
+    percent = replace(task, objectives=(first, replace(second, range=(0.0, 100.0), pass_threshold=None)))
+    scores = [[1.0, 0.0], [0.0, 100.0], [0.6, 60.0]]
+    stages = GRID.stages(percent, WANTED, 300, 0)
+    values = {"measurement": {"scores": scores, "kl": [0.0] * 3, "folds": folds_of(scores, [0.0] * 3)}}
+    method = WeightGrid(replace(GRID.settings, select=select, select_point=point))
+    assembly = method.assemble(percent, WANTED, finish(stages, values))
+    assert assembly.answer.weights(np.asarray([[0.5, 0.5]]))[0].argmax() == 2
 
 
 def test_what_was_lucky_is_reported_with_and_without_its_luck(task: Task, finish: Any) -> None:
@@ -154,8 +169,8 @@ def test_what_was_lucky_is_reported_with_and_without_its_luck(task: Task, finish
     ("changes", "said"),
     [
         ({"select": "luck"}, "select must be one of"),
-        ({"select": "thresholds"}, "points must be a threshold for each objective"),
-        ({"points": (0.5, 0.5)}, "points must be left out where select is 'linear'"),
+        ({"select": "thresholds"}, "select_point must be a threshold for each objective"),
+        ({"select_point": (0.5, 0.5)}, "select_point must be left out where select is 'linear'"),
     ],
 )
 def test_a_selection_that_cannot_be_made_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -167,6 +182,6 @@ def test_points_of_another_number_of_objectives_are_refused(task: Task, finish: 
     stages = GRID.stages(task, WANTED, 300, 0)
     scores = [[1.0, 0.0], [0.0, 1.0], [0.45, 0.45]]
     values = {"measurement": {"scores": scores, "kl": [0.0] * 3, "folds": folds_of(scores, [0.0] * 3)}}
-    method = WeightGrid(replace(GRID.settings, select="thresholds", points=(0.5,)))
-    with pytest.raises(ConfigError, match=r"points must be one for each objective \(2\), got \[0.5\]"):
+    method = WeightGrid(replace(GRID.settings, select="thresholds", select_point=(0.5,)))
+    with pytest.raises(ConfigError, match=r"select_point must have a number for each objective \(2\), got \[0.5\]"):
         method.assemble(task, WANTED, finish(stages, values))

@@ -116,15 +116,18 @@ class Selected:
         scores: Measured scores of the experts, as the task judges them, `[E, K]`.
         utility: What scores are worth for a preference, one of `core.utilities.UTILITIES`.
         points: What that utility needs beside the preference, `[K]`: an ideal, or thresholds; empty for `linear`.
+        widths: Of the objectives' ranges, which that utility counts in, `[K]`; empty for `linear`.
     """
 
     scores: FloatArray
     utility: str = "linear"
     points: FloatArray = field(default_factory=lambda: np.zeros(0))
+    widths: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", _table("scores", self.scores))
         object.__setattr__(self, "points", np.asarray(self.points, dtype=np.float64))
+        object.__setattr__(self, "widths", np.asarray(self.widths, dtype=np.float64))
         self.worth(centre(self.objectives)[None])  # so that what cannot be asked is refused at once
 
     @property
@@ -139,7 +142,8 @@ class Selected:
 
     def worth(self, preferences: FloatArray) -> FloatArray:
         """Return what each expert is worth for each preference `[M, K]`, `[M, E]`."""
-        return utility_table(self.utility, self.scores, preferences, self.points if self.points.size else None)
+        points, widths = (each if each.size else None for each in (self.points, self.widths))
+        return utility_table(self.utility, self.scores, preferences, points, widths)
 
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
         """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.

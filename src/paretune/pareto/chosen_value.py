@@ -27,7 +27,11 @@ class ChosenValues:
 
 
 def chosen_values(
-    fold_scores: ArrayLike, preferences: ArrayLike, utility: str = "linear", points: FloatArray | None = None
+    fold_scores: ArrayLike,
+    preferences: ArrayLike,
+    utility: str = "linear",
+    points: FloatArray | None = None,
+    widths: FloatArray | None = None,
 ) -> ChosenValues:
     """Measure what the policies chosen for some preferences are worth.
 
@@ -40,6 +44,7 @@ def chosen_values(
         utility: What chooses, one of `core.utilities.UTILITIES`. It also is the value; under `thresholds` that is
             `w . s`.
         points: What the utility needs, `[K]`.
+        widths: Of the objectives' ranges, which it counts in, `[K]`; 1 each unless given.
 
     Raises:
         ShapeError: If the shapes disagree, or there is no policy.
@@ -53,12 +58,12 @@ def chosen_values(
     """
     scores = check_prompt_scores(fold_scores)
     wanted = check_preferences(preferences, scores.shape[2])
-    naive = _valued(scores.mean(axis=1), scores.mean(axis=1), wanted, utility, points)
+    naive = _valued(scores.mean(axis=1), scores.mean(axis=1), wanted, utility, points, widths)
     if scores.shape[1] == 1:
         return ChosenValues(naive, None)
     first, second = half_means(scores, prompt_halves(scores.shape[1]))  # [R, N, K]
     both = [
-        _valued(one, other, wanted, utility, points)
+        _valued(one, other, wanted, utility, points, widths)
         for halves in zip(first, second, strict=True)
         for one, other in (halves, halves[::-1])
     ]
@@ -66,9 +71,14 @@ def chosen_values(
 
 
 def _valued(
-    choosing: FloatArray, valuing: FloatArray, preferences: FloatArray, utility: str, points: FloatArray | None
+    choosing: FloatArray,
+    valuing: FloatArray,
+    preferences: FloatArray,
+    utility: str,
+    points: FloatArray | None,
+    widths: FloatArray | None,
 ) -> FloatArray:
     """Return what those that one table of scores `[N, K]` chooses are worth by another one, `[M]`."""
-    chosen = utility_table(utility, choosing, preferences, points).round(12).argmax(axis=1)
-    value = utility_table("linear" if utility == "thresholds" else utility, valuing, preferences, points)
+    chosen = utility_table(utility, choosing, preferences, points, widths).round(12).argmax(axis=1)
+    value = utility_table("linear" if utility == "thresholds" else utility, valuing, preferences, points, widths)
     return np.asarray(value[np.arange(len(preferences)), chosen])

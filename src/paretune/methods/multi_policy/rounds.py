@@ -202,5 +202,5 @@ def assemble_set(
     numbers = [each["number"] for each in everyone]
     served = [numbers.index(each["number"]) for each in kept["front"]]
     answer: Selected
-    answer, notes = selected(task, settings.select, settings.points, measured, served, preferences)
+    answer, notes = selected(task, settings.select, settings.select_point, measured, served, preferences)
     return Assembly(adapters_of([grown]), answer, notes={**kept, **notes})

@@ -35,26 +35,33 @@ class MeasuredSet:
     fold_kl: FloatArray
 
 
-def check_selection(select: str, points: Sequence[float]) -> None:
+def check_selection(select: str, select_point: Sequence[float]) -> None:
     """Refuse a selection that cannot be made.
 
     Args:
         select: One of `SELECTIONS`.
-        points: Thresholds, or the ideal of `chebyshev`.
+        select_point: Thresholds, or the ideal of `chebyshev`.
 
     Raises:
         UnknownNameError: If there is no such selection.
-        ConfigError: If thresholds are missing, or points are given where nothing reads them.
+        ConfigError: If thresholds are missing, or a point is given where nothing reads it.
     """
     check_choice("select", select, SELECTIONS)
-    if select == "thresholds" and not points:
-        raise ConfigError("points must be a threshold for each objective where select is 'thresholds', got none.")
-    if points and select not in ("thresholds", "chebyshev"):
-        raise ConfigError(f"points must be left out where select is '{select}', got {list(points)}. Try chebyshev.")
+    if select == "thresholds" and not select_point:
+        raise ConfigError("select_point must be a threshold for each objective where select is 'thresholds', got none.")
+    if select_point and select not in ("thresholds", "chebyshev"):
+        raise ConfigError(
+            f"select_point must be left out where select is '{select}', got {list(select_point)}. Try chebyshev."
+        )
 
 
 def selected(
-    task: Task, select: str, points: Sequence[float], measured: MeasuredSet, served: Sequence[int], wanted: FloatArray
+    task: Task,
+    select: str,
+    select_point: Sequence[float],
+    measured: MeasuredSet,
+    served: Sequence[int],
+    wanted: FloatArray,
 ) -> tuple[Selected, dict[str, object]]:
     """Return what answers preferences with one of the served members, and notes on what the choices are worth.
 
@@ -62,29 +69,33 @@ def selected(
         task: Says what policies are judged on.
         select: `linear`, `w . s` with scores as the task judges them; `J`, the same with `r - beta KL` in any case;
             `chebyshev` or `thresholds`, see `core.utilities`.
-        points: For these two, `[K]`; an ideal that is not given is the highest score of each objective.
+        select_point: For these two, `[K]`; an ideal that is not given is the highest score of each objective.
         measured: All members that could have been chosen.
         served: Which of them can be: the experts of the answer, in their order.
         wanted: Preferences whose choices are valued, `[M, K]`.
 
     Raises:
-        ConfigError: If points are not one for each objective.
+        ConfigError: If the point is not one number for each objective.
     """
     count = measured.scores.shape[1]
-    if points and len(points) != count:
-        raise ConfigError(f"points must be one for each objective ({count}), got {list(points)}. Give each its own.")
+    if select_point and len(select_point) != count:
+        raise ConfigError(
+            f"select_point must have a number for each objective ({count}), got {list(select_point)}. Give each one."
+        )
     penalty = task.beta if select == "J" and task.judged_on != "J" else 0.0
     scores = measured.scores - penalty * measured.kl[:, None]
     folds = measured.folds - penalty * measured.fold_kl[:, :, None]
     utility = "linear" if select == "J" else select
-    given = np.asarray(points, dtype=np.float64)
-    if utility == "chebyshev" and not points:
+    given = np.asarray(select_point, dtype=np.float64)
+    if utility == "chebyshev" and not select_point:
         given = scores.max(axis=0)
-    answer = Selected(scores[list(served)], utility, given)
+    low, high = np.asarray([each.range for each in task.objectives], dtype=np.float64).T
+    widths = high - low if given.size else given
+    answer = Selected(scores[list(served)], utility, given, widths)
     known = ~np.isnan(folds).any(axis=(0, 2))
     notes: dict[str, object] = {"by": select, "preferences": wanted.tolist(), "folds": int(known.sum())}
     if known.any():
-        found = chosen_values(folds[:, known], wanted, utility, given if given.size else None)
+        found = chosen_values(folds[:, known], wanted, utility, *((given, widths) if given.size else ()))
         fair = None if found.cross_fitted is None else found.cross_fitted.tolist()
         notes |= {"naive": found.naive.tolist(), "cross_fitted": fair}
     return answer, {"selection": notes}

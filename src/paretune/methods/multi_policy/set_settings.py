@@ -18,7 +18,7 @@ class SetSettings(ExpertSettings):
     survival: str = "hypervolume"  # or crowding: what orders members that none dominates
     doubt: float = 1.0  # standard errors that count as noise when members are compared; 0 believes every mean
     select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
-    points: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
+    select_point: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,7 +29,7 @@ class SetSettings(ExpertSettings):
                 "completions to spare. Leave them out."
             )
         check_choice("survival", self.survival, RULES)
-        check_selection(self.select, self.points)
+        check_selection(self.select, self.select_point)
         if not self.doubt >= 0:
             raise ConfigError(f"doubt must not be negative, got {self.doubt}. Write 0 to believe every mean.")
 

@@ -37,11 +37,11 @@ class WeightGridSettings(ExpertSettings):
     # of these, on development prompts; reward sd .3 gives a standard error below .03
     measured_each: int = field(default=128, metadata=PLANNING)
     select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
-    points: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
+    select_point: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_selection(self.select, self.points)
+        check_selection(self.select, self.select_point)
         if not 1 <= self.measured_each < self.completions_each - self.group_size:
             raise ConfigError(
                 "measured_each must be at least 1 and leave a group to train on, got "
@@ -107,7 +107,7 @@ class WeightGrid:
         judged = judged_scores(task, flat[:, :-1], flat[:, -1]).reshape(*folds.shape[:2], -1)  # [E, F, K]
         known = MeasuredSet(judged_scores(task, scores, kl), kl, judged, folds[:, :, -1])
         every, own = range(len(experts)), self.settings
-        answer, chosen = selected(task, own.select, own.points, known, every, preferences)
+        answer, chosen = selected(task, own.select, own.select_point, known, every, preferences)
         notes = {
             "scores": scores.tolist(), "kl": kl.tolist(), "objective_weights": trained_weights(experts).tolist(),
             **chosen,
