@@ -82,7 +82,7 @@ def test_what_could_only_be_measured_is_refused(task: Task) -> None:
     ("settings", "error", "message"),
     [
         ({"paid": "second"}, UnknownNameError, "paid must be one of all, first, got 'second'"),
-        ({"ridge": 0.0}, ConfigError, "optimism must not be negative, ridge and step must be positive, got 0.5, 0.0"),
+        ({"ridge": 0.0}, ConfigError, "optimism must not be negative and ridge must be positive, got 0.5 and 0.0"),
         ({"fading": 1.0}, ConfigError, "fading must be at least 0 and below 1, got 1.0"),
     ],
 )

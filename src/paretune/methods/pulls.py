@@ -42,6 +42,21 @@ class PullSettings(PerPreferenceSettings):
             )
 
 
+@dataclass(frozen=True)
+class FactorSettings(PullSettings):
+    """Settings of methods whose pulls raise a factor of an objective, see `Factors`."""
+
+    step: float = 0.2  # what a pull adds to the log weight of its objective
+    fading: float = 0.8  # what is left of it at the next pull, so no factor exceeds e^(.2 / (1 - .8)) = 2.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.step < np.inf:
+            raise ConfigError(f"step must be positive, got {self.step}. Try 0.2.")
+        if not 0 <= self.fading < 1:
+            raise ConfigError(f"fading must be at least 0 and below 1, got {self.fading}. Try 0.8.")
+
+
 def pulled_stages(
     settings: PullSettings, weighting: type, preferences: FloatArray, budget: int, seed: int
 ) -> tuple[Stage, ...]:

@@ -17,32 +17,28 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.per_preference import best_trained
-from paretune.methods.pulls import PAYOFFS, Factors, Pulls, PullSettings, pulled_stages
+from paretune.methods.pulls import PAYOFFS, Factors, FactorSettings, Pulls, pulled_stages
 from paretune.rl.weighting import Seen
 
 PAID = ("all", "first")
 
 
 @dataclass(frozen=True)
-class ContextualDynaOptSettings(PullSettings):
+class ContextualDynaOptSettings(FactorSettings):
     """Settings of `ContextualDynaOpt`, beside those of its policies and of its pulls."""
 
     paid: str = "all"  # gain of the preference's utility; or first: of the first objective alone, as published
     optimism: float = 0.5  # alpha of LinUCB, of payoffs from -1/2 to 1/2; ours, not tuned
     ridge: float = 1.0  # prior of each arm's regression
-    step: float = 0.2  # what a pull adds to the log weight of its objective, as DynaOpt repaired
-    fading: float = 0.8  # what is left of it at the next pull
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("paid", self.paid, PAID)
-        if not 0 <= self.optimism < np.inf or not 0 < self.ridge < np.inf or not 0 < self.step < np.inf:
+        if not 0 <= self.optimism < np.inf or not 0 < self.ridge < np.inf:
             raise ConfigError(
-                f"optimism must not be negative, ridge and step must be positive, got {self.optimism}, {self.ridge} "
-                f"and {self.step}. Try 0.5, 1.0 and 0.2."
+                f"optimism must not be negative and ridge must be positive, got {self.optimism} and {self.ridge}. Try "
+                "0.5 and 1.0."
             )
-        if not 0 <= self.fading < 1:
-            raise ConfigError(f"fading must be at least 0 and below 1, got {self.fading}. Try 0.8.")
 
 
 class ContextualBandit:

@@ -18,21 +18,19 @@ from paretune.core.task import Task
 from paretune.core.user_calls import where_found
 from paretune.methods.experts import expert_stage, split_budget
 from paretune.methods.per_preference import best_trained
-from paretune.methods.pulls import Factors, Pulls, PullSettings, pulled_stages
+from paretune.methods.pulls import Factors, FactorSettings, Pulls, pulled_stages
 from paretune.rl.weighting import Seen
 
 MODES = ("faithful", "repaired")
 
 
 @dataclass(frozen=True)
-class DynaOptSettings(PullSettings):
-    """Settings of `DynaOpt`, beside those of its policies and of its pulls."""
+class DynaOptSettings(FactorSettings):
+    """Settings of `DynaOpt`, beside those of its policies and of its pulls; faithful reads no step and no fading."""
 
     mode: str = "repaired"  # or faithful: as published, one policy that ignores the preference
     gamma: float = 0.07  # exploration of the bandits, as published; faithful: also how fast they learn
     arm_learning_rate: float = 1.0  # repaired: eta of the drawing bandit; docs/papers.md
-    step: float = 0.2  # repaired: what a draw adds to the log weight of its objective
-    fading: float = 0.8  # repaired: what is left of it at the next pull, so no factor exceeds e^(.2 / (1 - .8)) = 2.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,13 +42,8 @@ class DynaOptSettings(PullSettings):
             )
         if not 0 < self.gamma <= 1:
             raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
-        if not 0 < self.arm_learning_rate < np.inf or not 0 < self.step < np.inf:
-            raise ConfigError(
-                f"arm_learning_rate and step must be positive, got {self.arm_learning_rate} and {self.step}. Try 1.0 "
-                "and 0.2."
-            )
-        if not 0 <= self.fading < 1:
-            raise ConfigError(f"fading must be at least 0 and below 1, got {self.fading}. Try 0.8.")
+        if not 0 < self.arm_learning_rate < np.inf:
+            raise ConfigError(f"arm_learning_rate must be positive, got {self.arm_learning_rate}. Try 1.0.")
 
 
 class NestedBandits:
