@@ -19,6 +19,8 @@ from paretune.methods.per_preference import (
     planned_policies,
     trained_preferences,
 )
+from paretune.methods.single_policy.chebyshev import FORMS, Chebyshev, ChebyshevSettings
+from paretune.methods.single_policy.thresholds import Thresholds, ThresholdsSettings
 
 
 @given(objectives=st.integers(1, 4), divisions=st.integers(1, 4), affordable=st.integers(1, 40))
@@ -75,6 +77,26 @@ def test_others_than_the_trained_preferences_get_who_is_estimated_best(task: Tas
     assert assembly.notes == {"estimated_returns": [[0.9, 0.1], [0.1, 0.6], [0.7, 0.5]], "estimated_kl": [1, 4, 0]}
     paid = best_trained(replace(task, judged_on="J", beta=0.3), results_of(task, finish, values))
     assert paid.answer.weights(WANTED)[0].argmax(axis=1).tolist() == [2, 1, 2]  # .82 less .3 is below .68
+
+
+def test_by_the_wish_that_a_method_trains_for_another_may_be_best(task: Task, finish: Any) -> None:
+    """For (.6, .4) a corner is worth .6 and the centre .45; they lack .4 and .33 of the ideal; .4 of both is enough."""
+    values = estimates(([1.0, 0.0], 0.0, 512), ([0.0, 1.0], 0.0, 512), ([0.45, 0.45], 0.0, 512))
+    results, wanted = results_of(task, finish, values), np.asarray([[0.6, 0.4], [1.0, 0.0]])
+    assert best_trained(task, results).answer.weights(wanted)[0].argmax(axis=1).tolist() == [0, 0]
+    limits = dict.fromkeys(task.objective_names, 0.4)
+    for method in (
+        *(Chebyshev(ChebyshevSettings(form=form)) for form in FORMS),
+        Thresholds(ThresholdsSettings(level="expected", thresholds=limits)),
+    ):
+        weights, words = method.assemble(task, wanted, results).answer.weights(wanted)
+        assert (weights.argmax(axis=1).tolist(), words) == ([2, 0], ["estimated", "exact"])
+
+
+def test_mean_returns_do_not_tell_the_utility_of_single_completions(task: Task, finish: Any) -> None:
+    values = estimates(([1.0, 0.0], 0.0, 512), ([0.0, 1.0], 0.0, 512), ([0.45, 0.45], 0.0, 512))
+    answer = Thresholds(ThresholdsSettings()).assemble(task, WANTED, results_of(task, finish, values)).answer
+    assert answer.weights(WANTED)[1] == ["nearest", "exact", "nearest"]
 
 
 @pytest.mark.parametrize("worth", [([0.1, 0.6], 4.0, 511), ([0.1, None], 4.0, 512)])

@@ -82,14 +82,21 @@ class Estimated(Nearest):
 
     Attributes:
         trained: Preferences the experts were trained for, `[E, K]`.
-        scores: Estimated scores of the experts, as the task judges them, `[E, K]`.
+        scores: Estimated scores of the experts, as the user judges them, `[E, K]`.
+        utility: See `Selected`, as are the others.
+        points: `[K]`, or empty.
+        widths: `[K]`, or empty.
     """
 
     scores: FloatArray
+    utility: str = "linear"
+    points: FloatArray = field(default_factory=lambda: np.zeros(0))
+    widths: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "scores", _table("scores", self.scores))
+        for name in ("scores", "points", "widths"):  # as `Selected` has them, which refuses what cannot be asked
+            object.__setattr__(self, name, getattr(self._by_estimate, name))
         if self.trained.shape != self.scores.shape:
             raise ShapeError(
                 f"scores must be of the experts that were trained, {list(self.trained.shape)}, got "
@@ -103,9 +110,13 @@ class Estimated(Nearest):
             ShapeError: If the preferences are of another number of objectives.
         """
         own, words = super().weights(preferences)
-        best, _ = Selected(self.scores).weights(preferences)
+        best, _ = self._by_estimate.weights(preferences)
         exact = np.asarray([word == "exact" for word in words])
         return np.where(exact[:, None], own, best), ["exact" if same else "estimated" for same in exact]
+
+    @property
+    def _by_estimate(self) -> Selected:
+        return Selected(self.scores, self.utility, self.points, self.widths)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,13 +68,30 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
     return add_points(first[wanted], preferences)[:affordable]
 
 
-def best_trained(task: Task, results: Mapping[str, StageResult]) -> Assembly:
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """What a policy is worth to the user of a preference, where that is no weighted sum of scores as they are judged.
+
+    Attributes:
+        scores: From mean rewards `[E, K]` and KL `[E]` to the scores that the utility is of, `[E, K]`.
+        utility: One of `core.utilities.UTILITIES`.
+        points: What that needs beside the preference, `[K]`; empty for `linear`.
+        widths: Widths that it counts in, `[K]`; empty for `linear`.
+    """
+
+    scores: Callable[[FloatArray, FloatArray], FloatArray]
+    utility: str = "linear"
+    points: Sequence[float] = ()
+    widths: Sequence[float] = ()
+
+
+def best_trained(task: Task, results: Mapping[str, StageResult], wish: Wish | None = None) -> Assembly:
     """Answer a trained preference with its own policy, any other with the one of the highest estimated worth.
 
-    Worth is what the task is judged on, estimated from each policy's own last training completions, which cost nothing
-    more. Those were sampled by the policy of its last updates, not by the one that is handed over, see
-    `rl.recent.Recent.estimate`. Where a policy has fewer than `RECENT` of them, or no reward of an objective, policies
-    cannot be compared fairly: then the one trained for the nearest preference answers.
+    Worth is what the task is judged on, or the wish that a method trains for, estimated from each policy's own last
+    training completions, which cost nothing more. Those were sampled by the policy of its last updates, not by the one
+    that is handed over, see `rl.recent.Recent.estimate`. Where a policy has fewer than `RECENT` of them, or no reward
+    of an objective, policies cannot be compared fairly: then the one trained for the nearest preference answers.
     """
     experts = tuple(results.values())
     trained, estimates = trained_weights(experts), [_estimate(expert) for expert in experts]
@@ -84,13 +101,19 @@ def best_trained(task: Task, results: Mapping[str, StageResult]) -> Assembly:
     table = np.asarray(known)  # [E, K + 1]
     scores, kl = table[:, :-1], table[:, -1]
     notes = {"estimated_returns": scores.tolist(), "estimated_kl": kl.tolist()}
-    return Assembly(adapters_of(experts), Estimated(trained, judged_scores(task, scores, kl)), notes=notes)
+    if wish is None:
+        return Assembly(adapters_of(experts), Estimated(trained, judged_scores(task, scores, kl)), notes=notes)
+    points, widths = np.asarray(wish.points, np.float64), np.asarray(wish.widths, np.float64)
+    return Assembly(
+        adapters_of(experts), Estimated(trained, wish.scores(scores, kl), wish.utility, points, widths), notes=notes
+    )
 
 
 def nearest_trained(results: Mapping[str, StageResult]) -> Assembly:
     """Answer every preference with the policy trained for the nearest one.
 
-    For methods that train for another utility than a weighted sum: by that sum the wrong policy would be worth most.
+    For methods that train for another utility than a weighted sum that mean returns do not tell: by the sum the wrong
+    policy would be worth most.
     """
     experts = tuple(results.values())
     return Assembly(adapters_of(experts), Nearest(trained_weights(experts)))

@@ -132,23 +132,37 @@ def chebyshev_slopes(
     return np.asarray((shares / shares.sum() + augmentation) * steepness)
 
 
-def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
-    """Return `sum_k w_k (min(s_k, t_k) + b max(s_k - t_k, 0))`: the share b counts of what is above, `[...]`.
+def bent_scores(scores: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
+    """Return `min(s_k, t_k) + b max(s_k - t_k, 0)`, what the threshold utility weighs, `[..., K]`.
 
     Args:
         scores: `[..., K]`.
-        preference: w, `[K]`.
         thresholds: t, in units of the scores, `[K]`.
-        beyond: b, from 0 to 1.
+        beyond: b, from 0 to 1, what counts of what is above.
+
+    Example:
+        >>> bent_scores([0.75, 0.25], [0.5, 0.5], 0.5).tolist()
+        [0.625, 0.25]
+    """
+    points, limits = _scores(scores), np.asarray(thresholds, np.float64)
+    return np.asarray(np.minimum(points, limits) + beyond * np.maximum(points - limits, 0))
+
+
+def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
+    """Return the preference times `bent_scores`: the share b counts of what is above, `[...]`.
+
+    Args:
+        scores: See `bent_scores`, as are the others.
+        preference: w, `[K]`.
+        thresholds: `[K]`.
+        beyond: b.
 
     Example:
         >>> round(float(threshold_utility([0.9, 0.4], [0.5, 0.5], [0.5, 0.5], 0.1)), 6)
         0.47
     """
-    points, limits = _scores(scores), np.asarray(thresholds, np.float64)
-    wanted = check_preferences(preference, points.shape[-1])[0]
-    over = np.maximum(points - limits, 0)
-    return np.asarray((np.minimum(points, limits) + beyond * over) @ wanted)
+    bent = bent_scores(scores, thresholds, beyond)
+    return np.asarray(bent @ check_preferences(preference, bent.shape[-1])[0])
 
 
 def threshold_slopes(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:

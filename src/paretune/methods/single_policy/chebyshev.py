@@ -16,7 +16,7 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
 from paretune.methods.objective_values import check_values, values_of
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_experts
+from paretune.methods.per_preference import PerPreferenceSettings, Wish, best_trained, planned_experts
 from paretune.pareto.scalarisation import chebyshev_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
@@ -103,18 +103,30 @@ class Chebyshev:
         Raises:
             ConfigError: If ideal or nadir name no objective of the task, or do not fit its rewards.
         """
-        own = self.settings
-        points = {}
-        for name, given, end in (("ideal", own.ideal, 1), ("nadir", own.nadir, 0)):
-            found = values_of(name, given, own.unit, task)
-            points[name] = [each.range[end] if value is None else value for each, value in zip(task.objectives, found)]
-        if not all(high > low for high, low in zip(points["ideal"], points["nadir"])):
-            raise ConfigError(f"ideal must be above nadir, got {points['ideal']} and {points['nadir']}. Correct one.")
+        ideal, nadir = self._points(task)
         return planned_experts(
-            own, preferences, budget, seed, ChebyshevWeights,
-            ideal_point=points["ideal"], nadir_point=points["nadir"], beta=task.beta,
+            self.settings, preferences, budget, seed, ChebyshevWeights,
+            ideal_point=ideal, nadir_point=nadir, beta=task.beta,
         )  # fmt: skip
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the policy trained for the nearest preference."""
-        return nearest_trained(results)
+        """Answer a trained preference with its own policy, any other with the one of the best estimated utility.
+
+        In every form by the Chebyshev utility of `core.utilities`, at the ideal and the nadir of the settings.
+        """
+        ideal, nadir = self._points(task)
+        widths = [high - low for high, low in zip(ideal, nadir, strict=True)]
+        return best_trained(
+            task, results, Wish(lambda scores, kl: scores - task.beta * kl[:, None], "chebyshev", ideal, widths)
+        )
+
+    def _points(self, task: Task) -> tuple[list[float], list[float]]:
+        """Return ideal and nadir, `[K]` each."""
+        own, points = self.settings, []
+        for name, given, end in (("ideal", own.ideal, 1), ("nadir", own.nadir, 0)):
+            found = zip(task.objectives, values_of(name, given, own.unit, task), strict=True)
+            points.append([each.range[end] if value is None else value for each, value in found])
+        ideal, nadir = points
+        if not all(high > low for high, low in zip(ideal, nadir, strict=True)):
+            raise ConfigError(f"ideal must be above nadir, got {ideal} and {nadir}. Correct one.")
+        return ideal, nadir

@@ -16,8 +16,8 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
 from paretune.methods.objective_values import check_values, values_of
-from paretune.methods.per_preference import PerPreferenceSettings, nearest_trained, planned_experts
-from paretune.pareto.scalarisation import threshold_slopes
+from paretune.methods.per_preference import PerPreferenceSettings, Wish, best_trained, nearest_trained, planned_experts
+from paretune.pareto.scalarisation import bent_scores, threshold_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
 
@@ -117,17 +117,31 @@ class Thresholds:
             ConfigError: If thresholds name no objective of the task, or lie outside of its rewards.
         """
         own = self.settings
-        found = values_of("thresholds", own.thresholds, own.unit, task)
-        limits = []
-        for objective, given in zip(task.objectives, found, strict=True):
-            middle = sum(objective.range) / 2 if objective.pass_threshold is None else objective.pass_threshold
-            limits.append(float(middle if given is None else given))
         by_level: dict[str, Any] = {
             "completion": {"shaping": ThresholdShaping},
             "expected": {"weighting": ThresholdWeights, "beta": task.beta},
         }
-        return planned_experts(own, preferences, budget, seed, threshold_point=limits, **by_level[own.level])
+        return planned_experts(
+            own, preferences, budget, seed, threshold_point=self._limits(task), **by_level[own.level]
+        )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the policy trained for the nearest preference."""
-        return nearest_trained(results)
+        """Answer a trained preference with its own policy, any other with the one of the best estimated utility.
+
+        Mean returns do not tell the utility of single completions: there the nearest policy answers.
+        """
+        if self.settings.level == "completion":
+            return nearest_trained(results)
+        limits, beyond = np.asarray(self._limits(task)), self.settings.beyond
+        return best_trained(
+            task, results, Wish(lambda scores, kl: bent_scores(scores - task.beta * kl[:, None], limits, beyond))
+        )
+
+    def _limits(self, task: Task) -> list[float]:
+        """Return the threshold of each objective, `[K]`."""
+        found = values_of("thresholds", self.settings.thresholds, self.settings.unit, task)
+        limits = []
+        for objective, given in zip(task.objectives, found, strict=True):
+            middle = sum(objective.range) / 2 if objective.pass_threshold is None else objective.pass_threshold
+            limits.append(float(middle if given is None else given))
+        return limits
