@@ -80,7 +80,7 @@ class ChebyshevWeights:
         self.returns.load(state)
 
 
-@method("chebyshev", "single-policy")
+@method("chebyshev", "single-policy", version=2)
 class Chebyshev:
     """Train one policy per wanted preference for the worst of its objectives' weighted distances to an ideal point.
 

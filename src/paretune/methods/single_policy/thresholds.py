@@ -89,7 +89,7 @@ class ThresholdWeights:
         self.returns.load(state)
 
 
-@method("thresholds", "single-policy")
+@method("thresholds", "single-policy", version=2)
 class Thresholds:
     """Train one policy per wanted preference for objectives that are good enough from a threshold on.
 
