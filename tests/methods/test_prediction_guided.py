@@ -114,6 +114,33 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood_and_keeps_what_was_gaine
     assert len(born) == 6
 
 
+def test_a_gain_is_over_what_the_parent_measures_beside_its_child(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lucky parent: .9 when it was chosen, .5 on the prompts that its child has .6 on. The gain is .1 and not -.3."""
+    stage = stage_of(FOUR, task)
+    generations = prepared(set_runs.context_of(tmp_path, [stage], task), stage)
+
+    def measure(everyone: list[Individual], first: int, count: int) -> list[Individual]:
+        del first
+        parts = [np.full((count, 2), 0.5 if each.counts.size else 0.6) for each in everyone]
+        folds = np.zeros(count, dtype=np.int64)
+        return [each.measured(part, np.zeros(count), folds) for each, part in zip(everyone, parts, strict=True)]
+
+    monkeypatch.setattr(generations.members, "train", lambda chosen, lengths: list(chosen))
+    monkeypatch.setattr(generations.members, "measure", measure)
+    lucky, other = (
+        Individual(number, 0, "start", (), np.eye(2)[number], torch.zeros(3)).measured(
+            np.full((4, 2), 0.9), np.zeros(4), np.zeros(4, dtype=np.int64)
+        )
+        for number in range(2)
+    )
+    made = generations.make(Found((lucky, other), (lucky.origin(), other.origin())), 1)
+    for each in made.lineage[2:]:
+        assert each["before"] == pytest.approx([0.9, 0.9])  # what a prediction was asked from
+        assert each["gain"] == pytest.approx([0.1, 0.1])
+
+
 @pytest.mark.parametrize("calls", [12, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
     set_runs.check_that_a_kill_changes_nothing(guide, stage_of(FOUR, task), task, tmp_path, calls)

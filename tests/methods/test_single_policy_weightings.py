@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paretune.bandits.payoffs import FEEDBACK
 from paretune.core.preferences import FloatArray, centre, corners
+from paretune.methods.pulls import Pulls
 from paretune.methods.single_policy.chebyshev import ChebyshevSettings, ChebyshevWeights
 from paretune.methods.single_policy.contextual_dynaopt import ContextualBandit, ContextualDynaOptSettings
 from paretune.methods.single_policy.dorb import DORBSettings, OneAtATime
@@ -107,3 +109,36 @@ def test_shuffled_feedback_measures_as_often_and_is_never_of_the_pull_itself(
     one, other = (kind(centre(2), settings_of(made, each, 2), ranges(2)) for each in (changes, measured))
     assert [one.measured(update) for update in range(20)] == [other.measured(update) for update in range(20)]
     assert trajectory(one, centre(2), range(60), 0) != trajectory(other, centre(2), range(60), 0)
+
+
+def test_the_control_is_told_what_others_were_due_in_their_time() -> None:
+    """Gains shrink a thousandfold: what is told in both modes is spread alike, and none is the pull's own."""
+    settings = settings_of(DynaOptSettings, {"feedback": "shuffled"}, 2)
+    draws, told, due = np.random.default_rng(0), list[float](), list[float]()
+    one = Pulls(centre(2), settings)
+    other = Pulls(centre(2), {**settings, "feedback": "measured"})
+    for pull in range(400):
+        gain = float(draws.normal()) * 10 ** (-3 * pull / 400)
+        given, own = one.centred(gain, draws), other.centred(gain, draws)
+        assert own is not None
+        if given is None:
+            assert pull == 0
+        else:
+            assert given in due
+            told.append(given)
+        due.append(own)
+    assert np.mean(np.abs(told) == 0.5) == pytest.approx(np.mean(np.abs(due) == 0.5), abs=0.1)
+    assert np.std(told) == pytest.approx(np.std(due), abs=0.04)
+
+
+def test_the_control_of_one_objective_at_a_time_is_told_how_earlier_levels_stood() -> None:
+    """Levels rise all the time, so all stand above those before them: the control pays 1 as measured feedback does."""
+    logs = {}
+    for feedback in FEEDBACK:
+        bandit = OneAtATime(centre(2), settings_of(DORBSettings, {"feedback": feedback, "gamma": 1e-6}, 2), ranges(2))
+        draws = np.random.default_rng(0)
+        for update in range(0, 200, 4):
+            level = np.full((4, 2), update / 200)
+            bandit.weigh(Seen(update, centre(2), np.full(2, 0.5), 0.0, None, level, draws))
+        logs[feedback] = float(np.abs(bandit.logs).max())
+    assert logs["shuffled"] == pytest.approx(logs["measured"], rel=0.2)

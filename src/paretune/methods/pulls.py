@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,10 @@ def pulled_stages(
             f"budget must give each of {len(planned)} policies a measurement and a group, {least} completions, "
             f"got {budget}. Raise it, or lower measured_each ({settings.measured_each})."
         )
-    return planned_experts(settings, preferences, budget, seed, weighting)
+    stages = planned_experts(settings, preferences, budget, seed, weighting)
+    if settings.feedback == "measured":
+        return stages
+    return tuple(replace(each, version=each.version + 1) for each in stages)  # told what others were told in their time
 
 
 class Pulls:
@@ -80,7 +83,8 @@ class Pulls:
 
     Attributes:
         scores: Stored development scores, oldest first, None where one is missing.
-        payoffs: Past ones, oldest first: the last `PAYOFFS`, or, for the control, all, as neighbours were paid alike.
+        payoffs: The last `PAYOFFS` of the past, oldest first, which the next is scaled by.
+        earlier: What choices of the past were due, oldest first: all, as neighbours are alike; kept for the control.
     """
 
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any]) -> None:
@@ -88,6 +92,7 @@ class Pulls:
         self.wanted = np.flatnonzero(self.preference > 0)
         self.scores: list[list[float | None]] = []
         self.payoffs: list[float] = []
+        self.earlier: list[float] = []
 
     def due(self, update: int) -> int:
         """Return how many completions to measure before an update: some before each pull, if there is a choice."""
@@ -108,25 +113,31 @@ class Pulls:
 
     def told(self, payoff: float, generator: np.random.Generator) -> float | None:
         """Keep a payoff; return the one that the choice is told, see `fed_back`, or None if it cannot be told any."""
-        if not np.isfinite(payoff):
-            return None
-        given = fed_back(payoff, self.payoffs, self.settings["feedback"], generator)
-        self.payoffs = kept([*self.payoffs, payoff], self.settings["feedback"])
-        return given
+        return self._told(payoff, payoff, generator)
 
     def centred(self, payoff: float, generator: np.random.Generator) -> float | None:
-        """Do `told`, mapped by past payoffs to [-1/2, 1/2]: a payoff in the middle of them says nothing."""
-        past = self.payoffs[-PAYOFFS:]
-        given = self.told(payoff, generator)
-        return None if given is None else scaled(given, past) - 0.5
+        """Do `told`, mapped by past payoffs to [-1/2, 1/2]: a payoff in the middle of them says nothing.
+
+        The control is told what an earlier choice was told in its time: gains shrink as training goes on, and an early
+        one, mapped by late ones, would be out of all proportion.
+        """
+        return self._told(payoff, scaled(payoff, self.payoffs) - 0.5, generator)
+
+    def _told(self, payoff: float, due: float, generator: np.random.Generator) -> float | None:
+        if not np.isfinite(payoff):
+            return None
+        given = fed_back(due, self.earlier, self.settings["feedback"], generator)
+        self.payoffs = [*self.payoffs, payoff][-PAYOFFS:]
+        self.earlier = kept([*self.earlier, due], self.settings["feedback"])
+        return given
 
     def state(self) -> dict[str, object]:
         """Return what was measured."""
-        return {"scores": self.scores, "payoffs": self.payoffs}
+        return {"scores": self.scores, "payoffs": self.payoffs, "earlier": self.earlier}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.scores, self.payoffs = state["scores"], state["payoffs"]
+        self.scores, self.payoffs, self.earlier = state["scores"], state["payoffs"], state["earlier"]
 
 
 class Factors:
@@ -149,9 +160,9 @@ class Factors:
         return np.asarray(weights / weights.sum())
 
 
-def kept(payoffs: list[float], feedback: str) -> list[float]:
-    """Return the payoffs that later pulls need."""
-    return payoffs if feedback == "shuffled" else payoffs[-PAYOFFS:]
+def kept(earlier: list[float], feedback: str) -> list[float]:
+    """Return what earlier choices were due as far as later ones may be told it."""
+    return earlier if feedback == "shuffled" else []
 
 
 def means(scores: FloatArray) -> FloatArray:

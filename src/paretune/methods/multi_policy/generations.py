@@ -63,7 +63,8 @@ class Generations:
         living = members.ordered(everyone)[: settings.archive]
         records = [each.as_record() for each in everyone]
         members.log({"measured": records, "living": [each.number for each in living]}, number)
-        born = [self._record(found.living, each) for each in everyone[len(found.living) :]]
+        now = {old.number: new for old, new in zip(found.living, everyone, strict=False)}
+        born = [self._record(found.living, now, each) for each in everyone[len(found.living) :]]
         return Found(tuple(living), (*found.lineage, *born))
 
     def notes(self, found: Found) -> dict[str, object]:
@@ -71,12 +72,20 @@ class Generations:
         del found
         return {}
 
-    def _record(self, elites: Sequence[Individual], child: Individual) -> Mapping[str, Any]:
-        """Return where a child comes from and, where it learned on, what that gained on the scale of the ranges."""
+    def _record(
+        self, elites: Sequence[Individual], now: Mapping[int, Individual], child: Individual
+    ) -> Mapping[str, Any]:
+        """Return where a child comes from and, where it learned on, what that gained on the scale of the ranges.
+
+        The gain is over what its parent measures now, on the same prompts: what its parent had measured before chose it
+        as a parent, and is too high on average. That is what a prediction is asked from, and stands as `before`.
+        """
         parents = [each for each in elites if each.number in child.parents]
         if child.operation != "training" or len(parents) != 1:
             return child.origin()
-        before, after = self.members.scaled([parents[0], child])
-        noise = (self.members.scaled_errors([parents[0], child]) ** 2).sum(axis=0)
-        step = {"before": plain(before), "gain": plain(after - before), "noise": plain(noise)}
+        (before,) = self.members.scaled(parents)
+        both = [now[parents[0].number].since(parents[0]), child]
+        start, after = self.members.scaled(both)
+        noise = (self.members.scaled_errors(both) ** 2).sum(axis=0)
+        step = {"before": plain(before), "gain": plain(after - start), "noise": plain(noise)}
         return {**child.origin(), **step}

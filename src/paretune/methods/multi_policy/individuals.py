@@ -85,6 +85,13 @@ class Individual:
             folds=self.folds + by_fold if len(self.folds) else by_fold,
         )
 
+    def since(self, before: Individual) -> Individual:
+        """Return it with the completions alone that it measured since it was `before`."""
+        if not len(before.counts):
+            return self
+        left = {name: getattr(self, name) - getattr(before, name) for name in TALLIES}
+        return replace(self, **left)
+
     @property
     def fold_means(self) -> FloatArray:
         """Mean worth and KL on each fold of the prompts, `[F, K + 1]`; NaN where nothing was measured."""

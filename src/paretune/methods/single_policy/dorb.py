@@ -56,6 +56,7 @@ class OneAtATime:
         bandits = len(self.arms) if settings["variant"] == "hierarchical" else 1
         self.logs = np.zeros((bandits, len(self.arms)))  # log weights of each bandit
         self.levels: list[list[float]] = [[] for _ in range(bandits)]  # past ones of what pays it, oldest first
+        self.earlier: list[list[float]] = [[] for _ in range(bandits)]  # where they stood then, for the control
         self.pulled: list[int] | None = None  # bandit, arm
 
     def measured(self, update: int) -> int:
@@ -81,14 +82,14 @@ class OneAtATime:
             past = self.levels[bandit]
             if not np.isfinite(level):
                 continue
-            standing[bandit] = scaled(level, past[-PAYOFFS:])
+            due, feedback = scaled(level, past), self.settings["feedback"]
             if self.pulled is not None and self.pulled[0] == bandit:
-                told = fed_back(level, past, self.settings["feedback"], generator)
-                if told is not None:
+                payoff = fed_back(due, self.earlier[bandit], feedback, generator)
+                if payoff is not None:
                     gamma, rate = self.settings["gamma"], self.settings["arm_learning_rate"]
-                    payoff = scaled(told, past[-PAYOFFS:])
                     self.logs[bandit] = updated(self.logs[bandit], self.pulled[1], payoff, gamma, rate)
-            self.levels[bandit] = kept([*past, level], self.settings["feedback"])
+            standing[bandit], self.levels[bandit] = due, [*past, level][-PAYOFFS:]
+            self.earlier[bandit] = kept([*self.earlier[bandit], due], feedback)
         return standing
 
     def _pull(self, standing: FloatArray, generator: np.random.Generator) -> None:
@@ -98,11 +99,13 @@ class OneAtATime:
 
     def state(self) -> dict[str, object]:
         """Return the bandits and past levels."""
-        return {"logs": self.logs.tolist(), "levels": self.levels, "pulled": self.pulled}
+        logs = self.logs.tolist()
+        return {"logs": logs, "levels": self.levels, "earlier": self.earlier, "pulled": self.pulled}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.logs, self.levels, self.pulled = np.asarray(state["logs"], np.float64), state["levels"], state["pulled"]
+        self.logs, self.pulled = np.asarray(state["logs"], np.float64), state["pulled"]
+        self.levels, self.earlier = state["levels"], state["earlier"]
 
 
 @method("dorb", "single-policy")
