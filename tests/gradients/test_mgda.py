@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
+from torchjd.aggregation import MGDA
 
 from conflicting_gradients import drawn, heard
 from paretune.gradients.mgda import mgda, shortest_in_hull
@@ -199,12 +201,10 @@ def test_weights_do_not_depend_on_how_long_the_vectors_are() -> None:
 
 
 def test_torchjd_finds_no_shorter_vector() -> None:
-    torch = pytest.importorskip("torch")
-    aggregation = pytest.importorskip("torchjd.aggregation")
     rng = np.random.default_rng(0)
     for _ in range(30):
         jacobian = rng.standard_normal((3, 8))
-        theirs = aggregation.MGDA(epsilon=1e-6, max_iters=3000)(torch.tensor(jacobian)).numpy()
+        theirs = MGDA(epsilon=1e-6, max_iters=3000)(torch.tensor(jacobian)).numpy()
         ours = mgda(jacobian @ jacobian.T) @ jacobian
         assert ours @ ours <= theirs @ theirs * (1 + 1e-9)
         np.testing.assert_allclose(theirs, ours, atol=0.05)  # Frank-Wolfe steps end near, not at, the shortest

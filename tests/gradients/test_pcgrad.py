@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
+from torchjd.aggregation import PCGrad
 
 from conflicting_gradients import drawn
 from paretune.core.errors import PreferenceError, ShapeError
@@ -98,11 +100,9 @@ def test_what_is_no_gram_matrix_or_preference_is_refused() -> None:
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_torchjd_gives_the_same_for_two_objectives(scale: float) -> None:
-    torch = pytest.importorskip("torch")
-    aggregation = pytest.importorskip("torchjd.aggregation")
     rng = np.random.default_rng(0)
     for _ in range(30):
         jacobian = rng.standard_normal((2, 8)) * scale
-        theirs = aggregation.PCGrad()(torch.tensor(jacobian)).numpy()  # the sum
+        theirs = PCGrad()(torch.tensor(jacobian)).numpy()  # the sum
         ours = 2 * pcgrad(jacobian @ jacobian.T, rng) @ jacobian
         assert_allclose(ours, theirs, atol=1e-9 * scale)
