@@ -16,7 +16,13 @@ from paretune.core.answers import Combined, Estimated, Nearest, Selected, answer
 from paretune.core.errors import ConfigError, RecordError, ShapeError
 
 TRAINED = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-BUILT_IN = [Nearest(TRAINED), Estimated(TRAINED, TRAINED), Selected(TRAINED), Combined(TRAINED.T)]
+BUILT_IN = [
+    Nearest(TRAINED),
+    Estimated(TRAINED, TRAINED),
+    Estimated(TRAINED, TRAINED, "chebyshev", np.ones(TRAINED.shape[1]), np.full(TRAINED.shape[1], 2.0)),
+    Selected(TRAINED),
+    Combined(TRAINED.T),
+]
 MINE = """
 from dataclasses import dataclass, field
 
@@ -240,6 +246,16 @@ def test_a_trained_preference_keeps_its_expert_and_any_other_gets_the_best_estim
         answer.weights(np.eye(3))
     with pytest.raises(ShapeError, match=r"scores must be of the experts that were trained, \[3, 2\], got \[2, 2\]"):
         Estimated(trained, scores[:2])
+
+
+def test_a_field_that_came_later_may_be_missing_and_no_other() -> None:
+    plain = answer_to_plain(Estimated(TRAINED, TRAINED))
+    for later in ("utility", "points", "widths"):
+        del plain[later]
+    assert answer_to_plain(answer_from_plain(plain)) == answer_to_plain(Estimated(TRAINED, TRAINED))
+    del plain["scores"]
+    with pytest.raises(RecordError, match="must have the fields"):
+        answer_from_plain(plain)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4))

@@ -102,7 +102,22 @@ def test_the_next_member_is_trained_where_most_can_be_gained(task: Task, tmp_pat
     outlook = rounds.outlook(living)
     assert outlook is not None
     assert outlook.support.certificate == pytest.approx(1 / 3)
-    assert 1 / 3 < outlook.remaining < 1 / 3 + 0.01  # with a standard error below .005 on either bound
+    assert 1 / 3 < outlook.doubted.certificate < 1 / 3 + 0.01  # with a standard error below .005 on either bound
+
+
+def test_the_certificate_says_where_its_gain_may_be_had(task: Task, tmp_path: Path) -> None:
+    """Without noise most can be gained at (.39, .61); the first member was measured four times, so at (.61, .39)."""
+    rounds = rounds_of(task, tmp_path)
+    first, second, between = member(0, [1, 0], [1, 0]), member(1, [0, 1], [0, 1]), member(2, [0.5, 0.5], [0.62, 0.6])
+    few = np.full(2, 4.0)
+    first = replace(first, counts=few, sums=np.asarray([4.0, 0.0]), squares=np.asarray([4.0, 0.0]))
+    living = (first, second, between)
+    outlook, notes = rounds.outlook(living), rounds.notes(Found(living, ({}, {}, {})))
+    assert outlook is not None
+    assert outlook.support.corners[0] == pytest.approx([0.392, 0.608], abs=1e-3)
+    certificate: Any = notes["certificate"]
+    assert certificate["at"] == pytest.approx([0.612, 0.388], abs=1e-3)
+    assert certificate["remaining_gain"] == pytest.approx(0.115, abs=0.02)
 
 
 def test_reuse_starts_from_the_member_of_the_nearest_weights(task: Task, tmp_path: Path) -> None:
@@ -126,13 +141,13 @@ def test_what_noise_may_explain_is_no_gain_and_the_least_trained_learn_on(task: 
     outlook = rounds.outlook(living)
     assert outlook is not None
     assert len(outlook.open) == 0
-    assert 0 < outlook.remaining < 0.02
+    assert 0 < outlook.doubted.certificate < 0.02
     small = [
         replace(each, counts=np.full(2, 4.0), sums=each.sums / 2500, squares=each.squares / 2500) for each in living
     ]
     noisy = rounds.outlook(small)
     assert noisy is not None
-    assert noisy.remaining == pytest.approx(0.25 / 4)  # four equal completions prove little: SPREAD over four
+    assert noisy.doubted.certificate == pytest.approx(0.25 / 4)  # four equal completions prove little: SPREAD over four
 
 
 def test_a_round_of_several_takes_several_corners(task: Task, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_others_than_the_trained_preferences_get_who_is_estimated_best(task: Tas
     assert paid.answer.weights(WANTED)[0].argmax(axis=1).tolist() == [2, 1, 2]  # .82 less .3 is below .68
 
 
-def test_by_the_wish_that_a_method_trains_for_another_may_be_best(task: Task, finish: Any) -> None:
+def test_by_the_utility_that_a_method_trains_for_another_may_be_best(task: Task, finish: Any) -> None:
     """For (.6, .4) a corner is worth .6 and the centre .45; they lack .4 and .33 of the ideal; .4 of both is enough."""
     values = estimates(([1.0, 0.0], 0.0, 512), ([0.0, 1.0], 0.0, 512), ([0.45, 0.45], 0.0, 512))
     results, wanted = results_of(task, finish, values), np.asarray([[0.6, 0.4], [1.0, 0.0]])

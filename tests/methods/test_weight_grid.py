@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import BudgetError, ConfigError, RewardError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage
 from paretune.core.task import Task
@@ -99,7 +99,7 @@ def test_the_member_of_the_highest_measured_utility_answers_whatever_it_was_trai
 def test_a_member_without_a_score_is_an_error_and_not_a_zero(task: Task, finish: Any) -> None:
     stages = GRID.stages(task, WANTED, 300, 0)
     values = {"measurement": {"scores": [[0.5, None], [0.1, 0.6], [0.6, 0.5]]}}
-    with pytest.raises(BudgetError, match=r"every member must have a measured score.*got none on 'second'"):
+    with pytest.raises(RewardError, match=r"every member must have a measured score.*got none on 'second'"):
         GRID.assemble(task, WANTED, finish(stages, values))
 
 

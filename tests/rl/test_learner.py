@@ -515,6 +515,22 @@ class FromGradients(Fixed):
     needs = frozenset({"gram"})
 
 
+def test_terms_of_tokens_are_charged_a_second_pass_beside_gradients_of_objectives(task: Task, base: BaseModel) -> None:
+    """In one loss they cost nothing more; beside gradients of objectives they go there and back once more an epoch."""
+    flops = {}
+    for name, changes in (("plain", {}), ("terms", {"kl_estimator": "k3"})):
+        for weightings in ((), (FromGradients,)):
+            slots = weighed_by(*weightings) if weightings else None
+            learner = make(task, base, [(BOTH, 1, (16,))], replace(SETTINGS, epochs=1, **changes), slots=slots)
+            train(learner)
+            flops[name, bool(weightings)] = learner.members[0].ledger.counts["flops"]
+    assert flops["terms", False] == flops["plain", False]
+    three = make(task, base, [(BOTH, 1, (16,))], replace(SETTINGS, epochs=2))
+    train(three)
+    epoch = three.members[0].ledger.counts["flops"] - flops["plain", False]  # there and back once more
+    assert flops["terms", True] - flops["plain", True] == pytest.approx(epoch, rel=1e-9)
+
+
 def weighed_by(*weightings: type[Fixed]) -> Slots:
     return Slots(weightings=[kind(np.asarray(BOTH), {}, np.zeros((2, 2))) for kind in weightings])
 

@@ -42,7 +42,7 @@ TOKENS = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6], [0, 0, 0], [7, 7, 0], [2
 LENGTHS = torch.tensor([3, 2, 3, 1, 3, 2, 2, 3, 3, 1, 3, 2])
 ADVANTAGES = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 MIXING = Mixing.population(3, 4)
-EXACT = 2e-5  # fp32 sums in another order, relative to the length of the gradient: up to 1e-5 over seeds
+EXACT = 1e-5  # fp32 sums in another order, relative to the length of the gradient
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_gradient_checkpointing_changes_no_engine(tmp_path: Path) -> None:
     model.model.train()
     try:
         for engine in ("one_backward", "per_objective"):
-            assert_same(of_all(bank, engine).gradients, expected)
+            assert_same(of_all(bank, engine).gradients, expected, within=2)  # sums made again in another order
     finally:
         model.model.activation_checkpointing_disable()
         model.model.disable_input_require_grads()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,9 +83,9 @@ class Estimated(Nearest):
     Attributes:
         trained: Preferences the experts were trained for, `[E, K]`.
         scores: Estimated scores of the experts, as the user judges them, `[E, K]`.
-        utility: See `Selected`, as are the others.
-        points: `[K]`, or empty.
-        widths: `[K]`, or empty.
+        utility: What scores are worth for a preference, one of `core.utilities.UTILITIES`.
+        points: What that utility needs beside the preference, `[K]`: an ideal, or thresholds; empty for `linear`.
+        widths: Of the objectives' ranges, which that utility counts in, `[K]`; empty for `linear`.
     """
 
     scores: FloatArray
@@ -287,6 +287,8 @@ def answer_to_plain(answer: Answer) -> dict[str, object]:
 def answer_from_plain(data: Any) -> Answer:
     """Make an answer of what `answer_to_plain` returned; lists of numbers become arrays.
 
+    A field that a class got later, with a default, may be missing.
+
     Raises:
         RecordError: If the class cannot be imported or is none of an answer, or the fields are not its own. Nothing is
             called then.
@@ -296,8 +298,9 @@ def answer_from_plain(data: Any) -> Answer:
     name = data["class"]
     cls: Any = _resolve(name)
     values = {key: _array(value) for key, value in data.items() if key != "class"}
-    known = {each.name for each in fields(cls) if each.init}
-    if set(values) != known:
+    known = {each.name: each for each in fields(cls) if each.init}
+    needed = {name for name, each in known.items() if each.default is MISSING and each.default_factory is MISSING}
+    if not needed <= set(values) <= set(known):
         raise RecordError(
             f"answer '{name}' must have the fields {', '.join(sorted(known))}, got {', '.join(sorted(values))}. Use "
             "the version of the class that it was saved with."

@@ -84,11 +84,13 @@ def preference_from_mapping(preference: Mapping[str, float], objectives: Sequenc
         if name not in objectives:
             raise PreferenceError(
                 f"preference must name objectives of the task ({', '.join(objectives)}), got '{name}'."
-                f"{did_you_mean(name, objectives)}"
+                f"{did_you_mean(name, objectives) or ' Correct it.'}"
             )
     for name, weight in preference.items():
         if isinstance(weight, bool) or not isinstance(weight, Real):
-            raise PreferenceError(f"preference must be a number for each objective, got {shown(weight)} for '{name}'.")
+            raise PreferenceError(
+                f"preference must be a number for each objective, got {shown(weight)} for '{name}'. Write 1."
+            )
     row = [float(preference.get(name, 0.0)) for name in objectives]
     return np.asarray(check_preferences(row, len(objectives))[0])
 
@@ -155,7 +157,8 @@ def das_dennis(objectives: int, divisions: int) -> FloatArray:
     """
     if objectives < 1 or divisions < 1:
         raise PreferenceError(
-            f"a grid must have at least one objective and one division, got {objectives} and {divisions}."
+            f"a grid must have at least one objective and one division, got {objectives} and {divisions}. Try 10 "
+            "divisions."
         )
     last = divisions + objectives - 1
     points = [  # a point says where K - 1 bars stand among the divisions

@@ -69,7 +69,7 @@ def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Wish:
+class TrainedUtility:
     """What a policy is worth to the user of a preference, where that is no weighted sum of scores as they are judged.
 
     Attributes:
@@ -85,10 +85,10 @@ class Wish:
     widths: Sequence[float] = ()
 
 
-def best_trained(task: Task, results: Mapping[str, StageResult], wish: Wish | None = None) -> Assembly:
+def best_trained(task: Task, results: Mapping[str, StageResult], trained_for: TrainedUtility | None = None) -> Assembly:
     """Answer a trained preference with its own policy, any other with the one of the highest estimated worth.
 
-    Worth is what the task is judged on, or the wish that a method trains for, estimated from each policy's own last
+    Worth is what the task is judged on, or the utility that a method trains for, estimated from each policy's own last
     training completions, which cost nothing more. Those were sampled by the policy of its last updates, not by the one
     that is handed over, see `rl.recent.Recent.estimate`. Where a policy has fewer than `RECENT` of them, or no reward
     of an objective, policies cannot be compared fairly: then the one trained for the nearest preference answers.
@@ -101,11 +101,13 @@ def best_trained(task: Task, results: Mapping[str, StageResult], wish: Wish | No
     table = np.asarray(known)  # [E, K + 1]
     scores, kl = table[:, :-1], table[:, -1]
     notes = {"estimated_returns": scores.tolist(), "estimated_kl": kl.tolist()}
-    if wish is None:
+    if trained_for is None:
         return Assembly(adapters_of(experts), Estimated(trained, judged_scores(task, scores, kl)), notes=notes)
-    points, widths = np.asarray(wish.points, np.float64), np.asarray(wish.widths, np.float64)
+    points, widths = np.asarray(trained_for.points, np.float64), np.asarray(trained_for.widths, np.float64)
     return Assembly(
-        adapters_of(experts), Estimated(trained, wish.scores(scores, kl), wish.utility, points, widths), notes=notes
+        adapters_of(experts),
+        Estimated(trained, trained_for.scores(scores, kl), trained_for.utility, points, widths),
+        notes=notes,
     )
 
 

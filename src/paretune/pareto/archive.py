@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ShapeError
 from paretune.pareto.survival import dominance, survival_order
 
 
@@ -55,24 +55,6 @@ def archive_order(
         seen.add(policy)
     order = survival_order(points[known], noise[known], rule, doubt)
     return np.asarray([*(known[place] for place in order), *copies, *unknown], dtype=np.int64)
-
-
-def archived(
-    scores: ArrayLike,
-    errors: ArrayLike,
-    policies: Sequence[Hashable],
-    size: int,
-    rule: str = "hypervolume",
-    doubt: float = 0.0,
-) -> NDArray[np.int64]:
-    """Return indices of the at most `size` policies that an archive keeps; see `archive_order`.
-
-    Raises:
-        ConfigError: If there is no room for one policy.
-    """
-    if size < 1:
-        raise ConfigError(f"size of an archive must be at least 1, got {size}. Try 8.")
-    return archive_order(scores, errors, policies, rule, doubt)[:size]
 
 
 def undominated(scores: ArrayLike, errors: ArrayLike, doubt: float = 0.0) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from paretune.models.scoring import completion_log_probs
 from paretune.rl.lengths import Lengths
 from paretune.rl.rollout import BankSampler, Batch, Prompts, PromptStream, Sampler
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.token_terms import has_terms
 from paretune.rl.trainees import Trainee
 
 
@@ -91,6 +92,8 @@ class Rollouts:
         mixing, batch = self._complete(active, self.environment.train, places, np.concatenate(keys), wanted, "sampling")
         own, epochs = self._cost(mixing), self.settings.epochs
         again = epochs - 1 if self.gradients > 1 else 0  # later epochs read once more to know their ratios
+        if self.gradients > 1 and has_terms(self.settings):
+            again += 2 * epochs  # terms of tokens: there and back beside the objectives' own gradients
         passes, prompt_passes = (own * (1 + again + back * epochs) for back in (2, 1 + self.gradients))
         self._charge(active, batch, size, group, passes, prompt_passes, 1)  # sampling, epochs there and back
         return wanted, mixing, batch

@@ -58,6 +58,11 @@ class TokenTerms:
         return moved
 
 
+def has_terms(settings: LearnerSettings) -> bool:
+    """Return whether settings ask for terms of tokens."""
+    return settings.kl_estimator != "k1" or settings.entropy_coef != 0
+
+
 def token_terms(
     settings: LearnerSettings, betas: Tensor, factors: Tensor, lengths: Tensor, members: int, reference: Tensor,
     sampled: Tensor,
@@ -73,7 +78,7 @@ def token_terms(
         reference: Log-probabilities of the tokens under the base model `[B, T]`.
         sampled: Under the policy that sampled them `[B, T]`.
     """
-    if settings.kl_estimator == "k1" and not settings.entropy_coef:
+    if not has_terms(settings):
         return None
     own = lengths.cpu().double().view(members, -1)
     bonus = (settings.entropy_coef / own.sum(dim=1, keepdim=True)).expand_as(own).flatten()

@@ -20,7 +20,7 @@ class EvolutionSettings(GenerationSettings):
 
     crossover: float = 0.2  # chance that an offspring has two parents
     weight_noise: float = 0.1  # standard deviation of what is added to objective weights, then put onto the simplex
-    parameter_noise: float = 0.0  # standard deviation of what is added to parameters, in shares of their mean square
+    parameter_noise: float = 0.0  # standard deviation of noise on parameters, in shares of their root mean square
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +48,11 @@ class Evolution:
         Deb et al. 2002 (NSGA-II) for survival.
 
     Departures:
-        See docs/papers.md: policy gradient is the variation, not a member; low-rank experts; measuring is charged.
+        - Policy gradient is the variation: published, it trains one member beside those that evolution varies.
+        - Individuals are low-rank experts of one model; a child of two parents is the average of what both add to it,
+          cut to their rank.
+        - Objective weights vary too, and survival is by the front: the published fitness is one number.
+        - Completions that measure are charged. The reasons, and what is measured of each, stand in docs/papers.md.
     """
 
     settings: EvolutionSettings

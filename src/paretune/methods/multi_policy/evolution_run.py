@@ -75,7 +75,7 @@ class Breeding:
         return 0 if np.isnan(hopeful).all() else int(np.nanargmax(hopeful.round(12)))
 
     def _average(self, parents: Sequence[Individual], born: Individual) -> Tensor:
-        """Return the exact average of what two individuals add to the model, in an expert of their rank."""
+        """Return the average of what two individuals add to the model, cut to their rank; what that loses is logged."""
         import torch
 
         from paretune.models.low_rank import average_experts

@@ -62,7 +62,10 @@ class LinearSupport:
         Roijers, Whiteson and Oliehoek 2015 (optimistic linear support); Mossalam et al. 2016 with learned policies.
 
     Departures:
-        See docs/papers.md: noise, a budget that is always spent, several corners a round, judged scores.
+        - Scores are measured: a corner is open where more can be gained than noise, and the certificate has it added.
+        - The budget is always spent: published, the search ends when no corner is left.
+        - Several corners are trained a round, in one batch.
+        - Scores are what the task is judged on, so `r - beta KL` where that is J. The reasons stand in docs/papers.md.
     """
 
     settings: LinearSupportSettings

@@ -45,7 +45,9 @@ class PredictionGuided:
         Xu et al. 2020, Prediction-guided multi-objective reinforcement learning for continuous robot control (PGMORL).
 
     Departures:
-        See docs/papers.md: the model, its uncertainty and when it is trusted; a small archive in the place of bins.
+        - A Gaussian process predicts gains, with its uncertainty: published, a hyperbolic curve for each policy.
+        - While it predicts no better than "no change", contributions to the hypervolume choose.
+        - A small archive that knows of noise, in the place of performance bins. The reasons stand in docs/papers.md.
     """
 
     settings: PredictionGuidedSettings

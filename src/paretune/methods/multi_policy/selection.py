@@ -48,7 +48,10 @@ def check_selection(select: str, select_point: Sequence[float]) -> None:
     """
     check_choice("select", select, SELECTIONS)
     if select == "thresholds" and not select_point:
-        raise ConfigError("select_point must be a threshold for each objective where select is 'thresholds', got none.")
+        raise ConfigError(
+            "select_point must be a threshold for each objective where select is 'thresholds', got none. For two "
+            "objectives write select_point: [0.5, 0.4]."
+        )
     if select_point and select not in ("thresholds", "chebyshev"):
         raise ConfigError(
             f"select_point must be left out where select is '{select}', got {list(select_point)}. Try chebyshev."
@@ -69,7 +72,7 @@ def selected(
         task: Says what policies are judged on.
         select: `linear`, `w . s` with scores as the task judges them; `J`, the same with `r - beta KL` in any case;
             `chebyshev` or `thresholds`, see `core.utilities`.
-        select_point: For these two, `[K]`; an ideal that is not given is the highest score of each objective.
+        select_point: For these two, `[K]`; an ideal that is not given is the highest reward of each objective.
         measured: All members that could have been chosen.
         served: Which of them can be: the experts of the answer, in their order.
         wanted: Preferences whose choices are valued, `[M, K]`.
@@ -86,10 +89,8 @@ def selected(
     scores = measured.scores - penalty * measured.kl[:, None]
     folds = measured.folds - penalty * measured.fold_kl[:, :, None]
     utility = "linear" if select == "J" else select
-    given = np.asarray(select_point, dtype=np.float64)
-    if utility == "chebyshev" and not select_point:
-        given = scores.max(axis=0)
     low, high = np.asarray([each.range for each in task.objectives], dtype=np.float64).T
+    given = high if utility == "chebyshev" and not select_point else np.asarray(select_point, dtype=np.float64)
     widths = high - low if given.size else given
     answer = Selected(scores[list(served)], utility, given, widths)
     known = ~np.isnan(folds).any(axis=(0, 2))

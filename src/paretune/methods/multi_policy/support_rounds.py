@@ -35,12 +35,12 @@ class Outlook:
     Attributes:
         support: With trained policies taken as the best for their weights, as measured.
         noise: Of the best member's measured utility at each of its corners, in utility, `[C]`.
-        remaining: The most that can be gained anywhere if each of them may be better by its noise.
+        doubted: With each of them allowed to be better by its noise: what the certificate is of.
     """
 
     support: Support
     noise: FloatArray
-    remaining: float
+    doubted: Support
 
     @property
     def open(self) -> FloatArray:
@@ -100,8 +100,8 @@ class SupportRounds:
         outlook = self.outlook(found.living)
         if outlook is None:
             return {}
-        best = outlook.support.corners[0].tolist()
-        known = {"remaining_gain": outlook.remaining, "at": best, "open_corners": len(outlook.open)}
+        best = outlook.doubted.corners[0].tolist()
+        known = {"remaining_gain": outlook.doubted.certificate, "at": best, "open_corners": len(outlook.open)}
         return {"certificate": known}
 
     def outlook(self, living: Sequence[Individual]) -> Outlook | None:
@@ -122,7 +122,7 @@ class SupportRounds:
 
         exact = possible_gains(scores, weights, np.zeros(len(known)))
         doubted = possible_gains(scores, weights, noise(weights))
-        return Outlook(exact, noise(exact.corners), doubted.certificate)
+        return Outlook(exact, noise(exact.corners), doubted)
 
     def next_members(self, found: Found, number: int, size: int) -> list[Individual]:
         """Return `size` untrained members of a round: the open corners, then those that learn on."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paretune.core.errors import BudgetError, ConfigError
-from paretune.core.preferences import FloatArray, add_points, centre, das_dennis
+from paretune.core.errors import BudgetError, ConfigError, RewardError
+from paretune.core.preferences import FloatArray, grid_preferences
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
@@ -83,9 +83,9 @@ class WeightGrid:
     def grid(self, objectives: int, budget: int) -> FloatArray:
         """Return the weights of the members, `[N, K]`."""
         affordable = budget // self.settings.completions_each
-        best = add_points(das_dennis(objectives, 1), centre(objectives))
+        best = grid_preferences(objectives, 1)
         for divisions in range(2, FINEST + 1):
-            finer = add_points(das_dennis(objectives, divisions), centre(objectives))
+            finer = grid_preferences(objectives, divisions)
             if len(finer) > affordable:
                 break
             best = finer
@@ -98,7 +98,7 @@ class WeightGrid:
         scores = np.asarray(measured.values["scores"], dtype=np.float64)  # None becomes NaN
         if np.isnan(scores).any():
             missing = task.objective_names[int(np.isnan(scores).any(axis=0).argmax())]
-            raise BudgetError(
+            raise RewardError(
                 f"every member must have a measured score on every objective, got none on '{missing}'. Mend its "
                 "reward function; its log says why scores are missing."
             )

@@ -16,7 +16,7 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
 from paretune.methods.objective_values import check_values, values_of
-from paretune.methods.per_preference import PerPreferenceSettings, Wish, best_trained, planned_experts
+from paretune.methods.per_preference import PerPreferenceSettings, TrainedUtility, best_trained, planned_experts
 from paretune.pareto.scalarisation import chebyshev_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
@@ -117,7 +117,9 @@ class Chebyshev:
         ideal, nadir = self._points(task)
         widths = [high - low for high, low in zip(ideal, nadir, strict=True)]
         return best_trained(
-            task, results, Wish(lambda scores, kl: scores - task.beta * kl[:, None], "chebyshev", ideal, widths)
+            task,
+            results,
+            TrainedUtility(lambda scores, kl: scores - task.beta * kl[:, None], "chebyshev", ideal, widths),
         )
 
     def _points(self, task: Task) -> tuple[list[float], list[float]]:

@@ -16,7 +16,13 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
 from paretune.methods.objective_values import check_values, values_of
-from paretune.methods.per_preference import PerPreferenceSettings, Wish, best_trained, nearest_trained, planned_experts
+from paretune.methods.per_preference import (
+    PerPreferenceSettings,
+    TrainedUtility,
+    best_trained,
+    nearest_trained,
+    planned_experts,
+)
 from paretune.pareto.scalarisation import bent_scores, threshold_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
@@ -134,7 +140,9 @@ class Thresholds:
             return nearest_trained(results)
         limits, beyond = np.asarray(self._limits(task)), self.settings.beyond
         return best_trained(
-            task, results, Wish(lambda scores, kl: bent_scores(scores - task.beta * kl[:, None], limits, beyond))
+            task,
+            results,
+            TrainedUtility(lambda scores, kl: bent_scores(scores - task.beta * kl[:, None], limits, beyond)),
         )
 
     def _limits(self, task: Task) -> list[float]:
