@@ -103,12 +103,9 @@ def best_trained(task: Task, results: Mapping[str, StageResult], trained_for: Tr
     notes = {"estimated_returns": scores.tolist(), "estimated_kl": kl.tolist()}
     if trained_for is None:
         return Assembly(adapters_of(experts), Estimated(trained, judged_scores(task, scores, kl)), notes=notes)
-    points, widths = np.asarray(trained_for.points, np.float64), np.asarray(trained_for.widths, np.float64)
-    return Assembly(
-        adapters_of(experts),
-        Estimated(trained, trained_for.scores(scores, kl), trained_for.utility, points, widths),
-        notes=notes,
-    )
+    points, widths = (np.asarray(each, np.float64) for each in (trained_for.points, trained_for.widths))
+    answer = Estimated(trained, trained_for.scores(scores, kl), trained_for.utility, points, widths)
+    return Assembly(adapters_of(experts), answer, notes=notes)
 
 
 def nearest_trained(results: Mapping[str, StageResult]) -> Assembly:

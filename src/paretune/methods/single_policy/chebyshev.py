@@ -116,11 +116,8 @@ class Chebyshev:
         """
         ideal, nadir = self._points(task)
         widths = [high - low for high, low in zip(ideal, nadir, strict=True)]
-        return best_trained(
-            task,
-            results,
-            TrainedUtility(lambda scores, kl: scores - task.beta * kl[:, None], "chebyshev", ideal, widths),
-        )
+        own = TrainedUtility(lambda scores, kl: scores - task.beta * kl[:, None], "chebyshev", ideal, widths)
+        return best_trained(task, results, own)
 
     def _points(self, task: Task) -> tuple[list[float], list[float]]:
         """Return ideal and nadir, `[K]` each."""

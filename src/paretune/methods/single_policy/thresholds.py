@@ -138,12 +138,9 @@ class Thresholds:
         """
         if self.settings.level == "completion":
             return nearest_trained(results)
-        limits, beyond = np.asarray(self._limits(task)), self.settings.beyond
-        return best_trained(
-            task,
-            results,
-            TrainedUtility(lambda scores, kl: bent_scores(scores - task.beta * kl[:, None], limits, beyond)),
-        )
+        limits, beyond = self._limits(task), self.settings.beyond
+        own = TrainedUtility(lambda scores, kl: bent_scores(scores - task.beta * kl[:, None], limits, beyond))
+        return best_trained(task, results, own)
 
     def _limits(self, task: Task) -> list[float]:
         """Return the threshold of each objective, `[K]`."""
