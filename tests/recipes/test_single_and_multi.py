@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from paretune.benchmark.study import load_study
 from paretune.records.per_prompt import PerPrompt
@@ -54,9 +55,50 @@ def test_shares_are_ratios_of_sums_and_the_worst_is_over_all_instances() -> None
     assert lines["linear"]["chebyshev_share"] == pytest.approx(gained / possible)
 
 
+def test_without_best_policies_rows_have_utilities() -> None:
+    import summarise
+
+    blocks = []
+    for seed, centre in enumerate((0.6, 0.5)):
+        blocks += [
+            block("base", [[0.5, 0.5]], seed),
+            block("cell", [[0.9, 0.3], [centre, centre]], seed, "linear", kl=2.0),
+            block("cell", [[0.7, 0.3], [centre, centre]], seed, "dynaopt"),
+        ]
+    assert summarise.rows(summarise.gains(blocks)) == []
+    linear, dynaopt = summarise.utility_rows(blocks)
+    assert (linear["utility"], linear["kl"]) == (pytest.approx((0.9 + 0.55) / 2), 2.0)
+    assert linear["worst_preference_utility"] == pytest.approx(0.55)
+    assert dynaopt["minus_linear"] == pytest.approx(-0.1)
+
+
+def test_the_studies_are_of_the_rows_and_budgets_that_were_asked_for() -> None:
+    import chosen
+
+    studies = {name: yaml.safe_load((RECIPE / f"{name}.yaml").read_text()) for name in ("main", "small", "large")}
+    budgets = {name: study["budget"]["completions"] for name, study in studies.items()}
+    assert budgets == {"main": 4 * chosen.R, "small": chosen.R, "large": 11 * chosen.R}
+    methods = studies["main"]["methods"]
+    for name in chosen.DYNAMIC:
+        assert methods[f"{name}_shuffled"] == {**methods[name], "feedback": "shuffled"}
+    swept = yaml.safe_load((RECIPE / "sweep.yaml").read_text())["methods"]
+    assert set(methods) == {*swept, "one_policy", *(f"{name}_shuffled" for name in chosen.DYNAMIC)} - {"base"}
+    for name in ("small", "large"):
+        assert studies[name]["seeds"] == studies["main"]["seeds"] == 5
+        for label, row in studies[name]["methods"].items():
+            assert row == chosen.split(methods[label], budgets[name])
+
+
+def test_another_budget_is_split_into_as_many_policies_and_the_largest_into_eleven() -> None:
+    import chosen
+
+    row = {"method": "linear", "completions_each": 5456}  # three policies of 4 R
+    assert chosen.split(row, chosen.R)["completions_each"] == 1360  # a third of 4,096, in whole groups
+    assert chosen.split(row, 11 * chosen.R)["completions_each"] == chosen.R
+    assert chosen.split({"method": "evolution"}, chosen.R) == {"method": "evolution"}
+
+
 @pytest.mark.slow
 def test_the_studies_name_what_there_is() -> None:
     for name in ("sweep", "main", "small", "large", "counselling"):
-        path = RECIPE / f"{name}.yaml"
-        if path.exists():
-            assert load_study(path).methods
+        assert load_study(RECIPE / f"{name}.yaml").methods
