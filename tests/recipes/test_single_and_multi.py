@@ -102,3 +102,14 @@ def test_another_budget_is_split_into_as_many_policies_and_the_largest_into_elev
 def test_the_studies_name_what_there_is() -> None:
     for name in ("sweep", "main", "small", "large", "counselling"):
         assert load_study(RECIPE / f"{name}.yaml").methods
+
+
+@pytest.mark.slow
+def test_pictures_are_drawn_of_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import draw
+
+    table = RECIPE.parents[1] / "docs" / "results" / "data" / "single_and_multi" / "shares.csv"
+    monkeypatch.setattr("sys.argv", ["draw.py", str(table), str(tmp_path)])
+    draw.main()
+    drawn = sorted(path.name for path in tmp_path.iterdir() if path.stat().st_size > 10_000)
+    assert drawn == ["single_and_multi_budgets.png", "single_and_multi_rows.png"]
