@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,36 @@ def prepare(
     root = np.sqrt(values.clip(min=0.0))[:, None] * vectors.T  # rounding makes values of 0 negative
     lengths = np.linalg.norm(root, axis=0)
     return Prepared(kept, factors, norms * factors[kept], root / lengths)
+
+
+def mean_of_projections(
+    gram: ArrayLike, preference: ArrayLike | None, project: Callable[[Prepared, int], FloatArray]
+) -> FloatArray:
+    """Return the objective weights of the mean of all gradients, each moved by a linear projection.
+
+    Args:
+        gram: See `prepare`.
+        preference: `[K]`, weights of the mean; None weighs alike. As projections are linear in the length of what is
+            projected, it is the same as losses scaled by their preference. An objective of preference 0 is left out.
+        project: What a unit gradient becomes, by its place among those that are left: shares `[k]` of all of them.
+
+    Returns:
+        Weights `[K]` of the raw gradients, non-negative; 0 for an objective whose gradient vanishes. They are the
+        preference itself where nothing conflicts, sum to more where something does, and are not rescaled: the step is
+        that of the preference, less what conflicts. No combined gradient is longer than the mean length of the
+        gradients. All are 0 where no gradient is left.
+
+    Raises:
+        ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
+        NonFiniteError: If an inner product is not finite.
+        PreferenceError: If the preference is not a point on the simplex of K objectives.
+    """
+    prepared = prepare(gram, preference=preference)
+    lengths = np.zeros(len(prepared.norms))  # along unit gradients
+    for place, norm in enumerate(prepared.norms):
+        lengths += norm * project(prepared, place)
+    weights = prepared.on_raw_gradients(lengths / prepared.norms)
+    return weights if preference is not None else weights / len(weights)
 
 
 def _check_gram(gram: ArrayLike) -> FloatArray:

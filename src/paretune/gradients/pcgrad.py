@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from paretune.core.preferences import FloatArray
-from paretune.gradients.gram import prepare
+from paretune.gradients.gram import Prepared, mean_of_projections
 
 
 def pcgrad(gram: ArrayLike, generator: np.random.Generator, preference: ArrayLike | None = None) -> FloatArray:
@@ -22,19 +22,7 @@ def pcgrad(gram: ArrayLike, generator: np.random.Generator, preference: ArrayLik
     Args:
         gram: Inner products `[K, K]` of the objectives' gradients in the metric of the optimiser.
         generator: Draws the orders, one for each gradient.
-        preference: `[K]`, weights of the mean; None weighs alike. As projections are linear, it is the same as losses
-            scaled by their preference. An objective of preference 0 is left out.
-
-    Returns:
-        Weights `[K]` of the raw gradients, non-negative; 0 for an objective whose gradient vanishes. They are the
-        preference itself where nothing conflicts, sum to more where something does, and are not rescaled: the step is
-        that of the preference, less what conflicts. No combined gradient is longer than the mean length of the
-        gradients. All are 0 where no gradient is left.
-
-    Raises:
-        ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
-        NonFiniteError: If an inner product is not finite.
-        PreferenceError: If the preference is not a point on the simplex of K objectives.
+        preference: See `gram.mean_of_projections`, as are returns and errors.
 
     Source:
         Yu et al. 2020, Gradient surgery for multi-task learning, algorithm 1.
@@ -47,17 +35,12 @@ def pcgrad(gram: ArrayLike, generator: np.random.Generator, preference: ArrayLik
         >>> pcgrad([[1.0, -0.5], [-0.5, 1.0]], np.random.default_rng(0))
         array([0.75, 0.75])
     """
-    prepared = prepare(gram, preference=preference)
+    return mean_of_projections(gram, preference, lambda prepared, place: _projected(prepared, place, generator))
+
+
+def _projected(prepared: Prepared, place: int, generator: np.random.Generator) -> FloatArray:
+    """Return what a unit gradient becomes, as shares `[k]` of all unit gradients."""
     cosines = prepared.root.T @ prepared.root
-    lengths = np.zeros(len(prepared.norms))  # along unit gradients
-    for place, norm in enumerate(prepared.norms):
-        lengths += norm * _projected(cosines, place, generator)
-    weights = prepared.on_raw_gradients(lengths / prepared.norms)
-    return weights if preference is not None else weights / len(weights)
-
-
-def _projected(cosines: FloatArray, place: int, generator: np.random.Generator) -> FloatArray:
-    """Return what a unit gradient becomes, as shares `[k]` of all unit gradients of cosines `[k, k]`."""
     shares = np.zeros(len(cosines))
     shares[place] = 1.0
     inner = cosines[place]  # with every unit gradient, as it is by now

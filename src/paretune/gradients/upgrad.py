@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
 from paretune.core.preferences import FloatArray
-from paretune.gradients.gram import prepare
+from paretune.gradients.gram import Prepared, mean_of_projections
 
 
 def upgrad(gram: ArrayLike, preference: ArrayLike | None = None) -> FloatArray:
@@ -18,20 +18,8 @@ def upgrad(gram: ArrayLike, preference: ArrayLike | None = None) -> FloatArray:
 
     Args:
         gram: Inner products `[K, K]` of the objectives' gradients in the metric of the optimiser.
-        preference: `[K]`, weights of the mean; None weighs alike. As projections grow in proportion to what is
-            projected, it is the same as losses scaled by their preference. An objective of preference 0 is left out,
+        preference: See `gram.mean_of_projections`, as are returns and errors. An objective of preference 0 is left out
             of the cone too.
-
-    Returns:
-        Weights `[K]` of the raw gradients, non-negative; 0 for an objective whose gradient vanishes. They are the
-        preference itself where nothing conflicts, sum to more where something does, and are not rescaled: the step is
-        that of the preference, less what conflicts. No combined gradient is longer than the mean length of the
-        gradients. All are 0 where no gradient is left.
-
-    Raises:
-        ShapeError: If `gram` is not a symmetric square matrix with a non-negative diagonal.
-        NonFiniteError: If an inner product is not finite.
-        PreferenceError: If the preference is not a point on the simplex of K objectives.
 
     Source:
         Quinton and Rey 2024, Jacobian descent for multi-objective optimization (UPGrad).
@@ -45,11 +33,11 @@ def upgrad(gram: ArrayLike, preference: ArrayLike | None = None) -> FloatArray:
         >>> upgrad([[1.0, -0.5], [-0.5, 1.0]])
         array([0.75, 0.75])
     """
-    prepared = prepare(gram, preference=preference)
-    lengths = np.zeros(len(prepared.norms))  # along unit gradients
-    for place, norm in enumerate(prepared.norms):
-        shares, _ = nnls(prepared.root, -prepared.root[:, place])  # min |u_i + root s| over s >= 0
-        shares[place] += 1.0
-        lengths += norm * shares
-    weights = prepared.on_raw_gradients(lengths / prepared.norms)
-    return weights if preference is not None else weights / len(weights)
+    return mean_of_projections(gram, preference, _projected)
+
+
+def _projected(prepared: Prepared, place: int) -> FloatArray:
+    """Return what a unit gradient becomes, as shares `[k]` of all unit gradients."""
+    shares, _ = nnls(prepared.root, -prepared.root[:, place])  # min |u_i + root s| over s >= 0
+    shares[place] += 1.0
+    return np.asarray(shares)
