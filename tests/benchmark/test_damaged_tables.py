@@ -50,7 +50,10 @@ TABLES = {
     "tuning/*/score.json": "tuning/",
     "tuning/*/DONE.json": "tuning/",
 }
-SLOW = ("runs/*/solution.json", "runs/*/evaluations/DONE.json", "references/*/DONE.json", "timing/*/DONE.json")
+SLOW = (
+    "runs/*/solution.json", "runs/*/evaluations/DONE.json", "references/*/DONE.json", "timing/*/DONE.json",
+    "tuning/*/DONE.json",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in TABLES])

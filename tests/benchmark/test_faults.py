@@ -88,7 +88,10 @@ def test_a_fault_fails_its_cell_with_a_name_and_the_next_call_repairs_it(
     assert faulty("", "").complete
 
 
-@pytest.mark.parametrize(("phase", "noun"), [("base", "references/fake-0 "), ("timing", "timing/fake-faulty ")])
+@pytest.mark.parametrize(
+    ("phase", "noun"),
+    [("base", "references/fake-0 "), pytest.param("timing", "timing/fake-faulty ", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [("interrupts", "KeyboardInterrupt (faulty_study.py"), ("is killed", "(crash): the worker process")],
@@ -105,7 +108,10 @@ def test_a_fault_that_is_no_cells_is_a_problem_with_a_name(
     assert [timing.method for timing in result.records.timings] == ["faulty", "fake"][phase == "timing" :]
 
 
-@pytest.mark.parametrize("phase", ["training", "evaluation", "audit", "base", "timing"])
+@pytest.mark.parametrize(
+    "phase",
+    ["training", "timing", *(pytest.param(each, marks=pytest.mark.slow) for each in ("evaluation", "audit", "base"))],
+)
 def test_a_job_whose_worker_dies_is_tried_once_more(
     faulty: Callable[..., StudyResult], phase: str, tmp_path: Path
 ) -> None:

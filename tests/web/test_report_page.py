@@ -36,6 +36,14 @@ def visit(browser: Any, report: Path) -> Iterator[Visit]:
     opened.page.close()
 
 
+@pytest.fixture(scope="module")
+def shown(browser: Any, report: Path) -> Iterator[Visit]:
+    """Open the page for tests that only look at it."""
+    opened = Visit(browser, report)
+    yield opened
+    opened.page.close()
+
+
 def points(page: Any, pair: str) -> list[Any]:
     return page.evaluate(  # type: ignore[no-any-return]
         "pair => document.querySelector(`#front-0 [data-pair='${pair}'] .canvas`).data"
@@ -44,16 +52,16 @@ def points(page: Any, pair: str) -> list[Any]:
     )
 
 
-def test_the_page_draws_itself_in_silence_and_asks_for_nothing(visit: Visit) -> None:
-    assert visit.said == []
-    assert len(visit.requests) == 1  # the file itself
-    assert visit.page.locator("#front-0 .plot:visible svg.main-svg").count() >= 3
-    assert visit.page.locator("#cost .plot svg.main-svg").count() >= 3
-    assert points(visit.page, "0-1") == [["linear", 7], ["weight_grid", 7], ["rewarded_soups", 7]]
+def test_the_page_draws_itself_in_silence_and_asks_for_nothing(shown: Visit) -> None:
+    assert shown.said == []
+    assert len(shown.requests) == 1  # the file itself
+    assert shown.page.locator("#front-0 .plot:visible svg.main-svg").count() >= 3
+    assert shown.page.locator("#cost .plot svg.main-svg").count() >= 3
+    assert points(shown.page, "0-1") == [["linear", 7], ["weight_grid", 7], ["rewarded_soups", 7]]
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 400])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_the_page_never_scrolls_sideways(browser: Any, report: Path, width: int, scheme: str) -> None:
     opened = Visit(browser, report, width, scheme)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -134,10 +142,10 @@ def test_another_baseline_turns_its_own_row_into_the_baseline(visit: Visit) -> N
     assert visit.page.locator("#heat-0 td.unclear").count() > 0
 
 
-def test_what_python_drew_and_what_the_script_fills_in_agree(visit: Visit, report: Path) -> None:
+def test_what_python_drew_and_what_the_script_fills_in_agree(shown: Visit, report: Path) -> None:
     cells = "Array.from(document.querySelectorAll('#heat-0 td')).map(cell => [cell.textContent, cell.className])"
-    filled = visit.page.evaluate(cells)
-    drawn = visit.page.evaluate(
+    filled = shown.page.evaluate(cells)
+    drawn = shown.page.evaluate(
         "html => { const page = new DOMParser().parseFromString(html, 'text/html');"
         "return Array.from(page.querySelectorAll('#heat-0 td')).map(cell => [cell.textContent, cell.className]) }",
         report.read_text("utf-8"),
@@ -176,8 +184,8 @@ def test_every_control_is_reached_by_keyboard_and_shows_its_focus(visit: Visit) 
     assert {"theme", "pair-0", "bars-0", "zoom-0", "baseline-0", "metric-0", "preference-0", "prompt-0"} <= reached
 
 
-def test_every_chart_says_in_words_what_it_shows(visit: Visit) -> None:
-    charts = visit.page.locator("[role='img'].canvas")
+def test_every_chart_says_in_words_what_it_shows(shown: Visit) -> None:
+    charts = shown.page.locator("[role='img'].canvas")
     assert charts.count() == 6
     assert all(charts.nth(index).get_attribute("aria-label") for index in range(charts.count()))
 
