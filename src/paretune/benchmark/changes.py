@@ -35,7 +35,7 @@ def made_of(task: Task, entry: MethodEntry, stages: Sequence[Stage]) -> dict[str
     for stage in in_order(stages, task):
         references.update(stage.references())
     parts = task.training_key()
-    files: dict[str, str] = dict(parts.get("code", {}))  # type: ignore[call-overload]  # a mapping where it is there
+    files: dict[str, str] = dict(parts.get("code", {}))
     for reference in sorted(references):
         files |= loaded_files(reference)
     return {

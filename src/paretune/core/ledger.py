@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from paretune.core.errors import BudgetError
 
@@ -100,17 +101,17 @@ class Ledger:
             "faults": list(self.faults),
         }
 
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the counts of `state()`, in place."""
-        self.budget_completions = state["budget_completions"]  # type: ignore[assignment]  # plain JSON
-        self.counts = dict(state["counts"])  # type: ignore[call-overload]  # plain JSON
-        self.seconds = dict(state["seconds"])  # type: ignore[call-overload]  # plain JSON
-        self.repeated = dict(state["repeated"])  # type: ignore[call-overload]  # plain JSON
-        self.peak_memory_bytes = int(state["peak_memory_bytes"])  # type: ignore[call-overload]  # plain JSON
+        self.budget_completions = state["budget_completions"]
+        self.counts = dict(state["counts"])
+        self.seconds = dict(state["seconds"])
+        self.repeated = dict(state["repeated"])
+        self.peak_memory_bytes = int(state["peak_memory_bytes"])
         for name in ("scored", "missing", "faults"):
-            setattr(self, name, list(state[name]))  # type: ignore[call-overload]  # plain JSON
+            setattr(self, name, list(state[name]))
 
-    def resume(self, state: Mapping[str, object]) -> None:
+    def resume(self, state: Mapping[str, Any]) -> None:
         """Take over what was spent, but keep the budget and what this ledger already knows to be repeated work."""
         self.restore({**state, "budget_completions": self.budget_completions, "repeated": self.repeated})
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from paretune.core.checks import check_choice
 from paretune.core.digests import digest
@@ -187,7 +187,7 @@ class Task:
         """Digests of all prompts, made once: planning asks for them thousands of times."""
         return {split: digest(list(rows)) for split, rows in self.splits.items()}
 
-    def training_key(self) -> dict[str, object]:
+    def training_key(self) -> dict[str, Any]:
         """Return what training depends on: all but the test prompts, the audit and the thresholds."""
         code = loaded_files(f"{type(self).__module__}:{type(self).__name__}")  # a user's own kind of task
         return {

@@ -175,10 +175,12 @@ class Policy:
         """Return the mixing for rows answered by the given policies."""
         if self.bank is None:
             return Mixing.reference(len(policy_index))
-        index, options = list(policy_index), {"dtype": torch.float32, "device": self.base.device}
+        index, device = list(policy_index), self.base.device
         mixer = self.mixer
-        weights = torch.tensor(self.expert_weights[index], **options)  # type: ignore[arg-type]  # of two types
-        preferences, scale = (torch.tensor(each[index], **options) for each in (self.preferences, self.scales))  # type: ignore[arg-type]
+        weights = torch.tensor(self.expert_weights[index], dtype=torch.float32, device=device)
+        preferences, scale = (
+            torch.tensor(each[index], dtype=torch.float32, device=device) for each in (self.preferences, self.scales)
+        )
         if self.gate is not None:
             return Mixing.gated(weights, self.gate, preferences, scale)
         if mixer.level == "hidden":
