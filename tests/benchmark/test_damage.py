@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,34 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+FEW = {"flip", "gone"}  # kinds of damage that every file gets in `make test`; the others are for `make slow`
+
+
+def damages(file: str, few: Collection[str] = FEW) -> list[Any]:
+    return [
+        pytest.param(file, damage, id=f"{file}-{name}", marks=[] if name in few else pytest.mark.slow)
+        for name, damage in DAMAGES.items()
+    ]
+
+
 def files(folder: Path, *parts: str) -> dict[Path, tuple[bytes, int]]:
     found = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize(
-    ("file", "trained_again"),
-    [("stage.json", False), ("ledger.json", True), ("adapter/adapter.json", True), ("DONE.json", True)],
+    ("file", "damage"),
+    [
+        *damages("stage.json"),
+        *damages("ledger.json", DAMAGES),
+        *damages("adapter/adapter.json"),
+        *damages("DONE.json"),
+    ],
 )
 def test_a_damaged_file_of_a_stage_is_named_and_costs_that_stage_alone_or_nothing(
-    study: Make, tmp_path: Path, file: str, trained_again: bool, damage: Callable[[Path], object]
+    study: Make, tmp_path: Path, file: str, damage: Callable[[Path], object]
 ) -> None:
+    trained_again = file != "stage.json"
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)})
     run(made, folder, progress=False)
@@ -89,8 +104,7 @@ def test_a_damaged_file_of_a_stage_is_named_and_costs_that_stage_alone_or_nothin
     assert "damaged: " not in plan_text(plan(made, folder))
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("file", ["events.jsonl", "checkpoint/state.json"])
+@pytest.mark.parametrize(("file", "damage"), [*damages("events.jsonl"), *damages("checkpoint/state.json")])
 def test_what_a_stage_is_finished_without_costs_nothing_until_somebody_needs_it(
     study: Make, tmp_path: Path, file: str, damage: Callable[[Path], object]
 ) -> None:
