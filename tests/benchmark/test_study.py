@@ -106,6 +106,10 @@ REFUSALS = {
         {"tune": {"reward": [1], "preferences": {"unseen": 1}}},
         "tune.preferences.unseen must be one of the keys grid, points, got 'unseen'",
     ),
+    "empty preferences of tuning": (
+        {"tune": {"reward": [1], "preferences": {}}},
+        "tune.preferences must have grid or points; leave preferences out for those of the study",
+    ),
     "tuning of what a method does not have": (
         {"tune": {"learning_rate": [1]}},
         "tune.learning_rate must be a setting of a method that is tuned, got 'learning_rate', which none of fake has",

@@ -14,6 +14,7 @@ from paretune.records.study import StudyRecords
 from paretune.report import summary_table
 from paretune.report.comparison import Comparison, comparisons, shown_colours
 from paretune.report.embedded_data import front_data
+from paretune.report.figures import cost_figure
 from paretune.report.findings import findings
 from paretune.report.page import render_page
 from paretune.report.palette import CEILING_COLOUR
@@ -133,7 +134,16 @@ def test_a_task_judged_on_j_is_ranked_by_what_kl_costs_too() -> None:
         assert said["For which preferences?"].startswith(f"{first} leads alone for 2 of 2")
         beside = ("achieved utility", "rank by utility") if judged_on == "J" else ()
         assert main_table(one, rows).columns[2:6][: 2 + len(beside)] == (score, *beside, "KL, nats")
-        assert f"rank by {judged_on}" in summary_table(study, rows)
+        heads = summary_table(study, rows).splitlines()[1]
+        assert f"rank by {judged_on}" in heads
+        assert ("achieved J" in heads) == (judged_on == "J")
+        page = render_page(study, rows)
+        assert page.count(f'aria-label="The {score} against') == 3
+        scores = [float(each) for each in re.findall(r'"score":\[([0-9.]+)', page)]
+        assert scores == pytest.approx([0.701, 0.601] if judged_on == "utility" else [0.401, 0.501], abs=1e-3)
+        figure = cost_figure(one, rows, dict.fromkeys(("linear", "weight_grid"), "#000000"))
+        assert figure is not None
+        assert figure.axes[0].get_ylabel().startswith(score)
     value = next(row.value for row in rows if (row.method, row.label) == ("weight_grid", "J: all"))
     assert value.value == pytest.approx(0.601 - 0.1)
 

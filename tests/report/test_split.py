@@ -90,3 +90,10 @@ def test_many_methods_have_a_panel_each_and_few_share_one() -> None:
     assert [axes.get_title() for axes in many.axes if axes.get_visible()] == names
     assert len(few.axes) == 1
     assert [text.get_text() for text in few.legends[0].get_texts()] == names[:8]
+
+
+def test_two_measures_of_one_task_are_not_drawn_on_one_axis() -> None:
+    shares, utilities = swept("linear"), replace(swept("mod"), measure="utility")
+    figure = split_figure(of(shares, utilities), dict.fromkeys(("linear", "mod"), "#000000"))
+    assert figure is not None
+    assert [axes.get_ylabel().split(",")[0] for axes in figure.axes] == ["captured share", "mean utility"]

@@ -78,7 +78,7 @@ class BudgetKeys(FilePart):
     ]
 
 
-class TunePreferencesKeys(FilePart):
+class GridOrPoints(FilePart):
     """Which preferences methods are given: a grid's or those named."""
 
     grid: Natural | None = None
@@ -91,7 +91,17 @@ class TunePreferencesKeys(FilePart):
         return self
 
 
-class PreferencesKeys(TunePreferencesKeys):
+class TunePreferencesKeys(GridOrPoints):
+    """Which preferences methods are given in a sweep, where these are not the study's."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.grid is None and self.points is None:
+            raise ValueError("have grid or points; leave preferences out for those of the study")
+        return self
+
+
+class PreferencesKeys(GridOrPoints):
     """Which preferences methods are given, and which are evaluated."""
 
     unseen: Annotated[int, Field(ge=0, le=MAX_PREFERENCES)] = 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paretune.benchmark.study_file import PreferencesKeys, StudyKeys, TunePreferencesKeys
+from paretune.benchmark.study_file import GridOrPoints, StudyKeys
 from paretune.core.errors import ConfigError, PreferenceError
 from paretune.core.limits import MAX_PREFERENCES
 from paretune.core.preferences import FloatArray, Point, grid_preferences, grid_size, wanted_preferences
@@ -55,7 +55,7 @@ class Wanted:
         return f"results of preference {gone[0]}, which the study no longer names" if gone else ""
 
 
-def wanted_of(keys: PreferencesKeys | TunePreferencesKeys) -> Wanted:
+def wanted_of(keys: GridOrPoints) -> Wanted:
     """Return what the keys of a study file name."""
     return Wanted(points=tuple(keys.points)) if keys.points is not None else Wanted(keys.grid or GRID)
 

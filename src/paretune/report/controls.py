@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from paretune.core.protocols import MetricValue
-from paretune.report.estimates import difference
+from paretune.report.estimates import LEVEL, difference, p_value
 from paretune.report.wording import interval, listing
-from paretune.statistics.paired import paired_p_value
 from paretune.statistics.ties import holm
 
 FEEDBACK, SHUFFLED = "feedback", "shuffled"  # the setting, and its value for a control
-LEVEL = 0.05  # of all methods together
 
 
 def controls_of(methods: object) -> dict[str, str]:
@@ -55,7 +53,7 @@ def controls_sentence(controls: Mapping[str, str], score: str, values: Mapping[s
     if not pairs:
         return ""
     gaps = {name: difference(mine, theirs) for name, (mine, theirs) in pairs.items()}
-    apart = holm([_p_value(mine, theirs) for mine, theirs in pairs.values()], LEVEL)
+    apart = holm([p_value(mine.per_seed, theirs.per_seed) for mine, theirs in pairs.values()], LEVEL)
     said = [f"{name} {interval(gap, signed=True)}" for name, gap in gaps.items()]
     better = [name for (name, gap), each in zip(gaps.items(), apart, strict=True) if each and (gap.value or 0.0) > 0]
     verdict = f"{listing(better)} {'beats' if len(better) == 1 else 'beat'} it" if better else ""
@@ -67,9 +65,3 @@ def controls_sentence(controls: Mapping[str, str], score: str, values: Mapping[s
         "A control gets the payoff of a random earlier choice in the place of its own, at the same cost. Difference in "
         f"{score} to the control, paired by seed: {'; '.join(said)}. {both}{because}."
     )
-
-
-def _p_value(mine: MetricValue, theirs: MetricValue) -> float:
-    common: Sequence[int] = [seed for seed in mine.per_seed if seed in theirs.per_seed]
-    found = paired_p_value([mine.per_seed[seed] for seed in common], [theirs.per_seed[seed] for seed in common])
-    return 1.0 if found is None else found

@@ -119,11 +119,11 @@ def heat_data(maps: Sequence[HeatMap]) -> list[dict[str, object]]:
     ]
 
 
-def cost_data(spent: Sequence[Cost], achieved: dict[str, MetricValue]) -> list[dict[str, object]]:
-    """Return cost and achieved utility of each method."""
+def cost_data(spent: Sequence[Cost], scores: dict[str, MetricValue]) -> list[dict[str, object]]:
+    """Return cost of each method, and the score that it is ranked by."""
     return [
         {
-            "utility": triple(achieved[cost.method]),
+            "score": triple(scores[cost.method]),
             "completions": rounded(cost.completions.value),
             "sum": rounded(cost.seconds_sum.value),
             "chain": rounded(cost.seconds_chain.value),

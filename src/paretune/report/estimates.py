@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricValue
 from paretune.metrics.seeds import seed_mean
+from paretune.statistics.paired import paired_p_value
+
+LEVEL = 0.05  # of all differences that are told apart together
 
 
 def column_mean(values: NDArray[np.float64], seeds: Sequence[int], missing: str = "no seed has a value") -> MetricValue:
@@ -28,3 +31,10 @@ def difference(first: MetricValue, second: MetricValue) -> MetricValue:
     common = [seed for seed in first.per_seed if seed in second.per_seed]
     values = np.array([first.per_seed[seed] - second.per_seed[seed] for seed in common])
     return column_mean(values, common)
+
+
+def p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float:
+    """Return the paired t-test's p-value over the seeds that both have; 1 where these are fewer than two."""
+    common = [seed for seed in first if seed in second]
+    found = paired_p_value([first[seed] for seed in common], [second[seed] for seed in common]) if common else None
+    return 1.0 if found is None else found

@@ -19,7 +19,7 @@ from paretune.report.drawing import DIVERGING, PAPER, STYLE, add_legend, add_not
 from paretune.report.embedded_data import MAX_COLUMNS, shown_preferences
 from paretune.report.estimates import column_mean
 from paretune.report.heat_map import baselines, heat_map, separable
-from paretune.report.measured import achieved
+from paretune.report.measured import judged
 from paretune.report.palette import BASE_COLOUR, MATPLOTLIB_MARKERS, family_marker
 from paretune.report.wording import number
 
@@ -155,18 +155,19 @@ def heat_map_figure(part: Comparison) -> Figure | None:
 
 
 def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, str]) -> Figure | None:
-    """Plot achieved utility against completions, seconds (filled: sum, hollow: longest chain) and decoding speed."""
-    means, spent = achieved(part, rows), [cost for cost in costs(part, rows) if not part.method(cost.method).ceiling]
-    if all(value.value is None for value in means.values()):
+    """Plot what ranks are by against completions, seconds (filled: sum, hollow: longest chain) and decoding speed."""
+    score, values = judged(part, rows)
+    spent = [cost for cost in costs(part, rows) if not part.method(cost.method).ceiling]
+    if all(value.value is None for value in values.values()):
         return None
     figure = blank_figure(11.0, 3.4)
     first, second, third = figure.subplots(1, 3, sharey=True)
     for cost in spent:
-        utility, colour = means[cost.method], colours[cost.method]
-        if utility.value is None:
+        mean, colour = values[cost.method], colours[cost.method]
+        if mean.value is None:
             continue
         shape = MATPLOTLIB_MARKERS[family_marker(part.method(cost.method).family)]
-        reach = None if utility.low is None or utility.high is None else (utility.high - utility.low) / 2
+        reach = None if mean.low is None or mean.high is None else (mean.high - mean.low) / 2
         for axes, value, fill in (
             (first, cost.completions.value, colour),
             (second, cost.seconds_sum.value, colour),
@@ -176,14 +177,14 @@ def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, 
             if value is not None:
                 label = plain_text(cost.method) if axes is first else None
                 axes.errorbar(
-                    value, utility.value, yerr=reach, fmt=shape, color=colour, mfc=fill, label=label, elinewidth=0.6
+                    value, mean.value, yerr=reach, fmt=shape, color=colour, mfc=fill, label=label, elinewidth=0.6
                 )
     third.axvline(1, color=BASE_COLOUR, ls="--", lw=0.8)
     titles = ("completions", "seconds (hollow: longest chain)", "tokens per second relative to base")
     for axes, title in zip((first, second, third), titles, strict=True):
         axes.set_xlim(0, 1.08 * axes.get_xlim()[1])
         axes.set_xlabel(title)
-    first.set_ylabel("achieved utility, better \u2192")
+    first.set_ylabel(f"{score}, better \u2192")
     add_legend(figure, *first.get_legend_handles_labels())
     add_note(figure, part)
     return figure

@@ -12,15 +12,13 @@ from paretune.report.comparison import Comparison
 from paretune.report.conflicts import conflicts
 from paretune.report.controls import controls_sentence
 from paretune.report.costs import Cost, costs
-from paretune.report.estimates import column_mean, difference
+from paretune.report.estimates import LEVEL, column_mean, difference, p_value
 from paretune.report.heat_map import BASE, heat_map, separable
 from paretune.report.measured import judged, measured, rows_of
 from paretune.report.wording import MANY, count, interval, listing, number, seconds
-from paretune.statistics.paired import paired_p_value
 from paretune.statistics.ties import holm
 
 SAME = 1e-12  # means this close are equal
-LEVEL = 0.05  # of all differences to one leader together
 MEANINGS = {
     "achieved utility": "the preference-weighted mean reward on test prompts, averaged",
     "achieved J": "the preference-weighted mean reward on test prompts less beta times KL, averaged",
@@ -94,15 +92,9 @@ def lead(utilities: Mapping[str, Mapping[int, float]]) -> Lead | None:
     leaders = _top(means)
     leader = leaders[0]
     others = [name for name in sorted(means, key=lambda name: -means[name]) if name != leader]
-    p_values = [_p_value(measured[leader], measured[name]) for name in others]
-    differs = holm([1.0 if value is None else value for value in p_values], LEVEL)
+    differs = holm([p_value(measured[leader], measured[name]) for name in others], LEVEL)
     tied = tuple(name for name, different in zip(others, differs, strict=True) if not different)
     return Lead(leaders, tied, tuple(name for name in others if name not in tied))
-
-
-def _p_value(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
-    common = [seed for seed in first if seed in second]
-    return paired_p_value([first[seed] for seed in common], [second[seed] for seed in common]) if common else None
 
 
 def _overall(comparison: Comparison, score: str, means: Mapping[str, MetricValue]) -> str:

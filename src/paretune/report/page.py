@@ -40,7 +40,7 @@ from paretune.report.findings import findings
 from paretune.report.header import commands, failures, key_figures, lost_rewards, subtitle
 from paretune.report.heat_map import BASE, HeatMap, baselines, heat_map, separable
 from paretune.report.kl_curves import kl_curves, kl_data, kl_notes, kl_tables
-from paretune.report.measured import achieved
+from paretune.report.measured import achieved, judged
 from paretune.report.metric_lines import metric_lines
 from paretune.report.optimum import optimum_estimate, optimum_sentence, optimum_table
 from paretune.report.overall import (
@@ -184,7 +184,7 @@ def _part(
     colours: dict[str, str],
     parts: Sequence[Comparison],
 ) -> dict[str, object]:
-    spent, means = costs(part, rows), achieved(part, rows)
+    spent, (score, scores) = costs(part, rows), judged(part, rows)
     shown = shown_preferences(len(part.labels), len(part.objectives), MAX_COLUMNS)
     maps = _heat_maps(part, shown)
     front, samples = front_data(part, colours), sample_data(part, shown)
@@ -192,7 +192,8 @@ def _part(
     data = {
         "front": front,
         "heat": heat_data(maps),
-        "costs": cost_data(spent, means),
+        "costs": cost_data(spent, scores),
+        "judged": score,
         "samples": samples,
         "kl": kl_data(kl_curves(part, parts), part, study, colours),
     }
@@ -204,7 +205,7 @@ def _part(
         "matrix": [_matrix_row(part, method.name) for method in part.methods],
         "findings": findings(part, rows, controls_of(study.resolved.get("methods"))),
         "ranking": main_table(part, rows),
-        "interval_rule": interval_rule(list(means.values())),
+        "interval_rule": interval_rule(list(achieved(part, rows).values())),
         "optimum": None if optimum is None else optimum_sentence(optimum, part.labels),
         "optimum_table": None if optimum is None else optimum_table(optimum, part.labels),
         "kl_notes": kl_notes(part, rows) if data["kl"] else [],
@@ -224,7 +225,8 @@ def _part(
         "metrics": lines,
         "metric_titles": list(dict.fromkeys(line.title for line in lines)),
         "cost_sentence": _cost_sentence(part),
-        "cost_rows": [_cost_row(cost, means[cost.method].value, part.method(cost.method).ceiling) for cost in spent],
+        "judged": score,
+        "cost_rows": [_cost_row(cost, scores[cost.method].value, part.method(cost.method).ceiling) for cost in spent],
         "timing_note": _timing_note(study, part),
         "text_seed": shown_seed(part),
         "text_preferences": [part.labels[column] for column in shown],

@@ -104,13 +104,13 @@ def split_sentence(study: StudyRecords) -> str:
 def split_figure(study: StudyRecords, colours: Mapping[str, str]) -> Figure | None:
     """Plot score against the completions that each policy gets; None where none was tried.
 
-    A panel for each task; for each task and method where methods are too many to tell their lines apart.
+    A panel for each task and measure; for each method of it where methods are too many to tell their lines apart.
     """
     curves = [curve for curve in split_curves(study.tuning) if curve.method in colours]
-    tasks = list(dict.fromkeys(curve.task for curve in curves))
-    if not tasks:
+    kinds = list(dict.fromkeys((curve.task, curve.measure) for curve in curves))
+    if not kinds:
         return None
-    shown = [[curve for curve in curves if curve.task == task] for task in tasks]
+    shown = [[curve for curve in curves if (curve.task, curve.measure) == kind] for kind in kinds]
     apart = max(map(len, shown)) > MANY
     if apart:
         shown = [[curve] for curve in curves]
@@ -128,7 +128,7 @@ def split_figure(study: StudyRecords, colours: Mapping[str, str]) -> Figure | No
         axes.set_xticks(tried, [f"{each:,.0f}" for each in tried], fontsize=7)
         axes.minorticks_off()
         task = f"{plain_text(mine[0].task)}, {mine[0].budget_completions:,} completions"
-        alone = plain_text(mine[0].method) + (f"\n{task}" if len(tasks) > 1 else "")
+        alone = plain_text(mine[0].method) + (f"\n{task}" if len({name for name, _ in kinds}) > 1 else "")
         axes.set_title(alone if apart else task, fontsize=7 if apart else 9)
         if not apart:
             axes.set_ylabel(f"{MEASURES[mine[0].measure]}, better \u2192")

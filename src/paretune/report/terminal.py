@@ -13,7 +13,7 @@ from paretune.report.ranking import ranking
 from paretune.report.wording import interval, number, table_cell
 
 HEADS = (
-    "method", "achieved utility", "hypervolume, naive", "policies", "completions", "seconds",
+    "method", "hypervolume, naive", "policies", "completions", "seconds",
     "tokens/s to base", "seeds",
 )  # fmt: skip
 SHARE = "captured share"  # a column of tasks whose optimum is known
@@ -27,13 +27,15 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
             broken = any(cell.message for method in part.methods for cell in method.cells.values())
             waiting.append(f"{part.title}: {'nothing that can be used' if broken else 'not run yet'}")
             continue
-        mine, means = rows_of(part, rows), achieved(part, rows)
+        mine, utilities = rows_of(part, rows), achieved(part, rows)
         everything = (*part.methods, *part.untrained)
+        score, scores = judged(part, rows)
         shares = {each.name: measured(mine, each.name, "captured_share") for each in everything}
-        known = any(share.value is not None for share in shares.values())
-        score, _ = judged(part, rows)
+        shown = {"achieved utility": utilities, score: scores}
+        if any(share.value is not None for share in shares.values()):
+            shown[SHARE] = shares
         rank = f"rank by {score.split()[-1]}"
-        lines: list[tuple[str, ...]] = [(HEADS[0], rank, HEADS[1], *([SHARE] if known else []), *HEADS[2:])]
+        lines: list[tuple[str, ...]] = [(HEADS[0], rank, *shown, *HEADS[1:])]
         spent = {cost.method: cost for cost in costs(part, rows)}
         ranked = dict(ranking(part, rows))
         for method in everything:
@@ -49,8 +51,7 @@ def text_table(study: StudyRecords, rows: Sequence[MetricRow]) -> str:
                 (
                     method.name,
                     ranked[method.name],
-                    interval(means[method.name]),
-                    *([interval(shares[method.name])] if known else []),
+                    *(interval(values[method.name]) for values in shown.values()),
                     interval(volume),
                     *numbers,
                     f"{done}/{len(cells)}",

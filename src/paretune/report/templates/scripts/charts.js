@@ -106,7 +106,7 @@ const drawFront = (index) => {
 };
 
 const drawCosts = (index) => {
-  const { front, costs } = parts[index];
+  const { front, costs, judged } = parts[index];
   const panels = [
     ["completions", [["completions", ""]], "completions, cheaper ←"],
     ["seconds", [["sum", ""], ["chain", "-open"]], "seconds, cheaper ←"],
@@ -119,23 +119,23 @@ const drawCosts = (index) => {
     if (panel === "speed") xs.push(1);
     costs.forEach((cost, m) => {
       const method = front.methods[m];
-      if (method.ceiling || hiddenMethods.has(method.name) || cost.utility[0] === null) return; // a ceiling is charged nothing
+      if (method.ceiling || hiddenMethods.has(method.name) || cost.score[0] === null) return; // a ceiling is charged nothing
       const drawn = series.filter(([key]) => cost[key] !== null);
       if (!drawn.length) return;
       xs.push(...drawn.map(([key]) => cost[key]));
-      ys.push(...cost.utility.filter((each) => each !== null));
+      ys.push(...cost.score.filter((each) => each !== null));
       traces.push({
         type: "scatter", mode: drawn.length > 1 ? "lines+markers" : "markers", x: drawn.map(([key]) => cost[key]),
-        y: drawn.map(() => cost.utility[0]), error_y: bars(drawn.map(() => cost.utility), method.colour + (dark() ? "c0" : "80")),
+        y: drawn.map(() => cost.score[0]), error_y: bars(drawn.map(() => cost.score), method.colour + (dark() ? "c0" : "80")),
         line: { color: method.colour, width: 1.5, dash: "dot" },
         marker: { size: 12, color: method.colour, symbol: drawn.map(([, open]) => method.marker + open), line: { width: drawn.map(([, open]) => (open ? 2 : 1)), color: drawn.map(([, open]) => (open ? method.colour : colour("surface"))) } },
-        text: drawn.map(([key]) => `<b>${plain(method.name)}</b><br>${({ completions: "completions", sum: "seconds, all stages", chain: "seconds, longest chain", speed: "times the base model's speed" })[key]}: ${number(cost[key])}<br>utility: ${interval(cost.utility)}`),
+        text: drawn.map(([key]) => `<b>${plain(method.name)}</b><br>${({ completions: "completions", sum: "seconds, all stages", chain: "seconds, longest chain", speed: "times the base model's speed" })[key]}: ${number(cost[key])}<br>${judged}: ${interval(cost.score)}`),
         hovertemplate: "%{text}<extra></extra>",
       });
     });
     const shape = layout(
       { title: { text: title, font: { size: 13 } }, range: [0, 1.12 * Math.max(...xs, 1e-9)] },
-      { title: { text: "achieved utility, better →", font: { size: 13 } }, range: ys.length ? range(ys, true, 0) : undefined });
+      { title: { text: `${judged}, better →`, font: { size: 13 } }, range: ys.length ? range(ys, true, 0) : undefined });
     if (panel === "speed") shape.shapes = [{ type: "line", x0: 1, x1: 1, yref: "paper", y0: 0, y1: 1, line: { color: colour("muted"), width: 1, dash: "dash" } }];
     draw(element, traces, shape);
   }
