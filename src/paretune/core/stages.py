@@ -196,11 +196,12 @@ def in_order(stages: Sequence[Stage], task: Task) -> list[Stage]:
     ordered: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
-        if stage.key(task) in ordered:
+        key = stage.key(task)
+        if key in ordered:
             return
         for need in stage.needs:
             visit(need)
-        ordered[stage.key(task)] = stage
+        ordered[key] = stage
 
     for stage in stages:
         visit(stage)

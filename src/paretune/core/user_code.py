@@ -17,7 +17,7 @@ from pathlib import Path
 from paretune.core.digests import digest, file_digest
 from paretune.core.errors import TaskError
 from paretune.core.file_lists import files_below
-from paretune.core.user_files import OURS, named_files, runs_files
+from paretune.core.user_files import KEPT_TREES, OURS, named_files, runs_files
 from paretune.core.user_folders import INSTALLED, RESERVED, asked
 
 UNPARSEABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last two where code is nested too deep
@@ -89,7 +89,12 @@ def _modules_beside(file: Path) -> list[Path]:
 
 def _digest_file(file: Path) -> str:
     tree = _tree(file)
-    return file_digest(file) if tree is None else digest(list(_symbols(tree)))
+    return file_digest(file) if tree is None else _digest_tree(tree)
+
+
+@functools.lru_cache(KEPT_TREES)
+def _digest_tree(tree: ast.Module) -> str:
+    return digest(list(_symbols(tree)))
 
 
 def _beside(file: Path, root: Path) -> str:
@@ -170,6 +175,7 @@ def find_local(module: str, folder: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
+@functools.lru_cache(KEPT_TREES)
 def imported_names(tree: ast.Module, module: str, is_package: bool) -> list[str]:
     """List the modules a file may import, with the packages that hold them; names in them may be among the list."""
     names: set[str] = set()
@@ -237,10 +243,14 @@ def _shown(module: str, file: Path) -> str:
 
 
 def _tree(file: Path) -> ast.Module | None:
-    if file.suffix != ".py":
-        return None
+    return _parsed(file.read_bytes()) if file.suffix == ".py" else None
+
+
+@functools.lru_cache(KEPT_TREES)
+def _parsed(content: bytes) -> ast.Module | None:
+    """Parse Python, once for equal content: every plan of a study asks for the same files again."""
     try:
-        return ast.parse(file.read_bytes(), filename=str(file))
+        return ast.parse(content)
     except UNPARSEABLE:  # whoever imports it will hear of it; here it is a file like any other
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from paretune.core.errors import ParetuneError, TaskError
 from paretune.core.file_lists import Tally, is_ignored, matching
 
 LONGEST_NAME = 255  # letters; a longer text in the code names no file
+KEPT_TREES = 256  # of modules that were parsed, in memory
 MOST_FOLDERS = 50  # named in one module, that names of files are tried in
 WRITES = frozenset(
     {
@@ -59,8 +61,7 @@ def named_files(tree: ast.AST, file: Path, root: Path) -> list[Path]:
         TaskError: If it declares too much.
     """
     folders, tally = list(dict.fromkeys([file.parent, root])), Tally()
-    declared = _declared(tree)
-    texts = declared if _writes(_calls(tree)) else {*declared, *_texts(tree)}
+    declared, texts = _named_texts(tree)
     try:
         found = {path for text in sorted(declared) for folder in folders for path in matching(text, folder, tally)}
     except ParetuneError as error:
@@ -75,6 +76,14 @@ def named_files(tree: ast.AST, file: Path, root: Path) -> list[Path]:
     return sorted({path for path in found if path.resolve() != file.resolve()})
 
 
+@functools.lru_cache(KEPT_TREES)
+def _named_texts(tree: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the texts that a module declares, and all that may name files that it reads."""
+    declared = frozenset(_declared(tree))
+    return declared, declared if _writes(_calls(tree)) else declared.union(_texts(tree))
+
+
+@functools.lru_cache(KEPT_TREES)
 def runs_files(tree: ast.AST) -> bool:
     """Tell whether a module may run other files whose names do not show in its code."""
     calls = _calls(tree)
