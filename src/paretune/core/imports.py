@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -55,6 +56,8 @@ def imported(module: str) -> ModuleType:
     Raises:
         StopRequested: In place of the KeyboardInterrupt of a real Ctrl-C; what the module raises goes through.
     """
+    if module in sys.modules and module.partition(".")[0] == "paretune":
+        return sys.modules[module]  # runs nothing, and planning asks thousands of times
     importlib.invalidate_caches()  # a file written a moment ago is not yet in the listing Python keeps of its folder
     with asked(module), surroundings_kept(f"module '{module}'", ConfigError), real_interrupts():
         return importlib.import_module(module)

@@ -45,9 +45,15 @@ class Stage:
     seed: int = 0
     version: int = 1
     enumerated: int = 0
+    _known: dict[int, tuple[Task, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def trajectory_key(self, task: Task) -> str:
         """Digest all but the length: equal trajectories are prefixes of one another."""
+        if id(task) not in self._known:  # a plan asks for each key dozens of times
+            self._known[id(task)] = task, self._trajectory_key(task)
+        return self._known[id(task)][1]
+
+    def _trajectory_key(self, task: Task) -> str:
         code = loaded_code(references_in(self.member))
         return digest(
             {
