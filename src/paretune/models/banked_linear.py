@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from paretune.core.errors import MixingError, ShapeError
 from paretune.core.user_calls import shown
 from paretune.models.capture import Capture
+from paretune.models.merged_linear import merged_linear
 from paretune.models.mixing import GateFrom, Mixing
 
 
@@ -61,6 +62,9 @@ class BankedLinear(nn.Module):
         shape = (*x.shape[:-1], self.out_features)
         if pin.layout == "population":
             inputs = x.reshape(pin.blocks, -1, self.in_features)
+            if pin.merges and not torch.is_autocast_enabled(x.device.type):
+                weight, bias = pin.prepared(self, x.dtype)
+                return merged_linear(inputs, weight, bias, down, up, capture, self.number).view(shape)
             rows = self.original(inputs)  # read as laid out: what is added to below is then no view of another tensor
             if capture is not None:
                 return capture.add_delta(self.number, rows, inputs, down, up).view(shape)
@@ -112,7 +116,7 @@ class Pin:
     """A mixing in force, with what its layers prepare for it once.
 
     Without gradients the stacked factors are laid out once per layer; with gradients they are laid out at every call,
-    so that recomputation in the backward pass builds the same graph.
+    so that recomputation in the backward pass builds the same graph. Merged matrices carry no graph and are made once.
 
     Attributes:
         layout: `reference`, `population` or `rows`.
@@ -122,8 +126,8 @@ class Pin:
             `[B, T, E r]` while a gated block runs.
         gate_from: First token of a pass that the mixing's gate weighs: one for all rows, or one for each.
         read: Rows that the whole model was last called with under this mixing.
-        merges: Whether passes without gradients use merged matrices: a population in fp32, whose matrices are few
-            enough to keep one copy for each block. In bf16 the sum would round the experts away.
+        merges: Whether passes use merged matrices, under autocast only those without gradients: a population in fp32,
+            whose matrices are few enough to keep one copy for each block. In bf16 the sum would round experts away.
     """
 
     def __init__(
@@ -197,15 +201,19 @@ class Pin:
         """Return the stacked factors of a layer, or its merged matrices `[E, out, in]` and bias, made once."""
         found = self._factors.get(layer.number)
         if found is None:
-            down, up = self.lay_out(layer, dtype)
-            found = self._merge(layer, down, up) if self.merges else (down.contiguous(), up.contiguous())
+            with torch.no_grad():
+                down, up = self.lay_out(layer, dtype)
+                found = self._merge(layer, down, up) if self.merges else (down.contiguous(), up.contiguous())
             self._factors[layer.number] = found
         return found
 
     def _merge(self, layer: BankedLinear, down: Tensor, up: Tensor) -> tuple[Tensor, Any]:
         original: Any = layer.original
         weight = original.weight if isinstance(original, nn.Linear) else original.weight.t()
-        return torch.baddbmm(weight[None], up.mT, down.mT), original.bias
+        # rounded once, not at every term: what is off in a matrix is off in all tokens alike
+        wide = torch.float32 if weight.device.type == "mps" else torch.float64
+        merged = torch.baddbmm(weight[None].to(wide), up.mT.to(wide), down.mT.to(wide))
+        return merged.to(weight.dtype), original.bias
 
     def lay_out(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the stacked factors: population `[E, in, r]`, `[E, r, out]`; rows `[in, E r]`, `[E r, out]`.
