@@ -259,7 +259,8 @@ def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts.
 
     It seals `scores [E, K]`, mean rewards, None where every reward of an objective is missing, `kl [E]`, the mean KL of
-    the same completions in nats, and `folds [E, F, K + 1]`, both on each fold of the prompts.
+    the same completions in nats, `folds [E, F, K + 1]`, both on each fold of the prompts, and `fold_counts`, of how
+    many completions each of these is the mean.
     """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base, unwrap
@@ -282,16 +283,18 @@ def measure_experts(context: StageContext) -> None:
         finally:
             unwrap(base)
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        folds = [_folds(record, rows) for record in records]
-        context.seal(stage, {"scores": scores, "kl": [record.kl for record in records], "folds": folds})
+        folds, counts = zip(*(_folds(record, rows) for record in records), strict=True)
+        measured = {"scores": scores, "kl": [record.kl for record in records]}
+        context.seal(stage, {**measured, "folds": list(folds), "fold_counts": list(counts)})
 
 
-def _folds(record: EvaluationRecord, rows: Sequence[Row]) -> list[list[float | None]]:
-    """Return mean rewards and KL on each fold of the prompts, `[F, K + 1]`; None where nothing is known."""
+def _folds(record: EvaluationRecord, rows: Sequence[Row]) -> tuple[list[list[float | None]], list[list[int]]]:
+    """Return mean rewards and KL on each fold of the prompts, None where nothing is known, and of how many each is."""
     numbers = {str(row["prompt_id"]): number for number, row in enumerate(rows)}
     known = np.column_stack([record.rewards, record.log_probs - record.reference_log_probs])
-    means = fold_means(*fold_sums(known, fold_numbers([numbers[each] for each in record.prompt_ids])))
-    return [[None if np.isnan(value) else float(value) for value in row] for row in means]
+    counts, sums = fold_sums(known, fold_numbers([numbers[each] for each in record.prompt_ids]))
+    means = fold_means(counts, sums)
+    return [[None if np.isnan(value) else float(value) for value in row] for row in means], counts.astype(int).tolist()
 
 
 def one_by_one(bank: ExpertBank, task: Task) -> Policy:

@@ -195,9 +195,13 @@ def assemble_set(
     kept = json.loads(grown.artefacts[FRONT].read_text(encoding="utf-8"))
     everyone = kept.pop("measured")
     folds = np.asarray([each["folds"] for each in everyone], dtype=np.float64)  # [N, F, K + 1], None becomes NaN
+    counts = np.asarray(
+        [each.get("fold_counts", np.ones_like(own)) for each, own in zip(everyone, folds, strict=True)], np.float64
+    )
     measured = MeasuredSet(
         np.asarray([each["scores"] for each in everyone], dtype=np.float64),
         np.asarray([each["kl"] for each in everyone], dtype=np.float64), folds[:, :, :-1], folds[:, :, -1],
+        counts[:, :, :-1],
     )  # fmt: skip
     numbers = [each["number"] for each in everyone]
     served = [numbers.index(each["number"]) for each in kept["front"]]

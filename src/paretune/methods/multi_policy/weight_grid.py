@@ -103,9 +103,10 @@ class WeightGrid:
                 "reward function; its log says why scores are missing."
             )
         kl, folds = (np.asarray(measured.values[name], dtype=np.float64) for name in ("kl", "folds"))
+        counts = np.asarray(measured.values.get("fold_counts", np.ones_like(folds)), dtype=np.float64)
         flat = folds.reshape(-1, folds.shape[2])
         judged = judged_scores(task, flat[:, :-1], flat[:, -1]).reshape(*folds.shape[:2], -1)  # [E, F, K]
-        known = MeasuredSet(judged_scores(task, scores, kl), kl, judged, folds[:, :, -1])
+        known = MeasuredSet(judged_scores(task, scores, kl), kl, judged, folds[:, :, -1], counts[:, :, :-1])
         every, own = range(len(experts)), self.settings
         answer, chosen = selected(task, own.select, own.select_point, known, every, preferences)
         notes = {
