@@ -310,7 +310,21 @@ def test_a_preference_selects_the_member_that_measured_best(task: Task, tmp_path
     assert assembly.experts == result.adapters
 
 
-@pytest.mark.parametrize("settings", [{"target_kl": 1.0}, {"advantages": "self_critical"}])
+GREEDY = "paretune.rl.advantages:self_critical"
+
+
+@pytest.mark.parametrize("settings", [{"target_kl": 1.0}, {"advantages": "self_critical"}, {"advantages": GREEDY}])
 def test_what_offspring_of_a_few_groups_cannot_learn_with_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="target_kl must be 0 and advantages other than self_critical"):
         EvolutionSettings(**settings)
+
+
+def against_greedy(rewards: Any, group_size: int, greedy_rewards: Any) -> Any:
+    """Advantages that nobody makes here."""
+
+
+def test_advantages_of_a_user_that_ask_for_greedy_completions_are_refused_in_planning(task: Task) -> None:
+    with pytest.raises(ConfigError, match=rf"without greedy completions .*, got '{__name__}:against_greedy'"):
+        stage_of(TWO, task, advantages=f"{__name__}:against_greedy")
+    with pytest.raises(ConfigError, match="advantages must be an importable 'module:name', got 'nowhere_at_all:made'"):
+        stage_of(TWO, task, advantages="nowhere_at_all:made")

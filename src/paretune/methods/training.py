@@ -18,7 +18,7 @@ from paretune.core.user_calls import called, check_takes
 from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.methods.folds import fold_means, fold_numbers, fold_sums
-from paretune.rl.settings import LearnerSettings
+from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
 
 if TYPE_CHECKING:
     from paretune.core.preferences import FloatArray
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 600.0
 STATE = "state.safetensors"
 NAMED = ("advantages", "shaping", "weighting", "gate")  # settings of the stages below that name code
+# what an estimator may ask for that not every training can give, and which words do
+ASKING = {"objective_weights": WEIGHED, "greedy_rewards": ("self_critical",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +157,33 @@ def resolve_named(slot: str, name: str) -> Any:
     else:
         check_takes(f"{slot} '{name}'", function, ("rewards [B, K]", "ranges [K, 2]"))
     return function
+
+
+def asked_for(advantages: str) -> frozenset[str]:
+    """Return which of `ASKING` the estimator that a setting names asks for, whatever name the setting gives it.
+
+    The library's own are known by word and by path, without importing torch.
+
+    Raises:
+        ConfigError: If it cannot be imported.
+        MethodError: If it takes other arguments than an estimator is called with.
+    """
+    word = library_word(advantages)
+    if word in ADVANTAGES:
+        return frozenset(each for each, words in ASKING.items() if word in words)
+    from paretune.rl.estimators import estimator_of
+
+    return estimator_of(import_name("advantages", advantages), advantages).asks & ASKING.keys()
+
+
+def library_word(advantages: str) -> str:
+    """Return the word of an estimator of the library that is named by its path, any other name as it is.
+
+    Example:
+        >>> library_word("paretune.rl.advantages:grpo"), library_word("mine:best_of_group")
+        ('grpo', 'mine:best_of_group')
+    """
+    return next((word for word, path in ADVANTAGES.items() if path == advantages), advantages)
 
 
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from paretune.core.answers import Selected
-from paretune.core.errors import BudgetError
+from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
 from paretune.core.stages import Stage, StageContext, StageResult
@@ -20,6 +20,7 @@ from paretune.methods.multi_policy.individuals import Individual, from_state, to
 from paretune.methods.multi_policy.members import Members
 from paretune.methods.multi_policy.selection import MeasuredSet, selected
 from paretune.methods.multi_policy.set_settings import SetSettings
+from paretune.methods.training import asked_for
 
 FRONT = "front.json"  # the artefact that says who is left
 STATE = "state.safetensors"
@@ -82,8 +83,16 @@ def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: in
 
     Raises:
         BudgetError: If they cannot have them.
+        ConfigError: If advantages are made with greedy completions, or cannot be imported.
+        MethodError: If they take other arguments than an estimator is called with.
     """
     group = settings.group_size
+    if "greedy_rewards" in asked_for(settings.advantages):
+        raise ConfigError(
+            "advantages must be made without greedy completions where a set grows round by round, got "
+            f"'{settings.advantages}', which has a parameter greedy_rewards: whole updates are planned, and none of "
+            "their completions is to spare. Leave it out."
+        )
     if budget < 2 * least * group:
         raise BudgetError(
             f"budget must give {least} individuals a group of {group} to train on and one to be measured with, "

@@ -8,6 +8,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.methods.experts import PLANNING, ExpertSettings
 from paretune.methods.multi_policy.selection import check_selection
+from paretune.methods.training import library_word
 from paretune.pareto.survival import RULES
 
 
@@ -22,7 +23,7 @@ class SetSettings(ExpertSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target_kl or self.advantages == "self_critical":
+        if self.target_kl or library_word(self.advantages) == "self_critical":
             raise ConfigError(
                 "target_kl must be 0 and advantages other than self_critical where a set grows round by round, got "
                 f"{self.target_kl} and '{self.advantages}': a few groups leave no time to steer beta, and no "
