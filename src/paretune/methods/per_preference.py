@@ -43,6 +43,23 @@ class PerPreferenceSettings(ExpertSettings):
             )
 
 
+def check_beta_stays(target_kl: float, where: str) -> None:
+    """Refuse to steer beta where a method takes the task's into a utility of `E r_k - beta KL`.
+
+    Args:
+        target_kl: Of the settings.
+        where: What has such a utility, for the message.
+
+    Raises:
+        ConfigError: If beta is steered: the utility would pay for the KL with one beta, the gradients with another.
+    """
+    if target_kl:
+        raise ConfigError(
+            f"target_kl must be 0 {where}, got {target_kl}: the utility pays for the KL with the task's beta, and "
+            "steering would make gradients pay with another. Write target_kl: 0, and choose the task's beta instead."
+        )
+
+
 def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
     """Return the preferences that get a policy of their own, `[N, K]`.
 
