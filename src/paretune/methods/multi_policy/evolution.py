@@ -25,7 +25,9 @@ class EvolutionSettings(GenerationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.crossover <= 1:
-            raise ConfigError(f"crossover must be a chance from 0 to 1, got {self.crossover}. Write 0 for none.")
+            raise ConfigError(
+                f"crossover must be a chance from 0 to 1, got {self.crossover}. Write 0 for never, 1 for always."
+            )
         if not min(self.weight_noise, self.parameter_noise) >= 0:
             raise ConfigError(
                 "weight_noise and parameter_noise must not be negative, got "
