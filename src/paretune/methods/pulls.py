@@ -43,6 +43,21 @@ class PullSettings(PerPreferenceSettings):
 
 
 @dataclass(frozen=True)
+class Exp3Settings(PullSettings):
+    """Settings of methods whose pulls are drawn by Exp3."""
+
+    gamma: float = 0.07  # exploration, as published for DynaOpt, and as its code has it for DORB
+    arm_learning_rate: float = 1.0  # eta; published: gamma, which learns nothing from some 15 pulls; docs/papers.md
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
+        if not 0 < self.arm_learning_rate < np.inf:
+            raise ConfigError(f"arm_learning_rate must be positive, got {self.arm_learning_rate}. Try 1.0.")
+
+
+@dataclass(frozen=True)
 class FactorSettings(PullSettings):
     """Settings of methods whose pulls raise a factor of an objective, see `Factors`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,9 +13,22 @@ from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.task import Task
 from paretune.core.utilities import UTILITIES
+from paretune.methods.experts import PLANNING, ExpertSettings
 from paretune.pareto.chosen_value import chosen_values
 
 SELECTIONS = (*UTILITIES, "J")
+
+
+@dataclass(frozen=True)
+class SelectSettings(ExpertSettings):
+    """How a member is selected, beside the settings of the experts."""
+
+    select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
+    select_point: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_selection(self.select, self.select_point)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,19 +18,17 @@ from paretune.core.task import Task
 from paretune.core.user_calls import where_found
 from paretune.methods.experts import expert_stage, split_budget
 from paretune.methods.per_preference import best_trained
-from paretune.methods.pulls import Factors, FactorSettings, Pulls, pulled_stages
+from paretune.methods.pulls import Exp3Settings, Factors, FactorSettings, Pulls, pulled_stages
 from paretune.rl.weighting import Seen
 
 MODES = ("faithful", "repaired")
 
 
 @dataclass(frozen=True)
-class DynaOptSettings(FactorSettings):
+class DynaOptSettings(FactorSettings, Exp3Settings):
     """Settings of `DynaOpt`, beside those of its policies and of its pulls; faithful reads no step and no fading."""
 
     mode: str = "repaired"  # or faithful: as published, one policy that ignores the preference
-    gamma: float = 0.07  # exploration of the bandits, as published; faithful: also how fast they learn
-    arm_learning_rate: float = 1.0  # repaired: eta of the drawing bandit; docs/papers.md
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,10 +38,6 @@ class DynaOptSettings(FactorSettings):
                 f"advantages must be left out in mode 'faithful', got '{self.advantages}'. It has those of the "
                 "published code, k_sample_mean."
             )
-        if not 0 < self.gamma <= 1:
-            raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
-        if not 0 < self.arm_learning_rate < np.inf:
-            raise ConfigError(f"arm_learning_rate must be positive, got {self.arm_learning_rate}. Try 1.0.")
 
 
 class NestedBandits:
