@@ -16,7 +16,8 @@ from paretune.bandits.exp3 import probabilities
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
-from paretune.methods.pulls import PAYOFFS
+from paretune.methods.experts import EXPERT_VERSION
+from paretune.methods.pulls import PAYOFFS, SHUFFLED_VERSION
 from paretune.methods.single_policy.dynaopt import DynaOpt, DynaOptSettings, NestedBandits
 from paretune.methods.single_policy.linear import Linear, LinearSettings
 from paretune.rl.weighting import Seen, check_weights, resolve_weighting
@@ -270,6 +271,16 @@ def test_the_repaired_bandit_learns_nothing_where_feedback_is_shuffled() -> None
 
 
 # The method
+
+
+def test_training_told_shuffled_feedback_has_a_version_of_its_own(task: Task) -> None:
+    """Kept results are found by it: it is written down, and no sum that another change could reach."""
+    told, control = (
+        DynaOpt(DynaOptSettings(feedback=feedback)).stages(task, das_dennis(2, 2), 4500, 0)
+        for feedback in ("measured", "shuffled")
+    )
+    assert {stage.version for stage in told} == {EXPERT_VERSION} == {2}
+    assert {stage.version for stage in control} == {SHUFFLED_VERSION} == {3}
 
 
 def trained(settings: Any, task: Task, wanted: Any, budget: int) -> list[Any]:

@@ -13,6 +13,7 @@ from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.methods.multi_policy.evolution import Evolution, EvolutionSettings
 from paretune.methods.multi_policy.individuals import Individual
 from paretune.methods.multi_policy.prediction_guided import PredictionGuided, PredictionGuidedSettings
 from paretune.methods.multi_policy.prediction_run import Guidance, guide, prepared
@@ -97,6 +98,11 @@ def test_without_a_model_to_trust_those_that_contribute_most_go_on_for_their_own
     assert [event["trusted"] for event in events] == [False] * 3
     alone = guidance.offspring(Found((between,), ()), 1)
     assert [each.parents for each in alone] == [(2,), (2,)]
+
+
+def test_its_version_is_written_down_apart_from_that_of_other_sets(task: Task) -> None:
+    (evolution,) = Evolution(EvolutionSettings()).stages(task, das_dennis(2, 2), 4500, 0)
+    assert (stage_of(FOUR, task).version, evolution.version) == (3, 2)
 
 
 @pytest.mark.parametrize("budget", [16, 30, 44, 113])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
+from paretune.methods.experts import EXPERT_VERSION
 from paretune.methods.per_preference import PerPreferenceSettings, planned_experts, planned_policies
 
+SHUFFLED_VERSION = 3  # of experts told shuffled feedback: raised with `EXPERT_VERSION`, and when what they hear changes
 PAYOFFS = 20  # past ones that a payoff is scaled by: gains shrink as training goes on, so old ones say little
 
 
@@ -87,10 +89,8 @@ def pulled_stages(
             f"budget must give each of {len(planned)} policies a measurement and a group, {least} completions, "
             f"got {budget}. Raise it, or lower measured_each ({settings.measured_each})."
         )
-    stages = planned_experts(settings, preferences, budget, seed, weighting)
-    if settings.feedback == "measured":
-        return stages
-    return tuple(replace(each, version=each.version + 1) for each in stages)  # told what others were told in their time
+    version = EXPERT_VERSION if settings.feedback == "measured" else SHUFFLED_VERSION
+    return planned_experts(settings, preferences, budget, seed, weighting, version=version)
 
 
 class Pulls:

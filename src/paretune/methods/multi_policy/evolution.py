@@ -66,7 +66,7 @@ class Evolution:
             BudgetError: If not even two individuals could be trained and measured.
         """
         run = "paretune.methods.multi_policy.evolution_run:evolve"
-        return (set_stage("evolution", run, self.settings, task, budget, 2, seed),)
+        return (set_stage("evolution", run, self.settings, task, budget, 2, seed, version=2),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the member of the front that measured best."""

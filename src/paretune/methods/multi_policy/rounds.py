@@ -69,7 +69,9 @@ class Rounds(Protocol):
         ...
 
 
-def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: int, least: int, seed: int) -> Stage:
+def set_stage(
+    kind: str, run: str, settings: SetSettings, task: Task, budget: int, least: int, seed: int, version: int
+) -> Stage:
     """Describe the one stage of a set that grows by rounds; survival depends on what the task is judged on.
 
     Args:
@@ -80,6 +82,7 @@ def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: in
         budget: In completions; whole groups of it are spent.
         least: How many individuals must have a group to train on and one to be measured with.
         seed: Of the training.
+        version: Of the run function: every method raises its own when what they share changes.
 
     Raises:
         BudgetError: If they cannot have them.
@@ -99,7 +102,7 @@ def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: in
             f"{2 * least * group} completions, got {budget}. Raise it."
         )
     known = {**expert_settings(settings), "judged_on": task.judged_on}
-    return Stage(kind, run, known, completions=budget // group * group, seed=seed, version=2)  # reports by fold
+    return Stage(kind, run, known, completions=budget // group * group, seed=seed, version=version)
 
 
 def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], Rounds]) -> None:
