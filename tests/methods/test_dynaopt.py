@@ -330,6 +330,16 @@ def test_other_advantages_than_the_published_ones_are_refused_where_they_are_fol
         DynaOptSettings(mode="faithful", advantages="grpo")
 
 
+def test_what_the_published_way_does_not_read_is_refused_in_one_sentence_but_a_split_that_studies_sweep_over() -> None:
+    for name in ("step", "fading", "arm_learning_rate"):
+        with pytest.raises(ConfigError, match=rf"^{name} must be left out in mode 'faithful', got 0\.5\."):
+            DynaOptSettings(mode="faithful", **{name: 0.5})  # type: ignore[arg-type]  # numbers all
+        assert getattr(DynaOptSettings(**{name: 0.5}), name) == 0.5  # type: ignore[arg-type]  # numbers all
+    with pytest.raises(ConfigError, match=r"^step and fading must be left out in mode 'faithful', got 0\.5 and 0\.1\."):
+        DynaOptSettings(mode="faithful", step=0.5, fading=0.1)
+    assert DynaOptSettings(mode="faithful", completions_each=1488).completions_each == 1488
+
+
 def test_a_policy_that_could_only_be_measured_is_refused(task: Task) -> None:
     method = DynaOpt(DynaOptSettings(measured_each=64, completions_each=64))
     with pytest.raises(BudgetError, match="each of 3 policies a measurement and a group, 72 completions, got 200"):

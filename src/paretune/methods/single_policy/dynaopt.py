@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,21 +22,29 @@ from paretune.methods.pulls import Exp3Settings, Factors, FactorSettings, Pulls,
 from paretune.rl.weighting import Seen
 
 MODES = ("faithful", "repaired")
+NOT_PUBLISHED = ("advantages", "step", "fading", "arm_learning_rate")  # settings that faithful has no use for
 
 
 @dataclass(frozen=True)
 class DynaOptSettings(FactorSettings, Exp3Settings):
-    """Settings of `DynaOpt`, beside those of its policies and of its pulls; faithful reads no step and no fading."""
+    """Settings of `DynaOpt`, beside those of its policies and of its pulls.
+
+    Faithful learns with rate `gamma`, and refuses settings that it does not read; but `completions_each`, which means
+    nothing to a single policy: a study may sweep over it for all of its methods.
+    """
 
     mode: str = "repaired"  # or faithful: as published, one policy that ignores the preference
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, MODES)
-        if self.mode == "faithful" and self.advantages != "leave_one_out":
+        defaults = {each.name: each.default for each in fields(self)}
+        changed = [name for name in NOT_PUBLISHED if getattr(self, name) != defaults[name]]
+        if self.mode == "faithful" and changed:
             raise ConfigError(
-                f"advantages must be left out in mode 'faithful', got '{self.advantages}'. It has those of the "
-                "published code, k_sample_mean."
+                f"{' and '.join(changed)} must be left out in mode 'faithful', got "
+                f"{' and '.join(repr(getattr(self, name)) for name in changed)}. It trains as the published code does: "
+                "with k_sample_mean, a rate of gamma, and weights that never fade."
             )
 
 
