@@ -320,9 +320,9 @@ def test_stages_name_what_trains_them_and_carry_its_settings(task: Task, mode: s
     if mode == "repaired":
         assert named == ["leave_one_out", ""]
         return
-    for reference in named:
-        module, _, function = reference.partition(":")
-        assert callable(getattr(importlib.import_module(module), function))
+    assert named[0] == "k_sample_mean"
+    module, _, function = named[1].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_other_advantages_than_the_published_ones_are_refused_where_they_are_followed() -> None:

@@ -168,7 +168,7 @@ class DynaOpt:
         return (
             expert_stage(
                 self.settings, centre(len(task.objectives)), length, seed, weighting=where_found(NestedBandits),
-                advantages="paretune.rl.advantages:k_sample_mean", shaping="paretune.rl.shaping:log_clip",
+                advantages="k_sample_mean", shaping="paretune.rl.shaping:log_clip",
             ),
         )  # fmt: skip
 
