@@ -207,6 +207,16 @@ def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_pa
     assert [each.number for each in members.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("doubt", "parent"), [(1.0, 1), (0.1, 0), (0.0, 0)])
+def test_a_badly_measured_policy_may_be_a_parent(doubt: float, parent: int, task: Task, tmp_path: Path) -> None:
+    """.58 of four completions, each score .25/4 uncertain: at equal weights by .044, more at others; and .6 of many."""
+    stage = stage_of(TWO, task)
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
+    elites = individual(0, [0.6, 0.6], 0.0, 100_000), individual(1, [0.58, 0.58], 1.0, 4)
+    breeding = Breeding(members, EvolutionSettings(**{**SMALL, "crossover": 0.0, "doubt": doubt}))
+    assert {each.parents for each in breeding.offspring(Found(elites, ({},) * 2), 1)} == {(parent,)}
+
+
 def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
     with pytest.raises(ConfigError, match="individual 3 must be trained to have parameters, got none"):
         Individual(3, 0, "start", (), np.asarray([1.0, 0.0])).trained
