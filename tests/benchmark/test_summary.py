@@ -5,6 +5,7 @@ from pathlib import Path
 import builders
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
+from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text, summary
 
 
@@ -45,6 +46,24 @@ def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_f
     assert text.count("one policy only") == 2
     assert "note:     slow (linear) trains one policy only on 1,200 completions" in text  # which method that is
     assert "note:     linear trains one policy only on 1,200 completions, and it answers every preference. Each" in text
+
+
+def test_a_method_that_never_divides_its_budget_is_not_told_to(tmp_path: Path) -> None:
+    """On 1,200 completions both train one policy of 1,500; one of them would train two on 3,000."""
+    study = {
+        "tasks": ["counselling"],
+        "methods": {"linear": {}, "published": {"method": "dynaopt", "mode": "faithful"}},
+        "budget": {"completions": 1200},
+        "seeds": 1,
+    }
+    planned = plan(study, tmp_path)
+    notes = [line for line in plan_text(planned).splitlines() if "one policy only" in line]
+    assert len(notes) == 2
+    assert "note:     linear trains" in notes[0]
+    assert notes[0].endswith("Each policy takes 1,500 (completions_each): raise the budget, or lower that.")
+    assert "note:     published (dynaopt) trains" in notes[1]
+    assert notes[1].endswith("It is made so: no budget gives it another.")
+    assert planned_records(planned).resolved["undivided"] == ["published"]  # for the report
 
 
 def test_a_method_with_one_policy_for_all_preferences_is_noted() -> None:

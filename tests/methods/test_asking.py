@@ -13,6 +13,7 @@ import pytest
 
 from paretune.core.answers import Nearest
 from paretune.core.errors import BudgetError, ConfigError, MethodError
+from paretune.core.imports import import_name
 from paretune.core.preferences import das_dennis
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage
@@ -20,10 +21,14 @@ from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled, check_method, made_method
 from paretune.methods.experts import ExpertSettings
 from paretune.methods.single_policy.linear import Linear, LinearSettings
+from paretune.methods.training import asked_for
+from paretune.rl.estimators import estimator_of
+from paretune.rl.settings import ADVANTAGES
 
 WANTED = das_dennis(2, 2)
 HERE = __name__
 GRAM = "paretune.methods.single_policy.mgda:MGDAWeights"  # chooses weights from gradients
+OURS = "paretune.rl.advantages"
 LINE = rf" \({Path(__file__).name}, line \d+\)\. Correct it\."
 
 
@@ -33,6 +38,14 @@ def run(context: object) -> None:
 
 def no_context() -> None:
     """A run function that cannot be called with a context."""
+
+
+def weighed(rewards: Any, group_size: int, objective_weights: Any) -> Any:
+    """Advantages that nobody makes here, from objective weights."""
+
+
+def against_greedy(rewards: Any, group_size: int, *, greedy_rewards: Any) -> Any:
+    """Advantages that nobody makes here, against greedy completions."""
 
 
 def stage(**parts: Any) -> Stage:
@@ -178,6 +191,11 @@ def test_code_that_training_would_refuse_is_refused_when_stages_are_planned(
             r"got 'gdpo'\. Take k_sample_mean, leave_one_out, se",
         ),
         ({"advantages": "self_critical", "group_size": 8}, 8, BudgetError, "completions must be at least 9 for each"),
+        # by any other name
+        ({"advantages": f"{OURS}:grpo", "weighting": GRAM}, 64, ConfigError, "must be made without objective weights"),
+        ({"advantages": f"{HERE}:weighed", "weighting": GRAM}, 64, ConfigError, "made without objective weights"),
+        ({"advantages": f"{OURS}:self_critical", "group_size": 8}, 8, BudgetError, "completions must be at least 9"),
+        ({"advantages": f"{HERE}:against_greedy", "group_size": 8}, 8, BudgetError, "completions must be at least 9"),
     ],
 )
 def test_settings_that_cannot_go_together_are_refused_when_stages_are_planned(
@@ -188,6 +206,15 @@ def test_settings_that_cannot_go_together_are_refused_when_stages_are_planned(
         ask(answering([stage(run=run, settings=settings, completions=completions)]), task)
     fine = stage(run=run, settings={**settings, "advantages": "leave_one_out"}, completions=completions)
     assert ask(answering([fine]), task) == (fine,)
+
+
+def test_what_estimators_ask_for_is_known_without_looking_at_them() -> None:
+    """The table of words says what their signatures say."""
+    for word, path in ADVANTAGES.items():
+        asks = estimator_of(import_name("advantages", path)).asks
+        assert asked_for(word) == asked_for(path) == asks - {"ranges"}
+    assert asked_for(f"{HERE}:weighed") == {"objective_weights"}
+    assert asked_for(f"{HERE}:against_greedy") == {"greedy_rewards"}
 
 
 def test_a_beta_of_0_cannot_be_steered_and_that_is_told_when_stages_are_planned(task: Task) -> None:

@@ -83,6 +83,11 @@ def test_stages_know_the_ideal_of_the_task_and_what_replaces_it(task: Task) -> N
         ({"form": "sharp"}, UnknownNameError, "form must be one of augmented, plain, smooth, got 'sharp'"),
         ({"smoothing": 0.0}, ConfigError, "smoothing must be positive and augmentation not negative, got 0.0"),
         ({"augmentation": -1.0}, ConfigError, "smoothing must be positive .* got 0.05 and -1.0"),
+        (
+            {"target_kl": 2.0},
+            ConfigError,
+            "target_kl must be 0 for chebyshev, got 2.0: .* Write target_kl: 0, and choose",
+        ),
         ({"memory": 1.0}, ConfigError, "memory must be at least 0 and below 1, got 1.0"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paretune.bandits.linucb import updated
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
@@ -36,6 +37,18 @@ def test_the_context_is_weights_last_gains_among_past_ones_and_a_constant() -> N
         np.testing.assert_allclose(made.pulled[1][:2], before)
     # gains of the first: .1, .3, then .2, the middle of them; of the second: 0, -.1, then .1, above the 80 % quantile
     np.testing.assert_allclose(made.pulled[1][2:], [0.0, 0.5, 1.0], atol=1e-9)
+
+
+@pytest.mark.parametrize(("optimism", "known"), [(0.5, False), (0.05, True), (0.0, True)])
+def test_an_arm_that_was_never_pulled_may_pay_more_than_one_that_pays(optimism: float, known: bool) -> None:
+    """The first arm pays .1 for sure; the others are worth 0 + alpha sqrt(c . c), c = (.5, .5, 0, 0, 1): 1.22 alpha."""
+    made, context = bandit(optimism=optimism), np.asarray([0.5, 0.5, 0.0, 0.0, 1.0])
+    for _ in range(10_000):
+        made.known = updated(made.known, 0, context, 0.1)
+    made.weigh(seen(0, [[0.5, 0.5]]))
+    assert made.pulled is not None
+    np.testing.assert_allclose(made.pulled[1], context)
+    assert (made.pulled[0] == 0) == known
 
 
 def learned(paid: str, run: int, feedback: str = "measured", pulls: int = 60) -> np.ndarray:

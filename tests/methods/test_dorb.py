@@ -30,15 +30,16 @@ def test_one_objective_has_all_the_weight_until_the_next_pull() -> None:
     assert all(made.weigh(seen(update)).tolist() == first.tolist() for update in (1, 2, 3))
 
 
-def test_the_payoff_is_the_level_among_past_levels() -> None:
-    made = bandit()
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_the_payoff_is_the_level_among_past_levels(rate: float) -> None:
+    made = bandit(arm_learning_rate=rate)
     for update, level in enumerate((0.2, 0.4, 0.6, 0.5)):
         before, pulled = made.logs.copy(), made.pulled
         made.weigh(seen(update, [level, level]))
     # past levels .2, .4, .6: quantiles .28 and .52, and .5 is 22/24 of the way
     assert pulled is not None
     chance = probabilities(before[0], 0.07)[pulled[1]]
-    assert made.logs[0, pulled[1]] - before[0, pulled[1]] == pytest.approx(22 / 24 / (2 * chance))
+    assert made.logs[0, pulled[1]] - before[0, pulled[1]] == pytest.approx(rate * 22 / 24 / (2 * chance))
     assert made.levels == [pytest.approx([0.2, 0.4, 0.6, 0.5])]
 
 

@@ -16,7 +16,8 @@ from paretune.bandits.exp3 import probabilities
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
-from paretune.methods.pulls import PAYOFFS
+from paretune.methods.experts import EXPERT_VERSION
+from paretune.methods.pulls import PAYOFFS, SHUFFLED_VERSION
 from paretune.methods.single_policy.dynaopt import DynaOpt, DynaOptSettings, NestedBandits
 from paretune.methods.single_policy.linear import Linear, LinearSettings
 from paretune.rl.weighting import Seen, check_weights, resolve_weighting
@@ -272,6 +273,16 @@ def test_the_repaired_bandit_learns_nothing_where_feedback_is_shuffled() -> None
 # The method
 
 
+def test_training_told_shuffled_feedback_has_a_version_of_its_own(task: Task) -> None:
+    """Kept results are found by it: it is written down, and no sum that another change could reach."""
+    told, control = (
+        DynaOpt(DynaOptSettings(feedback=feedback)).stages(task, das_dennis(2, 2), 4500, 0)
+        for feedback in ("measured", "shuffled")
+    )
+    assert {stage.version for stage in told} == {EXPERT_VERSION} == {2}
+    assert {stage.version for stage in control} == {SHUFFLED_VERSION} == {3}
+
+
 def trained(settings: Any, task: Task, wanted: Any, budget: int) -> list[Any]:
     method = DynaOpt(settings) if isinstance(settings, DynaOptSettings) else Linear(settings)
     return [(stage.member, stage.completions, stage.seed) for stage in method.stages(task, wanted, budget, 3)]
@@ -309,14 +320,24 @@ def test_stages_name_what_trains_them_and_carry_its_settings(task: Task, mode: s
     if mode == "repaired":
         assert named == ["leave_one_out", ""]
         return
-    for reference in named:
-        module, _, function = reference.partition(":")
-        assert callable(getattr(importlib.import_module(module), function))
+    assert named[0] == "k_sample_mean"
+    module, _, function = named[1].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_other_advantages_than_the_published_ones_are_refused_where_they_are_followed() -> None:
     with pytest.raises(ConfigError, match="advantages must be left out in mode 'faithful', got 'grpo'"):
         DynaOptSettings(mode="faithful", advantages="grpo")
+
+
+def test_what_the_published_way_does_not_read_is_refused_in_one_sentence_but_a_split_that_studies_sweep_over() -> None:
+    for name in ("step", "fading", "arm_learning_rate"):
+        with pytest.raises(ConfigError, match=rf"^{name} must be left out in mode 'faithful', got 0\.5\."):
+            DynaOptSettings(mode="faithful", **{name: 0.5})  # type: ignore[arg-type]  # numbers all
+        assert getattr(DynaOptSettings(**{name: 0.5}), name) == 0.5  # type: ignore[arg-type]  # numbers all
+    with pytest.raises(ConfigError, match=r"^step and fading must be left out in mode 'faithful', got 0\.5 and 0\.1\."):
+        DynaOptSettings(mode="faithful", step=0.5, fading=0.1)
+    assert DynaOptSettings(mode="faithful", completions_each=1488).completions_each == 1488
 
 
 def test_a_policy_that_could_only_be_measured_is_refused(task: Task) -> None:

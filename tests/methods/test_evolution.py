@@ -207,6 +207,16 @@ def test_a_badly_measured_policy_has_the_benefit_of_the_doubt(task: Task, tmp_pa
     assert [each.number for each in members.ordered([*known, worse, unsure])] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("doubt", "parent"), [(1.0, 1), (0.1, 0), (0.0, 0)])
+def test_a_badly_measured_policy_may_be_a_parent(doubt: float, parent: int, task: Task, tmp_path: Path) -> None:
+    """.58 of four completions, each score .25/4 uncertain: at equal weights by .044, more at others; and .6 of many."""
+    stage = stage_of(TWO, task)
+    members = prepared(set_runs.context_of(tmp_path, [stage], task), stage).members
+    elites = individual(0, [0.6, 0.6], 0.0, 100_000), individual(1, [0.58, 0.58], 1.0, 4)
+    breeding = Breeding(members, EvolutionSettings(**{**SMALL, "crossover": 0.0, "doubt": doubt}))
+    assert {each.parents for each in breeding.offspring(Found(elites, ({},) * 2), 1)} == {(parent,)}
+
+
 def test_an_individual_that_was_not_trained_has_no_parameters() -> None:
     with pytest.raises(ConfigError, match="individual 3 must be trained to have parameters, got none"):
         Individual(3, 0, "start", (), np.asarray([1.0, 0.0])).trained
@@ -285,7 +295,8 @@ def test_a_score_that_nobody_has_is_named(tmp_path: Path) -> None:
         ({"population": 1}, "population and archive must be at least 2, got 1 and 4"),
         ({"steps": 12}, "steps must be a positive multiple of completions_per_update"),
         ({"measured_each": 6}, "measured_each must be a positive multiple of group_size"),
-        ({"crossover": 1.5}, "crossover must be a chance from 0 to 1, got 1.5"),
+        ({"crossover": 1.5}, r"crossover must be a chance from 0 to 1, got 1\.5\. Write 0 for never, 1 for always"),
+        ({"crossover": -0.1}, r"crossover must be a chance from 0 to 1, got -0\.1\. Write 0 for never, 1 for always"),
         ({"doubt": -1.0}, "doubt must not be negative"),
         ({"survival": "luck"}, "survival must be one of"),
     ],
@@ -310,7 +321,21 @@ def test_a_preference_selects_the_member_that_measured_best(task: Task, tmp_path
     assert assembly.experts == result.adapters
 
 
-@pytest.mark.parametrize("settings", [{"target_kl": 1.0}, {"advantages": "self_critical"}])
+GREEDY = "paretune.rl.advantages:self_critical"
+
+
+@pytest.mark.parametrize("settings", [{"target_kl": 1.0}, {"advantages": "self_critical"}, {"advantages": GREEDY}])
 def test_what_offspring_of_a_few_groups_cannot_learn_with_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="target_kl must be 0 and advantages other than self_critical"):
         EvolutionSettings(**settings)
+
+
+def against_greedy(rewards: Any, group_size: int, greedy_rewards: Any) -> Any:
+    """Advantages that nobody makes here."""
+
+
+def test_advantages_of_a_user_that_ask_for_greedy_completions_are_refused_in_planning(task: Task) -> None:
+    with pytest.raises(ConfigError, match=rf"without greedy completions .*, got '{__name__}:against_greedy'"):
+        stage_of(TWO, task, advantages=f"{__name__}:against_greedy")
+    with pytest.raises(ConfigError, match="advantages must be an importable 'module:name', got 'nowhere_at_all:made'"):
+        stage_of(TWO, task, advantages="nowhere_at_all:made")

@@ -41,6 +41,9 @@ def test_a_measurement_seals_what_folds_add_up_to(task: Task, tmp_path: Path) ->
     assert known.tolist() == [True] * 4 + [False] * 4  # the micro-task has four development prompts
     np.testing.assert_allclose(folds[:, known, :2].mean(axis=1), values["scores"], atol=1e-12)
     np.testing.assert_allclose(folds[:, known, 2].mean(axis=1), values["kl"], atol=1e-12)
+    counts = np.asarray(values["fold_counts"])
+    assert counts[:, :4].tolist() == [[[1] * 3] * 4] * 3  # one completion of each of four prompts
+    assert not counts[:, 4:].any()
     results: dict[str, StageResult] = {result.key: result for result in (*trained, found)}
     assembly = grid.assemble(task, np.eye(2), results)
     assert assembly.experts == adapters_of(trained)

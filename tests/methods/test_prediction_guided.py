@@ -13,7 +13,8 @@ from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import Stage
 from paretune.core.task import Task
-from paretune.methods.multi_policy.individuals import Individual
+from paretune.methods.multi_policy.evolution import Evolution, EvolutionSettings
+from paretune.methods.multi_policy.individuals import SPREAD, Individual
 from paretune.methods.multi_policy.prediction_guided import PredictionGuided, PredictionGuidedSettings
 from paretune.methods.multi_policy.prediction_run import Guidance, guide, prepared
 from paretune.methods.multi_policy.rounds import Found
@@ -80,6 +81,44 @@ def test_the_pair_that_adds_most_learns_on_where_the_model_predicts(task: Task, 
     assert all(each.operation == "training" and each.counts.size == 0 for each in chosen)
 
 
+class Promises:
+    """A model that promises a sure gain for some weights, and an unsure one for others."""
+
+    def __init__(self, sure: list[float], unsure: list[float]) -> None:
+        self.sure, self.unsure = np.asarray(sure), np.asarray(unsure)
+
+    def predict(self, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        del scores
+        sure, unsure = (
+            np.isclose(weights, each, atol=1e-3).all(axis=1)[:, None] * np.ones(2) for each in (self.sure, self.unsure)
+        )
+        return 0.1 * sure, 0.5 * unsure
+
+
+def weights_for(guidance: Guidance, promises: Any) -> list[list[float]]:
+    """Return the weights that the first of two policies is chosen for, and the second."""
+    living = [member(0, [1, 0], [0.5, 0.1]), member(1, [0, 1], [0.1, 0.5])]
+    return [weights.round(3).tolist() for _, weights in guidance.guided(promises, living, 3)]
+
+
+@pytest.mark.parametrize(("directions", "found"), [(2, False), (3, False), (4, True), (5, True)])
+def test_directions_say_for_which_weights_a_policy_may_learn_on(
+    directions: int, found: bool, task: Task, tmp_path: Path
+) -> None:
+    """(2/3, 1/3) is the fourth of them, behind corners and centre."""
+    guidance = guidance_of(task, tmp_path, directions=directions, draws=0)
+    chosen = weights_for(guidance, Promises([2 / 3, 1 / 3], [-1.0, -1.0]))
+    assert ([0.667, 0.333] in chosen) == found
+
+
+def test_draws_let_a_gain_that_is_not_sure_be_hoped_for(task: Task, tmp_path: Path) -> None:
+    """.1 for sure, or .5 up or down: by the prediction alone the first; what is lost below adds no volume."""
+    promises = Promises([1.0, 0.0], [0.5, 0.5])
+    alone, drawn = (weights_for(guidance_of(task, tmp_path / str(draws), draws=draws), promises) for draws in (0, 32))
+    assert alone == [[1.0, 0.0]] * 2
+    assert drawn[0] == [0.5, 0.5]
+
+
 def test_without_a_model_to_trust_those_that_contribute_most_go_on_for_their_own_weights(
     task: Task, tmp_path: Path
 ) -> None:
@@ -97,6 +136,11 @@ def test_without_a_model_to_trust_those_that_contribute_most_go_on_for_their_own
     assert [event["trusted"] for event in events] == [False] * 3
     alone = guidance.offspring(Found((between,), ()), 1)
     assert [each.parents for each in alone] == [(2,), (2,)]
+
+
+def test_its_version_is_written_down_apart_from_that_of_other_sets(task: Task) -> None:
+    (evolution,) = Evolution(EvolutionSettings()).stages(task, das_dennis(2, 2), 4500, 0)
+    assert (stage_of(FOUR, task).version, evolution.version) == (3, 2)
 
 
 @pytest.mark.parametrize("budget", [16, 30, 44, 113])
@@ -139,6 +183,8 @@ def test_a_gain_is_over_what_the_parent_measures_beside_its_child(
     for each in made.lineage[2:]:
         assert each["before"] == pytest.approx([0.9, 0.9])  # what a prediction was asked from
         assert each["gain"] == pytest.approx([0.1, 0.1])
+        # four equal completions each: a standard error of SPREAD / 4 for the parent and for the child
+        assert each["noise"] == pytest.approx([2 * (SPREAD / 4) ** 2] * 2)
 
 
 @pytest.mark.parametrize("calls", [12, pytest.param(2, marks=pytest.mark.slow)])

@@ -62,6 +62,18 @@ def test_only_the_state_that_was_left_learns_and_from_the_scaled_gain() -> None:
     assert np.abs(list(made.values.values())).sum() == pytest.approx(0.25)
 
 
+def test_what_may_follow_is_discounted() -> None:
+    """A gain of .5 pays 1/2; the best move from the next point, .4, counts half: .5 * (1/2 + .5 * .4 - 0) = .35."""
+    made = walk(history=1, epsilon=0.0)
+    for update, level in enumerate((0.0, 0.1, 0.4)):
+        made.weigh(seen(update, [level, level]))
+    made.place, made.left = np.asarray([10, 0]), ["9,1;0", 2]
+    made.values = {"10,0;0": [0.2, 0.4, 9.0]}  # the last would take from nothing, so nobody can make it
+    made.weigh(seen(3, [0.9, 0.9]))
+    assert made.values["9,1;0"] == pytest.approx([0, 0, 0.35])
+    assert made.values["10,0;0"] == [0.2, 0.4, 9.0]
+
+
 def test_progress_is_part_of_the_state_if_asked_for() -> None:
     made = walk(progress_bins=2, epsilon=0.0)
     made.weigh(seen(0, [0.2, 0.2]))
@@ -69,6 +81,20 @@ def test_progress_is_part_of_the_state_if_asked_for() -> None:
     made = walk(progress_bins=2, epsilon=0.0)
     made.weigh(seen(0, [0.8, 0.6]))
     assert (made.left or [""])[0] == "5,5;1"
+
+
+def test_progress_that_is_not_known_is_a_state_of_its_own() -> None:
+    """A score that nobody could make is not the lowest one; with one bin there is nothing to know."""
+    for scores in ([0.2, np.nan], [np.nan, np.nan]):
+        made = walk(progress_bins=2, epsilon=0.0)
+        made.weigh(seen(0, scores))
+        assert (made.left or [""])[0] == "5,5;unknown"
+        made = walk(epsilon=0.0)
+        made.weigh(seen(0, scores))
+        assert (made.left or [""])[0] == "5,5;0"
+    made = walk((0.5, 0.5, 0.0), progress_bins=2, epsilon=0.0)
+    made.weigh(seen(0, [0.8, 0.6, np.nan]))
+    assert (made.left or [""])[0] == "5,5;1"  # what is not wanted may be missing
 
 
 def final_weight(run: int, feedback: str) -> float:

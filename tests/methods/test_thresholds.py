@@ -65,6 +65,11 @@ def test_thresholds_are_those_given_else_pass_thresholds_else_the_middle(task: T
     assert point(thresholds={"second": 0.8}, level="expected") == [0.5, 0.8]
 
 
+def test_beta_may_be_steered_where_the_utility_is_of_completions(task: Task) -> None:
+    made = Thresholds(ThresholdsSettings(target_kl=2.0)).stages(task, das_dennis(2, 2), 4500, 0)
+    assert made[0].settings["target_kl"] == 2.0
+
+
 def test_each_level_has_its_own_slot(task: Task) -> None:
     completion, expected = (
         Thresholds(ThresholdsSettings(level=level)).stages(task, das_dennis(2, 2), 4500, 0)[0].settings
@@ -80,6 +85,11 @@ def test_each_level_has_its_own_slot(task: Task) -> None:
     ("settings", "error", "message"),
     [
         ({"level": "prompt"}, UnknownNameError, "level must be one of completion, expected, got 'prompt'"),
+        (
+            {"level": "expected", "target_kl": 2.0},
+            ConfigError,
+            r"target_kl must be 0 for thresholds at level expected, got 2\.0: the utility pays for the KL with",
+        ),
         ({"beyond": 0.0}, ConfigError, "beyond must be above 0 and below 1, got 0.0"),
         ({"thresholds": {"first": float("nan")}}, ConfigError, "thresholds.first must be finite, got nan"),
     ],

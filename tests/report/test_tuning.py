@@ -62,3 +62,10 @@ def test_the_advice_on_a_lone_policy_names_what_tuning_chose(tuned: bool) -> Non
     study = replace(study, tuning=(replace(record, points=points),) if tuned else ())
     (note,) = lone_policies(study, comparisons(study))
     assert f"Each policy takes {'3,500' if tuned else '7,000'} (completions_each)" in note
+
+
+def test_the_advice_on_a_method_that_never_divides_its_budget_is_as_it_was_planned() -> None:
+    study = builders.study_of_experts(1)
+    study = replace(study, resolved={**study.resolved, "undivided": ["linear"]})
+    (note,) = lone_policies(study, comparisons(study))
+    assert note.endswith("It is made so: no budget gives it another.")

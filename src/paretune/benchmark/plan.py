@@ -15,6 +15,7 @@ from paretune.benchmark.measuring import wanted_tables
 from paretune.benchmark.planned import SPEEDS, Plan, PlannedCell, PlannedTable, State
 from paretune.benchmark.study import Study, Tune, load_study
 from paretune.benchmark.tuning import CellScore, read_score, tuning_records
+from paretune.benchmark.undivided import trained_policies
 from paretune.core.checks import check_choice
 from paretune.core.digests import canonical_json
 from paretune.core.errors import ConfigError, ParetuneError
@@ -24,7 +25,6 @@ from paretune.core.stages import Stage, in_order
 from paretune.core.task import Task
 from paretune.executors.cores import worker_count
 from paretune.methods.asking import asked_stages
-from paretune.methods.banks import BANK
 from paretune.methods.entries import MethodEntry, on_task, with_settings
 from paretune.records.study import TuningRecord
 from paretune.records.tables import Found, changed_rewards, differing, look, plain_parts
@@ -196,18 +196,13 @@ def _cell(
     name = cell_name(task.name, entry.label, budget, seed, training)
     for stage in everything:
         stages.setdefault(stage.key(instance), (stage, instance, seed, []))[3].append(name)
-    policies = sum(_policies(stage, instance) for stage in everything)
+    policies = trained_policies(everything, instance)
     tried = "" if tune is None or point is None else canonical_json(tune.points(entry)[point])
     keys = tuple(stage.key(instance) for stage in everything)
     return PlannedCell(
         name, entry, instance, budget, seed, keys, charged, policies, given, preferences, training,
         made_of(instance, entry, asked), "new", point=point, tried=tried, settled=settled,
     )  # fmt: skip
-
-
-def _policies(stage: Stage, task: Task) -> int:
-    """Return how many policies a stage trains, where that is known before: 0 of one that leaves what it finds."""
-    return len(task.objectives) if stage.run == BANK else int(stage.kind == "expert")
 
 
 def _table(root: Path, table: Table) -> PlannedTable:

@@ -16,6 +16,7 @@ from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
 from paretune.benchmark.summary import state_lines
+from paretune.benchmark.undivided import undivided
 from paretune.benchmark.work import cell_record
 from paretune.core.digests import bytes_digest
 from paretune.core.task import Task
@@ -122,6 +123,8 @@ def planned_records(planned: Plan) -> StudyRecords:
     study = planned.study
     parts = {name: {"tasks": list(part.tasks), "seeds": list(part.seeds)} for name, part in study.parts.items()}
     resolved = {**study.resolved(), "parts": parts, "folder": study.folder, "digests": digests(study)}
+    if whole := undivided(planned.cells):
+        resolved["undivided"] = whole
     resolved["copy"] = bytes_digest(study.text.encode())
     return StudyRecords(
         study.name, planned.folder, resolved,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.study import Tune
+from paretune.benchmark.undivided import undivided
 from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
 from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
@@ -152,7 +153,7 @@ def _lacking(plan: Plan, tune: Tune) -> dict[str, list[str]]:
 
 def _policies(plan: Plan) -> list[str]:
     """Say how many policies each method trains, and of which one policy must answer every preference."""
-    lines, notes = [], []
+    lines, notes, whole = [], [], undivided(plan.cells)
     first = {(cell.task.name, cell.budget, cell.entry.label): cell for cell in reversed(plan.cells)}
     for task, budget in dict.fromkeys((cell.task.name, cell.budget) for cell in plan.cells):
         mine = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
@@ -160,8 +161,9 @@ def _policies(plan: Plan) -> list[str]:
         counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
         lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
         notes += [
-            f"note:     {one_policy(cell.entry.label, budget, {'method': cell.entry.source, **cell.entry.settings})}"
+            f"note:     {one_policy(label, budget, {'method': cell.entry.source, **settings}, label not in whole)}"
             for cell in cells
+            for label, settings in [(cell.entry.label, cell.entry.settings)]
             if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != "one_policy"
         ]
     return lines + notes

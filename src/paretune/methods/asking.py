@@ -18,7 +18,7 @@ from paretune.core.stages import Stage, StageResult, in_order
 from paretune.core.task import Task
 from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
-from paretune.methods.training import NAMED, resolve_named
+from paretune.methods.training import NAMED, asked_for, resolve_named
 from paretune.objectives.user_modules import check_reference
 from paretune.rl.settings import ADVANTAGES, WEIGHED
 
@@ -185,7 +185,8 @@ def _check_together(stage: Stage, task: Task, what: str) -> None:
     """Refuse settings of a stage's training that cannot go together, before anything is trained."""
     advantages, weighting = (str(stage.settings.get(slot) or "") for slot in ("advantages", "weighting"))
     group: Any = stage.settings.get("group_size", 0)
-    if advantages == "self_critical" and stage.completions <= group:
+    asked = asked_for(advantages) if advantages else frozenset[str]()
+    if "greedy_rewards" in asked and stage.completions <= group:
         raise BudgetError(
             f"{what}: completions must be at least {group + 1} for each policy, a group and the greedy completion that "
             f"it is compared with, got {stage.completions}. Raise the budget, or train fewer policies."
@@ -196,7 +197,7 @@ def _check_together(stage: Stage, task: Task, what: str) -> None:
             f"{what}: target_kl must be 0 where the task's beta is 0, got {target_kl}: beta is steered by factors. "
             "Give the task a beta to start from."
         )
-    if weighting and advantages in WEIGHED and "gram" in import_name("weighting", weighting).needs:
+    if weighting and "objective_weights" in asked and "gram" in import_name("weighting", weighting).needs:
         raise ConfigError(
             f"{what}: advantages must be made without objective weights where these are chosen from gradients, got "
             f"'{advantages}'. Take {', '.join(sorted(set(ADVANTAGES) - set(WEIGHED)))}."

@@ -22,6 +22,9 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 # metadata of settings that only say which stages there are and how long they last, or that `stages()` hands over itself
 PLANNING = {"planning": True}
 
+# of what the training of an expert leaves and reports; raised when that changes, and `pulls.SHUFFLED_VERSION` with it
+EXPERT_VERSION = 2
+
 
 @dataclass(frozen=True)
 class ExpertSettings(LearnerSettings):
@@ -81,6 +84,7 @@ def expert_stage(
     advantages: str = "",
     shaping: str = "",
     start: int | None = None,
+    version: int = EXPERT_VERSION,
 ) -> Stage:
     """Describe an expert trained for objective weights `[K]`.
 
@@ -94,6 +98,7 @@ def expert_stage(
         shaping: `module:function` that shapes rewards before; else they are taken as they are.
         start: Seed of its random initial A; else `seed`. Experts to be averaged share it, those of a jointly trained
             bank do not.
+        version: Of what the training leaves: another one where the code that `weighting` names has one of its own.
     """
     names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
     member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
@@ -104,7 +109,7 @@ def expert_stage(
         member=member if start is None else {**member, "start": start},
         completions=completions,
         seed=seed,
-        version=2,  # reports what its last completions were worth
+        version=version,
     )
 
 

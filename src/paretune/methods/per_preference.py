@@ -16,6 +16,7 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
 from paretune.methods.experts import (
+    EXPERT_VERSION,
     PLANNING,
     ExpertSettings,
     adapters_of,
@@ -41,6 +42,23 @@ class PerPreferenceSettings(ExpertSettings):
                 f"completions_each must be at least one group of {self.group_size}, got {self.completions_each}. "
                 "Try 1500."
             )
+
+
+def check_beta_stays(target_kl: float, where: str) -> None:
+    """Refuse to steer beta where a method takes the task's into a utility of `E r_k - beta KL`.
+
+    Args:
+        target_kl: Of the settings.
+        where: What has such a utility, for the message.
+
+    Raises:
+        ConfigError: If beta is steered: the utility would pay for the KL with one beta, the gradients with another.
+    """
+    if target_kl:
+        raise ConfigError(
+            f"target_kl must be 0 {where}, got {target_kl}: the utility pays for the KL with the task's beta, and "
+            "steering would make gradients pay with another. Write target_kl: 0, and choose the task's beta instead."
+        )
 
 
 def trained_preferences(preferences: FloatArray, affordable: int) -> FloatArray:
@@ -140,7 +158,7 @@ def planned_policies(
 
 def planned_experts(
     settings: PerPreferenceSettings, preferences: FloatArray, budget: int, seed: int,
-    weighting: type | str = "", shaping: type | str = "", **known: Any,
+    weighting: type | str = "", shaping: type | str = "", version: int = EXPERT_VERSION, **known: Any,
 ) -> tuple[Stage, ...]:  # fmt: skip
     """Describe one expert for each preference that gets a policy of its own, see `planned_policies`.
 
@@ -151,6 +169,7 @@ def planned_experts(
         seed: Of the training.
         weighting: What changes the weights, a class or its `module:Class`; else they stay the preference.
         shaping: What shapes rewards, a class or its `module:name`; else they are taken as they are.
+        version: Of what the training leaves, see `expert_stage`.
         known: What weighting or shaping must know of the task, beside the settings.
 
     Raises:
@@ -158,7 +177,7 @@ def planned_experts(
     """
     change, shape = (each if isinstance(each, str) else where_found(each) for each in (weighting, shaping))
     experts = (
-        expert_stage(settings, row, length, seed, weighting=change, shaping=shape)
+        expert_stage(settings, row, length, seed, weighting=change, shaping=shape, version=version)
         for row, length in planned_policies(settings, preferences, budget)
     )
     return tuple(replace(each, settings={**each.settings, **known}) for each in experts)

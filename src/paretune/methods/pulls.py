@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
+from paretune.methods.experts import EXPERT_VERSION
 from paretune.methods.per_preference import PerPreferenceSettings, planned_experts, planned_policies
 
+SHUFFLED_VERSION = 3  # of experts told shuffled feedback: raised with `EXPERT_VERSION`, and when what they hear changes
 PAYOFFS = 20  # past ones that a payoff is scaled by: gains shrink as training goes on, so old ones say little
 
 
@@ -40,6 +42,21 @@ class PullSettings(PerPreferenceSettings):
                 f"measured_each must be a positive multiple of group_size ({self.group_size}), so that budgets come "
                 f"out even, got {self.measured_each}. Try {4 * self.group_size}."
             )
+
+
+@dataclass(frozen=True)
+class Exp3Settings(PullSettings):
+    """Settings of methods whose pulls are drawn by Exp3."""
+
+    gamma: float = 0.07  # exploration, as published for DynaOpt, and as its code has it for DORB
+    arm_learning_rate: float = 1.0  # eta; published: gamma, which learns nothing from some 15 pulls; docs/papers.md
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
+        if not 0 < self.arm_learning_rate < np.inf:
+            raise ConfigError(f"arm_learning_rate must be positive, got {self.arm_learning_rate}. Try 1.0.")
 
 
 @dataclass(frozen=True)
@@ -72,10 +89,8 @@ def pulled_stages(
             f"budget must give each of {len(planned)} policies a measurement and a group, {least} completions, "
             f"got {budget}. Raise it, or lower measured_each ({settings.measured_each})."
         )
-    stages = planned_experts(settings, preferences, budget, seed, weighting)
-    if settings.feedback == "measured":
-        return stages
-    return tuple(replace(each, version=each.version + 1) for each in stages)  # told what others were told in their time
+    version = EXPERT_VERSION if settings.feedback == "measured" else SHUFFLED_VERSION
+    return planned_experts(settings, preferences, budget, seed, weighting, version=version)
 
 
 class Pulls:

@@ -18,7 +18,7 @@ from paretune.core.user_calls import called, check_takes
 from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.methods.folds import fold_means, fold_numbers, fold_sums
-from paretune.rl.settings import LearnerSettings
+from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
 
 if TYPE_CHECKING:
     from paretune.core.preferences import FloatArray
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 600.0
 STATE = "state.safetensors"
 NAMED = ("advantages", "shaping", "weighting", "gate")  # settings of the stages below that name code
+# what an estimator may ask for that not every training can give, and which words do
+ASKING = {"objective_weights": WEIGHED, "greedy_rewards": ("self_critical",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +159,33 @@ def resolve_named(slot: str, name: str) -> Any:
     return function
 
 
+def asked_for(advantages: str) -> frozenset[str]:
+    """Return which of `ASKING` the estimator that a setting names asks for, whatever name the setting gives it.
+
+    The library's own are known by word and by path, without importing torch.
+
+    Raises:
+        ConfigError: If it cannot be imported.
+        MethodError: If it takes other arguments than an estimator is called with.
+    """
+    word = library_word(advantages)
+    if word in ADVANTAGES:
+        return frozenset(each for each, words in ASKING.items() if word in words)
+    from paretune.rl.estimators import estimator_of
+
+    return estimator_of(import_name("advantages", advantages), advantages).asks & ASKING.keys()
+
+
+def library_word(advantages: str) -> str:
+    """Return the word of an estimator of the library that is named by its path, any other name as it is.
+
+    Example:
+        >>> library_word("paretune.rl.advantages:grpo"), library_word("mine:best_of_group")
+        ('grpo', 'mine:best_of_group')
+    """
+    return next((word for word, path in ADVANTAGES.items() if path == advantages), advantages)
+
+
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:
     """Return what a stage's settings name for the slots of the learner.
 
@@ -259,7 +288,8 @@ def measure_experts(context: StageContext) -> None:
     """Measure experts on development prompts.
 
     It seals `scores [E, K]`, mean rewards, None where every reward of an objective is missing, `kl [E]`, the mean KL of
-    the same completions in nats, and `folds [E, F, K + 1]`, both on each fold of the prompts.
+    the same completions in nats, `folds [E, F, K + 1]`, both on each fold of the prompts, and `fold_counts`, of how
+    many completions each of these is the mean.
     """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base, unwrap
@@ -282,16 +312,18 @@ def measure_experts(context: StageContext) -> None:
         finally:
             unwrap(base)
         scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        folds = [_folds(record, rows) for record in records]
-        context.seal(stage, {"scores": scores, "kl": [record.kl for record in records], "folds": folds})
+        folds, counts = zip(*(_folds(record, rows) for record in records), strict=True)
+        measured = {"scores": scores, "kl": [record.kl for record in records]}
+        context.seal(stage, {**measured, "folds": list(folds), "fold_counts": list(counts)})
 
 
-def _folds(record: EvaluationRecord, rows: Sequence[Row]) -> list[list[float | None]]:
-    """Return mean rewards and KL on each fold of the prompts, `[F, K + 1]`; None where nothing is known."""
+def _folds(record: EvaluationRecord, rows: Sequence[Row]) -> tuple[list[list[float | None]], list[list[int]]]:
+    """Return mean rewards and KL on each fold of the prompts, None where nothing is known, and of how many each is."""
     numbers = {str(row["prompt_id"]): number for number, row in enumerate(rows)}
     known = np.column_stack([record.rewards, record.log_probs - record.reference_log_probs])
-    means = fold_means(*fold_sums(known, fold_numbers([numbers[each] for each in record.prompt_ids])))
-    return [[None if np.isnan(value) else float(value) for value in row] for row in means]
+    counts, sums = fold_sums(known, fold_numbers([numbers[each] for each in record.prompt_ids]))
+    means = fold_means(counts, sums)
+    return [[None if np.isnan(value) else float(value) for value in row] for row in means], counts.astype(int).tolist()
 
 
 def one_by_one(bank: ExpertBank, task: Task) -> Policy:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from paretune.core.errors import ShapeError
 from paretune.core.preferences import FloatArray, check_preferences
 from paretune.core.utilities import utility_table
 from paretune.pareto.cross_fitting import check_prompt_scores, half_means, prompt_halves
@@ -17,7 +18,7 @@ class ChosenValues:
     """What the choice for each preference is worth, with and without the luck of whoever was chosen.
 
     Attributes:
-        naive: Chosen and valued on all folds, `[M]`.
+        naive: Chosen and valued on all that was measured, `[M]`.
         cross_fitted: Chosen on one half of the folds, valued on the other, and the other way round, `[M]`; None with
             one fold.
     """
@@ -32,6 +33,8 @@ def chosen_values(
     utility: str = "linear",
     points: FloatArray | None = None,
     widths: FloatArray | None = None,
+    counts: FloatArray | None = None,
+    means: FloatArray | None = None,
 ) -> ChosenValues:
     """Measure what the policies chosen for some preferences are worth.
 
@@ -45,6 +48,9 @@ def chosen_values(
             `w . s`.
         points: What the utility needs, `[K]`.
         widths: Of the objectives' ranges, which it counts in, `[K]`; 1 each unless given.
+        counts: Completions behind each mean, which it counts for, `[N, F, K]`, all positive; 1 each unless given.
+        means: Mean scores of each policy over all its completions, `[N, K]`, for the naive value, where some are in no
+            fold; else those over the folds.
 
     Raises:
         ShapeError: If the shapes disagree, or there is no policy.
@@ -57,11 +63,20 @@ def chosen_values(
         ([0.5], [0.0])
     """
     scores = check_prompt_scores(fold_scores)
+    counted = np.ones_like(scores) if counts is None else np.asarray(counts, dtype=np.float64)
+    if counted.shape != scores.shape:
+        raise ShapeError(
+            f"counts must have one entry for each score {list(scores.shape)}, got shape {list(counted.shape)}. Count "
+            "the completions of each."
+        )
     wanted = check_preferences(preferences, scores.shape[2])
-    naive = _valued(scores.mean(axis=1), scores.mean(axis=1), wanted, utility, points, widths)
+    over_all = (counted * scores).sum(axis=1) / counted.sum(axis=1) if means is None else means
+    naive = _valued(over_all, over_all, wanted, utility, points, widths)
     if scores.shape[1] == 1:
         return ChosenValues(naive, None)
-    first, second = half_means(scores, prompt_halves(scores.shape[1]))  # [R, N, K]
+    halves_of = prompt_halves(scores.shape[1])
+    sums, sizes = half_means(counted * scores, halves_of), half_means(counted, halves_of)
+    first, second = (each / size for each, size in zip(sums, sizes, strict=True))  # [R, N, K]
     both = [
         _valued(one, other, wanted, utility, points, widths)
         for halves in zip(first, second, strict=True)

@@ -181,7 +181,12 @@ def finished_seeds(part: Comparison) -> int:
 def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]:
     """Say which methods answered every preference with a single policy, and what would change it."""
     found = [
-        one_policy(method.name, part.budget_completions, _settings(study, part.task.name, method.name))
+        one_policy(
+            method.name,
+            part.budget_completions,
+            _settings(study, part.task.name, method.name),
+            method.name not in _undivided(study),
+        )
         for part in parts
         for method in part.ranked
         if method.policies == method.answering == 1
@@ -191,26 +196,33 @@ def lone_policies(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]
     return list(dict.fromkeys(found))  # once for several tasks
 
 
-def one_policy(label: str, budget_completions: int, settings: Mapping[str, object]) -> str:
+def one_policy(label: str, budget_completions: int, settings: Mapping[str, object], divides: bool = True) -> str:
     """Say that a method trains a single policy, so that it cannot follow preferences, and what would change it.
 
     Args:
         label: Its name in the study.
         budget_completions: Of a cell.
         settings: Its settings; `method` among them names it where the label does not.
+        divides: Whether it would plan more policies with a budget for them.
     """
     source = settings.get("method", label)
     name = label if label == source else f"{label} ({source})"
     each = settings.get("completions_each")
     advice = (
         f"Each policy takes {each:,} (completions_each): raise the budget, or lower that."
-        if isinstance(each, int) and budget_completions < 2 * each
+        if divides and isinstance(each, int) and budget_completions < 2 * each
         else "It is made so: no budget gives it another."
     )
     return (
         f"{name} trains one policy only on {budget_completions:,} completions, and it answers every preference. "
         f"{advice}"
     )
+
+
+def _undivided(study: StudyRecords) -> Sequence[str]:
+    """Return the methods that plan one policy whatever the budget, as they said when the study was planned."""
+    found = study.resolved.get("undivided")
+    return found if isinstance(found, (list, tuple)) else ()
 
 
 def _settings(study: StudyRecords, task: str, method: str) -> Mapping[str, object]:

@@ -25,7 +25,9 @@ class EvolutionSettings(GenerationSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.crossover <= 1:
-            raise ConfigError(f"crossover must be a chance from 0 to 1, got {self.crossover}. Write 0 for none.")
+            raise ConfigError(
+                f"crossover must be a chance from 0 to 1, got {self.crossover}. Write 0 for never, 1 for always."
+            )
         if not min(self.weight_noise, self.parameter_noise) >= 0:
             raise ConfigError(
                 "weight_noise and parameter_noise must not be negative, got "
@@ -64,7 +66,7 @@ class Evolution:
             BudgetError: If not even two individuals could be trained and measured.
         """
         run = "paretune.methods.multi_policy.evolution_run:evolve"
-        return (set_stage("evolution", run, self.settings, task, budget, 2, seed),)
+        return (set_stage("evolution", run, self.settings, task, budget, 2, seed, version=2),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the member of the front that measured best."""

@@ -147,8 +147,9 @@ class Individual:
         }
 
     def with_folds(self) -> dict[str, object]:
-        """Return its record with what it measured on each fold, `[F, K + 1]`."""
-        return {**self.as_record(), "folds": [plain(row) for row in self.fold_means]}
+        """Return its record with what it measured on each fold and how often, both `[F, K + 1]`."""
+        counts = self.folds[0].astype(np.int64).tolist()
+        return {**self.as_record(), "folds": [plain(row) for row in self.fold_means], "fold_counts": counts}
 
 
 def plain(values: FloatArray) -> list[float | None]:

@@ -77,7 +77,7 @@ class LinearSupport:
             BudgetError: If not every objective could have a policy that is trained and measured.
         """
         run = "paretune.methods.multi_policy.support_rounds:support"
-        return (set_stage("support", run, self.settings, task, budget, len(task.objectives), seed),)
+        return (set_stage("support", run, self.settings, task, budget, len(task.objectives), seed, version=2),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the member that measured best."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
@@ -59,8 +59,7 @@ class PredictionGuided:
             BudgetError: If not even two individuals could be trained and measured.
         """
         run = "paretune.methods.multi_policy.prediction_run:guide"
-        stage = set_stage("prediction", run, self.settings, task, budget, 2, seed)
-        return (replace(stage, version=stage.version + 1),)  # gains over what the parent measures beside its child
+        return (set_stage("prediction", run, self.settings, task, budget, 2, seed, version=3),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the member of the front that measured best."""

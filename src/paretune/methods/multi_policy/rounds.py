@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from paretune.core.answers import Selected
-from paretune.core.errors import BudgetError
+from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
 from paretune.core.stages import Stage, StageContext, StageResult
@@ -20,6 +20,7 @@ from paretune.methods.multi_policy.individuals import Individual, from_state, to
 from paretune.methods.multi_policy.members import Members
 from paretune.methods.multi_policy.selection import MeasuredSet, selected
 from paretune.methods.multi_policy.set_settings import SetSettings
+from paretune.methods.training import asked_for
 
 FRONT = "front.json"  # the artefact that says who is left
 STATE = "state.safetensors"
@@ -68,7 +69,9 @@ class Rounds(Protocol):
         ...
 
 
-def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: int, least: int, seed: int) -> Stage:
+def set_stage(
+    kind: str, run: str, settings: SetSettings, task: Task, budget: int, least: int, seed: int, version: int
+) -> Stage:
     """Describe the one stage of a set that grows by rounds; survival depends on what the task is judged on.
 
     Args:
@@ -79,18 +82,27 @@ def set_stage(kind: str, run: str, settings: SetSettings, task: Task, budget: in
         budget: In completions; whole groups of it are spent.
         least: How many individuals must have a group to train on and one to be measured with.
         seed: Of the training.
+        version: Of the run function: every method raises its own when what they share changes.
 
     Raises:
         BudgetError: If they cannot have them.
+        ConfigError: If advantages are made with greedy completions, or cannot be imported.
+        MethodError: If they take other arguments than an estimator is called with.
     """
     group = settings.group_size
+    if "greedy_rewards" in asked_for(settings.advantages):
+        raise ConfigError(
+            "advantages must be made without greedy completions where a set grows round by round, got "
+            f"'{settings.advantages}', which has a parameter greedy_rewards: whole updates are planned, and none of "
+            "their completions is to spare. Leave it out."
+        )
     if budget < 2 * least * group:
         raise BudgetError(
             f"budget must give {least} individuals a group of {group} to train on and one to be measured with, "
             f"{2 * least * group} completions, got {budget}. Raise it."
         )
     known = {**expert_settings(settings), "judged_on": task.judged_on}
-    return Stage(kind, run, known, completions=budget // group * group, seed=seed, version=2)  # reports by fold
+    return Stage(kind, run, known, completions=budget // group * group, seed=seed, version=version)
 
 
 def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], Rounds]) -> None:
@@ -195,9 +207,13 @@ def assemble_set(
     kept = json.loads(grown.artefacts[FRONT].read_text(encoding="utf-8"))
     everyone = kept.pop("measured")
     folds = np.asarray([each["folds"] for each in everyone], dtype=np.float64)  # [N, F, K + 1], None becomes NaN
+    counts = np.asarray(
+        [each.get("fold_counts", np.ones_like(own)) for each, own in zip(everyone, folds, strict=True)], np.float64
+    )
     measured = MeasuredSet(
         np.asarray([each["scores"] for each in everyone], dtype=np.float64),
         np.asarray([each["kl"] for each in everyone], dtype=np.float64), folds[:, :, :-1], folds[:, :, -1],
+        counts[:, :, :-1],
     )  # fmt: skip
     numbers = [each["number"] for each in everyone]
     served = [numbers.index(each["number"]) for each in kept["front"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,9 +13,22 @@ from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.task import Task
 from paretune.core.utilities import UTILITIES
+from paretune.methods.experts import PLANNING, ExpertSettings
 from paretune.pareto.chosen_value import chosen_values
 
 SELECTIONS = (*UTILITIES, "J")
+
+
+@dataclass(frozen=True)
+class SelectSettings(ExpertSettings):
+    """How a member is selected, beside the settings of the experts."""
+
+    select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
+    select_point: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_selection(self.select, self.select_point)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +40,14 @@ class MeasuredSet:
         kl: In nats, `[N]`.
         folds: Scores on each fold of the prompts, `[N, F, K]`; NaN where there are none.
         fold_kl: `[N, F]`.
+        fold_counts: Completions behind each of `folds`, `[N, F, K]`; 1 each where that is not known.
     """
 
     scores: FloatArray
     kl: FloatArray
     folds: FloatArray
     fold_kl: FloatArray
+    fold_counts: FloatArray
 
 
 def check_selection(select: str, select_point: Sequence[float]) -> None:
@@ -66,15 +81,15 @@ def selected(
     served: Sequence[int],
     wanted: FloatArray,
 ) -> tuple[Selected, dict[str, object]]:
-    """Return what answers preferences with one of the served members, and notes on what the choices are worth.
+    """Return what answers preferences with one of the served members, and notes on what its choices are worth.
 
     Args:
         task: Says what policies are judged on.
         select: `linear`, `w . s` with scores as the task judges them; `J`, the same with `r - beta KL` in any case;
             `chebyshev` or `thresholds`, see `core.utilities`.
         select_point: For these two, `[K]`; an ideal that is not given is the highest reward of each objective.
-        measured: All members that could have been chosen.
-        served: Which of them can be: the experts of the answer, in their order.
+        measured: All members that were measured.
+        served: Which of them can be chosen: the experts of the answer, in their order.
         wanted: Preferences whose choices are valued, `[M, K]`.
 
     Raises:
@@ -86,17 +101,20 @@ def selected(
             f"select_point must have a number for each objective ({count}), got {list(select_point)}. Give each one."
         )
     penalty = task.beta if select == "J" and task.judged_on != "J" else 0.0
-    scores = measured.scores - penalty * measured.kl[:, None]
-    folds = measured.folds - penalty * measured.fold_kl[:, :, None]
+    own = list(served)
+    scores = measured.scores[own] - penalty * measured.kl[own, None]
+    folds = measured.folds[own] - penalty * measured.fold_kl[own, :, None]
     utility = "linear" if select == "J" else select
     low, high = np.asarray([each.range for each in task.objectives], dtype=np.float64).T
     given = high if utility == "chebyshev" and not select_point else np.asarray(select_point, dtype=np.float64)
     widths = high - low if given.size else given
-    answer = Selected(scores[list(served)], utility, given, widths)
+    answer = Selected(scores, utility, given, widths)
     known = ~np.isnan(folds).any(axis=(0, 2))
     notes: dict[str, object] = {"by": select, "preferences": wanted.tolist(), "folds": int(known.sum())}
     if known.any():
-        found = chosen_values(folds[:, known], wanted, utility, *((given, widths) if given.size else ()))
+        at, wide = (given, widths) if given.size else (None, None)
+        counts = measured.fold_counts[own][:, known]
+        found = chosen_values(folds[:, known], wanted, utility, at, wide, counts, scores)
         fair = None if found.cross_fitted is None else found.cross_fitted.tolist()
         notes |= {"naive": found.naive.tolist(), "cross_fitted": fair}
     return answer, {"selection": notes}

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
-from paretune.methods.experts import PLANNING, ExpertSettings
-from paretune.methods.multi_policy.selection import check_selection
+from paretune.methods.multi_policy.selection import SelectSettings
+from paretune.methods.training import library_word
 from paretune.pareto.survival import RULES
 
 
 @dataclass(frozen=True)
-class SetSettings(ExpertSettings):
-    """How members are compared and selected, beside the settings of their experts."""
+class SetSettings(SelectSettings):
+    """How members are compared, beside how they are selected and the settings of their experts."""
 
     survival: str = "hypervolume"  # or crowding: what orders members that none dominates
     doubt: float = 1.0  # standard errors that count as noise when members are compared; 0 believes every mean
-    select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
-    select_point: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target_kl or self.advantages == "self_critical":
+        if self.target_kl or library_word(self.advantages) == "self_critical":
             raise ConfigError(
                 "target_kl must be 0 and advantages other than self_critical where a set grows round by round, got "
                 f"{self.target_kl} and '{self.advantages}': a few groups leave no time to steer beta, and no "
                 "completions to spare. Leave them out."
             )
         check_choice("survival", self.survival, RULES)
-        check_selection(self.select, self.select_point)
         if not self.doubt >= 0:
             raise ConfigError(f"doubt must not be negative, got {self.doubt}. Write 0 to believe every mean.")
 

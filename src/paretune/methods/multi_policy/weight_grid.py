@@ -14,7 +14,6 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import (
     PLANNING,
-    ExpertSettings,
     adapters_of,
     expert_stage,
     measurement_stage,
@@ -23,25 +22,22 @@ from paretune.methods.experts import (
     whole_passes,
 )
 from paretune.methods.judging import judged_scores
-from paretune.methods.multi_policy.selection import MeasuredSet, check_selection, selected
+from paretune.methods.multi_policy.selection import MeasuredSet, SelectSettings, selected
 
 FINEST = 64  # divisions at which the search for the largest grid stops
 
 
 @dataclass(frozen=True)
-class WeightGridSettings(ExpertSettings):
+class WeightGridSettings(SelectSettings):
     """Settings of `WeightGrid`, beside those of its experts."""
 
     # of a member's budget, training and measuring together; as for `linear`
     completions_each: int = field(default=1500, metadata=PLANNING)
     # of these, on development prompts; reward sd .3 gives a standard error below .03
     measured_each: int = field(default=128, metadata=PLANNING)
-    select: str = field(default="linear", metadata=PLANNING)  # or J, chebyshev, thresholds: what answers a preference
-    select_point: tuple[float, ...] = field(default=(), metadata=PLANNING)  # thresholds, or the ideal of chebyshev
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_selection(self.select, self.select_point)
         if not 1 <= self.measured_each < self.completions_each - self.group_size:
             raise ConfigError(
                 "measured_each must be at least 1 and leave a group to train on, got "
@@ -103,9 +99,10 @@ class WeightGrid:
                 "reward function; its log says why scores are missing."
             )
         kl, folds = (np.asarray(measured.values[name], dtype=np.float64) for name in ("kl", "folds"))
+        counts = np.asarray(measured.values.get("fold_counts", np.ones_like(folds)), dtype=np.float64)
         flat = folds.reshape(-1, folds.shape[2])
         judged = judged_scores(task, flat[:, :-1], flat[:, -1]).reshape(*folds.shape[:2], -1)  # [E, F, K]
-        known = MeasuredSet(judged_scores(task, scores, kl), kl, judged, folds[:, :, -1])
+        known = MeasuredSet(judged_scores(task, scores, kl), kl, judged, folds[:, :, -1], counts[:, :, :-1])
         every, own = range(len(experts)), self.settings
         answer, chosen = selected(task, own.select, own.select_point, known, every, preferences)
         notes = {

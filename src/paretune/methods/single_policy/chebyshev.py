@@ -16,7 +16,13 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
 from paretune.methods.objective_values import check_values, values_of
-from paretune.methods.per_preference import PerPreferenceSettings, TrainedUtility, best_trained, planned_experts
+from paretune.methods.per_preference import (
+    PerPreferenceSettings,
+    TrainedUtility,
+    best_trained,
+    check_beta_stays,
+    planned_experts,
+)
 from paretune.pareto.scalarisation import chebyshev_slopes
 from paretune.rl.running_returns import RunningReturns, check_memory
 from paretune.rl.weighting import Seen
@@ -47,6 +53,7 @@ class ChebyshevSettings(PerPreferenceSettings):
         check_values("ideal", self.ideal, self.unit)
         check_values("nadir", self.nadir, self.unit)
         check_memory(self.memory)
+        check_beta_stays(self.target_kl, "for chebyshev")
 
 
 class ChebyshevWeights:
@@ -89,10 +96,10 @@ class Chebyshev:
 
     Departures:
         The utility is of *expected* returns, not of each completion: the weights of an update are its slopes at a
-        running estimate of them. Returns are `J_k = E r_k - beta KL`, so the KL is paid once, whatever the weights: the
-        slopes divided by their sum weigh objectives whose gradients each have the whole KL in it, which is the
-        direction of the utility's own gradient. Distances are divided by ideal less nadir, by default the declared
-        range: the ideal is declared, not a running maximum.
+        running estimate of them. Returns are `J_k = E r_k - beta KL`, so the KL is paid once, whatever the weights,
+        with the task's beta (`target_kl` is refused): the slopes divided by their sum weigh objectives whose gradients
+        each have the whole KL in it, which is the direction of the utility's own gradient. Distances are divided by
+        ideal less nadir, by default the declared range: the ideal is declared, not a running maximum.
     """
 
     settings: ChebyshevSettings

@@ -11,33 +11,26 @@ import numpy as np
 from paretune.bandits.exp3 import draw, probabilities, updated
 from paretune.bandits.payoffs import fed_back, scaled
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.per_preference import best_trained
-from paretune.methods.pulls import PAYOFFS, Pulls, PullSettings, kept, means, pulled_stages
+from paretune.methods.pulls import PAYOFFS, Exp3Settings, Pulls, kept, means, pulled_stages
 from paretune.rl.weighting import Seen
 
 VARIANTS = ("single", "hierarchical")
 
 
 @dataclass(frozen=True)
-class DORBSettings(PullSettings):
+class DORBSettings(Exp3Settings):
     """Settings of `DORB`, beside those of its policies and of its pulls."""
 
     variant: str = "single"  # one bandit (SM), or hierarchical: one for each objective that lags (HM)
-    gamma: float = 0.07  # exploration, as DynaOpt's code has it
-    arm_learning_rate: float = 1.0  # eta; published: gamma, which learns nothing from some 15 pulls
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("variant", self.variant, VARIANTS)
-        if not 0 < self.gamma <= 1:
-            raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
-        if not 0 < self.arm_learning_rate < np.inf:
-            raise ConfigError(f"arm_learning_rate must be positive, got {self.arm_learning_rate}. Try 1.0.")
 
 
 class OneAtATime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,32 +18,34 @@ from paretune.core.task import Task
 from paretune.core.user_calls import where_found
 from paretune.methods.experts import expert_stage, split_budget
 from paretune.methods.per_preference import best_trained
-from paretune.methods.pulls import Factors, FactorSettings, Pulls, pulled_stages
+from paretune.methods.pulls import Exp3Settings, Factors, FactorSettings, Pulls, pulled_stages
 from paretune.rl.weighting import Seen
 
 MODES = ("faithful", "repaired")
+NOT_PUBLISHED = ("advantages", "step", "fading", "arm_learning_rate")  # settings that faithful has no use for
 
 
 @dataclass(frozen=True)
-class DynaOptSettings(FactorSettings):
-    """Settings of `DynaOpt`, beside those of its policies and of its pulls; faithful reads no step and no fading."""
+class DynaOptSettings(FactorSettings, Exp3Settings):
+    """Settings of `DynaOpt`, beside those of its policies and of its pulls.
+
+    Faithful learns with rate `gamma`, and refuses settings that it does not read; but `completions_each`, which means
+    nothing to a single policy: a study may sweep over it for all of its methods.
+    """
 
     mode: str = "repaired"  # or faithful: as published, one policy that ignores the preference
-    gamma: float = 0.07  # exploration of the bandits, as published; faithful: also how fast they learn
-    arm_learning_rate: float = 1.0  # repaired: eta of the drawing bandit; docs/papers.md
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, MODES)
-        if self.mode == "faithful" and self.advantages != "leave_one_out":
+        defaults = {each.name: each.default for each in fields(self)}
+        changed = [name for name in NOT_PUBLISHED if getattr(self, name) != defaults[name]]
+        if self.mode == "faithful" and changed:
             raise ConfigError(
-                f"advantages must be left out in mode 'faithful', got '{self.advantages}'. It has those of the "
-                "published code, k_sample_mean."
+                f"{' and '.join(changed)} must be left out in mode 'faithful', got "
+                f"{' and '.join(repr(getattr(self, name)) for name in changed)}. It trains as the published code does: "
+                "with k_sample_mean, a rate of gamma, and weights that never fade."
             )
-        if not 0 < self.gamma <= 1:
-            raise ConfigError(f"gamma must be above 0 and at most 1, got {self.gamma}. Try 0.07.")
-        if not 0 < self.arm_learning_rate < np.inf:
-            raise ConfigError(f"arm_learning_rate must be positive, got {self.arm_learning_rate}. Try 1.0.")
 
 
 class NestedBandits:
@@ -166,7 +168,7 @@ class DynaOpt:
         return (
             expert_stage(
                 self.settings, centre(len(task.objectives)), length, seed, weighting=where_found(NestedBandits),
-                advantages="paretune.rl.advantages:k_sample_mean", shaping="paretune.rl.shaping:log_clip",
+                advantages="k_sample_mean", shaping="paretune.rl.shaping:log_clip",
             ),
         )  # fmt: skip
 

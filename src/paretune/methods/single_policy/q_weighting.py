@@ -95,13 +95,16 @@ class GridWalk:
         return np.asarray([one == other or self.place[one] > 0 for one, other in self.moves])
 
     def _state(self) -> str:
-        """Name the state: the point, and how far the utility of the last measurement is in its range."""
+        """Name the state: the point, and how far the last utility is in its range, if that is known."""
         stored = np.asarray(self.pulls.scores, np.float64).reshape(-1, len(self.ranges))
         last = stored[-self.settings["measured_each"] :]
         low, high = (self.pulls.utility(end) for end in self.ranges.T)
-        level = (self.pulls.utility(np.nan_to_num(means(last))) - low) / (high - low)
-        bins = self.settings["progress_bins"]
-        return ",".join(map(str, self.place)) + f";{int(np.clip(level * bins, 0, bins - 1))}"
+        level, bins = (self.pulls.utility(means(last)) - low) / (high - low), self.settings["progress_bins"]
+        if bins == 1:
+            progress = "0"
+        else:
+            progress = "unknown" if np.isnan(level) else str(int(np.clip(level * bins, 0, bins - 1)))
+        return ",".join(map(str, self.place)) + f";{progress}"
 
     def state(self) -> dict[str, object]:
         """Return the table, where it stands, and what was measured."""

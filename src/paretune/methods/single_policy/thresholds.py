@@ -20,6 +20,7 @@ from paretune.methods.per_preference import (
     PerPreferenceSettings,
     TrainedUtility,
     best_trained,
+    check_beta_stays,
     nearest_trained,
     planned_experts,
 )
@@ -51,6 +52,8 @@ class ThresholdsSettings(PerPreferenceSettings):
         if not 0 < self.beyond < 1:
             raise ConfigError(f"beyond must be above 0 and below 1, got {self.beyond}. Try 0.1.")
         check_memory(self.memory)
+        if self.level == "expected":
+            check_beta_stays(self.target_kl, "for thresholds at level expected")
 
 
 class ThresholdShaping:
@@ -110,8 +113,8 @@ class Thresholds:
     Departures:
         A gain above a threshold counts a little, or a policy that has reached all has nothing to learn from. Under
         `expected` the utility is of `J_k = E r_k - beta KL`: there the slopes divided by their sum weigh gradients that
-        each have the whole KL in it, and a threshold is met after the KL is paid. Under `completion` KL is paid beside
-        the utility.
+        each have the whole KL in it, and a threshold is met after the KL is paid, with the task's beta (`target_kl` is
+        refused). Under `completion` KL is paid beside the utility.
     """
 
     settings: ThresholdsSettings
