@@ -41,6 +41,15 @@ def test_utility_and_cost_of_a_report_are_read_off_the_file_alone(tmp_path: Path
         assert (mine.budget_completions, mine.family) == (cell.budget_completions, cell.family)
 
 
+def test_the_base_model_has_scores_and_no_utility_of_its_own(tmp_path: Path) -> None:
+    found = blocks(builders.synthetic_study(), tmp_path)
+    bases = [each for (kind, _, _), each in found.items() if kind == "base"]
+    assert bases
+    for base in bases:
+        assert np.isfinite(base.scores).all()
+        assert np.isnan(base.utilities).all()
+
+
 def test_captured_share_of_a_report_is_read_off_the_file_alone(tmp_path: Path) -> None:
     study = builders.synthetic_study(exact=True)
     found = blocks(study, tmp_path)

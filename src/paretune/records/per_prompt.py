@@ -84,9 +84,12 @@ class PerPrompt:
 
     @property
     def utilities(self) -> FloatArray:
-        """What each preference's user gets, `preference . scores`, `[M]`; needs the objectives that it weighs."""
-        weighed = self.preferences > 0
-        return np.asarray(np.where(weighed, self.preferences * np.where(weighed, self.scores, 0.0), 0.0).sum(axis=1))
+        """What each preference's user gets, `preference . scores`, `[M]`; needs the objectives that it weighs.
+
+        NaN for the base model, which no preference is of: multiply its `scores` by each.
+        """
+        weighed = self.preferences != 0  # an objective without weight may have no score; NaN stays NaN
+        return np.asarray(np.where(weighed, self.preferences * self.scores, 0.0).sum(axis=1))
 
     @property
     def J(self) -> FloatArray:  # noqa: N802  # as everywhere in the docs
