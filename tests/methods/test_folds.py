@@ -15,14 +15,16 @@ from paretune.methods.training import measure_experts, train_experts
 
 
 def test_means_by_fold_are_those_on_paper() -> None:
-    """Prompts 0 and 8 are one fold: (1 + 3) / 2; of the second column one value is missing."""
-    values = np.asarray([[1.0, np.nan], [2.0, 4.0], [3.0, 5.0]])
-    means = fold_means(*fold_sums(values, fold_numbers([0, 1, FOLDS])))
-    np.testing.assert_allclose(means[:2], [[2, 5], [2, 4]])
-    assert np.isnan(means[2:]).all()
-    counts, sums = fold_sums(values, fold_numbers([0, 1, FOLDS]))
-    assert counts.sum(axis=0).tolist() == [3, 2]
-    assert sums.sum(axis=0).tolist() == [6, 9]
+    """Prompts 0 and 8 are one fold, (1 + 3) / 2, and 4 is one of its own; in the second column one value is missing."""
+    values = np.asarray([[1.0, np.nan], [2.0, 4.0], [3.0, 5.0], [7.0, 6.0]])
+    folds = fold_numbers([0, 1, FOLDS, 4])
+    assert folds.tolist() == [0, 1, 0, 4]
+    means = fold_means(*fold_sums(values, folds))
+    np.testing.assert_allclose(means[[0, 1, 4]], [[2, 5], [2, 4], [7, 6]])
+    assert np.isnan(means[[2, 3, 5, 6, 7]]).all()
+    counts, sums = fold_sums(values, folds)
+    assert counts.sum(axis=0).tolist() == [4, 3]
+    assert sums.sum(axis=0).tolist() == [13, 15]
 
 
 def test_a_measurement_seals_what_folds_add_up_to(task: Task, tmp_path: Path) -> None:

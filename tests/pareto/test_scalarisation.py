@@ -84,7 +84,7 @@ def test_the_smooth_form_is_below_the_sharp_one_by_at_most_mu_log_k(
 @given(seeds)
 def test_all_utilities_are_concave_and_rise_in_every_score(drawn_as: tuple[int, int]) -> None:
     one, preference, ideal, nadir = drawn(*drawn_as)
-    other, middle = np.random.default_rng(drawn_as[0] + 1).normal(size=(2, len(one)))
+    other = np.random.default_rng(drawn_as[0] + 1).normal(size=len(one))
     middle = (one + other) / 2
     for utility in (
         lambda s: chebyshev_utility(s, preference, ideal, nadir),
