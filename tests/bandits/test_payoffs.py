@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from paretune.bandits.payoffs import fed_back, scaled
+from paretune.core.errors import UnknownNameError
 
 
 @pytest.mark.parametrize("payoff", [-1.0, 0.2, 0.5, 0.8, 7.0])
@@ -26,3 +27,8 @@ def test_shuffled_feedback_is_one_of_the_past_with_equal_chances_and_never_the_p
     assert set(told) == {1.0, 2.0, 3.0}
     assert told.count(1.0) / 3000 == pytest.approx(1 / 3, abs=0.035)  # 4 standard errors
     assert fed_back(9.0, [], "shuffled", generator) is None
+
+
+def test_a_feedback_that_is_misspelt_is_refused_and_not_shuffled() -> None:
+    with pytest.raises(UnknownNameError, match=r"feedback must be one of measured, shuffled, got 'mesured'\. Did you"):
+        fed_back(0.5, [0.1], "mesured", np.random.default_rng(0))

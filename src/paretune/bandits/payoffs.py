@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paretune.core.checks import check_choice
+
 LOW, HIGH = 0.2, 0.8  # quantiles of past pay-offs that become 0 and 1, as published for DORB
 FEEDBACK = ("measured", "shuffled")
 
@@ -38,7 +40,11 @@ def fed_back(payoff: float, past: Sequence[float], feedback: str, generator: np.
 
     Returns:
         The payoff; None where shuffled and nothing is past.
+
+    Raises:
+        UnknownNameError: If there is no such feedback.
     """
+    check_choice("feedback", feedback, FEEDBACK)
     if feedback == "measured":
         return payoff
     return past[int(generator.random() * len(past))] if past else None
