@@ -92,11 +92,23 @@ def test_a_policy_below_what_was_known_at_its_weights_lowers_no_bound() -> None:
     assert found.certificate == pytest.approx(0, abs=1e-9)
 
 
+def test_a_bound_that_cannot_be_found_is_said() -> None:
+    """Nothing is below -1e30, which the solver takes for minus infinity."""
+    with pytest.raises(NonFiniteError, match="a linear program over scores must have a solution, got none: "):
+        possible_gains(np.eye(2), np.eye(2), [-1e30, -1e30])
+
+
 def test_what_bounds_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="weights must hold every corner of the simplex, got none for objective 1"):
+    with pytest.raises(
+        ConfigError, match="objective_weights must hold every corner of the simplex, got none for objective 1"
+    ):
         possible_gains([[1, 0]], [[1, 0], [0.5, 0.5]], [0, 0])
-    with pytest.raises(ShapeError, match=r"slack must have one entry per row of weights \(2\), got shape \[1\]"):
+    with pytest.raises(
+        ShapeError, match=r"slack must have one entry per row of objective_weights \(2\), got shape \[1\]"
+    ):
         possible_gains([[1, 0]], [[1, 0], [0, 1]], [0])
+    with pytest.raises(NonFiniteError, match=r"slack must be finite, got \[0\.0, nan\]"):
+        possible_gains([[1, 0]], [[1, 0], [0, 1]], [0, np.nan])
     with pytest.raises(PreferenceError, match="non-negative"):
         possible_gains([[1, 0]], [[1, 0], [0, -2]], [0, 0])
     with pytest.raises(NonFiniteError, match="scores must be finite"):

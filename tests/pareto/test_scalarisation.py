@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import ConfigError, PreferenceError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, PreferenceError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.pareto.scalarisation import (
     augmented_chebyshev_utility,
+    bent_scores,
     best_chebyshev,
     best_threshold,
     chebyshev_slopes,
@@ -142,3 +143,60 @@ def test_shapes_and_values_out_of_range_are_refused() -> None:
         threshold_utility([0, 0], [0.7, -0.7], ONE, 0.1)
     with pytest.raises(ShapeError, match=r"scores must be \[\.\.\., K\], got 1"):
         threshold_utility(1.0, [1.0], [1.0], 0.1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, -0.1, float("nan")])
+def test_a_smooth_form_without_smoothing_is_refused(smoothing: float) -> None:
+    with pytest.raises(ConfigError, match=r"smoothing must be positive, got .*\. For 0 take chebyshev_utility"):
+        smooth_chebyshev_utility([0, 0], [0.5, 0.5], ONE, NONE, smoothing)
+
+
+def test_terms_below_0_are_refused() -> None:
+    for terms in ({"smoothing": -1.0}, {"augmentation": -1.0}, {"smoothing": float("nan")}):
+        with pytest.raises(ConfigError, match="smoothing and augmentation must not be negative, got"):
+            chebyshev_slopes([0, 0], [0.5, 0.5], ONE, NONE, **terms)
+    with pytest.raises(ConfigError, match=r"must not be negative, got 0\.0 and -0\.1\. Write 0"):
+        augmented_chebyshev_utility([0, 0], [0.5, 0.5], ONE, NONE, -0.1)
+
+
+def test_thresholds_that_are_not_one_per_objective_or_no_numbers_are_refused_everywhere() -> None:
+    """One threshold for two objectives, or two for one, would be repeated."""
+    given = [
+        lambda limits, beyond: bent_scores([0.5, 0.5], limits, beyond),
+        lambda limits, beyond: threshold_utility([0.5, 0.5], [0.5, 0.5], limits, beyond),
+        lambda limits, beyond: threshold_slopes([0.5, 0.5], [0.5, 0.5], limits, beyond),
+        lambda limits, beyond: best_threshold(np.eye(2), [0.5, 0.5], limits, beyond),
+    ]
+    for call in given:
+        for limits in ([0.5], 0.5, [0.5] * 3):
+            with pytest.raises(ShapeError, match=r"thresholds must be one per objective \(2\), got shape"):
+                call(limits, 0.1)
+        with pytest.raises(NonFiniteError, match="thresholds must be finite, got"):
+            call([0.5, np.nan], 0.1)
+        for beyond in (-0.1, 1.1, np.nan):
+            with pytest.raises(ConfigError, match="beyond must be from 0 to 1, got"):
+                call([0.5, 0.5], beyond)
+    with pytest.raises(PreferenceError, match=r"preference must have one entry per objective \(2\)"):
+        threshold_slopes([0.5, 0.5], [1.0], [0.5, 0.5], 0.1)
+
+
+def test_slopes_of_a_preference_in_ratios_are_those_of_its_shares() -> None:
+    for slopes in (
+        lambda wanted: chebyshev_slopes([0.5, 0.5], wanted, ONE, NONE),
+        lambda wanted: threshold_slopes([0.5, 0.1], wanted, [0.2, 0.2], 0.1),
+    ):
+        np.testing.assert_allclose(slopes([3, 1]), slopes([0.75, 0.25]))
+
+
+def test_a_front_without_a_best_mixture_is_refused() -> None:
+    bests = (
+        lambda front: best_chebyshev(front, [0.5, 0.5], ONE, NONE),
+        lambda front: best_threshold(front, [0.5, 0.5], [0.5, 0.5], 0.1),
+    )
+    for best in bests:
+        with pytest.raises(ShapeError, match="front must have at least one row, got none"):
+            best(np.zeros((0, 2)))
+        with pytest.raises(ShapeError, match="front must have one row a solution"):
+            best([0.5, 0.5])
+        with pytest.raises(NonFiniteError, match="front must be finite"):
+            best([[0.5, np.nan]])

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
 from scipy.sparse import block_diag
 from scipy.spatial import HalfspaceIntersection
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.core.preferences import check_preferences, onto_simplex
 from paretune.pareto.front import check_some_scores
+from paretune.pareto.linear_program import solved
 
 FloatArray = NDArray[np.float64]
 DIGITS = 9  # corners that differ in their last bits only are one
@@ -64,22 +64,23 @@ def corner_weights(scores: ArrayLike) -> FloatArray:
     return np.asarray(np.unique(onto_simplex(found).round(DIGITS), axis=0))
 
 
-def possible_gains(scores: ArrayLike, weights: ArrayLike, slack: ArrayLike) -> Support:
+def possible_gains(scores: ArrayLike, objective_weights: ArrayLike, slack: ArrayLike) -> Support:
     """Return the corners of what is known, and how much more the best policy there could be worth.
 
-    A policy `v` that nobody has trained is bounded where one was trained: `weights[i] . v <= max_n weights[i] .
-    scores[n] + slack[i]`. The bound on `w . v` at other weights is a linear program. It is convex in w, and what is
-    known is linear between corners; so nowhere on the simplex is more to be gained than at a corner.
+    A policy `v` that nobody has trained is bounded where one was trained, for weights `w_i`:
+    `w_i . v <= max_n w_i . scores[n] + slack[i]`. The bound on `w . v` at other weights is a linear program. It is
+    convex in w, and what is known is linear between corners; so nowhere on the simplex is more to be gained than at a
+    corner.
 
     Args:
         scores: Of the known policies, `[N, K]`.
-        weights: What policies were trained for, `[V, K]`, the corners of the simplex among them.
+        objective_weights: What policies were trained for, `[V, K]`, the corners of the simplex among them.
         slack: By how much the best policy for each of them may exceed the best that was measured, `[V]`: noise, and
             what training leaves to be had.
 
     Raises:
         ShapeError: If the shapes disagree.
-        NonFiniteError: If a score is NaN or infinite.
+        NonFiniteError: If a score or slack is NaN or infinite, or a bound cannot be found.
         PreferenceError: If weights are no points on the simplex.
         ConfigError: If no policy was trained for a corner of the simplex, where nothing bounds the gain then.
 
@@ -94,17 +95,19 @@ def possible_gains(scores: ArrayLike, weights: ArrayLike, slack: ArrayLike) -> S
     """
     points = check_some_scores(scores)
     objectives = points.shape[1]
-    trained, room = check_preferences(weights, objectives), np.asarray(slack, dtype=np.float64)
+    trained, room = check_preferences(objective_weights, objectives), np.asarray(slack, dtype=np.float64)
     if room.shape != (len(trained),):
         raise ShapeError(
-            f"slack must have one entry per row of weights ({len(trained)}), got shape {list(room.shape)}. Give 0 for "
-            "policies that are exact."
+            f"slack must have one entry per row of objective_weights ({len(trained)}), got shape {list(room.shape)}. "
+            "Give 0 for policies that are exact."
         )
+    if not np.isfinite(room).all():
+        raise NonFiniteError(f"slack must be finite, got {room.tolist()}. Give 0 for policies that are exact.")
     reached = (np.abs(trained[None] - np.eye(objectives)[:, None]).max(axis=2) < 10**-DIGITS).any(axis=1)
     if not reached.all():
         raise ConfigError(
-            f"weights must hold every corner of the simplex, got none for objective {int(reached.argmin())}. Train one "
-            "policy for each objective first."
+            f"objective_weights must hold every corner of the simplex, got none for objective {int(reached.argmin())}. "
+            "Train one policy for each objective first."
         )
     bounds = (trained @ points.T).max(axis=1) + room
     corners = corner_weights(points)
@@ -113,14 +116,14 @@ def possible_gains(scores: ArrayLike, weights: ArrayLike, slack: ArrayLike) -> S
     return Support(corners[order], np.maximum(gains[order], 0.0))
 
 
-def _bounds(corners: FloatArray, weights: FloatArray, bounds: FloatArray) -> FloatArray:
-    """Return for each corner the most `corner . v` can be with `weights v <= bounds`, `[C]`, by one program."""
+def _bounds(corners: FloatArray, objective_weights: FloatArray, bounds: FloatArray) -> FloatArray:
+    """Return for each corner the most `corner . v` can be with `w_i . v <= bounds[i]`, `[C]`, by one program."""
     count, objectives = corners.shape
-    solved = linprog(
-        -corners.ravel(), A_ub=block_diag([weights] * count, format="csr"), b_ub=np.tile(bounds, count),
-        bounds=(None, None), method="highs",
+    best, _ = solved(
+        -corners.ravel(), A_ub=block_diag([objective_weights] * count, format="csr"), b_ub=np.tile(bounds, count),
+        bounds=(None, None),
     )  # fmt: skip
-    return np.asarray((corners * solved.x.reshape(count, objectives)).sum(axis=1))
+    return np.asarray((corners * best.reshape(count, objectives)).sum(axis=1))
 
 
 def _kinks(points: FloatArray) -> FloatArray:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linprog
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.core.preferences import FloatArray, check_preferences
+from paretune.pareto.front import check_some_scores
+from paretune.pareto.linear_program import solved
 
 
 def shortfalls(scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike) -> FloatArray:
@@ -50,6 +51,11 @@ def chebyshev_utility(scores: ArrayLike, preference: ArrayLike, ideal: ArrayLike
         ideal: `[K]`.
         nadir: `[K]`.
 
+    Raises:
+        ShapeError: If the shapes disagree.
+        ConfigError: If an ideal is not above its nadir.
+        PreferenceError: If the preference is no point on the simplex.
+
     Source:
         Bowman 1976; Steuer and Choo 1983.
 
@@ -73,9 +79,16 @@ def smooth_chebyshev_utility(
         nadir: `[K]`.
         smoothing: mu, positive; towards 0 the Chebyshev utility.
 
+    Raises:
+        ShapeError: If the shapes disagree.
+        ConfigError: If an ideal is not above its nadir, or mu is not positive.
+        PreferenceError: If the preference is no point on the simplex.
+
     Source:
         Lin et al. 2024, Smooth Tchebycheff scalarization for multi-objective optimization.
     """
+    if not 0 < smoothing < np.inf:
+        raise ConfigError(f"smoothing must be positive, got {smoothing}. For 0 take chebyshev_utility.")
     lacking = _masked(shortfalls(scores, preference, ideal, nadir), preference)
     return np.asarray(-smoothing * np.logaddexp.reduce(lacking / smoothing, axis=-1))
 
@@ -94,12 +107,18 @@ def augmented_chebyshev_utility(
         nadir: `[K]`.
         augmentation: rho, not negative.
 
+    Raises:
+        ShapeError: If the shapes disagree.
+        ConfigError: If an ideal is not above its nadir, or rho is negative.
+        PreferenceError: If the preference is no point on the simplex.
+
     Source:
         Steuer and Choo 1983.
 
     Departures:
         Shortfalls are added up as they are weighed; published is the sum without weights.
     """
+    _check_terms(0.0, augmentation)
     lacking = shortfalls(scores, preference, ideal, nadir)
     worst = _masked(lacking, preference).max(axis=-1)
     return np.asarray(-worst - augmentation * lacking.sum(axis=-1))
@@ -122,13 +141,20 @@ def chebyshev_slopes(
         nadir: `[K]`.
         smoothing: mu of the smooth form; 0 for the sharp one.
         augmentation: rho of the augmented form; 0 for none.
+
+    Raises:
+        ShapeError: If the shapes disagree.
+        ConfigError: If an ideal is not above its nadir, or mu or rho is negative.
+        PreferenceError: If the preference is no point on the simplex.
     """
+    _check_terms(smoothing, augmentation)
     lacking = _masked(shortfalls(scores, preference, ideal, nadir), preference)
     if smoothing > 0:
         shares = np.exp((lacking - lacking.max()) / smoothing)
     else:
         shares = (lacking == lacking.max()).astype(np.float64)
-    steepness = np.asarray(preference, np.float64) / (np.asarray(ideal, np.float64) - np.asarray(nadir, np.float64))
+    wanted = check_preferences(preference, lacking.shape[-1])[0]
+    steepness = wanted / (np.asarray(ideal, np.float64) - np.asarray(nadir, np.float64))
     return np.asarray((shares / shares.sum() + augmentation) * steepness)
 
 
@@ -140,11 +166,17 @@ def bent_scores(scores: ArrayLike, thresholds: ArrayLike, beyond: float) -> Floa
         thresholds: t, in units of the scores, `[K]`.
         beyond: b, from 0 to 1, what counts of what is above.
 
+    Raises:
+        ShapeError: If there is not one threshold per objective.
+        NonFiniteError: If a threshold is NaN or infinite.
+        ConfigError: If b is not from 0 to 1.
+
     Example:
         >>> bent_scores([0.75, 0.25], [0.5, 0.5], 0.5).tolist()
         [0.625, 0.25]
     """
-    points, limits = _scores(scores), np.asarray(thresholds, np.float64)
+    points = _scores(scores)
+    limits = _limits(thresholds, points.shape[-1], beyond)
     return np.asarray(np.minimum(points, limits) + beyond * np.maximum(points - limits, 0))
 
 
@@ -157,6 +189,12 @@ def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: Arra
         thresholds: `[K]`.
         beyond: b.
 
+    Raises:
+        ShapeError: If there is not one threshold per objective.
+        NonFiniteError: If a threshold is NaN or infinite.
+        ConfigError: If b is not from 0 to 1.
+        PreferenceError: If the preference is no point on the simplex.
+
     Example:
         >>> round(float(threshold_utility([0.9, 0.4], [0.5, 0.5], [0.5, 0.5], 0.1)), 6)
         0.47
@@ -166,9 +204,24 @@ def threshold_utility(scores: ArrayLike, preference: ArrayLike, thresholds: Arra
 
 
 def threshold_slopes(scores: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> FloatArray:
-    """Return the gradient of the threshold utility at scores `[K]`; at a threshold that of the side above, `[K]`."""
-    reached = _scores(scores) >= np.asarray(thresholds, np.float64)
-    return np.asarray(np.where(reached, beyond, 1.0) * np.asarray(preference, np.float64))
+    """Return the gradient of the threshold utility at scores `[K]`; at a threshold that of the side above, `[K]`.
+
+    Args:
+        scores: `[K]`; the others as in `bent_scores`.
+        preference: w, `[K]`.
+        thresholds: `[K]`.
+        beyond: b.
+
+    Raises:
+        ShapeError: If there is not one threshold per objective.
+        NonFiniteError: If a threshold is NaN or infinite.
+        ConfigError: If b is not from 0 to 1.
+        PreferenceError: If the preference is no point on the simplex.
+    """
+    points = _scores(scores)
+    limits = _limits(thresholds, points.shape[-1], beyond)
+    wanted = check_preferences(preference, points.shape[-1])[0]
+    return np.asarray(np.where(points >= limits, beyond, 1.0) * wanted)
 
 
 def best_chebyshev(front: ArrayLike, preference: ArrayLike, ideal: ArrayLike, nadir: ArrayLike) -> float:
@@ -182,34 +235,55 @@ def best_chebyshev(front: ArrayLike, preference: ArrayLike, ideal: ArrayLike, na
         preference: See `shortfalls`, as are the others.
         ideal: `[K]`.
         nadir: `[K]`.
+
+    Raises:
+        ShapeError: If the front has no point, or the shapes disagree.
+        NonFiniteError: If a score is NaN or infinite, or the program has no solution.
+        ConfigError: If an ideal is not above its nadir.
+        PreferenceError: If the preference is no point on the simplex.
     """
     wanted = np.asarray(preference, np.float64) > 0
-    lacking = shortfalls(front, preference, ideal, nadir)[:, wanted]  # of a mixture: the mixture of them
+    points = check_some_scores(front, "front")
+    lacking = shortfalls(points, preference, ideal, nadir)[:, wanted]  # of a mixture: the mixture of them
     count = len(lacking)
     # variables: shares of the points, worst shortfall; minimise the worst
-    found = linprog(
+    _, lowest = solved(
         np.append(np.zeros(count), 1.0),
         A_ub=np.hstack([lacking.T, -np.ones((lacking.shape[1], 1))]), b_ub=np.zeros(lacking.shape[1]),
         A_eq=np.append(np.ones(count), 0.0)[None], b_eq=[1.0], bounds=[(0, None)] * count + [(None, None)],
     )  # fmt: skip
-    return -float(found.fun)
+    return -lowest
 
 
 def best_threshold(front: ArrayLike, preference: ArrayLike, thresholds: ArrayLike, beyond: float) -> float:
-    """Return the highest threshold utility of any mixture of points of a front; see `best_chebyshev`."""
-    points, limits = _scores(front), np.asarray(thresholds, np.float64)
+    """Return the highest threshold utility of any mixture of points of a front; see `best_chebyshev`.
+
+    Args:
+        front: `[N, K]`.
+        preference: w, `[K]`.
+        thresholds: See `bent_scores`, as is the next.
+        beyond: b.
+
+    Raises:
+        ShapeError: If the front has no point, or there is not one threshold per objective.
+        NonFiniteError: If a score or threshold is NaN or infinite, or the program has no solution.
+        ConfigError: If b is not from 0 to 1.
+        PreferenceError: If the preference is no point on the simplex.
+    """
+    points = check_some_scores(front, "front")
+    limits = _limits(thresholds, points.shape[-1], beyond)
     wanted = check_preferences(preference, points.shape[-1])[0]
     count, objectives = points.shape
     # variables: shares a of the points, and u_k <= s_k, u_k <= t_k + b (s_k - t_k), with s = a @ points
     tops = np.hstack([-points.T, np.eye(objectives)])
     bent = np.hstack([-beyond * points.T, np.eye(objectives)])
-    found = linprog(
+    _, lowest = solved(
         np.append(np.zeros(count), -wanted), A_ub=np.vstack([tops, bent]),
         b_ub=np.append(np.zeros(objectives), (1 - beyond) * limits),
         A_eq=np.append(np.ones(count), np.zeros(objectives))[None], b_eq=[1.0],
         bounds=[(0, None)] * count + [(None, None)] * objectives,
     )  # fmt: skip
-    return -float(found.fun)
+    return -lowest
 
 
 def _masked(lacking: FloatArray, preference: ArrayLike) -> FloatArray:
@@ -221,3 +295,23 @@ def _scores(scores: ArrayLike) -> FloatArray:
     if points.ndim < 1:
         raise ShapeError(f"scores must be [..., K], got {points}. Give one for each objective.")
     return points
+
+
+def _check_terms(smoothing: float, augmentation: float) -> None:
+    if not (0 <= smoothing < np.inf and 0 <= augmentation < np.inf):
+        raise ConfigError(
+            f"smoothing and augmentation must not be negative, got {smoothing} and {augmentation}. Write 0 for none."
+        )
+
+
+def _limits(thresholds: ArrayLike, objectives: int, beyond: float) -> FloatArray:
+    limits = np.asarray(thresholds, np.float64)
+    if limits.shape != (objectives,):
+        raise ShapeError(
+            f"thresholds must be one per objective ({objectives}), got shape {list(limits.shape)}. Give one for each."
+        )
+    if not np.isfinite(limits).all():
+        raise NonFiniteError(f"thresholds must be finite, got {limits.tolist()}. For none take the highest score.")
+    if not 0 <= beyond <= 1:
+        raise ConfigError(f"beyond must be from 0 to 1, got {beyond}. Try 0.1.")
+    return limits
