@@ -82,7 +82,7 @@ def test_of_equal_means_the_less_known_gain_is_worth_more() -> None:
 
 
 def test_what_cannot_be_fitted_or_chosen_is_refused() -> None:
-    with pytest.raises(ShapeError, match="before, weights, gains and noise must have one shape"):
+    with pytest.raises(ShapeError, match="before, objective_weights, gains and noise must have one shape"):
         fit_gains([[0.5, 0.5]], [[0.5, 0.5]], [[0.1]], [[0.1]])
     with pytest.raises(NonFiniteError, match="gains must be finite"):
         fit_gains([[0.5]], [[1.0]], [[np.nan]], [[0.1]])

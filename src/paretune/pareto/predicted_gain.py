@@ -47,12 +47,12 @@ class GainModel:
         """Whether it predicts better than "no change" by more than a standard error, from enough transitions."""
         return len(self.inputs) >= FEWEST and self.unchanged_error - self.error > self.doubt
 
-    def predict(self, scores: ArrayLike, weights: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    def predict(self, scores: ArrayLike, objective_weights: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of the gains of training policies of scores `[C, K]` for weights `[C, K]`.
 
         Far from all that was seen the mean is 0 and the deviation that of all gains.
         """
-        asked = np.hstack([check_scores(scores), check_scores(weights, "weights")])
+        asked = np.hstack([check_scores(scores), check_scores(objective_weights, "objective_weights")])
         near = _likeness(asked, self.inputs, self.length)  # [C, T]
         means, deviations = np.zeros_like(asked[:, : len(self.signal)]), np.zeros((len(asked), len(self.signal)))
         for k, signal in enumerate(self.signal):
@@ -63,12 +63,12 @@ class GainModel:
         return means, deviations
 
 
-def fit_gains(before: ArrayLike, weights: ArrayLike, gains: ArrayLike, noise: ArrayLike) -> GainModel:
+def fit_gains(before: ArrayLike, objective_weights: ArrayLike, gains: ArrayLike, noise: ArrayLike) -> GainModel:
     """Fit a Gaussian process without trend to what training gained: its prior is "no change".
 
     Args:
         before: Scores before training, each objective scaled to [0, 1], `[T, K]`.
-        weights: What was trained for, `[T, K]`.
+        objective_weights: What was trained for, `[T, K]`.
         gains: Scores after training less those before, `[T, K]`.
         noise: Variances of these differences, `[T, K]`.
 
@@ -87,12 +87,13 @@ def fit_gains(before: ArrayLike, weights: ArrayLike, gains: ArrayLike, noise: Ar
         Published: a sigmoid in the weight of each objective, fitted by least squares to a policy's neighbours, whose
         constants assume the returns of its tasks, and no uncertainty.
     """
-    told = [check_some_scores(before, "before"), check_scores(weights, "weights"), check_scores(gains, "gains")]
+    trained = check_scores(objective_weights, "objective_weights")
+    told = [check_some_scores(before, "before"), trained, check_scores(gains, "gains")]
     spread = check_scores(noise, "noise")
     if len({each.shape for each in (*told, spread)}) > 1:
         raise ShapeError(
-            f"before, weights, gains and noise must have one shape, got {[list(each.shape) for each in told]} and "
-            f"{list(spread.shape)}. Give one row a transition."
+            f"before, objective_weights, gains and noise must have one shape, got "
+            f"{[list(each.shape) for each in told]} and {list(spread.shape)}. Give one row a transition."
         )
     inputs, gained = np.hstack(told[:2]), told[2]
     squares = (gained**2).mean(axis=0)

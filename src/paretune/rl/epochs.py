@@ -279,15 +279,15 @@ class Epochs:
             far = distance(apart, len(report.stopped)) > self.settings.stop_kl
             report.stopped = [before or bool(now) for before, now in zip(report.stopped, far, strict=True)]
 
-    def _clipped(self, later: Later, weights: Tensor, size: int) -> Tensor:
+    def _clipped(self, later: Later, objective_weights: Tensor, size: int) -> Tensor:
         """Return the clipped loss of a later epoch under objective weights `[B', K]`."""
-        advantages = self._placed(scalarise(later.folded, weights) * later.counts)
+        advantages = self._placed(scalarise(later.folded, objective_weights) * later.counts)
         if later.ratios.ndim == 2:
             advantages = advantages[:, None]
         return clipped_loss(later.ratios, advantages, size, self.settings.clip)
 
     def _later(
-        self, log_probs: Tensor, part: Batch, scored: ScoredBatch, weights: Tensor, own: slice | Tensor
+        self, log_probs: Tensor, part: Batch, scored: ScoredBatch, objective_weights: Tensor, own: slice | Tensor
     ) -> Later:
         """Return what completions of log-probabilities `[B', T]` are in a later epoch, weighed by `[B', K]`."""
         clip, group, factors = self.settings.clip, self.settings.group_size, scored.factors[own]
@@ -297,7 +297,7 @@ class Epochs:
         seen = apart.detach().exp().cpu().double()
         if self.settings.ratio == "token":
             ratios, folded = log_ratios(log_probs, sampled).exp(), scored.first[own]
-            signs = self._placed(scalarise(folded, weights) * factors)[:, None]
+            signs = self._placed(scalarise(folded, objective_weights) * factors)[:, None]
             return Later(
                 ratios, folded, is_clipped(ratios.detach(), signs, clip), apart.detach(), factors, part.lengths
             )
@@ -308,7 +308,7 @@ class Epochs:
             made = reweighted(scored.shaped[own], kl, seen, scored.betas[own], group)
         folded, rooted = silenced(made, self.widths, group), self.settings.ratio == "sequence"
         ratios = (apart / part.lengths if rooted else apart).exp()
-        held = is_clipped(ratios.detach().cpu().double(), scalarise(folded, weights), clip)
+        held = is_clipped(ratios.detach().cpu().double(), scalarise(folded, objective_weights), clip)
         return Later(ratios, folded, held, apart.detach(), factors, part.lengths, rooted)
 
     def _parts(self, scored: ScoredBatch, members: int) -> Iterator[tuple[slice | Tensor, Batch, Mixing]]:
