@@ -220,7 +220,9 @@ def test_what_estimators_ask_for_is_known_without_looking_at_them() -> None:
 def test_a_beta_of_0_cannot_be_steered_and_that_is_told_when_stages_are_planned(task: Task) -> None:
     steered = stage(run="paretune.methods.training:train_experts", settings={"target_kl": 2.0})
     assert ask(answering([steered]), task) == (steered,)
-    with pytest.raises(ConfigError, match=r"target_kl must be 0 where the task's beta is 0, got 2\.0"):
+    with pytest.raises(
+        ConfigError, match=r"^stage 'search' of \w+\.stages: target_kl must be 0 where the task's beta is 0, got 2\.0"
+    ):
         ask(answering([steered]), replace(task, beta=0.0))
 
 

@@ -695,7 +695,7 @@ def test_estimators_that_need_weights_are_refused_where_weights_come_from_gradie
         needs = frozenset({"gram"})
 
     weighting = Descending(np.asarray(BOTH), {}, np.asarray([[0, 1], [0, 1]]))
-    with pytest.raises(ConfigError, match=f"advantages must not ask for objective_weights .*:{advantages}"):
+    with pytest.raises(ConfigError, match=f"^advantages must be made without objective weights .*:{advantages}'"):
         make(
             task, base, [(BOTH, 0, (16,))], replace(SETTINGS, advantages=advantages),
             slots=Slots(weightings=[weighting]),

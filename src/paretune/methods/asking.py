@@ -20,7 +20,7 @@ from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
 from paretune.methods.training import NAMED, asked_for, resolve_named
 from paretune.objectives.user_modules import check_reference
-from paretune.rl.settings import ADVANTAGES, WEIGHED
+from paretune.rl.settings import ADVANTAGES, check_target, check_unweighed
 
 TRAINING = "paretune.methods.training"  # its run functions read the settings that `NAMED` lists
 PAGE = "See docs/your_method.md for a complete one."
@@ -192,16 +192,9 @@ def _check_together(stage: Stage, task: Task, what: str) -> None:
             f"it is compared with, got {stage.completions}. Raise the budget, or train fewer policies."
         )
     target_kl: Any = stage.settings.get("target_kl", 0.0)
-    if target_kl and not task.beta > 0:
-        raise ConfigError(
-            f"{what}: target_kl must be 0 where the task's beta is 0, got {target_kl}: beta is steered by factors. "
-            "Give the task a beta to start from."
-        )
-    if weighting and "objective_weights" in asked and "gram" in import_name("weighting", weighting).needs:
-        raise ConfigError(
-            f"{what}: advantages must be made without objective weights where these are chosen from gradients, got "
-            f"'{advantages}'. Take {', '.join(sorted(set(ADVANTAGES) - set(WEIGHED)))}."
-        )
+    check_target(task.beta, target_kl, f"{what}: ")
+    weighed = bool(weighting) and "objective_weights" in asked
+    check_unweighed(advantages, weighed and "gram" in import_name("weighting", weighting).needs, f"{what}: ")
 
 
 @functools.cache

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
+from paretune.rl.settings import check_target
 
 MOST_ERROR = 0.2  # relative distance from the target that counts in an update, as published
 RATE = 0.1  # of change in an update, as published: beta changes by at most 2 % in one
@@ -68,16 +68,3 @@ class KlControl:
         """Take the mean KL of a member's completions of an update into account, nats."""
         if self.target_kl:
             self.betas[member] = adapted(self.betas[member], kl, self.target_kl)
-
-
-def check_target(beta: float, target_kl: float) -> None:
-    """Refuse to steer a coefficient that starts at 0 and could only stay there.
-
-    Raises:
-        ConfigError: If it does.
-    """
-    if target_kl and not beta > 0:
-        raise ConfigError(
-            f"target_kl must be 0 where the task's beta is 0, got {target_kl}: beta is steered by factors. Give the "
-            "task a beta to start from."
-        )

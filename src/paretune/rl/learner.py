@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ConfigError, NonFiniteError, RewardError
+from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
 from paretune.core.user_calls import called, where_found
@@ -28,7 +28,7 @@ from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.recent import Recent
 from paretune.rl.rollout import Batch, Sampler
 from paretune.rl.rollouts import Environment, Rollouts
-from paretune.rl.settings import LearnerSettings
+from paretune.rl.settings import LearnerSettings, check_unweighed
 from paretune.rl.shaping import MemberShaping
 from paretune.rl.token_terms import token_terms
 from paretune.rl.trainees import Trainee
@@ -124,11 +124,8 @@ class Learner:
         smoothed = self.weightings.needs_gram and self.weightings.step_rule.smoothed
         self.parameter_groups = ParameterGroups(trainee, settings, objectives if smoothed else 0)
         self.estimator = self.slots.estimator(settings)
-        if self.estimator is not None and self.estimator.weighed and self.weightings.needs_gram:
-            raise ConfigError(
-                "advantages must not ask for objective_weights where weights are chosen from gradients, got "
-                f"{where_found(self.estimator.function)}: gradients are made of advantages. Take leave_one_out."
-            )
+        if self.estimator is not None and self.weightings.needs_gram:
+            check_unweighed(where_found(self.estimator.function), self.estimator.weighed)
         self.kl_control = KlControl(environment.beta, settings.target_kl, len(self.members))
         self.epochs = Epochs(trainee, environment.ranges, settings, self.parameter_groups, self.weightings)
         greedy = int(self.estimator is not None and self.estimator.greedy)

@@ -93,3 +93,39 @@ class LearnerSettings:
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm must be positive, got {self.max_grad_norm}. Try 1.0.")
         check_choice("update_dtype", self.update_dtype, ("model", "bfloat16"))
+
+
+def check_target(beta: float, target_kl: float, where: str = "") -> None:
+    """Refuse to steer a KL coefficient that starts at 0 and could only stay there.
+
+    Args:
+        beta: The task's.
+        target_kl: That of the settings.
+        where: Whose settings they are, to be said before the rule, with a colon.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    if target_kl and not beta > 0:
+        raise ConfigError(
+            f"{where}target_kl must be 0 where the task's beta is 0, got {target_kl}: beta is steered by factors. Give "
+            "the task a beta to start from."
+        )
+
+
+def check_unweighed(advantages: str, weighed: bool, where: str = "") -> None:
+    """Refuse advantages that need objective weights which are chosen from gradients, and so from advantages.
+
+    Args:
+        advantages: Their name.
+        weighed: Whether they need such weights.
+        where: Whose settings they are, to be said before the rule, with a colon.
+
+    Raises:
+        ConfigError: If they do.
+    """
+    if weighed:
+        raise ConfigError(
+            f"{where}advantages must be made without objective weights where these are chosen from gradients, which "
+            f"are made of advantages, got '{advantages}'. Take {', '.join(sorted(set(ADVANTAGES) - set(WEIGHED)))}."
+        )
