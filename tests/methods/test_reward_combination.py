@@ -53,7 +53,7 @@ def test_each_member_of_a_population_is_shaped_by_its_own_preference() -> None:
 def test_stages_name_their_shaping_and_it_fills_the_slot(task: Task, form: str) -> None:
     stage = RewardCombination(RewardCombinationSettings(form=form)).stages(task, das_dennis(2, 2), 4500, 0)[0]
     filled = slots(task, stage.settings, [np.asarray([0.5, 0.5])])
-    shaped = filled.shaped(torch.full((4, 2), 0.5, dtype=torch.float64), np.asarray([[0.0, 1.0]] * 2))
+    shaped = filled.shaped(torch.full((4, 2), 0.5, dtype=torch.float64), np.asarray([[0.0, 1.0]] * 2), [0])
     expected = {"sum": 0.5, "product": 0.25, "log_sum": np.log(0.5)}[form]
     np.testing.assert_allclose(shaped, np.full((4, 2), expected))
 

@@ -269,7 +269,7 @@ class Epochs:
     def _moving(self, signal: Tensor, terms: TokenTerms | None, report: UpdateReport, members: int) -> list[bool]:
         """Return which members take a step, by how much each completion has to say `[B]`."""
         heard: list[bool] = (signal.view(members, -1) > 0).any(dim=1).tolist()
-        beside = [False] * members if terms is None else terms.heard(members)
+        beside = [False] * members if terms is None else terms.moves(members)
         stopped = report.stopped or [False] * members
         return [(one or other) and not stop for one, other, stop in zip(heard, beside, stopped, strict=True)]
 

@@ -16,8 +16,8 @@ from paretune.core.user_calls import called, check_takes, where_found
 from paretune.rl.advantages import check_made
 from paretune.rl.settings import ADVANTAGES
 
-GIVEN = ("objective_weights", "greedy_rewards", "ranges")  # what a function gets that has a parameter of that name
-TAKES = ("rewards [B, K]", "group_size")
+ARGUMENTS = ("rewards [B, K]", "group_size")  # what every estimator is called with
+BY_NAME = ("objective_weights", "greedy_rewards", "ranges")  # what one gets beside that has a parameter of that name
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Estimator:
     Attributes:
         function: Called with the rewards of one member `[B, K]`, the completions of a prompt next to each other, their
             number for each prompt, and by name with what it asks for.
-        asks: For which of `GIVEN` it has a parameter: `objective_weights [B, K]` as they are in this update,
+        asks: For which of `BY_NAME` it has a parameter: `objective_weights [B, K]` as they are in this update,
             `greedy_rewards [B, K]` of the greedy completion of each row's prompt, which is charged, and
             `ranges [K, 2]`.
     """
@@ -87,9 +87,9 @@ def estimator_of(function: Callable[..., Tensor], name: str = "") -> Estimator:
         parameters: Mapping[str, object] = inspect.signature(function).parameters
     except (TypeError, ValueError):  # of compiled code, which does not say
         parameters = {}
-    asks = [each for each in GIVEN if each in parameters]
+    asks = [each for each in BY_NAME if each in parameters]
     bound = functools.partial(function, **dict.fromkeys(asks)) if asks else function
-    check_takes(f"advantages '{name or where_found(function)}'", bound, TAKES)
+    check_takes(f"advantages '{name or where_found(function)}'", bound, ARGUMENTS)
     return Estimator(function, frozenset(asks))
 
 

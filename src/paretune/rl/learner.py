@@ -68,7 +68,7 @@ class Slots:
         """
         return resolve_advantages(settings.advantages) if self.advantages is None else estimator_of(self.advantages)
 
-    def shaped(self, rewards: Tensor, ranges: FloatArray, active: Sequence[int] = (0,)) -> Tensor:
+    def shaped(self, rewards: Tensor, ranges: FloatArray, active: Sequence[int]) -> Tensor:
         """Return shaped rewards `[B, K]` of the active members, in the order of their rows.
 
         Raises:

@@ -16,7 +16,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.decoding import sample
 from paretune.models.mixing import Mixing
 
-FIRST = 1e-9  # a share of probability that the most likely token alone exceeds
+GREEDY_TOP_P = 1e-9  # a top-p that the most likely token alone exceeds: nothing else is left to draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class BankSampler:
     ) -> Batch:
         """Sample one completion for each row, or take the most likely token each time."""
         base = self.bank.base
-        top_p = torch.full((len(prompt_ids),), FIRST) if greedy else None
+        top_p = torch.full((len(prompt_ids),), GREEDY_TOP_P) if greedy else None
         rollout = sample(base, self.bank, prompt_ids, mixing, keys, max_new_tokens, top_p=top_p)
         lengths = rollout.lengths.tolist()
         texts = tuple(base.decode(ids[:size]) for ids, size in zip(rollout.token_ids.tolist(), lengths, strict=True))

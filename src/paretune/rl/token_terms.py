@@ -51,7 +51,7 @@ class TokenTerms:
         loss = (self.kl[:, None] * apart).sum()
         return loss if entropies is None else loss - (self.entropy_bonus[:, None] * entropies).sum()
 
-    def heard(self, members: int) -> list[bool]:
+    def moves(self, members: int) -> list[bool]:
         """Return which members the terms move, whatever their advantages are."""
         far = ((self.sampled - self.reference).abs() > FAR).any(dim=1) & (self.kl > 0)
         moved: list[bool] = (far | (self.entropy_bonus > 0)).view(members, -1).any(dim=1).tolist()
