@@ -188,6 +188,10 @@ def test_members_with_steps_of_different_kinds_are_refused() -> None:
     mixed = [*weightings("mgda", row), *weightings("mgda", row, metric="plain")]
     with pytest.raises(ConfigError, match="step_rule must be the same for all members, got 2 of them"):
         Made(np.full((2, 2), 0.5), mixed)
+    (wrong,) = weightings("mgda", row)
+    vars(wrong)["step_rule"] = {"metric": "plain"}
+    with pytest.raises(ConfigError, match="step_rule of MGDAWeights must be a GradientStep, got"):
+        Made(row, [wrong])
 
 
 def learner(task: Task, base: BaseModel, name: str, lengths: tuple[int, ...], **settings: Any) -> Learner:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from paretune.core.errors import ConfigError, MethodError, NonFiniteError, ShapeError, WeightingError
-from paretune.rl.weighting import Fixed, Seen, check_restores, check_weights, resolve_weighting
+from paretune.rl.gradient_step import GradientStep
+from paretune.rl.weighting import Fixed, Seen, check_restores, check_weights, resolve_weighting, step_rule_of
 
 PREFERENCE = np.asarray([0.25, 0.75])
 RANGES = np.asarray([[0.0, 1.0], [-1.0, 1.0]])
@@ -203,3 +204,50 @@ def test_a_weighting_that_raises_is_told_with_its_line() -> None:
         MethodError, match=r"weighting .*NoArguments must take \(preference, settings, ranges\), got \(\)"
     ):
         check_restores(NoArguments, {}, RANGES)
+
+
+def test_a_rule_of_steps_is_the_default_where_a_weighting_has_none() -> None:
+    class Ruled(Fixed):
+        needs = frozenset({"gram"})
+        step_rule = GradientStep("plain", "sgd")
+
+    made = (kind(np.asarray([0.5, 0.5]), {}, RANGES) for kind in (Fixed, Ruled))
+    assert [step_rule_of(each) for each in made] == [GradientStep(), GradientStep("plain", "sgd")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "needs", "message"),
+    [
+        ("plain", {"gram"}, r"step_rule of .*Ruled must be a GradientStep, got 'plain'\. Take GradientStep\(metric"),
+        ({"metric": "plain"}, {"gram"}, r"step_rule of .*Ruled must be a GradientStep, got \{'metric': 'plain'\}"),
+        (GradientStep, {"gram"}, "step_rule of .*Ruled must be a GradientStep, got "),
+        (GradientStep(), set(), "step_rule of .*Ruled must be left out where needs does not name gram, got Gradient"),
+    ],
+)
+def test_a_rule_of_steps_that_says_nothing_is_refused_before_training(
+    rule: object, needs: set[str], message: str
+) -> None:
+    named, said = frozenset(needs), rule
+
+    class Ruled(Fixed):
+        needs = named
+        step_rule = said
+
+    with pytest.raises(ConfigError, match=message):
+        check_restores(Ruled, {}, RANGES)
+    with pytest.raises(ConfigError, match=message):
+        step_rule_of(Ruled(np.asarray([0.5, 0.5]), {}, RANGES))
+
+
+def test_a_rule_of_steps_by_another_name_is_no_silent_default() -> None:
+    class Misspelt(Fixed):
+        needs = frozenset({"gram"})
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.step_rules = GradientStep("plain")
+
+    with pytest.raises(
+        ConfigError, match=r"a GradientStep of .*Misspelt must be its attribute step_rule, got it as 's"
+    ):
+        check_restores(Misspelt, {}, RANGES)

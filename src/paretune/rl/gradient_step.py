@@ -12,7 +12,7 @@ OPTIMISERS = ("adamw", "sgd")
 
 @dataclass(frozen=True)
 class GradientStep:
-    """How such a step is taken; a weighting that needs `gram` may have one as its attribute `step_rule`.
+    """How such a step is taken; a weighting that needs `gram` may have one as `step_rule`, see `Weighting`.
 
     Attributes:
         metric: Of the inner products. `optimiser`: of the smoothed gradients in the metric of the step, so what holds

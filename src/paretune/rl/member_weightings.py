@@ -17,7 +17,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 from paretune.rl.gradient_step import GradientStep
 from paretune.rl.trainees import Trainee
-from paretune.rl.weighting import Seen, Weighting, check_weights
+from paretune.rl.weighting import Seen, Weighting, check_weights, step_rule_of
 
 NEEDS = ("gram",)  # what a weighting may ask for beside what it always sees
 
@@ -37,7 +37,7 @@ class MemberWeightings:
         Raises:
             ShapeError: If there is not one for each member.
             ConfigError: If rows of one member have preferences of their own, which no weighting may overrule, or
-                weightings want steps of different kinds.
+                weightings want steps of different kinds, or of none that there is.
         """
         if weightings and len(weightings) != len(trainee.members):
             raise ShapeError(
@@ -53,7 +53,7 @@ class MemberWeightings:
             for need in weighting.needs:
                 check_choice(f"need of {type(weighting).__name__}", need, NEEDS)
         self.needs_gram = any("gram" in each.needs for each in self.each)
-        rules = {getattr(each, "step_rule", GradientStep()) for each in self.each} or {GradientStep()}
+        rules = {step_rule_of(each) for each in self.each} or {GradientStep()}
         if len(rules) > 1:
             raise ConfigError(
                 f"step_rule must be the same for all members, got {len(rules)} of them. Train one population with each."

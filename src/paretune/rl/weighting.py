@@ -14,6 +14,7 @@ from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, Weight
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.user_calls import called, check_takes, shown
+from paretune.rl.gradient_step import GradientStep
 
 PARTS = ("needs", "measured", "weigh", "state", "load")
 MADE_UP = 8  # updates before a weighting's state is handed over, and after
@@ -50,6 +51,9 @@ class Weighting(Protocol):
     Made as `Class(preference, settings, ranges)`: `[K]`, the stage's settings as a plain mapping, and the reward range
     of each objective `[K, 2]`. A run of N completions must be the prefix of a longer one: what `weigh` answers may
     depend on what it has seen, on nothing else.
+
+    One that needs `gram` may have a `GradientStep` as its attribute `step_rule`: how its steps are taken, and in which
+    metric the inner products are. Without one they are taken as `GradientStep()` says. All members have an equal one.
 
     Attributes:
         needs: What costs extra and is seen only if named here: `gram`.
@@ -126,6 +130,36 @@ def resolve_weighting(name: str) -> type[Weighting]:
     return weighting
 
 
+def step_rule_of(weighting: Weighting) -> GradientStep:
+    """Return how steps are taken under a weighting, as its attribute `step_rule` says, if it has one.
+
+    Raises:
+        ConfigError: If that is no `GradientStep`, or the weighting sees no inner products that it could be about, or it
+            has a `GradientStep` by another name.
+    """
+    rule: object = getattr(weighting, "step_rule", None)
+    name = type(weighting).__qualname__
+    if rule is None:
+        held = {**vars(type(weighting)), **getattr(weighting, "__dict__", {})}
+        for attribute, value in held.items():
+            if isinstance(value, GradientStep):
+                raise ConfigError(
+                    f"a GradientStep of {name} must be its attribute step_rule, got it as '{attribute}'. Rename it."
+                )
+        return GradientStep()
+    if not isinstance(rule, GradientStep):
+        raise ConfigError(
+            f"step_rule of {name} must be a GradientStep, got {shown(rule)}. Take GradientStep(metric=..., "
+            "optimiser=...) of paretune.rl.gradient_step, or leave it out."
+        )
+    if "gram" not in weighting.needs:
+        raise ConfigError(
+            f"step_rule of {name} must be left out where needs does not name gram, got {rule}: it says in which metric "
+            "gradients are compared. Name gram, or leave it out."
+        )
+    return rule
+
+
 def check_restores(kind: type[Weighting], settings: Mapping[str, Any], ranges: FloatArray) -> None:
     """Check that a weighting goes on from its state: a longer run needs it, and nobody else would notice.
 
@@ -139,12 +173,14 @@ def check_restores(kind: type[Weighting], settings: Mapping[str, Any], ranges: F
 
     Raises:
         MethodError: If it cannot be made or asked at all.
+        ConfigError: If its `step_rule` says nothing that can be done.
         WeightingError: If its state is no plain data, or does not restore it.
     """
     name, preference = kind.__qualname__, centre(len(ranges))  # at a corner nothing is left to weigh
     check_takes(f"weighting {name}", kind, ("preference", "settings", "ranges"))
     with called(f"weighting {name}"):
         one, other = (kind(preference, settings, ranges) for _ in range(2))
+        step_rule_of(one)
         for update in range(MADE_UP):
             check_weights(one.weigh(_made_up(one, update, preference, ranges)), len(preference), kind)
         kept = _plain_state(one)
