@@ -730,6 +730,22 @@ def test_weights_from_gradients_take_the_steps_of_the_weighed_loss_and_tell_thei
     torch.testing.assert_close(handed[0, 32][0], plain, **CLOSE)
     assert (handed[0, 32][0] - start[0]).abs().max() > 0.02
     assert {event["engine"] for event in events} == {engine}
+    assert all(("entropy" in event) == ("entropy_coef" in settings) for event in events)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+def test_weights_from_gradients_tell_the_entropy_that_the_weighed_loss_tells(
+    task: Task, base: BaseModel, micro_batch: int
+) -> None:
+    settings, plans = (
+        replace(SETTINGS, entropy_coef=0.01, micro_batch=micro_batch),
+        [(BOTH, 0, (16,)), (BOTH, 3, (16,))],
+    )
+    _, chosen = train(make(task, base, plans, settings, slots=weighed_by(FromGradients, FromGradients)))
+    _, plain = train(make(task, base, plans, settings))
+    told = [event["entropy"] for event in chosen]
+    assert told == pytest.approx([event["entropy"] for event in plain], rel=1e-5)  # fp32, passes of another shape
+    assert min(told) > 0.1
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,8 @@ class Epochs:
         with self._precision():
             made = steps.gradients(batch, scored.mixing, first, size, terms=scored.terms)
         report.gaps = self._gaps(active, batch, (made.log_probs - batch.log_probs).abs().sum(dim=1))
+        if made.entropies is not None:
+            report.entropies = _by_token(made.entropies.sum(dim=1), batch.lengths, len(active))
         moving = self._moving(first.abs().sum(dim=1), scored.terms, report, len(active))
         step = steps.take(active, made.gradients, moving)
         report.norms, report.moved, report.engine = step.norms, step.moved, made.engine
@@ -255,8 +257,7 @@ class Epochs:
         if epoch == 0:
             report.gaps = self._gaps(active, scored.batch, gaps)
             if scored.terms is not None and scored.terms.entropy:
-                tokens = scored.batch.lengths.cpu().view(count, -1).sum(dim=1)
-                report.entropies = (entropy.view(count, -1).sum(dim=1) / tokens).tolist()
+                report.entropies = _by_token(entropy, scored.batch.lengths, count)
         else:
             self._stop(apart, report)
         moving = self._moving(signal, scored.terms, report, count)
@@ -342,8 +343,7 @@ class Epochs:
 
     def _gaps(self, active: Sequence[int], batch: Batch, apart: Tensor) -> list[float]:
         """Return by how many nats a token each member's log-probabilities differ, of sums `[B]`; none by too many."""
-        tokens = batch.lengths.view(len(active), -1).sum(dim=1).cpu()
-        gaps: list[float] = (apart.cpu().double().view(len(active), -1).sum(dim=1) / tokens).tolist()
+        gaps = _by_token(apart, batch.lengths, len(active))
         half = self.trainee.bank.base.dtype != torch.float32 or self.settings.update_dtype == "bfloat16"
         limit, worst = GAP_BF16 if half else GAP_FP32, int(np.argmax(gaps))
         if gaps[worst] > limit:
@@ -363,3 +363,10 @@ class Epochs:
             return
         with torch.autocast(self.trainee.bank.base.device.type, dtype=torch.bfloat16):
             yield
+
+
+def _by_token(sums: Tensor, lengths: Tensor, members: int) -> list[float]:
+    """Return the mean over each member's tokens, of sums over those of each completion `[B]`."""
+    tokens = lengths.cpu().view(members, -1).sum(dim=1)
+    means: list[float] = (sums.cpu().double().view(members, -1).sum(dim=1) / tokens).tolist()
+    return means

@@ -36,11 +36,13 @@ class PopulationGradients:
         gradients: `[K, M, P]`, columns as in `bank.flat`.
         log_probs: Of every completion token under the members as they are, `[B, T]`, 0 behind the end.
         engine: `one_backward`, `two_backward` or `per_objective`: how they were made.
+        entropies: Of every completion token `[B, T]`, nats, where the losses have a bonus on them; else None.
     """
 
     gradients: Tensor
     log_probs: Tensor
     engine: str
+    entropies: Tensor | None = None
 
 
 def population_gradients(
@@ -98,6 +100,7 @@ def population_gradients(
     objectives = advantages.shape[1]
     total = torch.zeros(objectives, mixing.blocks, bank.parameters_each(), device=device)
     log_probs = torch.zeros(token_ids.shape, device=device)
+    entropies = torch.zeros_like(log_probs) if terms is not None and terms.entropy else None
     used = _engine(engine, objectives, terms)
     for part, rows in _parts(mixing, micro_batch):
         index, steps = rows.to(device), int(lengths[rows.to(device)].max())
@@ -106,10 +109,12 @@ def population_gradients(
             advantages[index], completions_each, None if token_factors is None else token_factors[index, :steps],
         )  # fmt: skip
         own = None if terms is None else terms.of(index, steps)
-        made, scored = batch.per_objective(terms=own) if used == "per_objective" else batch.one_backward(own)
+        made, scored, spread = batch.per_objective(terms=own) if used == "per_objective" else batch.one_backward(own)
         total += made
         log_probs[index, :steps] = scored
-    return PopulationGradients(_finite(total), log_probs, used)
+        if entropies is not None and spread is not None:
+            entropies[index, :steps] = spread
+    return PopulationGradients(_finite(total), log_probs, used, entropies)
 
 
 def _engine(engine: Engine, objectives: int, terms: TokenTerms | None) -> str:
@@ -170,7 +175,7 @@ def objective_gradients(
         bank, Mixing.population(1, count), prompt_ids, token_ids[:, :used].to(device), lengths.to(device),
         advantages.to(device, torch.float32), count,
     )  # fmt: skip
-    gradients, _ = batch.per_objective(parameters)
+    gradients, _, _ = batch.per_objective(parameters)
     return -_finite(gradients[:, 0].cpu())
 
 
@@ -187,21 +192,22 @@ class _Batch:
     completions_each: int
     token_factors: Tensor | None = None
 
-    def one_backward(self, terms: TokenTerms | None) -> tuple[Tensor, Tensor]:
+    def one_backward(self, terms: TokenTerms | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return gradients `[K, M, P]` and log-probabilities `[B, T]` by one backward pass over the completions.
 
-        Terms take a second one.
+        Terms take a second one; a bonus on entropies adds these, `[B, T]`.
         """
         made, log_probs = weighed_gradients(
             self.bank, self.mixing, self.prompt_ids, self.token_ids, self.lengths,
             -self.advantages / self.completions_each, self.token_factors,
         )  # fmt: skip
         if terms is None:
-            return made, log_probs
+            return made, log_probs, None
         with self.bank.using(self.mixing), torch.enable_grad():
-            loss = terms.loss(*self._scored(terms))
-            parts = torch.autograd.grad(loss, self.bank.expert_parameters())
-        return made + torch.cat([part.flatten(1) for part in parts], dim=1)[self._members()].float(), log_probs
+            again, entropies = self._scored(terms)
+            parts = torch.autograd.grad(terms.loss(again, entropies), self.bank.expert_parameters())
+        made = made + torch.cat([part.flatten(1) for part in parts], dim=1)[self._members()].float()
+        return made, log_probs, None if entropies is None else entropies.detach()
 
     def _members(self) -> list[int]:
         return list(range(self.mixing.experts)) if self.mixing.members is None else list(self.mixing.members)
@@ -212,7 +218,7 @@ class _Batch:
 
     def per_objective(
         self, parameters: Sequence[nn.Parameter] | None = None, terms: TokenTerms | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the same by K backward passes; columns are those of the given parameters, by default all."""
         chosen = self.bank.expert_parameters() if parameters is None else list(parameters)
         rows = []
@@ -226,7 +232,7 @@ class _Batch:
                     loss = loss + terms.loss(log_probs, entropies)
                 parts = torch.autograd.grad(loss, chosen, retain_graph=number < len(columns))
                 rows.append(torch.cat([part.flatten(1) for part in parts], dim=1)[self._members()].float())
-        return torch.stack(rows), log_probs.detach()
+        return torch.stack(rows), log_probs.detach(), None if entropies is None else entropies.detach()
 
 
 def _parts(mixing: Mixing, micro_batch: int) -> Iterator[tuple[Mixing, Tensor]]:
