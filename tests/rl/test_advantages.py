@@ -22,6 +22,7 @@ from paretune.rl.advantages import (
     reweighted,
     reweighted_kl,
     silenced,
+    widths_made,
 )
 from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_gradient_loss, scalarise
 
@@ -265,6 +266,22 @@ def test_advantages_of_the_size_of_rounding_are_silenced_by_prompt_and_objective
     wide = silenced(advantages, torch.tensor([1e4, 1e-3], dtype=torch.float64), 2)
     assert wide[2, 0] == 0
     assert wide[2, 1] == 1e-7
+
+
+def test_each_row_may_have_a_width_of_its_own_below_which_it_is_silenced() -> None:
+    advantages = torch.tensor([[1e-3], [-1e-3], [1e-3], [-1e-3]], dtype=torch.float64)
+    got = silenced(advantages, torch.tensor([[1.0], [1.0], [1e4], [1e4]]), 2)
+    assert got.equal(torch.tensor([[1e-3], [-1e-3], [0], [0]], dtype=torch.float64))
+
+
+def test_advantages_of_an_unknown_unit_are_as_wide_as_the_largest_and_never_wider_than_rewards() -> None:
+    """Columns: standardised; larger than the range; of equal rewards; of none; without any advantage."""
+    rewards = torch.tensor([[0.0, 0.0, 0.3, NAN, 0.0], [1e7, 1.0, 0.3 + 1e-9, NAN, 1.0]], dtype=torch.float64)[None]
+    made = torch.tensor([[-1.5, -4.0, -1e-9, 0.0, 0.0], [1.9, 4.0, 1e-9, 0.0, 0.0]], dtype=torch.float64)[None]
+    widths = torch.tensor([[1e7, 1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    assert widths_made(made, rewards, widths).tolist() == [[1.9, 1.0, 1.0, 1.0, 1.0]]
+    both = widths_made(torch.cat([made, made / 2]), rewards.expand(2, -1, -1), widths.expand(2, -1))
+    assert both[:, 0].tolist() == [1.9, 0.95]  # each member's own
 
 
 def test_the_clipped_loss_stops_at_its_bounds() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from paretune.core.errors import ConfigError, MethodError, NonFiniteError, ShapeError, UnknownNameError
 from paretune.rl import advantages as formulas
 from paretune.rl.advantages import gdpo, grpo, self_critical
-from paretune.rl.estimators import estimator_of, resolve_advantages
+from paretune.rl.estimators import estimator_of, resolve_advantages, signal_widths
 from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
 
 UNIT = np.asarray([[0.0, 1.0]] * 3)  # ranges of width 1, for which TRL's epsilon is ours
@@ -159,6 +159,32 @@ def test_a_function_gets_what_it_asks_for_and_one_members_rows_at_a_time() -> No
     assert seen[1][3].equal(weights[8:])
     torch.testing.assert_close(made[8:], rewards[8:] - rewards[8:].mean())
     assert not made[8:].equal((rewards - rewards.mean())[8:])
+
+
+def test_each_member_has_the_ranges_of_its_own_rewards() -> None:
+    seen: list[Any] = []
+
+    def own(rewards: Tensor, group_size: int, ranges: Any) -> Tensor:
+        seen.append(ranges.tolist())
+        return rewards
+
+    estimator_of(own).apply(drawn(4), 4, 2, {}, np.stack([UNIT, 2 * UNIT]))
+    assert seen == [UNIT.tolist(), (2 * UNIT).tolist()]
+
+
+@pytest.mark.parametrize("same_unit", [True, False])
+def test_advantages_are_silenced_in_their_own_unit(same_unit: bool) -> None:
+    """In the rewards' unit, in deviations, or in one that nobody knows, as those of a function of one's own."""
+    rewards, ranges = 1e3 * drawn(4), np.stack([1e3 * UNIT, 1e4 * UNIT])
+    in_rewards, in_deviations = np.repeat([1e3, 1e4], 8), np.ones(16)
+    made = torch.full((16, 3), -0.5, dtype=torch.float64)
+    by_name = {name: in_deviations if name in WEIGHED else in_rewards for name in ADVANTAGES}
+    for name, expected in by_name.items():
+        wanted = expected if same_unit or name in WEIGHED else np.full(16, 0.5)
+        found = signal_widths(resolve_advantages(name), made, rewards, ranges, same_unit)
+        np.testing.assert_array_equal(found, np.repeat(wanted[:, None], 3, axis=1))
+    mine = estimator_of(lambda rewards, group_size: rewards)
+    assert (signal_widths(mine, made, rewards, ranges, same_unit) == 0.5).all()
 
 
 def test_what_is_no_estimator_is_refused() -> None:

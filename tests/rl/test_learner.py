@@ -21,6 +21,7 @@ from paretune.core.errors import (
     ShapeError,
 )
 from paretune.core.ledger import Ledger
+from paretune.core.preferences import FloatArray
 from paretune.core.scores import Score, Scores
 from paretune.core.task import Row, Task
 from paretune.models.bank import ExpertBank
@@ -32,6 +33,7 @@ from paretune.rl.learner import Learner, Slots
 from paretune.rl.rollout import Prompts, PromptStream
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.shaping import Product, log_clip, to_unit
 from paretune.rl.trainees import Member, Population
 from paretune.rl.weighting import Fixed
 
@@ -43,14 +45,17 @@ Handed = dict[tuple[int, int], tuple[Tensor, dict[str, Any], Any]]
 def make(
     task: Task, base: BaseModel, plans: Sequence[tuple[list[float], int, tuple[int, ...]]],
     settings: LearnerSettings = SETTINGS, score: Score | None = None, beta: float | None = None,
-    slots: Slots | None = None,
+    slots: Slots | None = None, ranges: FloatArray | None = None,
 ) -> Learner:  # fmt: skip
     """Prepare a population of (objective weights, seed, lengths); experts start moved, so that KL matters at once."""
     members = [Member(np.asarray(weights), seed, lengths, Ledger(max(lengths))) for weights, seed, lengths in plans]
     bank = ExpertBank(base, len(members), rank=2)
     start = torch.randn(1, bank.parameters_each(), generator=torch.Generator().manual_seed(0)) * 0.1
     bank.flat.copy_(start.expand(len(members), -1))
-    return Learner(Population(bank, members), environment(task, base, score, beta), settings, slots)
+    found = environment(task, base, score, beta)
+    if ranges is not None:
+        found = replace(found, ranges=ranges)
+    return Learner(Population(bank, members), found, settings, slots)
 
 
 def environment(task: Task, base: BaseModel, score: Score | None = None, beta: float | None = None) -> Environment:
@@ -685,6 +690,58 @@ def test_every_estimator_learns_the_task(task: Task, base: BaseModel, advantages
     _, events = train(make(task, base, [(FIRST, 0, (640,))], settings))
     rewards = [event["reward_means"][0] for event in events]
     assert np.mean(rewards[-4:]) > np.mean(rewards[:4]) + 0.2
+
+
+def standardised(rewards: Tensor, group_size: int) -> Tensor:
+    """An estimator of one's own, in no unit."""
+    groups = rewards.view(-1, group_size, rewards.shape[1])
+    deviation = groups.std(dim=1, keepdim=True)
+    return ((groups - groups.mean(dim=1, keepdim=True)) / (deviation + (deviation == 0))).view(rewards.shape)
+
+
+def own_unit(rewards: Tensor, ranges: Any) -> Tensor:
+    """A shaping of one's own, which does not say from where to where it leads."""
+    return to_unit(rewards, ranges)
+
+
+@pytest.mark.parametrize(
+    ("advantages", "shaping", "factor"),
+    [
+        ("gdpo", None, 1e7),
+        ("grpo", None, 1e7),
+        (f"{__name__}:standardised", None, 1e7),
+        ("leave_one_out", to_unit, 1e7),
+        ("k_sample_mean", log_clip, 1e7),
+        ("leave_one_out", Product, 1e7),
+        ("leave_one_out", own_unit, 1e7),
+        ("grpo", to_unit, 1e4),
+        ("gdpo", Product, 1e4),
+    ],
+)
+def test_what_has_no_unit_takes_the_same_steps_whatever_the_unit_of_the_rewards(
+    task: Task, base: BaseModel, advantages: str, shaping: Any, factor: float
+) -> None:
+    """A range of width 1 and one 10 million times as wide, with rewards as many times as large."""
+
+    def run(scale: float) -> Tensor:
+        def score(rows: Sequence[Row], completions: Sequence[str]) -> Scores:
+            found = Scorer(task.objectives)(rows, completions)
+            return Scores(scale * found.rewards, found.statuses)
+
+        ranges = scale * np.asarray([objective.range for objective in task.objectives])
+        if isinstance(shaping, type):
+            filled = Slots(shapings=[shaping(np.asarray(BOTH), {}, ranges)])
+        else:
+            filled = Slots(shaping=shaping)
+        settings = replace(SETTINGS, advantages=advantages, epochs=2)
+        learner = make(task, base, [(BOTH, 1, (32,))], settings, score, slots=filled, ranges=ranges)
+        start = learner.trainee.bank.flat.clone()
+        handed, _ = train(learner)
+        assert (handed[0, 32][0] - start[0]).abs().max() > 0.01
+        learner.trainee.bank.unwrap()
+        return handed[0, 32][0]
+
+    torch.testing.assert_close(run(factor), run(1.0), **CLOSE)
 
 
 @pytest.mark.parametrize("advantages", ["grpo", "gdpo"])

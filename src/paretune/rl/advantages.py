@@ -296,6 +296,24 @@ def reweighted_kl(advantages: Tensor, kl: Tensor, ratios: Tensor, beta: float | 
     return advantages + reweighted(none, kl, ratios, beta, group_size)
 
 
+def widths_made(made: Tensor, rewards: Tensor, widths: Tensor) -> Tensor:
+    """Return how much advantages in a unit that nobody knows could differ, `[R, K]`, by what was made of some rewards.
+
+    That is the largest of them, and at most the width of the rewards: no more is silenced than if they were in the
+    unit of these. Where the rewards of an objective are all equal but for rounding, so is what was made of them, and
+    its largest says nothing: there it is the width.
+
+    Args:
+        made: Advantages of R members `[R, N, K]`, without KL.
+        rewards: What they were made of, or what that was made of, `[R, N, K]`; NaN where one is missing.
+        widths: Highest minus lowest possible of these rewards, `[R, K]`.
+    """
+    largest = made.to(widths).abs().amax(dim=1)
+    known = rewards.to(widths)
+    spread = known.nan_to_num(nan=-torch.inf).amax(dim=1) - known.nan_to_num(nan=torch.inf).amin(dim=1)
+    return torch.where((spread >= SILENT * widths) & (largest > 0), largest.minimum(widths), widths)
+
+
 def silenced(advantages: Tensor, widths: Tensor, group_size: int) -> Tensor:
     """Set the advantages of a prompt and objective to 0 where all of them are below what rounding leaves.
 
@@ -304,9 +322,10 @@ def silenced(advantages: Tensor, widths: Tensor, group_size: int) -> Tensor:
 
     Args:
         advantages: With the KL folded in, `[B, K]`.
-        widths: Highest minus lowest possible reward of each objective, `[K]`.
+        widths: How much advantages of each objective could differ, `[K]`, or in each row `[B, K]`: see `widths_made`.
         group_size: Completions per prompt G.
     """
     groups = advantages.view(-1, group_size, advantages.shape[1])
-    heard = (groups.abs() >= SILENT * widths.to(groups)).any(dim=1, keepdim=True)
+    least = SILENT * widths.to(groups).expand(advantages.shape).reshape(groups.shape)
+    heard = (groups.abs() >= least).any(dim=1, keepdim=True)
     return torch.where(heard, groups, torch.zeros_like(groups)).view(advantages.shape)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import ModelError
-from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs, log_probs_and_entropies
 from paretune.rl.advantages import reweighted, reweighted_kl, silenced
@@ -94,6 +93,7 @@ class ScoredBatch:
         shaped: Rewards after shaping `[B, K]`.
         made: Their advantages, without KL, `[B, K]`.
         first: Advantages of the first epoch with the KL folded in, `[B, K]`.
+        widths: How much advantages could differ, see `signal_widths`, `[B, K]`.
         weights: Of the objectives in each row `[B, K]`; the preferences where they are chosen from gradients.
         reference: Log-probabilities of whole completions under the base model `[B]`.
         betas: KL coefficient of each row that is folded into advantages, `[B]`.
@@ -107,6 +107,7 @@ class ScoredBatch:
     shaped: Tensor
     made: Tensor
     first: Tensor
+    widths: Tensor
     weights: Tensor
     reference: Tensor
     betas: Tensor
@@ -167,12 +168,14 @@ class Epochs:
     """Takes the optimiser steps of an update."""
 
     def __init__(
-        self, trainee: Trainee, ranges: FloatArray, settings: LearnerSettings,
-        parameter_groups: ParameterGroups, weightings: MemberWeightings,
-    ) -> None:  # fmt: skip
+        self,
+        trainee: Trainee,
+        settings: LearnerSettings,
+        parameter_groups: ParameterGroups,
+        weightings: MemberWeightings,
+    ) -> None:
         self.trainee, self.settings = trainee, settings
         self.parameter_groups, self.weightings = parameter_groups, weightings
-        self.widths = torch.from_numpy(ranges[:, 1] - ranges[:, 0])
         self.by_objective = (
             ObjectiveSteps(trainee, settings, parameter_groups, weightings) if weightings.needs_gram else None
         )
@@ -307,7 +310,7 @@ class Epochs:
             made = reweighted_kl(scored.made[own], kl, seen, scored.betas[own], group)
         else:
             made = reweighted(scored.shaped[own], kl, seen, scored.betas[own], group)
-        folded, rooted = silenced(made, self.widths, group), self.settings.ratio == "sequence"
+        folded, rooted = silenced(made, scored.widths[own], group), self.settings.ratio == "sequence"
         ratios = (apart / part.lengths if rooted else apart).exp()
         held = is_clipped(ratios.detach().cpu().double(), scalarise(folded, objective_weights), clip)
         return Later(ratios, folded, held, apart.detach(), factors, part.lengths, rooted)

@@ -19,7 +19,7 @@ from paretune.models.mixing import Mixing
 from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, ScoredBatch
-from paretune.rl.estimators import Estimator, estimator_of, resolve_advantages
+from paretune.rl.estimators import Estimator, estimator_of, resolve_advantages, signal_widths
 from paretune.rl.kl_control import KlControl
 from paretune.rl.lengths import Lengths, Update
 from paretune.rl.losses import completion_factors
@@ -29,7 +29,7 @@ from paretune.rl.recent import Recent
 from paretune.rl.rollout import Batch, Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings, check_unweighed
-from paretune.rl.shaping import MemberShaping
+from paretune.rl.shaping import MemberShaping, shaped_ranges_of
 from paretune.rl.token_terms import token_terms
 from paretune.rl.trainees import Trainee
 from paretune.rl.weighting import Weighting
@@ -90,6 +90,19 @@ class Slots:
             shaped = self.shaping(rewards.clone(), ranges.copy())
         return check_made(name, shaped, rewards, missing=True)
 
+    def shaped_ranges(self, ranges: FloatArray, members: int) -> FloatArray | None:
+        """Return lowest and highest rewards of each member after shaping, `[R, K, 2]`; None where shaping is silent.
+
+        Raises:
+            ConfigError: If a shaping says what cannot be.
+        """
+        if self.shaping is None and not self.shapings:
+            return np.stack([ranges] * members)
+        shapings: Sequence[object] = self.shapings or [self.shaping] * members
+        said = [shaped_ranges_of(each, len(ranges)) for each in shapings]
+        known = [each for each in said if each is not None]
+        return np.stack(known) if len(known) == members else None
+
 
 class Learner:
     """Trains a trainee on-policy with REINFORCE on vector rewards.
@@ -126,8 +139,9 @@ class Learner:
         self.estimator = self.slots.estimator(settings)
         if self.estimator is not None and self.weightings.needs_gram:
             check_unweighed(where_found(self.estimator.function), self.estimator.weighed)
+        self.shaped_ranges = self.slots.shaped_ranges(environment.ranges, len(self.members))
         self.kl_control = KlControl(environment.beta, settings.target_kl, len(self.members))
-        self.epochs = Epochs(trainee, environment.ranges, settings, self.parameter_groups, self.weightings)
+        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings)
         greedy = int(self.estimator is not None and self.estimator.greedy)
         self.lengths = [
             Lengths(
@@ -253,24 +267,28 @@ class Learner:
         settings, count, ranges = self.settings, len(active), self.environment.ranges
         chosen = preferences if self.weightings.needs_gram else self.weightings.rows(active, preferences)
         weights, shaped = torch.from_numpy(chosen).to(rewards.dtype), self.slots.shaped(rewards, ranges, active)
+        said = None if self.shaped_ranges is None else self.shaped_ranges[active]
+        bounds = np.stack([ranges] * count) if said is None else said
         if self.estimator is None:
             made = leave_one_out(shaped, settings.group_size)
         else:
             rows = {"objective_weights": weights}
             if greedy is not None:
                 rows["greedy_rewards"] = self.slots.shaped(greedy, ranges, active)
-            made = self.estimator.apply(shaped, settings.group_size, count, rows, ranges)
+            made = self.estimator.apply(shaped, settings.group_size, count, rows, bounds)
         betas = self.kl_control.rows(active, len(rewards) // count)
         folded = betas if settings.kl_estimator == "k1" else torch.zeros_like(betas)
         kl = (batch.log_probs - reference).sum(dim=1).cpu().double()
-        first = silenced(fold_in_kl(made, kl, folded, settings.group_size), self.epochs.widths, settings.group_size)
+        known = said is not None
+        widths = signal_widths(self.estimator, made, shaped if known else rewards, bounds, known)
+        first = silenced(fold_in_kl(made, kl, folded, settings.group_size), widths, settings.group_size)
         factors = completion_factors(
             settings.loss_type, batch.lengths, count, self.environment.max_completion_tokens, settings.micro_batch
         )
         terms = token_terms(settings, betas, factors, batch.lengths, count, reference, batch.log_probs)
         return ScoredBatch(
-            batch, mixing, shaped, made, first, weights, reference.sum(dim=1).cpu().double(), folded, factors, terms,
-            self.estimator is not None,
+            batch, mixing, shaped, made, first, widths, weights, reference.sum(dim=1).cpu().double(), folded, factors,
+            terms, self.estimator is not None,
         )  # fmt: skip
 
     def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:

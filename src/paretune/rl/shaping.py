@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
+from paretune.core.user_calls import shown, where_found
 
 LOWEST, HIGHEST = 1e-4, 0.9999  # of a score before its logarithm, as published for DynaOpt and EMORL
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
 class MemberShaping(Protocol):
     """Shapes the rewards of one member, where that depends on its preference or on settings; else a function does.
 
     Made as a weighting is: `Class(preference, settings, ranges)`. What it returns depends on nothing else.
+
+    It may say as its attribute `shaped_ranges` from where to where its rewards go, as a function may: see
+    `shaped_ranges_of`.
     """
 
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None: ...
@@ -37,6 +45,8 @@ class Product:
         Min et al. 2024 (DynaOpt), "product" in its code, without preferences.
     """
 
+    shaped_ranges: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None:
         self.powers, self.ranges = preference / preference.max(), ranges
 
@@ -47,6 +57,46 @@ class Product:
         return logs.sum(dim=1, keepdim=True).exp().expand_as(rewards).contiguous()
 
 
+def shaped_to(low: float, high: float) -> Callable[[Function], Function]:
+    """Say of a shaping, a function, from where to where its rewards go, whatever those it is given."""
+
+    def marked(function: Function) -> Function:
+        vars(function)["shaped_ranges"] = (low, high)
+        return function
+
+    return marked
+
+
+def shaped_ranges_of(shaping: object, objectives: int) -> FloatArray | None:
+    """Return lowest and highest reward of each objective after a shaping, `[K, 2]`; None where it does not say.
+
+    It says so as its attribute `shaped_ranges`: one pair, or one of each objective. Estimators and the learner take
+    that for the size of what it returns: else they know the size of rewards alone.
+
+    Args:
+        shaping: A function, or the shaping of a member.
+        objectives: K.
+
+    Raises:
+        ConfigError: If what it says is no such pair.
+    """
+    said: Any = getattr(shaping, "shaped_ranges", None)
+    if said is None:
+        return None
+    try:
+        bounds = np.broadcast_to(np.asarray(said, dtype=np.float64), (objectives, 2))
+    except (TypeError, ValueError):
+        bounds = np.full((objectives, 2), np.nan)
+    if not (np.isfinite(bounds).all() and (bounds[:, 1] > bounds[:, 0]).all()):
+        where = where_found(shaping if callable(shaping) else type(shaping))
+        raise ConfigError(
+            f"shaped_ranges of shaping {where} must be the lowest and a higher highest reward, one pair or one of each "
+            f"objective, got {shown(said)}. Correct it, or leave it out."
+        )
+    return bounds.copy()
+
+
+@shaped_to(0.0, 1.0)
 def to_unit(rewards: Tensor, ranges: ArrayLike) -> Tensor:
     """Return rewards mapped to [0, 1] by their objectives' ranges, `[B, K]`; NaN where one is missing.
 
@@ -71,6 +121,7 @@ def to_unit(rewards: Tensor, ranges: ArrayLike) -> Tensor:
     return (rewards - low) / (high - low)
 
 
+@shaped_to(math.log(LOWEST), 0.0)
 def log_clip(rewards: Tensor, ranges: ArrayLike) -> Tensor:
     """Return `ln(clip(s, 1e-4, .9999))`, where s is the reward mapped to [0, 1] by its objective's range.
 

@@ -61,6 +61,7 @@ class ThresholdShaping:
 
     def __init__(self, preference: FloatArray, settings: Mapping[str, Any], ranges: FloatArray) -> None:
         self.limits, self.beyond = settings["threshold_point"], settings["beyond"]
+        self.shaped_ranges = ranges  # thresholds lie within them
 
     def shape(self, rewards: Tensor) -> Tensor:
         """Return `min(r_k, t_k) + b max(r_k - t_k, 0)`, `[B, K]`; NaN where a reward is missing."""
