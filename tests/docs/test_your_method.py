@@ -136,7 +136,7 @@ def test_the_documented_method_runs_beside_a_built_in_one(
         "methods:\n"
         "  rewarded_soups: {}\n"
         "  weight_grid: {completions_each: 40, measured_each: 4}\n"
-        "  mine: {method: 'idea:OnePolicy', learning_rate: 0.01}\n"
+        "  mine: {method: 'idea:OneForAll', learning_rate: 0.01}\n"
         "budget: {completions: 128}\nseeds: 1\npreferences: {grid: 2}\nworkers: 1\n",
         encoding="utf-8",
     )
