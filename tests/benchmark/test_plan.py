@@ -76,6 +76,19 @@ def test_a_budget_below_one_group_is_refused_with_the_method(study: Make, tmp_pa
         plan(study(budget={"completions": 15}), tmp_path / "out")
 
 
+def test_settings_that_cannot_go_together_are_refused_with_the_line_of_the_row(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    rows = "methods:\n  linear: {}\n  mgda: {advantages: grpo}\n"
+    file.write_text(f"tasks: [counselling]\n{rows}budget: {{completions: 512}}\nseeds: 1\n")
+    with pytest.raises(ConfigError) as refused:
+        plan(file, tmp_path / "out", measure=False)
+    assert str(refused.value) == (
+        f"{file}:4:3: methods.mgda with 512 completions: stage 'expert' of MGDA.stages: advantages must be made "
+        "without objective weights where the method chooses these from gradients, got 'grpo', which needs them. Use "
+        "leave_one_out (the default), k_sample_mean or self_critical."
+    )
+
+
 def test_a_plan_is_plain_data(study: Make, tmp_path: Path) -> None:
     data = json.loads(json.dumps(plan(study(), tmp_path / "out").plain()))
     assert [cell["state"] for cell in data["cells"]] == ["new", "new"]

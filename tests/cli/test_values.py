@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
-from paretune.cli.values import import_folders, parse_preference, parse_settings
+from paretune.cli.values import import_folders, parse_preference, parse_settings, stand_in
+from paretune.core.answers import Answer, Combined, Estimated, Nearest, Selected
 from paretune.core.errors import ConfigError
+
+NAMES = ("reflection", "empathy", "brevity")
+TRAINED = np.asarray([[0.0, 0.7, 0.3], [0.5, 0.25, 0.25]])
+
+
+def said(answer: Answer, *preference: float) -> str:
+    return stand_in(answer, NAMES, np.asarray(preference))
 
 
 def test_a_preference_is_read_by_name() -> None:
@@ -38,3 +47,25 @@ def test_a_setting_below_a_value_is_refused() -> None:
 
 def test_a_solution_set_that_lies_beside_no_study_is_read_from_here() -> None:
     assert import_folders(None) == [os.getcwd()]
+
+
+def test_a_policy_trained_for_somebody_else_says_for_whom() -> None:
+    wanted = "note: no policy was trained for reflection: answered by the one for "
+    assert said(Nearest(TRAINED), 1, 0, 0) == f"{wanted}reflection .50, empathy .25, brevity .25 (nearest)"
+    assert said(Nearest(TRAINED[:1]), 1, 0, 0) == f"{wanted}empathy .70, brevity .30 (nearest)"
+    scores = np.asarray([[0.9, 0.0, 0.0], [0.1, 0.0, 0.0]])  # the first is worth more to one who wants reflection
+    assert said(Estimated(TRAINED, scores), 1, 0, 0) == f"{wanted}empathy .70, brevity .30 (estimated)"
+
+
+def test_a_stand_in_that_two_decimals_do_not_tell_apart_is_named_with_more() -> None:
+    assert said(Nearest(TRAINED), 0.0, 0.701, 0.299) == (
+        "note: no policy was trained for empathy .7010, brevity .2990: answered by the one for empathy .7000, "
+        "brevity .3000 (nearest)"
+    )
+
+
+@pytest.mark.parametrize(
+    "answer", [Nearest(TRAINED), Estimated(TRAINED, TRAINED), Selected(TRAINED), Combined(np.eye(3))]
+)
+def test_nothing_is_said_of_a_policy_of_ones_own_or_of_one_chosen_or_mixed_by_design(answer: Answer) -> None:
+    assert said(answer, 0.0, 0.7, 0.3) == ""

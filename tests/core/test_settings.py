@@ -67,3 +67,20 @@ def test_values_that_are_what_they_look_like_are_taken(given: dict[str, Any]) ->
 def test_values_that_would_be_read_as_something_else_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_settings(Settings, given, "fake")
+
+
+@dataclass(frozen=True)
+class Bare:
+    """No settings."""
+
+
+def test_an_unknown_setting_is_told_what_was_meant_before_the_list_of_all() -> None:
+    known = "It has extra, inner, limit, name, quick, rate, rates, steps."
+    for given, guess in (("stps", "Did you mean 'steps'?"), ("colour", "Remove it.")):
+        with pytest.raises(ConfigError) as refused:
+            make_settings(Settings, {given: 1}, "mine")
+        assert str(refused.value) == f"mine: settings must be among those it has, got '{given}'. {guess} {known}"
+    with pytest.raises(
+        ConfigError, match=r"^mine: settings must be left out, as it has none, got 'steps'\. Remove it\.$"
+    ):
+        make_settings(Bare, {"steps": 1}, "mine")

@@ -188,7 +188,7 @@ def test_code_that_training_would_refuse_is_refused_when_stages_are_planned(
             {"advantages": "gdpo", "weighting": GRAM},
             64,
             ConfigError,
-            r"got 'gdpo'\. Take k_sample_mean, leave_one_out, se",
+            r"got 'gdpo', which needs them\. Use leave_one_out \(the default\), k_sample_mean or self_critical\.$",
         ),
         ({"advantages": "self_critical", "group_size": 8}, 8, BudgetError, "completions must be at least 9 for each"),
         # by any other name

@@ -134,7 +134,12 @@ def test_preferences_that_are_named_are_all_that_is_trained_for(
     assert load_solutions(tmp_path / "out").answer.trained.tolist() == [[0.5, 0.5], [0.0, 1.0]]  # type: ignore[attr-defined]
     capsys.readouterr()
     assert execute(["generate", str(tmp_path / "out"), "-p", "early=2,late=6", "--json", "You e f"]) == OK
-    assert json.loads(capsys.readouterr().out)["preference"] == {"early": 0.25, "late": 0.75}
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["preference"] == {"early": 0.25, "late": 0.75}
+    answered = "answered by the one for early .50, late .50 (nearest)"  # the first of a tie
+    assert f"note: no policy was trained for early .25, late .75: {answered}\n" in shown.err
+    assert execute(["generate", str(tmp_path / "out"), "-p", "late=1", "You e f"]) == OK
+    assert "note:" not in capsys.readouterr().err
     for wrong, said in (("late=-1", "must be finite and non-negative"), ("lte=1", "Did you mean 'late'?")):
         assert execute([*command, "-o", str(tmp_path / "other"), "-p", wrong]) == USAGE
         assert said in capsys.readouterr().err

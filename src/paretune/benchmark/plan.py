@@ -189,7 +189,7 @@ def _cell(
     try:
         asked = asked_stages(entry.method, instance, given, budget, seed)
     except ParetuneError as error:
-        raise type(error)(f"{study.where}: methods.{entry.label} with {budget} completions: {error}") from error
+        raise type(error)(f"{study.rows[entry.label]} with {budget} completions: {error}") from error
     everything = in_order(asked, instance)
     charged = sum(stage.completions for stage in everything)
     training = training_key(instance, entry, budget, seed, asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +118,7 @@ class Study:
         tune: The sweep that chooses settings of the methods; None where they are as given.
         metrics: A user's own metrics, `module:Class`, beside the built-in ones.
         measurements: A user's own measurements, those that its metrics need among them.
+        rows: Label of a method -> where it lies in the file, for messages.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Study:
     tune: Tune | None = None
     metrics: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
+    rows: Mapping[str, str] = field(default_factory=dict)
 
     def training_preferences(self, task: Task) -> FloatArray:
         """Return the preferences that methods are given, `[M, K]`."""
@@ -230,6 +232,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         workers=file.workers, imports=imports, parts=_parts(file, tasks, place), folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
         metrics=tuple(file.metrics), measurements=_measurements(file, place),
+        rows={label: place.at("methods", label) for label in file.methods},
     )  # fmt: skip
 
 

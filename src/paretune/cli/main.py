@@ -305,7 +305,7 @@ def generate(
         seed: Another seed, other completions.
         as_json: Print JSON.
     """
-    from paretune.cli.values import check_sampling, given, import_folders, parse_preference
+    from paretune.cli.values import check_sampling, given, import_folders, parse_preference, stand_in
     from paretune.records.layout import lock_path
     from paretune.records.reading import read_lock
 
@@ -316,7 +316,10 @@ def generate(
 
     study = folder.resolve().parent.parent  # of runs/<cell>
     look_in(*reversed(import_folders(read_lock(study) if lock_path(study).is_file() else None)))
-    policy = load_solutions(folder).policy_for(wanted)
+    solutions = load_solutions(folder)
+    policy = solutions.policy_for(wanted)
+    if note := stand_in(solutions.answer, solutions.objectives, policy.preferences[0]):
+        complain(note)
     made = policy.generate(prompts, samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     rows = [
         {"prompt": prompts[prompt], "sample": sample, "completion": text, "finish": finish}

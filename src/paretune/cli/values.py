@@ -11,8 +11,10 @@ from typing import Any
 
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.cli.printing import complain
+from paretune.core.answers import Answer, Nearest
 from paretune.core.errors import ConfigError, PreferenceError
 from paretune.core.limits import MAX_NESTING
+from paretune.core.preferences import FloatArray, preference_label
 from paretune.core.printable import brief
 from paretune.executors.cores import cores
 from paretune.executors.jobs import Link
@@ -96,6 +98,25 @@ def check_sampling(temperature: float, top_p: float) -> None:
         raise ConfigError(f"--temperature must be above 0, got {temperature:g}. 1 samples as trained.")
     if not 0 < top_p <= 1:
         raise ConfigError(f"--top-p must lie above 0 and at most at 1, got {top_p:g}. 1 keeps every token.")
+
+
+def stand_in(answer: Answer, objectives: Sequence[str], preference: FloatArray) -> str:
+    """Say for whom the policy was trained that answers a preference without one of its own; else an empty string.
+
+    Args:
+        answer: Of a solution set; where it picks by design or mixes, no policy is anybody's own, and nothing is said.
+        objectives: Names of the K objectives.
+        preference: `[K]`.
+    """
+    if not isinstance(answer, Nearest):
+        return ""
+    weights, (word,) = answer.weights(preference[None])
+    if word not in ("nearest", "estimated"):
+        return ""
+    rows = (preference, answer.trained[int(weights[0].argmax())])
+    labels = [[preference_label(row, objectives, digits) for row in rows] for digits in (2, 4, 6)]
+    wanted, trained = next((each for each in labels if each[0] != each[1]), labels[-1])  # the first to tell them apart
+    return f"note: no policy was trained for {wanted}: answered by the one for {trained} ({word})"
 
 
 def import_folders(study: StudyRecords | None) -> list[str]:

@@ -84,9 +84,11 @@ def _check_settings_keys(cls: type, values: Mapping[str, object], path: str) -> 
     hints = typing.get_type_hints(cls)
     for key, value in values.items():
         if key not in names:
-            known = ", ".join(sorted(names)) or "nothing: it has no settings"
+            if not names:
+                raise ConfigError(f"{path}: settings must be left out, as it has none, got '{key}'. Remove it.")
+            guess = did_you_mean(str(key), names) or " Remove it."  # before the list, which is long
             raise ConfigError(
-                f"{path}: settings must be among {known}, got '{key}'.{did_you_mean(str(key), names) or ' Remove it.'}"
+                f"{path}: settings must be among those it has, got '{key}'.{guess} It has {', '.join(sorted(names))}."
             )
         if is_dataclass(hints.get(key)) and isinstance(value, Mapping):
             _check_settings_keys(hints[key], value, f"{path}.{key}")

@@ -57,11 +57,20 @@ def controls_sentence(controls: Mapping[str, str], score: str, values: Mapping[s
     said = [f"{name} {interval(gap, signed=True)}" for name, gap in gaps.items()]
     better = [name for (name, gap), each in zip(gaps.items(), apart, strict=True) if each and (gap.value or 0.0) > 0]
     verdict = f"{listing(better)} {'beats' if len(better) == 1 else 'beat'} it" if better else ""
-    rest = [name for name in gaps if name not in better]
+    alike = [name for name, pair in pairs.items() if _identical(*pair)]
+    rest = [name for name in gaps if name not in (*better, *alike)]
     negative = f"{listing(rest)} {'does' if len(rest) == 1 else 'do'} not beat it" if rest else ""
     because = ": nothing shows that measuring helped" if rest else ""
-    both = "; ".join(each for each in (verdict, negative) if each)  # a name keeps its case
+    both = "; ".join(each for each in (verdict, negative + because) if each)  # a name keeps its case
+    pair = listing([*alike, "its control" if len(alike) == 1 else "their controls"])
+    same = f"{pair} are identical policies: there were too few pulls to tell them apart" if alike else ""
+    judged = ". ".join(each for each in (both, same) if each)
     return (
         "A control gets the payoff of a random earlier choice in the place of its own, at the same cost. Difference in "
-        f"{score} to the control, paired by seed: {'; '.join(said)}. {both}{because}."
+        f"{score} to the control, paired by seed: {'; '.join(said)}. {judged}."
     )
+
+
+def _identical(mine: MetricValue, theirs: MetricValue) -> bool:
+    """Whether a method scored exactly what its control did in each seed that both have: they made the same choices."""
+    return all(mine.per_seed[seed] == theirs.per_seed[seed] for seed in {*mine.per_seed} & {*theirs.per_seed})

@@ -125,7 +125,12 @@ def check_unweighed(advantages: str, weighed: bool, where: str = "") -> None:
         ConfigError: If they do.
     """
     if weighed:
+        *others, last = [
+            f"{name} (the default)" if name == LearnerSettings.advantages else name
+            for name in ADVANTAGES
+            if name not in WEIGHED
+        ]
         raise ConfigError(
-            f"{where}advantages must be made without objective weights where these are chosen from gradients, which "
-            f"are made of advantages, got '{advantages}'. Take {', '.join(sorted(set(ADVANTAGES) - set(WEIGHED)))}."
+            f"{where}advantages must be made without objective weights where the method chooses these from gradients, "
+            f"got '{advantages}', which needs them. Use {', '.join(others)} or {last}."
         )
