@@ -48,6 +48,37 @@ def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_f
     assert "note:     linear trains one policy only on 1,200 completions, and it answers every preference. Each" in text
 
 
+def test_a_plan_notes_once_for_each_row_where_policies_get_few_updates(tmp_path: Path) -> None:
+    study = {
+        "tasks": ["counselling"],
+        "methods": {
+            "linear": {"completions_each": 200},
+            "often": {"method": "linear", "completions_each": 200, "completions_per_update": 8},
+            "mixture_of_experts": {},
+            "weight_grid": {},
+            "evolution": {},
+        },
+        "preferences": {"grid": 1},
+        "budget": {"completions": [800, 6000]},
+        "seeds": 2,
+    }
+    notes = [line for line in plan_text(plan(study, tmp_path)).splitlines() if "too few" in line]
+    few = "often too few to tell methods apart"
+    # linear: 800 over corners and centre, 200 each: 4 updates of 64, the last not whole; of 8 completions that is 25.
+    # The bank of one policy takes all 800 at once; four policies of a grid share what selection leaves of them.
+    assert notes == [
+        f"note:     linear trains policies of 200 completions, 4 updates each: {few}",
+        f"note:     mixture_of_experts trains policies of 800 completions, 13 updates each: {few}",
+        f"note:     weight_grid trains policies of 144 completions, 3 updates each: {few}",
+        f"note:     one_policy trains policies of 800 completions, 13 updates each: {few}",
+    ]
+
+
+def test_a_plan_has_no_note_where_policies_get_twenty_updates(tmp_path: Path) -> None:
+    study = {"tasks": ["counselling"], "methods": {"linear": {}}, "budget": {"completions": 6000}, "seeds": 1}
+    assert "too few" not in plan_text(plan(study, tmp_path))
+
+
 def test_a_method_that_never_divides_its_budget_is_not_told_to(tmp_path: Path) -> None:
     """On 1,200 completions both train one policy of 1,500; one of them would train two on 3,000."""
     study = {
