@@ -13,7 +13,7 @@ from paretune.methods.banks import BANK
 from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
-from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy
+from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy, other_utility
 from paretune.report.wording import MANY, count, listing
 from paretune.tasks.checks import input_line
 
@@ -169,6 +169,11 @@ def _policies(plan: Plan) -> list[str]:
             for label, settings in [(cell.entry.label, cell.entry.settings)]
             if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != "one_policy"
         ]
+    own = [
+        other_utility(entry.label, {"method": entry.source, **entry.settings}, plan.study.metrics)
+        for entry in plan.study.methods
+    ]
+    notes += [f"note:     {each}" for each in own if each]
     return lines + notes + _few_updates(plan, list(first.values())[::-1])
 
 
