@@ -74,7 +74,7 @@ def test_a_plan_charges_the_base_model_nothing(task: Path, tmp_path: Path) -> No
     charged = {cell.entry.label: (cell.charged, cell.policies, len(cell.stages)) for cell in planned.cells}
     assert charged == {"linear": (96, 3, 3), "base": (0, 0, 0), "one_policy": (96, 1, 1)}
     assert f"policies: linear 3, one_policy 1 (trained for micro, {BUDGET} completions)" in plan_text(planned)
-    assert "note: " not in plan_text(planned)  # that one policy answers everybody is what it is for
+    assert "one policy only" not in plan_text(planned)  # that one policy answers everybody is what it is for
     with pytest.raises(BudgetError, match=r"methods.linear with 2 completions: budget must give each of 1 experts"):
         plan(study(task, budget={"completions": 2}), tmp_path / "out")
 

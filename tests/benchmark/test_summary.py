@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import builders
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
 from paretune.benchmark.runner import planned_records
 from paretune.benchmark.summary import plan_text, summary
+from paretune.report.completeness import OWN_UTILITY
 
 
 def test_missing_rewards_are_said_in_the_terminal_with_objective_cause_and_what_to_do() -> None:
@@ -46,6 +48,60 @@ def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_f
     assert text.count("one policy only") == 2
     assert "note:     slow (linear) trains one policy only on 1,200 completions" in text  # which method that is
     assert "note:     linear trains one policy only on 1,200 completions, and it answers every preference. Each" in text
+
+
+def test_a_plan_notes_once_for_each_row_where_policies_get_few_updates(tmp_path: Path) -> None:
+    study = {
+        "tasks": ["counselling"],
+        "methods": {
+            "linear": {"completions_each": 200},
+            "often": {"method": "linear", "completions_each": 200, "completions_per_update": 8},
+            "mixture_of_experts": {},
+            "weight_grid": {},
+            "evolution": {},
+        },
+        "preferences": {"grid": 1},
+        "budget": {"completions": [800, 6000]},
+        "seeds": 2,
+    }
+    notes = [line for line in plan_text(plan(study, tmp_path)).splitlines() if "too few" in line]
+    few = "often too few to tell methods apart"
+    # linear: 800 over corners and centre, 200 each: 4 updates of 64, the last not whole; of 8 completions that is 25.
+    # The bank of one policy takes all 800 at once; four policies of a grid share what selection leaves of them.
+    assert notes == [
+        f"note:     linear trains policies of 200 completions, 4 updates each: {few}",
+        f"note:     mixture_of_experts trains policies of 800 completions, 13 updates each: {few}",
+        f"note:     weight_grid trains policies of 144 completions, 3 updates each: {few}",
+        f"note:     one_policy trains policies of 800 completions, 13 updates each: {few}",
+    ]
+
+
+def test_a_plan_has_no_note_where_policies_get_twenty_updates(tmp_path: Path) -> None:
+    study = {"tasks": ["counselling"], "methods": {"linear": {}}, "budget": {"completions": 6000}, "seeds": 1}
+    assert "too few" not in plan_text(plan(study, tmp_path))
+
+
+def test_a_plan_notes_which_rows_train_for_a_utility_that_they_are_not_ranked_by(tmp_path: Path) -> None:
+    study: dict[str, Any] = {
+        "tasks": ["counselling"],
+        "methods": {
+            "chebyshev": {},
+            "enough": {"method": "thresholds", "level": "expected"},
+            "thresholds": {},
+            "linear": {},
+        },
+        "budget": {"completions": [6000, 12000]},
+        "seeds": 1,
+    }
+    whole = plan_text(plan(study, tmp_path, measure=False))
+    advice = f'Add metrics: ["{OWN_UTILITY}"] to the study to see it.'
+    assert [line for line in whole.splitlines() if "own utility" in line] == [
+        f"note:     chebyshev trains for its own utility and is ranked by the weighted sum. {advice}",
+        f"note:     enough (thresholds) trains for its own utility and is ranked by the weighted sum. {advice}",
+    ]
+    asked = plan_text(plan({**study, "metrics": [OWN_UTILITY]}, tmp_path, measure=False))  # as the note writes it
+    assert "weighted sum. 'Utility by kind' values it by its own." in asked
+    assert "Add metrics" not in asked
 
 
 def test_a_method_that_never_divides_its_budget_is_not_told_to(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics import measure_all
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
+from paretune.report.completeness import OWN_UTILITY
 from paretune.report.embedded_data import embedded_json, shown_preferences
 from paretune.report.metric_lines import NAIVE
 from paretune.report.page import render_page
@@ -150,6 +151,15 @@ def test_a_method_with_one_policy_for_all_preferences_is_said_to_have_one() -> N
     answers = tuple(replace(each, identity=str(n)) for n, each in enumerate(lone.cells[0].evaluations))
     gated = replace(lone, cells=(replace(lone.cells[0], evaluations=answers),))
     assert "one policy only" not in words(render(gated))  # one expert, and a gate that follows preferences
+
+
+def test_a_row_that_trains_for_another_utility_than_it_is_ranked_by_is_said_to() -> None:
+    study = builders.study_of_experts(2)
+    said = "linear (chebyshev) trains for its own utility and is ranked by the weighted sum. "
+    for metrics, where in (([], "Add metrics:"), ([OWN_UTILITY], "'Utility by kind' values it by its own.")):
+        resolved = {**study.resolved, "methods": {"linear": {"method": "chebyshev"}}, "metrics": metrics}
+        assert f"{said}{where}" in words(render(replace(study, resolved=resolved)))
+    assert "trains for its own utility" not in words(render(study))
 
 
 def test_a_policy_that_answers_several_preferences_is_one_point_of_the_front() -> None:

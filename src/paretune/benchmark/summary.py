@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from paretune.benchmark.planned import Plan, StudyResult
+from paretune.benchmark.planned import Plan, PlannedCell, StudyResult
 from paretune.benchmark.study import Tune
 from paretune.benchmark.undivided import undivided
 from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
+from paretune.methods.banks import BANK
 from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
 from paretune.report.comparison import comparisons
-from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy
+from paretune.report.completeness import lone_policies, missing_rewards, missing_shares, one_policy, other_utility
 from paretune.report.wording import MANY, count, listing
 from paretune.tasks.checks import input_line
+
+FEW_UPDATES = 20  # below the 1,500 completions, 24 updates, that a policy takes by default: fewer are half-trained
 
 
 def summary(result: StudyResult) -> str:
@@ -166,4 +169,26 @@ def _policies(plan: Plan) -> list[str]:
             for label, settings in [(cell.entry.label, cell.entry.settings)]
             if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != "one_policy"
         ]
-    return lines + notes
+    own = [
+        other_utility(entry.label, {"method": entry.source, **entry.settings}, plan.study.metrics)
+        for entry in plan.study.methods
+    ]
+    notes += [f"note:     {each}" for each in own if each]
+    return lines + notes + _few_updates(plan, list(first.values())[::-1])
+
+
+def _few_updates(plan: Plan, cells: Sequence[PlannedCell]) -> list[str]:
+    """Say of each row where its shortest policy gets few updates, that its differences to others may not show."""
+    fewest: dict[str, tuple[int, int]] = {}
+    for cell in cells:
+        for stage in (plan.by_key[key].stage for key in cell.stages):
+            update = stage.settings.get("completions_per_update")
+            if stage.completions and isinstance(update, int) and (stage.kind == "expert" or stage.run == BANK):
+                mine = (math.ceil(stage.completions / update), stage.completions)
+                fewest[cell.entry.label] = min(fewest.get(cell.entry.label, mine), mine)
+    return [
+        f"note:     {label} trains policies of {completions:,} completions, {count(updates, 'update')} each: often too "
+        "few to tell methods apart"
+        for label, (updates, completions) in fewest.items()
+        if updates < FEW_UPDATES
+    ]

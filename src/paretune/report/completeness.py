@@ -17,6 +17,7 @@ from paretune.report.comparison import Comparison
 from paretune.report.wording import count, listing
 
 ENOUGH_SEEDS = 3
+OWN_UTILITY = "paretune.metrics.own_utility:OwnUtility"  # values every row under each utility, docs/metrics.md
 REASONS = {
     "out_of_memory": "out of memory",
     "crash": "the worker process crashed",
@@ -120,6 +121,7 @@ def warnings(study: StudyRecords, parts: tuple[Comparison, ...]) -> list[str]:
         detail = "one run shows no spread, so there are no intervals" if fewest == 1 else "intervals are very wide"
         found.append(f"Only {count(fewest, 'seed')}: {detail}. Use at least {ENOUGH_SEEDS} before drawing conclusions.")
     found += lone_policies(study, parts)
+    found += other_utilities(study, parts)
     without = [part.title for part in parts if len(part.references) < len(part.seeds)]
     if without:
         found.append(f"The base model was not evaluated for every seed: {listing(without)}.")
@@ -217,6 +219,39 @@ def one_policy(label: str, budget_completions: int, settings: Mapping[str, objec
         f"{name} trains one policy only on {budget_completions:,} completions, and it answers every preference. "
         f"{advice}"
     )
+
+
+def other_utilities(study: StudyRecords, parts: Sequence[Comparison]) -> list[str]:
+    """Say which ranked methods train for a utility that they are not ranked by."""
+    said = [
+        other_utility(method.name, _settings(study, part.task.name, method.name), study.resolved.get("metrics"))
+        for part in parts
+        for method in part.ranked
+    ]
+    return [each for each in dict.fromkeys(said) if each]
+
+
+def other_utility(label: str, settings: Mapping[str, object], metrics: object) -> str:
+    """Say that a row trains for a utility that it is not ranked by; empty where it does not.
+
+    Of the methods that do, these are `chebyshev` and `thresholds` of what is expected, whose utilities can be measured.
+
+    Args:
+        label: Its name in the study.
+        settings: Its settings; `method` among them names it where the label does not.
+        metrics: A user's own metrics that the study asks for, by their names.
+    """
+    source = settings.get("method", label)
+    if source != "chebyshev" and (source, settings.get("level")) != ("thresholds", "expected"):
+        return ""
+    name = label if label == source else f"{label} ({source})"
+    asked = isinstance(metrics, (list, tuple)) and OWN_UTILITY in metrics
+    where = (
+        "'Utility by kind' values it by its own."
+        if asked
+        else f'Add metrics: ["{OWN_UTILITY}"] to the study to see it.'
+    )
+    return f"{name} trains for its own utility and is ranked by the weighted sum. {where}"
 
 
 def _undivided(study: StudyRecords) -> Sequence[str]:
