@@ -67,16 +67,14 @@ def test_a_plan_notes_once_for_each_row_where_policies_get_few_updates(tmp_path:
     notes = [line for line in plan_text(plan(study, tmp_path)).splitlines() if "too few" in line]
     few = "often too few to tell methods apart"
     # linear: 800 over corners and centre, 200 each: 4 updates of 64, the last not whole; of 8 completions that is 25.
-    # The bank of one policy takes all 800 at once; four policies of a grid share what selection leaves of them.
+    # The bank of one policy takes all 800 at once, 13 updates; four policies of a grid share what selection leaves.
     assert notes == [
         f"note:     linear trains policies of 200 completions, 4 updates each: {few}",
-        f"note:     mixture_of_experts trains policies of 800 completions, 13 updates each: {few}",
         f"note:     weight_grid trains policies of 144 completions, 3 updates each: {few}",
-        f"note:     one_policy trains policies of 800 completions, 13 updates each: {few}",
     ]
 
 
-def test_a_plan_has_no_note_where_policies_get_twenty_updates(tmp_path: Path) -> None:
+def test_a_plan_has_no_note_where_policies_get_ten_updates(tmp_path: Path) -> None:
     study = {"tasks": ["counselling"], "methods": {"linear": {}}, "budget": {"completions": 6000}, "seeds": 1}
     assert "too few" not in plan_text(plan(study, tmp_path))
 

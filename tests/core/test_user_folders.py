@@ -20,7 +20,9 @@ from paretune.objectives.user_modules import check_reference, imports_from, load
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Path]:
     """A folder where users' modules are looked for; afterwards it is as if it had never been."""
-    others = {name: sys.modules.pop(name) for name in ("rewards", "sibling") if name in sys.modules}  # of other tests
+    others = {
+        name: sys.modules.pop(name) for name in ("idea", "rewards", "sibling") if name in sys.modules
+    }  # of other tests
     finders, modules, path = list(sys.meta_path), set(sys.modules), list(sys.path)
     sys.meta_path[:] = [each for each in finders if not isinstance(each, FolderFinder)]  # of a folder this file lies in
     yield tmp_path

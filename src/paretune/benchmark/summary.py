@@ -17,7 +17,7 @@ from paretune.report.completeness import lone_policies, missing_rewards, missing
 from paretune.report.wording import MANY, count, listing
 from paretune.tasks.checks import input_line
 
-FEW_UPDATES = 20  # below the 1,500 completions, 24 updates, that a policy takes by default: fewer are half-trained
+FEW_UPDATES = 10  # of a policy: fewer move it hardly away from the base model
 
 
 def summary(result: StudyResult) -> str:
