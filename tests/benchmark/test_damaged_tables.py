@@ -37,6 +37,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
     "other": lambda content: b"[1, 2]",
     "flipped": flipped,
 }
+KINDS = [pytest.param(each, marks=[pytest.mark.slow] * (each in ("truncated", "other"))) for each in DAMAGE]
 TABLES = {
     "runs/*/cell.json": "runs/",
     "runs/*/solution.json": "runs/",
@@ -52,7 +53,7 @@ TABLES = {
 }
 SLOW = (
     "runs/*/solution.json", "runs/*/evaluations/DONE.json", "references/*/DONE.json", "timing/*/DONE.json",
-    "tuning/*/DONE.json",
+    "tuning/*/DONE.json", "runs/*/cell.json", "timing/*/timing.json",
 )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_a_damaged_file_of_a_table_is_named_and_measured_again_and_nothing_else_
         ]
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_lock_is_written_again_by_run_and_named_with_that_command_by_the_others(
     study: Make, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +120,7 @@ def test_a_damaged_lock_is_written_again_by_run_and_named_with_that_command_by_t
     assert contents(folder, *EVERYTHING) == kept
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_copy_of_the_study_is_written_again(study: Make, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "out"
     run(study(), folder, progress=False)

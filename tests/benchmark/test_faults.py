@@ -65,7 +65,7 @@ TRIED = {  # phase -> faults tried there, and what is said of each; the worker's
 
 SLOW = [
     ("evaluation", "interrupts"), ("evaluation", "forks and dies"), ("evaluation", "exits"), ("training", "interrupts"),
-    ("audit", "interrupts"),
+    ("audit", "interrupts"), ("training", "forks and dies"), ("evaluation", "stops"),
 ]  # fmt: skip
 
 
@@ -94,7 +94,10 @@ def test_a_fault_fails_its_cell_with_a_name_and_the_next_call_repairs_it(
 )
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [("interrupts", "KeyboardInterrupt (faulty_study.py"), ("is killed", "(crash): the worker process")],
+    [
+        pytest.param("interrupts", "KeyboardInterrupt (faulty_study.py", marks=pytest.mark.slow),
+        ("is killed", "(crash): the worker process"),
+    ],
 )
 def test_a_fault_that_is_no_cells_is_a_problem_with_a_name(
     faulty: Callable[..., StudyResult], phase: str, noun: str, fault: str, said: str
@@ -110,7 +113,7 @@ def test_a_fault_that_is_no_cells_is_a_problem_with_a_name(
 
 @pytest.mark.parametrize(
     "phase",
-    ["training", "timing", *(pytest.param(each, marks=pytest.mark.slow) for each in ("evaluation", "audit", "base"))],
+    ["training", *(pytest.param(each, marks=pytest.mark.slow) for each in ("timing", "evaluation", "audit", "base"))],
 )
 def test_a_job_whose_worker_dies_is_tried_once_more(
     faulty: Callable[..., StudyResult], phase: str, tmp_path: Path

@@ -126,6 +126,7 @@ def test_a_folder_from_before_grows_by_them(
 TUNE = {"learning_rate": [0.01, 0.03], "completions_each": [32, 96], "instances": 1}
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_them_with_the_settings_that_they_have(task: Path, tmp_path: Path, in_one_process: None) -> None:
     plain = {name: value for name, value in SMALL.items() if name != "learning_rate"}
     made = study(task, seeds=1, methods={"linear": plain, "one_policy": plain}, tune=TUNE)

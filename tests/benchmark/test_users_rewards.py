@@ -246,7 +246,14 @@ class Mine:
 
 
 @pytest.mark.parametrize(
-    "body", ["raise SystemExit(0)", "raise KeyboardInterrupt", "1 / 0", "import nothing_there", "def f(): f()\nf()"]
+    "body",
+    [
+        "raise SystemExit(0)",
+        "raise KeyboardInterrupt",
+        "1 / 0",
+        "import nothing_there",
+        pytest.param("def f(): f()\nf()", marks=pytest.mark.slow),
+    ],
 )
 def test_a_module_that_ends_or_fails_at_import_is_one_line_of_every_command(
     task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str

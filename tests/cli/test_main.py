@@ -33,7 +33,11 @@ def spent(*arguments: str) -> tuple[float, str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["run", "--help"], ["ls"], ["ls", "methods"]],
+    [
+        ["--help"],
+        ["ls", "methods"],
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (["--version"], ["run", "--help"], ["ls"])),
+    ],
     ids=" ".join,
 )
 def test_help_and_lists_answer_at_once_without_torch(arguments: list[str]) -> None:

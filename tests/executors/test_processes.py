@@ -389,6 +389,7 @@ def test_a_large_job_reaches_a_worker_that_reads_late(executor: LocalProcesses, 
     assert end_of(executor).kind == "done"
 
 
+@pytest.mark.slow
 def test_loading_a_model_writes_no_progress_bar_into_a_workers_log(
     executor: LocalProcesses, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def test_a_report_is_one_page_with_tables_and_figures_beside_it(tmp_path: Path) 
     assert all(f'href="{file}"' in text for file in files - {"index.html"})
 
 
+@pytest.mark.slow
 def test_a_report_is_written_twice_the_same(tmp_path: Path) -> None:
     study = builders.synthetic_study(seeds=(0, 1))
     first, second = write_report(tmp_path / "a", study).parent, write_report(tmp_path / "b", study).parent

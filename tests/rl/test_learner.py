@@ -329,7 +329,7 @@ def captured(task: Task, base: BaseModel, bank: ExpertBank, weights: list[float]
     return gained / possible
 
 
-@pytest.mark.parametrize("weights", [FIRST, [0.5, 0.5]])
+@pytest.mark.parametrize("weights", [FIRST, pytest.param([0.5, 0.5], marks=pytest.mark.slow)])
 def test_training_captures_most_of_what_the_optimum_gains(task: Task, base: BaseModel, weights: list[float]) -> None:
     learner = make(task, base, [(weights, 0, (3200,))], LearnerSettings(1e-2, epochs=1, average_decay=0.0))
     learner.trainee.bank.initialise([0])
@@ -806,7 +806,7 @@ def test_weights_from_gradients_tell_the_entropy_that_the_weighed_loss_tells(
 
 
 @pytest.mark.parametrize(
-    "estimator", ["k3_corrected", *(pytest.param(name, marks=pytest.mark.slow) for name in ("k1", "k3"))]
+    "estimator", ["k3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("k1", "k3_corrected"))]
 )
 def test_every_estimator_of_the_kl_holds_a_policy_near_the_base_model(
     task: Task, base: BaseModel, estimator: str

@@ -144,7 +144,11 @@ LEARNERS: dict[str, Make] = {
 }
 
 REPEATED = {
+    "average",
     "epochs",
+    "preferences by row",
+    "token ratios",
+    "weights from gradients",
     "micro-batches",
     "greedy and measured",
     "grpo",

@@ -70,12 +70,20 @@ def test_the_page_draws_itself_in_silence_and_asks_for_nothing(shown: Visit) -> 
     assert points(shown.page, "0-1") == [["linear", 7], ["weight_grid", 7], ["rewarded_soups", 7]]
 
 
-@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 400])
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_never_scrolls_sideways(browser: Any, report: Path, width: int, scheme: str) -> None:
     opened = Visit(browser, report, width, scheme)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     opened.page.close()
+
+
+def test_a_page_that_is_made_narrow_does_not_scroll_sideways(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 400, "height": 900})
+    visit.page.wait_for_timeout(300)  # charts are drawn anew
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 400
+    visit.page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_the_selector_of_objectives_shows_one_pair(visit: Visit) -> None:
