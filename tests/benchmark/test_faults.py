@@ -65,7 +65,7 @@ TRIED = {  # phase -> faults tried there, and what is said of each; the worker's
 
 SLOW = [
     ("evaluation", "interrupts"), ("evaluation", "forks and dies"), ("evaluation", "exits"), ("training", "interrupts"),
-    ("audit", "interrupts"), ("training", "forks and dies"), ("evaluation", "stops"),
+    ("audit", "interrupts"), ("training", "forks and dies"), ("evaluation", "stops"), ("audit", "crashes"),
 ]  # fmt: skip
 
 

@@ -143,6 +143,7 @@ def test_processes_measure_and_the_cache_keeps_it(micro: dict[str, Any], tmp_pat
     assert len(list(empty_cache.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_processes_find_what_lies_beside_the_study_file(micro: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "own_task.py").write_text(
         f"from paretune.tasks import load_task\n\n\ndef task():\n    return load_task({micro['tasks'][0]!r})\n"
@@ -152,9 +153,8 @@ def test_processes_find_what_lies_beside_the_study_file(micro: dict[str, Any], t
     assert plan(path, tmp_path / "out", measure=True).speed == "measured"
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param("import os; os._exit(3)", marks=pytest.mark.slow), "import time; time.sleep(600)"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["import os; os._exit(3)", "import time; time.sleep(600)"])
 def test_a_reward_that_ends_or_hangs_leaves_a_plan_as_it_is(
     micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -126,7 +126,8 @@ def test_a_failed_measurement_of_experts_is_named_without_empty_parentheses(
     assert str(cell.message).startswith("measurement: ")
 
 
-@pytest.mark.parametrize("at_import", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("at_import", [True, False])
 def test_a_child_that_code_forks_and_returns_in_ends_there(
     task: Callable[..., Path], tmp_path: Path, at_import: bool
 ) -> None:

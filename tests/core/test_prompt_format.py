@@ -176,6 +176,7 @@ def test_the_plan_reads_what_a_class_of_transformers_makes_of_the_file(
     assert read_with(lambda: plain_encoder(str(folder))) == loaded  # from the cache
 
 
+@pytest.mark.slow
 def test_another_process_makes_a_tokenizer_where_torch_is_not_imported(tmp_path: Path) -> None:
     folder = rebuilt(tmp_path / "model", "LlamaTokenizer", add_bos_token=True)
     code = (

@@ -43,7 +43,9 @@ def blocks(root: Path) -> dict[str, str]:
             "{method: linear, shaping: 'slots:square_root', advantages: 'slots:best_of_group', completions_each: 64}",
             64,
         ),
-        ("mixed_words.py", "{method: 'mixed_words:MixedWords', learning_rate: 0.01}", 64),
+        pytest.param(
+            "mixed_words.py", "{method: 'mixed_words:MixedWords', learning_rate: 0.01}", 64, marks=pytest.mark.slow
+        ),
         ("linear_gate.py", "{method: mixture_of_experts, gate: 'linear_gate:LinearGate', learning_rate: 0.01}", 256),
         ("grid_search.py", "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}", 192),
     ],

@@ -279,6 +279,7 @@ def test_the_last_length_is_reached_last_however_little_its_update_learns_from(t
     assert [(event["measured"], event["completions"]) for event in events] == [(12, 4)] * 2  # of the last length alone
 
 
+@pytest.mark.slow
 def test_what_varies_changes_what_is_learned(whole: Callable[[str], Handed]) -> None:
     """Else equal runs would prove nothing."""
     results = [whole(kind)[0, LONG][0] for kind in LEARNERS]

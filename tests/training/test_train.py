@@ -205,9 +205,8 @@ def test_a_call_that_waited_for_one_that_has_finished_is_refused_and_leaves_noth
     assert [path.name for path in out.iterdir()] == ["DONE.json"]
 
 
-@pytest.mark.parametrize(  # begun, and in its updates
-    "sign", [pytest.param("training/.lock", marks=pytest.mark.slow), "training/groups/*/events.jsonl"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", ["training/.lock", "training/groups/*/events.jsonl"])  # begun, and in its updates
 def test_a_killed_training_leaves_no_lock_that_keeps_the_next_call_away(task: Path, tmp_path: Path, sign: str) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "paretune.cli.main", "train", "rewarded_soups", "-t", str(task), "-o", str(out)]
