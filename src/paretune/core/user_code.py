@@ -176,7 +176,7 @@ def find_local(module: str, folder: Path) -> Path | None:
 
 
 @functools.lru_cache(KEPT_TREES)
-def imported_names(tree: ast.Module, module: str, is_package: bool) -> list[str]:
+def imported_names(tree: ast.Module, module: str, is_package: bool) -> tuple[str, ...]:
     """List the modules a file may import, with the packages that hold them; names in them may be among the list."""
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -188,7 +188,7 @@ def imported_names(tree: ast.Module, module: str, is_package: bool) -> list[str]
             names.update([".".join(stem), *(".".join([*stem, alias.name]) for alias in node.names)])
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
             names.update(str(each.value) for each in node.args[:1] if isinstance(each, ast.Constant))
-    return _with_packages(names)
+    return tuple(_with_packages(names))  # one for all who ask, so nobody may change it
 
 
 def _with_packages(names: Iterable[str]) -> list[str]:
