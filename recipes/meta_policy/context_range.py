@@ -39,7 +39,7 @@ def main() -> int:
     tiny = parser.parse_args().tiny
     contexts, instances = (CONTEXTS[1::3], INSTANCES[1:2]) if tiny else (CONTEXTS, INSTANCES)
     print("share of the possible gain that one g for all prompts leaves [each instance]")
-    print("rho     h    " + "".join(f"c {context:<23g}" for context in contexts))
+    print("rho     h    " + "".join(f"c {context:<25g}" for context in contexts))
     for rho in RHOS:
         for heterogeneity in HETEROGENEITIES:
             cells = []
@@ -48,7 +48,7 @@ def main() -> int:
                     [measured(rho, heterogeneity, context, seed, TINY if tiny else {}) for seed in instances]
                 )  # [S, 2]
                 each = " ".join(f"{left:.3f}" for left in gains[:, 0] / gains[:, 1])
-                cells.append(f"{gains[:, 0].sum() / gains[:, 1].sum():.3f} [{each}]".ljust(25))
+                cells.append(f"{gains[:, 0].sum() / gains[:, 1].sum():.3f} [{each}]".ljust(27))
             print(f"{rho:+.1f}  {heterogeneity:.1f}  {''.join(cells)}", flush=True)
     return 0
 
