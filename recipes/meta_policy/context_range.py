@@ -1,6 +1,6 @@
 """Which values of `context` leave a rule that reads the prompt something to find? Measured with exact experts.
 
-    python recipes/meta_policy/context_range.py            # 10 minutes on one core
+    python recipes/meta_policy/context_range.py            # 5 minutes of one core
     python recipes/meta_policy/context_range.py --tiny     # to see it run
 
 An exact expert is the best policy for one objective alone. Experts of equal beta, mixed at the level of the sequence
