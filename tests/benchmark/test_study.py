@@ -348,6 +348,11 @@ def test_dots_tune_nested_settings_and_leave_those_beside_them(study: Make) -> N
     assert entry.settings == asdict(Nested(Gate(width=3)))
 
 
+def test_a_class_of_feedback_is_no_choice_of_a_sweep(study: Make) -> None:
+    with pytest.raises(ConfigError, match=r"feedback must be fixed under methods, got it in the sweep"):
+        load_study(study(methods={"linear": {}}, tune={"feedback": ["told", "utility"]}))
+
+
 def test_a_sweep_takes_what_it_is_not_given_from_the_study(study: Make) -> None:
     tune = load_study(study(budget={"completions": [96, 64]}, preferences={"grid": 3}, tune={"reward": [0.1]})).tune
     assert tune is not None

@@ -9,7 +9,15 @@ import pytest
 import micro_task
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import das_dennis, random_preferences
-from paretune.optimum.exact import Outcome, captured_share, gains, log_optimum, optimal_outcome, outcome
+from paretune.optimum.exact import (
+    Outcome,
+    captured_share,
+    gains,
+    log_optimum,
+    optimal_outcome,
+    outcome,
+    prompt_gains,
+)
 from paretune.pareto.front import non_dominated
 
 BETA = micro_task.BETA
@@ -155,7 +163,9 @@ def test_an_optimum_of_arrays_that_do_not_fit_is_refused() -> None:
         (reference, rewards(), np.ones(3) / 3),
         (reference, rewards(), np.eye(2)),
     ):
-        with pytest.raises(ShapeError, match=r"must have shapes \[P, Y\], \[P, Y, K\] and \[K\], got .* List the same"):
+        with pytest.raises(
+            ShapeError, match=r"must have shapes \[P, Y\], \[P, Y, K\] and \[K\] or \[P, K\], got .* List the same"
+        ):
             log_optimum(*arrays, BETA)
     for preferences in (point, np.zeros((0, 2))):
         with pytest.raises(ShapeError, match=r"preferences must have shape \[M, K\], got .* Give one row"):
@@ -174,3 +184,52 @@ def test_gains_of_other_preferences_or_objectives_are_refused(wrong: int) -> Non
 def test_nothing_to_gain_is_no_number() -> None:
     point = np.ones((1, 2))
     assert math.isnan(captured_share(point, np.ones(2), point, np.asarray([[0.5, 0.5]])))
+
+
+def test_the_optimum_of_what_each_prompt_is_wanted_for_is_what_paper_says() -> None:
+    """Two prompts, base 1/2, 1/2, rewards (1, 0) of one completion and (0, 1) of the other, beta 1.
+
+    On the first prompt w(x) = (1, 0): J* = ln((e + 1) / 2). On the second w(x) = (1/2, 1/2): both are worth 1/2, so the
+    base is best and J* = 1/2. The base has J 1/2 on both; the gain is (ln((e + 1) / 2) - 1/2) / 2.
+    """
+    log_reference, rewards = np.log(np.full((2, 2), 0.5)), np.stack([np.eye(2)] * 2)
+    wanted = np.asarray([[[1.0, 0.0], [0.5, 0.5]]])
+    best = optimal_outcome(log_reference, rewards, wanted, 1.0)
+    base = outcome(log_reference, log_reference, rewards)
+    gain = (math.log((math.e + 1) / 2) - 0.5) / 2
+    assert prompt_gains(best, base.rewards, wanted, 1.0).tolist() == [pytest.approx(gain)]
+    at_base = Outcome(base.rewards[None], base.kl[None])
+    assert prompt_gains(at_base, base.rewards, wanted, 1.0).tolist() == [0.0]
+    assert best.rewards[0, 0].tolist() == pytest.approx([math.e / (math.e + 1), 1 / (math.e + 1)])
+
+
+def test_wishes_that_are_the_preference_have_its_optimum_and_its_gains() -> None:
+    reference, _ = random_tables()
+    points = das_dennis(2, 2)
+    wanted = points[:, None].repeat(3, axis=1)
+    one, same = (optimal_outcome(reference, rewards(), each, BETA) for each in (points, wanted))
+    np.testing.assert_allclose(one.rewards, same.rewards, atol=1e-12)
+    base = outcome(reference, reference, rewards())
+    gained, _ = gains(one.scores(BETA), base.scores(BETA), one.scores(BETA), points)
+    np.testing.assert_allclose(prompt_gains(same, base.rewards, wanted, BETA), gained, atol=1e-12)
+
+
+def test_no_policy_gains_more_than_the_optimum_of_each_prompt() -> None:
+    reference, other = random_tables(1)
+    wanted = random_preferences(2, 6, np.random.default_rng(0)).reshape(2, 3, 2)
+    base, best = outcome(reference, reference, rewards()), optimal_outcome(reference, rewards(), wanted, BETA)
+    most = prompt_gains(best, base.rewards, wanted, BETA)
+    for table in (other, *(log_optimum(reference, rewards(), each, BETA) for each in das_dennis(2, 4))):
+        made = outcome(table, reference, rewards())
+        both = Outcome(np.stack([made.rewards] * 2), np.stack([made.kl] * 2))
+        assert (prompt_gains(both, base.rewards, wanted, BETA) < most).all()
+
+
+def test_wishes_of_other_prompts_are_refused() -> None:
+    reference, _ = random_tables()
+    with pytest.raises(ShapeError, match=r"\[K\] or \[P, K\]"):
+        log_optimum(reference, rewards(), np.full((2, 2), 0.5), BETA)
+    with pytest.raises(ShapeError, match="prompt_preferences must have shapes"):
+        prompt_gains(
+            optimal_outcome(reference, rewards(), das_dennis(2, 2), BETA), np.zeros((3, 2)), np.ones((2, 2)), 1
+        )

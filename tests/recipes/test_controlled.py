@@ -36,3 +36,16 @@ def test_the_recipe_of_learning_rates_runs(
     found = re.search(r"0\.005: captured share (-?\d\.\d{3}) \(-?\d\.\d{3} by task\)", capsys.readouterr().out)
     assert found is not None
     assert math.isfinite(float(found[1]))
+
+
+@pytest.mark.slow
+def test_the_recipe_of_contexts_runs_and_more_context_leaves_more_to_find(root: Path) -> None:
+    command = [sys.executable, str(root / "recipes" / "meta_policy" / "context_range.py"), "--tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+    lines = made.stdout.splitlines()[2:]
+    assert len(lines) == 6
+    for line in lines:
+        left = [float(value) for value in re.findall(r"(0\.\d{3}) \[", line)]
+        assert len(left) == 3
+        assert left == sorted(left)  # 0.2, 0.5 and 1

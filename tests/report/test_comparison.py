@@ -73,3 +73,59 @@ def test_methods_without_a_utility_for_every_preference_are_not_said_to_be_unfin
     (part,) = comparisons(alone)
     overall = findings(part, measure_all(alone))[0].answer
     assert overall == "No method has a utility for every preference in any seed, so there is nothing to compare."
+
+
+@pytest.fixture(scope="module")
+def by_class() -> StudyRecords:
+    """A study of a task where what users want depends on the prompt; each method has a class of its own."""
+    study = builders.synthetic_study()
+    classes = dict(zip(builders.METHODS, ("oracle", "told", "utility"), strict=True))
+    cells = [
+        replace(
+            cell,
+            feedback=classes.get(cell.method, "told"),
+            evaluations=tuple(
+                replace(each, prompt_preferences=np.tile(each.preference[::-1], (len(builders.PROMPTS), 1)))
+                for each in cell.evaluations
+            ),
+        )
+        for cell in study.cells
+    ]
+    tasks = {name: replace(info, contextual=True) for name, info in study.tasks.items()}
+    return replace(study, cells=tuple(cells), tasks=tasks)
+
+
+def test_methods_are_compared_with_those_alone_that_know_as_much(by_class: StudyRecords) -> None:
+    parts = comparisons(by_class)
+    assert [(part.feedback, [method.name for method in part.ranked]) for part in parts] == [
+        ("told", ["weight_grid"]), ("utility", ["rewarded_soups"]), ("oracle", ["linear"]),
+    ]  # fmt: skip
+    assert parts[1].title.endswith(", feedback utility")
+    rows = measure_all(by_class, ["performance"])
+    for part in parts:
+        first, second, *_ = findings(part, rows)
+        assert first.question == "Who is compared?"
+        assert f"(feedback: {part.feedback})" in first.answer
+        assert f"{part.ranked[0].name} is the only method with results" in second.answer
+
+
+def test_without_context_methods_of_all_classes_are_compared(by_class: StudyRecords) -> None:
+    tasks = {name: replace(info, contextual=False) for name, info in by_class.tasks.items()}
+    (part,) = comparisons(replace(by_class, tasks=tasks))
+    assert part.feedback == ""
+    assert {method.name for method in part.ranked} == set(builders.METHODS)
+    assert "feedback" not in part.title
+    assert findings(part, measure_all(by_class, ["performance"]))[0].question == "Who leads on average?"
+
+
+def test_the_base_model_is_worth_what_users_want_of_each_prompt(by_class: StudyRecords) -> None:
+    part, plain = comparisons(by_class)[0], comparisons(builders.synthetic_study())[0]
+    # the users want the other way round: the base is worth to each what it was to who says so
+    np.testing.assert_allclose(
+        part.base_utilities, np.einsum("sk,mk->sm", plain.base_scores, part.task.preferences[:, ::-1]), atol=1e-9
+    )
+
+
+def test_rows_that_sections_share_stand_in_tables_once(by_class: StudyRecords) -> None:
+    for table in (preferences_table(by_class), seeds_table(by_class)):
+        assert len(table.rows) == len(set(table.rows))

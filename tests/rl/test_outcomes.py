@@ -30,6 +30,7 @@ from paretune.rl.outcomes import (
     tables,
     truth,
 )
+from paretune.rl.requests import Requests
 from paretune.tasks import load_task
 from paretune.tasks.controlled.store import load_instance
 from tabular_policy import TabularPolicy, sampled
@@ -368,3 +369,27 @@ def test_probabilities_that_do_not_sum_to_1_are_refused(task: Task, known: Any, 
     policy.scaled = lambda scales: policy  # type: ignore[method-assign]  # which would normalise again
     with pytest.raises(ShapeError, match=r"must sum to 1 for every prompt, got .* from TabularPolicy\. List every tok"):
         scored(task, known, policy, scales=(1.0,))
+
+
+def test_requests_of_each_prompt_have_the_outcome_of_the_policy_that_answers_it(
+    task: Task, base: BaseModel, known: Any
+) -> None:
+    policy, prompts = policy_of(task, base), len(task.splits["test"])
+    places = np.asarray([np.arange(prompts) % 3, np.full(prompts, 1)])
+    users = np.asarray([[0.5, 0.5], [0.2, 0.8]])
+    alone, mixed = scored(task, known, policy), scored(task, known, Requests(policy, users, places))
+    assert mixed.preferences.tolist() == users.tolist()
+    for index in range(len(SCALES)):
+        expected = np.stack([alone.rewards[place, index, prompt] for prompt, place in enumerate(places[0])])
+        assert mixed.rewards[0, index] == pytest.approx(expected, abs=CLOSE)
+        assert mixed.kl[1, index] == pytest.approx(alone.kl[1, index], abs=CLOSE)
+
+
+def test_the_truth_of_wishes_is_the_optimum_of_each_prompt_beside_the_front_of_preferences(known: Any) -> None:
+    points = das_dennis(2, 2)
+    wanted = np.stack([points[:, None].repeat(16, axis=1)[:, each] for each in range(16)], axis=1)[:, :, ::-1]
+    one, other = truth(*known, points, 0.1), truth(*known, points, 0.1, wanted)
+    assert other.rewards == pytest.approx(truth(*known, points[:, ::-1], 0.1).rewards)
+    assert other.prompt_preferences is wanted
+    assert one.prompt_preferences is None
+    assert one.front_scores.tolist() == other.front_scores.tolist()

@@ -300,7 +300,7 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: st
     ("setting", "rest"), [("rhoo", r" Did you mean 'rho'\?"), ("colour", ""), ("seed", "")]
 )  # a seed is a study's to name
 def test_an_unknown_setting_is_refused_with_those_there_are(setting: str, rest: str) -> None:
-    known = "alphabet, heterogeneity, length, objectives, rho"
+    known = "alphabet, context, heterogeneity, length, objectives, rho"
     message = rf"argument of task 'controlled' must be one of {known}, got '{setting}'\.{rest}$"
     with pytest.raises(UnknownNameError, match=message):
         load_task({"controlled": {setting: 1}})

@@ -22,6 +22,7 @@ from paretune.benchmark.study import Study
 from paretune.core.answers import answer_to_plain
 from paretune.core.digests import digest
 from paretune.core.errors import ConfigError, MethodError, ParetuneError, StudyError
+from paretune.core.feedback import feedback_of
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Table
 from paretune.core.stages import in_order
@@ -31,6 +32,7 @@ from paretune.core.user_code import loaded_code
 from paretune.executors.jobs import Link
 from paretune.methods.asking import asked_stages, assembled
 from paretune.methods.entries import MethodEntry, method_entry
+from paretune.records.evaluation import EvaluationRecord
 from paretune.records.files import DONE, fresh_folder, mark_done, write_json
 from paretune.records.layout import cell_folder
 from paretune.records.tables import look, seal_table
@@ -39,7 +41,9 @@ from paretune.training.finished import stage_result
 from paretune.training.stages import check_same, job_task, release_models, use_threads
 
 if TYPE_CHECKING:
+    from paretune.models.policy import Policy
     from paretune.models.solutions import SolutionSet
+    from paretune.rl.requests import Requests
 
 
 class TableJob:
@@ -97,6 +101,24 @@ class TableJob:
             "mixer": {**mixer.plain(), "gate": None if mixer.gate is None else _relative(mixer.gate, self.root)},
             "experts": [_relative(expert, self.root) for expert in assembly.experts],
         }
+
+    def answering(self, preferences: FloatArray, rows: Sequence[Row]) -> Policy | Requests:
+        """Return the cell's policies for preferences `[M, K]` on prompts.
+
+        Where its feedback is the oracle's, each prompt is answered by the policy for what the user wants of it.
+        """
+        from paretune.rl.requests import requests_for
+
+        if not self.task.contextual or feedback_of(self.cell["settings"]) != "oracle":
+            return self.solutions.policies_for(preferences)
+        return requests_for(self.solutions, preferences, self.task.prompt_preferences(rows, preferences))
+
+    def with_prompt_preferences(self, records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
+        """Return evaluations on the test prompts with what the users of their preferences want of these."""
+        if not self.task.contextual:
+            return list(records)
+        wanted = self.task.prompt_preferences(self.rows, np.stack([record.preference for record in records]))
+        return [replace(record, prompt_preferences=row) for record, row in zip(records, wanted, strict=True)]
 
     def scorer(self) -> Any:
         """Return what scores completions on the objectives and the audit."""

@@ -146,5 +146,5 @@ def task_info(study: Study, task: Task) -> TaskInfo:
     return TaskInfo(
         task.name, tuple(infos), np.asarray(task.reference_point, dtype=np.float64), task.beta, task.model,
         len(study.test_rows(task)), study.samples, points, unseen, task.enumeration is not None, task.family_settings,
-        task.judged_on,
+        task.judged_on, task.contextual,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.benchmark.wanted import Wanted, check_wanted, wanted_of
 from paretune.core.checks import check_choice, did_you_mean
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
+from paretune.core.feedback import FEEDBACKS
 from paretune.core.preferences import FloatArray, add_points, random_preferences
 from paretune.core.protocols import FAMILIES
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
@@ -321,6 +322,11 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
         completions=tune.completions or file.budget.completions[0],
         wanted=wanted_of(tune.preferences or file.preferences),
     )
+    if "feedback" in made.settings and set(map(str, made.settings["feedback"])) & set(FEEDBACKS):
+        raise ConfigError(
+            f"{place.at('tune', 'feedback')} must be fixed under methods, got it in the sweep: what is known of users "
+            "is no choice of a method, and scores of one class say nothing of another. Make a row of each class."
+        )
     tuned = [entry for entry in methods if entry.method.family in FAMILIES]
     if not tuned:
         raise ConfigError(f"{place.at('tune')} must have a method to tune, got none. Remove it.")

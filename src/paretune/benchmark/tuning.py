@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paretune.benchmark.measurements.evaluation import context_of
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study, Tune
@@ -20,7 +21,7 @@ from paretune.core.task import Task
 from paretune.executors.jobs import Link
 from paretune.methods.entries import setting
 from paretune.methods.judging import judged_scores
-from paretune.optimum.exact import gains, optimal_outcome, outcome
+from paretune.optimum.exact import Outcome, gains, optimal_outcome, outcome, prompt_gains
 from paretune.records.evaluation import utility
 from paretune.records.files import FAILED, fresh_folder, mark_failed, read_json, write_json
 from paretune.records.layout import tuning_folder
@@ -31,6 +32,7 @@ from paretune.records.tables import seal_table
 
 if TYPE_CHECKING:
     from paretune.models.policy import Policy
+    from paretune.rl.requests import Requests
 
 SAME_SCORE = 1e-6  # policies compute in single precision: closer scores are one score
 CELL_FILE, SCORE_FILE = "cell.json", "score.json"
@@ -195,7 +197,7 @@ class TrialScore:
         return [
             Table(
                 cell.folder, cell.task.name, cell.seed,
-                {**cell.answered, "samples": _samples(study, cell)}, (cell.name,), cell.stages,
+                {**cell.answered, "samples": _samples(study, cell), **context_of(cell.task)}, (cell.name,), cell.stages,
                 len(cell.task.splits["development"]) * len(cell.preferences) * _samples(study, cell),
             )
             for cell in cells
@@ -203,7 +205,8 @@ class TrialScore:
 
     def run(self, job: TableJob, link: Link) -> None:
         """Score its policies, exactly where completions can be listed."""
-        policy, given = job.solutions.policies_for(job.preferences), job.preferences
+        rows = job.task.splits["development"]
+        policy, given = job.answering(job.preferences, rows), job.preferences
         if job.task.enumeration is None:
             found = _sampled(policy, job.task, given, job.samples, job.seed, link)
         else:
@@ -217,7 +220,9 @@ def _samples(study: Study, cell: PlannedCell) -> int:
     return study.samples if cell.task.enumeration is None else 0  # none where all completions are listed
 
 
-def _sampled(policy: Policy, task: Task, given: FloatArray, samples: int, seed: int, link: Link) -> CellScore:
+def _sampled(
+    policy: Policy | Requests, task: Task, given: FloatArray, samples: int, seed: int, link: Link
+) -> CellScore:
     """Score a policy by samples; their noise is that of the seed, the same for all settings."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
@@ -227,6 +232,10 @@ def _sampled(policy: Policy, task: Task, given: FloatArray, samples: int, seed: 
         samples=samples, seed=seed, split="development", progress=link.progress,
     )  # fmt: skip
     scores, kl = np.stack([each.scores for each in records]), np.array([each.kl for each in records])
+    if task.contextual:
+        wanted = task.prompt_preferences(task.splits["development"], given)
+        utilities = np.array([record.utility_by(row) for record, row in zip(records, wanted, strict=True)])
+        return CellScore(utilities - task.beta * kl if task.judged_on == "J" else utilities)
     judged = judged_scores(task, scores, kl)
     return CellScore(np.array([utility(row, point) for row, point in zip(judged, given, strict=True)]))
 
@@ -236,7 +245,7 @@ def _sampled_j(task: Task) -> bool:
     return task.judged_on == "J" and task.enumeration is None
 
 
-def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link) -> CellScore:
+def _exact(policy: Policy | Requests, task: Task, given: FloatArray, seed: int, link: Link) -> CellScore:
     """Score a policy over all completions; one that can only be sampled has no KL, so what it gained is not known."""
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import enumeration_of, outcomes, tables
@@ -245,9 +254,19 @@ def _exact(policy: Policy, task: Task, given: FloatArray, seed: int, link: Link)
     log_reference, rewards = tables(task, rows, Scorer(task.objectives))
     found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]
-    utilities = np.einsum("mk,mk->m", given, means)
+    wanted = task.prompt_preferences(rows, given) if task.contextual else None
+    if wanted is None:
+        utilities = np.einsum("mk,mk->m", given, means)
+    else:
+        utilities = np.einsum("mpk,mpk->mp", wanted, found.rewards[:, 0]).mean(axis=1)
     if task.judged_on == "utility" or not (found.exact and np.isfinite(kl).all()):
         return CellScore(utilities)
+    if wanted is not None:
+        base_rewards = outcome(log_reference, log_reference, rewards).rewards
+        best = optimal_outcome(log_reference, rewards, wanted, task.beta)
+        own = Outcome(found.rewards[:, 0], found.kl[:, 0])
+        gained, possible = (prompt_gains(each, base_rewards, wanted, task.beta) for each in (own, best))
+        return CellScore(utilities, gained, possible)
     base = outcome(log_reference, log_reference, rewards).scores(task.beta)
     most = optimal_outcome(log_reference, rewards, given, task.beta).scores(task.beta)
     return CellScore(utilities, *gains(means - task.beta * kl[:, None], base, most, given))

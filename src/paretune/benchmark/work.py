@@ -12,6 +12,7 @@ from paretune.benchmark.measurements import load_measurement
 from paretune.benchmark.measuring import table_payload
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedTable
 from paretune.benchmark.tuning import mark_tuning_failed, why_untuned
+from paretune.core.feedback import feedback_of
 from paretune.core.protocols import Measurement, Table
 from paretune.core.task import Task
 from paretune.executors import Job
@@ -60,8 +61,9 @@ class PlannedJob:
 def cell_record(cell: PlannedCell) -> CellRecord:
     """Return what names a cell, before anything has run."""
     return CellRecord(
-        cell.name, cell.task.name, cell.entry.label, cell.entry.method.family, cell.budget, cell.seed, "pending"
-    )
+        cell.name, cell.task.name, cell.entry.label, cell.entry.method.family, cell.budget, cell.seed, "pending",
+        feedback=feedback_of(cell.entry.settings),
+    )  # fmt: skip
 
 
 class Work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,21 @@ from paretune.core.checks import did_you_mean
 from paretune.core.errors import ConfigError, MethodError, ParetuneError
 from paretune.core.printable import brief
 from paretune.core.user_calls import called
+
+# metadata of settings that are written, and so are part of a key, only where they are not their default
+OPTIONAL = {"optional": True}
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """Return a settings dataclass as plain data; fields declared with `OPTIONAL` only where they are not their default.
+
+    So a method that gains such a setting keeps the keys of all that was trained before.
+    """
+    values = asdict(settings)
+    kept = [
+        each.name for each in fields(settings) if not each.metadata.get("optional") or values[each.name] != each.default
+    ]
+    return {name: values[name] for name in kept}
 
 
 def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:

@@ -24,7 +24,8 @@ class Stage:
     Attributes:
         kind: Short noun for people: `expert`, `measurement`, `gate`.
         settings: Plain data the run function reads; equal for all members of a population. The code of a user that it
-            names as `module:name` is part of what the stage is, as is that of `run`.
+            names as `module:name` is part of what the stage is, as is that of `run`. One whose run function asks for a
+            task's `prompt_preferences` has `feedback` among them: then these are part of what the stage is.
         member: Plain data that may differ within a population, such as `objective_weights`. An expert's may hold
             `start`, the seed of its random initial A: experts to be averaged share it, those of a jointly trained bank
             do not. Without it, `seed` is.
@@ -84,6 +85,8 @@ class Stage:
         return {
             **({"code": code} if code else {}),
             "task": task.training_key(),
+            # feedback other than the preference itself depends on what users want of each prompt
+            **({"context": task.context_key()} if task.contextual and "feedback" in self.settings else {}),
             "kind": self.kind,
             "run": self.run,
             "version": self.version,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from paretune.core.checks import check_choice
 from paretune.core.digests import digest
 from paretune.core.errors import TaskError
 from paretune.core.file_lists import Tally, matching
+from paretune.core.preferences import FloatArray
 from paretune.core.printable import brief, printable
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.user_code import loaded_digest, loaded_files
@@ -177,6 +180,25 @@ class Task:
         del seed
         return self
 
+    def prompt_preferences(self, rows: Sequence[Row], preferences: FloatArray) -> FloatArray:
+        """Return what the users of preferences `[M, K]` want of each prompt, points of the simplex `[M, P, K]`.
+
+        By default the preference itself, of every prompt. A task that says otherwise has a `context_key`.
+        """
+        return np.tile(preferences[:, None], (1, len(rows), 1))
+
+    def context_key(self) -> object:
+        """Return what `prompt_preferences` depends on beside rows and preferences, plain data that keys hold.
+
+        None, the default, where what a user wants of a prompt is the preference itself.
+        """
+        return None
+
+    @property
+    def contextual(self) -> bool:
+        """Whether what a user wants depends on the prompt."""
+        return self.context_key() is not None
+
     @property
     def prompt_format(self) -> PromptFormat:
         """How a prompt becomes the model's input."""
@@ -203,10 +225,11 @@ class Task:
         }
 
     def evaluation_key(self) -> dict[str, object]:
-        """Return what evaluation adds: test prompts and audit objectives."""
+        """Return what evaluation adds: test prompts, audit objectives, and how wishes depend on the prompt."""
         return {
             "test": self._split_digests["test"],
             "audit": [objective.key() for objective in self.audit],
+            **({"context": self.context_key()} if self.contextual else {}),
         }
 
     def parts(self) -> dict[str, str]:

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from paretune.core.stages import Stage
-from paretune.methods.experts import ExpertSettings, expert_settings
+from paretune.methods.experts import expert_settings
+from paretune.methods.feedback import FeedbackSettings
 
 BANK = "paretune.methods.training:train_bank"  # leaves one expert for each objective
 
 
 @dataclass(frozen=True)
-class BankSettings(ExpertSettings):
+class BankSettings(FeedbackSettings):
     """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
 
     epochs: int = 2  # of the longer training of one policy for all; four go astray on text, docs/results/learner.md

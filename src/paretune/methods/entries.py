@@ -11,9 +11,10 @@ from typing import Any
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, MethodError
 from paretune.core.protocols import Method
-from paretune.core.settings import make_settings
+from paretune.core.settings import make_settings, plain_settings
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code
+from paretune.methods.feedback import check_has_feedback
 from paretune.rl.settings import LearnerSettings
 
 
@@ -25,7 +26,7 @@ class MethodEntry:
         label: Its name in this study, in folders and in tables.
         source: Name of a built-in method, or `module:Class`.
         method: The method with its settings.
-        settings: All its settings as plain data, defaults included.
+        settings: All its settings as plain data, defaults included but those declared with `OPTIONAL`.
         version: Its version; the digest of its code where it is a user's own.
         given: Names of the settings that the study gives, where a task's own defaults must not replace them.
     """
@@ -62,12 +63,13 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         cls: Any = resolve_method(source)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    check_has_feedback(cls.Settings, settings, path)
     made = make_settings(cls.Settings, settings, path)
     return MethodEntry(
         label=label,
         source=source,
         method=_make(cls, made, path),
-        settings=dataclasses.asdict(made),
+        settings=plain_settings(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
         given=frozenset(settings),
     )
@@ -135,4 +137,4 @@ def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) 
             part = part[key]
         part[last] = value
     made = make_settings(entry.method.Settings, settings, path)
-    return dataclasses.replace(entry, method=_make(type(entry.method), made, path), settings=dataclasses.asdict(made))
+    return dataclasses.replace(entry, method=_make(type(entry.method), made, path), settings=plain_settings(made))

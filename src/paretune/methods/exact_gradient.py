@@ -71,11 +71,12 @@ class ExactGradient:
                 "task, or leave the method out."
             )
         listed = len(task.splits["train"]) * task.enumeration.completions
+        knows = {"feedback": "utility"} if task.contextual else {}  # J is of what users want of each prompt
         return tuple(
             Stage(
                 kind="expert",
                 run="paretune.methods.exact_gradient:train_exactly",
-                settings=asdict(self.settings),
+                settings={**asdict(self.settings), **knows},
                 member={"objective_weights": [float(weight) for weight in row]},
                 seed=seed,
                 enumerated=self.settings.updates * listed,
@@ -90,7 +91,10 @@ class ExactGradient:
 
 
 def train_exactly(context: StageContext) -> None:
-    """Train the experts of a population on `J = w . E r - beta KL`, summed over all completions of all prompts."""
+    """Train the experts of a population on `J = w . E r - beta KL`, summed over all completions of all prompts.
+
+    Where what users want depends on the prompt, w is that.
+    """
     import torch
 
     from paretune.models.adapters import save_adapter
@@ -108,7 +112,12 @@ def train_exactly(context: StageContext) -> None:
     try:
         bank = ExpertBank(base, len(wanted), settings.rank, settings.alpha)
         bank.initialise([stage.seed for stage in context.stages])
-        utilities = torch.from_numpy(np.moveaxis(rewards @ wanted.T, 2, 0)).float().to(base.device)  # [E, P, Y]
+        if task.contextual:
+            of_prompts = task.prompt_preferences(task.splits["train"], wanted)  # [E, P, K]
+            worth = np.einsum("pyk,epk->epy", rewards, of_prompts)
+        else:
+            worth = np.moveaxis(rewards @ wanted.T, 2, 0)
+        utilities = torch.from_numpy(worth).float().to(base.device)  # [E, P, Y]
         reference = torch.from_numpy(log_reference).float().to(base.device)
         optimiser = torch.optim.AdamW([bank.flat], lr=settings.learning_rate, weight_decay=0.0)
         values = torch.zeros(len(wanted))

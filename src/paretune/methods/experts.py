@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
+from paretune.core.settings import plain_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
 
@@ -44,27 +45,34 @@ class ExpertSettings(LearnerSettings):
 def expert_settings(settings: Any) -> dict[str, object]:
     """Return the fields of a method's settings that reach its stages: all but those declared with `PLANNING`.
 
+    Those declared with `core.settings.OPTIONAL` reach them only where they are not their default.
+
     Equal settings make equal stages, so methods whose settings differ in planning alone share their experts.
 
     Example:
         A field of the settings: `completions_each: int = field(default=1500, metadata=PLANNING)`.
     """
-    kept = [each.name for each in fields(settings) if not each.metadata.get("planning")]
-    values = asdict(settings)
-    return {name: values[name] for name in kept}
+    values = plain_settings(settings)
+    return {each.name: values[each.name] for each in fields(settings) if _reaches(each) and each.name in values}
+
+
+def _reaches(field: Field[Any]) -> bool:
+    return not field.metadata.get("planning")
 
 
 def settings_of(kind: type[Settings], stage: Stage) -> Settings:
     """Return the settings of a stage as those that they were written from, or as a part of them.
 
     Args:
-        kind: A dataclass of settings; fields declared with `PLANNING` keep their defaults, as they never reach a stage.
+        kind: A dataclass of settings; fields declared with `PLANNING` keep their defaults, as they never reach a stage,
+            and so do those declared with `OPTIONAL` that did not.
         stage: It may have other settings beside them.
 
     Raises:
         ConfigError: If the stage lacks a setting.
     """
-    names = [each.name for each in fields(kind) if not each.metadata.get("planning")]
+    reaching = [each for each in fields(kind) if _reaches(each)]
+    names = [each.name for each in reaching if each.name in stage.settings or not each.metadata.get("optional")]
     for name in names:
         if name not in stage.settings:
             raise ConfigError(
@@ -102,10 +110,13 @@ def expert_stage(
     """
     names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
     member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
+    kept = expert_settings(settings)
+    if kept.get("feedback") == "oracle":
+        del kept["feedback"]  # it is trained for one and the same request: as one that is told
     return Stage(
         kind="expert",
         run="paretune.methods.training:train_experts",
-        settings={**expert_settings(settings), **{key: name for key, name in names.items() if name}},
+        settings={**kept, **{key: name for key, name in names.items() if name}},
         member=member if start is None else {**member, "start": start},
         completions=completions,
         seed=seed,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.core.errors import StopRequested
+from paretune.core.feedback import feedback_of
 from paretune.core.imports import import_name
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Row, Split, Task
@@ -241,7 +242,7 @@ def train(
     task, base = context.task, trainee.bank.base
     environment = Environment(
         Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
-        prompts(base, task, "development"),
+        prompts(base, task, "development"), feedback_of(context.stages[0].settings), task.prompt_preferences,
     )  # fmt: skip
     learner = Learner(trainee, environment, settings_of(LearnerSettings, context.stages[0]), filled)
     checkpoint = context.checkpoint_folder() / f"{name}.safetensors"

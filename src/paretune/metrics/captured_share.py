@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.exact import ExactScores, exact_scores
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds, preference_labels
-from paretune.optimum.exact import captured_share, gains
 from paretune.records.study import CellRecord, StudyRecords
 
 Bools = NDArray[np.bool_]
@@ -21,7 +20,8 @@ class CapturedShare:
 
     A ratio of sums over preferences, `sum_w (J - J_base) / sum_w (J* - J_base)`: 0 for the base model, 1 for the best
     policies there are, negative below the base. A mean of the preferences' own shares would be ruled by those with next
-    to nothing to gain; a preference's share therefore never stands without the gain it is a share of.
+    to nothing to gain; a preference's share therefore never stands without the gain it is a share of. Where what users
+    want depends on the prompt, `J = E_x[w(x) . E r - beta KL]`.
 
     Rows by label: empty, all preferences of the task; `seen` and `unseen`; `preference: ...`, one. The possible gain,
     averaged over preferences and seeds, closes the reason.
@@ -59,25 +59,22 @@ class CapturedShare:
 
 
 def _share(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> Measure:
-    points = group.task.preferences[chosen]
-
     def measure(cell: CellRecord) -> float | str:
         scored = found[cell.seed]
         if isinstance(scored, str):
             return scored
-        base = scored.truth.reference_scores
-        if not gains(scored.optimum[chosen], base, scored.optimum[chosen], points)[1].sum() > 0:
+        gained, possible = scored.gains(group.task.preferences, chosen)
+        if not possible.sum() > 0:
             return "has nothing to gain over the base model"
-        return captured_share(scored.scores[chosen], base, scored.optimum[chosen], points)
+        return float(gained.sum() / possible.sum())
 
     return measure
 
 
 def _note(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> str:
     """Say how much there is to gain, the denominator: J per preference, averaged over seeds."""
-    points = group.task.preferences[chosen]
     possible = [
-        float(gains(each.optimum[chosen], each.truth.reference_scores, each.optimum[chosen], points)[1].mean())
+        float(each.gains(group.task.preferences, chosen)[1].mean())
         for each in found.values()
         if not isinstance(each, str)
     ]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
+from paretune.optimum.exact import Outcome, gains, prompt_gains
 from paretune.records.outcomes import TruthRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
@@ -22,11 +23,27 @@ class ExactScores(NamedTuple):
         scores: `J_k = E r_k - beta KL` of the policy assigned to each preference, `[M, K]`.
         optimum: The same of each preference's best policy, `[M, K]`.
         truth: What can be reached on the instance.
+        prompt_gains: Gained and possible J above the base model of each preference, `[2, M]`, where what users want
+            depends on the prompt: there they are no weighed sums of scores. None elsewhere.
     """
 
     scores: FloatArray
     optimum: FloatArray
     truth: TruthRecord
+    prompt_gains: FloatArray | None = None
+
+    def gains(self, preferences: FloatArray, chosen: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+        """Return gained and possible J above the base model for the chosen ones of the task's preferences, `[N]` each.
+
+        Args:
+            preferences: Of the task, `[M, K]`.
+            chosen: Which of them, `[M]`.
+        """
+        if self.prompt_gains is not None:
+            gained, possible = self.prompt_gains[:, chosen]
+            return gained, possible
+        base = self.truth.reference_scores
+        return gains(self.scores[chosen], base, self.optimum[chosen], preferences[chosen])
 
 
 def exact_scores(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> ExactScores | str:
@@ -46,7 +63,17 @@ def exact_scores(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> Exact
     scores = np.asarray((rewards - truth.beta * kl[..., None]).mean(axis=1))[own]
     if not (np.isfinite(scores).all() and np.isfinite(truth.scores[best]).all()):
         return "has exact scores that are no finite numbers"
-    return ExactScores(scores, truth.scores[best], truth)
+    wanted = truth.prompt_preferences
+    if wanted is None:
+        return ExactScores(scores, truth.scores[best], truth)
+    pairs = (Outcome(rewards[own], kl[own]), Outcome(truth.rewards[best], truth.kl[best]))
+    both = [prompt_gains(each, truth.reference_rewards, wanted[best], truth.beta) for each in pairs]
+    return ExactScores(scores, truth.scores[best], truth, np.stack(both))
+
+
+def without_front(task: TaskInfo) -> str:
+    """Say why a task has no front; empty where it has one."""
+    return "has no front: what users want depends on the prompt, and is no weighed sum of mean scores" * task.contextual
 
 
 def _rows(known: FloatArray, wanted: FloatArray) -> NDArray[np.int64] | None:

@@ -106,7 +106,14 @@ def curve(cell: CellRecord, task: TaskInfo) -> Curve | str:
     whole = np.isfinite(record.rewards).all(axis=(0, 1, 3))  # a prompt without a reward is left out at every scale
     if not whole.any():
         return "has no prompt with all rewards at every scale"
-    utilities = np.einsum("mk,mspk->s", record.preferences, record.rewards[:, :, whole])
+    if task.contextual:
+        evaluated = [cell.evaluation(preference) for preference in record.preferences]
+        wanted = [each.prompt_preferences for each in evaluated if each and each.prompt_preferences is not None]
+        if len(wanted) < len(evaluated):
+            return "has no evaluation that says what users want of each prompt"
+        utilities = np.einsum("mpk,mspk->s", np.stack(wanted)[:, whole], record.rewards[:, :, whole])
+    else:
+        utilities = np.einsum("mk,mspk->s", record.preferences, record.rewards[:, :, whole])
     return Curve(record.kl[:, :, whole].mean(axis=(0, 2)), utilities / (len(record.preferences) * whole.sum()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
-from paretune.metrics.exact import ExactScores, exact_scores
+from paretune.metrics.exact import ExactScores, exact_scores, without_front
 from paretune.metrics.seeds import Group, groups, measured_scores, over_seeds
 from paretune.pareto.scalarisation import best_chebyshev, best_threshold, chebyshev_utility, threshold_utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -61,7 +61,11 @@ class OwnUtility:
         self, group: Group, study: StudyRecords, possible: dict[tuple[str, int, str], FloatArray]
     ) -> list[MetricRow]:
         task = group.task
-        found = {cell.seed: exact_scores(study, cell, task) for cell in group.cells if cell.state == "done"}
+        found = {
+            cell.seed: without_front(task) or exact_scores(study, cell, task)
+            for cell in group.cells
+            if cell.state == "done"
+        }
 
         def share(label: str, kind: Kind) -> Callable[[CellRecord], float | str]:
             def measure(cell: CellRecord) -> float | str:
@@ -79,7 +83,7 @@ class OwnUtility:
 
         def mean(kind: Kind) -> Callable[[CellRecord], float | str]:
             def measure(cell: CellRecord) -> float | str:
-                scores = measured_scores(cell, task)
+                scores = without_front(task) or measured_scores(cell, task)
                 return scores if isinstance(scores, str) else float(_values(kind, scores, task).mean())
 
             return measure

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from paretune.core.protocols import MetricRow
+from paretune.metrics.exact import without_front
 from paretune.metrics.prompts import prompt_scores
 from paretune.metrics.seeds import Group, Measure, answers, groups, measured_scores, names, over_seeds
 from paretune.pareto.cross_fitting import EstimatePair
@@ -76,7 +77,7 @@ class ParetoOptimality:
 
 
 def _pairs(cell: CellRecord, task: TaskInfo) -> Pairs | str:
-    missing = measured_scores(cell, task)
+    missing = without_front(task) or measured_scores(cell, task)
     records = answers(cell, task)
     if isinstance(missing, str) or isinstance(records, str):
         return missing if isinstance(missing, str) else str(records)

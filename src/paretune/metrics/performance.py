@@ -19,7 +19,6 @@ from paretune.metrics.seeds import (
     over_seeds,
     preference_labels,
 )
-from paretune.records.evaluation import utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 
@@ -82,6 +81,9 @@ def _utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
         found = prompt_scores(records)
         if isinstance(found, str) or found[1]:  # the mean then is over completions, not over prompts
             return float(achieved.mean())
+        wanted = [each for record in records if (each := record.prompt_preferences) is not None]
+        if wanted:
+            return np.asarray(np.einsum("npk,npk->p", found[0], np.stack(wanted)) / len(points))
         return np.asarray(np.einsum("npk,nk->p", found[0], points) / len(points))
 
     return measure
@@ -97,7 +99,7 @@ def _gain(group: Group, study: StudyRecords) -> Measure:
         reference = study.references.get((cell.task, cell.seed))
         if reference is None:
             return "has no evaluation of the base model"
-        base = np.array([utility(reference.scores, preference) for preference in points])
+        base = np.array([study.base_utility(cell.task, cell.seed, preference) for preference in points])
         if np.isnan(base).any():
             return "has an objective without any reward of the base model"
         return float((achieved - base).mean())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
-from paretune.metrics.exact import ExactScores, exact_scores
+from paretune.metrics.exact import ExactScores, exact_scores, without_front
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds
 from paretune.pareto.coverage import coverage
 from paretune.pareto.distance import additive_epsilon, igd_plus
@@ -50,7 +50,11 @@ class TrueFront:
 
     def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
         task = group.task
-        found = {cell.seed: exact_scores(study, cell, task) for cell in group.cells if cell.state == "done"}
+        found = {
+            cell.seed: without_front(task) or exact_scores(study, cell, task)
+            for cell in group.cells
+            if cell.state == "done"
+        }
         note = _note(found)
         volume = f"relative hypervolume, {len(task.preferences)} candidates"
         figures: dict[str, Callable[[ExactScores], float | str]] = {

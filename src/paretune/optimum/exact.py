@@ -62,10 +62,12 @@ def outcome(log_probs: FloatArray, log_reference: FloatArray, rewards: FloatArra
 def log_optimum(log_reference: FloatArray, rewards: FloatArray, preference: FloatArray, beta: float) -> FloatArray:
     """Return the log-probabilities of the best policy for one preference, `[P, Y]`.
 
+    Where what its user wants depends on the prompt, the best policy is that of each prompt for what is wanted of it.
+
     Args:
         log_reference: Log-probabilities of all completions under the base model, `[P, Y]`.
         rewards: `[P, Y, K]`.
-        preference: `[K]`.
+        preference: `[K]`, or of each prompt `[P, K]`.
         beta: What a nat of KL costs, in units of reward.
 
     Raises:
@@ -75,14 +77,20 @@ def log_optimum(log_reference: FloatArray, rewards: FloatArray, preference: Floa
     Source:
         Korbak et al. 2022; the KL-regularised optimum in closed form.
     """
-    if log_reference.ndim != 2 or rewards.shape != (*log_reference.shape, *preference.shape) or preference.ndim != 1:
+    of_prompts = (*log_reference.shape[:1], *preference.shape[-1:])
+    if (
+        log_reference.ndim != 2
+        or rewards.shape != (*log_reference.shape, *preference.shape[-1:])
+        or preference.shape not in (of_prompts[1:], of_prompts)
+    ):
         raise ShapeError(
-            "log_reference, rewards and preference must have shapes [P, Y], [P, Y, K] and [K], got "
+            "log_reference, rewards and preference must have shapes [P, Y], [P, Y, K] and [K] or [P, K], got "
             f"{log_reference.shape}, {rewards.shape} and {preference.shape}. List the same completions for both, and "
             "give one weight per objective."
         )
     check_beta(beta)
-    tilted = log_reference + rewards @ preference / beta
+    utilities = rewards @ preference if preference.ndim == 1 else np.einsum("pyk,pk->py", rewards, preference)
+    tilted = log_reference + utilities / beta
     return np.asarray(tilted - np.logaddexp.reduce(tilted, axis=-1, keepdims=True))
 
 
@@ -102,15 +110,17 @@ def optimal_outcome(log_reference: FloatArray, rewards: FloatArray, preferences:
     Args:
         log_reference: Log-probabilities of all completions under the base model, `[P, Y]`.
         rewards: `[P, Y, K]`.
-        preferences: At least one, `[M, K]`.
+        preferences: At least one, `[M, K]`; or what is wanted of each prompt, `[M, P, K]`.
         beta: What a nat of KL costs, in units of reward.
 
     Raises:
         ShapeError: If the shapes disagree, or there is no preference.
         ConfigError: If `beta` is not positive.
     """
-    if preferences.ndim != 2 or len(preferences) == 0:
-        raise ShapeError(f"preferences must have shape [M, K], got {preferences.shape}. Give one row per preference.")
+    if preferences.ndim not in (2, 3) or len(preferences) == 0:
+        raise ShapeError(
+            f"preferences must have shape [M, K] or [M, P, K], got {preferences.shape}. Give one row per preference."
+        )
     found = [
         outcome(log_optimum(log_reference, rewards, preference, beta), log_reference, rewards)
         for preference in preferences
@@ -139,6 +149,30 @@ def captured_share(
     """
     gained, possible = gains(scores, reference_scores, optimum_scores, preferences)
     return float(gained.sum() / possible.sum()) if possible.sum() > 0 else math.nan
+
+
+def prompt_gains(
+    found: Outcome, reference_rewards: FloatArray, prompt_preferences: FloatArray, beta: float
+) -> FloatArray:
+    """Return the gain in `J_w = E_x[w(x) . E r - beta KL]` above the base, `[M]`, where preferences depend on prompts.
+
+    Args:
+        found: Of the policy for each preference: rewards `[M, P, K]`, KL `[M, P]`.
+        reference_rewards: Of the base model, whose KL is 0, `[P, K]`.
+        prompt_preferences: What users want of each prompt, `w(x)`, `[M, P, K]`.
+        beta: What a nat of KL costs, in units of reward.
+
+    Raises:
+        ShapeError: If the shapes disagree.
+    """
+    shapes = [np.shape(each) for each in (found.rewards, found.kl, reference_rewards, prompt_preferences)]
+    if len(shapes[3]) != 3 or shapes != [shapes[3], shapes[3][:2], shapes[3][1:], shapes[3]]:
+        raise ShapeError(
+            "rewards, kl, reference_rewards and prompt_preferences must have shapes [M, P, K], [M, P], [P, K] and "
+            f"[M, P, K], got {', '.join(map(str, shapes))}. Score the same preferences and prompts in all of them."
+        )
+    worth = np.einsum("mpk,mpk->mp", prompt_preferences, found.rewards - reference_rewards)
+    return np.asarray((worth - beta * found.kl).mean(axis=1))
 
 
 def gains(

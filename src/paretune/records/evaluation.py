@@ -40,6 +40,8 @@ class EvaluationRecord:
         exact_rewards: Expected rewards `[P, K]`, summed over all completions; a row for each prompt, in the order in
             which `prompt_ids` names them first. None where samples are all there is.
         exact_kl: KL to the base model of each prompt in nats, `[P]`, likewise.
+        prompt_preferences: What the user of the preference wants of each prompt, `[P, K]`, likewise; None where that is
+            the preference itself.
     """
 
     split: str
@@ -62,6 +64,7 @@ class EvaluationRecord:
     latency_seconds: NDArray[np.float64]
     exact_rewards: NDArray[np.float64] | None = None
     exact_kl: NDArray[np.float64] | None = None
+    prompt_preferences: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.prompt_ids)
@@ -75,11 +78,13 @@ class EvaluationRecord:
         if self.exact_kl is not None and self.exact_kl.shape != (prompts,):
             raise ShapeError(f"exact_kl must have one entry per prompt ({prompts}), got {self.exact_kl.shape}.")
         wanted = (prompts, len(self.objectives))
-        if self.exact_rewards is not None and self.exact_rewards.shape != wanted:
-            raise ShapeError(
-                f"exact_rewards must have one row per prompt and one column per objective ({wanted[0]} x {wanted[1]}), "
-                f"got {self.exact_rewards.shape}."
-            )
+        for name in ("exact_rewards", "prompt_preferences"):
+            rows_of_prompts = getattr(self, name)
+            if rows_of_prompts is not None and rows_of_prompts.shape != wanted:
+                raise ShapeError(
+                    f"{name} must have one row per prompt and one column per objective ({wanted[0]} x {wanted[1]}), "
+                    f"got {rows_of_prompts.shape}."
+                )
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -102,6 +107,30 @@ class EvaluationRecord:
         if self.exact_kl is not None:
             return float(self.exact_kl.mean())
         return float(np.mean(self.log_probs - self.reference_log_probs))
+
+    def utility(self, preference: NDArray[np.float64]) -> float:
+        """Return what the user of a preference `[K]` gets, mean over prompts; NaN where it cannot be told.
+
+        The preference is the record's own; where its user wants something else of each prompt, that counts.
+        """
+        if self.prompt_preferences is None:
+            return float(utility(self.scores, preference))
+        return self.utility_by(self.prompt_preferences)
+
+    def utility_by(self, prompt_preferences: NDArray[np.float64]) -> float:
+        """Return the mean utility over prompts of who wants `[P, K]` of them; NaN where it cannot be told."""
+        if self.exact_rewards is not None:
+            pairs = zip(self.exact_rewards, prompt_preferences, strict=True)
+            return float(np.mean([utility(*each) for each in pairs]))
+        values = self.utilities_of(prompt_preferences)
+        return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float("nan")
+
+    def utilities_of(self, prompt_preferences: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what each completion is worth to who wants `[P, K]` of the prompts, `[N]`; NaN where not known."""
+        place = {name: index for index, name in enumerate(dict.fromkeys(self.prompt_ids))}
+        rows = prompt_preferences[[place[name] for name in self.prompt_ids]]
+        rewards = self.rewards[:, : len(self.objectives)]
+        return np.asarray(np.where(rows > 0, rows * rewards, 0.0).sum(axis=1))
 
 
 def utility(scores: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -92,6 +92,7 @@ def _table(record: EvaluationRecord) -> pa.Table:
         "identity": record.identity,
         "objectives": record.objectives,
         "audit": record.audit,
+        **({"prompt_preferences": wanted.tolist()} if (wanted := record.prompt_preferences) is not None else {}),
     }
     return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(shared, allow_nan=False).encode()})
 
@@ -124,4 +125,5 @@ def _record(table: pa.Table, shared: dict[str, Any]) -> EvaluationRecord:
         rewards=rewards,
         statuses=statuses,
         latency_seconds=np.array(table["latency_seconds"].to_pylist(), dtype=np.float64),
+        prompt_preferences=np.array(wanted, dtype=np.float64) if (wanted := shared.get("prompt_preferences")) else None,
     )

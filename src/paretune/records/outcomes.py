@@ -16,6 +16,7 @@ from paretune.records.files import AGAIN, read_json, write_json
 
 FloatArray = NDArray[np.float64]
 SCHEMA = 1
+LEFT_OUT = ("prompt_preferences",)  # of a file, where there are none
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the experts' weights, the last the policy itself
 FRONT_DIVISIONS = {2: 100, 3: 20, 4: 8, 5: 5}  # 101, 231, 165 and 126 points
 OTHER_DIVISIONS = 3
@@ -73,6 +74,8 @@ class TruthRecord:
         kl: Its KL in nats, `[M, P]`.
         front_preferences: A denser set `[F, K]`.
         front_scores: `J_k` of the optimum for each of them, mean over prompts, `[F, K]`.
+        prompt_preferences: What the user of each preference wants of each prompt, which the optimum is for,
+            `[M, P, K]`; None where that is the preference itself.
     """
 
     beta: float
@@ -82,6 +85,7 @@ class TruthRecord:
     kl: FloatArray
     front_preferences: FloatArray
     front_scores: FloatArray
+    prompt_preferences: FloatArray | None = None
 
     @property
     def reference_scores(self) -> FloatArray:
@@ -112,7 +116,8 @@ def write_outcome(path: Path, record: object) -> None:
     Raises:
         RecordError: If the disk is full.
     """
-    write_json(path, {"schema_version": SCHEMA, **{name: _plain(value) for name, value in vars(record).items()}})
+    values = {name: value for name, value in vars(record).items() if value is not None or name not in LEFT_OUT}
+    write_json(path, {"schema_version": SCHEMA, **{name: _plain(value) for name, value in values.items()}})
 
 
 def read_outcome(path: Path) -> OutcomeRecord:

@@ -54,6 +54,8 @@ class PerPrompt:
         answers: How each preference was answered, `[M]`.
         policies: How many experts were trained for it.
         costs: `completions`, `tokens`, `flops` and `seconds` of all its stages, shared or not.
+        prompt_preferences: What the users of the preferences want of each prompt, `[M, P, K]`; None where that is the
+            preference itself, and of the base model.
     """
 
     kind: Kind
@@ -74,6 +76,7 @@ class PerPrompt:
     answers: tuple[str, ...] = ()
     policies: int = 0
     costs: Mapping[str, float] | None = None
+    prompt_preferences: FloatArray | None = None
 
     @property
     def scores(self) -> FloatArray:
@@ -86,8 +89,12 @@ class PerPrompt:
     def utilities(self) -> FloatArray:
         """What each preference's user gets, `preference . scores`, `[M]`; needs the objectives that it weighs.
 
-        NaN for the base model, which no preference is of: multiply its `scores` by each.
+        Where users want something else of each prompt, the mean over prompts of what they get there. NaN for the base
+        model, which no preference is of: multiply its `scores` by each.
         """
+        if self.prompt_preferences is not None:
+            wanted = self.prompt_preferences
+            return np.asarray(np.where(wanted > 0, wanted * self.rewards, 0.0).sum(axis=2).mean(axis=1))
         weighed = self.preferences != 0  # an objective without weight may have no score; NaN stays NaN
         return np.asarray(np.where(weighed, self.preferences * self.scores, 0.0).sum(axis=1))
 
@@ -217,7 +224,7 @@ def _of_truth(study: StudyRecords, task: str, seed: int, truth: TruthRecord) -> 
     return PerPrompt(
         "optimum", task, seed, _names(info, False), _names(info, True), truth.beta, truth.preferences, prompts,
         truth.rewards, unscored, np.isfinite(np.concatenate([truth.rewards, unscored], axis=2)).astype(np.int64),
-        truth.kl,
+        truth.kl, prompt_preferences=truth.prompt_preferences,
     )  # fmt: skip
 
 
@@ -230,11 +237,12 @@ def _of_cell(study: StudyRecords, cell: CellRecord) -> PerPrompt | None:
     costs = {name: float(sum(stage.counts.get(name, 0.0) for stage in stages)) for name in COSTS}
     costs["seconds"] = float(sum(stage.seconds for stage in stages))
     wanted, records = zip(*answers, strict=True)
+    by_prompt = [each for record in records if (each := record.prompt_preferences) is not None]
     return replace(
         _of_records("cell", study, cell.task, cell.seed, records, np.stack(wanted)),
         method=cell.method, family=cell.family, budget_completions=cell.budget_completions,
         answers=tuple(record.answer for record in records), policies=sum(stage.adapters for stage in stages),
-        costs=costs,
+        costs=costs, prompt_preferences=np.stack(by_prompt) if by_prompt else None,
     )  # fmt: skip
 
 
@@ -276,10 +284,11 @@ def _names(info: TaskInfo, audit: bool) -> tuple[str, ...]:
 
 
 def _plain(block: PerPrompt) -> dict[str, object]:
-    arrays = ("prompts", "rewards", "audit_rewards", "made", "kl")
+    arrays = ("prompts", "rewards", "audit_rewards", "made", "kl", "prompt_preferences")
     plain = {name: value for name, value in vars(block).items() if name not in arrays}
     points = [[None if np.isnan(weight) else weight for weight in row] for row in block.preferences.tolist()]
-    return {**plain, "preferences": points}
+    wanted = {} if block.prompt_preferences is None else {"prompt_preferences": block.prompt_preferences.tolist()}
+    return {**plain, "preferences": points, **wanted}
 
 
 def _block(plain: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> PerPrompt:
@@ -298,5 +307,6 @@ def _block(plain: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> PerPro
         prompts=tuple(columns["prompt"][: len(columns["kl"]) // count]), rewards=shaped("rewards", np.float64),
         audit_rewards=shaped("audit", np.float64), made=shaped("made", np.int64),
         kl=np.asarray(columns["kl"], dtype=np.float64).reshape(count, -1), answers=tuple(plain["answers"]),
+        prompt_preferences=np.asarray(wanted, np.float64) if (wanted := plain.get("prompt_preferences")) else None,
         **{name: plain[name] for name in same},
     )  # fmt: skip

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from paretune.core.errors import RecordError, VersionError
+from paretune.core.feedback import feedback_of
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import SAME_PREFERENCE
 from paretune.core.protocols import Table
@@ -340,6 +341,7 @@ def _planned(cell: Mapping[str, Any]) -> CellRecord:
         budget_completions=cell["budget_completions"],
         seed=cell["seed"],
         state="pending",
+        feedback=feedback_of(cell.get("settings", cell)),
     )
 
 
@@ -366,6 +368,7 @@ def _task(info: Mapping[str, Any]) -> TaskInfo:
         listed=bool(info["listed"]),
         family_settings={name: float(value) for name, value in info["family_settings"].items()},
         judged_on=info["judged_on"],
+        contextual=bool(info.get("contextual", False)),
     )
 
 

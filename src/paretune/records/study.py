@@ -53,6 +53,7 @@ class TaskInfo:
         listed: Whether all completions can be listed, so that policies are scored exactly and the best is known.
         family_settings: Of the family of tasks it is an instance of, such as `rho`; none where all seeds are one task.
         judged_on: What policies are ranked by.
+        contextual: Whether what a user wants depends on the prompt.
     """
 
     name: str
@@ -67,6 +68,7 @@ class TaskInfo:
     listed: bool = False
     family_settings: Mapping[str, float] = field(default_factory=dict)
     judged_on: JudgedOn = "utility"
+    contextual: bool = False
 
     @property
     def trained(self) -> tuple[ObjectiveInfo, ...]:
@@ -110,7 +112,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class CellRecord:
-    """One method on one task at one budget with one seed."""
+    """One method on one task at one budget with one seed; `feedback` is its class, see `core.feedback`."""
 
     cell: str
     task: str
@@ -125,6 +127,7 @@ class CellRecord:
     evaluations: tuple[EvaluationRecord, ...] = ()
     outcomes: OutcomeRecord | None = None  # at every scale of the experts' weights, where it was asked for
     tables: Mapping[str, Path] = field(default_factory=dict)  # folders of a user's measurements, by `module:Class`
+    feedback: str = "told"
 
     def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
         """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""
@@ -143,7 +146,7 @@ class CellRecord:
         answers = [self.evaluation(preference) for preference in preferences]
         return np.array(
             [
-                np.nan if record is None else utility(record.scores, preference)
+                np.nan if record is None else record.utility(preference)
                 for record, preference in zip(answers, preferences, strict=True)
             ]
         )
@@ -259,6 +262,28 @@ class StudyRecords:
     tables: tuple[Table, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     tuning: tuple[TuningRecord, ...] = ()
+
+    def prompt_preferences(self, task: str, seed: int, preference: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what the user of a preference `[K]` wants of each test prompt, `[P, K]`, as any evaluation says it.
+
+        None where that is the preference itself, or nothing was evaluated.
+        """
+        for cell in self.cells:
+            if (cell.task, cell.seed) == (task, seed) and self.tasks[task].contextual:
+                found = cell.evaluation(preference)
+                if found is not None:
+                    return found.prompt_preferences
+        return None
+
+    def base_utility(self, task: str, seed: int, preference: NDArray[np.float64]) -> float:
+        """Return the utility of the base model for the user of a preference `[K]`; NaN where it cannot be told."""
+        record = self.references.get((task, seed))
+        if record is None:
+            return float("nan")
+        if not self.tasks[task].contextual:
+            return float(utility(record.scores, preference))
+        wanted = self.prompt_preferences(task, seed, preference)
+        return float("nan") if wanted is None else record.utility_by(wanted)
 
     def beta(self, task: str, seed: int) -> float | None:
         """Return the KL coefficient of the task instance that a seed names; None where that is not on record."""

@@ -117,6 +117,7 @@ def _identity(cell: CellRecord) -> dict[str, object]:
         "family": cell.family,
         "budget_completions": cell.budget_completions,
         "seed": cell.seed,
+        **({"feedback": cell.feedback} if cell.feedback != "told" else {}),
     }
 
 
@@ -165,4 +166,5 @@ def _task(info: TaskInfo) -> dict[str, object]:
         "listed": info.listed,
         "family_settings": dict(info.family_settings),
         "judged_on": info.judged_on,
+        **({"contextual": True} if info.contextual else {}),
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import CEILING, REFERENCE
+from paretune.core.feedback import FEEDBACKS
+from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
 from paretune.metrics.seeds import preference_labels
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -72,7 +73,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods at one budget on one task.
+    """All methods at one budget on one task, that are told as much of what users want of its prompts.
 
     Attributes:
         task: The task.
@@ -83,6 +84,8 @@ class Comparison:
         base_audit_scores: Its audit scores, `[S, A]`.
         references: Its evaluations by seed.
         untrained: The row of the base model, evaluated as the methods are; shown in the main table beside them.
+        feedback: Class of the methods, see `core.feedback`; empty on a task where what users want is their preference.
+        base_utilities: Utility of the base model, `[S, P]`, which is its J: its KL is 0.
     """
 
     task: TaskInfo
@@ -93,11 +96,14 @@ class Comparison:
     base_audit_scores: FloatArray
     references: dict[int, EvaluationRecord]
     untrained: tuple[MethodResult, ...] = ()
+    feedback: str = ""
+    base_utilities: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
     @property
     def title(self) -> str:
         """Name it: `counselling, 6,000 completions`."""
-        return f"{self.task.name}, {self.budget_completions:,} completions"
+        known = f", feedback {self.feedback}" if self.feedback else ""
+        return f"{self.task.name}, {self.budget_completions:,} completions{known}"
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -114,11 +120,6 @@ class Comparison:
         """Names of the preferences, each different, `[P]`."""
         return preference_labels(self.task)
 
-    @cached_property
-    def base_utilities(self) -> FloatArray:
-        """Utility of the base model, `[S, P]`, which is its J: its KL is 0."""
-        return np.stack([utility(self.base_scores, each) for each in self.task.preferences], axis=1)
-
     @property
     def ranked(self) -> tuple[MethodResult, ...]:
         """The methods that are compared with each other: all but a ceiling."""
@@ -130,9 +131,24 @@ class Comparison:
 
 
 def comparisons(study: StudyRecords) -> tuple[Comparison, ...]:
-    """Return one comparison for each task and budget, in the order of the study."""
+    """Return one comparison for each task and budget, in the order of the study.
+
+    On a task where what users want depends on the prompt, one for each class of feedback that methods have.
+    """
     keys = dict.fromkeys((cell.task, cell.budget_completions) for cell in study.cells)
-    return tuple(_comparison(study, study.tasks[task], budget) for task, budget in keys)
+    return tuple(
+        _comparison(study, study.tasks[task], budget, feedback)
+        for task, budget in keys
+        for feedback in _classes(study, task, budget)
+    )
+
+
+def _classes(study: StudyRecords, task: str, budget: int) -> list[str]:
+    """Return the classes of feedback of the methods at one budget on one task; one empty word without context."""
+    if not study.tasks[task].contextual:
+        return [""]
+    cells = [cell for cell in study.cells if (cell.task, cell.budget_completions) == (task, budget)]
+    return sorted({cell.feedback for cell in cells if cell.family in FAMILIES} or {"told"}, key=FEEDBACKS.index)
 
 
 def shown_colours(parts: Sequence[Comparison]) -> dict[str, str]:
@@ -141,8 +157,14 @@ def shown_colours(parts: Sequence[Comparison]) -> dict[str, str]:
     return method_colours([each.name for each in methods], {each.name for each in methods if each.ceiling})
 
 
-def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
-    cells = [cell for cell in study.cells if cell.task == task.name and cell.budget_completions == budget]
+def _comparison(study: StudyRecords, task: TaskInfo, budget: int, feedback: str) -> Comparison:
+    cells = [
+        cell
+        for cell in study.cells
+        if cell.task == task.name
+        and cell.budget_completions == budget
+        and (not feedback or cell.feedback == feedback or cell.family not in FAMILIES)
+    ]
     seeds = tuple(sorted({cell.seed for cell in cells}))
     references = {seed: study.references[task.name, seed] for seed in seeds if (task.name, seed) in study.references}
     base = np.full((len(seeds), len(task.trained)), np.nan)
@@ -156,7 +178,11 @@ def _comparison(study: StudyRecords, task: TaskInfo, budget: int) -> Comparison:
     rows = [_method_result(task, seeds, prices, [cell for cell in cells if cell.method == name]) for name in names]
     methods = tuple(sorted((each for each in rows if each.family != REFERENCE), key=lambda method: method.ceiling))
     untrained = tuple(each for each in rows if each.family == REFERENCE)
-    return Comparison(task, budget, seeds, methods, base, base_audit, references, untrained)
+    base_utilities = np.stack([utility(base, each) for each in task.preferences], axis=1)
+    if feedback:
+        for row, seed in enumerate(seeds):
+            base_utilities[row] = [study.base_utility(task.name, seed, each) for each in task.preferences]
+    return Comparison(task, budget, seeds, methods, base, base_audit, references, untrained, feedback, base_utilities)
 
 
 def _method_result(task: TaskInfo, seeds: tuple[int, ...], betas: FloatArray, cells: list[CellRecord]) -> MethodResult:

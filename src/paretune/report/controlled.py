@@ -71,16 +71,17 @@ def panels(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Panel
         parts: All comparisons of the study.
         rows: All rows of its metrics.
     """
-    groups: dict[tuple[int, tuple[tuple[str, float], ...]], list[Comparison]] = {}
+    groups: dict[tuple[int, tuple[tuple[str, float], ...], str], list[Comparison]] = {}
     for part in parts:
         if any(measured(rows_of(part, rows), each.name, "captured_share").value is not None for each in part.methods):
             others = tuple(sorted((name, value) for name, value in part.task.family_settings.items() if name != RHO))
-            groups.setdefault((part.budget_completions, others), []).append(part)
+            groups.setdefault((part.budget_completions, others, part.feedback), []).append(part)
     found = []
-    for (budget, others), members in groups.items():
+    for (budget, others, feedback), members in groups.items():
         members.sort(key=_rho)
         methods = {method.name: method for part in members for method in part.methods}
         common = [f"{UNITS.get(name, name)} {value:g}" for name, value in others]
+        common += [f"feedback {feedback}"] if feedback else []
         found.append(
             Panel(
                 ", ".join([f"{budget:,} completions", *common]),

@@ -25,6 +25,12 @@ MEANINGS = {
     "captured share": "the gain in J over the base model on test prompts as a share of the best policies' gain, summed",
 }
 
+KNOWN = {
+    "told": "know the preference alone",
+    "utility": "see in training the one number that each completion is worth to its user",
+    "oracle": "are asked for what the user wants of the prompt itself",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -72,6 +78,7 @@ def findings(
     captured = _captured(comparison, rows)
     turned, learned = conflicts(comparison), controls_sentence(controls or {}, name, means)
     return [
+        *((Finding("Who is compared?", _class_sentence(comparison)),) if comparison.feedback else ()),
         Finding("Who leads on average?", _overall(comparison, name, means)),
         *((Finding("How much of the possible gain?", captured),) if captured else ()),
         Finding("For which preferences?", _by_preference(comparison)),
@@ -81,6 +88,13 @@ def findings(
         Finding("At what cost?", _training_cost(spent)),
         Finding("How fast does it decode?", _speed(spent)),
     ]
+
+
+def _class_sentence(comparison: Comparison) -> str:
+    return (
+        "What users want depends on the prompt here, so methods are ranked among those that are told as much: the "
+        f"methods of this section (feedback: {comparison.feedback}) {KNOWN[comparison.feedback]}."
+    )
 
 
 def lead(utilities: Mapping[str, Mapping[int, float]]) -> Lead | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics.kl_matched import Curve, curve
+from paretune.records.outcomes import TruthRecord
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, MethodResult
 from paretune.report.embedded_data import rounded, triple
@@ -91,8 +92,14 @@ def optimum(part: Comparison, study: StudyRecords) -> list[float | None] | None:
     if not truths:
         return None
     kl = float(np.mean([each.kl.mean() for each in truths]))
-    utility = np.mean([np.einsum("mk,mpk->mp", each.preferences, each.rewards).mean() for each in truths])
+    utility = np.mean([_mean_utility(each) for each in truths])
     return [rounded(kl), rounded(float(utility))]
+
+
+def _mean_utility(truth: TruthRecord) -> float:
+    if truth.prompt_preferences is not None:
+        return float(np.einsum("mpk,mpk->mp", truth.prompt_preferences, truth.rewards).mean())
+    return float(np.einsum("mk,mpk->mp", truth.preferences, truth.rewards).mean())
 
 
 def kl_table(part: Comparison, rows: Sequence[MetricRow]) -> Table | None:
@@ -170,7 +177,10 @@ def _curves(part: Comparison, method: MethodResult) -> dict[int, Curve]:
 def _others(part: Comparison, name: str, parts: Sequence[Comparison]) -> list[tuple[int, float, MetricValue]]:
     points = []
     for other in parts:
-        if other.task.name != part.task.name or other.budget_completions == part.budget_completions:
+        if (other.task.name, other.feedback) != (
+            part.task.name,
+            part.feedback,
+        ) or other.budget_completions == part.budget_completions:
             continue
         for method in other.methods:
             curves = _curves(other, method) if method.name == name and not method.ceiling else {}

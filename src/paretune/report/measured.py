@@ -9,9 +9,13 @@ from paretune.report.comparison import Comparison
 
 
 def rows_of(comparison: Comparison, rows: Sequence[MetricRow]) -> list[MetricRow]:
-    """Return the rows of one task and budget."""
+    """Return the rows of one task and budget; of the methods of one class of feedback where there are several."""
     task, budget = comparison.task.name, comparison.budget_completions
-    return [row for row in rows if row.task == task and row.budget_completions == budget]
+    mine = [row for row in rows if row.task == task and row.budget_completions == budget]
+    if not comparison.feedback:
+        return mine
+    names = {method.name for method in (*comparison.methods, *comparison.untrained)}
+    return [row for row in mine if row.method in names]
 
 
 def measured(rows: Sequence[MetricRow], method: str, metric: str, label: str = "") -> MetricValue:

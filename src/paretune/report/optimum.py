@@ -21,6 +21,7 @@ from paretune.report.wording import MISSING, count, interval, number
 
 FloatArray = NDArray[np.float64]
 SAME_BASE = 0.1  # nats a token: bf16 scores of one text in two batches differ by less, two base models by more
+CONTEXT = "what users want depends on the prompt, which no estimate knows"
 INSTANCES = "every seed names an instance of the task, with rewards and beta of its own"
 
 
@@ -58,8 +59,8 @@ def optimum_estimate(part: Comparison, study: StudyRecords) -> OptimumEstimate |
     preferences = part.task.preferences
     if any(task == part.task.name for task, _ in study.truths):
         return None
-    if part.task.listed or part.task.family_settings:  # no J without the instances' own beta
-        value = MetricValue(None, reason=LOST if part.task.listed else INSTANCES)
+    if part.task.listed or part.task.family_settings or part.task.contextual:  # no J without the instances' own beta
+        value = MetricValue(None, reason=LOST if part.task.listed else CONTEXT if part.task.contextual else INSTANCES)
         return OptimumEstimate(0, (value,) * len(preferences), (None,) * len(preferences))
     unlike = _unlike(part)
     rewards, prompts = (None, 0) if unlike else _base_rewards(part)

@@ -39,6 +39,7 @@ class Overall:
         ceilings: Which of them are ceilings.
         left_out: Method -> why it has no runs.
         reason: Why nobody has runs; empty where somebody has.
+        feedback: Class of the methods, see `Comparison`.
     """
 
     budget_completions: int
@@ -49,11 +50,13 @@ class Overall:
     ceilings: tuple[str, ...]
     left_out: Mapping[str, str]
     reason: str = ""
+    feedback: str = ""
 
     @property
     def title(self) -> str:
         """Name it."""
-        return f"{self.budget_completions:,} completions, {count(len(self.tasks), 'task')}, {self.score}"
+        known = f", feedback {self.feedback}" if self.feedback else ""
+        return f"{self.budget_completions:,} completions, {count(len(self.tasks), 'task')}, {self.score}{known}"
 
     @property
     def ranked(self) -> dict[str, FloatArray]:
@@ -72,14 +75,14 @@ def overalls(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Ove
         parts: All comparisons of the study.
         rows: All rows of its metrics.
     """
-    budgets: dict[int, list[Comparison]] = {}
+    budgets: dict[tuple[int, str], list[Comparison]] = {}
     for part in parts:
         cells = (cell for method in part.methods for cell in method.cells.values())
         if any(cell.state != "pending" for cell in cells):  # else it has not run yet
-            budgets.setdefault(part.budget_completions, []).append(part)
+            budgets.setdefault((part.budget_completions, part.feedback), []).append(part)
     return [
         _overall(budget, members, rows)
-        for budget, members in budgets.items()
+        for (budget, _), members in budgets.items()
         if len(members) > 1 or (members[0].task.family_settings and len(members[0].seeds) > 1)
     ]
 
@@ -202,6 +205,7 @@ def _overall(budget: int, parts: Sequence[Comparison], rows: Sequence[MetricRow]
         tuple(name for name in runs if methods[name].ceiling),
         {name: reason for name, reason in lacks.items() if reason},
         "" if seeds else _nothing_shared(finished, metric[2]),
+        parts[0].feedback,
     )
 
 

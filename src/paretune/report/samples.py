@@ -88,12 +88,19 @@ def _records(
 
 
 def _utility_by_prompt(record: EvaluationRecord, preference: NDArray[np.float64]) -> dict[str, float]:
-    values = utility(record.rewards[:, : len(record.objectives)], preference)
+    values = _worth(record, preference)
     by_prompt: dict[str, list[float]] = {}
     for prompt_id, value in zip(record.prompt_ids, values, strict=True):
         if np.isfinite(value):
             by_prompt.setdefault(prompt_id, []).append(float(value))
     return {prompt_id: float(np.mean(each)) for prompt_id, each in by_prompt.items()}
+
+
+def _worth(record: EvaluationRecord, preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what each completion is worth to the user of a preference, `[N]`."""
+    if record.prompt_preferences is not None:
+        return record.utilities_of(record.prompt_preferences)
+    return utility(record.rewards[:, : len(record.objectives)], preference)
 
 
 def _spread(values: list[float | None]) -> float:
@@ -105,6 +112,11 @@ def _prompt_samples(
     prompt_id: str, why: str, records: dict[str, EvaluationRecord], preference: NDArray[np.float64]
 ) -> PromptSamples:
     samples, prompt = [], ""
+    known = [each.prompt_preferences for each in records.values() if each.prompt_preferences is not None]
+    worth = {  # the base model's record is of no preference, and says nothing of what is wanted of a prompt
+        source: record.utilities_of(known[0]) if known else _worth(record, preference)
+        for source, record in records.items()
+    }
     for source, record in records.items():
         rows = [row for row, each in enumerate(record.prompt_ids) if each == prompt_id]
         if not rows:
@@ -112,7 +124,7 @@ def _prompt_samples(
         row = min(rows, key=lambda each: int(record.samples[each]))
         prompt = record.prompts[row]
         rewards = record.rewards[row]
-        value = float(utility(rewards[: len(record.objectives)], preference))
+        value = worth[source][row]
         text = record.completions[row]
         samples.append(
             Sample(
@@ -123,7 +135,7 @@ def _prompt_samples(
                 finish=record.finish[row],
                 rewards=tuple(float(each) if np.isfinite(each) else None for each in rewards),
                 statuses=tuple(str(each) for each in record.statuses[row]),
-                utility=value if np.isfinite(value) else None,
+                utility=float(value) if np.isfinite(value) else None,
             )
         )
     return PromptSamples(prompt_id, prompt[:MAX_CHARACTERS], why, tuple(samples))

@@ -76,7 +76,7 @@ def preferences_table(study: StudyRecords) -> Table:
                 unseen = "yes" if part.task.unseen[index] else "no"
                 head = (part.task.name, part.budget_completions, name, label, unseen, answers[index])
                 rows.append((*head, *_estimate(value), value.reason))
-    return Table("preferences", "Achieved utility per preference", (*columns, "seeds", "reason"), tuple(rows))
+    return Table("preferences", "Achieved utility per preference", (*columns, "seeds", "reason"), _once(rows))
 
 
 def seeds_table(study: StudyRecords) -> Table:
@@ -90,7 +90,7 @@ def seeds_table(study: StudyRecords) -> Table:
                 head = (part.task.name, part.budget_completions, method.name, seed, cell.state)
                 means = (_finite(method.utilities[row].mean()), _finite(method.kl[row].mean()))
                 rows.append((*head, cell.reason or "", cell.message, *means))
-    return Table("seeds", "Every planned cell", columns, tuple(rows))
+    return Table("seeds", "Every planned cell", columns, _once(rows))
 
 
 def costs_table(study: StudyRecords, metrics: Sequence[MetricRow]) -> Table:
@@ -210,9 +210,16 @@ def write_results(study: StudyRecords, path: Path) -> Path:
             ("n", pa.int64()), ("n_missing", pa.int64()), ("kl_nats", pa.float64()),
         ]
     )  # fmt: skip
-    rows = [row for part in comparisons(study) for method in _every(part) for row in _long_rows(part, method)]
+    found = [(part, method) for part in comparisons(study) for method in _every(part)]
+    once = {(part.task.name, part.budget_completions, method.name): (part, method) for part, method in found}
+    rows = [row for part, method in once.values() for row in _long_rows(part, method)]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
     return path
+
+
+def _once(rows: Sequence[tuple[Value, ...]]) -> tuple[tuple[Value, ...], ...]:
+    """Return rows without those that several comparisons share: the base model's and a ceiling's."""
+    return tuple(dict.fromkeys(rows))
 
 
 def _every(part: Comparison) -> tuple[MethodResult, ...]:

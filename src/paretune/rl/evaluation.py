@@ -15,6 +15,7 @@ from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
 from paretune.models.policy import Completions, Policy
 from paretune.records.evaluation import EvaluationRecord
+from paretune.rl.requests import Requests
 
 
 def reference_policy(base: BaseModel, task: Task) -> Policy:
@@ -27,7 +28,7 @@ def reference_policy(base: BaseModel, task: Task) -> Policy:
 
 
 def evaluate(
-    policy: Policy,
+    policy: Policy | Requests,
     rows: Sequence[Row],
     score: Score,
     objectives: Sequence[str],
@@ -44,7 +45,7 @@ def evaluate(
     same completions again.
 
     Args:
-        policy: M preferences.
+        policy: M preferences; or requests, where a preference's prompts are answered by several policies.
         rows: Prompts with their columns.
         score: Scores completions on objectives and audit objectives, in this order.
         objectives: Names of the K objectives.
@@ -65,20 +66,20 @@ def evaluate(
     """
     answers: dict[bytes, EvaluationRecord] = {}
     faults: dict[int, str] = {}
-    records = []
-    for index in range(len(policy)):
-        identity = policy.identity(index)
+    records, asked = [], Requests.of(policy, len(rows))
+    for index in range(len(asked)):
+        identity, places = asked.identity(index), asked.places[index].tolist()
         if identity not in answers:
             if ledger is not None:
                 ledger.charge(completions=len(rows) * samples, prompts=len(rows))
             prompts = [str(row["prompt"]) for row in rows]
-            completions = policy.generate(prompts, [index] * len(rows), samples, seed=seed, reference=True)
-            record, said = _record(policy, index, rows, completions, score, objectives, audit, split)
+            completions = asked.policy.generate(prompts, places, samples, seed=seed, reference=True)
+            record, said = _record(asked, index, rows, completions, score, objectives, audit, split)
             faults |= {k: fault for k, fault in enumerate(said) if fault}
             if ledger is not None:
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                flops = policy.flops([index], tokens + read, reference_passes=1)
+                flops = asked.policy.flops(sorted(set(places)), tokens + read, reference_passes=1)
                 ledger.charge(tokens=tokens, flops=flops)
                 ledger.count_rewards((record.statuses == "ok").sum(axis=0).tolist(), len(record.rewards), said)
             answers[identity] = record
@@ -86,9 +87,9 @@ def evaluate(
         records.append(
             replace(
                 answers[identity],
-                preference=policy.preferences[index],
-                answer=policy.answers[index],
-                expert_weights=policy.expert_weights[index],
+                preference=asked.preferences[index],
+                answer=asked.answer(index),
+                expert_weights=asked.expert_weights(index),
             )
         )
     if ledger is None:  # else whoever searches may go on, and its stage is checked as a whole
@@ -100,7 +101,7 @@ def evaluate(
 
 
 def _record(
-    policy: Policy, index: int, rows: Sequence[Row], completions: Completions, score: Score,
+    asked: Requests, index: int, rows: Sequence[Row], completions: Completions, score: Score,
     objectives: Sequence[str], audit: Sequence[str], split: str,
 ) -> tuple[EvaluationRecord, tuple[str, ...]]:  # fmt: skip
     """Return a record, and what each reward did wrong."""
@@ -112,10 +113,10 @@ def _record(
         )
     record = EvaluationRecord(
         split=split,
-        preference=policy.preferences[index],
-        answer=policy.answers[index],
-        expert_weights=policy.expert_weights[index],
-        identity=bytes_digest(policy.identity(index)),
+        preference=asked.preferences[index],
+        answer=asked.answer(index),
+        expert_weights=asked.expert_weights(index),
+        identity=bytes_digest(asked.identity(index)),
         objectives=tuple(objectives),
         audit=tuple(audit),
         prompt_ids=tuple(str(rows[prompt]["prompt_id"]) for prompt in of_prompt),

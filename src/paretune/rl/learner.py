@@ -20,6 +20,7 @@ from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenc
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, ScoredBatch
 from paretune.rl.estimators import Estimator, estimator_of, resolve_advantages, signal_widths
+from paretune.rl.feedback import check_scalar, seen
 from paretune.rl.kl_control import KlControl
 from paretune.rl.lengths import Lengths, Update
 from paretune.rl.losses import completion_factors
@@ -127,7 +128,7 @@ class Learner:
 
         Raises:
             BudgetError: If a planned length is below one group.
-            ConfigError: If the slots ask for what the trainee cannot do.
+            ConfigError: If the slots ask for what the trainee cannot do, or for more than the feedback tells.
         """
         self.trainee, self.environment, self.settings = trainee, environment, settings
         self.slots = slots or Slots()
@@ -137,6 +138,8 @@ class Learner:
         smoothed = self.weightings.needs_gram and self.weightings.step_rule.smoothed
         self.parameter_groups = ParameterGroups(trainee, settings, objectives if smoothed else 0)
         self.estimator = self.slots.estimator(settings)
+        if environment.feedback == "utility":
+            check_scalar(self.estimator, self.slots.weightings, self.slots.shapings or self.slots.shaping)
         if self.estimator is not None and self.weightings.needs_gram:
             check_unweighed(where_found(self.estimator.function), self.estimator.weighed)
         self.shaped_ranges = self.slots.shaped_ranges(environment.ranges, len(self.members))
@@ -238,7 +241,7 @@ class Learner:
         greedy = self.rollouts.greedy(active, size) if update.greedy else None
         scores = self.rollouts.score(active, batch, size)
         self._check_rewards(active, scores, size)
-        rewards, statuses = torch.from_numpy(scores.rewards), scores.statuses
+        statuses, rewards = scores.statuses, seen(self.environment.feedback, scores.rewards, preferences)
         reference = self.rollouts.reference(active, batch)
         kl = (batch.log_probs - reference).sum(dim=1).cpu().double()
         if not bool(torch.isfinite(kl).all()):

@@ -22,6 +22,7 @@ from paretune.optimum.exact import optimal_outcome, outcome
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.outcomes import SCALES, OutcomeRecord, TruthRecord, front_divisions
 from paretune.rl.evaluation import evaluate, reference_policy
+from paretune.rl.requests import Requests
 
 SAMPLES = 64  # of each prompt where a policy can only be sampled
 SUM_TOLERANCE = 1e-3  # of the probabilities of all completions
@@ -112,7 +113,13 @@ def enumeration_of(task: Task) -> Enumeration:
     return task.enumeration
 
 
-def truth(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArray, beta: float) -> TruthRecord:
+def truth(
+    log_reference: FloatArray,
+    rewards: FloatArray,
+    preferences: FloatArray,
+    beta: float,
+    prompt_preferences: FloatArray | None = None,
+) -> TruthRecord:
     """Return what can be reached.
 
     Args:
@@ -120,10 +127,13 @@ def truth(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArra
         rewards: `[P, Y, K]`.
         preferences: Of the study, `[M, K]`.
         beta: KL coefficient.
+        prompt_preferences: What the users of these preferences want of each prompt, `[M, P, K]`; None where that is the
+            preference itself. The front is that of the preferences themselves.
     """
     objectives = rewards.shape[2]
     front = das_dennis(objectives, front_divisions(objectives))
-    best = optimal_outcome(log_reference, rewards, preferences, beta)
+    wanted = preferences if prompt_preferences is None else prompt_preferences
+    best = optimal_outcome(log_reference, rewards, wanted, beta)
     return TruthRecord(
         beta=beta,
         reference_rewards=outcome(log_reference, log_reference, rewards).rewards,
@@ -132,11 +142,12 @@ def truth(log_reference: FloatArray, rewards: FloatArray, preferences: FloatArra
         kl=best.kl,
         front_preferences=front,
         front_scores=optimal_outcome(log_reference, rewards, front, beta).scores(beta),
+        prompt_preferences=prompt_preferences,
     )
 
 
 def outcomes(
-    policy: Policy,
+    policy: Policy | Requests,
     rows: Sequence[Row],
     enumeration: Enumeration,
     log_reference: FloatArray,
@@ -148,7 +159,7 @@ def outcomes(
     """Score a policy's M preferences at every scale; equal policies are scored once.
 
     Args:
-        policy: M preferences.
+        policy: M preferences; or requests, where a preference's prompts are answered by several policies.
         rows: P prompts.
         enumeration: How completions are listed.
         log_reference: All completions under the base model `[P, Y]`.
@@ -160,7 +171,7 @@ def outcomes(
     Raises:
         ShapeError: If the probabilities of all completions do not sum to 1.
     """
-    scaled = policy.scaled(scales)  # preference-major: M blocks of S rows
+    scaled = Requests.of(policy, len(rows)).scaled(scales)  # preference-major: M blocks of S rows
     prompts = [str(row["prompt"]) for row in rows]
     known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
     reason, began = "", time.perf_counter()
@@ -169,14 +180,14 @@ def outcomes(
         key = scaled.identity(index)
         if key not in known:
             try:
-                table = scaled.completion_table(
-                    prompts, enumeration.token_ids, enumeration.length, [index] * len(prompts)
+                table = scaled.policy.completion_table(
+                    prompts, enumeration.token_ids, enumeration.length, scaled.places[index].tolist()
                 )
-                made = outcome(_whole(table, type(policy).__name__), log_reference, rewards)
+                made = outcome(_whole(table, type(scaled.policy).__name__), log_reference, rewards)
                 known[key] = made.rewards, made.kl
             except EnumerationError as error:
                 reason = str(error)
-                known[key] = _sampled(scaled, index, prompts, enumeration, rewards, seed)
+                known[key] = _sampled(scaled.policy, scaled.places[index].tolist(), prompts, enumeration, rewards, seed)
             progress(0)
         found.append(known[key])
     shape = (len(policy), len(scales), len(rows))
@@ -192,7 +203,7 @@ def outcomes(
 
 
 def sampled_outcomes(
-    policy: Policy,
+    policy: Policy | Requests,
     answered: Sequence[EvaluationRecord],
     rows: Sequence[Row],
     score: Score,
@@ -205,7 +216,7 @@ def sampled_outcomes(
     """Estimate what a policy's M preferences do at every scale, from samples of every prompt.
 
     Args:
-        policy: M preferences.
+        policy: M preferences, or requests of them.
         answered: Their evaluations at scale 1, with the same samples and seed.
         rows: P prompts.
         score: Scores completions on objectives and audit objectives.
@@ -241,10 +252,15 @@ def sampled_outcomes(
 
 
 def _sampled(
-    policy: Policy, index: int, prompts: Sequence[str], enumeration: Enumeration, rewards: FloatArray, seed: int
+    policy: Policy,
+    answering: Sequence[int],
+    prompts: Sequence[str],
+    enumeration: Enumeration,
+    rewards: FloatArray,
+    seed: int,
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean rewards of samples `[P, K]`, and no KL `[P]`: the probability of what was sampled is not known."""
-    completions = policy.generate(prompts, [index] * len(prompts), samples=SAMPLES, seed=seed)
+    completions = policy.generate(prompts, answering, samples=SAMPLES, seed=seed)
     places = {token: place for place, token in enumerate(enumeration.token_ids)}
     drawn: NDArray[np.int64] = np.zeros(len(completions.texts), dtype=np.int64)
     for row in range(len(drawn)):

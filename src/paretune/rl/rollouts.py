@@ -14,9 +14,11 @@ from torch import Tensor
 from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import Score, Scores
+from paretune.core.task import Row
 from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
+from paretune.rl.feedback import PromptPreferences, wanted_of
 from paretune.rl.lengths import Lengths
 from paretune.rl.rollout import BankSampler, Batch, Prompts, PromptStream, Sampler
 from paretune.rl.settings import LearnerSettings
@@ -35,6 +37,8 @@ class Environment:
         max_completion_tokens: Longest completion.
         ranges: Lowest and highest possible reward of each objective, `[K, 2]`.
         development: Development prompts, for weightings that measure on them.
+        feedback: What is known of what users want of prompts, one of `core.feedback.FEEDBACKS`.
+        prompt_preferences: What they want, see `core.task.Task.prompt_preferences`; asked unless they are `told`.
     """
 
     score: Score
@@ -43,6 +47,12 @@ class Environment:
     max_completion_tokens: int
     ranges: FloatArray
     development: Prompts
+    feedback: str = "told"
+    prompt_preferences: PromptPreferences | None = None
+
+    def wanted(self, rows: Sequence[Row], preferences: FloatArray) -> FloatArray:
+        """Return what the user of each preference `[N, K]` wants of the prompt beside it, `[N, K]`."""
+        return preferences if self.prompt_preferences is None else wanted_of(self.prompt_preferences, rows, preferences)
 
 
 class Rollouts:
@@ -77,17 +87,20 @@ class Rollouts:
         """Sample `size` completions of training prompts for each active member, whole groups.
 
         Returns:
-            The preference of each row `[B, K]`, how rows are mixed, and their completions.
+            What the objectives of each row are weighed by where nothing else says so `[B, K]`: its preference, or what
+            its user wants of its prompt; how rows are mixed; and their completions.
         """
         group = self.settings.group_size
-        places, keys, preferences = [], [], []
+        places, keys, preferences, worth = [], [], [], []
         for index in active:
             stream, updates = self.streams[index], self.lengths[index].updates
             self.trainee.members[index].ledger.charge(completions=size, prompts=size // group)
             chosen = stream.indices(updates * (self.settings.completions_per_update // group), size // group)
             keys.append(stream.keys(chosen, updates, group))
             places += [number for number in chosen for _ in range(group)]
-            preferences.append(self.trainee.preferences(index, updates, size // group).repeat(group, axis=0))
+            asked, weighed = self._asked(index, updates, chosen)
+            preferences.append(asked.repeat(group, axis=0))
+            worth.append(weighed.repeat(group, axis=0))
         wanted = np.concatenate(preferences)
         mixing, batch = self._complete(active, self.environment.train, places, np.concatenate(keys), wanted, "sampling")
         own, epochs = self._cost(mixing), self.settings.epochs
@@ -96,7 +109,26 @@ class Rollouts:
             again += 2 * epochs  # terms of tokens: there and back beside the objectives' own gradients
         passes, prompt_passes = (own * (1 + again + back * epochs) for back in (2, 1 + self.gradients))
         self._charge(active, batch, size, group, passes, prompt_passes, 1)  # sampling, epochs there and back
-        return wanted, mixing, batch
+        return np.concatenate(worth), mixing, batch
+
+    def _asked(self, index: int, updates: int, chosen: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Return what a member is asked for on prompts of an update, and what their completions are worth by.
+
+        Args:
+            index: The member.
+            updates: That it has made.
+            chosen: Places of N training prompts.
+
+        Returns:
+            `[N, K]` each. Both are the preferences that the trainee draws. Where feedback is the utility, what users
+            want of the prompts decides what completions are worth; where it is the oracle's, a policy whose rows carry
+            their own preferences is asked for that too. One that is trained for a single preference is told that one.
+        """
+        told, feedback = self.trainee.preferences(index, updates, len(chosen)), self.environment.feedback
+        if feedback == "told" or (feedback == "oracle" and not self.trainee.conditioned):
+            return told, told
+        wanted = self.environment.wanted([self.environment.train.rows[place] for place in chosen], told)
+        return (told if feedback == "utility" else wanted), wanted
 
     def measure(self, active: Sequence[int], count: int) -> FloatArray | None:
         """Return rewards of `count` completions of development prompts for each active member, `[R, count, K]`."""
@@ -132,7 +164,7 @@ class Rollouts:
             chosen = stream.indices(updates * (self.settings.completions_per_update // group), count)
             places += chosen
             keys.append(stream.keys(chosen, updates, 1))
-            preferences.append(self.trainee.preferences(index, updates, count))
+            preferences.append(self._asked(index, updates, chosen)[0])
         wanted = np.concatenate(preferences)
         mixing, batch = self._complete(
             active, self.environment.train, places, np.concatenate(keys), wanted, "sampling", greedy=True

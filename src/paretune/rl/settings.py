@@ -11,6 +11,7 @@ ADVANTAGES = {  # word -> the function that makes advantages of rewards
     name: f"paretune.rl.advantages:{name}"
     for name in ("leave_one_out", "k_sample_mean", "grpo", "gdpo", "self_critical")
 }
+SCALAR = ("leave_one_out", "grpo")  # those that are a function of the weighed sum of rewards alone, in each group
 WEIGHED = ("grpo", "gdpo")  # those that objective weights are needed for
 RATIOS = ("completion", "sequence", "token")
 LOSS_TYPES = ("sum", "grpo", "bnpo", "dr_grpo", "dapo")

@@ -65,7 +65,9 @@ class Evaluation:
         job.seal_cell()
         missing = [point for point in job.preferences if point.tobytes() not in kept]
         if missing:
-            made = evaluate(job.solutions.policies_for(np.stack(missing)), **job.evaluation_arguments())
+            made = job.with_prompt_preferences(
+                evaluate(job.answering(np.stack(missing), job.rows), **job.evaluation_arguments())
+            )
             kept.update(zip((point.tobytes() for point in missing), made, strict=True))
         write([kept[point.tobytes()] for point in job.preferences], job.folder)
         return {"answer": answer}
@@ -78,7 +80,12 @@ def _policies(cell: PlannedCell) -> int:
 
 def tested(task: Task, study: Study) -> dict[str, object]:
     """Return what completions are made for, and how."""
-    return {"test prompts": digest(list(task.splits["test"])), "decoding": study.decoding()}
+    return {"test prompts": digest(list(task.splits["test"])), "decoding": study.decoding(), **context_of(task)}
+
+
+def context_of(task: Task) -> dict[str, object]:
+    """Return what the worth of completions to users depends on beside their preferences; nothing without context."""
+    return {"context": task.context_key()} if task.contextual else {}
 
 
 def reward_pairs(objectives: Sequence[Objective]) -> list[list[str]]:

@@ -36,7 +36,7 @@ class Outcomes:
         """Score the cell's policies at every scale."""
         from paretune.rl.outcomes import outcomes, sampled_outcomes, tables
 
-        policy, task = job.solutions.policies_for(job.preferences), job.task
+        policy, task = job.answering(job.preferences, job.rows), job.task
         if task.enumeration is not None:
             log_reference, rewards = tables(task, job.rows, job.scorer())
             found = outcomes(

@@ -41,4 +41,5 @@ class Truth:
         from paretune.rl.outcomes import tables, truth
 
         log_reference, rewards = tables(job.task, job.rows, job.scorer())
-        write_outcome(job.folder / TRUTH, truth(log_reference, rewards, job.preferences, job.task.beta))
+        wanted = job.task.prompt_preferences(job.rows, job.preferences) if job.task.contextual else None
+        write_outcome(job.folder / TRUTH, truth(log_reference, rewards, job.preferences, job.task.beta, wanted))

@@ -15,11 +15,12 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Continued, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts
+from paretune.methods.experts import PLANNING, adapters_of, corner_experts
+from paretune.methods.feedback import FeedbackSettings
 
 
 @dataclass(frozen=True)
-class HiddenMixingSettings(ExpertSettings):
+class HiddenMixingSettings(FeedbackSettings):
     """Settings of `HiddenMixing`, beside those of its experts, which are the same whatever these say."""
 
     # behind which states are mixed, from 0 on, or from the last, -1; behind the last nothing is left to read on

@@ -12,11 +12,12 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
+from paretune.methods.experts import adapters_of, corner_experts
+from paretune.methods.feedback import FeedbackSettings
 
 
 @dataclass(frozen=True)
-class MODSettings(ExpertSettings):
+class MODSettings(FeedbackSettings):
     """Settings of `MOD`: those of its experts."""
 
 

@@ -12,11 +12,12 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
+from paretune.methods.experts import adapters_of, corner_experts
+from paretune.methods.feedback import FeedbackSettings
 
 
 @dataclass(frozen=True)
-class RewardedSoupsSettings(ExpertSettings):
+class RewardedSoupsSettings(FeedbackSettings):
     """Settings of `RewardedSoups`: those of its experts."""
 
 

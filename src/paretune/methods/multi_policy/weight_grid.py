@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from paretune.methods.experts import (
     trained_weights,
     whole_passes,
 )
+from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.judging import judged_scores
 from paretune.methods.multi_policy.selection import MeasuredSet, SelectSettings, selected
 
@@ -28,8 +30,10 @@ FINEST = 64  # divisions at which the search for the largest grid stops
 
 
 @dataclass(frozen=True)
-class WeightGridSettings(SelectSettings):
+class WeightGridSettings(SelectSettings, FeedbackSettings):
     """Settings of `WeightGrid`, beside those of its experts."""
+
+    feedbacks: ClassVar[tuple[str, ...]] = ("told", "oracle")  # members are selected by the reward of each objective
 
     # of a member's budget, training and measuring together; as for `linear`
     completions_each: int = field(default=1500, metadata=PLANNING)

@@ -10,11 +10,12 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
-from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_experts
+from paretune.methods.feedback import FeedbackSettings
+from paretune.methods.per_preference import PerPreferenceSettings, best_trained, nearest_trained, planned_experts
 
 
 @dataclass(frozen=True)
-class LinearSettings(PerPreferenceSettings):
+class LinearSettings(PerPreferenceSettings, FeedbackSettings):
     """Settings of `Linear`, beside those of one policy per preference: code of your own in the learner's slots."""
 
     weighting: str = field(default="", metadata=PLANNING)  # module:Class that changes the weights, docs/your_method.md
@@ -39,5 +40,11 @@ class Linear:
         return planned_experts(self.settings, preferences, budget, seed, self.settings.weighting, self.settings.shaping)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer a trained preference with its own policy, any other with the one estimated best for it."""
+        """Answer a trained preference with its own policy, any other with the one estimated best for it.
+
+        Where one number a completion is all that is seen, nothing tells what a policy is worth to the users of another
+        preference: then the nearest answers.
+        """
+        if self.settings.feedback == "utility":
+            return nearest_trained(results)
         return best_trained(task, results)

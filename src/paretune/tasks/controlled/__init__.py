@@ -1,14 +1,19 @@
 """Controlled tasks: tiny models over letters with random rewards, small enough that the best policy is known exactly.
 
-Two settings: `rho`, the correlation of the objectives, and `heterogeneity`, how much the rewards depend on the prompt.
-A seed names an instance. Instances are drawn on first use and kept in a cache folder.
+Three settings: `rho`, the correlation of the objectives, `heterogeneity`, how much the rewards depend on the prompt,
+and `context`, how much what a user wants depends on it. A seed names an instance. Instances are drawn on first use and
+kept in a cache folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from paretune.core.digests import model_digest
+from paretune.core.preferences import FloatArray, onto_simplex
 from paretune.core.task import SPLITS, Enumeration, Objective, Row, Split, Task
 from paretune.tasks.controlled.settings import LETTERS, NAMES, PROMPTS_EACH, ControlledSettings
 
@@ -31,6 +36,28 @@ class ControlledTask(Task):
         object.__setattr__(made, "source", self.source)  # frozen; its source is that of the family
         return made
 
+    def prompt_preferences(self, rows: Sequence[Row], preferences: FloatArray) -> FloatArray:
+        """Return what the users of preferences `[M, K]` want of each prompt, `[M, P, K]`.
+
+        `w(x)` is the point of the simplex nearest to `w + context * f(x) * (1, -1, 0, ...)`, f the prompt's feature:
+        of two objectives, the first gets as much more weight as the second gets less, within 0 and 1.
+        """
+        if not self.settings.context:
+            return super().prompt_preferences(rows, preferences)
+        from paretune.tasks.controlled.fields import features
+        from paretune.tasks.controlled.store import load_instance
+
+        letters = np.asarray([[LETTERS.index(letter) for letter in str(row["prompt"]).split()] for row in rows])
+        feature = features(load_instance(self.settings).fields.codes, letters)[:, 0]
+        away = np.zeros(preferences.shape[1])
+        away[:2] = self.settings.context, -self.settings.context
+        moved = preferences[:, None] + feature[:, None] * away
+        return onto_simplex(moved.reshape(-1, moved.shape[2])).reshape(moved.shape)
+
+    def context_key(self) -> object:
+        """Return what `prompt_preferences` depends on beside the instance; None without context."""
+        return {"context": float(self.settings.context)} if self.settings.context else None
+
 
 def load(
     rho: float = ControlledSettings.rho,
@@ -38,6 +65,7 @@ def load(
     objectives: int = ControlledSettings.objectives,
     alphabet: int = ControlledSettings.alphabet,
     length: int = ControlledSettings.length,
+    context: float = ControlledSettings.context,
 ) -> ControlledTask:
     """Return instance 0 of a controlled task; `instance(seed)` returns the others.
 
@@ -47,11 +75,12 @@ def load(
         objectives: Number of objectives K, 2 to 5.
         alphabet: Number of letters.
         length: Letters of a completion.
+        context: How much what a user wants depends on the feature of the prompt, 0 to 1.
 
     Raises:
         TaskError: If a setting is out of its range, or there would be too many completions to list.
     """
-    return _make(ControlledSettings(rho, heterogeneity, objectives, alphabet, length))
+    return _make(ControlledSettings(rho, heterogeneity, objectives, alphabet, length, context=context))
 
 
 def named(name: str) -> ControlledTask | None:
@@ -81,7 +110,7 @@ def _make(settings: ControlledSettings) -> ControlledTask:
         )
     return ControlledTask(
         name=settings.name,
-        source={"controlled": {key: value for key, value in vars(settings).items() if key != "seed"}},
+        source={"controlled": settings.family},
         model=str(stored.folder / "model"),
         model_digest=model_digest(str(stored.folder / "model")),
         template="{prompt} " + LETTERS[0],  # the same last letter: every prompt is left from the same place
@@ -96,7 +125,7 @@ def _make(settings: ControlledSettings) -> ControlledTask:
         max_prompt_tokens=settings.prompt_length + 1,
         max_completion_tokens=settings.length,
         enumeration=Enumeration(tuple(range(settings.alphabet)), settings.length),
-        family_settings={name: float(value) for name, value in vars(settings).items() if name != "seed"},
+        family_settings={name: float(value) for name, value in settings.family.items()},
         learner={"learning_rate": 5e-3},  # best of three at four epochs, docs/results/learner.md
         settings=settings,
     )

@@ -18,14 +18,15 @@ LETTERS = "abcdefghijklmnop"
 NAMES = ("first", "second", "third", "fourth", "fifth")
 FAMILY_SETTINGS: Final[dict[str, tuple[type[int] | type[float], str]]] = {
     "rho": (float, "rho"), "heterogeneity": (float, "h"), "objectives": (int, "k"), "alphabet": (int, "a"),
-    "length": (int, "l"),
+    "length": (int, "l"), "context": (float, "c"),
 }  # fmt: skip
 """Settings that name a family of instances: their type, and their short form in a task's name."""
 NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 NAME = re.compile(
     rf"controlled-rho(?P<rho>[+-]{NUMBER})(?:-h(?P<heterogeneity>{NUMBER}))?"
-    r"(?:-k(?P<objectives>\d+))?(?:-a(?P<alphabet>\d+))?(?:-l(?P<length>\d+))?"
+    rf"(?:-k(?P<objectives>\d+))?(?:-a(?P<alphabet>\d+))?(?:-l(?P<length>\d+))?(?:-c(?P<context>{NUMBER}))?"
 )
+MOST_CONTEXT = 1.0  # beyond, wishes lie at the corners on most prompts; docs/controlled.md
 GENERATOR_VERSION = 1  # part of every instance's key: raise it when equal settings give another task
 
 
@@ -40,6 +41,7 @@ class ControlledSettings:
         alphabet: Number of letters A.
         length: Letters of a completion L; there are A^L completions.
         seed: Which instance.
+        context: How much what a user wants depends on the prompt, see `prompt_preferences`; 0 is not at all.
     """
 
     rho: float = 0.0
@@ -48,6 +50,7 @@ class ControlledSettings:
     alphabet: int = 8
     length: int = 4
     seed: int = 0
+    context: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -59,7 +62,7 @@ class ControlledSettings:
                     f"{name} of a controlled task must be a whole number from {low} to {high}, got {value!r}. "
                     "Correct it."
                 )
-        for name in ("rho", "heterogeneity"):
+        for name in ("rho", "heterogeneity", "context"):
             if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), (int, float)):
                 raise TaskError(
                     f"{name} of a controlled task must be a number, got {getattr(self, name)!r}. Write one, like 0.2."
@@ -74,6 +77,11 @@ class ControlledSettings:
             raise TaskError(
                 f"heterogeneity of a controlled task must be between 0 and 1, got {self.heterogeneity}. "
                 "It is a share of variance."
+            )
+        if not 0 <= self.context <= MOST_CONTEXT:
+            raise TaskError(
+                f"context of a controlled task must be between 0 and {MOST_CONTEXT:g}, got {self.context}. Write 0 "
+                "where what users want does not depend on the prompt."
             )
         if self.completions > LIMIT:
             raise TaskError(
@@ -105,6 +113,12 @@ class ControlledSettings:
         return length
 
     @property
+    def family(self) -> dict[str, int | float]:
+        """Settings that name the family of instances; the context where there is one."""
+        named = {name: getattr(self, name) for name in FAMILY_SETTINGS}
+        return {name: value for name, value in named.items() if name != "context" or value}
+
+    @property
     def name(self) -> str:
         """Name of the task, the same for all its instances."""
         parts = [f"controlled-rho{'-' if self.rho < 0 else '+'}{_digits(abs(self.rho))}"]
@@ -133,7 +147,7 @@ class ControlledSettings:
         return ControlledSettings(**chosen)
 
     def text(self) -> str:
-        """Return the settings as text, from which `from_text` makes them again."""
+        """Return what an instance is drawn from as text, from which `from_text` makes them again."""
         return json.dumps(self.plain(), sort_keys=True)
 
     @staticmethod
@@ -153,9 +167,13 @@ class ControlledSettings:
         return ControlledSettings(**plain)
 
     def plain(self) -> dict[str, object]:
-        """Return plain data, the generator's version included."""
+        """Return what an instance is drawn from as plain data, the generator's version included.
+
+        The context is none of it: model, prompts and rewards are those of context 0.
+        """
         floats = {"rho": float(self.rho) + 0.0, "heterogeneity": float(self.heterogeneity) + 0.0}  # -0.0 is 0
-        return {**asdict(self), **floats, "generator": GENERATOR_VERSION}
+        drawn = {name: value for name, value in asdict(self).items() if name != "context"}
+        return {**drawn, **floats, "generator": GENERATOR_VERSION}
 
 
 def _digits(value: float) -> str:
