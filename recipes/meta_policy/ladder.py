@@ -102,8 +102,8 @@ def main() -> int:
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
     try:
-        for part in [arguments.part] if arguments.part else PARTS:
-            for instance in range(1 if arguments.tiny else INSTANCES):
+        for instance in range(1 if arguments.tiny else INSTANCES):  # a run that is stopped has instances of all parts
+            for part in [arguments.part] if arguments.part else PARTS:
                 file = arguments.output / f"{part}-{instance}.csv"
                 if not file.exists():
                     began = time.perf_counter()
