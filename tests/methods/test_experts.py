@@ -76,7 +76,9 @@ def test_experts_of_two_methods_with_equal_settings_are_one_stage(task: Task) ->
     linear, grid = LinearSettings(completions_each=800), WeightGridSettings(measured_each=7)
     stages = [expert_stage(settings, np.asarray([1.0, 0.0]), 64, 3) for settings in (linear, grid)]
     assert stages[0].key(task) == stages[1].key(task)
-    assert expert_settings(grid) == expert_settings(linear) == vars(ExpertSettings())
+    own = {**vars(ExpertSettings())}
+    without_replay = {name: value for name, value in own.items() if name not in ("replay", "replay_window")}
+    assert expert_settings(grid) == expert_settings(linear) == without_replay
     other = expert_stage(LinearSettings(rank=4), np.asarray([1.0, 0.0]), 64, 3)
     assert other.shape_key(task) != stages[0].shape_key(task)
 

@@ -139,12 +139,20 @@ LEARNERS: dict[str, Make] = {
         replace(SETTINGS, epochs=2, kl_estimator="k3_corrected", entropy_coef=0.01, ratio="token"),
         (Descending, Descending),
     ),
+    "replay": population(replace(SETTINGS, epochs=2, replay=8)),
+    "replay of the latest": population(
+        replace(SETTINGS, epochs=2, replay=24, replay_window=28, micro_batch=8), (Swinging, Swinging)
+    ),
+    "bank, gate and replay": conditioned(
+        replace(SETTINGS, epochs=2, average_decay=0.9, replay=24, target_kl=0.5), gated=True
+    ),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),
     "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), gated=True),
 }
 
 REPEATED = {
     "average",
+    "replay",
     "epochs",
     "preferences by row",
     "token ratios",

@@ -12,7 +12,7 @@ import numpy as np
 from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.stages import Stage, StageResult
-from paretune.rl.settings import LearnerSettings
+from paretune.rl.settings import LEFT_OUT, LearnerSettings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -44,14 +44,19 @@ class ExpertSettings(LearnerSettings):
 def expert_settings(settings: Any) -> dict[str, object]:
     """Return the fields of a method's settings that reach its stages: all but those declared with `PLANNING`.
 
+    Of those declared with `left_out_at`, those that have another value.
+
     Equal settings make equal stages, so methods whose settings differ in planning alone share their experts.
 
     Example:
         A field of the settings: `completions_each: int = field(default=1500, metadata=PLANNING)`.
     """
-    kept = [each.name for each in fields(settings) if not each.metadata.get("planning")]
-    values = asdict(settings)
-    return {name: values[name] for name in kept}
+    kept, values = [each for each in fields(settings) if not each.metadata.get("planning")], asdict(settings)
+    return {
+        each.name: values[each.name]
+        for each in kept
+        if LEFT_OUT not in each.metadata or values[each.name] != each.metadata[LEFT_OUT]
+    }
 
 
 def settings_of(kind: type[Settings], stage: Stage) -> Settings:
@@ -64,15 +69,17 @@ def settings_of(kind: type[Settings], stage: Stage) -> Settings:
     Raises:
         ConfigError: If the stage lacks a setting.
     """
-    names = [each.name for each in fields(kind) if not each.metadata.get("planning")]
-    for name in names:
-        if name not in stage.settings:
+    known = [each for each in fields(kind) if not each.metadata.get("planning")]
+    left_out = {each.name: each.metadata[LEFT_OUT] for each in known if LEFT_OUT in each.metadata}
+    given = {**left_out, **stage.settings}
+    for name in (each.name for each in known):
+        if name not in given:
             raise ConfigError(
                 f"settings of a stage must have {name} to be trained by {stage.run}, got {', '.join(stage.settings)}. "
                 "Write them with expert_settings."
             )
     make: Callable[..., Settings] = kind
-    return make(**{name: stage.settings[name] for name in names})
+    return make(**{each.name: given[each.name] for each in known})
 
 
 def expert_stage(

@@ -26,6 +26,7 @@ from paretune.rl.losses import completion_factors
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.recent import Recent
+from paretune.rl.replay import Replay
 from paretune.rl.rollout import Batch, Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings, check_unweighed
@@ -141,7 +142,8 @@ class Learner:
             check_unweighed(where_found(self.estimator.function), self.estimator.weighed)
         self.shaped_ranges = self.slots.shaped_ranges(environment.ranges, len(self.members))
         self.kl_control = KlControl(environment.beta, settings.target_kl, len(self.members))
-        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings)
+        self.replay = Replay(trainee, settings, environment.train, self.weightings, self.kl_control)
+        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings, self.replay)
         greedy = int(self.estimator is not None and self.estimator.greedy)
         self.lengths = [
             Lengths(
@@ -181,18 +183,19 @@ class Learner:
 
     def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
         """Hand over what the coming update would pass by, then make it; return whether any length is left."""
-        reached: dict[tuple[bool, Update], list[tuple[int, int]]] = {}
+        reached: dict[tuple[bool, Update, bool], list[tuple[int, int]]] = {}
+        again = [self.replay.remembers(index) for index in range(len(self.members))]  # those take other steps
         for index, lengths in enumerate(self.lengths):
             for length, update in lengths.before_whole():
-                reached.setdefault((length == max(lengths.planned), update), []).append((index, length))
-        for ends, update in sorted(reached, key=lambda key: (key[0], key[1].size)):  # last what a member stays as
-            self._reach(reached[ends, update], update, ends, hand_over, on_update)
-        whole: dict[Update, list[int]] = {}
+                reached.setdefault((length == max(lengths.planned), update, again[index]), []).append((index, length))
+        for key in sorted(reached, key=lambda key: (key[0], key[1].size, key[2])):  # last what a member stays as
+            self._reach(reached[key], key[1], key[0], hand_over, on_update)
+        whole: dict[tuple[Update, bool], list[int]] = {}
         for index, lengths in enumerate(self.lengths):
             coming = lengths.whole()
             if coming is not None:
-                whole.setdefault(coming, []).append(index)
-        for update, active in whole.items():
+                whole.setdefault((coming, again[index]), []).append(index)
+        for (update, _), active in whole.items():
             events = self._make(active, update)
             for index in active:
                 self.lengths[index].updates += 1
@@ -246,10 +249,12 @@ class Learner:
             raise NonFiniteError(
                 f"log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate{gated}."
             )
-        self.weightings.see(active, [each.updates for each in self.lengths], rewards, kl, measured)
+        updates = [each.updates for each in self.lengths]
+        self.weightings.see(active, updates, rewards, kl, measured)
         scored = self._scored(active, mixing, batch, preferences, rewards, greedy, reference)
         with self.rollouts.timed(active, "update"):
-            report = self.epochs.learn(active, scored)
+            report = self.epochs.learn(active, scored, updates)
+        self.replay.remember(active, batch, preferences, scored.shaped, scored.widths, scored.reference)
         events = []
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
@@ -298,8 +303,7 @@ class Learner:
             failed = ~(statuses == "ok").any(axis=0) & ~np.isin(statuses, KEPT_CONTRACT).all(axis=0)
             weighted = self.members[index].objective_weights > 0
             self._failing[index] = np.where(failed & weighted, self._failing[index] + 1, 0)
-            lost = np.flatnonzero(self._failing[index] >= FAILED_UPDATES)
-            if lost.size:
+            if (lost := np.flatnonzero(self._failing[index] >= FAILED_UPDATES)).size:
                 k = int(lost[0])
                 fault = scores.faults[k] if scores.faults else f"objective {k} {statuses[0, k]}"
                 raise RewardError(
@@ -341,33 +345,29 @@ class Learner:
 
     def state(self) -> State:
         """Return all that a resumed run needs: tensors, and plain data."""
-        members = [
-            {"handed_over": sorted(self.lengths[index].handed_over), **self._plain(index)}
-            for index in range(len(self.members))
-        ]
-        recent = {f"{RECENT_ROWS}.{index}": torch.from_numpy(each.rows) for index, each in enumerate(self._recent)}
-        return {**self.parameter_groups.state(), **recent}, {"members": members}
+        every = range(len(self.members))
+        members = [{"handed_over": sorted(self.lengths[index].handed_over), **self._plain(index)} for index in every]
+        kept = {f"{name}.{index}": each for index in every for name, each in self._remembered(index).items()}
+        return {**self.parameter_groups.state(), **kept}, {"members": members}
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Continue from `state()` of the same members."""
         self.parameter_groups.load(tensors)
         for index, saved in enumerate(plain["members"]):
             self.lengths[index].handed_over = set(saved["handed_over"])
-            self._recent[index] = Recent(tensors[f"{RECENT_ROWS}.{index}"].numpy())
-            self._take_over(index, saved)
+            own = {name.removesuffix(f".{index}"): each for name, each in tensors.items() if name.endswith(f".{index}")}
+            self._take_over(index, own, saved)
 
     def member_state(self, index: int) -> State:
         """Return one member's state at its last whole update, from which a longer run can go on."""
         if index in self._last_whole:
             return self._last_whole[index]
-        recent = torch.from_numpy(self._recent[index].rows)
-        return {**self.parameter_groups.row_state(index), RECENT_ROWS: recent}, self._plain(index)
+        return {**self.parameter_groups.row_state(index), **self._remembered(index)}, self._plain(index)
 
     def load_member_state(self, index: int, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Start one member where a shorter run of the same trajectory stood at its last whole update."""
         self.parameter_groups.load_row(index, tensors)
-        self._recent[index] = Recent(tensors[RECENT_ROWS].numpy())
-        self._take_over(index, plain)
+        self._take_over(index, tensors, plain)
 
     def conflicts(self, index: int) -> dict[str, object]:
         """Return the share of a member's steps that turned against each objective, `[K]`, if it is known."""
@@ -385,7 +385,12 @@ class Learner:
             "beta": self.kl_control.betas[index],
         }
 
-    def _take_over(self, index: int, saved: Mapping[str, Any]) -> None:
+    def _remembered(self, index: int) -> dict[str, Tensor]:
+        return {RECENT_ROWS: torch.from_numpy(self._recent[index].rows), **self.replay.state(index)}
+
+    def _take_over(self, index: int, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+        self._recent[index] = Recent(tensors[RECENT_ROWS].numpy())
+        self.replay.load(index, tensors)
         self.lengths[index].updates = saved["updates"]
         self.weightings.load(index, saved["weighting"])
         self._failing[index] = saved["failing"]
