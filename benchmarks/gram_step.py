@@ -88,7 +88,8 @@ def make_learner(model: str, folder: Path, seeds: Sequence[int], gram: bool, epo
     from paretune.models.bank import ExpertBank
     from paretune.models.base import load_base
     from paretune.objectives.scoring import Scorer
-    from paretune.rl.learner import Learner, Slots
+    from paretune.rl.learner import Learner
+    from paretune.rl.slots import Slots
     from paretune.rl.rollout import Prompts
     from paretune.rl.rollouts import Environment
     from paretune.rl.settings import LearnerSettings

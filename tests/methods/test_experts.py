@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.ledger import Ledger
+from paretune.core.settings import plain_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
@@ -76,7 +77,7 @@ def test_experts_of_two_methods_with_equal_settings_are_one_stage(task: Task) ->
     linear, grid = LinearSettings(completions_each=800), WeightGridSettings(measured_each=7)
     stages = [expert_stage(settings, np.asarray([1.0, 0.0]), 64, 3) for settings in (linear, grid)]
     assert stages[0].key(task) == stages[1].key(task)
-    assert expert_settings(grid) == expert_settings(linear) == vars(ExpertSettings())
+    assert expert_settings(grid) == expert_settings(linear) == plain_settings(ExpertSettings())
     other = expert_stage(LinearSettings(rank=4), np.asarray([1.0, 0.0]), 64, 3)
     assert other.shape_key(task) != stages[0].shape_key(task)
 
@@ -102,7 +103,7 @@ def test_a_methods_own_settings_reach_its_stages_unless_they_only_plan(task: Tas
         return expert_stage(OwnSettings(**settings), np.asarray([1.0, 0.0]), 64, 3).key(task)
 
     stage = expert_stage(OwnSettings(temperature=0.5), np.asarray([1.0, 0.0]), 64, 3)
-    assert dict(stage.settings) == {**vars(ExpertSettings()), "temperature": 0.5, "inner": {"depth": 2}}
+    assert dict(stage.settings) == {**plain_settings(ExpertSettings()), "temperature": 0.5, "inner": {"depth": 2}}
     assert key(temperature=0.5) != key()  # else two methods would share an expert that differs
     assert key(inner=Inner(3)) != key()
     assert key(members=4) == key()
@@ -195,7 +196,7 @@ def test_names_and_a_start_are_part_of_a_stage_where_they_are_given(task: Task) 
     assert stage(weighting="", advantages="", shaping="", start=None) == plain
     for name in ("weighting", "advantages", "shaping"):
         named = stage(**{name: "my_idea:Mine"})
-        assert dict(named.settings) == {**vars(ExpertSettings()), name: "my_idea:Mine"}
+        assert dict(named.settings) == {**plain_settings(ExpertSettings()), name: "my_idea:Mine"}
         assert named.shape_key(task) != plain.shape_key(task)
     started = [stage(start=number) for number in (0, 1)]
     assert [each.member["start"] for each in started] == [0, 1]

@@ -14,8 +14,8 @@ from paretune.methods.single_policy.reward_combination import (
     RewardCombinationSettings,
 )
 from paretune.methods.training import slots
-from paretune.rl.learner import Slots
 from paretune.rl.shaping import Product, to_unit
+from paretune.rl.slots import Slots
 
 RANGES = np.asarray([[0.0, 1.0], [-1.0, 1.0]])
 REWARDS = torch.tensor([[0.5, 0.0], [0.25, 0.5]], dtype=torch.float64)  # scores (.5, .5) and (.25, .75)

@@ -25,12 +25,13 @@ from paretune.rl import advantages
 from paretune.rl.estimators import estimator_of
 from paretune.rl.evaluation import evaluate
 from paretune.rl.feedback import check_scalar, seen
-from paretune.rl.learner import Learner, Slots
+from paretune.rl.learner import Learner
 from paretune.rl.requests import BY_PROMPT, Requests
 from paretune.rl.rollout import Prompts
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.shaping import log_clip
+from paretune.rl.slots import Slots
 from paretune.rl.trainees import Conditioned, Member, Population
 from paretune.rl.weighting import Fixed
 

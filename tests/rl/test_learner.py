@@ -29,11 +29,12 @@ from paretune.models.base import BaseModel
 from paretune.models.scoring import completion_log_probs
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
-from paretune.rl.learner import Learner, Slots
+from paretune.rl.learner import Learner
 from paretune.rl.rollout import Prompts, PromptStream
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.shaping import Product, log_clip, to_unit
+from paretune.rl.slots import Slots
 from paretune.rl.trainees import Member, Population
 from paretune.rl.weighting import Fixed
 
@@ -380,6 +381,13 @@ def test_a_bank_of_another_size_is_refused(task: Task, base: BaseModel) -> None:
         ({"completions_per_update": 60}, "got 60 and 8"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"micro_batch": 12}, r"micro_batch must be a multiple of group_size \(8\), got 12"),
+        ({"replay": 12}, r"replay must be a multiple of group_size \(8\), got 12. Write 0 for none"),
+        ({"replay_window": 64}, "replay_window must be 0 without replay, got 64"),
+        ({"replay": 64, "replay_window": 60}, "replay_window must be a multiple .* Write 0 for all"),
+        ({"replay": 64, "advantages": "grpo"}, "replay must be 0 with advantages 'grpo', got 64"),
+        ({"replay": 64, "ratio": "token"}, "replay must be 0 with ratio 'token'"),
+        ({"replay": 64, "kl_estimator": "k3"}, "replay must be 0 with kl_estimator 'k3'"),
+        ({"replay": 64, "loss_type": "dapo"}, "replay must be 0 with loss_type 'dapo'"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -21,13 +21,14 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.objectives.scoring import Scorer
 from paretune.rl.conflicts import Conflicts
-from paretune.rl.learner import Learner, Slots
+from paretune.rl.learner import Learner
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.objective_steps import ObjectiveSteps, turned_against
 from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.rollout import Prompts
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.slots import Slots
 from paretune.rl.trainees import Member, Population
 from paretune.rl.weighting import Weighting
 

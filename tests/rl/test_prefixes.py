@@ -22,10 +22,11 @@ from paretune.models.base import BaseModel
 from paretune.models.gate import BlockGate
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
-from paretune.rl.learner import Learner, Slots
+from paretune.rl.learner import Learner
 from paretune.rl.rollout import Prompts
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.slots import Slots
 from paretune.rl.trainees import Conditioned, Member, Population
 from paretune.rl.weighting import Seen
 
@@ -139,12 +140,20 @@ LEARNERS: dict[str, Make] = {
         replace(SETTINGS, epochs=2, kl_estimator="k3_corrected", entropy_coef=0.01, ratio="token"),
         (Descending, Descending),
     ),
+    "replay": population(replace(SETTINGS, epochs=2, replay=8)),
+    "replay of the latest": population(
+        replace(SETTINGS, epochs=2, replay=24, replay_window=28, micro_batch=8), (Swinging, Swinging)
+    ),
+    "bank, gate and replay": conditioned(
+        replace(SETTINGS, epochs=2, average_decay=0.9, replay=24, target_kl=0.5), gated=True
+    ),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),
     "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), gated=True),
 }
 
 REPEATED = {
     "average",
+    "replay",
     "epochs",
     "preferences by row",
     "token ratios",

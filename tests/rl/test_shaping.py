@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.methods.single_policy.thresholds import ThresholdShaping
-from paretune.rl.learner import Slots
 from paretune.rl.shaping import HIGHEST, LOWEST, Product, log_clip, shaped_ranges_of, to_unit
+from paretune.rl.slots import Slots
 
 UNIT = np.asarray([[0.0, 1.0]])
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from paretune.models.base import BaseModel
     from paretune.models.policy import Policy
     from paretune.records.evaluation import EvaluationRecord
-    from paretune.rl.learner import Slots
     from paretune.rl.rollout import Prompts
+    from paretune.rl.slots import Slots
     from paretune.rl.trainees import Trainee
 
 CHECKPOINT_SECONDS = 600.0
@@ -201,7 +201,7 @@ def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[Floa
         MethodError: If it cannot be called as it is.
         WeightingError: If a weighting does not go on from its state.
     """
-    from paretune.rl.learner import Slots
+    from paretune.rl.slots import Slots
     from paretune.rl.weighting import check_restores
 
     weightings, shapings = [], []

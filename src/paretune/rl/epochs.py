@@ -19,6 +19,7 @@ from paretune.rl.losses import clipped_loss, is_clipped, log_ratios, policy_grad
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.objective_steps import ObjectiveSteps
 from paretune.rl.parameter_groups import ParameterGroups
+from paretune.rl.replay import History, Replay
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.token_terms import TokenTerms
@@ -173,15 +174,21 @@ class Epochs:
         settings: LearnerSettings,
         parameter_groups: ParameterGroups,
         weightings: MemberWeightings,
+        replay: Replay,
     ) -> None:
-        self.trainee, self.settings = trainee, settings
+        self.trainee, self.settings, self.replay = trainee, settings, replay
         self.parameter_groups, self.weightings = parameter_groups, weightings
         self.by_objective = (
             ObjectiveSteps(trainee, settings, parameter_groups, weightings) if weightings.needs_gram else None
         )
 
-    def learn(self, active: Sequence[int], scored: ScoredBatch) -> UpdateReport:
+    def learn(self, active: Sequence[int], scored: ScoredBatch, updates: Sequence[int]) -> UpdateReport:
         """Take the steps of one update of some members.
+
+        Args:
+            active: Members, all with something to learn again or all without.
+            scored: Their completions.
+            updates: Updates made by each member of the trainee.
 
         Raises:
             NonFiniteError: If a gradient is not finite.
@@ -196,7 +203,7 @@ class Epochs:
         if self.weightings.each:
             report.objective_weights = scored.weights[:: len(scored.weights) // len(active)].tolist()
         for epoch in range(self.settings.epochs):
-            self._epoch(epoch, active, scored, report)
+            self._epoch(epoch, active, scored, report, self.replay.draw(active, updates, epoch))
         return report
 
     def _learn_by_objective(
@@ -234,8 +241,11 @@ class Epochs:
         shares = np.mean(against, axis=0)
         report.conflicts = [steps.conflicts.shares_of(index, row) for index, row in zip(active, shares, strict=True)]
 
-    def _epoch(self, epoch: int, active: Sequence[int], scored: ScoredBatch, report: UpdateReport) -> None:
+    def _epoch(
+        self, epoch: int, active: Sequence[int], scored: ScoredBatch, report: UpdateReport, drawn: History | None
+    ) -> None:
         count, size = len(active), len(scored.weights) // len(active)
+        whole = size if drawn is None else size + len(drawn) // count  # completions of a member in this step
         scalar = scalarise(scored.first, scored.weights) * scored.factors
         signal, gaps, ratios, clipped, apart, entropy = torch.zeros(6, len(scalar), dtype=torch.float64)
         for own, part, mixing in self._parts(scored, count):
@@ -256,7 +266,10 @@ class Epochs:
                     loss = loss + scored.terms.of(own, log_probs.shape[1]).loss(log_probs, entropies)
                 if entropies is not None:
                     entropy[own] = entropies.detach().sum(dim=1).cpu().double()
-                loss.backward()
+                (loss if whole == size else loss * (size / whole)).backward()
+        if drawn is not None:
+            again = self.replay.backward(active, drawn, scored.weights[::size], whole)
+            signal = torch.cat([signal.view(count, -1), again.view(count, -1)], dim=1)
         if epoch == 0:
             report.gaps = self._gaps(active, scored.batch, gaps)
             if scored.terms is not None and scored.terms.entropy:

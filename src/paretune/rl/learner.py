@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,12 @@ from torch import Tensor
 from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import KEPT_CONTRACT, Scores
-from paretune.core.user_calls import called, where_found
+from paretune.core.user_calls import where_found
 from paretune.models.mixing import Mixing
-from paretune.rl.advantages import check_made, fold_in_kl, leave_one_out, silenced
+from paretune.rl.advantages import fold_in_kl, leave_one_out, silenced
 from paretune.rl.checkpoints import State
 from paretune.rl.epochs import Epochs, ScoredBatch
-from paretune.rl.estimators import Estimator, estimator_of, resolve_advantages, signal_widths
+from paretune.rl.estimators import signal_widths
 from paretune.rl.feedback import check_scalar, seen
 from paretune.rl.kl_control import KlControl
 from paretune.rl.lengths import Lengths, Update
@@ -27,82 +26,19 @@ from paretune.rl.losses import completion_factors
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.recent import Recent
+from paretune.rl.replay import Replay
 from paretune.rl.rollout import Batch, Sampler
 from paretune.rl.rollouts import Environment, Rollouts
 from paretune.rl.settings import LearnerSettings, check_unweighed
-from paretune.rl.shaping import MemberShaping, shaped_ranges_of
+from paretune.rl.slots import Slots
 from paretune.rl.token_terms import token_terms
 from paretune.rl.trainees import Trainee
-from paretune.rl.weighting import Weighting
 
 FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end training; an outage may last two
 
 RECENT_ROWS = "recent"  # a tensor of the states
 
 HandOver = Callable[[int, int], None]  # (member, length): the trainee holds the member as it is at that length
-Advantages = Callable[..., Tensor]  # rewards [B, K], G, and what it asks for by name -> [B, K]; see `Estimator`
-Shaping = Callable[[Tensor, FloatArray], Tensor]  # rewards [B, K], ranges [K, 2] -> [B, K]
-
-
-@dataclass(frozen=True)
-class Slots:
-    """What a method may put in the place of the defaults.
-
-    Attributes:
-        weightings: How each member weighs its objectives; by default as its rows' preferences say.
-        advantages: How rewards become advantages; by default as the settings say.
-        shaping: What is done to the rewards of each completion before that.
-        shapings: The same for each member, where it depends on its preference or on settings.
-    """
-
-    weightings: Sequence[Weighting] = ()
-    advantages: Advantages | None = None
-    shaping: Shaping | None = None
-    shapings: Sequence[MemberShaping] = ()
-
-    def estimator(self, settings: LearnerSettings) -> Estimator | None:
-        """Return what makes advantages of rewards; None for leave-one-out.
-
-        Raises:
-            ConfigError: If it cannot be imported.
-            MethodError: If it takes other arguments than an estimator is called with.
-        """
-        return resolve_advantages(settings.advantages) if self.advantages is None else estimator_of(self.advantages)
-
-    def shaped(self, rewards: Tensor, ranges: FloatArray, active: Sequence[int]) -> Tensor:
-        """Return shaped rewards `[B, K]` of the active members, in the order of their rows.
-
-        Raises:
-            ShapeError: If a method's own code returns something of another shape.
-            NonFiniteError: If it returns NaN or infinity.
-        """
-        if self.shapings:
-            parts = []
-            for index, own in zip(active, rewards.chunk(len(active)), strict=True):
-                name = f"shaping {where_found(type(self.shapings[index]))}"
-                with called(name):
-                    parts.append(self.shapings[index].shape(own.clone()))
-                check_made(name, parts[-1], own, missing=True)
-            return torch.cat(parts)
-        if self.shaping is None:
-            return rewards
-        name = f"shaping {where_found(self.shaping)}"
-        with called(name):
-            shaped = self.shaping(rewards.clone(), ranges.copy())
-        return check_made(name, shaped, rewards, missing=True)
-
-    def shaped_ranges(self, ranges: FloatArray, members: int) -> FloatArray | None:
-        """Return lowest and highest rewards of each member after shaping, `[R, K, 2]`; None where shaping is silent.
-
-        Raises:
-            ConfigError: If a shaping says what cannot be.
-        """
-        if self.shaping is None and not self.shapings:
-            return np.stack([ranges] * members)
-        shapings: Sequence[object] = self.shapings or [self.shaping] * members
-        said = [shaped_ranges_of(each, len(ranges)) for each in shapings]
-        known = [each for each in said if each is not None]
-        return np.stack(known) if len(known) == members else None
 
 
 class Learner:
@@ -144,7 +80,8 @@ class Learner:
             check_unweighed(where_found(self.estimator.function), self.estimator.weighed)
         self.shaped_ranges = self.slots.shaped_ranges(environment.ranges, len(self.members))
         self.kl_control = KlControl(environment.beta, settings.target_kl, len(self.members))
-        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings)
+        self.replay = Replay(trainee, settings, environment.train, self.weightings, self.kl_control)
+        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings, self.replay)
         greedy = int(self.estimator is not None and self.estimator.greedy)
         self.lengths = [
             Lengths(
@@ -184,18 +121,19 @@ class Learner:
 
     def update(self, hand_over: HandOver, on_update: Callable[[Mapping[str, object]], None]) -> bool:
         """Hand over what the coming update would pass by, then make it; return whether any length is left."""
-        reached: dict[tuple[bool, Update], list[tuple[int, int]]] = {}
+        reached: dict[tuple[bool, Update, bool], list[tuple[int, int]]] = {}
+        again = [self.replay.remembers(index) for index in range(len(self.members))]  # those take other steps
         for index, lengths in enumerate(self.lengths):
             for length, update in lengths.before_whole():
-                reached.setdefault((length == max(lengths.planned), update), []).append((index, length))
-        for ends, update in sorted(reached, key=lambda key: (key[0], key[1].size)):  # last what a member stays as
-            self._reach(reached[ends, update], update, ends, hand_over, on_update)
-        whole: dict[Update, list[int]] = {}
+                reached.setdefault((length == max(lengths.planned), update, again[index]), []).append((index, length))
+        for key in sorted(reached, key=lambda key: (key[0], key[1].size, key[2])):  # last what a member stays as
+            self._reach(reached[key], key[1], key[0], hand_over, on_update)
+        whole: dict[tuple[Update, bool], list[int]] = {}
         for index, lengths in enumerate(self.lengths):
             coming = lengths.whole()
             if coming is not None:
-                whole.setdefault(coming, []).append(index)
-        for update, active in whole.items():
+                whole.setdefault((coming, again[index]), []).append(index)
+        for (update, _), active in whole.items():
             events = self._make(active, update)
             for index in active:
                 self.lengths[index].updates += 1
@@ -237,7 +175,7 @@ class Learner:
         started = time.perf_counter()
         size = update.size
         measured = self.rollouts.measure(active, update.measured)
-        preferences, mixing, batch = self.rollouts.sample(active, size)
+        asked, preferences, mixing, batch = self.rollouts.sample(active, size)
         greedy = self.rollouts.greedy(active, size) if update.greedy else None
         scores = self.rollouts.score(active, batch, size)
         self._check_rewards(active, scores, size)
@@ -249,10 +187,12 @@ class Learner:
             raise NonFiniteError(
                 f"log-probabilities must be finite, got NaN or infinity in sampling. Lower the learning rate{gated}."
             )
-        self.weightings.see(active, [each.updates for each in self.lengths], rewards, kl, measured)
+        updates = [each.updates for each in self.lengths]
+        self.weightings.see(active, updates, rewards, kl, measured)
         scored = self._scored(active, mixing, batch, preferences, rewards, greedy, reference)
         with self.rollouts.timed(active, "update"):
-            report = self.epochs.learn(active, scored)
+            report = self.epochs.learn(active, scored, updates)
+        self.replay.remember(active, batch, asked, preferences, scored.shaped, scored.widths, scored.reference)
         events = []
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
@@ -301,8 +241,7 @@ class Learner:
             failed = ~(statuses == "ok").any(axis=0) & ~np.isin(statuses, KEPT_CONTRACT).all(axis=0)
             weighted = self.members[index].objective_weights > 0
             self._failing[index] = np.where(failed & weighted, self._failing[index] + 1, 0)
-            lost = np.flatnonzero(self._failing[index] >= FAILED_UPDATES)
-            if lost.size:
+            if (lost := np.flatnonzero(self._failing[index] >= FAILED_UPDATES)).size:
                 k = int(lost[0])
                 fault = scores.faults[k] if scores.faults else f"objective {k} {statuses[0, k]}"
                 raise RewardError(
@@ -344,33 +283,29 @@ class Learner:
 
     def state(self) -> State:
         """Return all that a resumed run needs: tensors, and plain data."""
-        members = [
-            {"handed_over": sorted(self.lengths[index].handed_over), **self._plain(index)}
-            for index in range(len(self.members))
-        ]
-        recent = {f"{RECENT_ROWS}.{index}": torch.from_numpy(each.rows) for index, each in enumerate(self._recent)}
-        return {**self.parameter_groups.state(), **recent}, {"members": members}
+        every = range(len(self.members))
+        members = [{"handed_over": sorted(self.lengths[index].handed_over), **self._plain(index)} for index in every]
+        kept = {f"{name}.{index}": each for index in every for name, each in self._remembered(index).items()}
+        return {**self.parameter_groups.state(), **kept}, {"members": members}
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Continue from `state()` of the same members."""
         self.parameter_groups.load(tensors)
         for index, saved in enumerate(plain["members"]):
             self.lengths[index].handed_over = set(saved["handed_over"])
-            self._recent[index] = Recent(tensors[f"{RECENT_ROWS}.{index}"].numpy())
-            self._take_over(index, saved)
+            own = {name.removesuffix(f".{index}"): each for name, each in tensors.items() if name.endswith(f".{index}")}
+            self._take_over(index, own, saved)
 
     def member_state(self, index: int) -> State:
         """Return one member's state at its last whole update, from which a longer run can go on."""
         if index in self._last_whole:
             return self._last_whole[index]
-        recent = torch.from_numpy(self._recent[index].rows)
-        return {**self.parameter_groups.row_state(index), RECENT_ROWS: recent}, self._plain(index)
+        return {**self.parameter_groups.row_state(index), **self._remembered(index)}, self._plain(index)
 
     def load_member_state(self, index: int, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Start one member where a shorter run of the same trajectory stood at its last whole update."""
         self.parameter_groups.load_row(index, tensors)
-        self._recent[index] = Recent(tensors[RECENT_ROWS].numpy())
-        self._take_over(index, plain)
+        self._take_over(index, tensors, plain)
 
     def conflicts(self, index: int) -> dict[str, object]:
         """Return the share of a member's steps that turned against each objective, `[K]`, if it is known."""
@@ -388,7 +323,12 @@ class Learner:
             "beta": self.kl_control.betas[index],
         }
 
-    def _take_over(self, index: int, saved: Mapping[str, Any]) -> None:
+    def _remembered(self, index: int) -> dict[str, Tensor]:
+        return {RECENT_ROWS: torch.from_numpy(self._recent[index].rows), **self.replay.state(index)}
+
+    def _take_over(self, index: int, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+        self._recent[index] = Recent(tensors[RECENT_ROWS].numpy())
+        self.replay.load(index, tensors)
         self.lengths[index].updates = saved["updates"]
         self.weightings.load(index, saved["weighting"])
         self._failing[index] = saved["failing"]

@@ -83,12 +83,12 @@ class Rollouts:
         self.development = [PromptStream(environment.development, member.seed) for member in trainee.members]
         self.gradients = gradients
 
-    def sample(self, active: Sequence[int], size: int) -> tuple[FloatArray, Mixing, Batch]:
+    def sample(self, active: Sequence[int], size: int) -> tuple[FloatArray, FloatArray, Mixing, Batch]:
         """Sample `size` completions of training prompts for each active member, whole groups.
 
         Returns:
-            What the objectives of each row are weighed by where nothing else says so `[B, K]`: its preference, or what
-            its user wants of its prompt; how rows are mixed; and their completions.
+            The preference that each row is asked for, and what its objectives are weighed by where nothing else says
+            so, that or what its user wants of its prompt, `[B, K]` each; how rows are mixed; and their completions.
         """
         group = self.settings.group_size
         places, keys, preferences, worth = [], [], [], []
@@ -109,7 +109,7 @@ class Rollouts:
             again += 2 * epochs  # terms of tokens: there and back beside the objectives' own gradients
         passes, prompt_passes = (own * (1 + again + back * epochs) for back in (2, 1 + self.gradients))
         self._charge(active, batch, size, group, passes, prompt_passes, 1)  # sampling, epochs there and back
-        return np.concatenate(worth), mixing, batch
+        return wanted, np.concatenate(worth), mixing, batch
 
     def _asked(self, index: int, updates: int, chosen: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Return what a member is asked for on prompts of an update, and what their completions are worth by.

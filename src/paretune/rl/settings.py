@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
+from paretune.core.settings import OPTIONAL
 
 ADVANTAGES = {  # word -> the function that makes advantages of rewards
     name: f"paretune.rl.advantages:{name}"
@@ -37,6 +38,9 @@ class LearnerSettings:
     entropy_coef: float = 0.0  # reward units per nat of mean token entropy, TRL's name
     target_kl: float = 0.0  # nats a completion that beta is steered to; 0: beta stays the task's
     stop_kl: float = 0.0  # nats a completion from the sampled policy that end a batch's epochs; 0: none
+    # earlier completions per expert that each step learns from too; 0: none, docs/results/learner.md
+    replay: int = field(default=0, metadata=OPTIONAL)
+    replay_window: int = field(default=0, metadata=OPTIONAL)  # of the latest completions to draw them from; 0: all
     average_decay: float = 0.97  # of the average of the parameters that is handed over; 0: the last parameters
     warmup_steps: int = 0  # optimiser steps of linear warm-up, several an update with epochs; TRL's name
     max_grad_norm: float = 1.0  # per expert; over bank and gate where they are trained together
@@ -76,6 +80,7 @@ class LearnerSettings:
                 f"stop_kl must be 0 where epochs is 1, got {self.stop_kl}: there is no later epoch to leave out. Leave "
                 "one of them out."
             )
+        self._check_replay()
         if not 0 <= self.average_decay < 1:
             raise ConfigError(
                 f"average_decay must be at least 0 and below 1, got {self.average_decay}. Write 0 for the last "
@@ -94,6 +99,27 @@ class LearnerSettings:
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm must be positive, got {self.max_grad_norm}. Try 1.0.")
         check_choice("update_dtype", self.update_dtype, ("model", "bfloat16"))
+
+    def _check_replay(self) -> None:
+        """Refuse to learn again where that would not be what the other settings say."""
+        for name in ("replay", "replay_window"):
+            if getattr(self, name) < 0 or getattr(self, name) % self.group_size:
+                raise ConfigError(
+                    f"{name} must be a multiple of group_size ({self.group_size}), got {getattr(self, name)}. Write 0 "
+                    f"for {'none' if name == 'replay' else 'all'}."
+                )
+        if self.replay_window and not self.replay:
+            raise ConfigError(
+                f"replay_window must be 0 without replay, got {self.replay_window}. Say how much is learned again, or "
+                "leave it out."
+            )
+        needed = {"ratio": "completion", "kl_estimator": "k1", "loss_type": "sum", "advantages": "leave_one_out"}
+        for name, value in needed.items() if self.replay else ():
+            if getattr(self, name) != value:
+                raise ConfigError(
+                    f"replay must be 0 with {name} '{getattr(self, name)}', got {self.replay}: advantages of earlier "
+                    f"completions are made anew as for {name} '{value}'. Leave one of them out."
+                )
 
 
 def check_target(beta: float, target_kl: float, where: str = "") -> None:

@@ -1,0 +1,237 @@
+"""Learning again from earlier completions: what each member has made so far, and the steps that some of it adds to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paretune.core.errors import ConfigError
+from paretune.core.ledger import network_flops
+from paretune.core.preferences import FloatArray
+from paretune.core.seeds import generator
+from paretune.models.readers.reader import Reader
+from paretune.models.scoring import completion_log_probs
+from paretune.rl.advantages import MOST_RATIO, reweighted, silenced
+from paretune.rl.kl_control import KlControl
+from paretune.rl.losses import log_ratios, policy_gradient_loss, scalarise
+from paretune.rl.member_weightings import MemberWeightings
+from paretune.rl.rollout import Batch, Prompts
+from paretune.rl.settings import LearnerSettings
+from paretune.rl.trainees import Trainee
+
+TENSORS = ("prompts", "token_ids", "lengths", "log_probs", "reference", "rewards", "widths", "preferences", "weights")
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Completions of one member, oldest first, N of them: whole groups of G, one after the other.
+
+    Attributes:
+        prompts: Which training prompt each is of, `[N]`.
+        token_ids: `[N, T]`, right-padded.
+        lengths: Tokens of each, `[N]`.
+        log_probs: Of each under the policy that sampled it, in nats, `[N]`.
+        reference: The same under the base model, `[N]`.
+        rewards: Shaped, NaN where missing, `[N, K]`.
+        widths: How much advantages could differ, see `estimators.signal_widths`, `[N, K]`.
+        preferences: What each was sampled for, `[N, K]`.
+        weights: What its objectives were weighed by: the same, or what its user wanted of its prompt, `[N, K]`.
+    """
+
+    prompts: Tensor
+    token_ids: Tensor
+    lengths: Tensor
+    log_probs: Tensor
+    reference: Tensor
+    rewards: Tensor
+    widths: Tensor
+    preferences: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @classmethod
+    def none(cls, objectives: int) -> History:
+        """Return that of a member that has no completion yet."""
+        whole, each = torch.zeros(0, dtype=torch.int64), torch.zeros(0, objectives, dtype=torch.float64)
+        number = torch.zeros(0, dtype=torch.float64)
+        return cls(whole, torch.zeros(0, 0, dtype=torch.int64), whole, number, number, each, each, each, each)
+
+    def followed_by(self, later: History, most: int) -> History:
+        """Return it with later completions, and without the oldest where there are more than `most`; 0 keeps all."""
+        longest = max(self.token_ids.shape[1], later.token_ids.shape[1])
+        made = {}
+        for name in TENSORS:
+            parts = [getattr(self, name), getattr(later, name)]
+            if name == "token_ids":
+                parts = [torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
+            made[name] = torch.cat(parts)[-most if most else 0 :]
+        return History(**made)
+
+    def take(self, rows: Tensor) -> History:
+        """Return some completions."""
+        return History(**{name: getattr(self, name)[rows] for name in TENSORS})
+
+    def state(self) -> dict[str, Tensor]:
+        """Return its tensors by name."""
+        return {name: getattr(self, name) for name in TENSORS}
+
+
+class Replay:
+    """What all members of a trainee have made, and the gradient of some of it in each optimiser step.
+
+    A step draws `replay / G` of a member's earlier groups, each a prompt with its G completions, and learns from them
+    as if they had been sampled now: a completion counts `min(rho, 2)`, rho how much more likely it is now than when it
+    was sampled, and its advantage is that of a later epoch (`advantages.reweighted`), with the KL that it has now. What
+    the policy no longer says has a rho near 0 and adds nothing.
+
+    Near the optimum of `E r - beta KL` the sum `r - beta log(pi / pi_ref)` is the same for all completions of a prompt,
+    whoever sampled them. So advantages vanish there, and old completions go on saying what is still wrong.
+
+    Source:
+        Ours; truncated importance weights as in Espeholt et al. 2018 (V-trace), the argument about the optimum as in
+        Richter et al. 2020 (VarGrad) and Bartoldson et al. 2025 (trajectory balance with asynchrony).
+    """
+
+    def __init__(
+        self, trainee: Trainee, settings: LearnerSettings, train: Prompts, weightings: MemberWeightings,
+        kl_control: KlControl,
+    ) -> None:  # fmt: skip
+        """Remember nothing yet.
+
+        Raises:
+            ConfigError: If advantages are made in a way that says nothing of earlier completions.
+        """
+        self.trainee, self.settings, self.train = trainee, settings, train
+        self.weightings, self.kl_control = weightings, kl_control
+        objectives = len(trainee.members[0].objective_weights)
+        self.histories = [History.none(objectives) for _ in trainee.members]
+        self._place = {ids: place for place, ids in reversed(list(enumerate(train.prompt_ids)))}
+        if settings.replay and weightings.needs_gram:
+            raise ConfigError(
+                f"replay must be 0 where objective weights are chosen from gradients, got {settings.replay}: they are "
+                "chosen for the completions of an update. Write replay: 0."
+            )
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is learned again."""
+        return self.settings.replay > 0
+
+    def remembers(self, member: int) -> bool:
+        """Whether a member has anything to learn again."""
+        return self.on and len(self.histories[member]) > 0
+
+    def remember(
+        self, active: Sequence[int], batch: Batch, preferences: FloatArray, weights: FloatArray, shaped: Tensor,
+        widths: Tensor, reference: Tensor,
+    ) -> None:  # fmt: skip
+        """Add an update's completions of the active members, once it has been learned from.
+
+        Args:
+            active: Members, in the order of their rows.
+            batch: Their completions, B rows.
+            preferences: What they were sampled for, `[B, K]`.
+            weights: What their objectives were weighed by, `[B, K]`.
+            shaped: Rewards, `[B, K]`.
+            widths: See `History`, `[B, K]`.
+            reference: Log-probability of each completion under the base model, `[B]`.
+        """
+        if not self.on:
+            return
+        made = History(
+            torch.tensor([self._place[ids] for ids in batch.prompt_ids]), batch.token_ids.cpu(),
+            batch.lengths.cpu(), batch.log_probs.sum(dim=1).cpu().double(), reference.cpu().double(),
+            shaped.cpu().double(), widths.cpu().double(), torch.from_numpy(preferences).double(),
+            torch.from_numpy(weights).double(),
+        )  # fmt: skip
+        for place, own in enumerate(torch.arange(len(made)).chunk(len(active))):
+            index = active[place]
+            self.histories[index] = self.histories[index].followed_by(made.take(own), self.settings.replay_window)
+
+    def draw(self, active: Sequence[int], updates: Sequence[int], epoch: int) -> History | None:
+        """Draw groups for one step of some members, all with a history or all without; those depend on nobody else.
+
+        Args:
+            active: Members.
+            updates: Updates made by each member of the trainee.
+            epoch: Which step of the update.
+        """
+        if not self.remembers(active[0]):
+            return None
+        group, parts = self.settings.group_size, []
+        for index in active:
+            own, random = (
+                self.histories[index],
+                generator(self.trainee.members[index].seed, "replay", updates[index], epoch),
+            )
+            groups = random.integers(len(own) // group, size=self.settings.replay // group)
+            rows = (groups[:, None] * group + np.arange(group)).ravel()
+            parts.append(own.take(torch.from_numpy(rows)))
+        longest = max(int(part.lengths.max()) for part in parts)
+        made = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS if name != "token_ids"}
+        ids = [_to_width(part.token_ids, longest) for part in parts]
+        return History(token_ids=torch.cat(ids), **made)
+
+    def backward(self, active: Sequence[int], drawn: History, chosen: Tensor, completions: int) -> Tensor:
+        """Add the gradient of drawn completions to the parameters; return how much each has to say, `[B]`.
+
+        Args:
+            active: Members, in the order of their rows.
+            drawn: Their completions, B rows.
+            chosen: Objective weights of each member in this update, `[R, K]`; where no weighting chooses them, those
+                that a completion was first learned from with.
+            completions: Completions of a member in the whole step, those of the update included.
+        """
+        count, each = len(active), len(drawn) // len(active)
+        weights = chosen.repeat_interleave(each, dim=0) if self.weightings.each else drawn.weights
+        betas, said = self.kl_control.rows(active, each), torch.zeros(len(drawn), dtype=torch.float64)
+        for rows in torch.arange(each).split(self.settings.micro_batch or each):
+            own = (torch.arange(count)[:, None] * each + rows).flatten()
+            said[own] = self._pass(active, drawn.take(own), weights[own], betas[own], completions)
+        return said.abs()
+
+    def _pass(self, active: Sequence[int], part: History, weights: Tensor, betas: Tensor, completions: int) -> Tensor:
+        """Go there and back with equally many completions of each member; return what each counts, `[B']`."""
+        bank, device, group = self.trainee.bank, self.trainee.bank.base.device, self.settings.group_size
+        mixing = self.trainee.mixing(active, part.preferences.numpy())
+        prompts = [self.train.prompt_ids[place] for place in part.prompts.tolist()]
+        with bank.using(mixing):
+            log_probs = completion_log_probs(
+                bank.base, bank, mixing, prompts, part.token_ids.to(device), part.lengths.to(device)
+            )
+            now = log_probs.detach().sum(dim=1).cpu().double()
+            ratios = log_ratios(now, part.log_probs).exp()
+            made = silenced(reweighted(part.rewards, now - part.reference, ratios, betas, group), part.widths, group)
+            advantages = scalarise(made, weights.to(made)) * ratios.clamp(max=MOST_RATIO)
+            policy_gradient_loss(log_probs, advantages.to(device, torch.float32), completions).backward()
+        self._charge(active, part, Reader(bank.base, bank, mixing).cost)
+        return advantages
+
+    def _charge(self, active: Sequence[int], drawn: History, cost: float) -> None:
+        """Charge the passes there and back; nothing was sampled."""
+        parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
+        tokens = drawn.lengths.view(len(active), -1).sum(dim=1).tolist()
+        prompts = drawn.prompts[:: self.settings.group_size].view(len(active), -1).tolist()
+        for index, own, places in zip(active, tokens, prompts, strict=True):
+            read = own + sum(len(self.train.prompt_ids[place]) for place in places)
+            self.trainee.members[index].ledger.charge(flops=network_flops(parameters, read, 3 * cost))
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """Return what a member remembers; nothing where nothing is learned again."""
+        return {f"replay.{name}": each for name, each in self.histories[member].state().items()} if self.on else {}
+
+    def load(self, member: int, tensors: Mapping[str, Tensor]) -> None:
+        """Take over `state`."""
+        if self.on:
+            self.histories[member] = History(**{name: tensors[f"replay.{name}"] for name in TENSORS})
+
+
+def _to_width(token_ids: Tensor, width: int) -> Tensor:
+    """Return ids `[N, T]` as `[N, width]`: padding is added or left away."""
+    return torch.nn.functional.pad(token_ids, (0, max(0, width - token_ids.shape[1])))[:, :width]

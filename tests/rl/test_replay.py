@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import micro_task
+from paretune.core.errors import ConfigError
+from paretune.core.ledger import Ledger
+from paretune.core.task import Task
+from paretune.methods.experts import ExpertSettings, expert_settings, expert_stage, settings_of
+from paretune.models.bank import ExpertBank
+from paretune.models.base import BaseModel
+from paretune.models.mixing import Mixing
+from paretune.models.scoring import completion_log_probs
+from paretune.objectives.scoring import Scorer
+from paretune.rl.learner import Learner
+from paretune.rl.replay import History
+from paretune.rl.rollout import Prompts
+from paretune.rl.rollouts import Environment
+from paretune.rl.settings import LearnerSettings
+from paretune.rl.slots import Slots
+from paretune.rl.trainees import Member, Population
+from paretune.rl.weighting import Seen
+
+SETTINGS = LearnerSettings(
+    1e-2, group_size=2, completions_per_update=8, epochs=2, average_decay=0.0, replay=4, max_grad_norm=1e9
+)
+
+
+def make(task: Task, base: BaseModel, settings: LearnerSettings, members: int = 1, weightings: Any = ()) -> Learner:
+    chosen = [Member(np.asarray([0.25, 0.75]), seed, (64,), Ledger(64)) for seed in range(members)]
+    bank = ExpertBank(base, members, rank=2)
+    bank.initialise(range(members))
+    bank.flat += 0.1 * torch.randn(bank.flat.shape, generator=torch.Generator().manual_seed(0))
+    train, development = (
+        Prompts(task.splits[split], [tuple(base.encode(str(row["prompt"]))) for row in task.splits[split]])
+        for split in ("train", "development")
+    )
+    ranges = np.asarray([objective.range for objective in task.objectives])
+    environment = Environment(Scorer(task.objectives), train, task.beta, micro_task.LENGTH, ranges, development)
+    return Learner(Population(bank, chosen), environment, settings, Slots(weightings=weightings))
+
+
+def history(learner: Learner, base: BaseModel, log_probs: list[float], rewards: list[list[float]]) -> History:
+    """Two completions of the first training prompt, with the log-probabilities that they were sampled with."""
+    ids = base.encode("a b")[:2]
+    token_ids = torch.tensor([ids, ids[::-1]])
+    prompts = [learner.environment.train.prompt_ids[0]] * 2
+    with torch.no_grad():
+        reference = completion_log_probs(base, None, Mixing.reference(2), prompts, token_ids, torch.tensor([2, 2]))
+    return History(
+        torch.zeros(2, dtype=torch.int64), token_ids, torch.tensor([2, 2]),
+        torch.tensor(log_probs, dtype=torch.float64), reference.sum(dim=1).double(),
+        torch.tensor(rewards, dtype=torch.float64), torch.ones(2, 2, dtype=torch.float64),
+        torch.tensor([[0.25, 0.75]] * 2, dtype=torch.float64), torch.tensor([[0.25, 0.75]] * 2, dtype=torch.float64),
+    )  # fmt: skip
+
+
+def now_of(learner: Learner, drawn: History) -> torch.Tensor:
+    prompts = [learner.environment.train.prompt_ids[0]] * 2
+    bank, mixing = learner.trainee.bank, Mixing.population(1, 2)
+    return completion_log_probs(bank.base, bank, mixing, prompts, drawn.token_ids, drawn.lengths).sum(dim=1)
+
+
+def test_a_completion_counts_its_truncated_ratio_times_its_advantage_now(task: Task, base: BaseModel) -> None:
+    learner = make(task, base, SETTINGS)
+    drawn = history(learner, base, [0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])
+    now = now_of(learner, drawn).detach().double()
+    # sampled with half of, and four times, the probability it has now: ratios 2 (held at 2) and .25
+    drawn = replace(drawn, log_probs=now - torch.tensor([2.0, 0.25]).log().double())
+    chosen = torch.tensor([[0.25, 0.75]])
+    said = learner.replay.backward([0], drawn, chosen, completions=12)
+    kl = now - drawn.reference
+    worth = torch.tensor([0.25, 0.75]).double() - task.beta * kl  # w . r - beta kl
+    baseline = (2 * worth[0] + 0.25 * worth[1]) / 2.25
+    expected = torch.stack([2 * (worth[0] - baseline), 0.25 * (worth[1] - baseline)])
+    torch.testing.assert_close(said, expected.abs(), rtol=1e-5, atol=1e-7)
+    made = learner.trainee.take_gradients([0])["experts"]
+    loss = -(expected.float() * now_of(learner, drawn)).sum() / 12
+    loss.backward()
+    torch.testing.assert_close(made, learner.trainee.take_gradients([0])["experts"], rtol=1e-4, atol=1e-7)
+
+
+def test_advantages_vanish_at_the_optimum_whoever_sampled(task: Task, base: BaseModel) -> None:
+    # at the optimum beta log(pi / pi_ref) = w . r - const for all completions of a prompt
+    learner = make(task, base, SETTINGS)
+    drawn = history(learner, base, [-3.0, -0.5], [[0.0, 0.0], [0.0, 0.0]])
+    kl = now_of(learner, drawn).detach().double() - drawn.reference
+    rewards = (task.beta * kl + 0.3)[:, None].expand(2, 2).contiguous()
+    said = learner.replay.backward([0], replace(drawn, rewards=rewards), torch.tensor([[0.25, 0.75]]), 12)
+    assert said.max() < 1e-6
+    assert learner.trainee.take_gradients([0])["experts"].abs().max() < 1e-6
+
+
+def test_the_first_update_has_nothing_to_learn_again_and_later_ones_draw_whole_groups(
+    task: Task, base: BaseModel
+) -> None:
+    learner = make(task, base, SETTINGS, members=2)
+    assert learner.replay.draw([0, 1], [0, 0], 0) is None
+    learner.update(lambda index, length: None, lambda event: None)
+    assert [len(each) for each in learner.replay.histories] == [8, 8]
+    drawn = learner.replay.draw([0, 1], [1, 1], 0)
+    assert drawn is not None
+    assert len(drawn) == 2 * SETTINGS.replay
+    for one, other in drawn.prompts.view(-1, 2).tolist():
+        assert one == other
+    alone = learner.replay.draw([1], [1, 1], 0)
+    assert alone is not None
+    assert alone.token_ids.equal(drawn.token_ids[4:])  # it depends on nobody else
+    again = learner.replay.draw([0, 1], [1, 1], 1)
+    assert again is not None
+    assert not again.log_probs.equal(drawn.log_probs)  # each epoch draws anew
+
+
+def test_a_window_forgets_the_oldest(task: Task, base: BaseModel) -> None:
+    learner = make(task, base, replace(SETTINGS, replay_window=12))
+    for _ in range(3):
+        learner.update(lambda index, length: None, lambda event: None)
+        kept = learner.replay.histories[0]
+    assert len(kept) == 12
+    whole = make(task, base, SETTINGS)
+    for _ in range(3):
+        whole.update(lambda index, length: None, lambda event: None)
+    assert len(whole.replay.histories[0]) == 24
+
+
+class Turned:
+    """Always the other way round than the preference says."""
+
+    needs: frozenset[str] = frozenset()
+
+    def measured(self, update: int) -> int:
+        return 0
+
+    def weigh(self, seen: Seen) -> Any:
+        return seen.preference[::-1].copy()
+
+    def state(self) -> dict[str, object]:
+        return {}
+
+    def load(self, state: Mapping[str, object]) -> None: ...
+
+
+def test_what_a_weighting_chooses_weighs_earlier_completions_too(task: Task, base: BaseModel) -> None:
+    learner = make(task, base, SETTINGS, weightings=[Turned()])
+    drawn = history(learner, base, [0.0, 0.0], [[1.0, 0.0], [0.0, 0.5]])
+    now = now_of(learner, drawn).detach().double()
+    drawn = replace(drawn, log_probs=now, reference=now)  # ratios 1, no KL
+    said = learner.replay.backward([0], drawn, torch.tensor([[0.75, 0.25]]), 12)
+    assert said.tolist() == pytest.approx([0.3125, 0.3125])  # .75 against .125, each from their mean
+
+
+class FromGradients(Turned):
+    needs = frozenset({"gram"})
+
+
+def test_weights_from_gradients_are_refused(task: Task, base: BaseModel) -> None:
+    with pytest.raises(ConfigError, match="replay must be 0 where objective weights are chosen from gradients, got 4"):
+        make(task, base, SETTINGS, weightings=[FromGradients()])
+
+
+def test_what_is_learned_again_is_charged_in_flops_alone(task: Task, base: BaseModel) -> None:
+    with_replay, without = (make(task, base, replace(SETTINGS, replay=replay)) for replay in (4, 0))
+    for learner in (with_replay, without):
+        learner.update(lambda index, length: None, lambda event: None)
+    coming = [with_replay.replay.draw([0], [1], epoch) for epoch in range(2)]
+    for learner in (with_replay, without):
+        learner.update(lambda index, length: None, lambda event: None)
+    one, other = (learner.members[0].ledger.counts for learner in (with_replay, without))
+    assert {name for name in one if one[name] != other[name]} == {"flops"}
+    # two epochs, each there and back (3 passes) over 4 completions and the prompts of 2 groups
+    bank, ids = with_replay.trainee.bank, with_replay.environment.train.prompt_ids
+    tokens = sum(
+        int(drawn.lengths.sum()) + sum(len(ids[place]) for place in drawn.prompts[::2].tolist())
+        for drawn in coming
+        if drawn is not None
+    )
+    passes = 2 * (bank.base.parameters + bank.parameters_each()) * tokens * 3
+    assert one["flops"] - other["flops"] == pytest.approx(passes)
+
+
+def test_without_replay_a_stage_is_what_it_was() -> None:
+    stage = expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 0)
+    assert "replay" not in stage.settings
+    assert "replay_window" not in stage.settings
+    assert settings_of(ExpertSettings, stage) == ExpertSettings()
+    own = ExpertSettings(replay=64)
+    assert expert_settings(own)["replay"] == 64
+    assert settings_of(ExpertSettings, expert_stage(own, np.asarray([1.0, 0.0]), 64, 0)) == own
