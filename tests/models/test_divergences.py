@@ -162,7 +162,7 @@ def test_what_is_no_table_of_log_probabilities_is_refused() -> None:
         forward_kl(experts, reference, torch.ones(3))
     with pytest.raises(ShapeError, match="expert_log_probs must be normalised"):
         jensen_shannon(experts + 1, reference, half)
-    with pytest.raises(ShapeError, match="reference_log_probs must be finite, got NaN or infinity. Mask no token"):
+    with pytest.raises(ShapeError, match=r"reference_log_probs must be finite, got NaN or infinity\. Mask no"):
         jensen_shannon(experts, torch.tensor([0.5, 0.5, 0.0, 0.0]).log(), half)
     for alpha in (0.0, -1.0, float("nan")):
         with pytest.raises(ShapeError, match=r"alpha must be above 0, got .*\. The limit 0 is reverse_kl"):
