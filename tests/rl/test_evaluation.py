@@ -155,7 +155,7 @@ def test_a_ledger_is_charged_for_all_completions_that_one_is_drawn_from(task: Ta
         (Mixer("hidden"), 2, 1),
         (Mixer("probabilities"), 2, 1),
         (Mixer("log_probs", divergence="forward_kl"), 3, 1),
-    ],  # fmt: skip
+    ],
 )
 def test_a_ledger_is_charged_for_each_expert_of_a_mixture(
     task: Task, base: BaseModel, mixer: Mixer, passes: float, experts: int
