@@ -25,8 +25,9 @@ class ProbabilityMixtureSettings(ExpertSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.seeds_each, bool) or not isinstance(self.seeds_each, int) or self.seeds_each < 1:
-            raise ConfigError(f"seeds_each must be a whole number from 1 on, got {self.seeds_each!r}. Try 2.")
+        given: object = self.seeds_each  # whatever a study wrote
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise ConfigError(f"seeds_each must be a whole number from 1 on, got {given!r}. Try 2.")
 
 
 @method("probability_mixture", "meta-policy")
