@@ -72,6 +72,9 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("q_weighting", {"divisions": 1}),
     ("lagrangian", {"thresholds": {"second": 0.9}}),
     ("hidden_mixing", {"continued": "base"}),
+    ("hidden_mixing", {"block": -1, "norm": "after"}),
+    ("mod", {"divergence": "forward_kl"}),
+    ("probability_mixture", {"seeds_each": 2}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
 LATE = [  # settings whose effect so few completions do not show

@@ -116,3 +116,9 @@ def test_what_cannot_be_searched_is_refused_when_planned(task: Task) -> None:
         FAITHFUL.stages(task, WANTED, 35, 0)
     with pytest.raises(ModelError, match="block must be one of the model's 2 blocks"):
         EMORL(EMORLSettings(mode="faithful", block=2)).stages(task, WANTED, 4000, 0)
+
+
+def test_probabilities_are_not_mixed_by_weights_that_are_no_distribution() -> None:
+    with pytest.raises(ConfigError, match=r"level must not be 'probabilities' in mode 'faithful', which searches wei"):
+        EMORLSettings(mode="faithful", level="probabilities")
+    assert EMORLSettings(level="probabilities").mixed_at == "probabilities"

@@ -23,6 +23,10 @@ METHODS = [
     (MOD(MODSettings()), Mixer("log_probs")),
     (HiddenMixing(HiddenMixingSettings()), Mixer("hidden", -2, continued="soup")),
     (HiddenMixing(HiddenMixingSettings(block=0, continued="base")), Mixer("hidden", 0)),
+    (HiddenMixing(HiddenMixingSettings(block=-1, norm="after", continued="base")), Mixer("hidden", -1, norm="after")),
+    (MOD(MODSettings(divergence="jensen_shannon")), Mixer("log_probs", divergence="jensen_shannon")),
+    (MOD(MODSettings(correction="importance")), Mixer("log_probs", particles=8)),
+    (MOD(MODSettings(correction="importance", particles=3)), Mixer("log_probs", particles=3)),
 ]
 
 
@@ -44,6 +48,30 @@ def test_models_and_blocks_whose_states_cannot_be_mixed_are_refused_when_planned
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "falcon", "num_hidden_layers": 2}))
     with pytest.raises(ModelError, match="got model_type 'falcon'"):
         HiddenMixing(HiddenMixingSettings()).stages(replace(task, model=str(tmp_path)), WANTED, 1004, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"particles": 4}, "particles must be left out without a correction, got 4. Add 'correction: importance'"),
+        ({"correction": "importance", "particles": 1}, "particles must be a whole number from 2 on, got 1. Try 8"),
+        ({"correction": "importance", "divergence": "forward_kl"}, "correction must be none but under the reverse KL"),
+        ({"correction": "resampling"}, "correction must be one of importance, none, got 'resampling'"),
+        ({"divergence": "kl"}, "divergence must be one of forward_kl, jensen_shannon, reverse_kl, got 'kl'"),
+    ],
+)
+def test_settings_of_mod_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MODSettings(**settings)
+
+
+def test_a_side_of_the_norm_where_there_is_none_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"norm must be 'before' but behind the last block, -1, got 'after' behind bl"
+    ):
+        HiddenMixingSettings(norm="after")
+    with pytest.raises(ConfigError, match="norm must be one of after, before, got 'behind'"):
+        HiddenMixingSettings(block=-1, norm="behind")  # type: ignore[arg-type]  # the point of the test
 
 
 def test_a_continuation_that_does_not_exist_is_refused() -> None:

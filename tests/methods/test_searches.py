@@ -129,7 +129,7 @@ def test_experts_are_mixed_at_the_level_and_charged_for_their_streams(
     assert passes == {
         ("adapters", None): 1, ("log_probs", None): 2, ("hidden", None): 2, ("hidden", 0): 1.5,
     }  # fmt: skip
-    with pytest.raises(UnknownNameError, match="level must be one of adapters, hidden, log_probs, got 'logits'"):
+    with pytest.raises(UnknownNameError, match="level must be one of adapters, hidden, log_probs, probabilities, got"):
         searched(task, adapters, tmp_path, level="logits")
 
 

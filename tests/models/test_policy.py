@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import micro_task
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.models import policy as policy_module
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.policy import Completions, Policy
+from paretune.models.completions import Completions
+from paretune.models.policy import Policy
 
 PREFERENCES = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.3, 0.7]])
 PROMPTS = ["a b c", "d", "e f", "a b c"]
@@ -204,9 +205,12 @@ def test_equal_weights_are_one_policy_unless_the_experts_are_mixed_otherwise(lla
     gated = identities(Mixer(gate=gate))
     assert len(set(gated)) == 3  # a gate reads the preference
     soup = Mixer("hidden", 1, continued="soup")
-    mixers = [Mixer(gate=other), Mixer("hidden", 1), Mixer("hidden", 2), soup, Mixer("log_probs")]
+    mixers = [
+        Mixer(gate=other), Mixer("hidden", 1), Mixer("hidden", 2), soup, Mixer("log_probs"), Mixer("probabilities"),
+        Mixer("log_probs", divergence="forward_kl"), Mixer("hidden", -1), Mixer("hidden", -1, norm="after"),
+    ]  # fmt: skip
     found = [plain, gated, *(identities(mixer) for mixer in mixers)]
-    assert len({row for rows in found for row in rows}) == 3 + 3 + 1 + 4  # gates tell preferences apart, levels do not
+    assert len({row for rows in found for row in rows}) == 3 + 3 + 1 + 8  # gates tell preferences apart, levels do not
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(b"one")
     assert identities(Mixer(gate=moved)) == gated  # the same gate, wherever it lies
@@ -221,3 +225,14 @@ def test_scaled_policies_keep_their_mixer(llama: BaseModel) -> None:
     assert scaled.identity(0) != scaled.identity(1)
     zero = made.scaled([0.0])
     assert {zero.identity(index) for index in range(3)} == {zero.identity(0)}  # the base model
+
+
+def test_what_a_mixer_is_made_of_by_default_tells_policies_apart_as_it_always_did() -> None:
+    """Records name policies by this: what came later counts only where it is not the default."""
+    assert Mixer("log_probs").plain() == {"level": "log_probs", "block": None, "continued": "base"}
+    assert Mixer("log_probs", particles=4).plain()["particles"] == 4
+
+
+def test_a_policy_that_does_not_resample_refuses_particles(llama: BaseModel) -> None:
+    with pytest.raises(ConfigError, match=r"a mixer of 4 particles must be served by a policy that resamples, got Pol"):
+        Policy(llama, None, PromptFormat(), 4, 6, PREFERENCES, [""] * 3, np.eye(3), Mixer("log_probs", particles=4))

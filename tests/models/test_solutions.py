@@ -197,7 +197,13 @@ def test_an_answer_with_fewer_weights_than_experts_is_refused_when_asked(
         solutions.policy_for([1, 0])
 
 
-@pytest.mark.parametrize("mixer", [Mixer("hidden", 0, continued="soup"), Mixer("hidden"), Mixer("log_probs")])
+MIXERS = [
+    Mixer("hidden", 0, continued="soup"), Mixer("hidden"), Mixer("hidden", -1, norm="after"), Mixer("log_probs"),
+    Mixer("log_probs", divergence="forward_kl"), Mixer("probabilities"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
 def test_a_mixer_of_streams_is_saved_loaded_and_run(task: Task, base: BaseModel, tmp_path: Path, mixer: Mixer) -> None:
     solutions = solutions_of(task, base, tmp_path, mixer=mixer)
     loaded = load_solutions(solutions.save(tmp_path / "out"))
@@ -206,6 +212,18 @@ def test_a_mixer_of_streams_is_saved_loaded_and_run(task: Task, base: BaseModel,
     assert table.equal(solutions.policy_for([0.3, 0.7]).next_token_log_probs(["a", "b"], [[], [3]], [0, 0]))
     deltas = solutions_of(task, base, tmp_path / "deltas").policy_for([0.3, 0.7])
     assert (deltas.next_token_log_probs(["a", "b"], [[], [3]], [0, 0]) - table).abs().max() > 1e-3
+
+
+def test_a_mixer_of_particles_is_saved_loaded_and_run(task: Task, base: BaseModel, tmp_path: Path) -> None:
+    solutions = solutions_of(task, base, tmp_path, mixer=Mixer("log_probs", particles=3))
+    loaded = load_solutions(solutions.save(tmp_path / "out"))
+    assert loaded.mixer == solutions.mixer
+    policy = loaded.policy_for([0.3, 0.7])
+    assert policy.draws(0) == 3
+    assert (
+        policy.generate(["a", "b"] * 4, [0] * 8).texts
+        == solutions.policy_for([0.3, 0.7]).generate(["a", "b"] * 4, [0] * 8).texts
+    )
 
 
 def test_hidden_states_of_a_block_that_the_model_lacks_are_refused(task: Task, base: BaseModel, tmp_path: Path) -> None:

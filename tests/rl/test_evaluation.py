@@ -9,7 +9,7 @@ import pytest
 
 import micro_task
 from paretune.core.errors import BudgetError, ShapeError
-from paretune.core.ledger import Ledger
+from paretune.core.ledger import Ledger, network_flops
 from paretune.core.protocols import Mixer
 from paretune.core.scores import Scores
 from paretune.core.task import Row, Task
@@ -17,6 +17,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.gate import BlockGate
 from paretune.models.policy import Policy
+from paretune.models.resampled import ResampledPolicy
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate, reference_policy
 
@@ -121,9 +122,40 @@ def test_a_ledger_is_charged_for_what_is_sampled(task: Task, base: BaseModel) ->
     assert ledger.counts["tokens"] == sum(len(ids) for record in records[:2] for ids in record.token_ids)
 
 
+def test_a_ledger_is_charged_for_all_completions_that_one_is_drawn_from(task: Task, base: BaseModel) -> None:
+    """Three particles cost three completions, all of their tokens, and a pass of each of two experts over these."""
+    plain, mixer = policy_of(task, base), Mixer("log_probs", particles=3)
+    assert plain.bank is not None
+    policy = ResampledPolicy(
+        base, plain.bank, task.prompt_format, 4, 2, PREFERENCES[:1], ["combined"], np.full((1, 2), 0.5), mixer
+    )
+    ledger = Ledger(60)
+    (record,) = run(task, policy, samples=5, ledger=ledger)
+    prompts = [str(row["prompt"]) for row in task.splits["test"]]
+    made = policy.generate(prompts, [0] * 4, 5, seed=0)
+    kept, read = sum(len(ids) for ids in record.token_ids), sum(len(base.encode(prompt)) for prompt in prompts)
+    assert record.completions == made.texts
+    assert (ledger.completions, ledger.counts["prompts"], ledger.counts["reward_calls"]) == (60, 4, 20 * 2)
+    assert ledger.counts["tokens"] == kept + made.dropped_tokens > 2 * kept - 20
+    streams = base.parameters + plain.bank.parameters_each()
+    assert ledger.counts["flops"] == network_flops(streams, kept + made.dropped_tokens + read, 2) + network_flops(
+        base.parameters, kept + read, 1
+    )
+    assert np.isnan(record.kl)
+    with pytest.raises(BudgetError):
+        run(task, policy, samples=5, ledger=Ledger(59))
+
+
 @pytest.mark.parametrize(
     ("mixer", "passes", "experts"),
-    [(Mixer(), 1, 2), (Mixer("log_probs"), 2, 1), (Mixer("hidden", 0), 1.5, 1), (Mixer("hidden"), 2, 1)],
+    [
+        (Mixer(), 1, 2),
+        (Mixer("log_probs"), 2, 1),
+        (Mixer("hidden", 0), 1.5, 1),
+        (Mixer("hidden"), 2, 1),
+        (Mixer("probabilities"), 2, 1),
+        (Mixer("log_probs", divergence="forward_kl"), 3, 1),
+    ],
 )
 def test_a_ledger_is_charged_for_each_expert_of_a_mixture(
     task: Task, base: BaseModel, mixer: Mixer, passes: float, experts: int

@@ -24,8 +24,10 @@ FAMILIES: tuple[Family, ...] = (
     "multi-policy",
     "meta-policy",
 )  # of methods: these are compared, ranked and tuned
-Level = Literal["adapters", "hidden", "log_probs"]
+Level = Literal["adapters", "hidden", "log_probs", "probabilities"]
 Continued = Literal["base", "soup"]
+Norm = Literal["before", "after"]
+Divergence = Literal["reverse_kl", "forward_kl", "jensen_shannon"]
 Made = TypeVar("Made")
 
 
@@ -35,11 +37,15 @@ class Mixer:
 
     Attributes:
         level: `adapters`: their deltas, in every layer; `hidden`: hidden states, which one stream continues;
-            `log_probs`: log-probabilities of the next token.
+            `log_probs`: log-probabilities of the next token; `probabilities`: its probabilities.
         block: For `hidden`: number of the block behind which states are mixed, from 0 on, or from the last, -1;
             None is the last.
         continued: For `hidden`: what the one stream behind that block runs under: `base`, no expert, or `soup`, the
             experts' deltas with the same weights.
+        norm: For `hidden`, behind the last block: whether states are mixed before the model's final norm or after it.
+        divergence: For `log_probs`: what keeps the mixture near the base model; see `models.divergences`.
+        particles: For `log_probs` under `reverse_kl`: completions that are sampled for each one returned, of which one
+            is drawn by its importance weight; see `models.resampled`. 1 takes each as it is.
         gate: For `adapters`: file of a gate that adds to the answer's weights what it reads in preference and context.
     """
 
@@ -47,10 +53,31 @@ class Mixer:
     block: int | None = None
     gate: Path | None = None
     continued: Continued = "base"
+    norm: Norm = "before"
+    divergence: Divergence = "reverse_kl"
+    particles: int = 1
 
     def __post_init__(self) -> None:
         check_choice("level of a mixer", self.level, get_args(Level))
         check_choice("continued of a mixer", self.continued, get_args(Continued))
+        check_choice("norm of a mixer", self.norm, get_args(Norm))
+        check_choice("divergence of a mixer", self.divergence, get_args(Divergence))
+        if self.norm != "before" and not (self.level == "hidden" and self.block in (None, -1)):
+            raise ConfigError(
+                f"norm of a mixer must be 'before' but at level 'hidden' behind the last block, -1, got '{self.norm}' "
+                f"at level '{self.level}', block {self.block}. Name the last block, or leave it out."
+            )
+        if self.divergence != "reverse_kl" and self.level != "log_probs":
+            raise ConfigError(
+                f"divergence of a mixer must be named at level 'log_probs' alone, got '{self.divergence}' at level "
+                f"'{self.level}'. Leave it out, or mix log-probabilities."
+            )
+        check_particles(self.particles, 1)
+        if self.particles > 1 and (self.level, self.divergence) != ("log_probs", "reverse_kl"):
+            raise ConfigError(
+                f"particles of a mixer must be 1 but at level 'log_probs' under 'reverse_kl', got {self.particles} at "
+                f"level '{self.level}' under '{self.divergence}'. No other product of experts is corrected."
+            )
         if self.continued != "base" and self.level != "hidden":
             raise ConfigError(
                 f"continued of a mixer must be 'base' but at level 'hidden', got '{self.continued}' at level "
@@ -67,8 +94,21 @@ class Mixer:
             )
 
     def plain(self) -> dict[str, object]:
-        """Return all but the gate as plain data."""
-        return {"level": self.level, "block": self.block, "continued": self.continued}
+        """Return all but the gate as plain data; what came later only where it is not the default."""
+        later = {name: getattr(self, name) for name in ("norm", "divergence", "particles")}
+        default = {"norm": "before", "divergence": "reverse_kl", "particles": 1}
+        plain: dict[str, object] = {"level": self.level, "block": self.block, "continued": self.continued}
+        return plain | {name: value for name, value in later.items() if value != default[name]}
+
+
+def check_particles(value: object, least: int) -> None:
+    """Check a number of completions that are sampled for each one returned.
+
+    Raises:
+        ConfigError: If it is no whole number from `least` on.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"particles must be a whole number from {least} on, got {value!r}. Try 8.")
 
 
 @dataclass(frozen=True)

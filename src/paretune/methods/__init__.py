@@ -29,6 +29,7 @@ METHODS = {
     "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
     "mod": "paretune.methods.meta_policy.mod:MOD",
+    "probability_mixture": "paretune.methods.meta_policy.probability_mixture:ProbabilityMixture",
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",
     "emorl": "paretune.methods.meta_policy.emorl:EMORL",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",

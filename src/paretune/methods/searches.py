@@ -201,31 +201,32 @@ class _Measured:
     def __call__(self, candidates: FloatArray, times: int) -> tuple[FloatArray, FloatArray]:
         """Return mean rewards `[C, K]` and KL `[C]` of candidates `[C, E]` that were measured so often before."""
         from paretune.core.seeds import stream_key
-        from paretune.models.policy import Policy
+        from paretune.models.resampled import policy_class
 
         task, base, count, each = self.context.task, self.bank.base, len(candidates), self.chosen * self.samples
         objectives = len(task.objectives)
-        policy = Policy(
+        policy = policy_class(self.mixer)(
             base, self.bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
             np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, self.mixer,
             self.gate,
         )  # fmt: skip
-        self.ledger.charge(completions=count * each, prompts=count * self.chosen)
+        draws = sum(policy.draws(index) for index in range(count))
+        self.ledger.charge(completions=draws * each, prompts=count * self.chosen)
         owners = [index for index in range(count) for _ in self.rows]
         seed = stream_key(self.stage.seed, "search", times) % 2**63
         texts = [str(row["prompt"]) for row in self.rows] * count
         made = policy.generate(texts, owners, self.samples, seed=seed, reference=True)
         rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
-        tokens = int(made.lengths.sum())
+        kept, dropped = int(made.lengths.sum()), made.dropped_tokens
         read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        flops = policy.flops(range(count), tokens + read, reference_passes=1)
-        self.ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
+        flops = policy.flops(range(count), kept + read, reference_passes=1) + policy.flops(range(count), dropped)
+        self.ledger.charge(tokens=kept + dropped, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
         ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
         kl = np.asarray(ratios.reshape(count, each).mean(axis=1))
         known = {"candidates": candidates.tolist(), "scores": scores.tolist(), "kl": kl.tolist()}
         self.context.log({**known, "measured_before": times})
-        self.context.progress(count * each)
+        self.context.progress(draws * each)
         return scores, kl
 
 

@@ -127,6 +127,9 @@ def _j(group: Group, study: StudyRecords) -> Measure:
 def _kl(group: Group, chosen: NDArray[np.bool_]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
         records = answers(cell, group.task, chosen)
-        return records if isinstance(records, str) else float(np.mean([record.kl for record in records]))
+        if isinstance(records, str):
+            return records
+        found = float(np.mean([record.kl for record in records]))
+        return found if np.isfinite(found) else "has no KL (its policy can only be sampled)"
 
     return measure

@@ -33,6 +33,8 @@ class Rollout:
             nats, 0 behind the end, `[B, T]`.
         ended: Whether the row ended by itself (end-of-text) rather than at the limit, `[B]`.
         latency_seconds: From the start of the batch until the row's last token, `[B]`.
+        log_weights: Where the mixing is weighed: the sum over a row's tokens of log Z, `[B]`, by which the product of
+            the experts over whole completions exceeds the probability of sampling this one; else None.
     """
 
     token_ids: Tensor
@@ -40,6 +42,7 @@ class Rollout:
     log_probs: Tensor
     ended: Tensor
     latency_seconds: NDArray[np.float64]
+    log_weights: Tensor | None = None
 
 
 @torch.no_grad()
@@ -112,6 +115,7 @@ class _Loop:
         self.lengths = torch.full((rows,), max_new_tokens, device=self.device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=self.device)
         self.latency = np.zeros(rows)
+        self.log_weights = torch.zeros(rows, device=self.device) if reader.mixing.weighed else None
         self.end_ids = torch.tensor(list(end_ids), dtype=torch.long, device=self.device)
         self.at = torch.arange(rows, device=self.device)
         self.temperature: Tensor | None = None
@@ -136,6 +140,8 @@ class _Loop:
             # rows that have ended stay until enough of them can leave together; what they draw does not count
             self.token_ids[self.at, step] = torch.where(alive, tokens, self.pad_id)
             self.log_probs[self.at, step] = torch.where(alive, log_probs, 0.0)
+            if self.log_weights is not None:
+                self.log_weights[self.at] += torch.where(alive, logits.logsumexp(dim=-1), 0.0)
             stops = torch.isin(tokens, self.end_ids) & alive
             last = step == self.max_new_tokens - 1
             if last or bool(stops.any()):
@@ -171,6 +177,7 @@ class _Loop:
             log_probs=self.log_probs[:, :used],
             ended=self.ended,
             latency_seconds=self.latency,
+            log_weights=self.log_weights,
         )
 
 

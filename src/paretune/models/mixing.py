@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
-from paretune.core.protocols import Continued, Level
+from paretune.core.errors import MixingError, ShapeError
+from paretune.core.protocols import Continued, Divergence, Level, Norm
 
+WHOLE = 1e-6  # by which weights that sum to one in fp32 may miss it
 GateFrom = int | Sequence[int]  # first token of a pass that a gate weighs: one for all rows, or one for each
 
 
@@ -54,7 +55,8 @@ class Mixing:
     `g = scale * gate(block input, prior, preference)`. Prompt tokens before the last run under `scale * prior`; the
     last one is gated, since its output is the first token of the completion.
 
-    At the levels of log-probabilities and of hidden states there are weights for each row, and nothing else.
+    At the levels of log-probabilities, of probabilities and of hidden states there are weights for each row, and
+    nothing else.
 
     Attributes:
         expert_weights: `[B, E]`, of a gated mixing the prior; None for a population and for the reference policy.
@@ -69,6 +71,10 @@ class Mixing:
         level: Where the experts are mixed.
         block: For hidden states: number of the block behind which they are mixed; see `core.protocols.Mixer`.
         continued: For hidden states: what the one stream behind that block runs under.
+        norm: For hidden states behind the last block: on which side of the final norm they are mixed.
+        divergence: For log-probabilities: what keeps the mixture near the base model.
+        weighed: For log-probabilities under the reverse KL: whether the logits are sums of log-probabilities, so that
+            their log-sum-exp is the log of Z, what the product of the experts is divided by.
     """
 
     batch: int
@@ -82,6 +88,9 @@ class Mixing:
     level: Level = "adapters"
     block: int | None = None
     continued: Continued = "base"
+    norm: Norm = "before"
+    divergence: Divergence = "reverse_kl"
+    weighed: bool = False
 
     @classmethod
     def of_rows(cls, expert_weights: Tensor) -> Mixing:
@@ -127,9 +136,36 @@ class Mixing:
         return replace(mixing, gate=gate, preferences=preferences, scale=scale)
 
     @classmethod
-    def of_log_probs(cls, expert_weights: Tensor) -> Mixing:
-        """Mix the log-probabilities of experts, `[B, E]`; what a row's weights leave of one is the base model's."""
-        return replace(cls.of_rows(expert_weights), level="log_probs")
+    def of_log_probs(
+        cls, expert_weights: Tensor, divergence: Divergence = "reverse_kl", weighed: bool = False
+    ) -> Mixing:
+        """Mix the log-probabilities of experts, `[B, E]`; what a row's weights leave of one is the base model's.
+
+        Args:
+            expert_weights: `[B, E]`, any numbers.
+            divergence: What keeps the mixture near the base model.
+            weighed: Whether the logits are sums of log-probabilities, and their log-sum-exp is asked for.
+        """
+        return replace(cls.of_rows(expert_weights), level="log_probs", divergence=divergence, weighed=weighed)
+
+    @classmethod
+    def of_probabilities(cls, expert_weights: Tensor) -> Mixing:
+        """Mix the probabilities of experts, `[B, E]`; what a row's weights leave of one is the base model's.
+
+        Raises:
+            MixingError: If a row's weights and what they leave are no distribution.
+        """
+        mixing = cls.of_rows(expert_weights)
+        sums = expert_weights.sum(dim=1)
+        wrong = ((expert_weights < 0).any(dim=1) | (sums > 1 + WHOLE)).nonzero().flatten().tolist()
+        if wrong:
+            row = [round(weight, 4) for weight in expert_weights[wrong[0]].tolist()]
+            raise MixingError(
+                f"expert_weights must be non-negative and sum to at most 1 to mix probabilities, got {row} (sum "
+                f"{float(sums[wrong[0]]):.4g}). Answer with points of the simplex, scale by at most 1, or mix "
+                "log-probabilities."
+            )
+        return replace(mixing, level="probabilities")
 
     @classmethod
     def of_hidden_states(
@@ -138,6 +174,7 @@ class Mixing:
         block: int | None = None,
         continued: Continued = "base",
         scale: Tensor | None = None,
+        norm: Norm = "before",
     ) -> Mixing:
         """Mix hidden states of experts behind one block; one stream reads on from there.
 
@@ -146,11 +183,12 @@ class Mixing:
             block: Number of the block; None is the last, and so is -1.
             continued: `base`: later blocks run under no expert; `soup`: under the experts' deltas, weighed alike.
             scale: Multiplies the weights of a row, `[B]`; the base model's own states get what it takes from one.
+            norm: Behind the last block: on which side of the final norm.
         """
         mixing = cls.of_rows(expert_weights)
         if scale is not None and (scale.shape != (mixing.batch,) or not bool(torch.isfinite(scale).all())):
             raise ShapeError(f"scale must be finite, one per row ({mixing.batch}), got {scale.tolist()}.")
-        return replace(mixing, level="hidden", block=block, continued=continued, scale=scale)
+        return replace(mixing, level="hidden", block=block, continued=continued, scale=scale, norm=norm)
 
     @classmethod
     def population(cls, experts: int, rows_each: int, members: tuple[int, ...] | None = None) -> Mixing:

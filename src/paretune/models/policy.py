@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paretune.core.checks import check_texts
 from paretune.core.digests import digest, file_digest
-from paretune.core.errors import EnumerationError, ShapeError
+from paretune.core.errors import ConfigError, EnumerationError, ShapeError
 from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.prompt_format import PromptFormat
@@ -22,6 +21,7 @@ from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.completions import Completions
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
@@ -31,37 +31,6 @@ from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
 
 ROWS_AT_ONCE = 512  # rows decoded together; noise does not depend on it
-
-
-@dataclass(frozen=True, eq=False)
-class Completions:
-    """Sampled completions, B rows.
-
-    Attributes:
-        prompt_ids: Token ids of each row's formatted prompt.
-        token_ids: Sampled ids `[B, T]`, right-padded.
-        lengths: Tokens of each row `[B]`.
-        texts: Decoded completions, special tokens left out.
-        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
-        reference_log_probs: The same under the base model; all NaN unless asked for.
-        finish: `stop` or `length`, one per row.
-        row_ids: (policy index, prompt index, sample) of each row.
-        latency_seconds: From the start of the row's batch until its last token `[B]`.
-    """
-
-    prompt_ids: tuple[tuple[int, ...], ...]
-    token_ids: Tensor
-    lengths: Tensor
-    texts: tuple[str, ...]
-    log_probs: Tensor
-    reference_log_probs: Tensor
-    finish: tuple[str, ...]
-    row_ids: tuple[tuple[int, int, int], ...]
-    latency_seconds: NDArray[np.float64]
-
-    def ids(self, row: int) -> tuple[int, ...]:
-        """Return the token ids of one row without padding."""
-        return tuple(self.token_ids[row, : int(self.lengths[row])].tolist())
 
 
 class Policy:
@@ -83,6 +52,8 @@ class Policy:
             and where hidden states are mixed, `[M]`.
     """
 
+    resamples: ClassVar[bool] = False  # whether it draws completions by weight, as a mixer of several particles asks
+
     def __init__(
         self,
         base: BaseModel,
@@ -101,6 +72,11 @@ class Policy:
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
         self.mixer, self.gate = mixer or Mixer(), gate
         self.scales: FloatArray = np.ones(len(preferences))
+        if self.mixer.particles > 1 and not self.resamples:
+            raise ConfigError(
+                f"a mixer of {self.mixer.particles} particles must be served by a policy that resamples, got "
+                f"{type(self).__name__}. Make it with models.resampled.policy_class."
+            )
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -135,8 +111,7 @@ class Policy:
         Args:
             index: Which of the M preferences.
         """
-        own = b"" if type(self) is Policy else str(index).encode()
-        read = b""
+        own, read = (b"" if self._is_plain() else str(index).encode()), b""
         if self.mixer.gate is not None or self.mixer.level == "hidden":
             if self.scales[index] == 0:  # the base model, whatever the gate says
                 return own + bytes((self.expert_weights[index] * 0.0).tobytes())
@@ -145,13 +120,19 @@ class Policy:
         # -0.0 and 0.0 are one weight
         return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
 
+    def _is_plain(self) -> bool:
+        """Whether it keeps nothing for a preference that `identity` does not name."""
+        return type(self) is Policy
+
     @cached_property
     def _mixed(self) -> bytes:
         """What tells the mixer from others; nothing for plain adapter deltas."""
         if self.mixer == Mixer():
             return b""
         gate = None if self.mixer.gate is None else file_digest(self.mixer.gate)
-        return digest([self.mixer.level, self.mixer.block, self.mixer.continued, gate]).encode()
+        plain = {**self.mixer.plain()}
+        first = [plain.pop(name) for name in ("level", "block", "continued")]
+        return digest([*first, gate, *([plain] if plain else [])]).encode()
 
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids of formatted prompts.
@@ -184,8 +165,20 @@ class Policy:
         if self.gate is not None:
             return Mixing.gated(weights, self.gate, preferences, scale)
         if mixer.level == "hidden":
-            return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
-        return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
+            return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale, mixer.norm)
+        if mixer.level == "probabilities":
+            return Mixing.of_probabilities(weights)
+        if mixer.level == "log_probs":
+            return Mixing.of_log_probs(weights, mixer.divergence)
+        return Mixing.of_rows(weights)
+
+    def draws(self, index: int) -> int:
+        """Return how many completions are sampled for each one that a policy returns.
+
+        Args:
+            index: Which of the M preferences.
+        """
+        return 1
 
     def flops(self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0) -> int:
         """Return the floating-point operations of reading tokens: passes through base model, experts and gate.
@@ -251,7 +244,7 @@ class Policy:
                 raise ShapeError(f"{name} must be at least 1, got {number}.")
         owners = self._owners(policy_index, count)
         encoded = self.encode(prompts)
-        seeds = _per_prompt("seed", seed, count)
+        seeds = per_prompt("seed", seed, count)
         row_ids = tuple((owners[row], row, number) for row in range(count) for number in range(samples))
         prompt_ids = tuple(encoded[row] for _, row, _ in row_ids)
         digests = [prompt_key(ids) for ids in encoded]
@@ -259,8 +252,8 @@ class Policy:
             [int(seeds[row]) for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
             [number for _, _, number in row_ids],
         )  # fmt: skip
-        temperatures = _per_prompt("temperature", temperature, count)
-        masses = _per_prompt("top_p", top_p, count)
+        temperatures = per_prompt("temperature", temperature, count)
+        masses = per_prompt("top_p", top_p, count)
         order = sorted(
             range(len(row_ids)), key=lambda row: len(prompt_ids[row])
         )  # equal lengths together: less padding
@@ -304,13 +297,16 @@ class Policy:
         token_ids = torch.full((size, steps), self.base.pad_id)
         log_probs, reference = torch.zeros(size, steps), torch.full((size, steps), torch.nan)
         lengths, ended = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.bool)
-        latency = np.zeros(size)
+        latency, log_weights = np.zeros(size), torch.zeros(size)
+        weighed = False
         for rows, rollout, scored in parts:
             index, used = torch.tensor(rows), rollout.token_ids.shape[1]
             token_ids[index, :used] = rollout.token_ids.cpu()
             log_probs[index, :used] = rollout.log_probs.cpu()
             lengths[index], ended[index] = rollout.lengths.cpu(), rollout.ended.cpu()
             latency[rows] = rollout.latency_seconds
+            if rollout.log_weights is not None:
+                weighed, log_weights[index] = True, rollout.log_weights.cpu()
             if scored is not None:
                 reference[index] = 0.0
                 reference[index, :used] = scored.cpu()
@@ -319,6 +315,7 @@ class Policy:
             prompt_ids, token_ids, lengths, texts, log_probs,
             reference,
             tuple("stop" if end else "length" for end in ended.tolist()), row_ids, latency,
+            log_weights if weighed else None,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -389,7 +386,8 @@ class Policy:
         return torch.log_softmax(logits[:, -1].float(), dim=-1).cpu()
 
 
-def _per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:
+def per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:
+    """Return one number for each prompt, given as such or as one for all."""
     if isinstance(value, (int, float)):
         return [value] * count
     if len(value) != count:

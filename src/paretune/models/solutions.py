@@ -24,6 +24,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import TrainedGate, load_gate
 from paretune.models.policy import Policy
+from paretune.models.resampled import policy_class
 from paretune.records.files import DONE, check_sealed, mark_done, write_json
 
 FILE, SCHEMA = "solution.json", 4
@@ -132,7 +133,7 @@ class SolutionSet:
             check_block(self.base.model.config.to_dict(), self.model, self.mixer.block)
         rows = check_preferences(preferences, len(self.objectives))
         weights, answers = answered(self.answer, rows)
-        return Policy(
+        return policy_class(self.mixer)(
             self.base, self.bank, self.prompt_format, self.max_prompt_tokens, self.max_completion_tokens, rows,
             answers, weights, self.mixer, self.gate,
         )  # fmt: skip
@@ -219,7 +220,8 @@ def load_solutions(folder: str | Path) -> SolutionSet:
     try:
         mixed = data["mixer"]
         gate = None if mixed["gate"] is None else (source / mixed["gate"]).resolve()
-        mixer = Mixer(mixed["level"], mixed["block"], gate, mixed["continued"])
+        later = {name: mixed[name] for name in ("norm", "divergence", "particles") if name in mixed}
+        mixer = Mixer(mixed["level"], mixed["block"], gate, mixed["continued"], **later)
         experts = tuple((source / name).resolve() for name in data["experts"])
         for file in dict.fromkeys((*experts, *([] if gate is None else [gate]))):
             check_sealed(file)

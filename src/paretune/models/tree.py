@@ -25,6 +25,7 @@ def tree_log_probs(
     prompts: Sequence[Sequence[int]],
     token_ids: Sequence[int],
     length: int,
+    normalised: bool = True,
 ) -> Tensor:
     """Return the log-probability of every sequence of `length` tokens after each prompt, `[B, A^length]`, in nats.
 
@@ -39,6 +40,7 @@ def tree_log_probs(
         prompts: Token ids of each row's prompt.
         token_ids: The A tokens a completion may be made of.
         length: Tokens of every completion.
+        normalised: False sums the logits of a completion's tokens in the place of their log-probabilities.
 
     Returns:
         Completions in lexicographic order of `token_ids`, the last token changing fastest.
@@ -58,7 +60,7 @@ def tree_log_probs(
     each = max(1, PASS_TOKENS // (branches * size * Reader(base, bank, mixing).level.widest))
     for start in range(0, len(prompts), each):
         rows = torch.arange(start, min(start + each, len(prompts)))
-        parts.append(_rows(base, bank, mixing, ids[rows], real[rows], rows, token_ids, tree))
+        parts.append(_rows(base, bank, mixing, ids[rows], real[rows], rows, token_ids, tree, normalised))
     return torch.cat(parts)
 
 
@@ -94,7 +96,7 @@ def _tree(alphabet: int, length: int) -> _Tree:
 
 def _rows(
     base: BaseModel, bank: ExpertBank | None, mixing: Mixing, ids: Tensor, real: Tensor, rows: Tensor,
-    token_ids: Sequence[int], tree: _Tree,
+    token_ids: Sequence[int], tree: _Tree, normalised: bool,
 ) -> Tensor:  # fmt: skip
     """Score some rows in one pass."""
     count, prompt = ids.shape
@@ -113,7 +115,8 @@ def _rows(
     whole = torch.cat([ids, node_ids[:, :nodes].expand(len(ids), nodes)], dim=1)
     reader = Reader(base, bank, mixing.rows(rows.repeat_interleave(branches)))
     logits = reader.whole(whole, real, nodes + 1, prompt - 1, mask[:, None], positions).float()
-    table = logits.log_softmax(dim=-1)[:, :, choices].view(count, branches, nodes + 1, tree.alphabet)
+    said = logits.log_softmax(dim=-1) if normalised else logits
+    table = said[:, :, choices].view(count, branches, nodes + 1, tree.alphabet)
     total = table[:, 0, 0]  # [count, A]: the first token, read in every branch alike
     if tree.length == 1:
         return total

@@ -13,7 +13,8 @@ from paretune.core.ledger import Ledger
 from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
-from paretune.models.policy import Completions, Policy
+from paretune.models.completions import Completions
+from paretune.models.policy import Policy
 from paretune.records.evaluation import EvaluationRecord
 from paretune.rl.requests import Requests
 
@@ -71,16 +72,19 @@ def evaluate(
         identity, places = asked.identity(index), asked.places[index].tolist()
         if identity not in answers:
             if ledger is not None:
-                ledger.charge(completions=len(rows) * samples, prompts=len(rows))
+                ledger.charge(
+                    completions=samples * sum(asked.policy.draws(place) for place in places), prompts=len(rows)
+                )
             prompts = [str(row["prompt"]) for row in rows]
             completions = asked.policy.generate(prompts, places, samples, seed=seed, reference=True)
             record, said = _record(asked, index, rows, completions, score, objectives, audit, split)
             faults |= {k: fault for k, fault in enumerate(said) if fault}
             if ledger is not None:
-                tokens = int(completions.lengths.sum())
+                kept, dropped = int(completions.lengths.sum()), completions.dropped_tokens
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                flops = asked.policy.flops(sorted(set(places)), tokens + read, reference_passes=1)
-                ledger.charge(tokens=tokens, flops=flops)
+                who = sorted(set(places))
+                flops = asked.policy.flops(who, kept + read, reference_passes=1) + asked.policy.flops(who, dropped)
+                ledger.charge(tokens=kept + dropped, flops=flops)
                 ledger.count_rewards((record.statuses == "ok").sum(axis=0).tolist(), len(record.rewards), said)
             answers[identity] = record
             progress(len(completions.texts))

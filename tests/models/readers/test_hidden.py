@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 import micro_task
 import reader_oracle
 from paretune.core.errors import ModelError, ShapeError
-from paretune.core.protocols import Continued
+from paretune.core.protocols import Continued, Norm
 from paretune.core.seeds import row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
@@ -260,3 +260,41 @@ def test_a_scale_must_be_one_finite_number_a_row() -> None:
 def test_rows_of_one_product_of_scale_and_weights_are_told_apart() -> None:
     mixing = Mixing.of_hidden_states(torch.tensor([[0.5], [1.0]]), scale=torch.tensor([1.0, 0.5]))
     assert len(set(mixing.group_keys())) == len(set(mixing.group_keys(gated=False))) == 2
+
+
+@pytest.mark.parametrize("name", ["on the simplex", "corners"])
+def test_each_reader_mixes_states_after_the_final_norm_which_is_mixing_log_probabilities(
+    blockwise: BaseModel, name: str
+) -> None:
+    """The head has no bias and weights sum to one, so `H sum_e g_e h_e = sum_e g_e z_e`."""
+    bank, weights = bank_of(blockwise), WEIGHTS[name]
+
+    def oracle(row: int, ids: list[int]) -> Tensor:
+        each = [reader_oracle.logits(blockwise, bank, one_hot, ids) for one_hot in torch.eye(EXPERTS)]
+        return (weights[row] @ torch.stack(each)).log_softmax(dim=0)
+
+    mixing = Mixing.of_hidden_states(weights, norm="after")
+    assert Reader(blockwise, bank, mixing).cost == Reader(blockwise, bank, Mixing.of_log_probs(weights)).cost
+    reader_oracle.check(blockwise, bank, mixing, oracle)
+
+
+@torch.no_grad()
+def test_the_sides_of_the_final_norm_differ_and_a_scale_acts_on_both(llama: BaseModel) -> None:
+    bank, weights = bank_of(llama), WEIGHTS["on the simplex"]
+    before, after = (
+        completion_log_probs(llama, bank, Mixing.of_hidden_states(weights, norm=norm), PROMPTS, IDS, LENGTHS)
+        for norm in (cast(Norm, "before"), cast(Norm, "after"))
+    )
+    assert (before - after).abs().max() > 1e-3
+    half = torch.full((ROWS,), 0.5)
+    scaled = Mixing.of_hidden_states(weights, scale=half, norm="after")
+    torch.testing.assert_close(
+        completion_log_probs(llama, bank, scaled, PROMPTS, IDS, LENGTHS),
+        completion_log_probs(llama, bank, Mixing.of_log_probs(weights / 2), PROMPTS, IDS, LENGTHS),
+        atol=CLOSE, rtol=0,
+    )  # fmt: skip
+
+
+def test_only_states_of_the_last_block_are_mixed_after_the_final_norm(llama: BaseModel) -> None:
+    with pytest.raises(ModelError, match=r"states must be mixed behind the last block, 1, .* got block 0\. Name"):
+        Reader(llama, bank_of(llama), Mixing.of_hidden_states(torch.eye(EXPERTS), 0, norm="after"))

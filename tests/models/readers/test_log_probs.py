@@ -7,10 +7,12 @@ from torch import Tensor
 import micro_task
 import reader_oracle
 from paretune.core.errors import MixingError
+from paretune.core.protocols import Divergence
 from paretune.core.seeds import row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.decoding import sample
+from paretune.models.divergences import DIVERGENCES
 from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
@@ -126,3 +128,44 @@ def test_streams_need_a_bank_of_their_experts_and_are_not_pinned(llama: BaseMode
         bank.using(Mixing.of_log_probs(torch.ones(2, EXPERTS))),
     ):
         pass
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon"])
+def test_each_reader_mixes_by_another_divergence(base: BaseModel, divergence: Divergence) -> None:
+    bank, weights = bank_of(base), WEIGHTS["less than one"]
+
+    def oracle(row: int, ids: list[int]) -> Tensor:
+        each = [reader_oracle.logits(base, bank, one_hot, ids).log_softmax(dim=0) for one_hot in torch.eye(EXPERTS)]
+        reference = reader_oracle.logits(base, bank, torch.zeros(EXPERTS), ids).log_softmax(dim=0)
+        return DIVERGENCES[divergence](torch.stack(each), reference, weights[row])
+
+    reader_oracle.check(base, bank, Mixing.of_log_probs(weights, divergence), oracle)
+
+
+def test_another_divergence_reads_the_base_model_as_well(llama: BaseModel) -> None:
+    mixing = Mixing.of_log_probs(torch.tensor([[0.2, 0.3, 0.5]]), "forward_kl")
+    assert Reader(llama, bank_of(llama), mixing).cost == EXPERTS + 1
+
+
+@torch.no_grad()
+def test_weighed_logits_sum_to_z_and_their_sum_over_tokens_is_the_log_weight_of_a_completion(base: BaseModel) -> None:
+    """`log sum_y prod_e p_e(y)^{g_e}` at every token, added up to the completion's end."""
+    bank, weights = bank_of(base), WEIGHTS["less than one"]
+    keys = row_keys([2] * ROWS, 0, list(range(ROWS)), [0] * ROWS)
+    made = sample(base, bank, PROMPTS, Mixing.of_log_probs(weights, weighed=True), keys, NEW)
+    plain = sample(base, bank, PROMPTS, Mixing.of_log_probs(weights), keys, NEW)
+    assert plain.log_weights is None
+    assert made.token_ids.equal(plain.token_ids)
+    torch.testing.assert_close(made.log_probs, plain.log_probs, atol=CLOSE, rtol=0)
+    assert made.log_weights is not None
+    for row in range(ROWS):
+        expected = 0.0
+        for place in range(int(made.lengths[row])):
+            ids = [*PROMPTS[row], *made.token_ids[row, :place].tolist()]
+            each = [reader_oracle.logits(base, bank, one_hot, ids).log_softmax(dim=0) for one_hot in torch.eye(EXPERTS)]
+            reference = reader_oracle.logits(base, bank, torch.zeros(EXPERTS), ids).log_softmax(dim=0)
+            mixed = weights[row] @ torch.stack(each) + (1 - weights[row].sum()) * reference
+            expected += float(mixed.logsumexp(dim=0))
+        assert float(made.log_weights[row]) == pytest.approx(expected, abs=CLOSE)
+    assert float(made.log_weights.min()) < -0.01  # by Hölder's inequality none is above 0
+    assert float(made.log_weights.max()) < CLOSE

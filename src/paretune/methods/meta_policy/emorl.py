@@ -41,6 +41,11 @@ class EMORLSettings(ExpertSettings):
         check_choice("mode", self.mode, get_args(Mode))
         if self.level is not None:
             check_choice("level", self.level, get_args(Level))
+            if self.level == "probabilities" and self.mode == "faithful":
+                raise ConfigError(
+                    "level must not be 'probabilities' in mode 'faithful', which searches weights that are no "
+                    "distribution. Search in mode 'repaired', or mix log-probabilities."
+                )
         if self.block is not None and self.mixed_at != "hidden":
             raise ConfigError(
                 f"block must be named at level 'hidden' alone, got {self.block} at '{self.mixed_at}'. Leave it out."

@@ -10,9 +10,10 @@ import numpy as np
 
 from paretune.core.answers import Combined
 from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
 from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Continued, Mixer, method
+from paretune.core.protocols import Assembly, Continued, Mixer, Norm, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, adapters_of, corner_experts
@@ -27,10 +28,18 @@ class HiddenMixingSettings(FeedbackSettings):
     block: int = field(default=-2, metadata=PLANNING)
     # what reads on: "soup", the average of the experts, so that a corner is its expert, or "base", no expert
     continued: Continued = field(default="soup", metadata=PLANNING)
+    # controls, behind the last block: mixed "before" the final norm, or "after" it, which is mixing log-probabilities
+    norm: Norm = field(default="before", metadata=PLANNING)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("continued", self.continued, get_args(Continued))
+        check_choice("norm", self.norm, get_args(Norm))
+        if self.norm == "after" and self.block != -1:
+            raise ConfigError(
+                f"norm must be 'before' but behind the last block, -1, got 'after' behind block {self.block}. Write "
+                "'block: -1', or leave it out."
+            )
 
 
 @method("hidden_mixing", "meta-policy")
@@ -39,6 +48,7 @@ class HiddenMixing:
 
     Up to the block every expert has a stream of its own; one stream reads on from the mixture. Mixing the states of the
     last block is mixing logits with weights that depend on the token; it takes a block behind it to be anything else.
+    `block: -1` with `norm: before` or `after` are the controls that show it.
 
     Source:
         Kong et al. 2025 (EMORL), hidden-state aggregation; mixing before the last block is ours.
@@ -60,5 +70,5 @@ class HiddenMixing:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the experts' hidden states, the preference as weights."""
-        mixer = Mixer("hidden", self.settings.block, continued=self.settings.continued)
+        mixer = Mixer("hidden", self.settings.block, continued=self.settings.continued, norm=self.settings.norm)
         return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), mixer)

@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
 from paretune.core.answers import Combined
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Mixer, method
+from paretune.core.protocols import Assembly, Divergence, Mixer, check_particles, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of, corner_experts
+from paretune.methods.experts import PLANNING, adapters_of, corner_experts
 from paretune.methods.feedback import FeedbackSettings
+
+Correction = Literal["none", "importance"]
+PARTICLES = 8  # with exact experts 95 % or more of what is lost token by token comes back, see docs/papers.md
 
 
 @dataclass(frozen=True)
 class MODSettings(FeedbackSettings):
-    """Settings of `MOD`: those of its experts."""
+    """Settings of `MOD`, beside those of its experts, which are the same whatever these say."""
+
+    # what the experts are taken to have been kept near the base model by; they are trained under the reverse KL
+    divergence: Divergence = field(default="reverse_kl", metadata=PLANNING)
+    # towards the product over whole completions: "importance" samples several and draws one by its weight
+    correction: Correction = field(default="none", metadata=PLANNING)
+    particles: int | None = field(default=None, metadata=PLANNING)  # completions sampled for each one; None: 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("divergence", self.divergence, get_args(Divergence))
+        check_choice("correction", self.correction, get_args(Correction))
+        if self.correction == "none" and self.particles is not None:
+            raise ConfigError(
+                f"particles must be left out without a correction, got {self.particles}. Add 'correction: importance'."
+            )
+        if self.correction != "none" and self.divergence != "reverse_kl":
+            raise ConfigError(
+                f"correction must be none but under the reverse KL, got '{self.correction}' with divergence "
+                f"'{self.divergence}'. For no other is the optimum a product over whole completions."
+            )
+        if self.particles is not None:
+            check_particles(self.particles, 2)
+
+    @property
+    def drawn_from(self) -> int:
+        """Completions that are sampled for each one that is returned."""
+        return 1 if self.correction == "none" else self.particles or PARTICLES
 
 
 @method("mod", "meta-policy")
@@ -28,11 +61,15 @@ class MOD:
     Experts are those of rewarded soups. Where they are exact and a completion has one token, this is the best policy
     for `w`; of longer completions it neglects what is to come. A token costs a pass for each expert with weight.
 
+    The best policy for `w` is the product over whole completions. `correction: importance` samples `particles` of them
+    for each one that is returned and draws one in proportion to `prod_t Z_t`, at as many times the cost of decoding.
+
     Source:
-        Shi et al. 2024, Decoding-time language model alignment with multiple objectives (MOD), reverse KL.
+        Shi et al. 2024, Decoding-time language model alignment with multiple objectives (MOD).
 
     Departures:
         Completions are sampled from the mixture; published is greedy and beam search on sums that are not normalised.
+        The forward KL has its normaliser, Jensen-Shannon its own formula: see docs/papers.md.
     """
 
     settings: MODSettings
@@ -43,4 +80,6 @@ class MOD:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the experts' log-probabilities, the preference as weights."""
-        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), Mixer("log_probs"))
+        settings = self.settings
+        mixer = Mixer("log_probs", divergence=settings.divergence, particles=settings.drawn_from)
+        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), mixer)

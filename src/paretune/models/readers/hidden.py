@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretune.core.errors import ModelError
 from paretune.core.model_config import check_block
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import GateFrom, Mixing
 from paretune.models.readers.streams import Streams
+
+FINAL_NORM = {"gpt2": "ln_f", "llama": "norm", "qwen2": "norm"}  # by model_type, the kinds of `BLOCKWISE`
 
 
 class HiddenStates:
@@ -22,6 +25,9 @@ class HiddenStates:
 
     A row's scale s weighs the experts by `s g` and the base model's own stream by `1 - s`, so that 0 is the base model
     exactly, and 1 mixes what g says, which need not sum to one.
+
+    Behind the last block there is nothing left to read on. Mixed before the final norm, states are logits mixed with
+    weights `g_e size(h_e) / size(sum_j g_j h_j)`; mixed after it, in front of a head without bias, log-probabilities.
     """
 
     def __init__(self, base: BaseModel, bank: ExpertBank, mixing: Mixing) -> None:
@@ -36,6 +42,15 @@ class HiddenStates:
         self.block = check_block(base.model.config.to_dict(), base.name, mixing.block)
         self.widest = len(self.streams)
         narrow = len(bank.blocks) - self.block - 1
+        self.norm: nn.Module | None = None
+        if mixing.norm == "after":
+            if narrow:
+                raise ModelError(
+                    f"states must be mixed behind the last block, {len(bank.blocks) - 1}, to be mixed after the final "
+                    f"norm, got block {self.block}. Name the last block."
+                )
+            body: Any = base.model.base_model
+            self.norm = body.get_submodule(FINAL_NORM[base.model.config.model_type])
         self.cost = (self.widest * (self.block + 1) + narrow) / len(bank.blocks)
         self._behind: tuple[Mixing, Mixing] | None = None
 
@@ -45,7 +60,7 @@ class HiddenStates:
         before, behind = self.streams.mixing(mixing.batch), self._continued(mixing)
         by_block = [before if number <= self.block else behind for number in range(len(blocks))]
         weights = self.streams.weights(mixing).to(self.base.device)
-        with self.bank.using_by_block(by_block), _mixed_behind(blocks, self.block, weights):
+        with self.bank.using_by_block(by_block), _mixed_behind(blocks, self.block, weights, self.norm):
             logits: Tensor = self.base.model(**self.streams.spread(arguments), logits_to_keep=keep).logits
         return logits
 
@@ -62,10 +77,12 @@ class HiddenStates:
 
 
 @contextmanager
-def _mixed_behind(blocks: Sequence[nn.Module], block: int, weights: Tensor) -> Iterator[None]:
-    """Mix the states that leave a block, and cut what later blocks are given beside them down to N rows."""
+def _mixed_behind(
+    blocks: Sequence[nn.Module], block: int, weights: Tensor, norm: nn.Module | None = None
+) -> Iterator[None]:
+    """Mix the states that leave a block, or a norm, and cut what later blocks are given beside them down to N rows."""
     rows, streams = weights.shape
-    hooks = [blocks[block].register_forward_hook(partial(_mix, weights))]
+    hooks = [(norm or blocks[block]).register_forward_hook(partial(_mix, weights))]
     cut = partial(_cut, rows, streams)
     hooks += [later.register_forward_pre_hook(cut, with_kwargs=True) for later in blocks[block + 1 :]]
     try:

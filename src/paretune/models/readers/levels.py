@@ -49,6 +49,7 @@ def level_of(base: BaseModel, bank: ExpertBank | None, mixing: Mixing) -> Level:
     from paretune.models.readers.adapters import AdapterDeltas
     from paretune.models.readers.hidden import HiddenStates
     from paretune.models.readers.log_probs import LogProbs
+    from paretune.models.readers.probabilities import Probabilities
 
     if mixing.level == "adapters":
         return AdapterDeltas(base, bank)
@@ -58,4 +59,6 @@ def level_of(base: BaseModel, bank: ExpertBank | None, mixing: Mixing) -> Level:
             f"mixing of {mixing.level} must have a bank of its {mixing.experts} experts, got {count}. Load the experts "
             "that it weighs."
         )
-    return LogProbs(base, bank, mixing) if mixing.level == "log_probs" else HiddenStates(base, bank, mixing)
+    if mixing.level == "hidden":
+        return HiddenStates(base, bank, mixing)
+    return LogProbs(base, bank, mixing) if mixing.level == "log_probs" else Probabilities(base, bank, mixing)

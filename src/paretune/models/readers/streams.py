@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretune.models.mixing import Mixing
-
-WHOLE = 1e-6  # by which weights that sum to one in fp32 may miss it
+from paretune.models.mixing import WHOLE, Mixing
 
 
 class Streams:
@@ -26,7 +24,8 @@ class Streams:
         weights, rest = mixing.dense(), _rest(mixing)
         self.experts = mixing.experts
         self.members = tuple(int(expert) for expert in (weights != 0).any(dim=0).nonzero().flatten())
-        self.reference = bool((rest != 0).any()) or not self.members
+        wanted = mixing.divergence != "reverse_kl"  # there the experts are seen beside the base model
+        self.reference = wanted or bool((rest != 0).any()) or not self.members
         self._mixings: dict[int, Mixing] = {}
 
     def __len__(self) -> int:
@@ -69,8 +68,8 @@ class Streams:
 def _rest(mixing: Mixing) -> Tensor:
     """Return what is left to the base model in each row, `[N]`.
 
-    Of log-probabilities it is what experts leave of one. Hidden states are mixed as they are weighed; there it is what
-    a scale takes from the experts.
+    Of log-probabilities and of probabilities it is what experts leave of one. Hidden states are mixed as they are
+    weighed; there it is what a scale takes from the experts.
     """
     dense = mixing.dense()
     if mixing.level == "hidden":

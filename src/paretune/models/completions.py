@@ -1,0 +1,82 @@
+"""Sampled completions, as policies return them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """Sampled completions, B rows.
+
+    Attributes:
+        prompt_ids: Token ids of each row's formatted prompt.
+        token_ids: Sampled ids `[B, T]`, right-padded.
+        lengths: Tokens of each row `[B]`.
+        texts: Decoded completions, special tokens left out.
+        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
+        reference_log_probs: The same under the base model; all NaN unless asked for.
+        finish: `stop` or `length`, one per row.
+        row_ids: (policy index, prompt index, sample) of each row.
+        latency_seconds: From the start of the row's batch until its last token `[B]`.
+        log_weights: Where the policy's mixing is weighed: see `decoding.Rollout`, `[B]`; else None.
+        dropped_tokens: Tokens of completions that were sampled beside these and dropped.
+    """
+
+    prompt_ids: tuple[tuple[int, ...], ...]
+    token_ids: Tensor
+    lengths: Tensor
+    texts: tuple[str, ...]
+    log_probs: Tensor
+    reference_log_probs: Tensor
+    finish: tuple[str, ...]
+    row_ids: tuple[tuple[int, int, int], ...]
+    latency_seconds: NDArray[np.float64]
+    log_weights: Tensor | None = None
+    dropped_tokens: int = 0
+
+    def take(self, rows: Sequence[int]) -> Completions:
+        """Return some rows, in the order given; nothing counts as dropped."""
+        index = torch.tensor(list(rows), dtype=torch.long)
+        used = int(self.lengths[index].max()) if len(index) else 0
+        return Completions(
+            tuple(self.prompt_ids[row] for row in rows), self.token_ids[index, :used], self.lengths[index],
+            tuple(self.texts[row] for row in rows), self.log_probs[index, :used],
+            self.reference_log_probs[index, :used], tuple(self.finish[row] for row in rows),
+            tuple(self.row_ids[row] for row in rows), self.latency_seconds[list(rows)],
+            None if self.log_weights is None else self.log_weights[index],
+        )  # fmt: skip
+
+    def ids(self, row: int) -> tuple[int, ...]:
+        """Return the token ids of one row without padding."""
+        return tuple(self.token_ids[row, : int(self.lengths[row])].tolist())
+
+
+def joined(parts: Sequence[Completions], pad_id: int) -> Completions:
+    """Return the rows of all parts, in the order of prompt and sample."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max((part.token_ids.shape[1] for part in parts), default=0)
+
+    def together(name: str, fill: float) -> Tensor:
+        tables = [getattr(part, name) for part in parts]
+        padded = [torch.nn.functional.pad(table, (0, width - table.shape[1]), value=fill) for table in tables]
+        return torch.cat(padded)
+
+    def listed(name: str) -> tuple[Any, ...]:
+        return tuple(each for part in parts for each in getattr(part, name))
+
+    whole = Completions(
+        listed("prompt_ids"), together("token_ids", pad_id), torch.cat([part.lengths for part in parts]),
+        listed("texts"), together("log_probs", 0.0), together("reference_log_probs", 0.0), listed("finish"),
+        listed("row_ids"), np.concatenate([part.latency_seconds for part in parts]),
+    )  # fmt: skip
+    order = sorted(range(len(whole.texts)), key=lambda row: whole.row_ids[row][1:])
+    return replace(whole.take(order), dropped_tokens=sum(part.dropped_tokens for part in parts))
