@@ -218,7 +218,7 @@ class _Measured:
         rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
         tokens = int(made.lengths.sum())
         read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        flops = policy.flops(range(count), tokens + read, reference_passes=1)
+        flops = policy.flops(range(count), tokens + read, reference_passes=1, prompt_tokens=read)
         self.ledger.charge(tokens=tokens, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
         ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()

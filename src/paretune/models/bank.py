@@ -252,6 +252,11 @@ class ExpertBank:
                 f"a mixing that is pinned must be one of adapters, got one of {mixing.level}. Score or sample with it; "
                 "its reader pins what it needs."
             )
+        if mixing.row_gate is not None:
+            raise MixingError(
+                "a mixing that is pinned must have weights, got one whose gate is still to choose them. Take "
+                "mixing.resolved(), forward and backward under the same one."
+            )
         if not mixing.is_reference and mixing.experts != self.experts:
             raise MixingError(
                 f"mixing must weigh the {self.experts} experts of the bank, got {mixing.experts}. "

@@ -1,4 +1,4 @@
-"""Gates: expert weights that a trained network chooses for each token, from what the model has computed so far."""
+"""Gates: expert weights that a trained network chooses, from what the model has computed so far."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar, Literal, SupportsIndex
 
 import torch
 import torch.nn.functional as F
@@ -20,18 +20,23 @@ from paretune.core.seeds import stream_key
 from paretune.core.text_files import parsed_json
 from paretune.core.user_calls import shown
 from paretune.models.bank import ExpertBank
+from paretune.models.mixing import Mixing
+from paretune.models.prompt_states import PARTS, prompt_states
 from paretune.models.tensor_files import write_tensors
 
-WIDTH = 32  # hidden units of a block gate; the prototype's
+GateLevel = Literal["block", "token", "prompt"]
+WIDTH = 32  # hidden units of a gate; the prototype's
 SIZES = ("experts", "objectives", "hidden_size", "blocks")  # in the file's metadata, beside class and settings
 
 
 class TrainedGate:
     """A gate with parameters: what a method's own gate inherits. It says their shapes, and what it makes of them.
 
-    Parameters are kept in fp32, each block's after the other's.
+    Parameters are kept in fp32, each network's after the other's.
 
     Attributes:
+        level: What weights are chosen for: `block`, each token in each block, by the block's own input and a network of
+            its own, see `weights`; `prompt`, each row, by its prompt and one network, see `row_weights`.
         experts: Number of experts E.
         objectives: Number of objectives K.
         hidden_size: Size H of a block's input.
@@ -39,8 +44,10 @@ class TrainedGate:
         settings: Plain data that says how large it is; saved with it.
         base_digest: Digest of the base model it reads.
         flat: All parameters in one row, `[1, G]`; those of the networks are views of it. Change it in place.
-        networks: Parameters of each block, of the shapes that `shapes` says.
+        networks: Parameters of each network, one a block or one alone, of the shapes that `shapes` says.
     """
+
+    level: ClassVar[GateLevel] = "block"
 
     def __init__(self, bank: ExpertBank, objectives: int, seed: int, settings: Mapping[str, Any] | None = None) -> None:
         """Make an untrained gate for the experts of a bank.
@@ -60,12 +67,13 @@ class TrainedGate:
         self.experts, self.objectives = bank.experts, objectives
         self.hidden_size, self.blocks = hidden_size_of(bank), len(bank.blocks)
         self.settings = {name: (settings or {})[name] for name in self.reads if name in (settings or {})}
-        self.base_digest = bank.base.digest
+        self.base, self.base_digest = bank.base, bank.base.digest
         shapes = self._checked_shapes()
         sizes = [math.prod(shape) for shape in shapes]
-        self.flat = torch.zeros(1, self.blocks * sum(sizes), device=bank.base.device)
-        parts = iter(self.flat[0].split(sizes * self.blocks))
-        self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(self.blocks)]
+        count = self.blocks if self.level == "block" else 1
+        self.flat = torch.zeros(1, count * sum(sizes), device=bank.base.device)
+        parts = iter(self.flat[0].split(sizes * count))
+        self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(count)]
         with torch.no_grad():
             for block, network in enumerate(self.networks):
                 generator = torch.Generator().manual_seed(stream_key(seed, "gate", block) % 2**63)
@@ -75,17 +83,63 @@ class TrainedGate:
     reads: ClassVar[tuple[str, ...]] = ()  # names of the settings that it reads
 
     def shapes(self) -> Sequence[tuple[int, ...]]:
-        """Return the shapes of one block's parameters."""
+        """Return the shapes of one network's parameters."""
         raise NotImplementedError(f"{type(self).__name__} must say the shapes of its parameters: def shapes(self)")
 
     def start(self, generator: torch.Generator) -> Sequence[Tensor]:
-        """Return the first values of one block's parameters; zeros unless overridden."""
+        """Return the first values of one network's parameters; zeros unless overridden."""
         del generator
         return [torch.zeros(shape) for shape in self.shapes()]
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         """Return g for the tokens of one block, `[B, T, E]`; see `Gate.weights`."""
         raise NotImplementedError(f"{type(self).__name__} must weigh experts: def weights(self, block, hidden, ...)")
+
+    def row_weights(self, context: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        """Return g for rows, `[B, E]`, of a gate at the level of prompts; see `RowGate.row_weights`."""
+        raise NotImplementedError(f"{type(self).__name__} must weigh experts: def row_weights(self, context, ...)")
+
+    @property
+    def context_size(self) -> int:
+        """How much of a prompt or token the gate reads: D of the prompt's states, or the size H of a block's input."""
+        return PARTS * self.hidden_size if self.level == "prompt" else self.hidden_size
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether it must be given the prompts of the rows that it weighs."""
+        return self.level == "prompt"
+
+    def mixing(
+        self,
+        prior: Tensor,
+        preferences: Tensor,
+        prompts: Sequence[Sequence[int]] | None = None,
+        scale: Tensor | None = None,
+    ) -> Mixing:
+        """Return the mixing of some rows under the gate.
+
+        Args:
+            prior: Expert weights of the rows without it, `[B, E]`.
+            preferences: Of the rows, `[B, K]`.
+            prompts: Token ids of the rows' prompts; needed where `reads_prompts`.
+            scale: What multiplies all weights of a row, `[B]`.
+
+        Raises:
+            ShapeError: If the prompts are needed and are not there, one for each row.
+        """
+        if not self.reads_prompts:
+            return Mixing.gated(prior, self, preferences, scale)
+        if prompts is None or len(prompts) != len(prior):
+            got = "none" if prompts is None else str(len(prompts))
+            raise ShapeError(
+                f"prompts must be one for each of the {len(prior)} rows that {type(self).__name__} weighs, got {got}. "
+                "Pass the token ids of each row's prompt."
+            )
+        return Mixing.by_prompt(prior, self, preferences, self.context_of(prompts), scale)
+
+    def context_of(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return what a gate at the level of prompts reads of some of them, `[B, D]`."""
+        return prompt_states(self.base, prompts)
 
     def _checked_shapes(self) -> list[tuple[int, ...]]:
         shapes: Any = self.shapes()
@@ -159,10 +213,11 @@ def resolve_gate(name: str) -> type[TrainedGate]:
         raise ConfigError(
             f"gate must be a class that inherits TrainedGate, got '{name}'. See docs/your_method.md for a complete one."
         )
-    left_out = [part for part in ("shapes", "weights") if getattr(found, part) is getattr(TrainedGate, part)]
+    weighs = "row_weights" if found.level == "prompt" else "weights"
+    left_out = [part for part in ("shapes", weighs) if getattr(found, part) is getattr(TrainedGate, part)]
     if left_out:
         raise ConfigError(
-            f"gate '{name}' must be a class with shapes, weights of its own, got one without {', '.join(left_out)}. "
+            f"gate '{name}' must be a class with shapes, {weighs} of its own, got one without {', '.join(left_out)}. "
             "See docs/your_method.md for a complete one."
         )
     return found
@@ -216,15 +271,12 @@ def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
     return gate
 
 
-class BlockGate(TrainedGate):
-    """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
+class SmallNetwork(TrainedGate):
+    """A gate whose networks have one hidden layer of SiLU units over context and preference, the last layer zero.
 
-    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
-    simplex. The layer norm has no parameters.
-
-    The block's input is normalised and projected in the base model's number format, as the experts' factors are: it is
-    the one product whose cost grows with H, and a sum over H is kept in fp32 inside it. All behind it (the preference,
-    the units, the last layer, the prior) is fp32, and rounded once, where it multiplies the experts.
+    The context is normalised and projected in its own number format, as the experts' factors are: it is the one product
+    whose cost grows with H, and a sum over H is kept in fp32 inside it. All behind it (the preference, the units, the
+    last layer, the prior) is fp32, and rounded once, where it multiplies the experts.
 
     Attributes:
         width: Hidden units of each network.
@@ -239,15 +291,32 @@ class BlockGate(TrainedGate):
 
     def shapes(self) -> Sequence[tuple[int, ...]]:
         """Return the shapes of two layers, weight and bias in turn."""
-        inputs = self.hidden_size + self.objectives
+        inputs = self.context_size + self.objectives
         return (self.width, inputs), (self.width,), (self.experts, self.width), (self.experts,)
 
     def start(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Draw the first layer as `torch.nn.Linear` does (Kaiming), and leave the last one zero."""
-        bound = 1 / math.sqrt(self.hidden_size + self.objectives)  # kaiming_uniform_ with a = sqrt(5), weight and bias
+        bound = 1 / math.sqrt(self.context_size + self.objectives)  # kaiming_uniform_, a = sqrt(5), weight and bias
         first, bias, *last = self.shapes()
         drawn = [(torch.rand(shape, generator=generator) * 2 - 1) * bound for shape in (first, bias)]
         return [*drawn, *(torch.zeros(shape) for shape in last)]
+
+    def offset(self, network: int, context: Tensor, preferences: Tensor) -> Tensor:
+        """Return what one network makes of contexts `[B, T, D]` and preferences `[B, K]`, `[B, T, E]`."""
+        size = context.shape[-1]
+        first, first_bias, last, last_bias = self.networks[network]
+        precise = torch.promote_types(context.dtype, torch.float32)
+        units = F.linear(context, first[:, :size].to(context.dtype)).to(precise)
+        wanted = F.linear(preferences.to(precise), first[:, size:].to(precise), first_bias.to(precise))
+        return F.linear(F.silu(units + wanted[:, None]), last.to(precise), last_bias.to(precise))
+
+
+class BlockGate(SmallNetwork):
+    """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
+
+    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
+    simplex. The layer norm has no parameters.
+    """
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         """Return g for the tokens of one block, `[B, T, E]`.
@@ -261,18 +330,22 @@ class BlockGate(TrainedGate):
         Raises:
             MixingError: If the hidden states are not of the size that the gate reads.
         """
-        size = hidden.shape[-1]
-        if size != self.hidden_size:
-            raise MixingError(
-                f"hidden states must be of size {self.hidden_size}, which the gate reads, got {size}. "
-                "Use the base model that the gate was made for."
-            )
-        first, first_bias, last, last_bias = self.networks[block]
-        precise = torch.promote_types(hidden.dtype, torch.float32)
-        units = F.linear(F.layer_norm(hidden, (size,)), first[:, :size].to(hidden.dtype)).to(precise)
-        wanted = F.linear(preferences.to(precise), first[:, size:].to(precise), first_bias.to(precise))
-        offset = F.linear(F.silu(units + wanted[:, None]), last.to(precise), last_bias.to(precise))
-        return prior[:, None] + offset
+        return prior[:, None] + self.offset(block, normalised(hidden, self.hidden_size), preferences)
+
+
+def normalised(hidden: Tensor, size: int) -> Tensor:
+    """Return hidden states `[B, T, H]` layer-normed, without parameters.
+
+    Raises:
+        MixingError: If they are not of the size that a gate reads.
+    """
+    got = hidden.shape[-1]
+    if got != size:
+        raise MixingError(
+            f"hidden states must be of size {size}, which the gate reads, got {got}. "
+            "Use the base model that the gate was made for."
+        )
+    return F.layer_norm(hidden, (size,))
 
 
 def hidden_size_of(bank: ExpertBank) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paretune.core.checks import check_texts
@@ -22,6 +20,7 @@ from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.completions import Completions
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
@@ -31,37 +30,6 @@ from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
 
 ROWS_AT_ONCE = 512  # rows decoded together; noise does not depend on it
-
-
-@dataclass(frozen=True, eq=False)
-class Completions:
-    """Sampled completions, B rows.
-
-    Attributes:
-        prompt_ids: Token ids of each row's formatted prompt.
-        token_ids: Sampled ids `[B, T]`, right-padded.
-        lengths: Tokens of each row `[B]`.
-        texts: Decoded completions, special tokens left out.
-        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
-        reference_log_probs: The same under the base model; all NaN unless asked for.
-        finish: `stop` or `length`, one per row.
-        row_ids: (policy index, prompt index, sample) of each row.
-        latency_seconds: From the start of the row's batch until its last token `[B]`.
-    """
-
-    prompt_ids: tuple[tuple[int, ...], ...]
-    token_ids: Tensor
-    lengths: Tensor
-    texts: tuple[str, ...]
-    log_probs: Tensor
-    reference_log_probs: Tensor
-    finish: tuple[str, ...]
-    row_ids: tuple[tuple[int, int, int], ...]
-    latency_seconds: NDArray[np.float64]
-
-    def ids(self, row: int) -> tuple[int, ...]:
-        """Return the token ids of one row without padding."""
-        return tuple(self.token_ids[row, : int(self.lengths[row])].tolist())
 
 
 class Policy:
@@ -171,8 +139,16 @@ class Policy:
                 )
         return encoded
 
-    def mixing(self, policy_index: Sequence[int]) -> Mixing:
-        """Return the mixing for rows answered by the given policies."""
+    def mixing(self, policy_index: Sequence[int], prompts: Sequence[Sequence[int]] | None = None) -> Mixing:
+        """Return the mixing for rows answered by the given policies.
+
+        Args:
+            policy_index: Which of the M preferences each row is for.
+            prompts: Token ids of each row's prompt; needed under a gate that reads them.
+
+        Raises:
+            ShapeError: If the gate reads prompts, and there is not one for each row.
+        """
         if self.bank is None:
             return Mixing.reference(len(policy_index))
         index, device = list(policy_index), self.base.device
@@ -182,32 +158,42 @@ class Policy:
             torch.tensor(each[index], dtype=torch.float32, device=device) for each in (self.preferences, self.scales)
         )
         if self.gate is not None:
-            return Mixing.gated(weights, self.gate, preferences, scale)
+            return self.gate.mixing(weights, preferences, prompts, scale)
         if mixer.level == "hidden":
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale)
         return Mixing.of_log_probs(weights) if mixer.level == "log_probs" else Mixing.of_rows(weights)
 
-    def flops(self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0) -> int:
+    def flops(
+        self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0, prompt_tokens: int = 0
+    ) -> int:  # fmt: skip
         """Return the floating-point operations of reading tokens: passes through base model, experts and gate.
 
         A stream of its own is read under one expert; where adapters are mixed, a pass goes through all experts that
-        any of the rows weighs, behind a gate through all of them.
+        any of the rows weighs, behind a gate through all of them. A gate at the level of prompts has them read once
+        more, by the base model alone; its own network is run once a prompt, which is nothing beside that.
 
         Args:
             policy_index: Of the preferences whose rows share a batch.
             tokens: Of all their rows together.
             reference_passes: Passes of the base model alone over the same tokens.
+            prompt_tokens: How many of them are the prompts'.
         """
-        mixing, parameters = self.mixing(policy_index), self.base.parameters
-        if self.bank is not None:
-            experts = 1
-            if self.gate is not None:
-                experts, parameters = self.bank.experts, parameters + self.gate.flat.numel()
-            elif self.mixer.level == "adapters":
-                experts = int((mixing.dense() != 0).any(dim=0).sum())
-            parameters += experts * self.bank.parameters_each()
-        own = network_flops(parameters, tokens, Reader(self.base, self.bank, mixing).cost)
-        return own + network_flops(self.base.parameters, tokens, reference_passes)
+        parameters, cost = self.base.parameters, 1.0
+        more = network_flops(parameters, tokens, reference_passes)
+        if self.bank is not None and self.gate is not None:
+            by_prompt = self.gate.level == "prompt"
+            more += network_flops(parameters, prompt_tokens, int(by_prompt))
+            parameters += self.bank.experts * self.bank.parameters_each()
+            parameters += 0 if by_prompt else self.gate.flat.numel()
+        elif self.bank is not None:
+            mixing = self.mixing(policy_index)
+            adapters = self.mixer.level == "adapters"
+            experts = int((mixing.dense() != 0).any(dim=0).sum()) if adapters else 1
+            parameters, cost = (
+                parameters + experts * self.bank.parameters_each(),
+                Reader(self.base, self.bank, mixing).cost,
+            )
+        return network_flops(parameters, tokens, cost) + more
 
     def generate(
         self,
@@ -267,9 +253,10 @@ class Policy:
         parts: list[tuple[list[int], Rollout, Tensor | None]] = []
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
+            asked = [prompt_ids[row] for row in rows]
             rollout = sample(
-                self.base, self.bank, [prompt_ids[row] for row in rows], self.mixing([row_ids[row][0] for row in rows]),
-                keys[rows], limit, torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
+                self.base, self.bank, asked, self.mixing([row_ids[row][0] for row in rows], asked), keys[rows], limit,
+                torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
                 torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
             )  # fmt: skip
             scored = self._reference(prompt_ids, rows, rollout) if reference else None
@@ -324,7 +311,7 @@ class Policy:
     @torch.no_grad()
     def log_probs(self, completions: Completions) -> Tensor:
         """Return the log-probability of every sampled token under the policy that answered its row, `[B, T]`."""
-        mixing = self.mixing([owner for owner, _, _ in completions.row_ids])
+        mixing = self.mixing([owner for owner, _, _ in completions.row_ids], completions.prompt_ids)
         device = self.base.device
         return completion_log_probs(
             self.base, self.bank, mixing, completions.prompt_ids, completions.token_ids.to(device),
@@ -358,8 +345,9 @@ class Policy:
                 "completion_table. Override that as well; until then it is scored from samples."
             )
         prompts = check_texts("prompts", prompts)
-        mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), token_ids, length).cpu()
+        encoded = self.encode(prompts)
+        mixing = self.mixing(self._owners(policy_index, len(prompts)), encoded)
+        return tree_log_probs(self.base, self.bank, mixing, encoded, token_ids, length).cpu()
 
     @torch.no_grad()
     def next_token_log_probs(
@@ -381,8 +369,9 @@ class Policy:
             raise ShapeError(f"prefixes must be lists of token ids, got the text {ascii(texts[0])[:60]}. Encode it.")
         if len(prefixes) != len(prompts):
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
-        mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        rows = [[*ids, *prefix] for ids, prefix in zip(self.encode(prompts), prefixes, strict=True)]
+        encoded = self.encode(prompts)
+        mixing = self.mixing(self._owners(policy_index, len(prompts)), encoded)
+        rows = [[*ids, *prefix] for ids, prefix in zip(encoded, prefixes, strict=True)]
         ids, real = left_pad(self.base, rows)
         starts = [ids.shape[1] - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
         logits = Reader(self.base, self.bank, mixing).whole(ids, real, keep=1, gate_from=starts)

@@ -238,7 +238,8 @@ class Epochs:
         count, size = len(active), len(scored.weights) // len(active)
         scalar = scalarise(scored.first, scored.weights) * scored.factors
         signal, gaps, ratios, clipped, apart, entropy = torch.zeros(6, len(scalar), dtype=torch.float64)
-        for own, part, mixing in self._parts(scored, count):
+        for own, part, unresolved in self._parts(scored, count):
+            mixing = unresolved.resolved()  # a gate of rows weighs anew in every epoch
             with self.trainee.bank.using(mixing), self._precision():
                 log_probs, entropies = self._scores(part, mixing, scored.terms)
                 if epoch == 0:

@@ -13,7 +13,8 @@ from paretune.core.ledger import Ledger
 from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
-from paretune.models.policy import Completions, Policy
+from paretune.models.completions import Completions
+from paretune.models.policy import Policy
 from paretune.records.evaluation import EvaluationRecord
 
 
@@ -78,7 +79,7 @@ def evaluate(
             if ledger is not None:
                 tokens = int(completions.lengths.sum())
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                flops = policy.flops([index], tokens + read, reference_passes=1)
+                flops = policy.flops([index], tokens + read, reference_passes=1, prompt_tokens=read)
                 ledger.charge(tokens=tokens, flops=flops)
                 ledger.count_rewards((record.statuses == "ok").sum(axis=0).tolist(), len(record.rewards), said)
             answers[identity] = record

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
+
+TRAINS = ("both", "gate", "experts")
 
 
 @dataclass(eq=False)
@@ -46,6 +48,8 @@ class Trainee(Protocol):
         parameters: Name -> `[M, P]`.
         learning_rates: Name -> learning rate, where a group has one of its own.
         conditioned: Whether the rows of one member have different preferences.
+        read_per_token: Parameters of a member that each token is read with, trained or not.
+        prompt_passes: How often the base model alone reads each prompt before, for a gate that weighs by its states.
     """
 
     bank: ExpertBank
@@ -54,12 +58,30 @@ class Trainee(Protocol):
     learning_rates: Mapping[str, float]
     conditioned: bool
 
+    @property
+    def read_per_token(self) -> int:
+        """Parameters of a member that each token is read with."""
+        ...
+
+    @property
+    def prompt_passes(self) -> int:
+        """Passes of the base model alone over each prompt."""
+        ...
+
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Return what the completions of each prompt of an update are for, `[groups, K]`, the first ones first."""
         ...
 
-    def mixing(self, members: Sequence[int], preferences: FloatArray) -> Mixing:
-        """Return how experts are mixed in rows of some members, adapter-major, with preferences `[B, K]`."""
+    def mixing(
+        self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
+    ) -> Mixing:  # fmt: skip
+        """Return how experts are mixed in rows of some members, adapter-major.
+
+        Args:
+            members: Whose rows they are.
+            preferences: Of the rows, `[B, K]`.
+            prompts: Token ids of the rows' prompts.
+        """
         ...
 
     def take_gradients(self, members: Sequence[int]) -> dict[str, Tensor]:
@@ -71,6 +93,7 @@ class Population:
     """Experts that share every pass, adapter-major: each its own objective weights, seed and lengths."""
 
     conditioned = False
+    prompt_passes = 0
 
     def __init__(self, bank: ExpertBank, members: Sequence[Member]) -> None:
         """Train each expert of a bank as one member.
@@ -86,13 +109,21 @@ class Population:
         self.parameters: Mapping[str, Tensor] = {"experts": bank.flat}
         self.learning_rates: Mapping[str, float] = {}
 
+    @property
+    def read_per_token(self) -> int:
+        """Parameters of one expert."""
+        return self.bank.parameters_each()
+
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Return the member's objective weights for every prompt."""
         del update
         return np.tile(self.members[member].objective_weights, (groups, 1))
 
-    def mixing(self, members: Sequence[int], preferences: FloatArray) -> Mixing:
+    def mixing(
+        self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
+    ) -> Mixing:  # fmt: skip
         """Return blocks of rows that belong to one expert each."""
+        del prompts
         return Mixing.population(self.bank.experts, len(preferences) // len(members), tuple(members))
 
     def take_gradients(self, members: Sequence[int]) -> dict[str, Tensor]:
@@ -101,9 +132,10 @@ class Population:
 
 
 class Conditioned:
-    """One policy: all experts of a bank and a gate, trained together on preferences drawn for each prompt.
+    """One policy: all experts of a bank and a gate, trained on preferences drawn for each prompt.
 
-    A row of preference w mixes the experts with `g = w @ prior`, plus what the gate adds where there is one.
+    A row of preference w mixes the experts with `g = w @ prior`, or with what the gate makes of that where there is
+    one. Experts and gate learn together, or one of them while the other stays as it is.
     """
 
     conditioned = True
@@ -117,36 +149,57 @@ class Conditioned:
         lengths: tuple[int, ...],
         ledger: Ledger,
         gate_learning_rate: float | None = None,
+        trains: str = "both",
     ) -> None:
         """Train a bank and a gate as one policy.
 
         Args:
             bank: E experts.
-            gate: What it adds to the prior, block by block; None for the prior alone.
+            gate: What weighs them, beginning as the prior; None for the prior alone.
             prior: Expert weights at each corner of the simplex, `[K, E]`.
             seed: Of prompts, noise and preferences.
             lengths: Planned lengths in completions, ascending.
             ledger: What it spends.
             gate_learning_rate: Where the gate has one of its own.
+            trains: Which of both learns, one of `TRAINS`; the other is in no optimiser and in no average.
 
         Raises:
             ShapeError: If the prior is not for the bank's experts.
+            ConfigError: If a gate is to learn and there is none.
         """
         if prior.ndim != 2 or prior.shape[1] != bank.experts:
             raise ShapeError(
                 f"prior must be [K, E] for the {bank.experts} experts, got shape {list(prior.shape)}. Weigh all "
                 "experts at each corner."
             )
+        if trains == "gate" and gate is None:
+            raise ConfigError("trains must not be 'gate' without a gate, got none. Name a gate, or train the experts.")
         objectives = len(prior)
         self.bank, self.gate, self.prior = bank, gate, prior
         own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)
         self.members: tuple[Member, ...] = (own,)
-        self.parameters: Mapping[str, Tensor] = {"bank": bank.flat.view(1, -1)}
+        self.parameters: Mapping[str, Tensor] = {} if trains == "gate" else {"bank": bank.flat.view(1, -1)}
         self.learning_rates: Mapping[str, float] = {}
-        if gate is not None:
+        frozen = bank.expert_parameters() if trains == "gate" else []
+        if gate is not None and trains == "experts":
+            frozen = gate.parameters()
+        elif gate is not None:
             self.parameters = {**self.parameters, "gate": gate.flat}
             if gate_learning_rate is not None:
                 self.learning_rates = {"gate": gate_learning_rate}
+        for parameter in frozen:  # no backward pass computes what nobody takes
+            parameter.requires_grad_(False)
+
+    @property
+    def read_per_token(self) -> int:
+        """Parameters of all experts, and of a gate that reads tokens."""
+        by_token = self.gate is not None and self.gate.level != "prompt"
+        return self.bank.flat.numel() + (self.gate.flat.numel() if self.gate is not None and by_token else 0)
+
+    @property
+    def prompt_passes(self) -> int:
+        """One where the gate weighs by the states of prompts."""
+        return int(self.gate is not None and self.gate.level == "prompt")
 
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Draw uniformly from the simplex, for each prompt by its own number: fewer prompts see the first draws."""
@@ -154,15 +207,21 @@ class Conditioned:
         alpha = np.ones(len(own.objective_weights))
         return np.stack([generator(own.seed, "preference", update, group).dirichlet(alpha) for group in range(groups)])
 
-    def mixing(self, members: Sequence[int], preferences: FloatArray) -> Mixing:
+    def mixing(
+        self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
+    ) -> Mixing:  # fmt: skip
         """Return the prior of every row, with the gate where there is one."""
         device = self.bank.base.device
         prior = torch.tensor(preferences @ self.prior, dtype=torch.float32, device=device)
         if self.gate is None:
             return Mixing.of_rows(prior)
-        return Mixing.gated(prior, self.gate, torch.tensor(preferences, dtype=torch.float32, device=device))
+        return self.gate.mixing(prior, torch.tensor(preferences, dtype=torch.float32, device=device), prompts)
 
     def take_gradients(self, members: Sequence[int]) -> dict[str, Tensor]:
-        """Return the gradients of bank and gate."""
-        gradients = {"bank": self.bank.take_gradients().view(1, -1)}
-        return gradients if self.gate is None else {**gradients, "gate": self.gate.take_gradients()}
+        """Return the gradients of bank and gate, of what learns."""
+        gradients = {}
+        if "bank" in self.parameters:
+            gradients["bank"] = self.bank.take_gradients().view(1, -1)
+        if self.gate is not None and "gate" in self.parameters:
+            gradients["gate"] = self.gate.take_gradients()
+        return gradients
