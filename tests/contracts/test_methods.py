@@ -75,6 +75,13 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
     ("mixture_of_experts", {"gate": "prompt"}),
     ("gated_experts", {"gate": "block"}),
+    ("gated_experts", {"gate": "token", "gate_block": 1}),
+    ("gated_experts", {"context": "shuffled"}),
+    ("gated_experts", {"context": "blind"}),
+    ("gated_experts", {"gate": "block", "context": "shuffled"}),
+    ("gated_experts", {"form": "softmax", "top_1": True}),
+    ("gated_experts", {"gate_kl": 3.0, "gate_balance": 1.0}),
+    ("mixture_of_experts", {"form": "softmax", "gate_entropy": 1.0}),
     ("gated_experts", {"gate": "none"}),
 ]
 LATE = [  # settings whose effect so few completions do not show

@@ -175,7 +175,7 @@ def test_default_stages_say_nothing_of_what_they_do_not_change() -> None:
     stage = bank_stage(BankSettings(), 6000, 0, BLOCK)
     assert (stage.kind, stage.needs) == ("bank", ())
     assert stage.settings["gate"] == "paretune.models.gate:BlockGate"
-    assert not {"prior", "trains", "width"} & set(stage.settings)
+    assert set(stage.settings) == {*vars(BankSettings()), "gate", "gate_learning_rate"}
     other = bank_stage(BankSettings(), 6000, 0, BLOCK, prior=np.eye(2))
     assert other.settings["prior"] == [[1.0, 0.0], [0.0, 1.0]]
     assert bank_stage(BankSettings(), 8, 0, experts=(SOMEWHERE,), trains="experts").settings["trains"] == "experts"

@@ -11,6 +11,10 @@ from paretune.methods.meta_policy.gated_experts import GatedExperts, GatedExpert
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
 
 WANTED = das_dennis(2, 2)
+CHANGED = {  # settings that reach the gate's stage alone
+    "gate_block": 1, "context": "blind", "form": "softmax", "gate_scale": 2.0, "gate_temperature": 0.5, "gate_kl": 0.1,
+    "gate_balance": 0.1, "top_1": True,
+}  # fmt: skip
 
 
 def test_experts_are_those_of_soups_and_the_gate_gets_its_share(task: Task) -> None:
@@ -38,8 +42,9 @@ def test_gates_are_stages_of_their_own_and_preferences_play_no_part(task: Task) 
 
     assert keys(2) == keys(10)
     others = [keys(2, gate="block"), keys(2, width=8), keys(2, gate_learning_rate=0.01), keys(2)]
+    others += [keys(2, **{name: value}) for name, value in CHANGED.items()]
     assert len({tuple(each[:-1]) for each in others}) == 1  # the experts
-    assert len({each[-1] for each in others}) == 4
+    assert len({each[-1] for each in others}) == 4 + len(CHANGED)
     assert GatedExpertsSettings(gate="mine:Gate").gate == "mine:Gate"
 
 
@@ -51,6 +56,17 @@ def test_settings_and_budgets_out_of_range_are_refused(task: Task) -> None:
         GatedExpertsSettings(gate="blok")
     with pytest.raises(ConfigError, match="width must be at least 1, got 0"):
         GatedExpertsSettings(width=0)
+    for name in ("gate_kl", "gate_balance", "gate_entropy", "gate_block"):
+        with pytest.raises(ConfigError, match=f"{name} must not be negative, got -1"):
+            GatedExpertsSettings(form="softmax", **{name: -1})
+    for name in ("gate_scale", "gate_temperature"):
+        with pytest.raises(ConfigError, match=f"{name} must be positive, got 0"):
+            GatedExpertsSettings(**{name: 0})
+    with pytest.raises(ConfigError, match="gate_entropy must be 0 in the free form"):
+        GatedExpertsSettings(gate_entropy=0.1)
+    for name, choices in (("context", "blind, own, shuffled"), ("form", "free, softmax")):
+        with pytest.raises(ConfigError, match=f"{name} must be one of {choices}, got 'other'"):
+            GatedExpertsSettings(**{name: "other"})  # type: ignore[arg-type]  # names of settings
     with pytest.raises(BudgetError, match="budget must give each of 2 experts"):
         GatedExperts(GatedExpertsSettings()).stages(task, WANTED, 16, 0)
     assert np.isclose(GatedExpertsSettings().gate_share, 0.25)

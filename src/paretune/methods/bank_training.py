@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from paretune.models.base import BaseModel
     from paretune.models.gate import TrainedGate
 
+CONTEXT_PROMPTS = 64  # training prompts, the first ones, whose states a shuffled gate is given; its file names them
+
 
 def train_stages(context: StageContext) -> None:
     """Train what the stages say, one trajectory after the other; see `training.train_bank`."""
     from paretune.models.adapters import save_adapter
     from paretune.models.base import load_base, unwrap
+    from paretune.rl.gate_terms import GateTerms
     from paretune.rl.trainees import Conditioned
 
     task = context.task
@@ -34,9 +37,10 @@ def train_stages(context: StageContext) -> None:
         seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
         try:
             bank = _bank(context, stages[0], base, prior.shape[-1])
-            gate = _gate(context, stages[0], bank, objectives, gating.gate, started.trains)
+            gate = _gate(context, stages[0], bank, objectives, gating.gate)
             rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
-            trainee = Conditioned(bank, gate, prior, seed, lengths, ledger, rate, started.trains)
+            terms = GateTerms.of(stages[0].settings)
+            trainee = Conditioned(bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms)
 
             def save(
                 stage: Stage, bank: ExpertBank = bank, gate: TrainedGate | None = gate
@@ -46,7 +50,7 @@ def train_stages(context: StageContext) -> None:
                 if gate is not None:
                     gate.save(context.artefact(stage, GATE))
 
-            if gate is not None and gate.reads_prompts:
+            if gate is not None and gate.prompt_passes:
                 _meet(gate, base, task)
             train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
         finally:
@@ -81,7 +85,7 @@ def _bank(context: StageContext, stage: Stage, base: BaseModel, experts: int) ->
 
 
 def _gate(
-    context: StageContext, stage: Stage, bank: ExpertBank, objectives: int, name: str, trains: str
+    context: StageContext, stage: Stage, bank: ExpertBank, objectives: int, name: str
 ) -> TrainedGate | None:  # fmt: skip
     """Return the gate that a stage starts with: the one of the last stage it needs that left one, or a new one."""
     from paretune.models.gate import load_gate
@@ -99,7 +103,11 @@ def _gate(
                 "gate that was trained, or start from experts alone."
             )
         return gate
-    made: TrainedGate = kind(bank, objectives, stage.seed, stage.settings)
+    settings = dict(stage.settings)
+    if kind.level == "prompt" and settings.get("context") == "shuffled":
+        known = dict.fromkeys(prompts(bank.base, context.task, "train").prompt_ids)
+        settings["context_prompts"] = [list(prompt) for prompt in known][:CONTEXT_PROMPTS]
+    made: TrainedGate = kind(bank, objectives, stage.seed, settings)
     return made
 
 
@@ -107,5 +115,5 @@ def _meet(gate: TrainedGate, base: BaseModel, task: Task) -> None:
     """Let a gate read all prompts of training now, in their order: states do not depend on when training resumed."""
     for split in ("train", "development"):
         ids: Sequence[tuple[int, ...]] = prompts(base, task, split).prompt_ids
-        if ids and gate.level == "prompt":
+        if ids:
             gate.context_of(ids)

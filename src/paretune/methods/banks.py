@@ -15,9 +15,11 @@ from paretune.methods.experts import PLANNING, ExpertSettings, expert_settings
 BANK = "paretune.methods.training:train_bank"  # leaves experts, and the gate that weighs them
 GATES = {  # words for `gate`, and what they stand for in a stage
     "block": "paretune.models.gate:BlockGate",
+    "token": "paretune.models.token_gate:TokenGate",
     "prompt": "paretune.models.prompt_gate:PromptGate",
     "none": "",
 }
+CONTEXTS, FORMS = ("own", "blind", "shuffled"), ("free", "softmax")
 TRAINS = ("both", "gate", "experts")
 
 
@@ -122,6 +124,15 @@ class GatedSettings(ExpertSettings):
     gate: str = field(default="block", metadata=PLANNING)  # a word of `GATES` or module:Class
     width: int = field(default=32, metadata=PLANNING)  # hidden units of each of the gate's networks
     gate_learning_rate: float = field(default=0.0, metadata=PLANNING)  # 0: as the experts'
+    gate_block: int = field(default=0, metadata=PLANNING)  # whose input a gate of tokens reads, for blocks from it on
+    context: str = field(default="own", metadata=PLANNING)  # or, as controls, blind and shuffled
+    form: str = field(default="free", metadata=PLANNING)  # or softmax: probabilities times gate_scale
+    gate_scale: float = field(default=1.0, metadata=PLANNING)  # of the softmax form: what its weights sum to
+    gate_temperature: float = field(default=1.0, metadata=PLANNING)  # of the softmax form
+    gate_kl: float = field(default=0.0, metadata=PLANNING)  # distance to the prior in the loss, see rl/gate_terms.py
+    gate_balance: float = field(default=0.0, metadata=PLANNING)  # squared variation of what experts get, in the loss
+    gate_entropy: float = field(default=0.0, metadata=PLANNING)  # bonus of the softmax form
+    top_1: bool = field(default=False, metadata=PLANNING)  # the largest weight alone, its gradient straight through
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,9 +143,26 @@ class GatedSettings(ExpertSettings):
         if self.width < 1:
             raise ConfigError(f"width must be at least 1, got {self.width}. Try 32; for no gate at all, gate: none.")
         gate_path(self.gate)
+        check_choice("context", self.context, CONTEXTS)
+        check_choice("form", self.form, FORMS)
+        for name in ("gate_scale", "gate_temperature"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}. Try 1.")
+        for name in ("gate_kl", "gate_balance", "gate_entropy", "gate_block"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}. Write 0.")
+        if self.gate_entropy and self.form != "softmax":
+            raise ConfigError(
+                f"gate_entropy must be 0 in the free form, whose weights are no probabilities, got {self.gate_entropy}."
+                " Write form: softmax."
+            )
 
 
-GATE_FIELDS = ("width", "gate_learning_rate")  # of `GatedSettings`, in a stage where they are not the defaults
+# of `GatedSettings`, in a stage where they are not the defaults
+GATE_FIELDS = (
+    "width", "gate_learning_rate", "gate_block", "context", "form", "gate_scale", "gate_temperature", "gate_kl",
+    "gate_balance", "gate_entropy", "top_1",
+)  # fmt: skip
 
 
 def gate_settings(settings: Any) -> dict[str, object]:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, SupportsIndex
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +14,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from paretune.core.digests import canonical_json, digest
-from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
+from paretune.core.errors import AdapterError, ConfigError, MixingError, ShapeError
 from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
 from paretune.core.text_files import parsed_json
-from paretune.core.user_calls import shown
 from paretune.models.bank import ExpertBank
+from paretune.models.foreign_context import exchanged, random_signs
+from paretune.models.gate_checks import checked_shapes, checked_start, hidden_size_of
 from paretune.models.mixing import Mixing
 from paretune.models.prompt_states import PARTS, prompt_states
 from paretune.models.tensor_files import write_tensors
 
 GateLevel = Literal["block", "token", "prompt"]
+FLOOR = 0.01  # of a prior in the softmax form: what an expert of no weight starts with
 WIDTH = 32  # hidden units of a gate; the prototype's
+OF_ALL = ("context", "context_prompts", "form", "gate_scale", "top_1")  # settings that all gates keep
 SIZES = ("experts", "objectives", "hidden_size", "blocks")  # in the file's metadata, beside class and settings
 
 
@@ -36,7 +39,8 @@ class TrainedGate:
 
     Attributes:
         level: What weights are chosen for: `block`, each token in each block, by the block's own input and a network of
-            its own, see `weights`; `prompt`, each row, by its prompt and one network, see `row_weights`.
+            its own; `token`, each token, by the input of one block and one network, for the blocks from there on, see
+            `weights`; `prompt`, each row, by its prompt and one network, see `row_weights`.
         experts: Number of experts E.
         objectives: Number of objectives K.
         hidden_size: Size H of a block's input.
@@ -66,9 +70,10 @@ class TrainedGate:
             raise ShapeError(f"a gate must have at least one objective, got {objectives}. Name what it weighs.")
         self.experts, self.objectives = bank.experts, objectives
         self.hidden_size, self.blocks = hidden_size_of(bank), len(bank.blocks)
-        self.settings = {name: (settings or {})[name] for name in self.reads if name in (settings or {})}
+        names = dict.fromkeys((*self.reads, *OF_ALL))
+        self.settings = {name: (settings or {})[name] for name in names if name in (settings or {})}
         self.base, self.base_digest = bank.base, bank.base.digest
-        shapes = self._checked_shapes()
+        shapes = checked_shapes(type(self).__name__, self.shapes())
         sizes = [math.prod(shape) for shape in shapes]
         count = self.blocks if self.level == "block" else 1
         self.flat = torch.zeros(1, count * sum(sizes), device=bank.base.device)
@@ -77,8 +82,9 @@ class TrainedGate:
         with torch.no_grad():
             for block, network in enumerate(self.networks):
                 generator = torch.Generator().manual_seed(stream_key(seed, "gate", block) % 2**63)
-                for parameter, values in zip(network, self._checked_start(generator, shapes), strict=True):
-                    parameter.copy_(values)
+                values = checked_start(type(self).__name__, self.start(generator), shapes)
+                for parameter, each in zip(network, values, strict=True):
+                    parameter.copy_(each)
 
     reads: ClassVar[tuple[str, ...]] = ()  # names of the settings that it reads
 
@@ -105,9 +111,45 @@ class TrainedGate:
         return PARTS * self.hidden_size if self.level == "prompt" else self.hidden_size
 
     @property
+    def context(self) -> str:
+        """What it is shown: its `own` context, none at all (`blind`), or one of another prompt (`shuffled`)."""
+        return str(self.settings.get("context", "own"))
+
+    @property
+    def form(self) -> str:
+        """Whether weights are `free`, or probabilities times `gate_scale` (`softmax`)."""
+        return str(self.settings.get("form", "free"))
+
+    @property
+    def scale(self) -> float:
+        """What the weights of the softmax form sum to."""
+        scale: Any = self.settings.get("gate_scale", 1.0)
+        return float(scale)
+
+    @property
+    def reads_block(self) -> int | None:
+        """Number of the one block whose input it reads, at the level of tokens; else None."""
+        return 0 if self.level == "token" else None
+
+    @property
     def reads_prompts(self) -> bool:
         """Whether it must be given the prompts of the rows that it weighs."""
-        return self.level == "prompt"
+        return self.context == "shuffled" or self.prompt_passes > 0
+
+    @property
+    def prompt_passes(self) -> int:
+        """How often the base model alone reads each prompt for it."""
+        return int(self.level == "prompt" and self.context != "blind")
+
+    def selected(self, weights: Tensor) -> Tensor:
+        """Return what is mixed of weights `[..., E]`: with `top_1` the largest alone, which gets the sum of all.
+
+        Its gradient is that of the weights themselves, straight through the selection.
+        """
+        if not self.settings.get("top_1"):
+            return weights
+        best = F.one_hot(weights.argmax(dim=-1), self.experts) * weights.sum(dim=-1, keepdim=True)
+        return best.detach() + (weights - weights.detach())
 
     def mixing(
         self,
@@ -127,45 +169,29 @@ class TrainedGate:
         Raises:
             ShapeError: If the prompts are needed and are not there, one for each row.
         """
-        if not self.reads_prompts:
-            return Mixing.gated(prior, self, preferences, scale)
-        if prompts is None or len(prompts) != len(prior):
+        if self.reads_prompts and (prompts is None or len(prompts) != len(prior)):
             got = "none" if prompts is None else str(len(prompts))
             raise ShapeError(
                 f"prompts must be one for each of the {len(prior)} rows that {type(self).__name__} weighs, got {got}. "
                 "Pass the token ids of each row's prompt."
             )
-        return Mixing.by_prompt(prior, self, preferences, self.context_of(prompts), scale)
+        if self.level == "prompt":
+            blind = torch.zeros(len(prior), self.context_size, device=prior.device)
+            context = self.context_of(prompts) if prompts is not None and self.reads_prompts else blind
+            return Mixing.by_prompt(prior, self, preferences, context, scale)
+        signs = None
+        if self.context == "blind":
+            signs = torch.zeros(len(prior), self.hidden_size)
+        elif self.context == "shuffled" and prompts is not None:
+            signs = random_signs(prompts, self.hidden_size)
+        return Mixing.gated(prior, self, preferences, scale, signs)
 
     def context_of(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Return what a gate at the level of prompts reads of some of them, `[B, D]`."""
+        if self.context == "shuffled":
+            pool: Any = self.settings.get("context_prompts", ())
+            prompts = exchanged(prompts, pool)
         return prompt_states(self.base, prompts)
-
-    def _checked_shapes(self) -> list[tuple[int, ...]]:
-        shapes: Any = self.shapes()
-        whole = isinstance(shapes, (list, tuple)) and all(
-            isinstance(shape, (list, tuple))
-            and all(isinstance(size, SupportsIndex) and int(size) > 0 for size in shape)
-            for shape in shapes
-        )
-        if not whole or not shapes:
-            raise ShapeError(
-                f"shapes of {type(self).__name__} must return a tuple of shapes with at least one parameter each, got "
-                f"{shown(shapes)}. Return ((rows, columns), ...)."
-            )
-        return [tuple(shape) for shape in shapes]
-
-    def _checked_start(self, generator: torch.Generator, shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
-        values: Any = self.start(generator)
-        are_tensors = isinstance(values, (list, tuple)) and all(isinstance(each, Tensor) for each in values)
-        got = str([tuple(each.shape) for each in values]) if are_tensors else shown(values)
-        if not are_tensors or [tuple(each.shape) for each in values] != list(shapes):
-            raise ShapeError(
-                f"start of {type(self).__name__} must return one tensor for each shape {list(shapes)}, got {got}. "
-                "Return them in the order of shapes()."
-            )
-        found: Sequence[Tensor] = values
-        return found
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters of all blocks in the order of `flat`."""
@@ -282,7 +308,7 @@ class SmallNetwork(TrainedGate):
         width: Hidden units of each network.
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("width",)
+    reads: ClassVar[tuple[str, ...]] = ("width", "gate_temperature")
 
     @property
     def width(self) -> int:
@@ -310,6 +336,17 @@ class SmallNetwork(TrainedGate):
         wanted = F.linear(preferences.to(precise), first[:, size:].to(precise), first_bias.to(precise))
         return F.linear(F.silu(units + wanted[:, None]), last.to(precise), last_bias.to(precise))
 
+    def combined(self, prior: Tensor, offset: Tensor) -> Tensor:
+        """Return weights of a prior and what a network says, `[..., E]` both.
+
+        The free form is their sum. The softmax form is `scale * softmax(offset / temperature + log(prior + FLOOR))`,
+        which starts next to the prior and lets an expert be recruited that has no weight there.
+        """
+        if self.form == "free":
+            return prior + offset
+        temperature: Any = self.settings.get("gate_temperature", 1.0)
+        return self.scale * (offset / float(temperature) + (prior.clamp(min=0) + FLOOR).log()).softmax(dim=-1)
+
 
 class BlockGate(SmallNetwork):
     """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
@@ -330,7 +367,7 @@ class BlockGate(SmallNetwork):
         Raises:
             MixingError: If the hidden states are not of the size that the gate reads.
         """
-        return prior[:, None] + self.offset(block, normalised(hidden, self.hidden_size), preferences)
+        return self.combined(prior[:, None], self.offset(block, normalised(hidden, self.hidden_size), preferences))
 
 
 def normalised(hidden: Tensor, size: int) -> Tensor:
@@ -346,18 +383,3 @@ def normalised(hidden: Tensor, size: int) -> Tensor:
             "Use the base model that the gate was made for."
         )
     return F.layer_norm(hidden, (size,))
-
-
-def hidden_size_of(bank: ExpertBank) -> int:
-    """Return the size H of a block's input.
-
-    Raises:
-        ModelError: If the model's configuration does not name it.
-    """
-    size = getattr(bank.base.model.config.get_text_config(), "hidden_size", None)
-    if not isinstance(size, int):
-        raise ModelError(
-            f"model must name its hidden size to be gated, got none in the config.json of '{bank.base.name}'. "
-            "Set hidden_size there, or mix without a gate."
-        )
-    return size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,57 +12,9 @@ from torch import Tensor
 from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.core.protocols import Continued, Level
 from paretune.core.user_calls import shown
+from paretune.models.gate_protocols import Gate, Listener, RowGate
 
 GateFrom = int | Sequence[int]  # first token of a pass that a gate weighs: one for all rows, or one for each
-
-
-class Gate(Protocol):
-    """What a mixing asks for the expert weights of its gated tokens.
-
-    A gate must read nothing but what it is given: then one pass over a whole sequence agrees with cached decoding.
-
-    Attributes:
-        experts: Number of experts E that it weighs.
-        objectives: Number of objectives K of a preference.
-        blocks: Number of transformer blocks of the base model that it was made for.
-    """
-
-    experts: int
-    objectives: int
-    blocks: int
-
-    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
-        """Return g for the tokens of one block, `[B, T, E]`, any real numbers.
-
-        Args:
-            block: Number of the transformer block.
-            hidden: The block's own input at the gated tokens, `[B, T, H]`.
-            prior: Expert weights of the rows without the gate, `[B, E]`.
-            preferences: Of the rows, `[B, K]`.
-        """
-        ...  # fmt: skip
-
-
-class RowGate(Protocol):
-    """What a mixing asks for one set of expert weights for each row: a network, or any other rule, such as a bandit.
-
-    Attributes:
-        experts: Number of experts E that it weighs.
-        objectives: Number of objectives K of a preference.
-    """
-
-    experts: int
-    objectives: int
-
-    def row_weights(self, context: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
-        """Return g for some rows, `[B, E]`, any real numbers; of each row for itself.
-
-        Args:
-            context: What it knows of the prompts of the rows, `[B, D]`.
-            prior: Expert weights of the rows without it, `[B, E]`.
-            preferences: Of the rows, `[B, K]`.
-        """
-        ...  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +44,10 @@ class Mixing:
         row_gate: The gate that is still to choose weights for each row; None where they are what they are.
         context: What the row gate reads of the prompts, `[B, D]`.
         preferences: What a gate reads beside that, `[B, K]`.
+        signs: What a block's input is multiplied by before the gate reads it, `[B, H]`; None for 1. A control of what
+            context buys: 0 leaves nothing to read, random signs of 1 and -1 what prompts do not have in common.
+        listener: Hears of the weights that a gate chooses.
+        lengths: Tokens of each row's completion, for the listener, `[B]`.
         scale: What multiplies the weights of a row as a whole, behind the gate, or in mixed hidden states, `[B]`; None
             for 1.
         level: Where the experts are mixed.
@@ -112,6 +68,9 @@ class Mixing:
     continued: Continued = "base"
     row_gate: RowGate | None = None
     context: Tensor | None = None
+    signs: Tensor | None = None
+    listener: Listener | None = None
+    lengths: Tensor | None = None
 
     @classmethod
     def of_rows(cls, expert_weights: Tensor) -> Mixing:
@@ -127,7 +86,14 @@ class Mixing:
         return cls(batch=expert_weights.shape[0], experts=expert_weights.shape[1], expert_weights=expert_weights)
 
     @classmethod
-    def gated(cls, expert_weights: Tensor, gate: Gate, preferences: Tensor, scale: Tensor | None = None) -> Mixing:
+    def gated(
+        cls,
+        expert_weights: Tensor,
+        gate: Gate,
+        preferences: Tensor,
+        scale: Tensor | None = None,
+        signs: Tensor | None = None,
+    ) -> Mixing:
         """Let a gate weigh experts for each block and token, beginning at the last prompt token.
 
         Args:
@@ -136,12 +102,17 @@ class Mixing:
             preferences: Of the rows, `[B, K]`.
             scale: Multiplies all weights of a row, `[B]`: 0 is the base model exactly, between 0 and 1 lie policies of
                 less KL.
+            signs: What each number of a block's input is multiplied by before the gate reads it, `[B, H]`.
 
         Raises:
             ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
         """
         mixing = cls._under(gate, expert_weights, preferences, scale)
-        return replace(mixing, gate=gate)
+        if signs is not None and (signs.ndim != 2 or len(signs) != mixing.batch):
+            raise ShapeError(
+                f"signs must be [{mixing.batch}, H], one row for each of expert_weights, got {list(signs.shape)}."
+            )
+        return replace(mixing, gate=gate, signs=signs)
 
     @classmethod
     def by_prompt(
@@ -291,6 +262,10 @@ class Mixing:
                 "gate returns."
             )
         chosen = weights[torch.tensor([numbers[key] for key in keys], device=weights.device)]
+        if self.listener is not None:
+            every = torch.ones(self.batch, 1, dtype=torch.bool, device=chosen.device)
+            self.listener.hear(chosen[:, None], parts[1], every, 0)
+        chosen = selected(gate, chosen)
         if self.scale is not None:
             chosen = chosen * self.scale.to(chosen.device)[:, None]
         return Mixing.of_rows(chosen)
@@ -311,16 +286,23 @@ class Mixing:
             chosen = Mixing.of_rows(self.expert_weights[index.to(self.expert_weights.device)])
             preferences = None if self.preferences is None else self.preferences[index.to(self.preferences.device)]
             scale = None if self.scale is None else self.scale[index.to(self.scale.device)]
-            context = None if self.context is None else self.context[index.to(self.context.device)]
+            context, signs, lengths = (
+                None if each is None else each[index.to(each.device)]
+                for each in (self.context, self.signs, self.lengths)
+            )
             return replace(
                 self, batch=chosen.batch, expert_weights=chosen.expert_weights, preferences=preferences, scale=scale,
-                context=context,
+                context=context, signs=signs, lengths=lengths,
             )  # fmt: skip
         owner = index.cpu() // self.rows_each
         each, left = divmod(len(index), self.blocks)
         if not left and bool((owner == torch.arange(self.blocks).repeat_interleave(each)).all()):
             return Mixing.population(self.experts, each, self.members)
         return Mixing.of_rows(self.dense()[index.cpu()])
+
+    def heard_by(self, listener: Listener, lengths: Tensor) -> Mixing:
+        """Return the mixing with one who hears of the weights of completions of these lengths, `[B]`."""
+        return replace(self, listener=listener, lengths=lengths)
 
     def keep(self, alive: Tensor) -> Tensor:
         """Return the rows to keep so that all `alive` `[B]` rows stay and the layout is preserved, `[B']`.
@@ -349,6 +331,13 @@ class Mixing:
         if gated or self.level == "hidden":
             parts += [part for part in (self.preferences, self.scale) if part is not None]
         return _row_bytes(parts)
+
+
+def selected(gate: Gate | RowGate, weights: Tensor) -> Tensor:
+    """Return what is mixed of the weights that a gate returned, `[..., E]`: all of it, unless the gate selects."""
+    select = getattr(gate, "selected", None)
+    chosen: Tensor = weights if select is None else select(weights)
+    return chosen
 
 
 def _row_bytes(parts: Sequence[Tensor]) -> list[bytes]:

@@ -181,10 +181,9 @@ class Policy:
         parameters, cost = self.base.parameters, 1.0
         more = network_flops(parameters, tokens, reference_passes)
         if self.bank is not None and self.gate is not None:
-            by_prompt = self.gate.level == "prompt"
-            more += network_flops(parameters, prompt_tokens, int(by_prompt))
+            more += network_flops(parameters, prompt_tokens, self.gate.prompt_passes)
             parameters += self.bank.experts * self.bank.parameters_each()
-            parameters += 0 if by_prompt else self.gate.flat.numel()
+            parameters += 0 if self.gate.level == "prompt" else self.gate.flat.numel()
         elif self.bank is not None:
             mixing = self.mixing(policy_index)
             adapters = self.mixer.level == "adapters"

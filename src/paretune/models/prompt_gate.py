@@ -35,4 +35,4 @@ class PromptGate(SmallNetwork):
                 f"states of prompts must be of size {self.context_size}, which the gate reads, got {context.shape[1]}. "
                 "Use the base model that the gate was made for."
             )
-        return prior + self.offset(0, context[:, None], preferences)[:, 0]
+        return self.combined(prior, self.offset(0, context[:, None], preferences)[:, 0])

@@ -17,6 +17,7 @@ from paretune.core.seeds import generator
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
+from paretune.rl.gate_terms import GateTerms, Heard
 
 TRAINS = ("both", "gate", "experts")
 
@@ -50,6 +51,7 @@ class Trainee(Protocol):
         conditioned: Whether the rows of one member have different preferences.
         read_per_token: Parameters of a member that each token is read with, trained or not.
         prompt_passes: How often the base model alone reads each prompt before, for a gate that weighs by its states.
+        gate_terms: Terms of the loss that are about a gate's weights; None where there are none.
     """
 
     bank: ExpertBank
@@ -57,6 +59,11 @@ class Trainee(Protocol):
     parameters: Mapping[str, Tensor]
     learning_rates: Mapping[str, float]
     conditioned: bool
+    gate_terms: GateTerms | None
+
+    def hear(self) -> Heard:
+        """Return who hears of a gate's weights in one pass, for its terms of the loss."""
+        ...
 
     @property
     def read_per_token(self) -> int:
@@ -94,6 +101,15 @@ class Population:
 
     conditioned = False
     prompt_passes = 0
+    gate_terms: GateTerms | None = None
+
+    def hear(self) -> Heard:
+        """Refuse: there is no gate.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("a population must be trained without terms of a gate, got some. It has no gate.")
 
     def __init__(self, bank: ExpertBank, members: Sequence[Member]) -> None:
         """Train each expert of a bank as one member.
@@ -150,6 +166,7 @@ class Conditioned:
         ledger: Ledger,
         gate_learning_rate: float | None = None,
         trains: str = "both",
+        gate_terms: GateTerms | None = None,
     ) -> None:
         """Train a bank and a gate as one policy.
 
@@ -162,10 +179,11 @@ class Conditioned:
             ledger: What it spends.
             gate_learning_rate: Where the gate has one of its own.
             trains: Which of both learns, one of `TRAINS`; the other is in no optimiser and in no average.
+            gate_terms: Terms of the loss that are about the gate's weights.
 
         Raises:
             ShapeError: If the prior is not for the bank's experts.
-            ConfigError: If a gate is to learn and there is none.
+            ConfigError: If a gate is to learn and there is none, or terms are asked of one that cannot have them.
         """
         if prior.ndim != 2 or prior.shape[1] != bank.experts:
             raise ShapeError(
@@ -174,6 +192,14 @@ class Conditioned:
             )
         if trains == "gate" and gate is None:
             raise ConfigError("trains must not be 'gate' without a gate, got none. Name a gate, or train the experts.")
+        if gate_terms is not None and (gate is None or trains == "experts"):
+            raise ConfigError("terms of a gate must be of one that learns, got none. Set gate_kl and the others to 0.")
+        if gate_terms is not None and getattr(bank.base.model, "is_activation_checkpointing", False):
+            raise ConfigError(
+                "terms of a gate must be made of weights that are kept, got a model that recomputes its blocks. Turn "
+                "gradient checkpointing off, or set gate_kl and the others to 0."
+            )
+        self.gate_terms = gate_terms
         objectives = len(prior)
         self.bank, self.gate, self.prior = bank, gate, prior
         own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)
@@ -190,6 +216,16 @@ class Conditioned:
         for parameter in frozen:  # no backward pass computes what nobody takes
             parameter.requires_grad_(False)
 
+    def hear(self) -> Heard:
+        """Return who hears of the gate's weights in one pass.
+
+        Raises:
+            ConfigError: If there is nobody to hear of, or nothing to make of it.
+        """
+        if self.gate is None or self.gate_terms is None:
+            raise ConfigError("a policy whose gate is heard must have one, and terms of it, got none. Give it both.")
+        return Heard(self.gate, self.gate_terms)
+
     @property
     def read_per_token(self) -> int:
         """Parameters of all experts, and of a gate that reads tokens."""
@@ -199,7 +235,7 @@ class Conditioned:
     @property
     def prompt_passes(self) -> int:
         """One where the gate weighs by the states of prompts."""
-        return int(self.gate is not None and self.gate.level == "prompt")
+        return 0 if self.gate is None else self.gate.prompt_passes
 
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Draw uniformly from the simplex, for each prompt by its own number: fewer prompts see the first draws."""
