@@ -21,7 +21,7 @@ from paretune.core.errors import BudgetError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import check_preferences, das_dennis
 from paretune.core.protocols import FAMILIES, Assembly, Method
-from paretune.core.stages import Stage, StageContext, StageResult, in_order
+from paretune.core.stages import GATE, Stage, StageContext, StageResult, in_order
 from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
@@ -76,6 +76,16 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("mod", {"divergence": "forward_kl"}),
     ("probability_mixture", {"seeds_each": 2}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
+    ("mixture_of_experts", {"gate": "prompt"}),
+    ("gated_experts", {"gate": "block"}),
+    ("gated_experts", {"gate": "token", "gate_block": 1}),
+    ("gated_experts", {"context": "shuffled"}),
+    ("gated_experts", {"context": "blind"}),
+    ("gated_experts", {"gate": "block", "context": "shuffled"}),
+    ("gated_experts", {"form": "softmax", "top_1": True}),
+    ("gated_experts", {"gate_kl": 3.0, "gate_balance": 1.0}),
+    ("mixture_of_experts", {"form": "softmax", "gate_entropy": 1.0}),
+    ("gated_experts", {"gate": "none"}),
 ]
 LATE = [  # settings whose effect so few completions do not show
     ("contextual_dynaopt", {"paid": "first"}),
@@ -251,7 +261,7 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     name: str, budget: int, task: Task
 ) -> None:
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
-    policies = sum(stage.kind in ("expert", "bank", "evolution", "support", "prediction") for stage in stages)
+    policies = sum(stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction") for stage in stages)
     assert policies >= 1
     assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
 
@@ -413,11 +423,11 @@ def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
 def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callable[[str], Any], tmp_path: Path) -> None:
     """Whatever is trained goes on from where a shorter run stood to what a run of that length makes at once."""
     _, _, shorter = first(name)
-    known = [result for result in shorter.results.values() if result.adapters]
+    known = [result for result in shorter.results.values() if result.adapters or GATE in result.artefacts]
     longer = [replace(result.stage, completions=result.stage.completions + 3 * GROUP) for result in known]
     extended, alone = InOneFolder(tmp_path / "extended", task), InOneFolder(tmp_path / "alone", task)
     for context in (extended, alone):  # what they need is what it was
-        context.results.update({key: each for key, each in shorter.results.items() if not each.adapters})
+        context.results.update(shorter.results)
     extended.starts.update({each.stage.trajectory_key(task): each.folder / "checkpoint" for each in known})
     for context in (extended, alone):
         run_stages(longer, context)

@@ -47,6 +47,12 @@ def blocks(root: Path) -> dict[str, str]:
             "mixed_words.py", "{method: 'mixed_words:MixedWords', learning_rate: 0.01}", 64, marks=pytest.mark.slow
         ),
         ("linear_gate.py", "{method: mixture_of_experts, gate: 'linear_gate:LinearGate', learning_rate: 0.01}", 256),
+        pytest.param(
+            "linear_prompt_gate.py",
+            "{method: gated_experts, gate: 'linear_prompt_gate:LinearPromptGate', learning_rate: 0.01}",
+            256,
+            marks=pytest.mark.slow,
+        ),
         ("grid_search.py", "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}", 192),
     ],
 )
@@ -80,8 +86,8 @@ def test_documented_code_of_ones_own_runs(
         changed = [event["objective_weights"] for event in events if "objective_weights" in event]
         assert any(0 < weights[0] < 1 and weights[0] != weights[1] for weights in changed)
     loaded = paretune.load_solutions(tmp_path / "out" / "runs" / mine.cell)
-    if module == "linear_gate.py":
-        assert type(loaded.gate).__name__ == "LinearGate"
+    if module in ("linear_gate.py", "linear_prompt_gate.py"):
+        assert type(loaded.gate).__name__ == {"linear_gate.py": "LinearGate"}.get(module, "LinearPromptGate")
         assert loaded.gate is not None
         assert bool(loaded.gate.flat.any())
     if module == "mixed_words.py":

@@ -21,10 +21,23 @@ def test_one_stage_trains_one_policy_whatever_the_preferences(task: Task) -> Non
     assert stages[0].trajectory_key(task) != stages[1].trajectory_key(task)
 
 
+def test_the_stage_of_the_default_gate_is_as_it_was_when_gates_had_no_words(task: Task) -> None:
+    """Finished studies are found by the digest of just these settings."""
+    (stage,) = MixtureOfExperts(MixtureOfExpertsSettings()).stages(task, das_dennis(2, 2), 6000, 3)
+    learner = vars(PreferenceConditionedSettings())
+    assert stage.settings == {
+        **learner, "gate": "paretune.models.gate:BlockGate", "gate_learning_rate": 0.0, "width": 32
+    }  # fmt: skip
+    named = MixtureOfExperts(MixtureOfExpertsSettings(gate="paretune.models.gate:BlockGate"))
+    assert named.stages(task, das_dennis(2, 2), 6000, 3)[0].key(task) == stage.key(task)
+    (plain,) = MixtureOfExperts(MixtureOfExpertsSettings(gate="none")).stages(task, das_dennis(2, 2), 6000, 3)
+    assert plain.settings["gate"] == ""
+
+
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"width must be at least 1 .* got 0"):
+    with pytest.raises(ConfigError, match=r"width must be at least 1, got 0"):
         MixtureOfExpertsSettings(width=0)
-    with pytest.raises(ConfigError, match="take the method preference_conditioned"):
+    with pytest.raises(ConfigError, match=r"gate must be one of block, .*, got ''"):
         MixtureOfExpertsSettings(gate="")
     with pytest.raises(ConfigError, match="gate_learning_rate must not be negative, got -1"):
         MixtureOfExpertsSettings(gate_learning_rate=-1)

@@ -19,7 +19,8 @@ from paretune.core.preferences import FloatArray
 from paretune.core.task import Task
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.gate import BlockGate
+from paretune.models.gate import BlockGate, TrainedGate
+from paretune.models.prompt_gate import PromptGate
 from paretune.objectives.scoring import Scorer
 from paretune.rl.checkpoints import read_state, save_state
 from paretune.rl.learner import Learner
@@ -108,12 +109,16 @@ def population(settings: LearnerSettings = SETTINGS, weightings: tuple[type, ...
     return make
 
 
-def conditioned(settings: LearnerSettings = SETTINGS, gated: bool = False) -> Make:
+def conditioned(
+    settings: LearnerSettings = SETTINGS, gated: type[TrainedGate] | None = None, trains: str = "both"
+) -> Make:  # fmt: skip
     def make(task: Task, base: BaseModel, lengths: tuple[int, ...]) -> Learner:
         bank = ExpertBank(base, 2, rank=2)
         bank.initialise([1, 2])
-        gate = BlockGate(bank, 2, 1) if gated else None
-        trainee = Conditioned(bank, gate, np.eye(2), 1, lengths, Ledger(max(lengths)), gate_learning_rate=0.02)
+        if trains == "gate":
+            micro_task.perturb(bank)  # experts of equal deltas leave a gate nothing to weigh
+        gate = gated(bank, 2, 1) if gated else None
+        trainee = Conditioned(bank, gate, np.eye(2), 1, lengths, Ledger(max(lengths)), 0.02, trains)
         return Learner(trainee, environment(task, base), settings)
 
     return make
@@ -148,7 +153,8 @@ LEARNERS: dict[str, Make] = {
         replace(SETTINGS, epochs=2, average_decay=0.9, replay=24, target_kl=0.5), gated=True
     ),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),
-    "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), gated=True),
+    "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), BlockGate),
+    "prompt gate alone": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9, micro_batch=8), PromptGate, "gate"),
 }
 
 REPEATED = {

@@ -13,8 +13,11 @@ from paretune.methods.banks import BANK
 
 
 def trained_policies(stages: Iterable[Stage], task: Task) -> int:
-    """Return how many policies stages train, where that is known before: 0 of one that leaves what it finds."""
-    return sum(len(task.objectives) if stage.run == BANK else int(stage.kind == "expert") for stage in stages)
+    """Return how many policies stages train, where that is known before: 0 of what leaves what it finds, or a gate."""
+    return sum(
+        len(task.objectives) if stage.run == BANK and stage.kind == "bank" else int(stage.kind == "expert")
+        for stage in stages
+    )
 
 
 def undivided(cells: Sequence[PlannedCell]) -> list[str]:

@@ -1,15 +1,27 @@
-"""The stage that methods with one policy share: a bank of experts, and a gate, trained together on all preferences."""
+"""The stage that methods with one policy share: a bank of experts and a gate, trained on all preferences."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
+from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
-from paretune.methods.experts import expert_settings
+from paretune.methods.experts import PLANNING, ExpertSettings, expert_settings
 from paretune.methods.feedback import FeedbackSettings
 
-BANK = "paretune.methods.training:train_bank"  # leaves one expert for each objective
+BANK = "paretune.methods.training:train_bank"  # leaves experts, and the gate that weighs them
+GATES = {  # words for `gate`, and what they stand for in a stage
+    "block": "paretune.models.gate:BlockGate",
+    "token": "paretune.models.token_gate:TokenGate",
+    "prompt": "paretune.models.prompt_gate:PromptGate",
+    "none": "",
+}
+CONTEXTS, FORMS = ("own", "blind", "shuffled"), ("free", "softmax")
+TRAINS = ("both", "gate", "experts")
 
 
 @dataclass(frozen=True)
@@ -27,19 +39,139 @@ class GateSettings:
     gate_learning_rate: float = 0.0  # 0: as the experts'
 
 
-def bank_stage(settings: Any, completions: int, seed: int, gate: str = "") -> Stage:
-    """Describe one policy for all preferences: the experts of all objectives, and a gate that weighs them.
+@dataclass(frozen=True)
+class StartSettings:
+    """What a stage says of where its bank starts, and of what learns; in its key where it is not the default."""
+
+    prior: Sequence[Sequence[float]] | None = None  # [K, E]; None: one expert for each objective, the preference itself
+    trains: str = "both"
+
+
+def gate_path(gate: str) -> str:
+    """Return what a stage says for a gate that is named by word or as `module:Class`; empty for none.
+
+    Raises:
+        ConfigError: If it is neither.
+
+    Example:
+        >>> gate_path("prompt"), gate_path("none"), gate_path("mine:Gate")
+        ('paretune.models.prompt_gate:PromptGate', '', 'mine:Gate')
+    """
+    if ":" not in gate:
+        check_choice("gate", gate, (*GATES, "module:Class"))
+    return GATES.get(gate, gate)
+
+
+def bank_stage(
+    settings: Any,
+    completions: int,
+    seed: int,
+    gate: str = "",
+    experts: Sequence[Stage] = (),
+    prior: FloatArray | None = None,
+    trains: str = "both",
+) -> Stage:
+    """Describe one policy for all preferences: experts, and a gate that weighs them.
 
     Args:
-        settings: The method's settings, those of `BankSettings` among them.
+        settings: The method's settings, those of `BankSettings` or `ExpertSettings` among them.
         completions: Its budget.
-        seed: Training seed; each expert starts from a random A of its own.
+        seed: Training seed; where nothing is started from, each expert starts from a random A of its own.
         gate: `module:Class` of a gate; empty weighs experts by the preference alone.
+        experts: Stages to start from: all adapters that they leave, in their order, and the gate that the last of them
+            leaves which has one. None: new experts, and a new gate.
+        prior: Expert weights at each corner of the simplex, `[K, E]`, between which they are linear; by default one
+            expert for each objective, weighed as the preference says. Without stages to start from it says how many
+            experts there are.
+        trains: `both`; the `gate` alone, on experts that stay as they are; or the `experts` alone, under the gate that
+            `experts` left, or the prior.
+
+    Returns:
+        A stage of kind `bank`, which leaves an adapter for each expert and the gate; or of kind `gate`, which leaves
+        that alone.
+
+    Raises:
+        ConfigError: If what is to learn is not there, or what is to stay was never trained.
     """
+    check_choice("trains", trains, TRAINS)
+    if trains == "gate" and not (gate and experts):
+        raise ConfigError(
+            "a gate that learns alone must have a name and experts to weigh, got "
+            f"{'no experts' if gate else 'no gate'}. Give the stages that train the experts, or train both."
+        )
+    if trains == "experts" and gate and gate not in {str(each.settings.get("gate", "")) for each in experts}:
+        raise ConfigError(
+            f"experts that learn alone under gate '{gate}' must start from a stage that trained it, got none. Put that "
+            "stage among experts, or train both."
+        )
+    started = asdict(StartSettings(None if prior is None else [[float(each) for each in row] for row in prior], trains))
     return Stage(
-        kind="bank",
+        kind="gate" if trains == "gate" else "bank",
         run=BANK,
-        settings={**asdict(GateSettings()), **expert_settings(settings), "gate": gate},
+        settings={
+            **asdict(GateSettings()), **expert_settings(settings), **(gate_settings(settings) if gate else {}),
+            "gate": gate, **changed(StartSettings, started),
+        },
+        needs=tuple(experts),
         completions=completions,
         seed=seed,
-    )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GatedSettings(ExpertSettings):
+    """Settings of methods that train a gate: what it is, and how it learns."""
+
+    gate: str = field(default="block", metadata=PLANNING)  # a word of `GATES` or module:Class
+    width: int = field(default=32, metadata=PLANNING)  # hidden units of each of the gate's networks
+    gate_learning_rate: float = field(default=0.0, metadata=PLANNING)  # 0: as the experts'
+    gate_block: int = field(default=0, metadata=PLANNING)  # whose input a gate of tokens reads, for blocks from it on
+    context: str = field(default="own", metadata=PLANNING)  # or, as controls, blind and shuffled
+    form: str = field(default="free", metadata=PLANNING)  # or softmax: probabilities times gate_scale
+    gate_scale: float = field(default=1.0, metadata=PLANNING)  # of the softmax form: what its weights sum to
+    gate_temperature: float = field(default=1.0, metadata=PLANNING)  # of the softmax form
+    gate_kl: float = field(default=0.0, metadata=PLANNING)  # distance to the prior in the loss, see rl/gate_terms.py
+    gate_balance: float = field(default=0.0, metadata=PLANNING)  # squared variation of what experts get, in the loss
+    gate_entropy: float = field(default=0.0, metadata=PLANNING)  # bonus of the softmax form
+    top_1: bool = field(default=False, metadata=PLANNING)  # the largest weight alone, its gradient straight through
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.gate_learning_rate >= 0:
+            raise ConfigError(
+                f"gate_learning_rate must not be negative, got {self.gate_learning_rate}. Write 0 for the experts' own."
+            )
+        if self.width < 1:
+            raise ConfigError(f"width must be at least 1, got {self.width}. Try 32; for no gate at all, gate: none.")
+        gate_path(self.gate)
+        check_choice("context", self.context, CONTEXTS)
+        check_choice("form", self.form, FORMS)
+        for name in ("gate_scale", "gate_temperature"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}. Try 1.")
+        for name in ("gate_kl", "gate_balance", "gate_entropy", "gate_block"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}. Write 0.")
+        if self.gate_entropy and self.form != "softmax":
+            raise ConfigError(
+                f"gate_entropy must be 0 in the free form, whose weights are no probabilities, got {self.gate_entropy}."
+                " Write form: softmax."
+            )
+
+
+# of `GatedSettings`, in a stage where they are not the defaults
+GATE_FIELDS = (
+    "width", "gate_learning_rate", "gate_block", "context", "form", "gate_scale", "gate_temperature", "gate_kl",
+    "gate_balance", "gate_entropy", "top_1",
+)  # fmt: skip
+
+
+def gate_settings(settings: Any) -> dict[str, object]:
+    """Return what a method's settings say of its gate, as far as it is not the default."""
+    return changed(GatedSettings, {name: getattr(settings, name) for name in GATE_FIELDS if hasattr(settings, name)})
+
+
+def changed(kind: Any, values: Mapping[str, object]) -> dict[str, object]:
+    """Return those values that are not the defaults of a dataclass."""
+    defaults = {each.name: each.default for each in fields(kind) if each.default is not MISSING}
+    return {name: value for name, value in values.items() if value != defaults[name]}

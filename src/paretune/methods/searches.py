@@ -219,7 +219,8 @@ class _Measured:
         rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
         kept, dropped = int(made.lengths.sum()), made.dropped_tokens
         read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        flops = policy.flops(range(count), kept + read, reference_passes=1) + policy.flops(range(count), dropped)
+        flops = policy.flops(range(count), kept + read, reference_passes=1, prompt_tokens=read)
+        flops += policy.flops(range(count), dropped)
         self.ledger.charge(tokens=kept + dropped, reward_calls=rewards.size, flops=flops)
         scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
         ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()

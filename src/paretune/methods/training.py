@@ -13,10 +13,9 @@ import numpy as np
 from paretune.core.errors import StopRequested
 from paretune.core.feedback import feedback_of
 from paretune.core.imports import import_name
-from paretune.core.stages import GATE, Stage, StageContext
+from paretune.core.stages import Stage, StageContext
 from paretune.core.task import Row, Split, Task
 from paretune.core.user_calls import called, check_takes
-from paretune.methods.banks import GateSettings
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.methods.folds import fold_means, fold_numbers, fold_sums
 from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
@@ -94,38 +93,14 @@ def train_experts(context: StageContext) -> None:
 
 
 def train_bank(context: StageContext) -> None:
-    """Train a bank of experts, and a gate where the stage names one, as one policy on preferences drawn by prompt.
+    """Train experts, and a gate where the stage names one, as one policy on preferences drawn by prompt.
 
-    It leaves an adapter for each expert, `experts/000` and so on, and `gate.safetensors`.
+    It starts with new experts or with those that its stages need, and leaves what it trains: an adapter for each
+    expert, `experts/000` and so on, and `gate.safetensors`; where the gate learns alone, that alone.
     """
-    from paretune.core.seeds import stream_key
-    from paretune.models.adapters import save_adapter
-    from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
-    from paretune.rl.trainees import Conditioned
+    from paretune.methods.bank_training import train_stages
 
-    task, settings = context.task, context.stages[0].settings
-    base, objectives = load_base(task.model), len(task.objectives)
-    shape, gating = settings_of(ExpertSettings, context.stages[0]), settings_of(GateSettings, context.stages[0])
-    kind = resolve_named("gate", gating.gate) if gating.gate else None
-    for stages in trajectories(context):
-        seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
-        try:
-            bank = ExpertBank(base, objectives, shape.rank, shape.alpha)
-            bank.initialise([stream_key(seed, "expert", expert) for expert in range(objectives)])
-            gate = kind(bank, objectives, seed, settings) if kind else None
-            rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
-            trainee = Conditioned(bank, gate, np.eye(objectives), seed, lengths, ledger, rate)
-
-            def save(stage: Stage, bank: ExpertBank = bank, gate: Any = gate) -> None:
-                for expert in range(bank.experts):
-                    save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
-                if gate is not None:
-                    gate.save(context.artefact(stage, GATE))
-
-            train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
-        finally:
-            unwrap(base)
+    train_stages(context)
 
 
 def resolve_named(slot: str, name: str) -> Any:

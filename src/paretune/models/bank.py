@@ -218,7 +218,10 @@ class ExpertBank:
         before, self._last = self._pinned.pin, pin
         self._pinned.pin = pin
         try:
-            with nullcontext() if mixing.gate is None or pin is before else gated(self.blocks, self._pinned, pin):
+            # weights with gradients enter a block that is recomputed as an argument of it
+            apart = pin.before_gate.requires_grad and getattr(self.base.model, "is_activation_checkpointing", False)
+            by_block = (mixing.gate is not None or apart) and pin is not before
+            with gated(self.blocks, self._pinned, pin) if by_block else nullcontext():
                 yield
         finally:
             self._pinned.pin = before
@@ -251,6 +254,11 @@ class ExpertBank:
             raise MixingError(
                 f"a mixing that is pinned must be one of adapters, got one of {mixing.level}. Score or sample with it; "
                 "its reader pins what it needs."
+            )
+        if mixing.row_gate is not None:
+            raise MixingError(
+                "a mixing that is pinned must have weights, got one whose gate is still to choose them. Take "
+                "mixing.resolved(), forward and backward under the same one."
             )
         if not mixing.is_reference and mixing.experts != self.experts:
             raise MixingError(

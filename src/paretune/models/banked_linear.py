@@ -11,7 +11,7 @@ from paretune.core.errors import MixingError, ShapeError
 from paretune.core.user_calls import shown
 from paretune.models.capture import Capture
 from paretune.models.merged_linear import merged_linear
-from paretune.models.mixing import GateFrom, Mixing
+from paretune.models.mixing import GateFrom, Mixing, selected
 
 
 class BankedLinear(nn.Module):
@@ -140,6 +140,8 @@ class Pin:
         self.blocks = mixing.blocks if mixing.is_population else 0
         self.read = 0
         self.gate = self._prior = self._preferences = torch.empty(0)
+        self._carried: Tensor | None = None  # of a gate that chooses at one block for those from there on
+        self.reads_block: int | None = getattr(mixing.gate, "reads_block", None)
         if mixing.expert_weights is not None:
             self._prior = mixing.expert_weights.to(self.scales.device)
             self.gate = self._spread(self._prior[:, None, :])
@@ -171,12 +173,17 @@ class Pin:
                 f"a gated block must see the {self.batch} rows of its mixing, got {rows}. "
                 "Use mixing.rows(index) when rows are dropped."
             )
-        first = self.gate_from if isinstance(self.gate_from, int) else min(self.gate_from)
-        gate = self.mixing.gate
-        if first >= tokens or gate is None:
-            self.gate = self.before_gate
+        if self.reads_block is not None and block != self.reads_block:
+            carried = self._carried if block > self.reads_block else None
+            self.gate = self.before_gate if carried is None else carried
             return
-        weights: Any = gate.weights(block, hidden[:, first:], self._prior, self._preferences)
+        first = self.gate_from if isinstance(self.gate_from, int) else min(self.gate_from)
+        gate, signs, listener = self.mixing.gate, self.mixing.signs, self.mixing.listener
+        if first >= tokens or gate is None:
+            self.gate, self._carried = self.before_gate, None
+            return
+        seen = hidden[:, first:] if signs is None else hidden[:, first:] * signs.to(hidden)[:, None]
+        weights: Any = gate.weights(block, seen, self._prior, self._preferences)
         expected = (rows, tokens - first, self.mixing.experts)
         if not isinstance(weights, Tensor) or weights.shape != expected:
             got = f"shape {list(weights.shape)}" if isinstance(weights, Tensor) else shown(weights)
@@ -184,7 +191,10 @@ class Pin:
                 f"weights of {type(gate).__name__} must return a tensor of shape {list(expected)}, [B, T, E], got "
                 f"{got}. Return it, expanded where it is the same for several tokens."
             )
-        opened = self._spread(weights)
+        if listener is not None and self.mixing.lengths is not None:
+            inside = torch.arange(tokens - first, device=hidden.device) < self.mixing.lengths.to(hidden.device)[:, None]
+            listener.hear(weights, self._prior, inside, block)
+        opened = self._spread(selected(gate, weights))
         if first:
             opened = torch.cat([self.before_gate.expand(-1, first, -1), opened], dim=1)
         if not isinstance(self.gate_from, int):
@@ -192,10 +202,26 @@ class Pin:
             late = torch.arange(tokens, device=hidden.device)[None, :, None] >= starts
             opened = torch.where(late, opened, self.before_gate)
         self.gate = opened
+        self._carried = None if self.reads_block is None else opened
+
+    def carry(self, block: int, hidden: Tensor) -> Tensor | None:
+        """Return weights that a block runs under and does not choose itself, `[B, T, E r]`; None where it does.
+
+        A block that is recomputed is given them: they belong to what came before it.
+        """
+        if self.reads_block is not None:
+            self.open_gate(block, hidden)
+            return self.gate
+        return self.before_gate if self.mixing.gate is None and self.before_gate.requires_grad else None
 
     def close_gate(self) -> None:
         """Let go of the weights of the last block, and of the graph that they belong to."""
         self.gate = self.before_gate
+
+    def forget(self) -> None:
+        """Let go of all weights of a pass."""
+        self.close_gate()
+        self._carried = None
 
     def prepared(self, layer: BankedLinear, dtype: torch.dtype) -> tuple[Tensor, Any]:
         """Return the stacked factors of a layer, or its merged matrices `[E, out, in]` and bias, made once."""

@@ -53,7 +53,7 @@ def gated(blocks: Sequence[nn.Module], pinned: Pinned, pin: Pin) -> Iterator[Non
         with _entered(blocks, partial(_open, pinned, pin), partial(_checkpointed_if_pinned, pinned, pin)):
             yield
     finally:
-        pin.close_gate()
+        pin.forget()
 
 
 @contextmanager
@@ -119,16 +119,20 @@ def _checkpointed(
     """Checkpoint a block together with its pin and its gate.
 
     During the backward pass another mixing may be pinned, or the same with other gated tokens than in the forward
-    pass: so both belong to what is recomputed.
+    pass: so both belong to what is recomputed. Weights that the block does not choose are an argument, so that
+    gradients find their way back to where they were chosen.
     """
 
-    def under(hidden: Tensor, *rest: Any) -> Any:
+    def under(carried: Tensor | None, hidden: Tensor, *rest: Any) -> Any:
         before, pinned.pin = pinned.pin, pin
-        pin.open_gate(number, hidden)
+        if carried is None:
+            pin.open_gate(number, hidden)
+        else:
+            pin.gate = carried
         try:
             return run(hidden, *rest)
         finally:
             pinned.pin = before
             pin.close_gate()
 
-    return checkpoint(under, *args)
+    return checkpoint(under, pin.carry(number, args[0]), *args)

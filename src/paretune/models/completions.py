@@ -11,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretune.models.base import BaseModel
+from paretune.models.decoding import Rollout
+
 
 @dataclass(frozen=True, eq=False)
 class Completions:
@@ -80,3 +83,44 @@ def joined(parts: Sequence[Completions], pad_id: int) -> Completions:
     )  # fmt: skip
     order = sorted(range(len(whole.texts)), key=lambda row: whole.row_ids[row][1:])
     return replace(whole.take(order), dropped_tokens=sum(part.dropped_tokens for part in parts))
+
+
+def gathered(
+    base: BaseModel,
+    parts: Sequence[tuple[list[int], Rollout, Tensor | None]],
+    prompt_ids: tuple[tuple[int, ...], ...],
+    row_ids: tuple[tuple[int, int, int], ...],
+) -> Completions:
+    """Return what was sampled in batches as completions in the order of their rows.
+
+    Args:
+        base: The model that sampled.
+        parts: Of each batch the numbers of its rows, what was sampled, and its log-probabilities under the base model
+            where these were asked for.
+        prompt_ids: Of all rows.
+        row_ids: Of all rows.
+    """
+    size, steps = len(row_ids), max((rollout.token_ids.shape[1] for _, rollout, _ in parts), default=0)
+    token_ids = torch.full((size, steps), base.pad_id)
+    log_probs, reference = torch.zeros(size, steps), torch.full((size, steps), torch.nan)
+    lengths, ended = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.bool)
+    latency, log_weights = np.zeros(size), torch.zeros(size)
+    weighed = False
+    for rows, rollout, scored in parts:
+        index, used = torch.tensor(rows), rollout.token_ids.shape[1]
+        token_ids[index, :used] = rollout.token_ids.cpu()
+        log_probs[index, :used] = rollout.log_probs.cpu()
+        lengths[index], ended[index] = rollout.lengths.cpu(), rollout.ended.cpu()
+        latency[rows] = rollout.latency_seconds
+        if rollout.log_weights is not None:
+            weighed, log_weights[index] = True, rollout.log_weights.cpu()
+        if scored is not None:
+            reference[index] = 0.0
+            reference[index, :used] = scored.cpu()
+    texts = tuple(base.decode(token_ids[row, : int(lengths[row])].tolist()) for row in range(size))
+    return Completions(
+        prompt_ids, token_ids, lengths, texts, log_probs,
+        reference,
+        tuple("stop" if end else "length" for end in ended.tolist()), row_ids, latency,
+        log_weights if weighed else None,
+    )  # fmt: skip

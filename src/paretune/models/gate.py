@@ -1,4 +1,4 @@
-"""Gates: expert weights that a trained network chooses for each token, from what the model has computed so far."""
+"""Gates: expert weights that a trained network chooses, from what the model has computed so far."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +14,33 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from paretune.core.digests import canonical_json, digest
-from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
+from paretune.core.errors import AdapterError, ConfigError, MixingError, ShapeError
 from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
 from paretune.core.text_files import parsed_json
-from paretune.core.user_calls import shown
 from paretune.models.bank import ExpertBank
+from paretune.models.foreign_context import exchanged, random_signs
+from paretune.models.gate_checks import checked_shapes, checked_start, hidden_size_of
+from paretune.models.mixing import Mixing
+from paretune.models.prompt_states import PARTS, prompt_states
 from paretune.models.tensor_files import write_tensors
 
-WIDTH = 32  # hidden units of a block gate; the prototype's
+GateLevel = Literal["block", "token", "prompt"]
+FLOOR = 0.01  # of a prior in the softmax form: what an expert of no weight starts with
+WIDTH = 32  # hidden units of a gate; the prototype's
+OF_ALL = ("context", "context_prompts", "form", "gate_scale", "top_1")  # settings that all gates keep
 SIZES = ("experts", "objectives", "hidden_size", "blocks")  # in the file's metadata, beside class and settings
 
 
 class TrainedGate:
     """A gate with parameters: what a method's own gate inherits. It says their shapes, and what it makes of them.
 
-    Parameters are kept in fp32, each block's after the other's.
+    Parameters are kept in fp32, each network's after the other's.
 
     Attributes:
+        level: What weights are chosen for: `block`, each token in each block, by the block's own input and a network of
+            its own; `token`, each token, by the input of one block and one network, for the blocks from there on, see
+            `weights`; `prompt`, each row, by its prompt and one network, see `row_weights`.
         experts: Number of experts E.
         objectives: Number of objectives K.
         hidden_size: Size H of a block's input.
@@ -39,8 +48,10 @@ class TrainedGate:
         settings: Plain data that says how large it is; saved with it.
         base_digest: Digest of the base model it reads.
         flat: All parameters in one row, `[1, G]`; those of the networks are views of it. Change it in place.
-        networks: Parameters of each block, of the shapes that `shapes` says.
+        networks: Parameters of each network, one a block or one alone, of the shapes that `shapes` says.
     """
+
+    level: ClassVar[GateLevel] = "block"
 
     def __init__(self, bank: ExpertBank, objectives: int, seed: int, settings: Mapping[str, Any] | None = None) -> None:
         """Make an untrained gate for the experts of a bank.
@@ -59,27 +70,30 @@ class TrainedGate:
             raise ShapeError(f"a gate must have at least one objective, got {objectives}. Name what it weighs.")
         self.experts, self.objectives = bank.experts, objectives
         self.hidden_size, self.blocks = hidden_size_of(bank), len(bank.blocks)
-        self.settings = {name: (settings or {})[name] for name in self.reads if name in (settings or {})}
-        self.base_digest = bank.base.digest
-        shapes = self._checked_shapes()
+        names = dict.fromkeys((*self.reads, *OF_ALL))
+        self.settings = {name: (settings or {})[name] for name in names if name in (settings or {})}
+        self.base, self.base_digest = bank.base, bank.base.digest
+        shapes = checked_shapes(type(self).__name__, self.shapes())
         sizes = [math.prod(shape) for shape in shapes]
-        self.flat = torch.zeros(1, self.blocks * sum(sizes), device=bank.base.device)
-        parts = iter(self.flat[0].split(sizes * self.blocks))
-        self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(self.blocks)]
+        count = self.blocks if self.level == "block" else 1
+        self.flat = torch.zeros(1, count * sum(sizes), device=bank.base.device)
+        parts = iter(self.flat[0].split(sizes * count))
+        self.networks = [[nn.Parameter(next(parts).view(shape)) for shape in shapes] for _ in range(count)]
         with torch.no_grad():
             for block, network in enumerate(self.networks):
                 generator = torch.Generator().manual_seed(stream_key(seed, "gate", block) % 2**63)
-                for parameter, values in zip(network, self._checked_start(generator, shapes), strict=True):
-                    parameter.copy_(values)
+                values = checked_start(type(self).__name__, self.start(generator), shapes)
+                for parameter, each in zip(network, values, strict=True):
+                    parameter.copy_(each)
 
     reads: ClassVar[tuple[str, ...]] = ()  # names of the settings that it reads
 
     def shapes(self) -> Sequence[tuple[int, ...]]:
-        """Return the shapes of one block's parameters."""
+        """Return the shapes of one network's parameters."""
         raise NotImplementedError(f"{type(self).__name__} must say the shapes of its parameters: def shapes(self)")
 
     def start(self, generator: torch.Generator) -> Sequence[Tensor]:
-        """Return the first values of one block's parameters; zeros unless overridden."""
+        """Return the first values of one network's parameters; zeros unless overridden."""
         del generator
         return [torch.zeros(shape) for shape in self.shapes()]
 
@@ -87,31 +101,97 @@ class TrainedGate:
         """Return g for the tokens of one block, `[B, T, E]`; see `Gate.weights`."""
         raise NotImplementedError(f"{type(self).__name__} must weigh experts: def weights(self, block, hidden, ...)")
 
-    def _checked_shapes(self) -> list[tuple[int, ...]]:
-        shapes: Any = self.shapes()
-        whole = isinstance(shapes, (list, tuple)) and all(
-            isinstance(shape, (list, tuple))
-            and all(isinstance(size, SupportsIndex) and int(size) > 0 for size in shape)
-            for shape in shapes
-        )
-        if not whole or not shapes:
-            raise ShapeError(
-                f"shapes of {type(self).__name__} must return a tuple of shapes with at least one parameter each, got "
-                f"{shown(shapes)}. Return ((rows, columns), ...)."
-            )
-        return [tuple(shape) for shape in shapes]
+    def row_weights(self, context: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        """Return g for rows, `[B, E]`, of a gate at the level of prompts; see `RowGate.row_weights`."""
+        raise NotImplementedError(f"{type(self).__name__} must weigh experts: def row_weights(self, context, ...)")
 
-    def _checked_start(self, generator: torch.Generator, shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
-        values: Any = self.start(generator)
-        are_tensors = isinstance(values, (list, tuple)) and all(isinstance(each, Tensor) for each in values)
-        got = str([tuple(each.shape) for each in values]) if are_tensors else shown(values)
-        if not are_tensors or [tuple(each.shape) for each in values] != list(shapes):
+    @property
+    def context_size(self) -> int:
+        """How much of a prompt or token the gate reads: D of the prompt's states, or the size H of a block's input."""
+        return PARTS * self.hidden_size if self.level == "prompt" else self.hidden_size
+
+    @property
+    def context(self) -> str:
+        """What it is shown: its `own` context, none at all (`blind`), or one of another prompt (`shuffled`)."""
+        return str(self.settings.get("context", "own"))
+
+    @property
+    def form(self) -> str:
+        """Whether weights are `free`, or probabilities times `gate_scale` (`softmax`)."""
+        return str(self.settings.get("form", "free"))
+
+    @property
+    def scale(self) -> float:
+        """What the weights of the softmax form sum to."""
+        scale: Any = self.settings.get("gate_scale", 1.0)
+        return float(scale)
+
+    @property
+    def reads_block(self) -> int | None:
+        """Number of the one block whose input it reads, at the level of tokens; else None."""
+        return 0 if self.level == "token" else None
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether it must be given the prompts of the rows that it weighs."""
+        return self.context == "shuffled" or self.prompt_passes > 0
+
+    @property
+    def prompt_passes(self) -> int:
+        """How often the base model alone reads each prompt for it."""
+        return int(self.level == "prompt" and self.context != "blind")
+
+    def selected(self, weights: Tensor) -> Tensor:
+        """Return what is mixed of weights `[..., E]`: with `top_1` the largest alone, which gets the sum of all.
+
+        Its gradient is that of the weights themselves, straight through the selection.
+        """
+        if not self.settings.get("top_1"):
+            return weights
+        best = F.one_hot(weights.argmax(dim=-1), self.experts) * weights.sum(dim=-1, keepdim=True)
+        return best.detach() + (weights - weights.detach())
+
+    def mixing(
+        self,
+        prior: Tensor,
+        preferences: Tensor,
+        prompts: Sequence[Sequence[int]] | None = None,
+        scale: Tensor | None = None,
+    ) -> Mixing:
+        """Return the mixing of some rows under the gate.
+
+        Args:
+            prior: Expert weights of the rows without it, `[B, E]`.
+            preferences: Of the rows, `[B, K]`.
+            prompts: Token ids of the rows' prompts; needed where `reads_prompts`.
+            scale: What multiplies all weights of a row, `[B]`.
+
+        Raises:
+            ShapeError: If the prompts are needed and are not there, one for each row.
+        """
+        if self.reads_prompts and (prompts is None or len(prompts) != len(prior)):
+            got = "none" if prompts is None else str(len(prompts))
             raise ShapeError(
-                f"start of {type(self).__name__} must return one tensor for each shape {list(shapes)}, got {got}. "
-                "Return them in the order of shapes()."
+                f"prompts must be one for each of the {len(prior)} rows that {type(self).__name__} weighs, got {got}. "
+                "Pass the token ids of each row's prompt."
             )
-        found: Sequence[Tensor] = values
-        return found
+        if self.level == "prompt":
+            blind = torch.zeros(len(prior), self.context_size, device=prior.device)
+            context = self.context_of(prompts) if prompts is not None and self.reads_prompts else blind
+            return Mixing.by_prompt(prior, self, preferences, context, scale)
+        signs = None
+        if self.context == "blind":
+            signs = torch.zeros(len(prior), self.hidden_size)
+        elif self.context == "shuffled" and prompts is not None:
+            signs = random_signs(prompts, self.hidden_size)
+        return Mixing.gated(prior, self, preferences, scale, signs)
+
+    def context_of(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Return what a gate at the level of prompts reads of some of them, `[B, D]`."""
+        if self.context == "shuffled":
+            pool: Any = self.settings.get("context_prompts", ())
+            prompts = exchanged(prompts, pool)
+        return prompt_states(self.base, prompts)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters of all blocks in the order of `flat`."""
@@ -159,10 +239,11 @@ def resolve_gate(name: str) -> type[TrainedGate]:
         raise ConfigError(
             f"gate must be a class that inherits TrainedGate, got '{name}'. See docs/your_method.md for a complete one."
         )
-    left_out = [part for part in ("shapes", "weights") if getattr(found, part) is getattr(TrainedGate, part)]
+    weighs = "row_weights" if found.level == "prompt" else "weights"
+    left_out = [part for part in ("shapes", weighs) if getattr(found, part) is getattr(TrainedGate, part)]
     if left_out:
         raise ConfigError(
-            f"gate '{name}' must be a class with shapes, weights of its own, got one without {', '.join(left_out)}. "
+            f"gate '{name}' must be a class with shapes, {weighs} of its own, got one without {', '.join(left_out)}. "
             "See docs/your_method.md for a complete one."
         )
     return found
@@ -216,21 +297,18 @@ def load_gate(bank: ExpertBank, path: Path) -> TrainedGate:
     return gate
 
 
-class BlockGate(TrainedGate):
-    """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
+class SmallNetwork(TrainedGate):
+    """A gate whose networks have one hidden layer of SiLU units over context and preference, the last layer zero.
 
-    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
-    simplex. The layer norm has no parameters.
-
-    The block's input is normalised and projected in the base model's number format, as the experts' factors are: it is
-    the one product whose cost grows with H, and a sum over H is kept in fp32 inside it. All behind it (the preference,
-    the units, the last layer, the prior) is fp32, and rounded once, where it multiplies the experts.
+    The context is normalised and projected in its own number format, as the experts' factors are: it is the one product
+    whose cost grows with H, and a sum over H is kept in fp32 inside it. All behind it (the preference, the units, the
+    last layer, the prior) is fp32, and rounded once, where it multiplies the experts.
 
     Attributes:
         width: Hidden units of each network.
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("width",)
+    reads: ClassVar[tuple[str, ...]] = ("width", "gate_temperature")
 
     @property
     def width(self) -> int:
@@ -239,15 +317,43 @@ class BlockGate(TrainedGate):
 
     def shapes(self) -> Sequence[tuple[int, ...]]:
         """Return the shapes of two layers, weight and bias in turn."""
-        inputs = self.hidden_size + self.objectives
+        inputs = self.context_size + self.objectives
         return (self.width, inputs), (self.width,), (self.experts, self.width), (self.experts,)
 
     def start(self, generator: torch.Generator) -> Sequence[Tensor]:
         """Draw the first layer as `torch.nn.Linear` does (Kaiming), and leave the last one zero."""
-        bound = 1 / math.sqrt(self.hidden_size + self.objectives)  # kaiming_uniform_ with a = sqrt(5), weight and bias
+        bound = 1 / math.sqrt(self.context_size + self.objectives)  # kaiming_uniform_, a = sqrt(5), weight and bias
         first, bias, *last = self.shapes()
         drawn = [(torch.rand(shape, generator=generator) * 2 - 1) * bound for shape in (first, bias)]
         return [*drawn, *(torch.zeros(shape) for shape in last)]
+
+    def offset(self, network: int, context: Tensor, preferences: Tensor) -> Tensor:
+        """Return what one network makes of contexts `[B, T, D]` and preferences `[B, K]`, `[B, T, E]`."""
+        size = context.shape[-1]
+        first, first_bias, last, last_bias = self.networks[network]
+        precise = torch.promote_types(context.dtype, torch.float32)
+        units = F.linear(context, first[:, :size].to(context.dtype)).to(precise)
+        wanted = F.linear(preferences.to(precise), first[:, size:].to(precise), first_bias.to(precise))
+        return F.linear(F.silu(units + wanted[:, None]), last.to(precise), last_bias.to(precise))
+
+    def combined(self, prior: Tensor, offset: Tensor) -> Tensor:
+        """Return weights of a prior and what a network says, `[..., E]` both.
+
+        The free form is their sum. The softmax form is `scale * softmax(offset / temperature + log(prior + FLOOR))`,
+        which starts next to the prior and lets an expert be recruited that has no weight there.
+        """
+        if self.form == "free":
+            return prior + offset
+        temperature: Any = self.settings.get("gate_temperature", 1.0)
+        return self.scale * (offset / float(temperature) + (prior.clamp(min=0) + FLOOR).log()).softmax(dim=-1)
+
+
+class BlockGate(SmallNetwork):
+    """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
+
+    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
+    simplex. The layer norm has no parameters.
+    """
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         """Return g for the tokens of one block, `[B, T, E]`.
@@ -261,30 +367,19 @@ class BlockGate(TrainedGate):
         Raises:
             MixingError: If the hidden states are not of the size that the gate reads.
         """
-        size = hidden.shape[-1]
-        if size != self.hidden_size:
-            raise MixingError(
-                f"hidden states must be of size {self.hidden_size}, which the gate reads, got {size}. "
-                "Use the base model that the gate was made for."
-            )
-        first, first_bias, last, last_bias = self.networks[block]
-        precise = torch.promote_types(hidden.dtype, torch.float32)
-        units = F.linear(F.layer_norm(hidden, (size,)), first[:, :size].to(hidden.dtype)).to(precise)
-        wanted = F.linear(preferences.to(precise), first[:, size:].to(precise), first_bias.to(precise))
-        offset = F.linear(F.silu(units + wanted[:, None]), last.to(precise), last_bias.to(precise))
-        return prior[:, None] + offset
+        return self.combined(prior[:, None], self.offset(block, normalised(hidden, self.hidden_size), preferences))
 
 
-def hidden_size_of(bank: ExpertBank) -> int:
-    """Return the size H of a block's input.
+def normalised(hidden: Tensor, size: int) -> Tensor:
+    """Return hidden states `[B, T, H]` layer-normed, without parameters.
 
     Raises:
-        ModelError: If the model's configuration does not name it.
+        MixingError: If they are not of the size that a gate reads.
     """
-    size = getattr(bank.base.model.config.get_text_config(), "hidden_size", None)
-    if not isinstance(size, int):
-        raise ModelError(
-            f"model must name its hidden size to be gated, got none in the config.json of '{bank.base.name}'. "
-            "Set hidden_size there, or mix without a gate."
+    got = hidden.shape[-1]
+    if got != size:
+        raise MixingError(
+            f"hidden states must be of size {size}, which the gate reads, got {got}. "
+            "Use the base model that the gate was made for."
         )
-    return size
+    return F.layer_norm(hidden, (size,))

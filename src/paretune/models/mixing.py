@@ -4,43 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from paretune.core.errors import MixingError, ShapeError
+from paretune.core.errors import MixingError, NonFiniteError, ShapeError
 from paretune.core.protocols import Continued, Divergence, Level, Norm
+from paretune.core.user_calls import shown
+from paretune.models.gate_protocols import Gate, Listener, RowGate
 
 WHOLE = 1e-6  # by which weights that sum to one in fp32 may miss it
 GateFrom = int | Sequence[int]  # first token of a pass that a gate weighs: one for all rows, or one for each
-
-
-class Gate(Protocol):
-    """What a mixing asks for the expert weights of its gated tokens.
-
-    A gate must read nothing but what it is given: then one pass over a whole sequence agrees with cached decoding.
-
-    Attributes:
-        experts: Number of experts E that it weighs.
-        objectives: Number of objectives K of a preference.
-        blocks: Number of transformer blocks of the base model that it was made for.
-    """
-
-    experts: int
-    objectives: int
-    blocks: int
-
-    def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
-        """Return g for the tokens of one block, `[B, T, E]`, any real numbers.
-
-        Args:
-            block: Number of the transformer block.
-            hidden: The block's own input at the gated tokens, `[B, T, H]`.
-            prior: Expert weights of the rows without the gate, `[B, E]`.
-            preferences: Of the rows, `[B, K]`.
-        """
-        ...  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +30,9 @@ class Mixing:
     `g = scale * gate(block input, prior, preference)`. Prompt tokens before the last run under `scale * prior`; the
     last one is gated, since its output is the first token of the completion.
 
+    A *row gate* chooses one set of weights for each row, by its prompt and preference. It is asked when the rows are
+    read, with its parameters as they are then, see `resolved`; from there on they are ordinary weights for each row.
+
     At the levels of log-probabilities, of probabilities and of hidden states there are weights for each row, and
     nothing else.
 
@@ -65,7 +43,13 @@ class Mixing:
         batch: Number of rows B.
         members: Which experts of the bank a population is made of, in order; None for all.
         gate: The gate; None where every token has the weights of its row.
-        preferences: What the gate reads beside the block's input, `[B, K]`.
+        row_gate: The gate that is still to choose weights for each row; None where they are what they are.
+        context: What the row gate reads of the prompts, `[B, D]`.
+        preferences: What a gate reads beside that, `[B, K]`.
+        signs: What a block's input is multiplied by before the gate reads it, `[B, H]`; None for 1. A control of what
+            context buys: 0 leaves nothing to read, random signs of 1 and -1 what prompts do not have in common.
+        listener: Hears of the weights that a gate chooses.
+        lengths: Tokens of each row's completion, for the listener, `[B]`.
         scale: What multiplies the weights of a row as a whole, behind the gate, or in mixed hidden states, `[B]`; None
             for 1.
         level: Where the experts are mixed.
@@ -91,6 +75,11 @@ class Mixing:
     norm: Norm = "before"
     divergence: Divergence = "reverse_kl"
     weighed: bool = False
+    row_gate: RowGate | None = None
+    context: Tensor | None = None
+    signs: Tensor | None = None
+    listener: Listener | None = None
+    lengths: Tensor | None = None
 
     @classmethod
     def of_rows(cls, expert_weights: Tensor) -> Mixing:
@@ -106,7 +95,14 @@ class Mixing:
         return cls(batch=expert_weights.shape[0], experts=expert_weights.shape[1], expert_weights=expert_weights)
 
     @classmethod
-    def gated(cls, expert_weights: Tensor, gate: Gate, preferences: Tensor, scale: Tensor | None = None) -> Mixing:
+    def gated(
+        cls,
+        expert_weights: Tensor,
+        gate: Gate,
+        preferences: Tensor,
+        scale: Tensor | None = None,
+        signs: Tensor | None = None,
+    ) -> Mixing:
         """Let a gate weigh experts for each block and token, beginning at the last prompt token.
 
         Args:
@@ -115,10 +111,51 @@ class Mixing:
             preferences: Of the rows, `[B, K]`.
             scale: Multiplies all weights of a row, `[B]`: 0 is the base model exactly, between 0 and 1 lie policies of
                 less KL.
+            signs: What each number of a block's input is multiplied by before the gate reads it, `[B, H]`.
 
         Raises:
             ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
         """
+        mixing = cls._under(gate, expert_weights, preferences, scale)
+        if signs is not None and (signs.ndim != 2 or len(signs) != mixing.batch):
+            raise ShapeError(
+                f"signs must be [{mixing.batch}, H], one row for each of expert_weights, got {list(signs.shape)}."
+            )
+        return replace(mixing, gate=gate, signs=signs)
+
+    @classmethod
+    def by_prompt(
+        cls,
+        expert_weights: Tensor,
+        gate: RowGate,
+        preferences: Tensor,
+        context: Tensor,
+        scale: Tensor | None = None,
+    ) -> Mixing:
+        """Let a gate weigh experts for each row, the same for all its tokens and blocks.
+
+        Args:
+            expert_weights: The prior, `[B, E]`.
+            gate: The gate.
+            preferences: Of the rows, `[B, K]`.
+            context: What the gate reads of the rows' prompts, `[B, D]`.
+            scale: Multiplies all weights of a row, `[B]`.
+
+        Raises:
+            ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
+        """
+        mixing = cls._under(gate, expert_weights, preferences, scale)
+        if context.ndim != 2 or len(context) != mixing.batch or not bool(torch.isfinite(context).all()):
+            raise ShapeError(
+                f"context must be finite and [{mixing.batch}, D], one row for each of expert_weights, got shape "
+                f"{list(context.shape)}. Read the prompt of each row."
+            )
+        return replace(mixing, row_gate=gate, context=context)
+
+    @classmethod
+    def _under(
+        cls, gate: Gate | RowGate, expert_weights: Tensor, preferences: Tensor, scale: Tensor | None
+    ) -> Mixing:  # fmt: skip
         mixing = cls.of_rows(expert_weights)
         rows = mixing.batch
         if mixing.experts != gate.experts:
@@ -133,7 +170,7 @@ class Mixing:
             )
         if scale is not None and (scale.shape != (rows,) or not bool(torch.isfinite(scale).all())):
             raise ShapeError(f"scale must be finite, one per row ({rows}), got {scale.tolist()}.")
-        return replace(mixing, gate=gate, preferences=preferences, scale=scale)
+        return replace(mixing, preferences=preferences, scale=scale)
 
     @classmethod
     def of_log_probs(
@@ -232,6 +269,45 @@ class Mixing:
         members = list(range(self.experts)) if self.members is None else list(self.members)
         return torch.eye(self.experts, dtype=dtype)[members].repeat_interleave(self.rows_each, dim=0)
 
+    def resolved(self) -> Mixing:
+        """Return the mixing with the weights that its row gate chooses now; the mixing itself where there is none.
+
+        Rows that are alike in all that the gate reads are asked for once: their weights are equal bit for bit, and they
+        can share what is read. Differentiable in the gate's parameters.
+
+        Raises:
+            ShapeError: If the gate returns something else than weights `[B, E]`.
+            NonFiniteError: If they are not finite.
+        """
+        gate = self.row_gate
+        if gate is None or self.expert_weights is None or self.preferences is None or self.context is None:
+            return self
+        parts = [self.context, self.expert_weights.to(self.context.device), self.preferences.to(self.context.device)]
+        keys = _row_bytes(parts)
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        places = {key: row for row, key in reversed([*enumerate(keys)])}  # the first row of each
+        once = torch.tensor([places[key] for key in numbers], device=self.context.device)
+        weights: Any = gate.row_weights(*(part[once] for part in parts))
+        expected, name = (len(numbers), self.experts), type(gate).__name__
+        if not isinstance(weights, Tensor) or weights.shape != expected:
+            got = f"shape {list(weights.shape)}" if isinstance(weights, Tensor) else shown(weights)
+            raise ShapeError(
+                f"row_weights of {name} must return a tensor of shape {list(expected)}, [B, E], got {got}. Return it."
+            )
+        if not bool(torch.isfinite(weights).all()):
+            raise NonFiniteError(
+                f"weights of {name} must be finite, got NaN or infinity. Lower the learning rate, or correct what the "
+                "gate returns."
+            )
+        chosen = weights[torch.tensor([numbers[key] for key in keys], device=weights.device)]
+        if self.listener is not None:
+            every = torch.ones(self.batch, 1, dtype=torch.bool, device=chosen.device)
+            self.listener.hear(chosen[:, None], parts[1], every, 0)
+        chosen = selected(gate, chosen)
+        if self.scale is not None:
+            chosen = chosen * self.scale.to(chosen.device)[:, None]
+        return Mixing.of_rows(chosen)
+
     @property
     def blocks(self) -> int:
         """Number of blocks of rows in a population."""
@@ -248,14 +324,23 @@ class Mixing:
             chosen = Mixing.of_rows(self.expert_weights[index.to(self.expert_weights.device)])
             preferences = None if self.preferences is None else self.preferences[index.to(self.preferences.device)]
             scale = None if self.scale is None else self.scale[index.to(self.scale.device)]
-            return replace(
-                self, batch=chosen.batch, expert_weights=chosen.expert_weights, preferences=preferences, scale=scale
+            context, signs, lengths = (
+                None if each is None else each[index.to(each.device)]
+                for each in (self.context, self.signs, self.lengths)
             )
+            return replace(
+                self, batch=chosen.batch, expert_weights=chosen.expert_weights, preferences=preferences, scale=scale,
+                context=context, signs=signs, lengths=lengths,
+            )  # fmt: skip
         owner = index.cpu() // self.rows_each
         each, left = divmod(len(index), self.blocks)
         if not left and bool((owner == torch.arange(self.blocks).repeat_interleave(each)).all()):
             return Mixing.population(self.experts, each, self.members)
         return Mixing.of_rows(self.dense()[index.cpu()])
+
+    def heard_by(self, listener: Listener, lengths: Tensor) -> Mixing:
+        """Return the mixing with one who hears of the weights of completions of these lengths, `[B]`."""
+        return replace(self, listener=listener, lengths=lengths)
 
     def keep(self, alive: Tensor) -> Tensor:
         """Return the rows to keep so that all `alive` `[B]` rows stay and the layout is preserved, `[B']`.
@@ -283,5 +368,18 @@ class Mixing:
         parts = [self.dense()]
         if gated or self.level == "hidden":
             parts += [part for part in (self.preferences, self.scale) if part is not None]
-        written = torch.cat([part.detach().float().cpu().view(self.batch, -1) for part in parts], dim=1).numpy()
-        return [row.tobytes() for row in written]
+        return _row_bytes(parts)
+
+
+def selected(gate: Gate | RowGate, weights: Tensor) -> Tensor:
+    """Return what is mixed of the weights that a gate returned, `[..., E]`: all of it, unless the gate selects."""
+    select = getattr(gate, "selected", None)
+    chosen: Tensor = weights if select is None else select(weights)
+    return chosen
+
+
+def _row_bytes(parts: Sequence[Tensor]) -> list[bytes]:
+    """Return what some tensors hold of each row, `[B, ...]` each."""
+    rows = len(parts[0])
+    written = torch.cat([part.detach().float().cpu().view(rows, -1) for part in parts], dim=1).numpy()
+    return [row.tobytes() for row in written]

@@ -21,7 +21,7 @@ from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.completions import Completions
+from paretune.models.completions import Completions, gathered
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
@@ -152,8 +152,16 @@ class Policy:
                 )
         return encoded
 
-    def mixing(self, policy_index: Sequence[int]) -> Mixing:
-        """Return the mixing for rows answered by the given policies."""
+    def mixing(self, policy_index: Sequence[int], prompts: Sequence[Sequence[int]] | None = None) -> Mixing:
+        """Return the mixing for rows answered by the given policies.
+
+        Args:
+            policy_index: Which of the M preferences each row is for.
+            prompts: Token ids of each row's prompt; needed under a gate that reads them.
+
+        Raises:
+            ShapeError: If the gate reads prompts, and there is not one for each row.
+        """
         if self.bank is None:
             return Mixing.reference(len(policy_index))
         index, device = list(policy_index), self.base.device
@@ -163,7 +171,7 @@ class Policy:
             torch.tensor(each[index], dtype=torch.float32, device=device) for each in (self.preferences, self.scales)
         )
         if self.gate is not None:
-            return Mixing.gated(weights, self.gate, preferences, scale)
+            return self.gate.mixing(weights, preferences, prompts, scale)
         if mixer.level == "hidden":
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale, mixer.norm)
         if mixer.level == "probabilities":
@@ -180,27 +188,36 @@ class Policy:
         """
         return 1
 
-    def flops(self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0) -> int:
+    def flops(
+        self, policy_index: Sequence[int], tokens: int, reference_passes: int = 0, prompt_tokens: int = 0
+    ) -> int:  # fmt: skip
         """Return the floating-point operations of reading tokens: passes through base model, experts and gate.
 
         A stream of its own is read under one expert; where adapters are mixed, a pass goes through all experts that
-        any of the rows weighs, behind a gate through all of them.
+        any of the rows weighs, behind a gate through all of them. A gate at the level of prompts has them read once
+        more, by the base model alone; its own network is run once a prompt, which is nothing beside that.
 
         Args:
             policy_index: Of the preferences whose rows share a batch.
             tokens: Of all their rows together.
             reference_passes: Passes of the base model alone over the same tokens.
+            prompt_tokens: How many of them are the prompts'.
         """
-        mixing, parameters = self.mixing(policy_index), self.base.parameters
-        if self.bank is not None:
-            experts = 1
-            if self.gate is not None:
-                experts, parameters = self.bank.experts, parameters + self.gate.flat.numel()
-            elif self.mixer.level == "adapters":
-                experts = int((mixing.dense() != 0).any(dim=0).sum())
-            parameters += experts * self.bank.parameters_each()
-        own = network_flops(parameters, tokens, Reader(self.base, self.bank, mixing).cost)
-        return own + network_flops(self.base.parameters, tokens, reference_passes)
+        parameters, cost = self.base.parameters, 1.0
+        more = network_flops(parameters, tokens, reference_passes)
+        if self.bank is not None and self.gate is not None:
+            more += network_flops(parameters, prompt_tokens, self.gate.prompt_passes)
+            parameters += self.bank.experts * self.bank.parameters_each()
+            parameters += 0 if self.gate.level == "prompt" else self.gate.flat.numel()
+        elif self.bank is not None:
+            mixing = self.mixing(policy_index)
+            adapters = self.mixer.level == "adapters"
+            experts = int((mixing.dense() != 0).any(dim=0).sum()) if adapters else 1
+            parameters, cost = (
+                parameters + experts * self.bank.parameters_each(),
+                Reader(self.base, self.bank, mixing).cost,
+            )
+        return network_flops(parameters, tokens, cost) + more
 
     def generate(
         self,
@@ -260,14 +277,15 @@ class Policy:
         parts: list[tuple[list[int], Rollout, Tensor | None]] = []
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
+            asked = [prompt_ids[row] for row in rows]
             rollout = sample(
-                self.base, self.bank, [prompt_ids[row] for row in rows], self.mixing([row_ids[row][0] for row in rows]),
-                keys[rows], limit, torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
+                self.base, self.bank, asked, self.mixing([row_ids[row][0] for row in rows], asked), keys[rows], limit,
+                torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
                 torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
             )  # fmt: skip
             scored = self._reference(prompt_ids, rows, rollout) if reference else None
             parts.append((rows, rollout, scored))
-        return self._gather(parts, prompt_ids, row_ids)
+        return gathered(self.base, parts, prompt_ids, row_ids)
 
     def _owners(self, policy_index: Sequence[int] | None, count: int) -> list[int]:
         if policy_index is None:
@@ -287,41 +305,10 @@ class Policy:
         mixing = Mixing.reference(len(rows))
         return completion_log_probs(self.base, self.bank, mixing, prompts, rollout.token_ids, rollout.lengths)
 
-    def _gather(
-        self,
-        parts: Sequence[tuple[list[int], Rollout, Tensor | None]],
-        prompt_ids: tuple[tuple[int, ...], ...],
-        row_ids: tuple[tuple[int, int, int], ...],
-    ) -> Completions:
-        size, steps = len(row_ids), max((rollout.token_ids.shape[1] for _, rollout, _ in parts), default=0)
-        token_ids = torch.full((size, steps), self.base.pad_id)
-        log_probs, reference = torch.zeros(size, steps), torch.full((size, steps), torch.nan)
-        lengths, ended = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.bool)
-        latency, log_weights = np.zeros(size), torch.zeros(size)
-        weighed = False
-        for rows, rollout, scored in parts:
-            index, used = torch.tensor(rows), rollout.token_ids.shape[1]
-            token_ids[index, :used] = rollout.token_ids.cpu()
-            log_probs[index, :used] = rollout.log_probs.cpu()
-            lengths[index], ended[index] = rollout.lengths.cpu(), rollout.ended.cpu()
-            latency[rows] = rollout.latency_seconds
-            if rollout.log_weights is not None:
-                weighed, log_weights[index] = True, rollout.log_weights.cpu()
-            if scored is not None:
-                reference[index] = 0.0
-                reference[index, :used] = scored.cpu()
-        texts = tuple(self.base.decode(token_ids[row, : int(lengths[row])].tolist()) for row in range(size))
-        return Completions(
-            prompt_ids, token_ids, lengths, texts, log_probs,
-            reference,
-            tuple("stop" if end else "length" for end in ended.tolist()), row_ids, latency,
-            log_weights if weighed else None,
-        )  # fmt: skip
-
     @torch.no_grad()
     def log_probs(self, completions: Completions) -> Tensor:
         """Return the log-probability of every sampled token under the policy that answered its row, `[B, T]`."""
-        mixing = self.mixing([owner for owner, _, _ in completions.row_ids])
+        mixing = self.mixing([owner for owner, _, _ in completions.row_ids], completions.prompt_ids)
         device = self.base.device
         return completion_log_probs(
             self.base, self.bank, mixing, completions.prompt_ids, completions.token_ids.to(device),
@@ -355,8 +342,9 @@ class Policy:
                 "completion_table. Override that as well; until then it is scored from samples."
             )
         prompts = check_texts("prompts", prompts)
-        mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), token_ids, length).cpu()
+        encoded = self.encode(prompts)
+        mixing = self.mixing(self._owners(policy_index, len(prompts)), encoded)
+        return tree_log_probs(self.base, self.bank, mixing, encoded, token_ids, length).cpu()
 
     @torch.no_grad()
     def next_token_log_probs(
@@ -378,8 +366,9 @@ class Policy:
             raise ShapeError(f"prefixes must be lists of token ids, got the text {ascii(texts[0])[:60]}. Encode it.")
         if len(prefixes) != len(prompts):
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
-        mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        rows = [[*ids, *prefix] for ids, prefix in zip(self.encode(prompts), prefixes, strict=True)]
+        encoded = self.encode(prompts)
+        mixing = self.mixing(self._owners(policy_index, len(prompts)), encoded)
+        rows = [[*ids, *prefix] for ids, prefix in zip(encoded, prefixes, strict=True)]
         ids, real = left_pad(self.base, rows)
         starts = [ids.shape[1] - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
         logits = Reader(self.base, self.bank, mixing).whole(ids, real, keep=1, gate_from=starts)

@@ -55,9 +55,9 @@ class ResampledPolicy(Policy):
         parts = np.append(weights, 1 - weights.sum())
         return 1 if (np.abs(parts) > WHOLE).sum() == 1 else self.mixer.particles
 
-    def mixing(self, policy_index: Sequence[int]) -> Mixing:
+    def mixing(self, policy_index: Sequence[int], prompts: Sequence[Sequence[int]] | None = None) -> Mixing:
         """Return the mixing for rows answered by the given policies; their log weights are asked for."""
-        mixing = super().mixing(policy_index)
+        mixing = super().mixing(policy_index, prompts)
         return replace(mixing, weighed=True) if mixing.level == "log_probs" else mixing
 
     def generate(

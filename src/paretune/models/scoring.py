@@ -69,6 +69,7 @@ def _scored(
 ) -> list[Tensor]:  # fmt: skip
     """Return what functions of logits, token ids and lengths make of each completion, `[B, T]` each."""
     reader = Reader(base, bank, mixing)
+    mixing = reader.mixing
     if not (share_prompts and can_share_prompts(base)):
         logits = _plain_logits(reader, prompts, token_ids, lengths)
         return [make(logits, token_ids, lengths) for make in makes]

@@ -57,7 +57,9 @@ def tree_log_probs(
     ids, real = left_pad(base, prompts)
     branches, size = tree.branches, ids.shape[1] + len(tree.token)
     parts = []
-    each = max(1, PASS_TOKENS // (branches * size * Reader(base, bank, mixing).level.widest))
+    reader = Reader(base, bank, mixing)
+    mixing = reader.mixing
+    each = max(1, PASS_TOKENS // (branches * size * reader.level.widest))
     for start in range(0, len(prompts), each):
         rows = torch.arange(start, min(start + each, len(prompts)))
         parts.append(_rows(base, bank, mixing, ids[rows], real[rows], rows, token_ids, tree, normalised))

@@ -248,7 +248,10 @@ class Epochs:
         whole = size if drawn is None else size + len(drawn) // count  # completions of a member in this step
         scalar = scalarise(scored.first, scored.weights) * scored.factors
         signal, gaps, ratios, clipped, apart, entropy = torch.zeros(6, len(scalar), dtype=torch.float64)
-        for own, part, mixing in self._parts(scored, count):
+        for own, part, unresolved in self._parts(scored, count):
+            heard = self.trainee.hear() if self.trainee.gate_terms else None
+            asked = unresolved if heard is None else unresolved.heard_by(heard, part.lengths)
+            mixing = asked.resolved()  # a gate of rows weighs anew in every epoch
             with self.trainee.bank.using(mixing), self._precision():
                 log_probs, entropies = self._scores(part, mixing, scored.terms)
                 if epoch == 0:
@@ -264,6 +267,8 @@ class Epochs:
                     ratios[own], clipped[own] = later.described()
                 if scored.terms is not None:
                     loss = loss + scored.terms.of(own, log_probs.shape[1]).loss(log_probs, entropies)
+                if heard is not None:
+                    loss = loss + heard.penalty() * len(part.lengths) / size
                 if entropies is not None:
                     entropy[own] = entropies.detach().sum(dim=1).cpu().double()
                 (loss if whole == size else loss * (size / whole)).backward()
@@ -286,7 +291,9 @@ class Epochs:
     def _moving(self, signal: Tensor, terms: TokenTerms | None, report: UpdateReport, members: int) -> list[bool]:
         """Return which members take a step, by how much each completion has to say `[B]`."""
         heard: list[bool] = (signal.view(members, -1) > 0).any(dim=1).tolist()
-        beside = [False] * members if terms is None else terms.moves(members)
+        beside = [self.trainee.gate_terms is not None] * members
+        if terms is not None:
+            beside = [one or other for one, other in zip(beside, terms.moves(members), strict=True)]
         stopped = report.stopped or [False] * members
         return [(one or other) and not stop for one, other, stop in zip(heard, beside, stopped, strict=True)]
 

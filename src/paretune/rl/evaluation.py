@@ -83,8 +83,8 @@ def evaluate(
                 kept, dropped = int(completions.lengths.sum()), completions.dropped_tokens
                 read = sum(len(ids) for ids in completions.prompt_ids[::samples])
                 who = sorted(set(places))
-                flops = asked.policy.flops(who, kept + read, reference_passes=1) + asked.policy.flops(who, dropped)
-                ledger.charge(tokens=kept + dropped, flops=flops)
+                flops = asked.policy.flops(who, kept + read, reference_passes=1, prompt_tokens=read)
+                ledger.charge(tokens=kept + dropped, flops=flops + asked.policy.flops(who, dropped))
                 ledger.count_rewards((record.statuses == "ok").sum(axis=0).tolist(), len(record.rewards), said)
             answers[identity] = record
             progress(len(completions.texts))

@@ -199,8 +199,8 @@ class Replay:
     def _pass(self, active: Sequence[int], part: History, weights: Tensor, betas: Tensor, completions: int) -> Tensor:
         """Go there and back with equally many completions of each member; return what each counts, `[B']`."""
         bank, device, group = self.trainee.bank, self.trainee.bank.base.device, self.settings.group_size
-        mixing = self.trainee.mixing(active, part.preferences.numpy())
         prompts = [self.train.prompt_ids[place] for place in part.prompts.tolist()]
+        mixing = self.trainee.mixing(active, part.preferences.numpy(), prompts).resolved()
         with bank.using(mixing):
             log_probs = completion_log_probs(
                 bank.base, bank, mixing, prompts, part.token_ids.to(device), part.lengths.to(device)

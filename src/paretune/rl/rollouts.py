@@ -202,9 +202,9 @@ class Rollouts:
         self, active: Sequence[int], prompts: Prompts, places: Sequence[int], keys: np.typing.NDArray[np.uint64],
         preferences: FloatArray, phase: str, greedy: bool = False,
     ) -> tuple[Mixing, Batch]:  # fmt: skip
-        mixing = self.trainee.mixing(active, preferences)
         rows, ids = [prompts.rows[place] for place in places], [prompts.prompt_ids[place] for place in places]
         with self.timed(active, phase):
+            mixing = self.trainee.mixing(active, preferences, ids)
             asked = {"greedy": True} if greedy else {}  # another engine need not know of it where nobody asks
             return mixing, self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens, **asked)
 
@@ -216,11 +216,12 @@ class Rollouts:
         reference_passes: int = 0,
     ) -> None:  # fmt: skip
         base = self.trainee.bank.base.parameters
-        parameters = base + sum(each.shape[1] for each in self.trainee.parameters.values())
+        parameters = base + self.trainee.read_per_token
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             tokens = int(batch.lengths[own].sum())
             read = sum(len(ids) for ids in batch.prompt_ids[own][::group])
             flops = network_flops(parameters, tokens, passes) + network_flops(parameters, read, prompt_passes)
             flops += network_flops(base, tokens + read, reference_passes)
+            flops += network_flops(base, read, self.trainee.prompt_passes)
             self.trainee.members[index].ledger.charge(tokens=tokens, flops=flops)

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
+from paretune.rl.gate_terms import GateTerms, Heard
+
+TRAINS = ("both", "gate", "experts")
 
 
 @dataclass(eq=False)
@@ -46,6 +49,9 @@ class Trainee(Protocol):
         parameters: Name -> `[M, P]`.
         learning_rates: Name -> learning rate, where a group has one of its own.
         conditioned: Whether the rows of one member have different preferences.
+        read_per_token: Parameters of a member that each token is read with, trained or not.
+        prompt_passes: How often the base model alone reads each prompt before, for a gate that weighs by its states.
+        gate_terms: Terms of the loss that are about a gate's weights; None where there are none.
     """
 
     bank: ExpertBank
@@ -53,13 +59,36 @@ class Trainee(Protocol):
     parameters: Mapping[str, Tensor]
     learning_rates: Mapping[str, float]
     conditioned: bool
+    gate_terms: GateTerms | None
+
+    def hear(self) -> Heard:
+        """Return who hears of a gate's weights in one pass, for its terms of the loss."""
+        ...
+
+    @property
+    def read_per_token(self) -> int:
+        """Parameters of a member that each token is read with."""
+        ...
+
+    @property
+    def prompt_passes(self) -> int:
+        """Passes of the base model alone over each prompt."""
+        ...
 
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Return what the completions of each prompt of an update are for, `[groups, K]`, the first ones first."""
         ...
 
-    def mixing(self, members: Sequence[int], preferences: FloatArray) -> Mixing:
-        """Return how experts are mixed in rows of some members, adapter-major, with preferences `[B, K]`."""
+    def mixing(
+        self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
+    ) -> Mixing:  # fmt: skip
+        """Return how experts are mixed in rows of some members, adapter-major.
+
+        Args:
+            members: Whose rows they are.
+            preferences: Of the rows, `[B, K]`.
+            prompts: Token ids of the rows' prompts.
+        """
         ...
 
     def take_gradients(self, members: Sequence[int]) -> dict[str, Tensor]:
@@ -71,6 +100,16 @@ class Population:
     """Experts that share every pass, adapter-major: each its own objective weights, seed and lengths."""
 
     conditioned = False
+    prompt_passes = 0
+    gate_terms: GateTerms | None = None
+
+    def hear(self) -> Heard:
+        """Refuse: there is no gate.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("a population must be trained without terms of a gate, got some. It has no gate.")
 
     def __init__(self, bank: ExpertBank, members: Sequence[Member]) -> None:
         """Train each expert of a bank as one member.
@@ -86,13 +125,21 @@ class Population:
         self.parameters: Mapping[str, Tensor] = {"experts": bank.flat}
         self.learning_rates: Mapping[str, float] = {}
 
+    @property
+    def read_per_token(self) -> int:
+        """Parameters of one expert."""
+        return self.bank.parameters_each()
+
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Return the member's objective weights for every prompt."""
         del update
         return np.tile(self.members[member].objective_weights, (groups, 1))
 
-    def mixing(self, members: Sequence[int], preferences: FloatArray) -> Mixing:
+    def mixing(
+        self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
+    ) -> Mixing:  # fmt: skip
         """Return blocks of rows that belong to one expert each."""
+        del prompts
         return Mixing.population(self.bank.experts, len(preferences) // len(members), tuple(members))
 
     def take_gradients(self, members: Sequence[int]) -> dict[str, Tensor]:
@@ -101,9 +148,10 @@ class Population:
 
 
 class Conditioned:
-    """One policy: all experts of a bank and a gate, trained together on preferences drawn for each prompt.
+    """One policy: all experts of a bank and a gate, trained on preferences drawn for each prompt.
 
-    A row of preference w mixes the experts with `g = w @ prior`, plus what the gate adds where there is one.
+    A row of preference w mixes the experts with `g = w @ prior`, or with what the gate makes of that where there is
+    one. Experts and gate learn together, or one of them while the other stays as it is.
     """
 
     conditioned = True
@@ -117,36 +165,77 @@ class Conditioned:
         lengths: tuple[int, ...],
         ledger: Ledger,
         gate_learning_rate: float | None = None,
+        trains: str = "both",
+        gate_terms: GateTerms | None = None,
     ) -> None:
         """Train a bank and a gate as one policy.
 
         Args:
             bank: E experts.
-            gate: What it adds to the prior, block by block; None for the prior alone.
+            gate: What weighs them, beginning as the prior; None for the prior alone.
             prior: Expert weights at each corner of the simplex, `[K, E]`.
             seed: Of prompts, noise and preferences.
             lengths: Planned lengths in completions, ascending.
             ledger: What it spends.
             gate_learning_rate: Where the gate has one of its own.
+            trains: Which of both learns, one of `TRAINS`; the other is in no optimiser and in no average.
+            gate_terms: Terms of the loss that are about the gate's weights.
 
         Raises:
             ShapeError: If the prior is not for the bank's experts.
+            ConfigError: If a gate is to learn and there is none, or terms are asked of one that cannot have them.
         """
         if prior.ndim != 2 or prior.shape[1] != bank.experts:
             raise ShapeError(
                 f"prior must be [K, E] for the {bank.experts} experts, got shape {list(prior.shape)}. Weigh all "
                 "experts at each corner."
             )
+        if trains == "gate" and gate is None:
+            raise ConfigError("trains must not be 'gate' without a gate, got none. Name a gate, or train the experts.")
+        if gate_terms is not None and (gate is None or trains == "experts"):
+            raise ConfigError("terms of a gate must be of one that learns, got none. Set gate_kl and the others to 0.")
+        if gate_terms is not None and getattr(bank.base.model, "is_activation_checkpointing", False):
+            raise ConfigError(
+                "terms of a gate must be made of weights that are kept, got a model that recomputes its blocks. Turn "
+                "gradient checkpointing off, or set gate_kl and the others to 0."
+            )
+        self.gate_terms = gate_terms
         objectives = len(prior)
         self.bank, self.gate, self.prior = bank, gate, prior
         own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)
         self.members: tuple[Member, ...] = (own,)
-        self.parameters: Mapping[str, Tensor] = {"bank": bank.flat.view(1, -1)}
+        self.parameters: Mapping[str, Tensor] = {} if trains == "gate" else {"bank": bank.flat.view(1, -1)}
         self.learning_rates: Mapping[str, float] = {}
-        if gate is not None:
+        frozen = bank.expert_parameters() if trains == "gate" else []
+        if gate is not None and trains == "experts":
+            frozen = gate.parameters()
+        elif gate is not None:
             self.parameters = {**self.parameters, "gate": gate.flat}
             if gate_learning_rate is not None:
                 self.learning_rates = {"gate": gate_learning_rate}
+        for parameter in frozen:  # no backward pass computes what nobody takes
+            parameter.requires_grad_(False)
+
+    def hear(self) -> Heard:
+        """Return who hears of the gate's weights in one pass.
+
+        Raises:
+            ConfigError: If there is nobody to hear of, or nothing to make of it.
+        """
+        if self.gate is None or self.gate_terms is None:
+            raise ConfigError("a policy whose gate is heard must have one, and terms of it, got none. Give it both.")
+        return Heard(self.gate, self.gate_terms)
+
+    @property
+    def read_per_token(self) -> int:
+        """Parameters of all experts, and of a gate that reads tokens."""
+        by_token = self.gate is not None and self.gate.level != "prompt"
+        return self.bank.flat.numel() + (self.gate.flat.numel() if self.gate is not None and by_token else 0)
+
+    @property
+    def prompt_passes(self) -> int:
+        """One where the gate weighs by the states of prompts."""
+        return 0 if self.gate is None else self.gate.prompt_passes
 
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Draw uniformly from the simplex, for each prompt by its own number: fewer prompts see the first draws."""
@@ -154,15 +243,21 @@ class Conditioned:
         alpha = np.ones(len(own.objective_weights))
         return np.stack([generator(own.seed, "preference", update, group).dirichlet(alpha) for group in range(groups)])
 
-    def mixing(self, members: Sequence[int], preferences: FloatArray) -> Mixing:
+    def mixing(
+        self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
+    ) -> Mixing:  # fmt: skip
         """Return the prior of every row, with the gate where there is one."""
         device = self.bank.base.device
         prior = torch.tensor(preferences @ self.prior, dtype=torch.float32, device=device)
         if self.gate is None:
             return Mixing.of_rows(prior)
-        return Mixing.gated(prior, self.gate, torch.tensor(preferences, dtype=torch.float32, device=device))
+        return self.gate.mixing(prior, torch.tensor(preferences, dtype=torch.float32, device=device), prompts)
 
     def take_gradients(self, members: Sequence[int]) -> dict[str, Tensor]:
-        """Return the gradients of bank and gate."""
-        gradients = {"bank": self.bank.take_gradients().view(1, -1)}
-        return gradients if self.gate is None else {**gradients, "gate": self.gate.take_gradients()}
+        """Return the gradients of bank and gate, of what learns."""
+        gradients = {}
+        if "bank" in self.parameters:
+            gradients["bank"] = self.bank.take_gradients().view(1, -1)
+        if self.gate is not None and "gate" in self.parameters:
+            gradients["gate"] = self.gate.take_gradients()
+        return gradients

@@ -8,34 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretune.core.answers import Combined
-from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.banks import BankSettings, bank_stage
+from paretune.methods.banks import BankSettings, GatedSettings, bank_stage, gate_path
 from paretune.methods.experts import adapters_of, split_budget
 
 
 @dataclass(frozen=True)
-class MixtureOfExpertsSettings(BankSettings):
+class MixtureOfExpertsSettings(BankSettings, GatedSettings):
     """Settings of `MixtureOfExperts`, beside those of its bank."""
 
-    gate: str = "paretune.models.gate:BlockGate"  # module:Class; docs/your_method.md shows one of your own
-    width: int = 32  # hidden units of the gate's network in each block
+    gate: str = "block"  # or token, prompt, none, module:Class; docs/your_method.md shows one of your own
+    width: int = 32  # hidden units of each of the gate's networks
     gate_learning_rate: float = 0.0  # 0: as the experts'
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.gate_learning_rate >= 0:
-            raise ConfigError(
-                f"gate_learning_rate must not be negative, got {self.gate_learning_rate}. Write 0 for the experts' own."
-            )
-        if self.width < 1 or not self.gate:
-            raise ConfigError(
-                f"width must be at least 1 and gate 'module:Class', got {self.width} and '{self.gate}'. For no gate at "
-                "all, take the method preference_conditioned."
-            )
 
 
 @method("mixture_of_experts", "meta-policy")
@@ -55,10 +42,10 @@ class MixtureOfExperts:
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the one stage of bank and gate; `preferences` play no part in training."""
         (length,) = split_budget(budget, 1, self.settings.group_size)
-        return (bank_stage(self.settings, length, seed, self.settings.gate),)
+        return (bank_stage(self.settings, length, seed, gate_path(self.settings.gate)),)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the experts under the gate."""
+        """Answer with the experts under the gate, if there is one."""
         (trained,) = results.values()
-        mixer = Mixer(gate=trained.artefacts[GATE])
+        mixer = Mixer(gate=trained.artefacts[GATE]) if gate_path(self.settings.gate) else Mixer()
         return Assembly(adapters_of([trained]), Combined(np.eye(len(task.objectives))), mixer)

@@ -53,9 +53,10 @@ class Reader:
         Args:
             base: The base model.
             bank: Its experts; None reads under the base model alone.
-            mixing: Of the rows, B of them. Those that are read later are some of these.
+            mixing: Of the rows, B of them. Those that are read later are some of `self.mixing`, in which a row gate
+                has chosen.
         """
-        self.base, self.mixing = base, Mixing.reference(mixing.batch) if bank is None else mixing
+        self.base, self.mixing = base, Mixing.reference(mixing.batch) if bank is None else mixing.resolved()
         self.level = level_of(base, bank, self.mixing)
 
     @property

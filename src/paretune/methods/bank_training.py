@@ -1,0 +1,119 @@
+"""What the stage of a bank starts from, and what it trains: new experts or those of other stages, and a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paretune.core.errors import AdapterError, ConfigError
+from paretune.core.stages import GATE, Stage, StageContext
+from paretune.core.task import Task
+from paretune.methods.banks import GateSettings, StartSettings
+from paretune.methods.experts import ExpertSettings, adapters_of, settings_of
+from paretune.methods.training import Run, prompts, resolve_named, train, trajectories
+
+if TYPE_CHECKING:
+    from paretune.models.bank import ExpertBank
+    from paretune.models.base import BaseModel
+    from paretune.models.gate import TrainedGate
+
+CONTEXT_PROMPTS = 64  # training prompts, the first ones, whose states a shuffled gate is given; its file names them
+
+
+def train_stages(context: StageContext) -> None:
+    """Train what the stages say, one trajectory after the other; see `training.train_bank`."""
+    from paretune.models.adapters import save_adapter
+    from paretune.models.base import load_base, unwrap
+    from paretune.rl.gate_terms import GateTerms
+    from paretune.rl.trainees import Conditioned
+
+    task = context.task
+    base, objectives = load_base(task.model), len(task.objectives)
+    gating, started = settings_of(GateSettings, context.stages[0]), start_of_bank(context.stages[0])
+    prior = np.eye(objectives) if started.prior is None else np.asarray(started.prior, dtype=np.float64)
+    for stages in trajectories(context):
+        seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
+        try:
+            bank = _bank(context, stages[0], base, prior.shape[-1])
+            gate = _gate(context, stages[0], bank, objectives, gating.gate)
+            rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
+            terms = GateTerms.of(stages[0].settings)
+            trainee = Conditioned(bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms)
+
+            def save(
+                stage: Stage, bank: ExpertBank = bank, gate: TrainedGate | None = gate
+            ) -> None:  # fmt: skip
+                for expert in range(0 if started.trains == "gate" else bank.experts):
+                    save_adapter(bank, expert, context.artefact(stage, f"experts/{expert:03d}"))
+                if gate is not None:
+                    gate.save(context.artefact(stage, GATE))
+
+            if gate is not None and gate.prompt_passes:
+                _meet(gate, base, task)
+            train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
+        finally:
+            unwrap(base)
+
+
+def start_of_bank(stage: Stage) -> StartSettings:
+    """Return where the bank of a stage starts."""
+    defaults = StartSettings()
+    prior: Any = stage.settings.get("prior", defaults.prior)
+    return StartSettings(prior, str(stage.settings.get("trains", defaults.trains)))
+
+
+def _bank(context: StageContext, stage: Stage, base: BaseModel, experts: int) -> ExpertBank:
+    """Return the bank that a stage starts with: the experts it needs, or new ones, each of a random A of its own."""
+    from paretune.core.seeds import stream_key
+    from paretune.models.adapters import load_bank
+    from paretune.models.bank import ExpertBank
+
+    if stage.needs:
+        adapters = adapters_of(each for each in map(context.result, stage.needs) if each.adapters)
+        if len(adapters) != experts:
+            raise AdapterError(
+                f"experts to start from must be as many as the prior weighs, {experts}, got {len(adapters)}. Give a "
+                "prior [K, E] for them."
+            )
+        return load_bank(base, adapters)
+    shape = settings_of(ExpertSettings, stage)
+    bank = ExpertBank(base, experts, shape.rank, shape.alpha)
+    bank.initialise([stream_key(stage.seed, "expert", expert) for expert in range(experts)])
+    return bank
+
+
+def _gate(
+    context: StageContext, stage: Stage, bank: ExpertBank, objectives: int, name: str
+) -> TrainedGate | None:  # fmt: skip
+    """Return the gate that a stage starts with: the one of the last stage it needs that left one, or a new one."""
+    from paretune.models.gate import load_gate
+
+    if not name:
+        return None
+    kind = resolve_named("gate", name)
+    results = [context.result(need) for need in stage.needs]
+    left = [each.artefacts[GATE] for each in results if GATE in each.artefacts]
+    if left:
+        gate = load_gate(bank, left[-1])
+        if type(gate) is not kind:
+            raise ConfigError(
+                f"gate must be '{name}', as the stage says, got one of {type(gate).__name__} to start from. Name the "
+                "gate that was trained, or start from experts alone."
+            )
+        return gate
+    settings = dict(stage.settings)
+    if kind.level == "prompt" and settings.get("context") == "shuffled":
+        known = dict.fromkeys(prompts(bank.base, context.task, "train").prompt_ids)
+        settings["context_prompts"] = [list(prompt) for prompt in known][:CONTEXT_PROMPTS]
+    made: TrainedGate = kind(bank, objectives, stage.seed, settings)
+    return made
+
+
+def _meet(gate: TrainedGate, base: BaseModel, task: Task) -> None:
+    """Let a gate read all prompts of training now, in their order: states do not depend on when training resumed."""
+    for split in ("train", "development"):
+        ids: Sequence[tuple[int, ...]] = prompts(base, task, split).prompt_ids
+        if ids:
+            gate.context_of(ids)

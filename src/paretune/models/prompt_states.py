@@ -1,0 +1,58 @@
+"""What the base model makes of a prompt before it says anything: the context of gates that weigh by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paretune.models.base import BaseModel
+from paretune.models.mixing import Mixing
+
+PARTS = 2  # the mean over the prompt's tokens, and its last token
+ROWS_AT_ONCE = 64
+MOST = 2**16  # prompts whose states are kept for each base model: half a GB at 1,024 hidden units
+
+_known: WeakKeyDictionary[BaseModel, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
+
+
+def prompt_states(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Return what the base model alone makes of each prompt, `[B, 2 H]`, fp32.
+
+    The states are those that the output head reads, behind the last block and the final norm. Their mean over the
+    prompt's tokens and the state of its last token are layer-normed, each for itself, and stand behind each other.
+    Each prompt is read once and kept; prompts of equal length are read together, so that nothing is padded.
+
+    Args:
+        base: The base model; a bank that wraps it plays no part.
+        prompts: Token ids of each row's prompt, at least one token each.
+    """
+    rows = [tuple(prompt) for prompt in prompts]
+    kept = _known.setdefault(base, {})
+    by_length: dict[int, list[tuple[int, ...]]] = {}
+    for prompt in dict.fromkeys(rows):
+        if prompt not in kept:
+            by_length.setdefault(len(prompt), []).append(prompt)
+    for alike in by_length.values():
+        for start in range(0, len(alike), ROWS_AT_ONCE):
+            part = alike[start : start + ROWS_AT_ONCE]
+            kept.update(zip(part, _read(base, part), strict=True))
+    found = torch.stack([kept[prompt] for prompt in rows])
+    while len(kept) > MOST:
+        kept.pop(next(iter(kept)))  # the oldest
+    return found
+
+
+@torch.no_grad()
+def _read(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+    """Read prompts of equal length in one pass."""
+    bank = getattr(base.model, "_paretune_bank", None)
+    ids = torch.tensor(prompts, device=base.device)
+    with nullcontext() if bank is None else bank.using(Mixing.reference(len(prompts))):
+        states = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+    size = states.shape[2]
+    return torch.cat([F.layer_norm(each, (size,)) for each in (states.mean(dim=1), states[:, -1])], dim=1)

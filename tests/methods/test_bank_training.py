@@ -1,0 +1,206 @@
+"""Banks that start from experts and gates of other stages, and of which only a part learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import micro_task
+from paretune.core.errors import AdapterError, ConfigError
+from paretune.core.ledger import Ledger
+from paretune.core.stages import GATE, Stage
+from paretune.core.task import Task
+from paretune.methods.banks import GATES, BankSettings, bank_stage, gate_path
+from paretune.methods.training import train_bank
+from paretune.models.adapters import load_bank, save_adapter
+from paretune.models.bank import ExpertBank
+from paretune.models.base import load_base
+from paretune.models.gate import BlockGate, TrainedGate, load_gate
+
+SETTINGS = BankSettings(3e-2, group_size=4, completions_per_update=16, rank=2)
+BLOCK, PROMPT = GATES["block"], GATES["prompt"]
+SOMEWHERE = Stage("expert", "nobody:runs", {})  # three experts
+GATED = Stage("gate", "nobody:runs", {"gate": BLOCK}, needs=(SOMEWHERE,))
+
+
+@dataclass
+class Context:
+    """The least a stage needs, with results of stages that nobody trained."""
+
+    task: Task
+    root: Path
+    stages: tuple[Stage, ...]
+    known: dict[str, dict[str, Path]]
+    left: dict[str, Path] = field(default_factory=dict)
+    sealed: int = 0
+    given: Ledger = field(default_factory=lambda: Ledger(1000))
+
+    def result(self, stage: Stage) -> Any:
+        artefacts = self.known[stage.kind]
+        adapters = tuple(path for name, path in sorted(artefacts.items()) if name.startswith("experts/"))
+        return SimpleNamespace(artefacts=artefacts, adapters=adapters, stage=stage, key=stage.kind)
+
+    def ledger(self, stage: Stage) -> Ledger:
+        return self.given
+
+    def artefact(self, stage: Stage, name: str) -> Path:
+        self.left[name] = self.root / name
+        self.left[name].parent.mkdir(parents=True, exist_ok=True)
+        return self.left[name]
+
+    def seal(self, stage: Stage, values: Any) -> None:
+        self.sealed += 1
+
+    def start_folder(self, stage: Stage) -> None:
+        return None
+
+    def end_folder(self, stage: Stage) -> Path:
+        return self.root / "checkpoint"
+
+    def checkpoint_folder(self) -> Path:
+        return self.root
+
+    def progress(self, completions: int, message: str = "") -> None:
+        pass
+
+    def log(self, event: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def known(task: Task, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """Return three experts and a gate for them, all far from where training starts."""
+    root = tmp_path_factory.mktemp("known")
+    base = load_base(task.model, device="cpu")
+    bank = micro_task.perturb(ExpertBank(base, 3, rank=2, alpha=4.0))
+    for expert in range(3):
+        save_adapter(bank, expert, root / f"experts/{expert:03d}")
+    gate = BlockGate(bank, 2, 7)
+    gate.flat.add_(0.01)
+    gate.save(root / GATE)
+    bank.unwrap()
+    return {
+        "expert": {f"experts/{expert:03d}": root / f"experts/{expert:03d}" for expert in range(3)},
+        "gate": {GATE: root / GATE},
+    }
+
+
+Trained = Callable[..., tuple[Context, torch.Tensor, TrainedGate | None]]
+
+
+@pytest.fixture
+def trained(task: Task, known: dict[str, dict[str, Path]], tmp_path: Path) -> Trained:
+    """Return a function that trains a stage and loads what it left."""
+
+    def train(stage: Stage) -> tuple[Context, torch.Tensor, TrainedGate | None]:
+        context = Context(task, tmp_path, (stage,), known)
+        train_bank(context)  # type: ignore[arg-type]  # as much of a context as it needs
+        assert context.sealed == 1
+        assert context.given.completions == stage.completions
+        base = load_base(task.model, device="cpu")
+        assert getattr(base.model, "_paretune_bank", None) is None
+        left = [path for name, path in sorted(context.left.items()) if name.startswith("experts/")]
+        bank = load_bank(base, left or list(known["expert"].values()))
+        gate = load_gate(bank, context.left[GATE]) if GATE in context.left else None
+        bank.unwrap()
+        return context, bank.flat, gate
+
+    return train
+
+
+def flat_of(task: Task, known: dict[str, dict[str, Path]]) -> torch.Tensor:
+    bank = load_bank(load_base(task.model, device="cpu"), list(known["expert"].values()))
+    bank.unwrap()
+    return bank.flat
+
+
+PRIOR = np.asarray([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]])
+
+
+@pytest.mark.parametrize("gate", [BLOCK, PROMPT])
+def test_a_gate_learns_alone_on_frozen_experts(trained: Trained, gate: str) -> None:
+    """What nobody trains is in no checkpoint either: neither in an optimiser nor in an average."""
+    from safetensors.torch import load_file
+
+    stage = bank_stage(SETTINGS, 32, 0, gate, (SOMEWHERE,), PRIOR, "gate")
+    context, _, made = trained(stage)
+    assert (stage.kind, list(context.left)) == ("gate", [GATE])
+    assert made is not None
+    assert made.experts == 3
+    assert made.networks[0][-1].any()  # the last bias, which starts at zero
+    state = load_file(context.root / "checkpoint" / "state.safetensors")
+    assert {name.partition(".")[0] for name in state} == {"gate", "recent"}
+
+
+def test_experts_learn_alone_under_the_gate_that_was_given(
+    trained: Trained, task: Task, known: dict[str, dict[str, Path]]
+) -> None:
+    stage = bank_stage(SETTINGS, 32, 0, BLOCK, (SOMEWHERE, GATED), PRIOR, "experts")
+    context, flat, made = trained(stage)
+    assert (stage.kind, sorted(context.left)) == ("bank", ["experts/000", "experts/001", "experts/002", GATE])
+    assert made is not None
+    assert context.left[GATE].read_bytes() == known["gate"][GATE].read_bytes()
+    moved = (flat - flat_of(task, known)).abs().amax(dim=1)
+    assert (moved > 0.01).all()
+
+
+def test_both_learn_from_where_they_were(trained: Trained, task: Task, known: dict[str, dict[str, Path]]) -> None:
+    _, flat, made = trained(bank_stage(SETTINGS, 32, 0, BLOCK, (SOMEWHERE, GATED), PRIOR))
+    before = flat_of(task, known)
+    assert (
+        0.01 < float((flat - before).abs().max()) < 0.5 < float(before.abs().max())
+    )  # two updates of two steps of .03
+    assert made is not None
+    bank = load_bank(load_base(task.model, device="cpu"), list(known["expert"].values()))
+    start = load_gate(bank, known["gate"][GATE])
+    bank.unwrap()
+    assert 0 < float((made.flat - start.flat).abs().max()) < 0.2
+
+
+def test_a_prior_says_how_many_new_experts_there_are(trained: Trained) -> None:
+    context, flat, made = trained(bank_stage(SETTINGS, 16, 0, prior=PRIOR))
+    assert sorted(context.left) == ["experts/000", "experts/001", "experts/002"]
+    assert len(flat) == 3
+    assert made is None
+
+
+def test_default_stages_say_nothing_of_what_they_do_not_change() -> None:
+    stage = bank_stage(BankSettings(), 6000, 0, BLOCK)
+    assert (stage.kind, stage.needs) == ("bank", ())
+    assert stage.settings["gate"] == "paretune.models.gate:BlockGate"
+    assert set(stage.settings) == {*vars(BankSettings()), "gate", "gate_learning_rate"}
+    other = bank_stage(BankSettings(), 6000, 0, BLOCK, prior=np.eye(2))
+    assert other.settings["prior"] == [[1.0, 0.0], [0.0, 1.0]]
+    assert bank_stage(BankSettings(), 8, 0, experts=(SOMEWHERE,), trains="experts").settings["trains"] == "experts"
+
+
+def test_what_cannot_learn_is_refused_when_it_is_planned(trained: Trained) -> None:
+    with pytest.raises(ConfigError, match="must have a name and experts to weigh, got no experts"):
+        bank_stage(SETTINGS, 8, 0, BLOCK, trains="gate")
+    with pytest.raises(ConfigError, match="must have a name and experts to weigh, got no gate"):
+        bank_stage(SETTINGS, 8, 0, "", (SOMEWHERE,), trains="gate")
+    with pytest.raises(ConfigError, match="must start from a stage that trained it, got none"):
+        bank_stage(SETTINGS, 8, 0, PROMPT, (SOMEWHERE, GATED), trains="experts")
+    with pytest.raises(ConfigError, match="trains must be one of both, experts, gate, got 'gates'"):
+        bank_stage(SETTINGS, 8, 0, BLOCK, (SOMEWHERE,), trains="gates")
+    with pytest.raises(ConfigError, match=r"gate must be one of block, .*, got 'bloc'\. Did you mean 'block'"):
+        gate_path("bloc")
+
+
+def test_what_does_not_fit_together_is_refused_and_the_base_left_as_it_was(
+    trained: Trained, task: Task
+) -> None:  # fmt: skip
+    with pytest.raises(AdapterError, match="experts to start from must be as many as the prior weighs, 2, got 3"):
+        trained(bank_stage(SETTINGS, 16, 0, BLOCK, (SOMEWHERE,), trains="gate"))
+    stage = bank_stage(SETTINGS, 16, 0, BLOCK, (SOMEWHERE, GATED), PRIOR)
+    other = replace(stage, settings={**stage.settings, "gate": PROMPT})
+    with pytest.raises(ConfigError, match="as the stage says, got one of BlockGate to start from"):
+        trained(other)
+    assert getattr(load_base(task.model, device="cpu").model, "_paretune_bank", None) is None
