@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,8 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 # metadata of settings that only say which stages there are and how long they last, or that `stages()` hands over itself
 PLANNING = {"planning": True}
+# metadata of such settings that methods got after studies of them were kept: at its default one is no part of a key
+LATER = {**PLANNING, "later": True}
 
 # of what the training of an expert leaves and reports; raised when that changes, and `pulls.SHUFFLED_VERSION` with it
 EXPERT_VERSION = 2
@@ -85,6 +87,7 @@ def expert_stage(
     shaping: str = "",
     start: int | None = None,
     version: int = EXPERT_VERSION,
+    prompts: Mapping[str, object] | None = None,
 ) -> Stage:
     """Describe an expert trained for objective weights `[K]`.
 
@@ -99,9 +102,12 @@ def expert_stage(
         start: Seed of its random initial A; else `seed`. Experts to be averaged share it, those of a jointly trained
             bank do not.
         version: Of what the training leaves: another one where the code that `weighting` names has one of its own.
+        prompts: Which training prompts it visits, see `prompt_halves.half_of_prompts`; else all of them.
     """
     names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
     member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
+    if prompts is not None:
+        member["prompts"] = dict(prompts)
     return Stage(
         kind="expert",
         run="paretune.methods.training:train_experts",

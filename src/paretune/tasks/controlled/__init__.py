@@ -6,7 +6,11 @@ A seed names an instance. Instances are drawn on first use and kept in a cache f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.digests import model_digest
 from paretune.core.task import SPLITS, Enumeration, Objective, Row, Split, Task
@@ -30,6 +34,19 @@ class ControlledTask(Task):
         made = _make(replace(self.settings, seed=seed))
         object.__setattr__(made, "source", self.source)  # frozen; its source is that of the family
         return made
+
+    def split_feature(self, rows: Sequence[Row], column: str = "") -> NDArray[np.float64]:
+        """Return the feature of each prompt that its rewards depend on, `[N]`, or a column where one is named.
+
+        Over the training prompts its mean is 0 and its variance 1.
+        """
+        if column:
+            return super().split_feature(rows, column)
+        from paretune.tasks.controlled.fields import features
+        from paretune.tasks.controlled.store import load_instance
+
+        letters = np.asarray([[LETTERS.index(each) for each in str(row["prompt"]).split()] for row in rows])
+        return np.asarray(features(load_instance(self.settings).fields.codes, letters)[:, 0])
 
 
 def load(
