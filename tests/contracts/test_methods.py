@@ -72,6 +72,11 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("q_weighting", {"divisions": 1}),
     ("lagrangian", {"thresholds": {"second": 0.9}}),
     ("hidden_mixing", {"continued": "base"}),
+    ("hidden_mixing", {"experts": {"kind": "mgda", "divisions": 2}}),
+    ("rewarded_soups", {"experts": {"kind": "cone", "eps": 0.0}}),
+    ("mod", {"experts": "mixed_reward"}),
+    ("emorl", {"experts": {"kind": "mixed_reward", "beta": 0.8}}),
+    ("bone_soups", {"beta": 0.9, "extrapolation": 0.2}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
 LATE = [  # settings whose effect so few completions do not show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from paretune.core.digests import KEY_VERSION, digest
 from paretune.core.stages import Stage
@@ -33,12 +34,18 @@ def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages:
             "judged_on": task.judged_on,  # what members are selected by when they are assembled
             "method": entry.source if isinstance(entry.version, int) else entry.source.rpartition(":")[2],
             "version": entry.version,
-            "settings": dict(entry.settings),
+            "settings": _keyed(entry),
             "budget": budget,
             "seed": seed,
             "stages": [stage.key(task) for stage in stages],
         }
     )
+
+
+def _keyed(entry: MethodEntry) -> dict[str, object]:
+    """Return the settings of a method that tell its cells apart: those that came `LATER` only where they say more."""
+    later = {each.name: each.default for each in fields(entry.method.Settings) if each.metadata.get("later")}
+    return {name: value for name, value in entry.settings.items() if name not in later or value != later[name]}
 
 
 def cell_name(task: str, method: str, budget: int, seed: int, training: str) -> str:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from paretune.core.answers import Combined
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, adapters_of, corner_experts
+from paretune.methods.experts import adapters_of
+from paretune.methods.meta_policy.lower_level import CombiningSettings
 
 
 @dataclass(frozen=True)
-class MODSettings(ExpertSettings):
-    """Settings of `MOD`: those of its experts."""
+class MODSettings(CombiningSettings):
+    """Settings of `MOD`: which experts, and theirs."""
 
 
 @method("mod", "meta-policy")
@@ -37,9 +36,10 @@ class MOD:
     settings: MODSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return one expert per objective; `preferences` play no part in training."""
-        return corner_experts(self.settings, len(task.objectives), budget, seed)
+        """Return the experts, by default one per objective; `preferences` play no part in training."""
+        return self.settings.expert_kind.stages(self.settings, task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the experts' log-probabilities, the preference as weights."""
-        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), Mixer("log_probs"))
+        """Answer with the experts' log-probabilities, weighed by the prior of their kind: by default the preference."""
+        prior = self.settings.expert_kind.prior(len(task.objectives))
+        return Assembly(adapters_of(results.values()), Combined(prior), Mixer("log_probs"))
