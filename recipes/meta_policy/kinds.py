@@ -26,6 +26,7 @@ from paretune.methods.meta_policy.lower_level import make_kind
 from paretune.methods.meta_policy.lower_level.split_experts import SplitExperts
 from paretune.methods.prompt_halves import above
 from paretune.methods.training import one_by_one
+from paretune.models.bank import ExpertBank
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import captured_share, optimal_outcome, outcome
@@ -103,10 +104,10 @@ class Exact:
         return float(np.mean(gains)), float(np.mean(losses))
 
 
-def with_weights(solutions: Any, task: paretune.Task, wanted: FloatArray, weights: FloatArray) -> Policy:
-    """Return the experts of a solution set, averaged with expert weights `[M, E]`."""
+def with_weights(bank: ExpertBank, task: paretune.Task, wanted: FloatArray, weights: FloatArray) -> Policy:
+    """Return the experts of a bank, averaged with expert weights `[M, E]`."""
     return Policy(
-        solutions.bank.base, solutions.bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
+        bank.base, bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
         wanted, ["combined"] * len(wanted), weights,
     )  # fmt: skip
 
@@ -117,8 +118,9 @@ def measured(kind: Mapping[str, Any], family: paretune.Task, seed: int, completi
     wanted = das_dennis(objectives, grid)
     made = make_kind(kind)
     solutions = paretune.train("rewarded_soups", family, completions, seed, wanted, {"experts": dict(kind)})
-    exact, experts = Exact(task, wanted), len(made.prior(objectives).T)
-    scores = exact.scores(one_by_one(solutions.bank, task))
+    bank: Any = solutions.bank  # of experts, which every kind trains
+    exact, experts = Exact(task, wanted), bank.experts
+    scores = exact.scores(one_by_one(bank, task))
     trained = made.prior(objectives).argmax(axis=0)  # each counts most for the objective it was trained for most
     everywhere = [np.ones(len(exact.rows), dtype=bool)] * experts
     found = [*exact.own(scores, trained, everywhere), exact.share(exact.scores(solutions.policies_for(wanted)))]
@@ -126,8 +128,7 @@ def measured(kind: Mapping[str, Any], family: paretune.Task, seed: int, completi
         upper = above(task, exact.rows, made.split_by, made.threshold)
         found.append(exact.own(scores, trained, [upper if expert % 2 else ~upper for expert in range(experts)])[0])
         low, high = (
-            exact.scores(with_weights(solutions, task, wanted, wanted @ prior))
-            for prior in made.prior_by_half(objectives)
+            exact.scores(with_weights(bank, task, wanted, wanted @ prior)) for prior in made.prior_by_half(objectives)
         )
         found.append(exact.share(np.where(upper[None, :, None], high, low)))
     return found

@@ -15,7 +15,7 @@ from paretune.core.settings import make_settings
 from paretune.core.task import Task
 from paretune.methods import resolve_method
 from paretune.methods.entries import method_entry
-from paretune.methods.experts import ExpertSettings, start_of, trained_weights
+from paretune.methods.experts import ExpertSettings, start_of
 from paretune.methods.meta_policy.lower_level import KINDS, make_kind
 
 SETTINGS = ExpertSettings()

@@ -52,6 +52,6 @@ def test_bone_soups_are_the_experts_of_the_kind(task: Task) -> None:
 def test_a_beta_that_prefers_no_own_objective_is_refused(task: Task) -> None:
     with pytest.raises(ConfigError, match=r"must be above 1/K \(1/2\), got 0.5"):
         BoneSoups(BoneSoupsSettings(beta=0.5)).stages(task, WANTED, 1004, 0)
-    with pytest.raises(ConfigError, match="above 1/K and at most 1, got 1.2"):
+    with pytest.raises(ConfigError, match=r"above 1/K and at most 1, got 1.2"):
         BoneSoupsSettings(beta=1.2)
     MixedReward(0.5).mixing(3)

@@ -99,7 +99,7 @@ def test_a_controlled_task_is_split_by_its_own_feature() -> None:
 def test_prompts_that_cannot_be_split_are_refused_when_planned(task: Task, numbered: Task) -> None:
     with pytest.raises(TaskError, match=r"split_by must name a column of numbers, .* It has the columns prompt"):
         SplitExperts().stages(SETTINGS, task, 400, 0)
-    with pytest.raises(TaskError, match="column 'prompt' of the prompts of task .* must hold a finite number"):
+    with pytest.raises(TaskError, match=r"column 'prompt' of the prompts of task .* must hold a finite number"):
         SplitExperts("prompt").stages(SETTINGS, task, 400, 0)
     with pytest.raises(TaskError, match="got no such column"):
         SplitExperts("score").stages(SETTINGS, task, 400, 0)
