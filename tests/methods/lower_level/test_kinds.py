@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from paretune.benchmark.keys import training_key
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import das_dennis
 from paretune.core.settings import make_settings
 from paretune.core.task import Task
 from paretune.methods import resolve_method
-from paretune.methods.entries import method_entry
+from paretune.methods.entries import has_setting, method_entry, with_settings
 from paretune.methods.experts import ExpertSettings, start_of
 from paretune.methods.meta_policy.lower_level import KINDS, make_kind
 
@@ -148,11 +149,21 @@ def test_a_kind_is_found_by_its_class_and_names_are_checked() -> None:
 
 
 def test_settings_of_a_kind_are_written_below_it_and_can_be_swept() -> None:
-    from paretune.methods.entries import has_setting, with_settings
-
     entry = method_entry("mod", {"experts": {"kind": "mixed_reward", "beta": 0.8}}, "methods")
     assert has_setting(entry.settings, "experts.beta")
     changed = with_settings(entry, {"experts.beta": 0.6}, "tune")
     assert changed.method.settings.expert_kind.beta == 0.6  # type: ignore[attr-defined]
     names = {each.name for each in fields(type(make_kind("mixed_reward")))}
     assert make_settings(type(make_kind("mixed_reward")), dict.fromkeys(names, 0.9), "experts").beta == 0.9
+
+
+def test_a_cell_of_the_default_has_the_key_it_had_before_there_was_a_choice(numbered: Task) -> None:
+    def key(entry: Any, **changes: Any) -> str:
+        changed = replace(entry, **changes)
+        return training_key(numbered, changed, 1000, 0, entry.method.stages(numbered, WANTED, 1000, 0))
+
+    entry = method_entry("mod", {}, "methods")
+    before = {name: value for name, value in entry.settings.items() if name != "experts"}
+    assert key(entry) == key(entry, settings=before)
+    same_stages = method_entry("mod", {"experts": {"kind": "cone", "eps": "inf"}}, "methods")
+    assert key(same_stages) != key(entry)
