@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import micro_task
+from paretune.core.errors import ShapeError
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
@@ -61,3 +63,18 @@ def test_a_batch_keeps_rows_prompts_ids_and_texts_together(base: BaseModel) -> N
         assert batch.texts[row] == micro_task.text_of(tuple(batch.token_ids[row, :size].tolist()))
         assert part.token_ids[place].equal(batch.token_ids[row])
         assert part.log_probs[place].equal(batch.log_probs[row])
+
+
+def test_a_stream_may_visit_some_prompts_alone_each_once_an_epoch() -> None:
+    some = PromptStream(Prompts(ROWS, IDS), 0, (4, 1))
+    epochs = np.reshape(some.indices(0, 40), (20, 2))
+    assert (np.sort(epochs, axis=1) == [1, 4]).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 2
+    assert PromptStream(Prompts(ROWS, IDS), 0, range(5)).indices(0, 50) == stream().indices(0, 50)
+    np.testing.assert_array_equal(some.keys([4, 1], 3, 2), stream().keys([4, 1], 3, 2))  # noise goes with the prompt
+
+
+@pytest.mark.parametrize("among", [(), (5,), (-1, 0)])
+def test_prompts_that_are_not_there_cannot_be_visited(among: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="among must name some of the 5 prompts by their numbers"):
+        PromptStream(Prompts(ROWS, IDS), 0, among)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.checks import check_choice
 from paretune.core.digests import digest
@@ -198,6 +199,31 @@ class Task:
     def contextual(self) -> bool:
         """Whether what a user wants depends on the prompt."""
         return self.context_key() is not None
+
+    def split_feature(self, rows: Sequence[Row], column: str = "") -> NDArray[np.float64]:
+        """Return a number of each prompt, by which prompts can be told apart, `[N]`.
+
+        Args:
+            rows: The prompts.
+            column: Their column that holds it. Some kinds of task have a feature of their own where none is named.
+
+        Raises:
+            TaskError: If no column is named and the task has no feature of its own, or a prompt has no such number.
+        """
+        if not column:
+            raise TaskError(
+                f"split_by must name a column of numbers, as task '{self.name}' has no feature of its own that prompts "
+                f"could be split by, got none. It has the columns {', '.join(rows[0]) if rows else 'of no prompt'}."
+            )
+        values = [row.get(column) for row in rows]
+        for row, value in zip(rows, values, strict=True):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                got = f"{brief(value)} in prompt {row['prompt_id']}" if column in row else "no such column"
+                raise TaskError(
+                    f"column '{column}' of the prompts of task '{self.name}' must hold a finite number in every row, "
+                    f"got {got}. Correct it, or name another of {', '.join(row)}."
+                )
+        return np.asarray(values, dtype=np.float64)
 
     @property
     def prompt_format(self) -> PromptFormat:

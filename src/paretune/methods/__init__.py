@@ -28,6 +28,7 @@ METHODS = {
     "prediction_guided": "paretune.methods.multi_policy.prediction_guided:PredictionGuided",
     "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
+    "bone_soups": "paretune.methods.meta_policy.bone_soups:BoneSoups",
     "mod": "paretune.methods.meta_policy.mod:MOD",
     "probability_mixture": "paretune.methods.meta_policy.probability_mixture:ProbabilityMixture",
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",

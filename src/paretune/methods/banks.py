@@ -10,7 +10,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
-from paretune.methods.experts import PLANNING, ExpertSettings, expert_settings
+from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings
 from paretune.methods.feedback import FeedbackSettings
 
 BANK = "paretune.methods.training:train_bank"  # leaves experts, and the gate that weighs them
@@ -125,15 +125,15 @@ class GatedSettings(ExpertSettings):
     gate: str = field(default="block", metadata=PLANNING)  # a word of `GATES` or module:Class
     width: int = field(default=32, metadata=PLANNING)  # hidden units of each of the gate's networks
     gate_learning_rate: float = field(default=0.0, metadata=PLANNING)  # 0: as the experts'
-    gate_block: int = field(default=0, metadata=PLANNING)  # whose input a gate of tokens reads, for blocks from it on
-    context: str = field(default="own", metadata=PLANNING)  # or, as controls, blind and shuffled
-    form: str = field(default="free", metadata=PLANNING)  # or softmax: probabilities times gate_scale
-    gate_scale: float = field(default=1.0, metadata=PLANNING)  # of the softmax form: what its weights sum to
-    gate_temperature: float = field(default=1.0, metadata=PLANNING)  # of the softmax form
-    gate_kl: float = field(default=0.0, metadata=PLANNING)  # distance to the prior in the loss, see rl/gate_terms.py
-    gate_balance: float = field(default=0.0, metadata=PLANNING)  # squared variation of what experts get, in the loss
-    gate_entropy: float = field(default=0.0, metadata=PLANNING)  # bonus of the softmax form
-    top_1: bool = field(default=False, metadata=PLANNING)  # the largest weight alone, its gradient straight through
+    gate_block: int = field(default=0, metadata=LATER)  # whose input a gate of tokens reads, for blocks from it on
+    context: str = field(default="own", metadata=LATER)  # or, as controls, blind and shuffled
+    form: str = field(default="free", metadata=LATER)  # or softmax: probabilities times gate_scale
+    gate_scale: float = field(default=1.0, metadata=LATER)  # of the softmax form: what its weights sum to
+    gate_temperature: float = field(default=1.0, metadata=LATER)  # of the softmax form
+    gate_kl: float = field(default=0.0, metadata=LATER)  # distance to the prior in the loss, see rl/gate_terms.py
+    gate_balance: float = field(default=0.0, metadata=LATER)  # squared variation of what experts get, in the loss
+    gate_entropy: float = field(default=0.0, metadata=LATER)  # bonus of the softmax form
+    top_1: bool = field(default=False, metadata=LATER)  # the largest weight alone, its gradient straight through
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +11,7 @@ import numpy as np
 
 from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
-from paretune.core.settings import plain_settings
+from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
 
@@ -22,6 +22,8 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 # metadata of settings that only say which stages there are and how long they last, or that `stages()` hands over itself
 PLANNING = {"planning": True}
+# metadata of such settings that methods got after studies of them were kept: at its default one is no part of a key
+LATER = {**PLANNING, **OPTIONAL}
 
 # of what the training of an expert leaves and reports; raised when that changes, and `pulls.SHUFFLED_VERSION` with it
 EXPERT_VERSION = 2
@@ -93,6 +95,7 @@ def expert_stage(
     shaping: str = "",
     start: int | None = None,
     version: int = EXPERT_VERSION,
+    prompts: Mapping[str, object] | None = None,
 ) -> Stage:
     """Describe an expert trained for objective weights `[K]`.
 
@@ -107,12 +110,15 @@ def expert_stage(
         start: Seed of its random initial A; else `seed`. Experts to be averaged share it, those of a jointly trained
             bank do not.
         version: Of what the training leaves: another one where the code that `weighting` names has one of its own.
+        prompts: Which training prompts it visits, see `prompt_halves.half_of_prompts`; else all of them.
     """
     names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
     member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
     kept = expert_settings(settings)
     if kept.get("feedback") == "oracle":
         del kept["feedback"]  # it is trained for one and the same request: as one that is told
+    if prompts is not None:
+        member["prompts"] = dict(prompts)
     return Stage(
         kind="expert",
         run="paretune.methods.training:train_experts",

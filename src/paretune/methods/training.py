@@ -18,6 +18,7 @@ from paretune.core.task import Row, Split, Task
 from paretune.core.user_calls import called, check_takes
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.methods.folds import fold_means, fold_numbers, fold_sums
+from paretune.methods.prompt_halves import trained_prompts
 from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def train_experts(context: StageContext) -> None:
             stages[0].seed,
             tuple(stage.completions for stage in stages),
             context.ledger(stages[-1]),
+            trained_prompts(task, stages[0].member),
         )
         for stages in by_member
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretune.core.errors import ShapeError
 from paretune.core.seeds import generator, prompt_key, row_keys
 from paretune.core.task import Row
 from paretune.models.bank import ExpertBank
@@ -105,19 +106,35 @@ class Prompts:
 class PromptStream:
     """The order in which a training seed visits prompts: shuffled anew each epoch, a function of the position alone."""
 
-    def __init__(self, prompts: Prompts, seed: int) -> None:
+    def __init__(self, prompts: Prompts, seed: int, among: Sequence[int] | None = None) -> None:
+        """Start a stream.
+
+        Args:
+            prompts: Of the split.
+            seed: Of the order and of the noise.
+            among: Numbers of those that are visited, none twice; all of them when left out.
+
+        Raises:
+            ShapeError: If there is no prompt of one of these numbers, or none is visited.
+        """
         self.rows, self.prompt_ids, self.seed = prompts.rows, prompts.prompt_ids, seed
         self.digests = [prompt_key(ids) for ids in prompts.prompt_ids]
+        self.visited = list(range(len(prompts.rows)) if among is None else among)
+        if among is not None and not (self.visited and set(self.visited) <= set(range(len(prompts.rows)))):
+            raise ShapeError(
+                f"among must name some of the {len(prompts.rows)} prompts by their numbers, got {self.visited[:8]}. "
+                "Leave it out for all of them."
+            )
         self._epoch, self._order = -1, np.arange(0)
 
     def indices(self, first: int, count: int) -> list[int]:
         """Return which prompts are visited at positions `first .. first + count - 1`."""
         found = []
         for position in range(first, first + count):
-            epoch, place = divmod(position, len(self.rows))
+            epoch, place = divmod(position, len(self.visited))
             if epoch != self._epoch:
-                self._epoch, self._order = epoch, generator(self.seed, "prompts", epoch).permutation(len(self.rows))
-            found.append(int(self._order[place]))
+                self._epoch, self._order = epoch, generator(self.seed, "prompts", epoch).permutation(len(self.visited))
+            found.append(self.visited[int(self._order[place])])
         return found
 
     def keys(self, indices: Sequence[int], step: int, group_size: int) -> np.typing.NDArray[np.uint64]:

@@ -79,7 +79,7 @@ class Rollouts:
         """
         self.trainee, self.environment, self.settings, self.lengths = trainee, environment, settings, lengths
         self.sampler: Sampler = sampler or BankSampler(trainee.bank)
-        self.streams = [PromptStream(environment.train, member.seed) for member in trainee.members]
+        self.streams = [PromptStream(environment.train, member.seed, member.prompts) for member in trainee.members]
         self.development = [PromptStream(environment.development, member.seed) for member in trainee.members]
         self.gradients = gradients
 

@@ -32,12 +32,14 @@ class Member:
         seed: Training seed: prompt order, noise, preferences, and start where nothing else is said.
         lengths: Planned lengths in completions at which it is handed over, ascending.
         ledger: What it spends.
+        prompts: Numbers of the training prompts that it visits; None for all of them.
     """
 
     objective_weights: FloatArray
     seed: int
     lengths: tuple[int, ...]
     ledger: Ledger
+    prompts: tuple[int, ...] | None = None
 
 
 class Trainee(Protocol):

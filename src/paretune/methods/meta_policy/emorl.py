@@ -17,16 +17,17 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Level, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, corner_experts, whole_passes
+from paretune.methods.experts import PLANNING, adapters_of, whole_passes
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.judging import judged_scores
+from paretune.methods.meta_policy.lower_level import CombiningSettings
 from paretune.methods.searches import TABLE, Searched, search_stage
 
 Mode = Literal["repaired", "faithful"]
 
 
 @dataclass(frozen=True)
-class EMORLSettings(ExpertSettings):
+class EMORLSettings(CombiningSettings):
     """Settings of `EMORL`, beside those of its experts, which are the same whatever these say."""
 
     mode: Mode = field(default="repaired", metadata=PLANNING)
@@ -80,7 +81,7 @@ class EMORL:
     settings: EMORLSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return one expert per objective, and the search.
+        """Return the experts, by default one per objective, and the search.
 
         Raises:
             BudgetError: If an expert would get less than one group, or a mixture no completion to be measured with.
@@ -99,7 +100,7 @@ class EMORL:
         rounds = max(count for count in range(1, settings.rounds + 1) if count == 1 or
                      space.most(count) * each <= affordable)  # fmt: skip
         evaluations = space.most(rounds)
-        experts = corner_experts(settings, objectives, budget - evaluations * each, seed)
+        experts = settings.expert_kind.stages(settings, task, budget - evaluations * each, seed)
         return (
             *experts,
             search_stage(
@@ -108,14 +109,15 @@ class EMORL:
         )
 
     def space(self, preferences: FloatArray, objectives: int) -> Space:
-        """Return what is searched for preferences `[M, K]`."""
+        """Return what is searched for preferences `[M, K]`: weights of all experts, whatever they were trained for."""
+        prior = self.settings.expert_kind.prior(objectives)
         if self.settings.mode == "repaired":
-            return Space(objectives, preferences, simplex=True, first_candidates=preferences)
+            return Space(prior.shape[1], preferences, simplex=True, first_candidates=preferences @ prior)
         return Space(
-            objectives,
+            prior.shape[1],
             np.full((1, objectives), 1 / objectives),
             simplex=False,
-            first_candidates=np.zeros((0, objectives)),
+            first_candidates=np.zeros((0, prior.shape[1])),
         )
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-import numpy as np
-
 from paretune.core.answers import Combined
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
@@ -16,12 +14,13 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Continued, Mixer, Norm, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of, corner_experts
+from paretune.methods.experts import LATER, PLANNING, adapters_of
 from paretune.methods.feedback import FeedbackSettings
+from paretune.methods.meta_policy.lower_level import CombiningSettings
 
 
 @dataclass(frozen=True)
-class HiddenMixingSettings(FeedbackSettings):
+class HiddenMixingSettings(CombiningSettings, FeedbackSettings):
     """Settings of `HiddenMixing`, beside those of its experts, which are the same whatever these say."""
 
     # behind which states are mixed, from 0 on, or from the last, -1; behind the last nothing is left to read on
@@ -29,7 +28,7 @@ class HiddenMixingSettings(FeedbackSettings):
     # what reads on: "soup", the average of the experts, so that a corner is its expert, or "base", no expert
     continued: Continued = field(default="soup", metadata=PLANNING)
     # controls, behind the last block: mixed "before" the final norm, or "after" it, which is mixing log-probabilities
-    norm: Norm = field(default="before", metadata=PLANNING)
+    norm: Norm = field(default="before", metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,15 +59,16 @@ class HiddenMixing:
     settings: HiddenMixingSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return one expert per objective; `preferences` play no part in training.
+        """Return the experts, by default one per objective; `preferences` play no part in training.
 
         Raises:
             ModelError: If hidden states of the task's model cannot be mixed, or it has no such block.
         """
         check_block_of(task.model, self.settings.block)
-        return corner_experts(self.settings, len(task.objectives), budget, seed)
+        return self.settings.expert_kind.stages(self.settings, task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the experts' hidden states, the preference as weights."""
+        """Answer with the experts' hidden states, weighed by the prior of their kind: by default the preference."""
         mixer = Mixer("hidden", self.settings.block, continued=self.settings.continued, norm=self.settings.norm)
-        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), mixer)
+        prior = self.settings.expert_kind.prior(len(task.objectives))
+        return Assembly(adapters_of(results.values()), Combined(prior), mixer)

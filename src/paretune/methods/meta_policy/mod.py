@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
-
 from paretune.core.answers import Combined
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
@@ -15,22 +13,23 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Divergence, Mixer, check_particles, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of, corner_experts
+from paretune.methods.experts import LATER, adapters_of
 from paretune.methods.feedback import FeedbackSettings
+from paretune.methods.meta_policy.lower_level import CombiningSettings
 
 Correction = Literal["none", "importance"]
 PARTICLES = 8  # with exact experts 95 % or more of what is lost token by token comes back, see docs/papers.md
 
 
 @dataclass(frozen=True)
-class MODSettings(FeedbackSettings):
-    """Settings of `MOD`, beside those of its experts, which are the same whatever these say."""
+class MODSettings(CombiningSettings, FeedbackSettings):
+    """Settings of `MOD`, beside those of its experts, which are the same whatever all but `experts` say."""
 
     # what the experts are taken to have been kept near the base model by; they are trained under the reverse KL
-    divergence: Divergence = field(default="reverse_kl", metadata=PLANNING)
+    divergence: Divergence = field(default="reverse_kl", metadata=LATER)
     # towards the product over whole completions: "importance" samples several and draws one by its weight
-    correction: Correction = field(default="none", metadata=PLANNING)
-    particles: int | None = field(default=None, metadata=PLANNING)  # completions sampled for each one; None: 8
+    correction: Correction = field(default="none", metadata=LATER)
+    particles: int | None = field(default=None, metadata=LATER)  # completions sampled for each one; None: 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,11 +74,13 @@ class MOD:
     settings: MODSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return one expert per objective; `preferences` play no part in training."""
-        return corner_experts(self.settings, len(task.objectives), budget, seed)
+        """Return the experts, by default one per objective; `preferences` play no part in training."""
+        return self.settings.expert_kind.stages(self.settings, task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the experts' log-probabilities, the preference as weights."""
+        """Answer with the experts' log-probabilities, weighed by the prior of their kind: by default the preference."""
         settings = self.settings
         mixer = Mixer("log_probs", divergence=settings.divergence, particles=settings.drawn_from)
-        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))), mixer)
+        return Assembly(
+            adapters_of(results.values()), Combined(settings.expert_kind.prior(len(task.objectives))), mixer
+        )

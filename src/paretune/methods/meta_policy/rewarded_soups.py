@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from paretune.core.answers import Combined
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of, corner_experts
+from paretune.methods.experts import adapters_of
 from paretune.methods.feedback import FeedbackSettings
+from paretune.methods.meta_policy.lower_level import CombiningSettings
 
 
 @dataclass(frozen=True)
-class RewardedSoupsSettings(FeedbackSettings):
-    """Settings of `RewardedSoups`: those of its experts."""
+class RewardedSoupsSettings(CombiningSettings, FeedbackSettings):
+    """Settings of `RewardedSoups`: which experts, and theirs."""
 
 
 @method("rewarded_soups", "meta-policy")
@@ -36,9 +35,9 @@ class RewardedSoups:
     settings: RewardedSoupsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return one expert per objective; `preferences` play no part in training."""
-        return corner_experts(self.settings, len(task.objectives), budget, seed)
+        """Return the experts, by default one per objective; `preferences` play no part in training."""
+        return self.settings.expert_kind.stages(self.settings, task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
-        """Answer with the average of the experts, the preference as weights."""
-        return Assembly(adapters_of(results.values()), Combined(np.eye(len(task.objectives))))
+        """Answer with the average of the experts, weighed by the prior of their kind: by default the preference."""
+        return Assembly(adapters_of(results.values()), Combined(self.settings.expert_kind.prior(len(task.objectives))))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.digests import model_digest
 from paretune.core.preferences import FloatArray, onto_simplex
@@ -44,11 +45,7 @@ class ControlledTask(Task):
         """
         if not self.settings.context:
             return super().prompt_preferences(rows, preferences)
-        from paretune.tasks.controlled.fields import features
-        from paretune.tasks.controlled.store import load_instance
-
-        letters = np.asarray([[LETTERS.index(letter) for letter in str(row["prompt"]).split()] for row in rows])
-        feature = features(load_instance(self.settings).fields.codes, letters)[:, 0]
+        feature = self.split_feature(rows)
         away = np.zeros(preferences.shape[1])
         away[:2] = self.settings.context, -self.settings.context
         moved = preferences[:, None] + feature[:, None] * away
@@ -57,6 +54,19 @@ class ControlledTask(Task):
     def context_key(self) -> object:
         """Return what `prompt_preferences` depends on beside the instance; None without context."""
         return {"context": float(self.settings.context)} if self.settings.context else None
+
+    def split_feature(self, rows: Sequence[Row], column: str = "") -> NDArray[np.float64]:
+        """Return the feature of each prompt that its rewards depend on, `[N]`, or a column where one is named.
+
+        Over the training prompts its mean is 0 and its variance 1.
+        """
+        if column:
+            return super().split_feature(rows, column)
+        from paretune.tasks.controlled.fields import features
+        from paretune.tasks.controlled.store import load_instance
+
+        letters = np.asarray([[LETTERS.index(each) for each in str(row["prompt"]).split()] for row in rows])
+        return np.asarray(features(load_instance(self.settings).fields.codes, letters)[:, 0])
 
 
 def load(

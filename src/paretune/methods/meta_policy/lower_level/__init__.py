@@ -1,0 +1,98 @@
+"""The lower level of a meta-policy: kinds of experts, and how a preference weighs each kind by a fixed rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Protocol
+
+from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
+from paretune.core.imports import import_name
+from paretune.core.preferences import FloatArray
+from paretune.core.settings import make_settings
+from paretune.core.stages import Stage
+from paretune.core.task import Task
+from paretune.methods.experts import LATER, ExpertSettings
+
+KINDS = {
+    "single_objective": "paretune.methods.meta_policy.lower_level.single_objective:SingleObjective",
+    "mixed_reward": "paretune.methods.meta_policy.lower_level.mixed_reward:MixedReward",
+    "mgda": "paretune.methods.meta_policy.lower_level.mgda:MGDAExperts",
+    "cone": "paretune.methods.meta_policy.lower_level.cone:ConeExperts",
+    "split_experts": "paretune.methods.meta_policy.lower_level.split_experts:SplitExperts",
+}
+SINGLE_OBJECTIVE = "single_objective"
+
+
+class ExpertKind(Protocol):
+    """A kind of experts: a frozen dataclass whose fields are its settings.
+
+    Stages come in the order of the experts that `prior` weighs, and each leaves one adapter.
+    """
+
+    def stages(self, settings: ExpertSettings, task: Task, budget: int, seed: int) -> tuple[Stage, ...]:
+        """Return the stages of its E experts, which start alike.
+
+        Args:
+            settings: How each is shaped and trained; the fields that reach a stage are those of `expert_settings`.
+            task: Its prompts and objectives; nothing is trained or sampled here.
+            budget: Completions of all of them together.
+            seed: Of the training.
+
+        Raises:
+            BudgetError: If an expert would get less than one group.
+        """
+        ...
+
+    def prior(self, objectives: int) -> FloatArray:
+        """Return the expert weights at each corner of the simplex, `[K, E]`.
+
+        A preference w is answered by `w @ prior`, which may leave the simplex.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CombiningSettings(ExpertSettings):
+    """Settings of a method that combines experts, beside those of the experts themselves."""
+
+    # which experts: the name of a kind, or a mapping with its settings, {kind: mixed_reward, beta: 0.7}
+    experts: str | dict[str, Any] = field(default=SINGLE_OBJECTIVE, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        make_kind(self.experts)  # so that what cannot be made is refused at once
+
+    @property
+    def expert_kind(self) -> ExpertKind:
+        """Which experts are combined."""
+        return make_kind(self.experts)
+
+
+def make_kind(experts: str | Mapping[str, Any]) -> ExpertKind:
+    """Make a kind of experts of what a study says of it.
+
+    Args:
+        experts: The name of a kind, `module:Class` of one's own, or a mapping with the name as `kind` beside its
+            settings.
+
+    Raises:
+        ConfigError: If there is no such kind, or a setting breaks its rule.
+    """
+    given = {"kind": experts} if isinstance(experts, str) else dict(experts)
+    name = given.pop("kind", None)
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"experts must name their kind, got {dict(experts) if isinstance(experts, Mapping) else experts!r}. Write "
+            "{kind: mixed_reward, beta: 0.7}, or the name alone."
+        )
+    path = name if ":" in name else KINDS[check_choice("kind of experts", name, KINDS)]
+    found = import_name("kind of experts", path, ("stages", "prior"))
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ConfigError(
+            f"kind of experts '{name}' must be a dataclass, whose fields are its settings, got a plain class. Put "
+            "@dataclass(frozen=True) above it."
+        )
+    kind: ExpertKind = make_settings(found, given, "experts")
+    return kind
