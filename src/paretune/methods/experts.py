@@ -85,6 +85,8 @@ def expert_stage(
     shaping: str = "",
     start: int | None = None,
     version: int = EXPERT_VERSION,
+    start_from: Stage | None = None,
+    start_artefact: str = "adapter",
 ) -> Stage:
     """Describe an expert trained for objective weights `[K]`.
 
@@ -99,14 +101,19 @@ def expert_stage(
         start: Seed of its random initial A; else `seed`. Experts to be averaged share it, those of a jointly trained
             bank do not.
         version: Of what the training leaves: another one where the code that `weighting` names has one of its own.
+        start_from: A stage whose adapter it goes on from, without optimiser state; else it starts as the base model.
+        start_artefact: Which of the adapters that this stage left.
     """
     names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
+    if start_from is not None:
+        names["start_from"] = start_artefact
     member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
     return Stage(
         kind="expert",
         run="paretune.methods.training:train_experts",
         settings={**expert_settings(settings), **{key: name for key, name in names.items() if name}},
         member=member if start is None else {**member, "start": start},
+        needs=() if start_from is None else (start_from,),
         completions=completions,
         seed=seed,
         version=version,

@@ -59,8 +59,11 @@ def trajectories(context: StageContext) -> list[tuple[Stage, ...]]:
 
 
 def train_experts(context: StageContext) -> None:
-    """Train the experts of a population, handing each over at every planned length."""
-    from paretune.models.adapters import save_adapter
+    """Train the experts of a population, handing each over at every planned length.
+
+    Where its stages name an adapter to start from, `start_from`, all start as that one, which the stage they need left.
+    """
+    from paretune.models.adapters import read_adapter, save_adapter, start_as
     from paretune.models.bank import ExpertBank
     from paretune.models.base import load_base, unwrap
     from paretune.rl.trainees import Member, Population
@@ -78,10 +81,16 @@ def train_experts(context: StageContext) -> None:
         for stages in by_member
     ]
     filled = slots(task, settings, [each.objective_weights for each in members])
-    shape = settings_of(ExpertSettings, context.stages[0])
+    shape, start = settings_of(ExpertSettings, context.stages[0]), None
+    if settings.get("start_from"):
+        (need,) = context.stages[0].needs
+        start = read_adapter(context.result(need).artefacts[str(settings["start_from"])])
     try:
-        bank = ExpertBank(base, len(members), shape.rank, shape.alpha)
+        rank = shape.rank if start is None else max(shape.rank, start.config.rank)
+        bank = ExpertBank(base, len(members), rank, shape.alpha)
         bank.initialise([start_of(stages[0]) for stages in by_member])
+        if start is not None:
+            start_as(bank, start)
 
         def saver(index: int) -> Callable[[Stage], None]:
             return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
