@@ -42,7 +42,7 @@ SMALL = {
 }  # fmt: skip
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
-    "thresholds": {"first": 0.3}, "slack": 0.0,
+    "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2,
 }  # fmt: skip
 SET = {"completions_each": 160}  # of members one after the other, which must differ
 BANK = {  # a gate at .03 diverges; few updates with many completions are the quicker way

@@ -32,6 +32,7 @@ METHODS = {
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",
     "emorl": "paretune.methods.meta_policy.emorl:EMORL",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
+    "panacea": "paretune.methods.meta_policy.panacea:Panacea",
     "mixture_of_experts": "paretune.methods.meta_policy.mixture_of_experts:MixtureOfExperts",
     "base": "paretune.methods.base:Base",
     "exact_gradient": "paretune.methods.exact_gradient:ExactGradient",

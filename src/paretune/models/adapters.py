@@ -41,18 +41,26 @@ class Adapter:
     base_digest: str
 
 
-def save_adapter(bank: ExpertBank, expert: int, folder: Path) -> None:
-    """Write one expert of a bank as a PEFT adapter folder."""
+def save_adapter(bank: ExpertBank, expert: int, folder: Path, rank: int | None = None) -> None:
+    """Write one expert of a bank as a PEFT adapter folder.
+
+    Args:
+        bank: The bank.
+        expert: Which of its experts.
+        folder: Where to.
+        rank: The expert's own, where it is lower than the bank's: what lies beyond is zero, and left out.
+    """
+    kept = bank.rank if rank is None else rank
     tensors: dict[str, Tensor] = {}
     for path, layer in bank.layers.items():
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert]
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert]
-    alpha = float(bank.alphas[expert])
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert, :kept]
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert, :, :kept]
+    alpha = float(bank.alphas[expert]) * kept / bank.rank
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": bank.base.name,
-        "r": bank.rank,
+        "r": kept,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "lora_dropout": 0.0,
         "target_modules": _target_modules(bank),
