@@ -26,6 +26,7 @@ from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
 from paretune.methods.gradient_weights import GradientSettings
+from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
 from paretune.models.base import load_base
@@ -42,7 +43,7 @@ SMALL = {
 }  # fmt: skip
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
-    "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2,
+    "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2, "merge_every": 8,
 }  # fmt: skip
 SET = {"completions_each": 160}  # of members one after the other, which must differ
 BANK = {  # a gate at .03 diverges; few updates with many completions are the quicker way
@@ -72,6 +73,8 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("q_weighting", {"divisions": 1}),
     ("lagrangian", {"thresholds": {"second": 0.9}}),
     ("hidden_mixing", {"continued": "base"}),
+    ("iterative_soups", {"merge_every": 2}),
+    ("panacea", {"preference_rank": 1}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
 ]
 LATE = [  # settings whose effect so few completions do not show
@@ -90,6 +93,7 @@ ANSWERS = {
 }
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 ONE_FOR_ALL = {"one_policy", "schedule"}  # know no preference: one policy answers everybody
+POLICIES = {"soup": 2}  # of a stage that trains more than one, of equal lengths
 NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exact_gradient.py and test_base.py
     name for name in METHODS if resolve_method(name).family in FAMILIES
 )
@@ -116,7 +120,7 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(
-        resolve_method(name).Settings, (BankSettings, SetSettings, RewardCombinationSettings)
+        resolve_method(name).Settings, (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings)
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
     return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
@@ -248,7 +252,10 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     name: str, budget: int, task: Task
 ) -> None:
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
-    policies = sum(stage.kind in ("expert", "bank", "evolution", "support", "prediction") for stage in stages)
+    policies = sum(
+        POLICIES.get(stage.kind, stage.kind in ("expert", "bank", "evolution", "support", "prediction", "reptile"))
+        for stage in stages
+    )
     assert policies >= 1
     assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
 
@@ -411,7 +418,10 @@ def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callab
     """Whatever is trained goes on from where a shorter run stood to what a run of that length makes at once."""
     _, _, shorter = first(name)
     known = [result for result in shorter.results.values() if result.adapters]
-    longer = [replace(result.stage, completions=result.stage.completions + 3 * GROUP) for result in known]
+    longer = [
+        replace(result.stage, completions=result.stage.completions + 3 * GROUP * POLICIES.get(result.stage.kind, 1))
+        for result in known
+    ]
     extended, alone = InOneFolder(tmp_path / "extended", task), InOneFolder(tmp_path / "alone", task)
     for context in (extended, alone):  # what they need is what it was
         context.results.update({key: each for key, each in shorter.results.items() if not each.adapters})

@@ -28,6 +28,7 @@ METHODS = {
     "prediction_guided": "paretune.methods.multi_policy.prediction_guided:PredictionGuided",
     "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
+    "iterative_soups": "paretune.methods.meta_policy.iterative_soups:IterativeSoups",
     "mod": "paretune.methods.meta_policy.mod:MOD",
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",
     "emorl": "paretune.methods.meta_policy.emorl:EMORL",

@@ -25,6 +25,7 @@ from paretune.rl.settings import ADVANTAGES, check_target, check_unweighed
 TRAINING = {  # whose run functions read the settings that `NAMED` lists
     "paretune.methods.training",
     "paretune.methods.meta_policy.panacea",
+    "paretune.methods.meta_policy.iterative_soups",
 }
 PAGE = "See docs/your_method.md for a complete one."
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paretune.records.evaluation import EvaluationRecord
     from paretune.rl.learner import Slots
     from paretune.rl.rollout import Prompts
+    from paretune.rl.rollouts import Environment
     from paretune.rl.trainees import Trainee
 
 CHECKPOINT_SECONDS = 600.0
@@ -230,6 +231,17 @@ def ranges(task: Task) -> FloatArray:
     return np.asarray([objective.range for objective in task.objectives], dtype=np.float64)
 
 
+def environment(base: BaseModel, task: Task) -> Environment:
+    """Return what a learner makes completions for and scores them by."""
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.rollouts import Environment
+
+    return Environment(
+        Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
+        prompts(base, task, "development"),
+    )  # fmt: skip
+
+
 def train(
     context: StageContext, trainee: Trainee, runs: Sequence[Run], filled: Slots | None = None, name: str = "state"
 ) -> None:
@@ -242,17 +254,12 @@ def train(
         filled: What a method puts in the place of the learner's defaults.
         name: Of its checkpoint, where a run function trains one trainee after another.
     """
-    from paretune.objectives.scoring import Scorer
     from paretune.rl.checkpoints import read_state, save_state
     from paretune.rl.learner import Learner
-    from paretune.rl.rollouts import Environment
 
-    task, base = context.task, trainee.bank.base
-    environment = Environment(
-        Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
-        prompts(base, task, "development"),
-    )  # fmt: skip
-    learner = Learner(trainee, environment, settings_of(LearnerSettings, context.stages[0]), filled)
+    task = context.task
+    made = environment(trainee.bank.base, task)
+    learner = Learner(trainee, made, settings_of(LearnerSettings, context.stages[0]), filled)
     checkpoint = context.checkpoint_folder() / f"{name}.safetensors"
     if checkpoint.exists():
         learner.load_state(*read_state(checkpoint))
