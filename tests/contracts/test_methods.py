@@ -27,6 +27,7 @@ from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
 from paretune.methods.gradient_weights import GradientSettings
 from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
+from paretune.methods.meta_policy.reptile import ReptileSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
 from paretune.models.base import load_base
@@ -43,7 +44,7 @@ SMALL = {
 }  # fmt: skip
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
-    "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2, "merge_every": 8,
+    "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2, "merge_every": 8, "tasks": 2, "inner_updates": 2,
 }  # fmt: skip
 SET = {"completions_each": 160}  # of members one after the other, which must differ
 BANK = {  # a gate at .03 diverges; few updates with many completions are the quicker way
@@ -94,6 +95,7 @@ ANSWERS = {
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 ONE_FOR_ALL = {"one_policy", "schedule"}  # know no preference: one policy answers everybody
 POLICIES = {"soup": 2}  # of a stage that trains more than one, of equal lengths
+STARTING = {"reptile", "tree"}  # what they combine is training: policies of their own answer
 NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exact_gradient.py and test_base.py
     name for name in METHODS if resolve_method(name).family in FAMILIES
 )
@@ -120,7 +122,8 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(
-        resolve_method(name).Settings, (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings)
+        resolve_method(name).Settings,
+        (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings, ReptileSettings),
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
     return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
@@ -343,10 +346,10 @@ def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
 ) -> None:
     solutions, _, _ = trained(name)
     policy = solutions.policies_for(check_preferences([[1, 0], [0, 1], [0.35, 0.65]], 2))
-    assert set(policy.answers) <= ANSWERS[solutions.family]
+    assert set(policy.answers) <= (ANSWERS["single-policy"] if name in STARTING else ANSWERS[solutions.family])
     assert (policy.expert_weights[0].tolist() != policy.expert_weights[1].tolist()) == (name not in ONE_FOR_ALL)
     one_hot = (np.sort(policy.expert_weights, axis=1)[:, :-1] == 0).all()
-    assert one_hot == (solutions.family != "meta-policy") or len(solutions.experts) == 1
+    assert one_hot == (solutions.family != "meta-policy" or name in STARTING) or len(solutions.experts) == 1
 
 
 @pytest.fixture(scope="module")
@@ -422,9 +425,12 @@ def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callab
         replace(result.stage, completions=result.stage.completions + 3 * GROUP * POLICIES.get(result.stage.kind, 1))
         for result in known
     ]
+    needed = {need.key(task) for each in longer for need in each.needs}
     extended, alone = InOneFolder(tmp_path / "extended", task), InOneFolder(tmp_path / "alone", task)
     for context in (extended, alone):  # what they need is what it was
-        context.results.update({key: each for key, each in shorter.results.items() if not each.adapters})
+        context.results.update(
+            {key: each for key, each in shorter.results.items() if not each.adapters or key in needed}
+        )
     extended.starts.update({each.stage.trajectory_key(task): each.folder / "checkpoint" for each in known})
     for context in (extended, alone):
         run_stages(longer, context)

@@ -26,6 +26,7 @@ TRAINING = {  # whose run functions read the settings that `NAMED` lists
     "paretune.methods.training",
     "paretune.methods.meta_policy.panacea",
     "paretune.methods.meta_policy.iterative_soups",
+    "paretune.methods.meta_policy.reptile",
 }
 PAGE = "See docs/your_method.md for a complete one."
 
