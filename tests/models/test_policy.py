@@ -15,7 +15,8 @@ from paretune.core.protocols import Mixer
 from paretune.models import policy as policy_module
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.policy import Completions, Policy
+from paretune.models.completions import Completions
+from paretune.models.policy import Policy
 
 PREFERENCES = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.3, 0.7]])
 PROMPTS = ["a b c", "d", "e f", "a b c"]

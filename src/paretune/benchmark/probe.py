@@ -36,7 +36,7 @@ from paretune.report.relations_figure import RelationMatrix, estimate_text, writ
 
 if TYPE_CHECKING:
     from paretune.models.base import BaseModel
-    from paretune.models.policy import Completions
+    from paretune.models.completions import Completions
 
 PROMPTS = 16  # the label needs ranks within a prompt more than it needs prompts; 1,024 samples give each 64
 BATCH = 64  # completions of a gradient, as many as the learner takes for an update

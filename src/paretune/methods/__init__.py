@@ -34,6 +34,7 @@ METHODS = {
     "emorl": "paretune.methods.meta_policy.emorl:EMORL",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
     "panacea": "paretune.methods.meta_policy.panacea:Panacea",
+    "preference_in_prompt": "paretune.methods.meta_policy.preference_in_prompt:PreferenceInPrompt",
     "reptile": "paretune.methods.meta_policy.reptile:Reptile",
     "tree": "paretune.methods.meta_policy.tree:Tree",
     "mixture_of_experts": "paretune.methods.meta_policy.mixture_of_experts:MixtureOfExperts",

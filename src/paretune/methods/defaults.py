@@ -62,6 +62,11 @@ def adaptation(
     """
     weights, _ = answered(solutions.answer, preference[None])
     used = [(solutions.experts[place], float(weights[0, place])) for place in np.flatnonzero(weights[0])]
+    if solutions.preference_text is not None:
+        raise ConfigError(
+            f"a policy to adapt must not read the preference in its prompt, got one of '{solutions.method}'. "
+            "Train that method for longer, or adapt one whose experts are weighed."
+        )
     check_one_delta(solutions.mixer, [weight for _, weight in used])
     (length,) = split_budget(budget, 1, settings.group_size)
     start = start_stage(used, settings.alpha / settings.rank, seed) if used else None
@@ -207,7 +212,7 @@ def one_expert_each(solutions: SolutionSet) -> bool:
     """Whether a preference is the weights of one expert for each objective, with nothing trained beside."""
     answer, size = solutions.answer, len(solutions.objectives)
     plain = type(answer) is Combined and np.array_equal(answer.corners, np.eye(size))
-    return plain and solutions.mixer.gate is None
+    return plain and solutions.mixer.gate is None and solutions.preference_text is None
 
 
 def new_objective(solutions: SolutionSet, task: Task) -> int:

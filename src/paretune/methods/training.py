@@ -12,6 +12,7 @@ import numpy as np
 
 from paretune.core.errors import StopRequested
 from paretune.core.imports import import_name
+from paretune.core.preference_text import PreferenceText
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Row, Split, Task
 from paretune.core.user_calls import called, check_takes
@@ -231,14 +232,20 @@ def ranges(task: Task) -> FloatArray:
     return np.asarray([objective.range for objective in task.objectives], dtype=np.float64)
 
 
-def environment(base: BaseModel, task: Task) -> Environment:
-    """Return what a learner makes completions for and scores them by."""
+def environment(base: BaseModel, task: Task, settings: Mapping[str, object] | None = None) -> Environment:
+    """Return what a learner makes completions for and scores them by.
+
+    Args:
+        base: The base model.
+        task: The task instance.
+        settings: Of the stage, which may say how preferences are written into prompts, `preference_text`.
+    """
     from paretune.objectives.scoring import Scorer
     from paretune.rl.rollouts import Environment
 
     return Environment(
-        Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
-        prompts(base, task, "development"),
+        Scorer(task.objectives), prompts(base, task, "train", settings), task.beta, task.max_completion_tokens,
+        ranges(task), prompts(base, task, "development", settings),
     )  # fmt: skip
 
 
@@ -258,7 +265,7 @@ def train(
     from paretune.rl.learner import Learner
 
     task = context.task
-    made = environment(trainee.bank.base, task)
+    made = environment(trainee.bank.base, task, context.stages[0].settings)
     learner = Learner(trainee, made, settings_of(LearnerSettings, context.stages[0]), filled)
     checkpoint = context.checkpoint_folder() / f"{name}.safetensors"
     if checkpoint.exists():
@@ -353,11 +360,20 @@ def one_by_one(bank: ExpertBank, task: Task) -> Policy:
     )  # fmt: skip
 
 
-def prompts(base: BaseModel, task: Task, split: Split) -> Prompts:
-    """Return the prompts of a split with their token ids."""
+def prompts(base: BaseModel, task: Task, split: Split, settings: Mapping[str, object] | None = None) -> Prompts:
+    """Return the prompts of a split with their token ids, and with preferences in front where settings say how."""
     from paretune.rl.rollout import Prompts
     from paretune.tasks.checks import check_prompts
 
     check_prompts(task, base.encoder)
     rows = task.splits[split]
-    return Prompts(rows, [base.encoder.ids(str(row["prompt"]), task.prompt_format) for row in rows])
+    ids = [base.encoder.ids(str(row["prompt"]), task.prompt_format) for row in rows]
+    how: Any = (settings or {}).get("preference_text")
+    if not how:
+        return Prompts(rows, ids)
+    written = PreferenceText(**how)
+
+    def told(place: int, preference: FloatArray) -> tuple[int, ...]:
+        return base.encoder.ids(f"{written.of(preference)}{rows[place]['prompt']}", task.prompt_format)
+
+    return Prompts(rows, ids, told)

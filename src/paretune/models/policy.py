@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paretune.core.checks import check_texts
 from paretune.core.digests import digest, file_digest
 from paretune.core.errors import EnumerationError, ShapeError
 from paretune.core.ledger import network_flops
+from paretune.core.preference_text import PreferenceText
 from paretune.core.preferences import FloatArray
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.completions import Completions
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
@@ -31,37 +31,6 @@ from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
 
 ROWS_AT_ONCE = 512  # rows decoded together; noise does not depend on it
-
-
-@dataclass(frozen=True, eq=False)
-class Completions:
-    """Sampled completions, B rows.
-
-    Attributes:
-        prompt_ids: Token ids of each row's formatted prompt.
-        token_ids: Sampled ids `[B, T]`, right-padded.
-        lengths: Tokens of each row `[B]`.
-        texts: Decoded completions, special tokens left out.
-        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
-        reference_log_probs: The same under the base model; all NaN unless asked for.
-        finish: `stop` or `length`, one per row.
-        row_ids: (policy index, prompt index, sample) of each row.
-        latency_seconds: From the start of the row's batch until its last token `[B]`.
-    """
-
-    prompt_ids: tuple[tuple[int, ...], ...]
-    token_ids: Tensor
-    lengths: Tensor
-    texts: tuple[str, ...]
-    log_probs: Tensor
-    reference_log_probs: Tensor
-    finish: tuple[str, ...]
-    row_ids: tuple[tuple[int, int, int], ...]
-    latency_seconds: NDArray[np.float64]
-
-    def ids(self, row: int) -> tuple[int, ...]:
-        """Return the token ids of one row without padding."""
-        return tuple(self.token_ids[row, : int(self.lengths[row])].tolist())
 
 
 class Policy:
@@ -81,6 +50,8 @@ class Policy:
         gate: The loaded gate, or None.
         scales: What the weights of each preference are multiplied by where it is not in them already: behind a gate,
             and where hidden states are mixed, `[M]`.
+        preference_text: How a preference is written in front of each prompt; None where it is not. The base
+            model, which weights of 0 leave, reads the prompt alone.
     """
 
     def __init__(
@@ -95,11 +66,12 @@ class Policy:
         expert_weights: FloatArray,
         mixer: Mixer | None = None,
         gate: TrainedGate | None = None,
+        preference_text: PreferenceText | None = None,
     ) -> None:
         self.base, self.bank, self.prompt_format = base, bank, prompt_format
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
-        self.mixer, self.gate = mixer or Mixer(), gate
+        self.mixer, self.gate, self.preference_text = mixer or Mixer(), gate, preference_text
         self.scales: FloatArray = np.ones(len(preferences))
 
     def __len__(self) -> int:
@@ -143,6 +115,7 @@ class Policy:
             seen = self.preferences[index] + 0.0 if self.mixer.gate is not None else ()
             read = np.append(seen, self.scales[index]).tobytes()
         # -0.0 and 0.0 are one weight
+        read += self.said(index).encode()
         return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
 
     @cached_property
@@ -153,8 +126,22 @@ class Policy:
         gate = None if self.mixer.gate is None else file_digest(self.mixer.gate)
         return digest([self.mixer.level, self.mixer.block, self.mixer.continued, gate]).encode()
 
+    def said(self, index: int) -> str:
+        """Return the text in front of prompts that the policy of one preference answers; empty where there is none."""
+        if self.preference_text is None or not self.expert_weights[index].any():
+            return ""
+        return self.preference_text.of(self.preferences[index])
+
+    def told(self, prompts: Sequence[str], policy_index: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the token ids of formatted prompts with what is said in front of each; see `encode`."""
+        plain = self.encode(prompts)
+        if self.preference_text is None:
+            return plain
+        said = [f"{self.said(index)}{prompt}" for index, prompt in zip(policy_index, prompts, strict=True)]
+        return [self.base.encoder.ids(text, self.prompt_format) for text in said]
+
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the token ids of formatted prompts.
+        """Return the token ids of formatted prompts, without a preference in front of them.
 
         Raises:
             ShapeError: If it is no list of texts, or a prompt is longer than `max_prompt_tokens`; nothing is cut off
@@ -250,11 +237,11 @@ class Policy:
             if number < 1:
                 raise ShapeError(f"{name} must be at least 1, got {number}.")
         owners = self._owners(policy_index, count)
-        encoded = self.encode(prompts)
+        plain, encoded = self.encode(prompts), self.told(prompts, owners)
         seeds = _per_prompt("seed", seed, count)
         row_ids = tuple((owners[row], row, number) for row in range(count) for number in range(samples))
         prompt_ids = tuple(encoded[row] for _, row, _ in row_ids)
-        digests = [prompt_key(ids) for ids in encoded]
+        digests = [prompt_key(ids) for ids in plain]
         keys = row_keys(
             [int(seeds[row]) for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
             [number for _, _, number in row_ids],
@@ -272,7 +259,8 @@ class Policy:
                 keys[rows], limit, torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
                 torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
             )  # fmt: skip
-            scored = self._reference(prompt_ids, rows, rollout) if reference else None
+            alone = [plain[row_ids[row][1]] for row in rows]
+            scored = self._reference(alone, rollout) if reference else None
             parts.append((rows, rollout, scored))
         return self._gather(parts, prompt_ids, row_ids)
 
@@ -289,9 +277,8 @@ class Policy:
         return owners
 
     @torch.no_grad()
-    def _reference(self, prompt_ids: Sequence[tuple[int, ...]], rows: list[int], rollout: Rollout) -> Tensor:
-        prompts = [prompt_ids[row] for row in rows]
-        mixing = Mixing.reference(len(rows))
+    def _reference(self, prompts: Sequence[tuple[int, ...]], rollout: Rollout) -> Tensor:
+        mixing = Mixing.reference(len(prompts))
         return completion_log_probs(self.base, self.bank, mixing, prompts, rollout.token_ids, rollout.lengths)
 
     def _gather(
@@ -358,8 +345,9 @@ class Policy:
                 "completion_table. Override that as well; until then it is scored from samples."
             )
         prompts = check_texts("prompts", prompts)
-        mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        return tree_log_probs(self.base, self.bank, mixing, self.encode(prompts), token_ids, length).cpu()
+        owners = self._owners(policy_index, len(prompts))
+        read = self.told(prompts, owners)
+        return tree_log_probs(self.base, self.bank, self.mixing(owners), read, token_ids, length).cpu()
 
     @torch.no_grad()
     def next_token_log_probs(
@@ -381,8 +369,9 @@ class Policy:
             raise ShapeError(f"prefixes must be lists of token ids, got the text {ascii(texts[0])[:60]}. Encode it.")
         if len(prefixes) != len(prompts):
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
-        mixing = self.mixing(self._owners(policy_index, len(prompts)))
-        rows = [[*ids, *prefix] for ids, prefix in zip(self.encode(prompts), prefixes, strict=True)]
+        owners = self._owners(policy_index, len(prompts))
+        mixing = self.mixing(owners)
+        rows = [[*ids, *prefix] for ids, prefix in zip(self.told(prompts, owners), prefixes, strict=True)]
         ids, real = left_pad(self.base, rows)
         starts = [ids.shape[1] - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
         logits = Reader(self.base, self.bank, mixing).whole(ids, real, keep=1, gate_from=starts)

@@ -13,7 +13,8 @@ from paretune.core.ledger import Ledger
 from paretune.core.scores import Score, check_statuses
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
-from paretune.models.policy import Completions, Policy
+from paretune.models.completions import Completions
+from paretune.models.policy import Policy
 from paretune.records.evaluation import EvaluationRecord
 
 

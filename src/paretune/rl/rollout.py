@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator, prompt_key, row_keys
 from paretune.core.task import Row
 from paretune.models.bank import ExpertBank
@@ -30,6 +31,7 @@ class Batch:
         lengths: `[B]`.
         log_probs: Of each token under the expert that sampled it, `[B, T]`.
         texts: Decoded completions.
+        plain_ids: Token ids of the prompts alone, for the base model, where a preference stands in front of them.
     """
 
     rows: tuple[Row, ...]
@@ -38,6 +40,7 @@ class Batch:
     lengths: Tensor
     log_probs: Tensor
     texts: tuple[str, ...]
+    plain_ids: tuple[tuple[int, ...], ...] | None = None
 
     def take(self, index: Tensor) -> Batch:
         """Return some rows."""
@@ -96,10 +99,13 @@ class Prompts:
     Attributes:
         rows: Their columns.
         prompt_ids: Token ids of each formatted prompt.
+        told: From a place and a preference `[K]` to the token ids of that prompt with the preference in front of it;
+            None where policies are not told.
     """
 
     rows: Sequence[Row]
     prompt_ids: Sequence[tuple[int, ...]]
+    told: Callable[[int, FloatArray], tuple[int, ...]] | None = None
 
 
 class PromptStream:
