@@ -90,7 +90,7 @@ def test_what_of_the_paper_is_missing_is_missing(root: Path) -> None:
     for metric in ("stability", "adaptability", "scalability", "explainability"):
         assert (metric in METRICS) != (metric in missing.lower()), metric
     assert [name for name in METHODS if f"`{name}`" not in readme] == []
-    assert [name for name in ("modpo", "maml", "reptile") if name in METHODS] == []
+    assert [name for name in ("modpo", "maml") if name in METHODS] == []
 
 
 def test_it_says_it_runs_where_it_runs(root: Path, project: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ __version__ = VERSION
 _PUBLIC = {  # name -> module that defines it; imported on first use, so that `import paretune` stays fast
     "load_task": "paretune.tasks",
     "train": "paretune.training.train",
+    "adapt": "paretune.training.continuing",
+    "add_objective": "paretune.training.continuing",
     "run": "paretune.benchmark.runner",
     "plan": "paretune.benchmark.plan",
     "probe": "paretune.benchmark.probe",
@@ -24,6 +26,8 @@ __all__ = [
     "ParetuneError",
     "Task",
     "__version__",
+    "adapt",
+    "add_objective",
     "load_solutions",
     "load_task",
     "plan",
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from paretune.core.task import Objective, Task
     from paretune.models.solutions import load_solutions
     from paretune.tasks import load_task
+    from paretune.training.continuing import adapt, add_objective
     from paretune.training.train import train
 
 

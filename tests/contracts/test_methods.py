@@ -26,6 +26,8 @@ from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
 from paretune.methods.gradient_weights import GradientSettings
+from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
+from paretune.methods.meta_policy.reptile import ReptileSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
 from paretune.models.base import load_base
@@ -42,7 +44,10 @@ SMALL = {
 }  # fmt: skip
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
-    "thresholds": {"first": 0.3}, "slack": 0.0,
+    "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2, "merge_every": 8, "tasks": 2, "inner_updates": 2,
+    "text": "{preference} ", "pair": "{number}", "between": " ",
+    "numerals": [f"{first} {second}" for first in "abc" for second in "abcd"][:11],
+
 }  # fmt: skip
 SET = {"completions_each": 160}  # of members one after the other, which must differ
 BANK = {  # a gate at .03 diverges; few updates with many completions are the quicker way
@@ -80,6 +85,8 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("mod", {"experts": "mixed_reward"}),
     ("emorl", {"experts": {"kind": "mixed_reward", "beta": 0.8}}),
     ("bone_soups", {"beta": 0.9, "extrapolation": 0.2}),
+    ("iterative_soups", {"merge_every": 2}),
+    ("panacea", {"preference_rank": 1}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),
     ("mixture_of_experts", {"gate": "prompt"}),
     ("gated_experts", {"gate": "block"}),
@@ -108,6 +115,10 @@ ANSWERS = {
 }
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 ONE_FOR_ALL = {"one_policy", "schedule"}  # know no preference: one policy answers everybody
+POLICIES = {"soup": 2}  # of a stage that trains more than one, of equal lengths
+STARTING = {"reptile", "tree"}  # what they combine is training: policies of their own answer
+# raises the sum for everybody first; tells preferences apart later: tests/methods/test_preference_in_prompt.py
+LATE_TOLD = {"preference_in_prompt"}
 NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exact_gradient.py and test_base.py
     name for name in METHODS if resolve_method(name).family in FAMILIES
 )
@@ -134,7 +145,8 @@ def nothing_stays_wrapped(task: Task) -> Iterator[None]:
 def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(
-        resolve_method(name).Settings, (BankSettings, SetSettings, RewardCombinationSettings)
+        resolve_method(name).Settings,
+        (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings, ReptileSettings),
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
     return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
@@ -266,7 +278,12 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     name: str, budget: int, task: Task
 ) -> None:
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
-    policies = sum(stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction") for stage in stages)
+    policies = sum(
+        POLICIES.get(
+            stage.kind, stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile")
+        )
+        for stage in stages
+    )
     assert policies >= 1
     assert 0 <= budget - sum(stage.completions for stage in stages) < GROUP * policies
 
@@ -329,7 +346,7 @@ def test_training_raises_what_is_asked_for(name: str, task: Task, trained: Calla
         made = policy.generate(prompts, [index] * len(prompts), samples=64, seed=list(range(len(prompts))))
         means.append(np.mean([values[text] for text in made.texts], axis=0))
     # 512 completions of rewards with a standard deviation below .35: a difference has a standard error below .022
-    if name in ONE_FOR_ALL:
+    if name in ONE_FOR_ALL | LATE_TOLD:
         base = policy.scaled([0.0]).generate(prompts, [0] * len(prompts), samples=64, seed=list(range(len(prompts))))
         assert means[0].sum() > np.mean([values[text] for text in base.texts], axis=0).sum() + 0.1
         return
@@ -354,10 +371,10 @@ def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
 ) -> None:
     solutions, _, _ = trained(name)
     policy = solutions.policies_for(check_preferences([[1, 0], [0, 1], [0.35, 0.65]], 2))
-    assert set(policy.answers) <= ANSWERS[solutions.family]
-    assert (policy.expert_weights[0].tolist() != policy.expert_weights[1].tolist()) == (name not in ONE_FOR_ALL)
+    assert set(policy.answers) <= (ANSWERS["single-policy"] if name in STARTING else ANSWERS[solutions.family])
+    assert (policy.identity(0) != policy.identity(1)) == (name not in ONE_FOR_ALL)
     one_hot = (np.sort(policy.expert_weights, axis=1)[:, :-1] == 0).all()
-    assert one_hot == (solutions.family != "meta-policy") or len(solutions.experts) == 1
+    assert one_hot == (solutions.family != "meta-policy" or name in STARTING) or len(solutions.experts) == 1
 
 
 @pytest.fixture(scope="module")
@@ -429,7 +446,10 @@ def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callab
     """Whatever is trained goes on from where a shorter run stood to what a run of that length makes at once."""
     _, _, shorter = first(name)
     known = [result for result in shorter.results.values() if result.adapters or GATE in result.artefacts]
-    longer = [replace(result.stage, completions=result.stage.completions + 3 * GROUP) for result in known]
+    longer = [
+        replace(result.stage, completions=result.stage.completions + 3 * GROUP * POLICIES.get(result.stage.kind, 1))
+        for result in known
+    ]
     extended, alone = InOneFolder(tmp_path / "extended", task), InOneFolder(tmp_path / "alone", task)
     for context in (extended, alone):  # what they need is what it was
         context.results.update(shorter.results)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import micro_task
 from paretune.core.errors import AdapterError
-from paretune.models.adapters import CONFIG, TENSORS, load_bank, read_adapter, save_adapter
+from paretune.models.adapters import CONFIG, TENSORS, load_bank, read_adapter, save_adapter, start_as
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import Mixing
@@ -231,3 +231,23 @@ def test_an_adapter_of_layers_the_model_does_not_have_is_refused(
 def test_no_folder_at_all_is_refused(llama: BaseModel) -> None:
     with pytest.raises(AdapterError, match="at least one adapter folder, got none"):
         load_bank(llama, [])
+
+
+def test_a_bank_starts_as_an_adapter_of_a_lower_rank_and_learns_with_the_rest(llama: BaseModel, tmp_path: Path) -> None:
+    one = micro_task.perturb(ExpertBank(llama, 1, rank=1, alpha=3.0))
+    wanted = logits_of(one, 0)
+    save_adapter(one, 0, tmp_path / "one")
+    bank = ExpertBank(llama, 2, rank=3, alpha=16.0)
+    bank.initialise([0, 1])
+    start_as(bank, read_adapter(tmp_path / "one"))
+    for expert in range(2):
+        torch.testing.assert_close(logits_of(bank, expert), wanted, atol=CLOSE, rtol=0)
+    layer = next(iter(bank.layers.values()))
+    assert bank.scales.tolist() == [3.0, 3.0]
+    assert not layer.B[:, :, 1:].any()
+    assert bool((layer.A[:, 1:] != 0).all())  # or no gradient would ever reach B, whose start is zero
+    small = ExpertBank(llama, 1, rank=1)
+    small.initialise([0])
+    saved_by_peft(llama, tmp_path / "two")
+    with pytest.raises(AdapterError, match=r"at most the rank of the bank that starts as it \(1\), got 2"):
+        start_as(small, read_adapter(tmp_path / "two"))

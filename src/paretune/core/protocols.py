@@ -12,6 +12,7 @@ from paretune.core.answers import Answer
 from paretune.core.checks import check_choice
 from paretune.core.digests import digest
 from paretune.core.errors import ConfigError, MethodError
+from paretune.core.preference_text import PreferenceText
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
@@ -122,12 +123,14 @@ class Assembly:
         answer: From a preference to expert weights.
         mixer: Where the experts are mixed, and the gate, if there is one.
         notes: Plain data worth keeping, such as the scores a selection was based on.
+        preference_text: How a preference is written in front of each prompt, for policies that read it there.
     """
 
     experts: tuple[Path, ...]
     answer: Answer
     mixer: Mixer = Mixer()
     notes: Mapping[str, object] = field(default_factory=dict)
+    preference_text: PreferenceText | None = None
 
 
 class Method(Protocol):

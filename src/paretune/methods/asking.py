@@ -22,7 +22,13 @@ from paretune.methods.training import NAMED, asked_for, resolve_named
 from paretune.objectives.user_modules import check_reference
 from paretune.rl.settings import ADVANTAGES, check_target, check_unweighed
 
-TRAINING = "paretune.methods.training"  # its run functions read the settings that `NAMED` lists
+TRAINING = {  # whose run functions read the settings that `NAMED` lists
+    "paretune.methods.training",
+    "paretune.methods.meta_policy.panacea",
+    "paretune.methods.meta_policy.iterative_soups",
+    "paretune.methods.meta_policy.reptile",
+    "paretune.methods.meta_policy.preference_in_prompt",
+}
 PAGE = "See docs/your_method.md for a complete one."
 
 
@@ -129,7 +135,7 @@ def _stages(
         found = tuple(asked)  # of a generator too, which runs now
     for stage in found:
         _check_stage(stage, f"{name} must return")
-        if stage.run.partition(":")[0] == TRAINING:
+        if stage.run.partition(":")[0] in TRAINING:
             _check_together(stage, task, f"stage '{stage.kind}' of {name}")
     return found
 
@@ -161,7 +167,7 @@ def _check_stage(stage: Any, rule: str) -> None:
             ) from error
     run = import_name(f"run function of {what}", stage.run, advice="Name a function.")
     check_takes(f"run function '{stage.run}' of {what}", run, ("context",))
-    if stage.run.partition(":")[0] == TRAINING:
+    if stage.run.partition(":")[0] in TRAINING:
         _check_named(stage, what)
     needs: Any = stage.needs
     if not isinstance(needs, (tuple, list)):

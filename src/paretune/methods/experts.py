@@ -96,6 +96,8 @@ def expert_stage(
     start: int | None = None,
     version: int = EXPERT_VERSION,
     prompts: Mapping[str, object] | None = None,
+    start_from: Stage | None = None,
+    start_artefact: str = "adapter",
 ) -> Stage:
     """Describe an expert trained for objective weights `[K]`.
 
@@ -111,8 +113,12 @@ def expert_stage(
             bank do not.
         version: Of what the training leaves: another one where the code that `weighting` names has one of its own.
         prompts: Which training prompts it visits, see `prompt_halves.half_of_prompts`; else all of them.
+        start_from: A stage whose adapter it goes on from, without optimiser state; else it starts as the base model.
+        start_artefact: Which of the adapters that this stage left.
     """
     names = {"weighting": weighting, "advantages": advantages, "shaping": shaping}
+    if start_from is not None:
+        names["start_from"] = start_artefact
     member: dict[str, object] = {"objective_weights": [float(weight) for weight in objective_weights]}
     kept = expert_settings(settings)
     if kept.get("feedback") == "oracle":
@@ -124,6 +130,7 @@ def expert_stage(
         run="paretune.methods.training:train_experts",
         settings={**kept, **{key: name for key, name in names.items() if name}},
         member=member if start is None else {**member, "start": start},
+        needs=() if start_from is None else (start_from,),
         completions=completions,
         seed=seed,
         version=version,

@@ -13,6 +13,7 @@ import numpy as np
 from paretune.core.errors import StopRequested
 from paretune.core.feedback import feedback_of
 from paretune.core.imports import import_name
+from paretune.core.preference_text import PreferenceText
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import Row, Split, Task
 from paretune.core.user_calls import called, check_takes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from paretune.models.policy import Policy
     from paretune.records.evaluation import EvaluationRecord
     from paretune.rl.rollout import Prompts
+    from paretune.rl.rollouts import Environment
     from paretune.rl.slots import Slots
     from paretune.rl.trainees import Trainee
 
@@ -60,8 +62,11 @@ def trajectories(context: StageContext) -> list[tuple[Stage, ...]]:
 
 
 def train_experts(context: StageContext) -> None:
-    """Train the experts of a population, handing each over at every planned length."""
-    from paretune.models.adapters import save_adapter
+    """Train the experts of a population, handing each over at every planned length.
+
+    Where its stages name an adapter to start from, `start_from`, all start as that one, which the stage they need left.
+    """
+    from paretune.models.adapters import read_adapter, save_adapter, start_as
     from paretune.models.bank import ExpertBank
     from paretune.models.base import load_base, unwrap
     from paretune.rl.trainees import Member, Population
@@ -80,10 +85,16 @@ def train_experts(context: StageContext) -> None:
         for stages in by_member
     ]
     filled = slots(task, settings, [each.objective_weights for each in members])
-    shape = settings_of(ExpertSettings, context.stages[0])
+    shape, start = settings_of(ExpertSettings, context.stages[0]), None
+    if settings.get("start_from"):
+        (need,) = context.stages[0].needs
+        start = read_adapter(context.result(need).artefacts[str(settings["start_from"])])
     try:
-        bank = ExpertBank(base, len(members), shape.rank, shape.alpha)
+        rank = shape.rank if start is None else max(shape.rank, start.config.rank)
+        bank = ExpertBank(base, len(members), rank, shape.alpha)
         bank.initialise([start_of(stages[0]) for stages in by_member])
+        if start is not None:
+            start_as(bank, start)
 
         def saver(index: int) -> Callable[[Stage], None]:
             return lambda stage: save_adapter(bank, index, context.artefact(stage, "adapter"))
@@ -199,6 +210,24 @@ def ranges(task: Task) -> FloatArray:
     return np.asarray([objective.range for objective in task.objectives], dtype=np.float64)
 
 
+def environment(base: BaseModel, task: Task, settings: Mapping[str, object] | None = None) -> Environment:
+    """Return what a learner makes completions for and scores them by.
+
+    Args:
+        base: The base model.
+        task: The task instance.
+        settings: Of the stage, which may say how preferences are written into prompts, `preference_text`.
+    """
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.rollouts import Environment
+
+    return Environment(
+        Scorer(task.objectives), prompts(base, task, "train", settings), task.beta, task.max_completion_tokens,
+        ranges(task), prompts(base, task, "development", settings), feedback_of(settings or {}),
+        task.prompt_preferences,
+    )  # fmt: skip
+
+
 def train(
     context: StageContext, trainee: Trainee, runs: Sequence[Run], filled: Slots | None = None, name: str = "state"
 ) -> None:
@@ -211,17 +240,12 @@ def train(
         filled: What a method puts in the place of the learner's defaults.
         name: Of its checkpoint, where a run function trains one trainee after another.
     """
-    from paretune.objectives.scoring import Scorer
     from paretune.rl.checkpoints import read_state, save_state
     from paretune.rl.learner import Learner
-    from paretune.rl.rollouts import Environment
 
-    task, base = context.task, trainee.bank.base
-    environment = Environment(
-        Scorer(task.objectives), prompts(base, task, "train"), task.beta, task.max_completion_tokens, ranges(task),
-        prompts(base, task, "development"), feedback_of(context.stages[0].settings), task.prompt_preferences,
-    )  # fmt: skip
-    learner = Learner(trainee, environment, settings_of(LearnerSettings, context.stages[0]), filled)
+    task = context.task
+    made = environment(trainee.bank.base, task, context.stages[0].settings)
+    learner = Learner(trainee, made, settings_of(LearnerSettings, context.stages[0]), filled)
     checkpoint = context.checkpoint_folder() / f"{name}.safetensors"
     if checkpoint.exists():
         learner.load_state(*read_state(checkpoint))
@@ -315,11 +339,20 @@ def one_by_one(bank: ExpertBank, task: Task) -> Policy:
     )  # fmt: skip
 
 
-def prompts(base: BaseModel, task: Task, split: Split) -> Prompts:
-    """Return the prompts of a split with their token ids."""
+def prompts(base: BaseModel, task: Task, split: Split, settings: Mapping[str, object] | None = None) -> Prompts:
+    """Return the prompts of a split with their token ids, and with preferences in front where settings say how."""
     from paretune.rl.rollout import Prompts
     from paretune.tasks.checks import check_prompts
 
     check_prompts(task, base.encoder)
     rows = task.splits[split]
-    return Prompts(rows, [base.encoder.ids(str(row["prompt"]), task.prompt_format) for row in rows])
+    ids = [base.encoder.ids(str(row["prompt"]), task.prompt_format) for row in rows]
+    how: Any = (settings or {}).get("preference_text")
+    if not how:
+        return Prompts(rows, ids)
+    written = PreferenceText(**how)
+
+    def told(place: int, preference: FloatArray) -> tuple[int, ...]:
+        return base.encoder.ids(f"{written.of(preference)}{rows[place]['prompt']}", task.prompt_format)
+
+    return Prompts(rows, ids, told)

@@ -41,18 +41,26 @@ class Adapter:
     base_digest: str
 
 
-def save_adapter(bank: ExpertBank, expert: int, folder: Path) -> None:
-    """Write one expert of a bank as a PEFT adapter folder."""
+def save_adapter(bank: ExpertBank, expert: int, folder: Path, rank: int | None = None) -> None:
+    """Write one expert of a bank as a PEFT adapter folder.
+
+    Args:
+        bank: The bank.
+        expert: Which of its experts.
+        folder: Where to.
+        rank: The expert's own, where it is lower than the bank's: what lies beyond is zero, and left out.
+    """
+    kept = bank.rank if rank is None else rank
     tensors: dict[str, Tensor] = {}
     for path, layer in bank.layers.items():
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert]
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert]
-    alpha = float(bank.alphas[expert])
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = layer.A[expert, :kept]
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = layer.B[expert, :, :kept]
+    alpha = float(bank.alphas[expert]) * kept / bank.rank
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": bank.base.name,
-        "r": bank.rank,
+        "r": kept,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "lora_dropout": 0.0,
         "target_modules": _target_modules(bank),
@@ -156,6 +164,26 @@ def load_bank(base: BaseModel, folders: Sequence[Path]) -> ExpertBank:
     return bank
 
 
+@torch.no_grad()
+def start_as(bank: ExpertBank, adapter: Adapter) -> None:
+    """Let all experts of an initialised bank start as an adapter: what it adds, at its own scale.
+
+    Rank that the bank has beyond the adapter's keeps its random A and a B of zero: it adds nothing yet, and learns.
+
+    Raises:
+        AdapterError: If the adapter was trained on another base model, does not fit its layers, or has a higher rank.
+    """
+    _check_base(adapter, bank.base)
+    if adapter.config.rank > bank.rank:
+        raise AdapterError(
+            f"adapter '{adapter.folder}' must have at most the rank of the bank that starts as it ({bank.rank}), got "
+            f"{adapter.config.rank}. Raise rank."
+        )
+    for expert in range(bank.experts):
+        _fill(bank, expert, adapter)
+    bank.alphas = torch.full_like(bank.alphas, adapter.config.scale * bank.rank)
+
+
 def _check_base(adapter: Adapter, base: BaseModel) -> None:
     """Check that an adapter belongs to a base model, by its digest or, where it has none, by a name that is known."""
     trained_on = adapter.base_digest
@@ -186,7 +214,7 @@ def _check_layers(adapter: Adapter, modules: Sequence[str], linear: Sequence[str
 
 @torch.no_grad()
 def _fill(bank: ExpertBank, expert: int, adapter: Adapter) -> None:
-    """Copy an adapter's factors into one expert of a fresh bank; what it has no factors for stays zero, no change."""
+    """Copy an adapter's factors into one expert of a fresh bank; what it has no factors for stays as it is."""
     for path, (down, up) in adapter.factors.items():
         layer = bank.layers.get(path)
         if layer is None:

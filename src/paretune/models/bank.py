@@ -168,18 +168,25 @@ class ExpertBank:
         return self.flat.shape[1]
 
     @torch.no_grad()
-    def initialise(self, seeds: Sequence[int]) -> None:
+    def initialise(self, seeds: Sequence[int], ranks: Sequence[int] = ()) -> None:
         """Start every expert as the base model: A random (Kaiming, as in PEFT), B zero.
 
         Args:
             seeds: One per expert; equal seeds give equal starts, so that experts to be averaged share theirs.
+            ranks: Where experts have lower ranks than the bank, one per expert. Beyond it A is zero too: either
+                factor's gradient is a product with the other, so that both stay zero whatever is learned.
 
         Raises:
-            ShapeError: If there is not one seed per expert.
+            ShapeError: If there is not one seed per expert, or one rank that the bank has.
         """
         if len(seeds) != self.experts:
             raise ShapeError(
                 f"seeds must be one per expert ({self.experts}), got {len(seeds)}. Give each its own or share."
+            )
+        if ranks and (len(ranks) != self.experts or not 1 <= min(ranks) <= max(ranks) <= self.rank):
+            raise ShapeError(
+                f"ranks must be one per expert ({self.experts}), from 1 to that of the bank ({self.rank}), got "
+                f"{list(ranks)}. Make the bank of the highest one."
             )
         self.flat.zero_()
         start = 0
@@ -189,6 +196,8 @@ class ExpertBank:
                 generator = torch.Generator().manual_seed(stream_key(seed, "expert", path) % 2**63)
                 draws = torch.rand(self.rank * layer.in_features, generator=generator)
                 self.flat[expert, start : start + len(draws)] = (draws * 2 - 1) * bound
+            for expert, rank in enumerate(ranks):
+                layer.A[expert, rank:] = 0
             start += self.rank * (layer.in_features + layer.out_features)
 
     @cached_property

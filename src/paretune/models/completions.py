@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretune.core.errors import ShapeError
 from paretune.models.base import BaseModel
 from paretune.models.decoding import Rollout
 
@@ -124,3 +125,12 @@ def gathered(
         tuple("stop" if end else "length" for end in ended.tolist()), row_ids, latency,
         log_weights if weighed else None,
     )  # fmt: skip
+
+
+def per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:
+    """Return one number for each prompt, given as such or as one for all."""
+    if isinstance(value, (int, float)):
+        return [value] * count
+    if len(value) != count:
+        raise ShapeError(f"{name} must be one number or one per prompt ({count}), got {len(value)}.")
+    return list(value)

@@ -1,4 +1,4 @@
-"""Averages of low-rank experts: of what they add to each layer, brought back to their rank."""
+"""Sums of low-rank experts, of what they add to each layer: exact at the sum of their ranks, or brought back to one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import ShapeError
+
+
+def side_by_side(downs: Tensor, ups: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return factors of the weighed sum of deltas, `sum_n w_n B_n A_n`, exactly, at the sum of the ranks.
+
+    Args:
+        downs: A of each, `[N, r, in]`.
+        ups: B of each, `[N, out, r]`.
+        weights: `[N]`, on the scale of the sum.
+
+    Returns:
+        A `[N r, in]` and B `[out, N r]`.
+
+    Example:
+        >>> downs, ups = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([[[2.0]], [[3.0]]])
+        >>> down, up = side_by_side(downs, ups, torch.tensor([0.5, 1.0]))
+        >>> up @ down
+        tensor([[1., 3.]])
+    """
+    return downs.flatten(0, 1), (ups * weights[:, None, None]).permute(1, 0, 2).flatten(1)
 
 
 def average_deltas(downs: Tensor, ups: Tensor) -> tuple[Tensor, Tensor, float, float]:

@@ -15,13 +15,14 @@ from paretune.core.checks import check_texts
 from paretune.core.digests import digest, file_digest
 from paretune.core.errors import ConfigError, EnumerationError, ShapeError
 from paretune.core.ledger import network_flops
+from paretune.core.preference_text import PreferenceText
 from paretune.core.preferences import FloatArray
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.completions import Completions, gathered
+from paretune.models.completions import Completions, gathered, per_prompt
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
@@ -50,6 +51,8 @@ class Policy:
         gate: The loaded gate, or None.
         scales: What the weights of each preference are multiplied by where it is not in them already: behind a gate,
             and where hidden states are mixed, `[M]`.
+        preference_text: How a preference is written in front of each prompt; None where it is not. The base
+            model, which weights of 0 leave, reads the prompt alone.
     """
 
     resamples: ClassVar[bool] = False  # whether it draws completions by weight, as a mixer of several particles asks
@@ -66,11 +69,12 @@ class Policy:
         expert_weights: FloatArray,
         mixer: Mixer | None = None,
         gate: TrainedGate | None = None,
+        preference_text: PreferenceText | None = None,
     ) -> None:
         self.base, self.bank, self.prompt_format = base, bank, prompt_format
         self.max_prompt_tokens, self.max_completion_tokens = max_prompt_tokens, max_completion_tokens
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
-        self.mixer, self.gate = mixer or Mixer(), gate
+        self.mixer, self.gate, self.preference_text = mixer or Mixer(), gate, preference_text
         self.scales: FloatArray = np.ones(len(preferences))
         if self.mixer.particles > 1 and not self.resamples:
             raise ConfigError(
@@ -118,6 +122,7 @@ class Policy:
             seen = self.preferences[index] + 0.0 if self.mixer.gate is not None else ()
             read = np.append(seen, self.scales[index]).tobytes()
         # -0.0 and 0.0 are one weight
+        read += self.said(index).encode()
         return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
 
     def _is_plain(self) -> bool:
@@ -134,8 +139,22 @@ class Policy:
         first = [plain.pop(name) for name in ("level", "block", "continued")]
         return digest([*first, gate, *([plain] if plain else [])]).encode()
 
+    def said(self, index: int) -> str:
+        """Return the text in front of prompts that the policy of one preference answers; empty where there is none."""
+        if self.preference_text is None or not self.expert_weights[index].any():
+            return ""
+        return self.preference_text.of(self.preferences[index])
+
+    def told(self, prompts: Sequence[str], policy_index: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the token ids of formatted prompts with what is said in front of each; see `encode`."""
+        plain = self.encode(prompts)
+        if self.preference_text is None:
+            return plain
+        said = [f"{self.said(index)}{prompt}" for index, prompt in zip(policy_index, prompts, strict=True)]
+        return [self.base.encoder.ids(text, self.prompt_format) for text in said]
+
     def encode(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the token ids of formatted prompts.
+        """Return the token ids of formatted prompts, without a preference in front of them.
 
         Raises:
             ShapeError: If it is no list of texts, or a prompt is longer than `max_prompt_tokens`; nothing is cut off
@@ -260,11 +279,11 @@ class Policy:
             if number < 1:
                 raise ShapeError(f"{name} must be at least 1, got {number}.")
         owners = self._owners(policy_index, count)
-        encoded = self.encode(prompts)
+        plain, encoded = self.encode(prompts), self.told(prompts, owners)
         seeds = per_prompt("seed", seed, count)
         row_ids = tuple((owners[row], row, number) for row in range(count) for number in range(samples))
         prompt_ids = tuple(encoded[row] for _, row, _ in row_ids)
-        digests = [prompt_key(ids) for ids in encoded]
+        digests = [prompt_key(ids) for ids in plain]
         keys = row_keys(
             [int(seeds[row]) for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
             [number for _, _, number in row_ids],
@@ -283,7 +302,8 @@ class Policy:
                 torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
                 torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
             )  # fmt: skip
-            scored = self._reference(prompt_ids, rows, rollout) if reference else None
+            alone = [plain[row_ids[row][1]] for row in rows]
+            scored = self._reference(alone, rollout) if reference else None
             parts.append((rows, rollout, scored))
         return gathered(self.base, parts, prompt_ids, row_ids)
 
@@ -300,9 +320,8 @@ class Policy:
         return owners
 
     @torch.no_grad()
-    def _reference(self, prompt_ids: Sequence[tuple[int, ...]], rows: list[int], rollout: Rollout) -> Tensor:
-        prompts = [prompt_ids[row] for row in rows]
-        mixing = Mixing.reference(len(rows))
+    def _reference(self, prompts: Sequence[tuple[int, ...]], rollout: Rollout) -> Tensor:
+        mixing = Mixing.reference(len(prompts))
         return completion_log_probs(self.base, self.bank, mixing, prompts, rollout.token_ids, rollout.lengths)
 
     @torch.no_grad()
@@ -342,9 +361,9 @@ class Policy:
                 "completion_table. Override that as well; until then it is scored from samples."
             )
         prompts = check_texts("prompts", prompts)
-        encoded = self.encode(prompts)
-        mixing = self.mixing(self._owners(policy_index, len(prompts)), encoded)
-        return tree_log_probs(self.base, self.bank, mixing, encoded, token_ids, length).cpu()
+        owners = self._owners(policy_index, len(prompts))
+        read = self.told(prompts, owners)
+        return tree_log_probs(self.base, self.bank, self.mixing(owners, read), read, token_ids, length).cpu()
 
     @torch.no_grad()
     def next_token_log_probs(
@@ -366,19 +385,11 @@ class Policy:
             raise ShapeError(f"prefixes must be lists of token ids, got the text {ascii(texts[0])[:60]}. Encode it.")
         if len(prefixes) != len(prompts):
             raise ShapeError(f"prefixes must be one per prompt ({len(prompts)}), got {len(prefixes)}.")
-        encoded = self.encode(prompts)
-        mixing = self.mixing(self._owners(policy_index, len(prompts)), encoded)
-        rows = [[*ids, *prefix] for ids, prefix in zip(encoded, prefixes, strict=True)]
+        owners = self._owners(policy_index, len(prompts))
+        read = self.told(prompts, owners)
+        mixing = self.mixing(owners, read)
+        rows = [[*ids, *prefix] for ids, prefix in zip(read, prefixes, strict=True)]
         ids, real = left_pad(self.base, rows)
         starts = [ids.shape[1] - len(prefix) - 1 for prefix in prefixes]  # the last prompt token of each row
         logits = Reader(self.base, self.bank, mixing).whole(ids, real, keep=1, gate_from=starts)
         return torch.log_softmax(logits[:, -1].float(), dim=-1).cpu()
-
-
-def per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:
-    """Return one number for each prompt, given as such or as one for all."""
-    if isinstance(value, (int, float)):
-        return [value] * count
-    if len(value) != count:
-        raise ShapeError(f"{name} must be one number or one per prompt ({count}), got {len(value)}.")
-    return list(value)

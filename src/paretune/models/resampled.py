@@ -15,9 +15,9 @@ from paretune.core.errors import ConfigError, EnumerationError, MixingError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys, stream_key, uniforms
-from paretune.models.completions import Completions, joined
+from paretune.models.completions import Completions, joined, per_prompt
 from paretune.models.mixing import WHOLE, Mixing
-from paretune.models.policy import Policy, per_prompt
+from paretune.models.policy import Policy
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from paretune.core.answers import Answer, answer_from_plain, answer_to_plain, answered
 from paretune.core.errors import AdapterError, ConfigError, RecordError
 from paretune.core.model_config import check_block
+from paretune.core.preference_text import PreferenceText
 from paretune.core.preferences import check_preferences, preference_from_mapping
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Assembly, Family, Mixer
@@ -47,6 +48,7 @@ class SolutionSet:
         experts: Adapter folders, in the order of the answer's experts.
         mixer: Where the experts are mixed, and the gate, if there is one.
         notes: Plain data the method kept.
+        preference_text: How a preference is written in front of each prompt; None where it is not.
     """
 
     method: str
@@ -61,6 +63,7 @@ class SolutionSet:
     experts: tuple[Path, ...]
     mixer: Mixer = field(default_factory=Mixer)
     notes: Mapping[str, object] = field(default_factory=dict)
+    preference_text: PreferenceText | None = None
 
     @classmethod
     def from_assembly(cls, task: Task, assembly: Assembly, method: str, family: Family) -> SolutionSet:
@@ -95,7 +98,7 @@ class SolutionSet:
         return cls(
             method, family, task.objective_names, task.model, task.model_digest, task.prompt_format,
             task.max_prompt_tokens, task.max_completion_tokens, answer, assembly.experts, assembly.mixer,
-            dict(assembly.notes),
+            dict(assembly.notes), assembly.preference_text,
         )  # fmt: skip
 
     @cached_property
@@ -135,7 +138,7 @@ class SolutionSet:
         weights, answers = answered(self.answer, rows)
         return policy_class(self.mixer)(
             self.base, self.bank, self.prompt_format, self.max_prompt_tokens, self.max_completion_tokens, rows,
-            answers, weights, self.mixer, self.gate,
+            answers, weights, self.mixer, self.gate, self.preference_text,
         )  # fmt: skip
 
     def policy_for(self, preference: Mapping[str, float] | ArrayLike) -> Policy:
@@ -165,6 +168,7 @@ class SolutionSet:
             "mixer": {**self.mixer.plain(), "gate": gate},
             "experts": [name(expert) for expert in self.experts],
             "notes": dict(self.notes),
+            **({} if self.preference_text is None else {"preference_text": self.preference_text.plain()}),
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -229,6 +233,7 @@ def load_solutions(folder: str | Path) -> SolutionSet:
             data["method"], data["family"], tuple(data["objectives"]), data["model"], data["model_digest"],
             PromptFormat(**data["prompt_format"]), data["max_prompt_tokens"], data["max_completion_tokens"],
             answer_from_plain(data["answer"]), experts, mixer, data["notes"],
+            PreferenceText(**data["preference_text"]) if "preference_text" in data else None,
         )  # fmt: skip
     except KeyError as error:
         raise RecordError(f"'{source / FILE}' must hold {error}, got nothing. Copy or train it again.") from error

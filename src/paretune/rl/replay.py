@@ -145,7 +145,8 @@ class Replay:
         if not self.on:
             return
         made = History(
-            torch.tensor([self._place[ids] for ids in batch.prompt_ids]), batch.token_ids.cpu(),
+            torch.tensor([self._place[ids] for ids in batch.plain_ids or batch.prompt_ids]),
+            batch.token_ids.cpu(),
             batch.lengths.cpu(), batch.log_probs.sum(dim=1).cpu().double(), reference.cpu().double(),
             shaped.cpu().double(), widths.cpu().double(), torch.from_numpy(preferences).double(),
             torch.from_numpy(weights).double(),
@@ -200,7 +201,10 @@ class Replay:
         """Go there and back with equally many completions of each member; return what each counts, `[B']`."""
         bank, device, group = self.trainee.bank, self.trainee.bank.base.device, self.settings.group_size
         prompts = [self.train.prompt_ids[place] for place in part.prompts.tolist()]
-        mixing = self.trainee.mixing(active, part.preferences.numpy(), prompts).resolved()
+        asked = part.preferences.numpy()
+        if self.train.told is not None:
+            prompts = [self.train.told(*each) for each in zip(part.prompts.tolist(), asked, strict=True)]
+        mixing = self.trainee.mixing(active, asked, prompts).resolved()
         with bank.using(mixing):
             log_probs = completion_log_probs(
                 bank.base, bank, mixing, prompts, part.token_ids.to(device), part.lengths.to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import ShapeError
+from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator, prompt_key, row_keys
 from paretune.core.task import Row
 from paretune.models.bank import ExpertBank
@@ -31,6 +32,7 @@ class Batch:
         lengths: `[B]`.
         log_probs: Of each token under the expert that sampled it, `[B, T]`.
         texts: Decoded completions.
+        plain_ids: Token ids of the prompts alone, for the base model, where a preference stands in front of them.
     """
 
     rows: tuple[Row, ...]
@@ -39,6 +41,7 @@ class Batch:
     lengths: Tensor
     log_probs: Tensor
     texts: tuple[str, ...]
+    plain_ids: tuple[tuple[int, ...], ...] | None = None
 
     def take(self, index: Tensor) -> Batch:
         """Return some rows."""
@@ -97,10 +100,13 @@ class Prompts:
     Attributes:
         rows: Their columns.
         prompt_ids: Token ids of each formatted prompt.
+        told: From a place and a preference `[K]` to the token ids of that prompt with the preference in front of it;
+            None where policies are not told.
     """
 
     rows: Sequence[Row]
     prompt_ids: Sequence[tuple[int, ...]]
+    told: Callable[[int, FloatArray], tuple[int, ...]] | None = None
 
 
 class PromptStream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -188,7 +188,8 @@ class Rollouts:
         """Return the log-probability of each token under the base model, `[B, T]`."""
         mixing, bank = Mixing.reference(len(batch.rows)), self.trainee.bank
         with self.timed(active, "reference"):
-            return completion_log_probs(bank.base, bank, mixing, batch.prompt_ids, batch.token_ids, batch.lengths)
+            ids = batch.plain_ids or batch.prompt_ids
+            return completion_log_probs(bank.base, bank, mixing, ids, batch.token_ids, batch.lengths)
 
     @contextmanager
     def timed(self, active: Sequence[int], phase: str) -> Iterator[None]:
@@ -206,7 +207,11 @@ class Rollouts:
         with self.timed(active, phase):
             mixing = self.trainee.mixing(active, preferences, ids)
             asked = {"greedy": True} if greedy else {}  # another engine need not know of it where nobody asks
-            return mixing, self.sampler(mixing, rows, ids, keys, self.environment.max_completion_tokens, **asked)
+            limit, told = self.environment.max_completion_tokens, prompts.told
+            if told is None:
+                return mixing, self.sampler(mixing, rows, ids, keys, limit, **asked)
+            read = [told(place, preference) for place, preference in zip(places, preferences, strict=True)]
+            return mixing, replace(self.sampler(mixing, rows, read, keys, limit, **asked), plain_ids=tuple(ids))
 
     def _cost(self, mixing: Mixing) -> float:
         return Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.ledger import Ledger
+from paretune.core.preference_text import in_tenths
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 from paretune.models.bank import ExpertBank
@@ -263,3 +264,15 @@ class Conditioned:
         if self.gate is not None and "gate" in self.parameters:
             gradients["gate"] = self.gate.take_gradients()
         return gradients
+
+
+class Told(Conditioned):
+    """One expert as one policy that reads each prompt's preference in the prompt, in tenths."""
+
+    def __init__(self, bank: ExpertBank, objectives: int, seed: int, lengths: tuple[int, ...], ledger: Ledger) -> None:
+        """Train the one expert of a bank for K objectives."""
+        super().__init__(bank, None, np.ones((objectives, bank.experts)), seed, lengths, ledger)
+
+    def preferences(self, member: int, update: int, groups: int) -> FloatArray:
+        """Draw from the simplex and round to tenths: what is written is what the objectives are weighed with."""
+        return in_tenths(super().preferences(member, update, groups))

@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from paretune.core.ledger import Ledger
 from paretune.core.limits import MAX_COMPLETIONS
 from paretune.core.preferences import grid_preferences, wanted_preferences
 from paretune.core.scores import check_scored, missing_share
-from paretune.core.stages import Stage, in_order
+from paretune.core.stages import Stage, StageResult, in_order
 from paretune.core.task import Task
 from paretune.executors.jobs import Link, quiet_link
 from paretune.methods import METHODS
@@ -68,7 +68,7 @@ def train(
         RewardError: If an objective was never scored.
         StudyError: If the output folder already holds something else, or another call is training into it.
     """
-    from paretune.models.solutions import SolutionSet, load_solutions
+    from paretune.models.solutions import SolutionSet
     from paretune.tasks import load_task
 
     check_seed(seed)
@@ -80,24 +80,57 @@ def train(
         given = grid_preferences(len(instance.objectives), 2)
     else:
         given = wanted_preferences(preferences, instance.objective_names)
-    stages = in_order(asked_stages(entry.method, instance, given, _completions(budget), seed), instance)
+    stages = in_order(asked_stages(entry.method, instance, given, completions_of(budget), seed), instance)
 
     def solutions_in(work: Path) -> SolutionSet:
-        missing = {}
-        for stage in stages:
-            wanted, trouble = stage_trouble(work, stage, instance)
-            if trouble:
-                _LOG.warning("damaged: %s", trouble)
-            if wanted:
-                key = stage.key(instance)
-                missing[key] = PlannedStage(key, stage, instance, seed, "new", (), stage.completions)
-            elif trouble:
-                mend_stage(work, stage, instance)
-        _train_missing(work, missing, progress or quiet_link())
-        _say_missing_rewards(work, stages, instance)
-        results = {stage.key(instance): stage_result(work, stage, instance) for stage in stages}
+        results = finished_results(work, stages, instance, seed, progress)
         assembly = assembled(entry.method, instance, given, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
+
+    return made_in(output, solutions_in)
+
+
+def finished_results(
+    work: Path, stages: Sequence[Stage], task: Task, seed: int, progress: Link | None
+) -> dict[str, StageResult]:
+    """Train what is missing of stages, needs first, and return the results of all by key.
+
+    Args:
+        work: Folder of the stages.
+        stages: In an order where needs come first.
+        task: The task instance.
+        seed: That names it.
+        progress: Hears of completions made.
+
+    Raises:
+        RewardError: If an objective was never scored.
+    """
+    missing = {}
+    for stage in stages:
+        wanted, trouble = stage_trouble(work, stage, task)
+        if trouble:
+            _LOG.warning("damaged: %s", trouble)
+        if wanted:
+            key = stage.key(task)
+            missing[key] = PlannedStage(key, stage, task, seed, "new", (), stage.completions)
+        elif trouble:
+            mend_stage(work, stage, task)
+    _train_missing(work, missing, progress or quiet_link())
+    _say_missing_rewards(work, stages, task)
+    return {stage.key(task): stage_result(work, stage, task) for stage in stages}
+
+
+def made_in(output: str | Path | None, solutions_in: Callable[[Path], SolutionSet]) -> SolutionSet:
+    """Make a solution set in a work folder: one inside the output, or one that lasts as long as the solution set.
+
+    Args:
+        output: Where it is saved to, or None. Only one call at a time makes something there.
+        solutions_in: Makes it; in the same folder again after a kill.
+
+    Raises:
+        StudyError: If the output folder already holds something else, or another call is training into it.
+    """
+    from paretune.models.solutions import load_solutions
 
     if output is None:
         scratch = Path(tempfile.mkdtemp(prefix="paretune-"))
@@ -116,7 +149,12 @@ def train(
     return load_solutions(folder)
 
 
-def _completions(budget: Mapping[str, int] | int) -> int:
+def completions_of(budget: Mapping[str, int] | int) -> int:
+    """Return a budget, `{"completions": n}` or just n, as a number.
+
+    Raises:
+        ConfigError: If it is none.
+    """
     if isinstance(budget, Mapping):
         if set(budget) != {"completions"}:
             raise ConfigError(f"budget must be {{'completions': n}}, got {dict(budget)}. Name completions only.")

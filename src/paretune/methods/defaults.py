@@ -1,0 +1,242 @@
+"""What comes after training, for methods that bring nothing of their own: another preference, another objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from paretune.core.adapted import Adapted
+from paretune.core.answers import Combined, answer_to_plain, answered
+from paretune.core.digests import file_digest
+from paretune.core.errors import ConfigError, TaskError
+from paretune.core.preferences import FloatArray, corners
+from paretune.core.protocols import Assembly, Method, Mixer
+from paretune.core.seeds import stream_key
+from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.task import Task
+from paretune.methods.asking import asked_stages, assembled
+from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, settings_of, split_budget
+
+if TYPE_CHECKING:
+    from paretune.models.solutions import SolutionSet
+
+TENSORS = "adapter_model.safetensors"
+How = Literal["modular", "retrain"]
+
+
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """What is still to be trained for a solution set, and the answer with it.
+
+    Attributes:
+        stages: As those of a method.
+        assemble: From results by key and copies of the solution set's own experts, in their order, to the new answer.
+    """
+
+    stages: tuple[Stage, ...]
+    assemble: Callable[[Mapping[str, StageResult], tuple[Path, ...]], Assembly]
+
+
+def adaptation(
+    solutions: SolutionSet, task: Task, preference: FloatArray, budget: int, seed: int, settings: ExpertSettings
+) -> Continuation:
+    """Fine-tune what answers a preference: its mixed delta becomes one expert, exactly, which is trained on.
+
+    Mixed experts are put side by side, so the rank is the sum of theirs. Every other preference is answered as before.
+
+    Args:
+        solutions: What answers now.
+        task: Its task instance.
+        preference: `[K]`.
+        budget: Completions to train with.
+        seed: Of the training.
+        settings: How the expert learns; a mixture keeps the sum of its ranks where that is more.
+
+    Raises:
+        BudgetError: If the budget is less than one group.
+        ConfigError: If what answers is no policy of plain adapter deltas.
+    """
+    weights, _ = answered(solutions.answer, preference[None])
+    used = [(solutions.experts[place], float(weights[0, place])) for place in np.flatnonzero(weights[0])]
+    if solutions.preference_text is not None:
+        raise ConfigError(
+            f"a policy to adapt must not read the preference in its prompt, got one of '{solutions.method}'. "
+            "Train that method for longer, or adapt one whose experts are weighed."
+        )
+    check_one_delta(solutions.mixer, [weight for _, weight in used])
+    (length,) = split_budget(budget, 1, settings.group_size)
+    start = start_stage(used, settings.alpha / settings.rank, seed) if used else None
+    # a stream of its own, or the prompts and noise of the first training would come again
+    expert = expert_stage(settings, preference, length, stream_key(seed, "adapt") % 2**31, start_from=start)
+
+    def assemble(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
+        result = results[expert.key(task)]
+        answer = Adapted(answer_to_plain(solutions.answer), preference[None])
+        spent = {"preference": preference.tolist(), **result.ledger.counts, "seconds": result.seconds}
+        known = solutions.notes.get("adaptations", [])
+        notes = {**solutions.notes, "adaptations": [*(known if isinstance(known, list) else []), spent]}
+        return Assembly((*kept, *adapters_of([result])), answer, solutions.mixer, notes)
+
+    return Continuation((expert,), assemble)
+
+
+def check_one_delta(mixer: Mixer, weights: list[float]) -> None:
+    """Check that mixed experts are one delta of the base model, which another expert can be.
+
+    Raises:
+        ConfigError: If they are not: behind a gate, and where hidden states or log-probabilities of several are mixed.
+    """
+    one = weights in ([], [1.0])
+    if mixer.gate is None and (
+        mixer.level == "adapters" or (one and (mixer.level, mixer.continued) != ("hidden", "base"))
+    ):
+        return
+    got = (
+        "one behind a gate"
+        if mixer.gate is not None
+        else f"one of {len(weights)} experts mixed at level '{mixer.level}'"
+    )
+    raise ConfigError(
+        f"a policy to adapt must be the base model and one sum of adapter deltas, got {got}. Train for the preference "
+        "with a method that mixes adapters by fixed weights, or give the method an `adaptation` of its own."
+    )
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """Settings of a start: what is summed."""
+
+    experts: list[dict[str, object]]  # folder, digest and weight of each
+    scale: float  # of the one that comes out; how fast it learns depends on it
+
+
+def start_stage(experts: list[tuple[Path, float]], scale: float, seed: int) -> Stage:
+    """Describe the sum of weighed adapters as one adapter, which another stage can start from; it costs nothing.
+
+    Args:
+        experts: Their folders and weights.
+        scale: Of the sum.
+        seed: Of the training that needs it.
+    """
+    listed: list[dict[str, object]] = [
+        {"folder": str(folder), "digest": file_digest(folder / TENSORS), "weight": weight} for folder, weight in experts
+    ]
+    settings = asdict(StartSettings(listed, scale))
+    return Stage("start", "paretune.methods.defaults:sum_experts", settings, seed=seed)
+
+
+def sum_experts(context: StageContext) -> None:
+    """Write the weighed sum of adapters as one adapter of the sum of their ranks, `adapter`."""
+    import torch
+
+    from paretune.models.adapters import load_bank, save_adapter
+    from paretune.models.bank import ExpertBank
+    from paretune.models.base import load_base, unwrap
+    from paretune.models.low_rank import side_by_side
+
+    for stage in context.stages:
+        settings = settings_of(StartSettings, stage)
+        base = load_base(context.task.model)
+        try:
+            bank = load_bank(base, [Path(str(each["folder"])) for each in settings.experts])
+            weights = torch.tensor([float(str(each["weight"])) for each in settings.experts], device=base.device)
+            factors = {
+                path: side_by_side(layer.A, layer.B, weights * bank.scales / settings.scale)
+                for path, layer in bank.layers.items()
+            }
+            rank, targets = bank.rank * bank.experts, sorted({path.rpartition(".")[2] for path in bank.layers})
+            bank.unwrap()
+            summed = ExpertBank(base, 1, rank, settings.scale * rank, targets)
+            with torch.no_grad():
+                for path, (down, up) in factors.items():
+                    summed.layers[path].A[0], summed.layers[path].B[0] = down, up
+            save_adapter(summed, 0, context.artefact(stage, "adapter"))
+        finally:
+            unwrap(base)
+        context.seal(stage, {"rank": rank})
+
+
+def addition(
+    solutions: SolutionSet, method: Method, task: Task, preferences: FloatArray, budget: int, seed: int,
+    how: How | None = None,
+) -> Continuation:  # fmt: skip
+    """Answer for one objective more: by one more expert where a method has one per objective, else by training again.
+
+    Args:
+        solutions: What answers for the objectives there were.
+        method: How more is trained.
+        task: The task with the new objective.
+        preferences: Given to a method that trains again, `[M, K]`.
+        budget: Completions to train with.
+        seed: Of the training.
+        how: `modular` or `retrain`; by default the first where it is possible.
+
+    Raises:
+        BudgetError: If the budget is too small.
+        ConfigError: If `how` is `modular`, and the solution set has not one expert for each objective.
+        TaskError: If the task is not that of the solution set with one objective more.
+    """
+    new = new_objective(solutions, task)
+    possible = one_expert_each(solutions) and isinstance(method.settings, ExpertSettings)
+    if how == "modular" and not possible:
+        raise ConfigError(
+            f"how must be 'retrain' where a method has not one expert for each objective and nothing beside, got "
+            f"'modular' for '{solutions.method}'. Leave it out."
+        )
+    if how == "retrain" or not possible:
+        stages = asked_stages(method, task, preferences, budget, seed)
+
+        def again(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
+            made = assembled(method, task, preferences, results)
+            return Assembly(made.experts, made.answer, made.mixer, {**made.notes, "added": _added("retrain", results)})
+
+        return Continuation(stages, again)
+    (length,) = split_budget(budget, 1, method.settings.group_size)
+    expert = expert_stage(method.settings, corners(len(task.objectives))[new], length, seed)
+
+    def one_more(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
+        own = dict(zip(solutions.objectives, kept, strict=True))
+        own[task.objective_names[new]], *_ = adapters_of([results[expert.key(task)]])
+        experts = tuple(own[name] for name in task.objective_names)
+        notes = {**solutions.notes, "added": _added("modular", results)}
+        return Assembly(experts, Combined(np.eye(len(experts))), solutions.mixer, notes)
+
+    return Continuation((expert,), one_more)
+
+
+def one_expert_each(solutions: SolutionSet) -> bool:
+    """Whether a preference is the weights of one expert for each objective, with nothing trained beside."""
+    answer, size = solutions.answer, len(solutions.objectives)
+    plain = type(answer) is Combined and np.array_equal(answer.corners, np.eye(size))
+    return plain and solutions.mixer.gate is None and solutions.preference_text is None
+
+
+def new_objective(solutions: SolutionSet, task: Task) -> int:
+    """Return the place of the objective that a task has beyond those of a solution set.
+
+    Raises:
+        TaskError: If it is another task, or has not exactly one more.
+    """
+    if task.model_digest != solutions.model_digest:
+        raise TaskError(
+            f"task must have the base model of the solution set ({solutions.model_digest}), got {task.model_digest}. "
+            "Name the task that it was trained on, with one objective more."
+        )
+    more = [place for place, name in enumerate(task.objective_names) if name not in solutions.objectives]
+    if len(more) != 1 or len(task.objectives) != len(solutions.objectives) + 1:
+        raise TaskError(
+            f"task must have the objectives {', '.join(solutions.objectives)} and one more, got "
+            f"{', '.join(task.objective_names)}. Add one at a time."
+        )
+    return more[0]
+
+
+def _added(how: How, results: Mapping[str, StageResult]) -> dict[str, object]:
+    spent = {
+        name: sum(each.ledger.counts[name] for each in results.values()) for name in ("completions", "tokens", "flops")
+    }
+    return {"how": how, **spent, "seconds": sum(each.seconds for each in results.values())}

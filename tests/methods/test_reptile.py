@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import micro_task
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.preferences import das_dennis
+from paretune.core.stages import in_order
+from paretune.core.task import Task
+from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, outer_step
+from paretune.models.base import load_base
+from paretune.training.train import train
+
+SMALL = {
+    "rank": 2, "group_size": 4, "completions_per_update": 16, "learning_rate": 3e-2, "epochs": 1, "average_decay": 0.0,
+    "completions_each": 32,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return micro_task.load(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(task: Task, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    yield
+    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()
+
+
+def test_the_start_moves_a_share_of_the_way_to_the_mean() -> None:
+    """theta + .25 ((2, 0) + (4, 8)) / 2 - theta) from (1, 0): (1 + .25 * 2, 0 + .25 * 4)."""
+    made = outer_step(torch.tensor([1.0, 0.0]), [torch.tensor([2.0, 0.0]), torch.tensor([4.0, 8.0])], 0.25)
+    assert made.tolist() == [1.5, 1.0]
+    theta = torch.randn(5)
+    torch.testing.assert_close(outer_step(theta, [theta, theta], 1.0), theta)
+
+
+def test_start_and_adapted_policies_share_the_budget(task: Task) -> None:
+    settings = ReptileSettings(group_size=4, completions_per_update=16, completions_each=32, meta_share=0.4)
+    start, *adapted = Reptile(settings).stages(task, das_dennis(2, 2), 202, 0)
+    assert (start.kind, start.completions) == ("reptile", 80)  # .4 of 202 are 80.8
+    assert [stage.completions for stage in adapted] == [40, 40, 40]  # of 122: 120 in whole groups
+    assert all(stage.needs == (start,) for stage in adapted)
+    assert sum(stage.completions for stage in in_order((start, *adapted), task)) == 200
+
+
+def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
+    """Outer step 0 of one task: an expert trained for its preference, from the same start, under its own noise."""
+    from paretune.core.ledger import Ledger
+    from paretune.core.preferences import FloatArray
+    from paretune.core.seeds import generator, stream_key
+    from paretune.methods.meta_policy.reptile import _Steps
+    from paretune.methods.training import environment
+    from paretune.models.bank import ExpertBank
+    from paretune.rl.learner import Learner
+    from paretune.rl.trainees import Member, Population
+
+    settings = ReptileSettings(
+        rank=2, group_size=4, completions_per_update=16, learning_rate=3e-2, tasks=1, inner_updates=2, outer_rate=1.0
+    )
+    start, *_ = Reptile(settings).stages(task, das_dennis(2, 2), 64, 0)
+
+    class Context:
+        def __init__(self) -> None:
+            self.task = task
+
+        def ledger(self, stage: object) -> Ledger:
+            return Ledger()
+
+        def log(self, event: object) -> None: ...
+
+        def progress(self, completions: int) -> None: ...
+
+    steps = _Steps(Context(), start)  # type: ignore[arg-type]  # all of a context that it asks for
+    found = steps.make(steps.first(), 0, 32)
+    weights: FloatArray = generator(0, "reptile", 0).dirichlet([1.0, 1.0])
+    bank = ExpertBank(steps.base, 1, 2)
+    bank.initialise([0])
+    member = Member(weights, stream_key(0, "reptile", 0, 0), (32,), Ledger())
+    Learner(Population(bank, [member]), environment(steps.base, task), steps.learning).train(lambda *reached: None)
+    torch.testing.assert_close(found, bank.flat[0], atol=1e-6, rtol=0)  # theta + (theta_0 - theta), in fp32
+    assert bool((found != steps.first()).any())
+
+
+def test_adapted_policies_start_from_what_was_found(task: Task) -> None:
+    """A start of many updates and an adaptation of one group: the policy is near the start, far from the base model."""
+    settings = {**SMALL, "meta_share": 0.95, "tasks": 2, "inner_updates": 2, "outer_rate": 1.0}
+    solutions = train("reptile", task, 320, settings=settings)
+    assert solutions.bank is not None
+    moved = max(float(layer.B.detach().abs().max()) for layer in solutions.bank.layers.values())
+    assert moved > 0.06  # one update of Adam at .03 moves no parameter by more than .03
+
+
+def test_what_cannot_be_planned_is_refused(task: Task) -> None:
+    for wrong, message in (
+        ({"meta_share": 1.0}, "meta_share must lie between 0 and 1"),
+        ({"tasks": 0}, "tasks and inner_updates must be at least 1"),
+        ({"outer_rate": 0.0}, "outer_rate must be above 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ReptileSettings(**wrong)  # type: ignore[arg-type]  # wrong on purpose, in value alone
+    with pytest.raises(BudgetError, match="budget must give the start and a policy a group of 8"):
+        Reptile(ReptileSettings()).stages(task, das_dennis(2, 2), 15, 0)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretune.core.preferences import das_dennis
+from paretune.core.stages import in_order
+from paretune.core.task import Task
+from paretune.methods.meta_policy.tree import Tree, tree_nodes
+from paretune.methods.per_preference import PerPreferenceSettings
+
+
+def test_leaves_are_parted_until_each_is_alone() -> None:
+    """0, .25, .5, .75, 1: the farthest two are 0 and 1, and .5 goes with the first; then 0 and .5 part, and so on."""
+    nodes = tree_nodes(das_dennis(2, 4)[np.argsort(das_dennis(2, 4)[:, 1])])
+    found = [(round(float(node.weights[1]), 3), node.parent, node.depth) for node in nodes]
+    assert found == [
+        (0.5, None, 0), (0.25, 0, 1), (0.875, 0, 1), (0.125, 1, 2), (0.5, 1, 2), (0.75, 2, 2), (1.0, 2, 2), (0.0, 3, 3),
+        (0.25, 3, 3),
+    ]  # fmt: skip
+
+
+@given(count=st.integers(1, 12), objectives=st.integers(1, 4), seed=st.integers(0, 100))
+def test_every_preference_is_a_leaf_below_its_parent(count: int, objectives: int, seed: int) -> None:
+    leaves = np.random.default_rng(seed).dirichlet(np.ones(objectives), count)
+    nodes = tree_nodes(leaves[:1] if objectives == 1 else leaves)
+    parents = {node.parent for node in nodes}
+    ends = [node.weights for number, node in enumerate(nodes) if number not in parents]
+    assert len(ends) == (1 if objectives == 1 else count)
+    for leaf in leaves:
+        assert min(np.abs(leaf - end).max() for end in ends) <= 1e-9  # of means of one
+    assert all(node.parent is None or node.parent < number for number, node in enumerate(nodes))
+
+
+def test_a_child_starts_from_its_parent_and_the_whole_tree_is_charged(micro: Task) -> None:
+    settings = PerPreferenceSettings(group_size=4, completions_per_update=16, completions_each=80)
+    stages = Tree(settings).stages(micro, das_dennis(2, 2), 402, 0)
+    assert [stage.completions for stage in stages] == [80] * 5
+    assert sum(stage.completions for stage in in_order(stages, micro)) == 400
+    assert stages[0].needs == ()
+    for stage, node in zip(stages[1:], tree_nodes(das_dennis(2, 2))[1:], strict=True):
+        assert node.parent is not None
+        assert stage.needs == (stages[node.parent],)
+        assert stage.settings["start_from"] == "adapter"
+
+
+def test_a_budget_for_one_policy_trains_root_and_centre_alone(micro: Task) -> None:
+    settings = PerPreferenceSettings(group_size=4, completions_per_update=16, completions_each=80)
+    (root,) = Tree(settings).stages(micro, das_dennis(2, 2), 100, 0)
+    assert root.member["objective_weights"] == [0.5, 0.5]
+    assert root.needs == ()
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    import micro_task
+
+    return micro_task.load(tmp_path_factory.mktemp("task"))

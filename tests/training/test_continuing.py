@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import micro_task
+import paretune
+from paretune.core.errors import BudgetError, ConfigError, PreferenceError, TaskError
+from paretune.core.task import Objective, Task
+from paretune.models.base import load_base
+from paretune.models.solutions import SolutionSet, load_solutions
+from paretune.training.continuing import adapt, add_objective
+from paretune.training.train import train
+
+SMALL = {
+    "rank": 2, "group_size": 4, "completions_per_update": 16, "learning_rate": 3e-2, "epochs": 1, "average_decay": 0.0,
+}  # fmt: skip
+LEFT = np.asarray([0.9, 0.1])
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return micro_task.load(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_wrapped(task: Task) -> Iterator[None]:
+    yield
+    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()
+
+
+@pytest.fixture(scope="module")
+def soup(task: Task, tmp_path_factory: pytest.TempPathFactory) -> SolutionSet:
+    return train("rewarded_soups", task, 128, settings=SMALL, output=tmp_path_factory.mktemp("soup") / "out")
+
+
+def likely(solutions: SolutionSet, preference: Any) -> Any:
+    return solutions.policy_for(preference).next_token_log_probs(["b b", "e"], [[], []]).numpy()
+
+
+def with_third(task: Task) -> Task:
+    third = Objective("third", "rewards:first", import_path=task.objectives[0].import_path)
+    return replace(task, objectives=(third, *task.objectives), reference_point=(0.0, 0.0, 0.0))
+
+
+def test_adapting_without_a_completion_returns_what_answers_now(soup: SolutionSet, task: Task) -> None:
+    assert adapt(soup, task, LEFT, 0) is soup
+    assert adapt(soup, task, LEFT, {"completions": 0}) is soup
+
+
+def test_what_is_adapted_starts_as_the_mixture_that_answered(soup: SolutionSet, task: Task) -> None:
+    """A learning rate of 1e-12 leaves the start as it is: the sum of both deltas, at twice their rank."""
+    adapted = adapt(soup, task, LEFT, 8, settings={**SMALL, "learning_rate": 1e-12})
+    assert adapted.policy_for(LEFT).expert_weights.tolist() == [[0, 0, 1]]
+    assert adapted.bank is not None
+    assert adapted.bank.rank == 4
+    np.testing.assert_allclose(likely(adapted, LEFT), likely(soup, LEFT), atol=1e-5)  # fp32
+    assert np.abs(likely(soup, LEFT) - likely(soup, [0.5, 0.5])).max() > 1e-3  # which is no small matter
+
+
+def test_adapting_gains_for_its_preference_and_leaves_all_others_alone(
+    soup: SolutionSet, task: Task, tmp_path: Path
+) -> None:
+    adapted = adapt(soup, task, {"first": 1.0}, 320, settings=SMALL, output=tmp_path / "out")
+    values = dict(zip(map(micro_task.text_of, micro_task.completions()), first_rewards(), strict=True))
+    means = []
+    for solutions in (soup, adapted):
+        texts = solutions.policy_for([1, 0]).generate(list(micro_task.PROMPTS["test"]), samples=128).texts
+        means.append(np.mean([values[text] for text in texts]))
+    assert means[1] > means[0] + 0.05  # 512 rewards with a deviation below .35: a standard error of .022 at most
+    for other in ([0, 1], [0.5, 0.5]):
+        # smaller ranks are filled up with zeros, which changes the order of sums in fp32 alone
+        np.testing.assert_allclose(likely(adapted, other), likely(soup, other), atol=1e-6)
+    (spent,) = adapted.notes["adaptations"]
+    assert (spent["preference"], spent["completions"]) == ([1.0, 0.0], 320)
+    assert spent["tokens"] > 0
+    assert spent["flops"] > 0
+    again = adapt(load_solutions(tmp_path / "out"), task, [1, 0], 16, settings=SMALL)
+    assert len(again.notes["adaptations"]) == 2
+    assert again.policy_for([1, 0]).expert_weights.tolist() == [[0, 0, 0, 1]]
+
+
+def first_rewards() -> list[float]:
+    return [float(row[0]) for row in micro_task.rewards()]
+
+
+def test_a_policy_behind_a_gate_is_not_adapted_by_default(task: Task) -> None:
+    gated = train("mixture_of_experts", task, 16, settings={**SMALL, "width": 2})
+    with pytest.raises(ConfigError, match="got one behind a gate"):
+        adapt(gated, task, LEFT, 16)
+    mod = train("mod", task, 16, settings=SMALL)
+    with pytest.raises(ConfigError, match="got one of 2 experts mixed at level 'log_probs'"):
+        adapt(mod, task, LEFT, 16)
+    corner = adapt(mod, task, [0, 1], 8, settings={**SMALL, "learning_rate": 1e-12})  # one expert alone can be
+    np.testing.assert_allclose(likely(corner, [0, 1]), likely(mod, [0, 1]), atol=1e-5)
+
+
+def test_what_cannot_be_adapted_to_is_refused(soup: SolutionSet, task: Task) -> None:
+    with pytest.raises(BudgetError, match="at least one group"):
+        adapt(soup, task, LEFT, 3, settings=SMALL)
+    with pytest.raises(PreferenceError):
+        adapt(soup, task, [0.5, 0.2, 0.3], 16)
+    with pytest.raises(TaskError, match="task must be that of the solution set"):
+        adapt(soup, with_third(task), LEFT, 16)
+    with pytest.raises(ConfigError, match="adapt"):
+        adapt(soup, task, LEFT, 16, settings={"ranks": 3})
+
+
+def test_a_new_objective_gets_an_expert_and_the_old_ones_stay_as_they_are(
+    soup: SolutionSet, task: Task, tmp_path: Path
+) -> None:
+    more = add_objective(soup, with_third(task), 64, settings=SMALL, output=tmp_path / "out")
+    assert more.objectives == ("third", "first", "second")
+    assert more.policy_for({"third": 0.5, "second": 0.5}).expert_weights.tolist() == [[0.5, 0, 0.5]]
+    assert more.bank is not None
+    assert soup.bank is not None
+    assert more.bank.flat[1:].equal(soup.bank.flat)
+    assert (more.notes["added"]["how"], more.notes["added"]["completions"]) == ("modular", 64)
+    corner = train("rewarded_soups", task, 128, settings=SMALL)  # its first expert has the third one's reward
+    assert corner.bank is not None
+    assert more.bank.flat[0].equal(corner.bank.flat[0])
+
+
+def test_a_method_without_an_expert_for_each_objective_is_trained_again(soup: SolutionSet, task: Task) -> None:
+    again = add_objective(soup, with_third(task), 96, settings=SMALL, how="retrain")
+    assert (again.notes["added"]["how"], again.notes["added"]["completions"]) == ("retrain", 96)
+    assert len(again.experts) == 3
+    other = add_objective(soup, with_third(task), 64, method="one_policy", settings=SMALL, how="retrain")
+    assert (other.method, other.family, len(other.experts)) == ("one_policy", "single-policy", 1)
+    one = train("one_policy", task, 16, settings=SMALL)
+    with pytest.raises(ConfigError, match="how must be 'retrain'"):
+        add_objective(one, with_third(task), 64, settings=SMALL, how="modular")
+    with pytest.raises(TaskError, match="first, second and one more, got first, second"):
+        add_objective(soup, task, 64)
+
+
+def test_both_are_what_the_package_hands_out() -> None:
+    assert (paretune.adapt, paretune.add_objective) == (adapt, add_objective)
