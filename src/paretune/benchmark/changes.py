@@ -44,7 +44,7 @@ def made_of(task: Task, entry: MethodEntry, stages: Sequence[Stage]) -> dict[str
         "task": {name: digest(part) for name, part in parts.items() if name not in ("code", "objectives")},
         "source": entry.source,
         "version": entry.version if isinstance(entry.version, int) else None,  # else its files say it
-        "settings": dict(entry.settings),
+        "settings": dict(entry.kept),
     }
 
 

@@ -74,7 +74,7 @@ def digests(study: Study) -> dict[str, dict[str, str]]:
         "tasks": {task.name: digest(task.training_key()) for task in study.tasks},
         "methods": {
             entry.label: digest(
-                [entry.source, entry.version, dict(entry.settings), loaded_code(references_in([entry.settings, tried]))]
+                [entry.source, entry.version, dict(entry.kept), loaded_code(references_in([entry.settings, tried]))]
             )
             for entry in study.methods
         },

@@ -33,7 +33,7 @@ def training_key(task: Task, entry: MethodEntry, budget: int, seed: int, stages:
             "judged_on": task.judged_on,  # what members are selected by when they are assembled
             "method": entry.source if isinstance(entry.version, int) else entry.source.rpartition(":")[2],
             "version": entry.version,
-            "settings": dict(entry.settings),
+            "settings": dict(entry.kept),
             "budget": budget,
             "seed": seed,
             "stages": [stage.key(task) for stage in stages],

@@ -101,7 +101,7 @@ class PlannedCell:
 
     def plain(self) -> dict[str, object]:
         """Return all that names it and that it is made of, for JSON; `CellRecord` is a part of it."""
-        method = "family:entry.method.family source:entry.source settings:entry.settings"
+        method = "family:entry.method.family source:entry.source settings:entry.kept"
         return picked(self, f"{NAMES} tried {method} training_preferences training_key key stages made_of")
 
 

@@ -170,7 +170,7 @@ class Study:
         return {
             "name": self.name,
             "tasks": [task.source for task in self.tasks],
-            "methods": {entry.label: {"method": entry.source, **entry.settings} for entry in self.methods},
+            "methods": {entry.label: {"method": entry.source, **entry.kept} for entry in self.methods},
             "learner": self._of_tasks(),
             "budget": {"completions": list(self.budgets)},
             "seeds": list(self.seeds),

@@ -26,7 +26,8 @@ class MethodEntry:
         label: Its name in this study, in folders and in tables.
         source: Name of a built-in method, or `module:Class`.
         method: The method with its settings.
-        settings: All its settings as plain data, defaults included but those declared with `OPTIONAL`.
+        settings: All its settings as plain data, defaults included.
+        kept: Those that keys and files hold: of those declared with `OPTIONAL` what is not the default.
         version: Its version; the digest of its code where it is a user's own.
         given: Names of the settings that the study gives, where a task's own defaults must not replace them.
     """
@@ -35,6 +36,7 @@ class MethodEntry:
     source: str
     method: Method
     settings: Mapping[str, object]
+    kept: Mapping[str, object]
     version: int | str
     given: frozenset[str] = frozenset()
 
@@ -69,7 +71,8 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         label=label,
         source=source,
         method=_make(cls, made, path),
-        settings=plain_settings(made),
+        settings=dataclasses.asdict(made),
+        kept=plain_settings(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
         given=frozenset(settings),
     )
@@ -137,4 +140,9 @@ def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) 
             part = part[key]
         part[last] = value
     made = make_settings(entry.method.Settings, settings, path)
-    return dataclasses.replace(entry, method=_make(type(entry.method), made, path), settings=plain_settings(made))
+    return dataclasses.replace(
+        entry,
+        method=_make(type(entry.method), made, path),
+        settings=dataclasses.asdict(made),
+        kept=plain_settings(made),
+    )

@@ -38,7 +38,7 @@ class Timing:
             Table(
                 timing_folder(Path(), *name).as_posix(), first.task.name, first.seed,
                 {
-                    "method": [first.entry.source, first.entry.version, dict(first.entry.settings)],
+                    "method": [first.entry.source, first.entry.version, dict(first.entry.kept)],
                     "method code": first.made_of["code"], "model": first.task.model_digest,
                     "max_completion_tokens": first.task.max_completion_tokens,
                 },
