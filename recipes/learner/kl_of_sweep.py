@@ -28,7 +28,7 @@ from paretune.training.finished import stage_result
 def measured(trial: Path, root: Path, samples: int) -> tuple[float, float, float]:
     """Return mean utility, KL in nats and J of a trial's policies, each for the preference it is given."""
     about = json.loads(trial.read_text())
-    task, given = load_task(about["task"]).instance(about["seed"]), np.array(about["preferences"])
+    task, given = load_task(about["task"]).instance(about["seed"]), np.array(about["training_preferences"])
     entry = method_entry(about["method"], {"method": about["source"], **about["settings"]}, about["method"])
     asked = entry.method.stages(task, given, about["budget_completions"], about["seed"])
     results = {stage.key(task): stage_result(root, stage, task) for stage in in_order(asked, task)}
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder of a study with `tune:`")
     parser.add_argument("--samples", type=int, default=2, help="completions of each development prompt")
     arguments = parser.parse_args()
-    trials = sorted(arguments.folder.glob("tuning/*/score.json"))
+    trials = sorted(path.with_name("cell.json") for path in arguments.folder.glob("tuning/*/score.json"))
     if not trials:
         print(f"folder must hold a study that was tuned, got '{arguments.folder}'. Run it first.", file=sys.stderr)
         return 2
