@@ -1,0 +1,124 @@
+"""How much of what one policy per preference gains each row keeps, from the kept outcomes per prompt alone.
+
+    python recipes/meta_policy/kept.py docs/results/data/meta_policy/main --against linear --budget 45056
+
+Writes `kept.csv` into the folder. For each task, budget and row: captured share, with its t-interval over instances;
+the worst weight's share, a ratio of sums over instances; and the *kept gain*, the sum over instances and weights of
+`J - J(base)` over that of the row it is held against, with the interval of a ratio of means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from paretune.records.per_prompt import PerPrompt, read_per_prompt
+from paretune.statistics.intervals import mean_interval
+
+FloatArray = NDArray[np.float64]
+Key = tuple[str, int, str]  # task, budget, row
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What a row gained on one instance beside what was possible, for each weight `[M]`."""
+
+    gained: FloatArray
+    possible: FloatArray
+    costs: Mapping[str, float]
+
+
+def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
+    """Return what each row gained on each instance, by task, budget and row."""
+    known = {(each.kind, each.task, each.seed): each for each in blocks if each.kind != "cell"}
+    found: dict[Key, dict[int, Gains]] = defaultdict(dict)
+    for cell in (each for each in blocks if each.kind == "cell"):
+        place = (cell.task, cell.seed)
+        reference = known["base", *place].J.mean(axis=0)
+        found[cell.task, cell.budget_completions, cell.method][cell.seed] = Gains(
+            (cell.preferences * (cell.J - reference)).sum(axis=1),
+            (cell.preferences * (known["optimum", *place].J - reference)).sum(axis=1),
+            cell.costs or {},
+        )
+    return found
+
+
+def ratio_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """Return the ratio of two sums over pairs, and its 95 % interval by the spread of what it leaves unexplained.
+
+    Example:
+        >>> [round(each, 3) for each in ratio_interval([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])]
+        [0.5, 0.5, 0.5]
+    """
+    one, other = np.asarray(values), np.asarray(others)
+    ratio, count = float(one.sum() / other.sum()), len(one)
+    if count < 2:
+        return ratio, float("nan"), float("nan")
+    left = (one - ratio * other) / other.mean()
+    half = float(stats.t.ppf(0.975, count - 1) * left.std(ddof=1) / np.sqrt(count))
+    return ratio, ratio - half, ratio + half
+
+
+def lines_of(found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int) -> list[dict[str, object]]:
+    """Return one line for each task, budget and row."""
+    lines: list[dict[str, object]] = []
+    for (task, own, method), seeds in sorted(found.items()):
+        each = [seeds[seed] for seed in sorted(seeds)]
+        share = mean_interval([float(one.gained.sum() / one.possible.sum()) for one in each])
+        worst = sum(one.gained for one in each) / sum(one.possible for one in each)
+        line: dict[str, object] = {
+            "task": task, "budget": own, "method": method, "instances": len(each), "captured_share": share.mean,
+            "low": share.low, "high": share.high, "worst_weight_share": float(np.min(worst)),
+            "seconds": float(np.mean([one.costs.get("seconds", np.nan) for one in each])),
+        }  # fmt: skip
+        rival = found.get((task, budget, against), {})
+        common = sorted(set(rival) & set(seeds))
+        if common:
+            kept = ratio_interval(
+                [float(seeds[seed].gained.sum()) for seed in common],
+                [float(rival[seed].gained.sum()) for seed in common],
+            )
+            line |= dict(zip(("kept", "kept_low", "kept_high"), kept, strict=True))
+        lines.append(line)
+    return lines
+
+
+def main() -> int:
+    """Read all kept parts below a folder, write the table and print it; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of the kept parts, or of a study's report")
+    parser.add_argument("--against", default="linear", help="row that gains are held against")
+    parser.add_argument("--budget", type=int, default=45056, help="budget of that row in completions")
+    arguments = parser.parse_args()
+    files = sorted(arguments.folder.glob("**/per_prompt.parquet"))
+    if not files:
+        print(
+            f"folder must hold kept parts, got '{arguments.folder}'. Run recipes/keep_part.py first.", file=sys.stderr
+        )
+        return 2
+    found = gains([block for file in files for block in read_per_prompt(file)])
+    lines = lines_of(found, arguments.against, arguments.budget)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with (arguments.folder / "kept.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        for line in lines:
+            writer.writerow(
+                {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in line.items()}
+            )
+    for line in lines:
+        print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:<24}" for value in line.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
