@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from paretune.core.answers import Combined
+from paretune.core.checks import check_choice
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of
+from paretune.methods.experts import LATER, adapters_of, own_starts
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import CombiningSettings
+from paretune.methods.meta_policy.upper_level.stretch import StretchSettings, stretched
+
+Start = Literal["shared", "own"]
 
 
 @dataclass(frozen=True)
-class RewardedSoupsSettings(CombiningSettings, FeedbackSettings):
-    """Settings of `RewardedSoups`: which experts, and theirs."""
+class RewardedSoupsSettings(CombiningSettings, StretchSettings, FeedbackSettings):
+    """Settings of `RewardedSoups`: which experts, theirs, and how far they are weighed beyond the preference."""
+
+    start: Start = field(default="shared", metadata=LATER)  # own: each expert from a random A of its own
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("start", self.start, get_args(Start))
 
 
 @method("rewarded_soups", "meta-policy")
@@ -29,15 +40,18 @@ class RewardedSoups:
 
     Departures:
         The deltas are averaged, exactly; the published code averages the factors A and B apart, which adds cross
-        terms `B_i A_j` and is no average of the experts.
+        terms `B_i A_j` and is no average of the experts. So experts need not start from one A, `start: own`.
+        `stretch` weighs experts beyond the preference, see `upper_level.stretch`.
     """
 
     settings: RewardedSoupsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the experts, by default one per objective; `preferences` play no part in training."""
-        return self.settings.expert_kind.stages(self.settings, task, budget, seed)
+        experts = self.settings.expert_kind.stages(self.settings, task, budget, seed)
+        return experts if self.settings.start == "shared" else own_starts(experts)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the average of the experts, weighed by the prior of their kind: by default the preference."""
-        return Assembly(adapters_of(results.values()), Combined(self.settings.expert_kind.prior(len(task.objectives))))
+        prior = self.settings.expert_kind.prior(len(task.objectives))
+        return Assembly(adapters_of(results.values()), Combined(stretched(prior, self.settings)))
