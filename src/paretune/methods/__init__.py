@@ -28,6 +28,7 @@ METHODS = {
     "prediction_guided": "paretune.methods.multi_policy.prediction_guided:PredictionGuided",
     "evolution": "paretune.methods.multi_policy.evolution:Evolution",
     "rewarded_soups": "paretune.methods.meta_policy.rewarded_soups:RewardedSoups",
+    "merged_soups": "paretune.methods.meta_policy.merged_soups:MergedSoups",
     "bone_soups": "paretune.methods.meta_policy.bone_soups:BoneSoups",
     "iterative_soups": "paretune.methods.meta_policy.iterative_soups:IterativeSoups",
     "mod": "paretune.methods.meta_policy.mod:MOD",

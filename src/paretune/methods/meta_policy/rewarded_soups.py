@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 from paretune.core.answers import Combined
-from paretune.core.checks import check_choice
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import LATER, adapters_of, own_starts
+from paretune.methods.experts import adapters_of
 from paretune.methods.feedback import FeedbackSettings
-from paretune.methods.meta_policy.lower_level import CombiningSettings
+from paretune.methods.meta_policy.lower_level.averaged import AveragedSettings
 from paretune.methods.meta_policy.upper_level.stretch import StretchSettings, stretched
-
-Start = Literal["shared", "own"]
 
 
 @dataclass(frozen=True)
-class RewardedSoupsSettings(CombiningSettings, StretchSettings, FeedbackSettings):
+class RewardedSoupsSettings(AveragedSettings, StretchSettings, FeedbackSettings):
     """Settings of `RewardedSoups`: which experts, theirs, and how far they are weighed beyond the preference."""
-
-    start: Start = field(default="shared", metadata=LATER)  # own: each expert from a random A of its own
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("start", self.start, get_args(Start))
 
 
 @method("rewarded_soups", "meta-policy")
@@ -48,8 +38,7 @@ class RewardedSoups:
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the experts, by default one per objective; `preferences` play no part in training."""
-        experts = self.settings.expert_kind.stages(self.settings, task, budget, seed)
-        return experts if self.settings.start == "shared" else own_starts(experts)
+        return self.settings.expert_stages(task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the average of the experts, weighed by the prior of their kind: by default the preference."""
