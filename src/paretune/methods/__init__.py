@@ -34,6 +34,7 @@ METHODS = {
     "mod": "paretune.methods.meta_policy.mod:MOD",
     "probability_mixture": "paretune.methods.meta_policy.probability_mixture:ProbabilityMixture",
     "hidden_mixing": "paretune.methods.meta_policy.hidden_mixing:HiddenMixing",
+    "searched_soups": "paretune.methods.meta_policy.searched_soups:SearchedSoups",
     "emorl": "paretune.methods.meta_policy.emorl:EMORL",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
     "gated_experts": "paretune.methods.meta_policy.gated_experts:GatedExperts",
