@@ -196,8 +196,9 @@ def addition(
 
         return Continuation(stages, again)
     (length,) = split_budget(budget, 1, method.settings.group_size)
-    experts = [expert_stage(method.settings, row, length, seed) for row in corners(len(task.objectives))]
-    expert = (own_starts(experts) if getattr(method.settings, "start", "") == "own" else experts)[new]
+    expert = expert_stage(method.settings, corners(len(task.objectives))[new], length, seed)
+    if getattr(method.settings, "start", "") == "own":  # one that no expert there is has, wherever its objective stands
+        *_, expert = own_starts([expert] * len(task.objectives))
 
     def one_more(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
         own = dict(zip(solutions.objectives, kept, strict=True))
