@@ -119,6 +119,27 @@ def test_winners_are_measured_again_with_other_noise_until_the_means_settle() ->
     np.testing.assert_allclose(lucky_scores, [[0.5 + 1 / 3] * 2], rtol=1e-12)  # the mean of three
 
 
+@pytest.mark.parametrize("space", [cube(3), simplex(das_dennis(2, 2))], ids=["published", "preferences"])
+def test_without_a_memory_the_same_is_found_for_as_many_measurements_as_are_published(space: Space) -> None:
+    generator = np.random.default_rng(0)
+    peaks = generator.random((2, space.experts))
+    calls, measure = counted(lambda row: [-np.abs(row - peak).sum() for peak in peaks])
+    known = hierarchical_search(space, 5, space.most(5), measure)  # type: ignore[arg-type]
+    with_memory = len(calls)
+    forgot = hierarchical_search(space, 5, space.most(5), measure, memo=False)  # type: ignore[arg-type]
+    assert forgot.candidates.tolist() == known.candidates.tolist()
+    assert (forgot.scores.tolist(), forgot.times) == (known.scores.tolist(), known.times)
+    rounds = [len(candidates) for candidates, times in calls[with_memory:] if not times]
+    assert sum(rounds) == space.repeated(5)  # 135 of three experts, as published; three a preference and round, and 3
+    assert space.repeated(5) == (135 if space.experts == 3 else 5 * 3 * 3 + 3)
+
+
+def test_an_enlarged_simplex_has_its_corners_further_from_the_centre() -> None:
+    space = Space(2, corners(2), True, corners(2), beyond=0.5)
+    assert space.weights(np.asarray([[0.0], [0.5], [1.0]])).tolist() == [[-0.25, 1.25], [0.5, 0.5], [1.25, -0.25]]
+    assert simplex(corners(2)).weights(np.asarray([[0.25]])).tolist() == [[0.25, 0.75]]
+
+
 def test_a_round_that_cannot_be_paid_is_not_begun() -> None:
     space = cube(2)
     calls, measure = counted(lambda row: [row[0], row[1]])

@@ -112,6 +112,25 @@ def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
     assert again.spent.counts == context.spent.counts
 
 
+def test_without_memory_or_batches_a_search_chooses_the_same_for_more(
+    task: Task, adapters: dict[int, Path], tmp_path: Path
+) -> None:
+    plain = searched(task, adapters, tmp_path)
+    table = json.loads((tmp_path / "search.json").read_text())
+    for switches, times_measured in (({"batched": False}, 6), ({"memo": False}, 2 * 3 * 3 + 3)):
+        other = searched(task, adapters, tmp_path, **switches)
+        found = json.loads((tmp_path / "search.json").read_text())
+        assert (found["candidates"], found["times"]) == (table["candidates"], table["times"])
+        np.testing.assert_allclose(found["scores"], table["scores"], atol=1e-12)  # equal texts
+        np.testing.assert_allclose(found["kl"], table["kl"], atol=1e-5)  # fp32 sums
+        again = 0 if "batched" in switches else sum(table["times"]) - len(table["times"])
+        assert other.spent.completions == 8 * (times_measured + again) <= other.stages[0].completions
+        assert other.stages[0].key(task) != plain.stages[0].key(task)
+    assert {
+        len(cast(Any, event["candidates"])) for event in searched(task, adapters, tmp_path, batched=False).events
+    } == {1}
+
+
 def test_experts_are_mixed_at_the_level_and_charged_for_their_streams(
     task: Task, adapters: dict[int, Path], tmp_path: Path
 ) -> None:

@@ -12,6 +12,9 @@ import micro_task
 import paretune
 from paretune.core.errors import BudgetError, ConfigError, PreferenceError, TaskError
 from paretune.core.task import Objective, Task
+from paretune.methods import resolve_method
+from paretune.methods.defaults import addition
+from paretune.methods.experts import start_of
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.training.continuing import adapt, add_objective
@@ -131,6 +134,18 @@ def test_a_new_objective_gets_an_expert_and_the_old_ones_stay_as_they_are(
     corner = train("rewarded_soups", task, 128, settings=SMALL)  # its first expert has the third one's reward
     assert corner.bank is not None
     assert more.bank.flat[0].equal(corner.bank.flat[0])
+
+
+def test_one_more_expert_among_those_of_their_own_start_has_its_own_too(soup: SolutionSet, task: Task) -> None:
+    method, more = resolve_method("rewarded_soups"), with_third(task)  # which has the new objective first
+    starts = {}
+    for start in ("shared", "own"):
+        added = addition(soup, method(method.Settings(start=start)), more, np.full((1, 3), 1 / 3), 64, 0, "modular")
+        starts[start] = start_of(added.stages[0])
+        assert added.stages[0].member["objective_weights"] == [1, 0, 0]
+    before = method(method.Settings(start="own")).stages(task, np.full((1, 2), 0.5), 64, 0)
+    assert starts["shared"] == 0
+    assert starts["own"] not in [start_of(each) for each in before]
 
 
 def test_a_method_without_an_expert_for_each_objective_is_trained_again(soup: SolutionSet, task: Task) -> None:

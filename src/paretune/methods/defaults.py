@@ -19,7 +19,7 @@ from paretune.core.seeds import stream_key
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled
-from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, settings_of, split_budget
+from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, own_starts, settings_of, split_budget
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
@@ -197,6 +197,8 @@ def addition(
         return Continuation(stages, again)
     (length,) = split_budget(budget, 1, method.settings.group_size)
     expert = expert_stage(method.settings, corners(len(task.objectives))[new], length, seed)
+    if getattr(method.settings, "start", "") == "own":  # one that no expert there is has, wherever its objective stands
+        *_, expert = own_starts([expert] * len(task.objectives))
 
     def one_more(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
         own = dict(zip(solutions.objectives, kept, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from paretune.core.errors import AdapterError, BudgetError, ConfigError
 from paretune.core.preferences import FloatArray, corners
+from paretune.core.seeds import stream_key
 from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.rl.settings import LearnerSettings
@@ -206,6 +207,19 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
 def start_of(expert: Stage) -> int:
     """Return the seed of an expert's random initial A."""
     return int(str(expert.member.get("start", expert.seed)))
+
+
+def own_starts(experts: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return experts that each start from a random A of their own; the first keeps the one that all had.
+
+    What they sample in training stays as it was: `seed` is another thing.
+    """
+    return tuple(
+        replace(each, member={**each.member, "start": stream_key(each.seed, "start", number) % 2**62})
+        if number
+        else each
+        for number, each in enumerate(experts)
+    )
 
 
 def trained_weights(experts: Sequence[StageResult]) -> FloatArray:

@@ -55,12 +55,14 @@ class Space:
         utilities: What is to be found the best weights for, `[M, K]`: a candidate's value is `utility . scores`.
         simplex: Whether weights lie on the simplex, or each in [0, 1].
         first_candidates: Candidates of the first round beside the grid, `[X, E]`.
+        beyond: By which share of its size the simplex is enlarged about its centre; then some weights may be negative.
     """
 
     experts: int
     utilities: FloatArray
     simplex: bool
     first_candidates: FloatArray
+    beyond: float = 0.0
 
     @property
     def dimensions(self) -> int:
@@ -78,7 +80,16 @@ class Space:
         for share in points.T:
             columns.append(left * share)
             left = left * (1 - share)
-        return np.stack([*columns, left], axis=1)
+        return self.enlarged(np.stack([*columns, left], axis=1))
+
+    def enlarged(self, shares: FloatArray) -> FloatArray:
+        """Return the candidates at points of the simplex, `[P, E]`: further from its centre by `beyond`."""
+        return np.asarray(shares + self.beyond * (shares - 1 / self.experts)) if self.beyond else shares
+
+    def repeated(self, rounds: int) -> int:
+        """Return how many measurements some rounds make without a memory, every search for itself."""
+        each: int = 3**self.dimensions
+        return rounds * len(self.utilities) * each + len(self.first_candidates)
 
     def first(self) -> FloatArray:
         """Return the candidates of the first round, each once, `[C, E]`."""
@@ -129,7 +140,7 @@ class Found:
             self.times[key] = self.times.get(key, 0) + 1
 
 
-def hierarchical_search(space: Space, rounds: int, evaluations: int, measure: Measure) -> Found:
+def hierarchical_search(space: Space, rounds: int, evaluations: int, measure: Measure, memo: bool = True) -> Found:
     """Search the best expert weights for every utility at once, and measure as often as was planned.
 
     Every utility halves a cube of its own; what several want to know is measured once. Measurements that are left are
@@ -140,6 +151,8 @@ def hierarchical_search(space: Space, rounds: int, evaluations: int, measure: Me
         rounds: How often three points an axis are measured.
         evaluations: How many measurements there are in all, at least those of the first round.
         measure: Measures candidates.
+        memo: Whether a candidate that was measured is known. Else every search measures all points of its cube in every
+            round, under the same noise: what is found is the same, for more measurements than `evaluations`.
 
     Raises:
         ShapeError: If there are fewer measurements than candidates of the first round.
@@ -155,20 +168,38 @@ def hierarchical_search(space: Space, rounds: int, evaluations: int, measure: Me
         new = [row for row, key in zip(wanted, keys_of(wanted), strict=True) if key not in found.sums]
         if len(new) > left:
             break
-        if new:
+        if not memo:
+            points = [space.weights(grid.points()) for grid in grids]
+            asked = np.concatenate([*points, space.first_candidates] if not found.sums else points)
+            known = dict(zip(keys_of(asked), measure(asked, 0), strict=True))
+            if new:
+                found.add(np.stack(new), np.stack([known[key] for key in keys_of(np.stack(new))]))
+        elif new:
             found.add(np.stack(new), measure(np.stack(new), 0))
-            left -= len(new)
+        left -= len(new)
         for grid, utility in zip(grids, space.utilities, strict=True):
             grid.narrow(found.of(space.weights(grid.points())) @ utility)
         wanted = distinct(np.concatenate([space.weights(grid.points()) for grid in grids]))
+    settle(found, space.utilities, left, measure)
+    return found
+
+
+def settle(found: Found, utilities: FloatArray, left: int, measure: Measure) -> None:
+    """Measure the winners again, so often in all as measurements are left.
+
+    Args:
+        found: Candidates that were measured; it takes what comes.
+        utilities: What there are winners for, `[M, K]`.
+        left: How many measurements.
+        measure: Measures candidates.
+    """
     while left:
-        again = distinct(np.stack([found.best(utility) for utility in space.utilities]))[:left]
+        again = distinct(np.stack([found.best(utility) for utility in utilities]))[:left]
         times = [found.times[key] for key in keys_of(again)]
         for count in sorted(set(times)):  # each time with noise of its own
             rows = again[[place for place, each in enumerate(times) if each == count]]
             found.add(rows, measure(rows, count))
         left -= len(again)
-    return found
 
 
 def keys_of(candidates: FloatArray) -> list[tuple[float, ...]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -13,10 +13,11 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
+from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import JudgedOn
 from paretune.methods.experts import adapters_of, settings_of
-from paretune.methods.hierarchical_grid import DIGITS, Found, Space, hierarchical_search
+from paretune.methods.hierarchical_grid import DIGITS, Found, Measure, Space, hierarchical_search, keys_of
 from paretune.methods.judging import judged_scores
 
 if TYPE_CHECKING:
@@ -66,13 +67,19 @@ class SearchSettings:
     level: Level  # where the experts are mixed
     block: int | None  # for `hidden`, see `Mixer`
     judged_on: JudgedOn  # what the best is
+    beyond: float = field(default=0.0, metadata=OPTIONAL)  # the simplex is enlarged by this share
+    memo: bool = field(default=True, metadata=OPTIONAL)  # whether a candidate that was measured is known
+    batched: bool = field(default=True, metadata=OPTIONAL)  # whether candidates of a round are rows of one batch
 
 
 def search_stage(
     experts: Sequence[Stage], space: Space, rounds: int, evaluations: int, completions_each: int, level: Level,
-    block: int | None, seed: int, judged_on: JudgedOn,
+    block: int | None, seed: int, judged_on: JudgedOn, memo: bool = True, batched: bool = True,
 ) -> Stage:  # fmt: skip
     """Describe the search for expert weights, charged like training.
+
+    Without memory or batches it finds the same and takes longer: for measurements of what either saves. (Texts are the
+    same but where a draw falls within rounding of a boundary.) The cache of keys and values has no such switch.
 
     Args:
         experts: What is mixed.
@@ -84,19 +91,21 @@ def search_stage(
         block: For `hidden`, see `Mixer`.
         seed: Of the noise.
         judged_on: What the task is judged on.
+        memo: Whether a candidate that was measured is known. Without, the stage's budget is what it needs at most.
+        batched: Whether the candidates of a round are rows of one batch.
     """
     check_choice("level", level, get_args(Level))
     return Stage(
         kind="search",
         run="paretune.methods.searches:search_weights",
-        settings=asdict(
+        settings=plain_settings(
             SearchSettings(
                 space.utilities.tolist(), space.simplex, space.first_candidates.tolist(), rounds, evaluations,
-                completions_each, level, block, judged_on,
+                completions_each, level, block, judged_on, space.beyond, memo, batched,
             )
         ),
         needs=tuple(experts),
-        completions=evaluations * completions_each,
+        completions=(evaluations if memo else evaluations + space.repeated(rounds)) * completions_each,
         seed=seed,
     )  # fmt: skip
 
@@ -106,37 +115,66 @@ def search_weights(context: StageContext) -> None:
 
     It leaves `search.json`: candidates `[C, E]`, mean rewards `[C, K]` and KL `[C]`, and how often each was measured.
     """
+    for stage in context.stages:
+        settings = settings_of(SearchSettings, stage)
+
+        def find(experts: int, measure: Measure, settings: SearchSettings = settings) -> Found:
+            space = Space(
+                experts, np.asarray(settings.utilities), settings.simplex,
+                np.asarray(settings.first_candidates, dtype=np.float64).reshape(-1, experts), settings.beyond,
+            )  # fmt: skip
+            return hierarchical_search(space, settings.rounds, settings.evaluations, measure, settings.memo)
+
+        mixer = Mixer(settings.level, settings.block)
+        run_search(context, stage, mixer, settings.completions_each, find, settings.batched)
+
+
+def run_search(
+    context: StageContext,
+    stage: Stage,
+    mixer: Mixer,
+    completions_each: int,
+    find: Callable[[int, Measure], Found],
+    batched: bool = True,
+) -> None:
+    """Let a search of expert weights measure on development prompts, write its table `search.json` and seal its stage.
+
+    Args:
+        context: Of the run function.
+        stage: The search; it needs the experts.
+        mixer: Where they are mixed.
+        completions_each: Of each candidate.
+        find: The search: from the number of experts, and what measures candidates by what the task is judged on.
+        batched: Whether the candidates of a call are rows of one batch.
+    """
     from paretune.models.adapters import load_bank
     from paretune.models.base import load_base, unwrap
 
-    base = load_base(context.task.model)
-    for stage in context.stages:
-        settings = settings_of(SearchSettings, stage)
-        try:
-            bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
-            space = Space(
-                bank.experts, np.asarray(settings.utilities), settings.simplex,
-                np.asarray(settings.first_candidates, dtype=np.float64).reshape(-1, bank.experts),
-            )  # fmt: skip
-            measured = _Measured(context, stage, bank, settings.completions_each, Mixer(settings.level, settings.block))
-            means = Found()  # of rewards and KL, [C, K + 1]
+    base, means = load_base(context.task.model), Found()  # of rewards and KL, [C, K + 1]
+    try:
+        bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
+        measured = _Measured(context, stage, bank, completions_each, mixer)
 
-            def judged(
-                candidates: FloatArray, times: int, measured: _Measured = measured, means: Found = means
-            ) -> FloatArray:
+        def judged(candidates: FloatArray, times: int) -> FloatArray:
+            if batched:
                 scores, kl = measured(candidates, times)
-                means.add(candidates, np.column_stack([scores, kl]))
-                return judged_scores(context.task, scores, kl)
+            else:
+                rows = [measured(row[None], times) for row in candidates]
+                scores, kl = (np.concatenate(parts) for parts in zip(*rows))
+            for place, key in enumerate(keys_of(candidates)):
+                if means.times.get(key, 0) == times:  # without a memory the same comes again, under the same noise
+                    means.add(candidates[[place]], np.append(scores[place], kl[place])[None])
+            return judged_scores(context.task, scores, kl)
 
-            found = hierarchical_search(space, settings.rounds, settings.evaluations, judged)
-        finally:
-            unwrap(base)
-        table = {
-            "candidates": means.candidates.tolist(), "scores": means.scores[:, :-1].tolist(),
-            "kl": means.scores[:, -1].tolist(), "times": [*means.times.values()],
-        }  # fmt: skip
-        context.artefact(stage, TABLE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        context.seal(stage, {"candidates": len(found.times)})
+        found = find(bank.experts, judged)
+    finally:
+        unwrap(base)
+    table = {
+        "candidates": means.candidates.tolist(), "scores": means.scores[:, :-1].tolist(),
+        "kl": means.scores[:, -1].tolist(), "times": [*means.times.values()],
+    }  # fmt: skip
+    context.artefact(stage, TABLE).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    context.seal(stage, {"candidates": len(found.times)})
 
 
 def measure(

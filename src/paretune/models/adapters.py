@@ -72,6 +72,31 @@ def save_adapter(bank: ExpertBank, expert: int, folder: Path, rank: int | None =
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
+def save_factors(
+    bank: ExpertBank, factors: Mapping[str, Sequence[tuple[Tensor, Tensor]]], scales: Sequence[float],
+    folders: Sequence[Path],
+) -> None:  # fmt: skip
+    """Write other experts of the layers of a bank as PEFT adapter folders; the bank is unwrapped.
+
+    Args:
+        bank: It says which layers of which base model.
+        factors: Layer path -> for each expert A `[r, in]` and B `[out, r]`, all of one rank.
+        scales: What each expert's `B A` is multiplied by.
+        folders: One for each expert.
+    """
+    rank, targets = len(next(iter(factors.values()))[0][0]), sorted({path.rpartition(".")[2] for path in bank.layers})
+    bank.unwrap()
+    made = ExpertBank(bank.base, len(folders), rank, targets=targets)
+    made.alphas = torch.tensor([scale * rank for scale in scales])
+    with torch.no_grad():
+        for path, pairs in factors.items():
+            for expert, (down, up) in enumerate(pairs):
+                made.layers[path].A[expert], made.layers[path].B[expert] = down, up
+    for expert, folder in enumerate(folders):
+        save_adapter(made, expert, folder)
+    made.unwrap()
+
+
 def _target_modules(bank: ExpertBank) -> list[str]:
     """Name the wrapped layers by their last part where that means just them, else by their whole path."""
     short = {path.rpartition(".")[2] for path in bank.layers}

@@ -30,6 +30,28 @@ def side_by_side(downs: Tensor, ups: Tensor, weights: Tensor) -> tuple[Tensor, T
     return downs.flatten(0, 1), (ups * weights[:, None, None]).permute(1, 0, 2).flatten(1)
 
 
+def nearest_factors(delta: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
+    """Return factors of the matrix of a rank that is nearest to a dense one, in the Frobenius norm.
+
+    Args:
+        delta: `[out, in]`.
+        rank: r; where the matrix has no so many rows and columns, the rest of the factors is 0 and they are exact.
+
+    Returns:
+        A `[r, in]`, B `[out, r]`, the energy (squared Frobenius norm) of the matrix, and how much of it was discarded.
+
+    Source:
+        Eckart and Young 1936.
+    """
+    left, values, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    width, energies = min(rank, len(values)), values.square()
+    down = torch.zeros(rank, delta.shape[1], dtype=torch.float64, device=delta.device)
+    up = torch.zeros(delta.shape[0], rank, dtype=torch.float64, device=delta.device)
+    root = values[:width].sqrt()
+    down[:width], up[:, :width] = root[:, None] * right[:width], left[:, :width] * root
+    return down.to(delta.dtype), up.to(delta.dtype), float(energies.sum()), float(energies[width:].sum())
+
+
 def average_deltas(downs: Tensor, ups: Tensor) -> tuple[Tensor, Tensor, float, float]:
     """Average `B A` of N experts of one rank in one layer, as the nearest factors of that rank.
 

@@ -16,13 +16,14 @@ from paretune.core.task import Task
 from paretune.methods.experts import LATER, adapters_of
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import CombiningSettings
+from paretune.methods.meta_policy.upper_level.stretch import StretchSettings, stretched
 
 Correction = Literal["none", "importance"]
 PARTICLES = 8  # with exact experts 95 % or more of what is lost token by token comes back, see docs/papers.md
 
 
 @dataclass(frozen=True)
-class MODSettings(CombiningSettings, FeedbackSettings):
+class MODSettings(CombiningSettings, StretchSettings, FeedbackSettings):
     """Settings of `MOD`, beside those of its experts, which are the same whatever all but `experts` say."""
 
     # what the experts are taken to have been kept near the base model by; they are trained under the reverse KL
@@ -46,6 +47,11 @@ class MODSettings(CombiningSettings, FeedbackSettings):
             )
         if self.particles is not None:
             check_particles(self.particles, 2)
+        if self.stretch != 1 and self.divergence != "reverse_kl":
+            raise ConfigError(
+                f"stretch must be 1 but under the reverse KL, got {self.stretch} with divergence '{self.divergence}'. "
+                "For no other is the policy a product of powers, which weights of any sign have."
+            )
 
     @property
     def drawn_from(self) -> int:
@@ -81,6 +87,5 @@ class MOD:
         """Answer with the experts' log-probabilities, weighed by the prior of their kind: by default the preference."""
         settings = self.settings
         mixer = Mixer("log_probs", divergence=settings.divergence, particles=settings.drawn_from)
-        return Assembly(
-            adapters_of(results.values()), Combined(settings.expert_kind.prior(len(task.objectives))), mixer
-        )
+        prior = stretched(settings.expert_kind.prior(len(task.objectives)), settings)
+        return Assembly(adapters_of(results.values()), Combined(prior), mixer)

@@ -12,12 +12,13 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import adapters_of
 from paretune.methods.feedback import FeedbackSettings
-from paretune.methods.meta_policy.lower_level import CombiningSettings
+from paretune.methods.meta_policy.lower_level.averaged import AveragedSettings
+from paretune.methods.meta_policy.upper_level.stretch import StretchSettings, stretched
 
 
 @dataclass(frozen=True)
-class RewardedSoupsSettings(CombiningSettings, FeedbackSettings):
-    """Settings of `RewardedSoups`: which experts, and theirs."""
+class RewardedSoupsSettings(AveragedSettings, StretchSettings, FeedbackSettings):
+    """Settings of `RewardedSoups`: which experts, theirs, and how far they are weighed beyond the preference."""
 
 
 @method("rewarded_soups", "meta-policy")
@@ -29,15 +30,17 @@ class RewardedSoups:
 
     Departures:
         The deltas are averaged, exactly; the published code averages the factors A and B apart, which adds cross
-        terms `B_i A_j` and is no average of the experts.
+        terms `B_i A_j` and is no average of the experts. So experts need not start from one A, `start: own`.
+        `stretch` weighs experts beyond the preference, see `upper_level.stretch`.
     """
 
     settings: RewardedSoupsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the experts, by default one per objective; `preferences` play no part in training."""
-        return self.settings.expert_kind.stages(self.settings, task, budget, seed)
+        return self.settings.expert_stages(task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the average of the experts, weighed by the prior of their kind: by default the preference."""
-        return Assembly(adapters_of(results.values()), Combined(self.settings.expert_kind.prior(len(task.objectives))))
+        prior = self.settings.expert_kind.prior(len(task.objectives))
+        return Assembly(adapters_of(results.values()), Combined(stretched(prior, self.settings)))
