@@ -18,6 +18,7 @@ from paretune.core.ledger import Ledger
 from paretune.core.stages import GATE, Stage
 from paretune.core.task import Task
 from paretune.methods.banks import GATES, BankSettings, bank_stage, gate_path
+from paretune.methods.experts import expert_settings
 from paretune.methods.training import train_bank
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
@@ -175,7 +176,7 @@ def test_default_stages_say_nothing_of_what_they_do_not_change() -> None:
     stage = bank_stage(BankSettings(), 6000, 0, BLOCK)
     assert (stage.kind, stage.needs) == ("bank", ())
     assert stage.settings["gate"] == "paretune.models.gate:BlockGate"
-    assert set(stage.settings) == {*vars(BankSettings()), "gate", "gate_learning_rate"}
+    assert set(stage.settings) == {*expert_settings(BankSettings()), "gate", "gate_learning_rate"}
     other = bank_stage(BankSettings(), 6000, 0, BLOCK, prior=np.eye(2))
     assert other.settings["prior"] == [[1.0, 0.0], [0.0, 1.0]]
     assert bank_stage(BankSettings(), 8, 0, experts=(SOMEWHERE,), trains="experts").settings["trains"] == "experts"
