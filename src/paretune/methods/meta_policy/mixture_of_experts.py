@@ -152,8 +152,8 @@ class MixtureOfExperts:
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return the stages of all parts, by default one; `preferences` play no part in training.
 
-        Only where there are no experts first and there is no polish do longer budgets extend shorter ones: else what
-        comes last starts from what a shorter first part does not have.
+        A longer budget extends a shorter one where all is trained at once. Behind a first part, which is then longer
+        too, what comes next is trained anew: a plan of several budgets counts it for each.
 
         Raises:
             BudgetError: If a part would get less than one group, or a search no completion for each candidate.
