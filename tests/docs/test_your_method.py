@@ -53,6 +53,12 @@ def blocks(root: Path) -> dict[str, str]:
             256,
             marks=pytest.mark.slow,
         ),
+        (
+            "pulled_prior.py",
+            "{method: mixture_of_experts, experts: single_objective, "
+            "prior: {kind: 'pulled_prior:PulledPrior', share: 0.3}}",
+            128,
+        ),
         ("grid_search.py", "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}", 192),
     ],
 )

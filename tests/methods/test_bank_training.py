@@ -13,16 +13,20 @@ import pytest
 import torch
 
 import micro_task
+from paretune.core.answers import Answer
 from paretune.core.errors import AdapterError, ConfigError
 from paretune.core.ledger import Ledger
 from paretune.core.stages import GATE, Stage
 from paretune.core.task import Task
-from paretune.methods.banks import GATES, BankSettings, bank_stage, gate_path
+from paretune.methods.banks import GATES, BankSettings, DrawnBankSettings, PriorFrom, bank_stage, gate_path
+from paretune.methods.experts import expert_settings
+from paretune.methods.priors import Interpolated
 from paretune.methods.training import train_bank
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
 from paretune.models.base import load_base
 from paretune.models.gate import BlockGate, TrainedGate, load_gate
+from paretune.rl.trainees import Conditioned
 
 SETTINGS = BankSettings(3e-2, group_size=4, completions_per_update=16, rank=2)
 BLOCK, PROMPT = GATES["block"], GATES["prompt"]
@@ -89,6 +93,7 @@ def known(task: Task, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     return {
         "expert": {f"experts/{expert:03d}": root / f"experts/{expert:03d}" for expert in range(3)},
         "gate": {GATE: root / GATE},
+        "search": {},
     }
 
 
@@ -171,11 +176,73 @@ def test_a_prior_says_how_many_new_experts_there_are(trained: Trained) -> None:
     assert made is None
 
 
+@dataclass(frozen=True)
+class Bent:
+    """A prior that is no linear rule: at the centre one expert alone."""
+
+    alone: int = 2
+
+    def stages(self, *given: Any) -> tuple[Stage, ...]:
+        return ()
+
+    def answer(self, task: Task, rule: Any, results: Any) -> Answer:
+        return Interpolated(rule, np.eye(3)[self.alone])
+
+
+FOUND = PriorFrom({"kind": f"{__name__}:Bent", "alone": 1}, (Stage("search", "nobody:runs", {}),))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, torch.Tensor]]:
+    """Return the preferences that training asks for, with the experts' weights under the prior."""
+    noted: list[tuple[Any, torch.Tensor]] = []
+    mixing = Conditioned.mixing
+
+    def noting(self: Conditioned, members: Any, preferences: Any, prompts: Any) -> Any:
+        made = mixing(self, members, preferences, prompts)
+        noted.append((preferences, made.expert_weights))
+        return made
+
+    monkeypatch.setattr(Conditioned, "mixing", noting)
+    return noted
+
+
+@pytest.mark.parametrize("experts", [(SOMEWHERE,), ()])
+def test_a_bank_is_trained_under_the_prior_that_its_needs_found(
+    trained: Trained, asked: list[Any], experts: tuple[Stage, ...]
+) -> None:
+    stage = bank_stage(SETTINGS, 16, 0, experts=experts, prior=PRIOR, prior_from=FOUND)
+    assert stage.needs == (*experts, *FOUND.stages)
+    assert stage.settings["prior_from"] == {"kind": f"{__name__}:Bent", "alone": 1}
+    trained(stage)
+    (preferences, weights), *_ = asked
+    expected, _ = Interpolated(PRIOR, np.eye(3)[1]).weights(preferences)
+    np.testing.assert_allclose(weights.numpy(), expected, atol=1e-6)  # fp32
+    assert np.abs(expected - preferences @ PRIOR).max() > 0.1
+
+
+def test_draws_of_the_settings_reach_training_and_the_stage_that_has_them(trained: Trained, asked: list[Any]) -> None:
+    shape = {"learning_rate": 3e-2, "group_size": 4, "completions_per_update": 16, "rank": 2}
+    stage = bank_stage(DrawnBankSettings(draw="stratified", **shape), 16, 0)
+    assert stage.settings["draw"] == "stratified"
+    assert "draw" not in bank_stage(DrawnBankSettings(), 16, 0).settings
+    trained(stage)
+    intervals = np.floor(asked[0][0][::4, 0] * 4).astype(int)  # four prompts of four completions
+    assert sorted(intervals) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("start", "alike"), [("shared", True), ("independent", False)])
+def test_new_experts_start_from_their_own_a_or_from_one_they_share(trained: Trained, start: str, alike: bool) -> None:
+    """B is zero at first, so at this rate experts are still where they started but for some billionths."""
+    _, flat, _ = trained(bank_stage(replace(SETTINGS, learning_rate=1e-9), 16, 0, start=start))
+    assert (float((flat[0] - flat[1]).abs().max()) < 1e-6) == alike
+
+
 def test_default_stages_say_nothing_of_what_they_do_not_change() -> None:
     stage = bank_stage(BankSettings(), 6000, 0, BLOCK)
     assert (stage.kind, stage.needs) == ("bank", ())
     assert stage.settings["gate"] == "paretune.models.gate:BlockGate"
-    assert set(stage.settings) == {*vars(BankSettings()), "gate", "gate_learning_rate"}
+    assert set(stage.settings) == {*expert_settings(BankSettings()), "gate", "gate_learning_rate"}
     other = bank_stage(BankSettings(), 6000, 0, BLOCK, prior=np.eye(2))
     assert other.settings["prior"] == [[1.0, 0.0], [0.0, 1.0]]
     assert bank_stage(BankSettings(), 8, 0, experts=(SOMEWHERE,), trains="experts").settings["trains"] == "experts"

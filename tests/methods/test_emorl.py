@@ -112,7 +112,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 
 
 def test_what_cannot_be_searched_is_refused_when_planned(task: Task) -> None:
-    with pytest.raises(BudgetError, match="a completion to measure each of 9 mixtures with, got 35"):
+    with pytest.raises(BudgetError, match="a completion to measure each of 9 mixtures with, got 8 for the search"):
         FAITHFUL.stages(task, WANTED, 35, 0)
     with pytest.raises(ModelError, match="block must be one of the model's 2 blocks"):
         EMORL(EMORLSettings(mode="faithful", block=2)).stages(task, WANTED, 4000, 0)

@@ -5,6 +5,7 @@ import pytest
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
+from paretune.methods.experts import expert_settings
 from paretune.methods.meta_policy.mixture_of_experts import MixtureOfExperts, MixtureOfExpertsSettings
 from paretune.methods.meta_policy.preference_conditioned import PreferenceConditioned, PreferenceConditionedSettings
 
@@ -24,7 +25,7 @@ def test_one_stage_trains_one_policy_whatever_the_preferences(task: Task) -> Non
 def test_the_stage_of_the_default_gate_is_as_it_was_when_gates_had_no_words(task: Task) -> None:
     """Finished studies are found by the digest of just these settings."""
     (stage,) = MixtureOfExperts(MixtureOfExpertsSettings()).stages(task, das_dennis(2, 2), 6000, 3)
-    learner = vars(PreferenceConditionedSettings())
+    learner = expert_settings(PreferenceConditionedSettings())
     assert stage.settings == {
         **learner, "gate": "paretune.models.gate:BlockGate", "gate_learning_rate": 0.0, "width": 32
     }  # fmt: skip

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paretune.core.answers import Answer, Combined
 from paretune.core.errors import AdapterError, ConfigError
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Task
 from paretune.methods.banks import GateSettings, StartSettings
 from paretune.methods.experts import ExpertSettings, adapters_of, settings_of
+from paretune.methods.priors import make_prior
 from paretune.methods.training import Run, prompts, resolve_named, train, trajectories
 
 if TYPE_CHECKING:
@@ -32,15 +35,15 @@ def train_stages(context: StageContext) -> None:
     task = context.task
     base, objectives = load_base(task.model), len(task.objectives)
     gating, started = settings_of(GateSettings, context.stages[0]), start_of_bank(context.stages[0])
-    prior = np.eye(objectives) if started.prior is None else np.asarray(started.prior, dtype=np.float64)
+    prior = prior_of_bank(context, context.stages[0], objectives)
     for stages in trajectories(context):
         seed, lengths = stages[0].seed, tuple(stage.completions for stage in stages)
         try:
-            bank = _bank(context, stages[0], base, prior.shape[-1])
+            bank = _bank(context, stages[0], base, prior.experts)
             gate = _gate(context, stages[0], bank, objectives, gating.gate)
             rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
             terms = GateTerms.of(stages[0].settings)
-            trainee = Conditioned(bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms)
+            trainee = Conditioned(bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms, started.draw)
 
             def save(
                 stage: Stage, bank: ExpertBank = bank, gate: TrainedGate | None = gate
@@ -59,19 +62,29 @@ def train_stages(context: StageContext) -> None:
 
 def start_of_bank(stage: Stage) -> StartSettings:
     """Return where the bank of a stage starts."""
-    defaults = StartSettings()
-    prior: Any = stage.settings.get("prior", defaults.prior)
-    return StartSettings(prior, str(stage.settings.get("trains", defaults.trains)))
+    given: dict[str, Any] = {
+        each.name: stage.settings[each.name] for each in fields(StartSettings) if each.name in stage.settings
+    }
+    return StartSettings(**given)
+
+
+def prior_of_bank(context: StageContext, stage: Stage, objectives: int) -> Answer:
+    """Return what weighs the experts of a stage's bank for a preference alone."""
+    started = start_of_bank(stage)
+    rule = np.eye(objectives) if started.prior is None else np.asarray(started.prior, dtype=np.float64)
+    if started.prior_from is None:
+        return Combined(rule)
+    return make_prior(started.prior_from).answer(context.task, rule, [context.result(need) for need in stage.needs])
 
 
 def _bank(context: StageContext, stage: Stage, base: BaseModel, experts: int) -> ExpertBank:
-    """Return the bank that a stage starts with: the experts it needs, or new ones, each of a random A of its own."""
+    """Return the bank that a stage starts with: the experts it needs, or new ones, of a random A each or of one."""
     from paretune.core.seeds import stream_key
     from paretune.models.adapters import load_bank
     from paretune.models.bank import ExpertBank
 
-    if stage.needs:
-        adapters = adapters_of(each for each in map(context.result, stage.needs) if each.adapters)
+    adapters = adapters_of(each for each in map(context.result, stage.needs) if each.adapters)
+    if stage.needs and (adapters or start_of_bank(stage).prior_from is None):
         if len(adapters) != experts:
             raise AdapterError(
                 f"experts to start from must be as many as the prior weighs, {experts}, got {len(adapters)}. Give a "
@@ -80,7 +93,8 @@ def _bank(context: StageContext, stage: Stage, base: BaseModel, experts: int) ->
         return load_bank(base, adapters)
     shape = settings_of(ExpertSettings, stage)
     bank = ExpertBank(base, experts, shape.rank, shape.alpha)
-    bank.initialise([stream_key(stage.seed, "expert", expert) for expert in range(experts)])
+    own = start_of_bank(stage).start == "independent"
+    bank.initialise([stream_key(stage.seed, "expert", expert if own else 0) for expert in range(experts)])
     return bank
 
 

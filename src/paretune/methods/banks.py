@@ -12,6 +12,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings
 from paretune.methods.feedback import FeedbackSettings
+from paretune.rl.preference_draws import DRAWS
 
 BANK = "paretune.methods.training:train_bank"  # leaves experts, and the gate that weighs them
 GATES = {  # words for `gate`, and what they stand for in a stage
@@ -22,6 +23,7 @@ GATES = {  # words for `gate`, and what they stand for in a stage
 }
 CONTEXTS, FORMS = ("own", "blind", "shuffled"), ("free", "softmax")
 TRAINS = ("both", "gate", "experts")
+STARTS = ("independent", "shared")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,18 @@ class BankSettings(FeedbackSettings):
     """How a bank is shaped and trained: one expert per objective, on preferences drawn for each prompt."""
 
     epochs: int = 2  # of the longer training of one policy for all; four go astray on text, docs/results/learner.md
+
+
+@dataclass(frozen=True)
+class DrawnBankSettings(BankSettings):
+    """Settings of a bank that `bank_stage` trains: how the preferences are drawn that it is trained for, too."""
+
+    # of each prompt: uniform; stratified, evenly over an update; corners, every other one; rl/preference_draws.py
+    draw: str = field(default="uniform", metadata=LATER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("draw", self.draw, DRAWS)
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,22 @@ class StartSettings:
 
     prior: Sequence[Sequence[float]] | None = None  # [K, E]; None: one expert for each objective, the preference itself
     trains: str = "both"
+    start: str = "independent"  # of experts that are new: a random A of their own, or one that they share
+    draw: str = "uniform"  # how preferences are drawn, see `rl.preference_draws`
+    prior_from: Mapping[str, object] | None = None  # another prior, which its needs find: see `PriorFrom`
+
+
+@dataclass(frozen=True)
+class PriorFrom:
+    """A prior that is known when its stages are finished.
+
+    Attributes:
+        prior: Its `module:Class` as `kind`, and its settings, see `priors.make_prior`.
+        stages: That find it.
+    """
+
+    prior: Mapping[str, object]
+    stages: tuple[Stage, ...]
 
 
 def gate_path(gate: str) -> str:
@@ -70,13 +100,15 @@ def bank_stage(
     experts: Sequence[Stage] = (),
     prior: FloatArray | None = None,
     trains: str = "both",
+    start: str = "independent",
+    prior_from: PriorFrom | None = None,
 ) -> Stage:
     """Describe one policy for all preferences: experts, and a gate that weighs them.
 
     Args:
-        settings: The method's settings, those of `BankSettings` or `ExpertSettings` among them.
+        settings: The method's settings, those of `DrawnBankSettings`, `BankSettings` or `ExpertSettings` among them.
         completions: Its budget.
-        seed: Training seed; where nothing is started from, each expert starts from a random A of its own.
+        seed: Training seed.
         gate: `module:Class` of a gate; empty weighs experts by the preference alone.
         experts: Stages to start from: all adapters that they leave, in their order, and the gate that the last of them
             leaves which has one. None: new experts, and a new gate.
@@ -85,6 +117,8 @@ def bank_stage(
             experts there are.
         trains: `both`; the `gate` alone, on experts that stay as they are; or the `experts` alone, under the gate that
             `experts` left, or the prior.
+        start: Where nothing is started from: `independent`, each expert from a random A of its own; or `shared`.
+        prior_from: What finds a prior in the place of the linear one, `prior`, and is given that.
 
     Returns:
         A stage of kind `bank`, which leaves an adapter for each expert and the gate; or of kind `gate`, which leaves
@@ -104,7 +138,10 @@ def bank_stage(
             f"experts that learn alone under gate '{gate}' must start from a stage that trained it, got none. Put that "
             "stage among experts, or train both."
         )
-    started = asdict(StartSettings(None if prior is None else [[float(each) for each in row] for row in prior], trains))
+    check_choice("start", start, STARTS)
+    rule = None if prior is None else [[float(each) for each in row] for row in prior]
+    draw = str(getattr(settings, "draw", StartSettings.draw))
+    started = asdict(StartSettings(rule, trains, start, draw, None if prior_from is None else prior_from.prior))
     return Stage(
         kind="gate" if trains == "gate" else "bank",
         run=BANK,
@@ -112,7 +149,7 @@ def bank_stage(
             **asdict(GateSettings()), **expert_settings(settings), **(gate_settings(settings) if gate else {}),
             "gate": gate, **changed(StartSettings, started),
         },
-        needs=tuple(experts),
+        needs=(*experts, *(() if prior_from is None else prior_from.stages)),
         completions=completions,
         seed=seed,
     )  # fmt: skip

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import BudgetError, ShapeError
 from paretune.core.preferences import FloatArray
+from paretune.methods.experts import whole_passes
 
 DIGITS = 12  # to which candidates of equal weights are one
 
@@ -101,6 +102,31 @@ class Space:
         """Return how many candidates some rounds measure at most: a halved cube has measured corners."""
         new: int = 3**self.dimensions - 2**self.dimensions
         return len(self.first()) + (rounds - 1) * len(self.utilities) * new
+
+    def affordable(self, rounds: int, measured_each: int, completions: int, prompts: int) -> tuple[int, int, int]:
+        """Plan a search that a budget allows.
+
+        Args:
+            rounds: At most so many.
+            measured_each: Completions of a candidate, at most.
+            completions: That may be spent.
+            prompts: Number of development prompts, which candidates are measured on evenly.
+
+        Returns:
+            Rounds, measurements, and completions of each.
+
+        Raises:
+            BudgetError: If there is not a completion for each candidate of the first round.
+        """
+        first = len(self.first())
+        each = whole_passes(min(measured_each, completions // first), prompts)
+        if each < 1:
+            raise BudgetError(
+                f"budget must leave a completion to measure each of {first} mixtures with, got {completions} for the "
+                "search. Raise it, or the search's share of it."
+            )
+        made = max(count for count in range(1, rounds + 1) if count == 1 or self.most(count) * each <= completions)
+        return made, self.most(made), each
 
 
 @dataclass(eq=False)

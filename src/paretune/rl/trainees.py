@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretune.core.answers import Answer, Combined, answered
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.ledger import Ledger
 from paretune.core.preference_text import in_tenths
 from paretune.core.preferences import FloatArray
-from paretune.core.seeds import generator
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
 from paretune.rl.gate_terms import GateTerms, Heard
+from paretune.rl.preference_draws import drawn_preferences
 
 TRAINS = ("both", "gate", "experts")
 
@@ -153,8 +154,8 @@ class Population:
 class Conditioned:
     """One policy: all experts of a bank and a gate, trained on preferences drawn for each prompt.
 
-    A row of preference w mixes the experts with `g = w @ prior`, or with what the gate makes of that where there is
-    one. Experts and gate learn together, or one of them while the other stays as it is.
+    A row of preference w mixes the experts as the prior says, `g = w @ prior`, or with what the gate makes of that
+    where there is one. Experts and gate learn together, or one of them while the other stays as it is.
     """
 
     conditioned = True
@@ -163,35 +164,39 @@ class Conditioned:
         self,
         bank: ExpertBank,
         gate: TrainedGate | None,
-        prior: FloatArray,
+        prior: FloatArray | Answer,
         seed: int,
         lengths: tuple[int, ...],
         ledger: Ledger,
         gate_learning_rate: float | None = None,
         trains: str = "both",
         gate_terms: GateTerms | None = None,
+        draw: str = "uniform",
     ) -> None:
         """Train a bank and a gate as one policy.
 
         Args:
             bank: E experts.
             gate: What weighs them, beginning as the prior; None for the prior alone.
-            prior: Expert weights at each corner of the simplex, `[K, E]`.
+            prior: Expert weights at each corner of the simplex, `[K, E]`, between which they are linear; or what else
+                answers a preference with them.
             seed: Of prompts, noise and preferences.
             lengths: Planned lengths in completions, ascending.
             ledger: What it spends.
             gate_learning_rate: Where the gate has one of its own.
             trains: Which of both learns, one of `TRAINS`; the other is in no optimiser and in no average.
             gate_terms: Terms of the loss that are about the gate's weights.
+            draw: How preferences are drawn, one of `preference_draws.DRAWS`.
 
         Raises:
             ShapeError: If the prior is not for the bank's experts.
             ConfigError: If a gate is to learn and there is none, or terms are asked of one that cannot have them.
         """
-        if prior.ndim != 2 or prior.shape[1] != bank.experts:
+        answer = Combined(prior) if isinstance(prior, np.ndarray) else prior
+        if answer.experts != bank.experts:
             raise ShapeError(
-                f"prior must be [K, E] for the {bank.experts} experts, got shape {list(prior.shape)}. Weigh all "
-                "experts at each corner."
+                f"prior must be [K, E] for the {bank.experts} experts, got shape "
+                f"{[answer.objectives, answer.experts]}. Weigh all experts at each corner."
             )
         if trains == "gate" and gate is None:
             raise ConfigError("trains must not be 'gate' without a gate, got none. Name a gate, or train the experts.")
@@ -203,8 +208,8 @@ class Conditioned:
                 "gradient checkpointing off, or set gate_kl and the others to 0."
             )
         self.gate_terms = gate_terms
-        objectives = len(prior)
-        self.bank, self.gate, self.prior = bank, gate, prior
+        objectives = answer.objectives
+        self.bank, self.gate, self.prior, self.draw = bank, gate, answer, draw
         own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)
         self.members: tuple[Member, ...] = (own,)
         self.parameters: Mapping[str, Tensor] = {} if trains == "gate" else {"bank": bank.flat.view(1, -1)}
@@ -241,17 +246,16 @@ class Conditioned:
         return 0 if self.gate is None else self.gate.prompt_passes
 
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
-        """Draw uniformly from the simplex, for each prompt by its own number: fewer prompts see the first draws."""
+        """Draw from the simplex; unless draws are to lie evenly, fewer prompts see the first of them."""
         own = self.members[member]
-        alpha = np.ones(len(own.objective_weights))
-        return np.stack([generator(own.seed, "preference", update, group).dirichlet(alpha) for group in range(groups)])
+        return drawn_preferences(self.draw, len(own.objective_weights), own.seed, update, groups)
 
     def mixing(
         self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
     ) -> Mixing:  # fmt: skip
         """Return the prior of every row, with the gate where there is one."""
         device = self.bank.base.device
-        prior = torch.tensor(preferences @ self.prior, dtype=torch.float32, device=device)
+        prior = torch.tensor(answered(self.prior, preferences)[0], dtype=torch.float32, device=device)
         if self.gate is None:
             return Mixing.of_rows(prior)
         return self.gate.mixing(prior, torch.tensor(preferences, dtype=torch.float32, device=device), prompts)

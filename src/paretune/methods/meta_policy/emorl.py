@@ -11,13 +11,13 @@ import numpy as np
 
 from paretune.core.answers import Answer, Combined
 from paretune.core.checks import check_choice
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import ConfigError
 from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Level, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of, whole_passes
+from paretune.methods.experts import PLANNING, adapters_of
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.judging import judged_scores
 from paretune.methods.meta_policy.lower_level import CombiningSettings
@@ -91,15 +91,12 @@ class EMORL:
         if settings.mixed_at == "hidden":
             check_block_of(task.model, settings.block)
         space = self.space(preferences, objectives)
-        first, affordable = len(space.first()), int(settings.search_share * budget)
-        each = whole_passes(min(settings.measured_each, affordable // first), len(task.splits["development"]))
-        if each < 1:
-            raise BudgetError(
-                f"budget must leave a completion to measure each of {first} mixtures with, got {budget}. Raise it."
-            )
-        rounds = max(count for count in range(1, settings.rounds + 1) if count == 1 or
-                     space.most(count) * each <= affordable)  # fmt: skip
-        evaluations = space.most(rounds)
+        rounds, evaluations, each = space.affordable(
+            settings.rounds,
+            settings.measured_each,
+            int(settings.search_share * budget),
+            len(task.splits["development"]),
+        )
         experts = settings.expert_kind.stages(settings, task, budget - evaluations * each, seed)
         return (
             *experts,

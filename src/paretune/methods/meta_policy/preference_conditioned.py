@@ -12,12 +12,12 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.banks import BankSettings, bank_stage
+from paretune.methods.banks import DrawnBankSettings, bank_stage
 from paretune.methods.experts import adapters_of, split_budget
 
 
 @dataclass(frozen=True)
-class PreferenceConditionedSettings(BankSettings):
+class PreferenceConditionedSettings(DrawnBankSettings):
     """Settings of `PreferenceConditioned`: those of its bank."""
 
 
