@@ -50,13 +50,18 @@ def run_bandit(context: StageContext) -> None:
                 pulls, first = Pulls.of({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
                 ledger.resume(plain["ledger"])
             for number in range(first, max(due.values()) + 1):
-                spent = ledger.state()
+                spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
                 state = pulls.tensors(), {"rounds": number, "ledger": spent}
                 save_state(checkpoint, *state)
+                if number > first:
+                    context.progress(bandit.size)  # a stop is noticed here: the round is kept
                 for stage in (each for each in stages if due[each.completions] == number):
                     save_state(context.end_folder(stage) / STATE, *state)
                     left = stage.completions - ledger.completions
-                    bandit.hand_over(stage, bandit.pulled(pulls, left) if left else pulls)
+                    last = bandit.pulled(pulls, left) if left else pulls
+                    if left:
+                        context.progress(left)
+                    bandit.hand_over(stage, last)
                     if stage is not stages[-1]:
                         ledger.resume(spent)
                 if number < max(due.values()):
@@ -157,7 +162,6 @@ class _Bandit:
                 "payoff": made.mean_payoff(self.gate.payoff_weights(preferences)),
             }
         )  # fmt: skip
-        self.context.progress(count)
         return pulls
 
     def _prompt(self, number: int) -> int:
