@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.bandits.policies import EXPLORATION, drawn, greedy, probabilities, square_cb, thompson
-from paretune.bandits.ridge import coefficients, fresh, noise, predicted, updated, widths
+from paretune.bandits.policies import EXPLORATION, answers, drawn, greedy, probabilities, square_cb, thompson
+from paretune.bandits.ridge import coefficients, fresh, noise, predicted, residuals, updated, widths
 from paretune.core.errors import ConfigError, UnknownNameError
 
 
@@ -56,8 +56,18 @@ def test_arms_that_tie_share_and_a_first_round_is_uniform() -> None:
     known, contexts = fresh(4, 3, 2, 10.0), np.ones((2, 3))
     means = predicted(coefficients(known), contexts) @ np.asarray([1.0, -0.1])
     for algorithm in EXPLORATION:
-        chances = probabilities(algorithm, means, widths(known, contexts), noise(known, np.ones((2, 2))), 0)
+        chances = probabilities(
+            algorithm, means, widths(known.inverses, contexts), noise(residuals(known), np.ones((2, 2))), 0
+        )
         np.testing.assert_allclose(chances, 0.25)
+
+
+def test_an_answer_leaves_the_first_arm_for_what_is_known_to_be_better() -> None:
+    means, deviations = np.asarray([[1.0, 1.5, 1.8, 0.9]]), np.asarray([[0.3, 0.4, 1.0, 0.1]])
+    # gains .5, .8 and -.1; deviations of the differences .5, 1.044 and .316
+    for caution, wanted in ((0.0, 2), (0.5, 2), (0.7, 1), (0.99, 1), (1.01, 0)):
+        assert answers(means, deviations, caution).tolist() == [wanted]
+    assert answers(np.zeros((2, 3)), np.zeros((2, 3)), 0.0).tolist() == [0, 0]
 
 
 def test_draws_follow_the_chances() -> None:
@@ -76,8 +86,8 @@ def regret(algorithm: str, seed: int, read: bool = True) -> tuple[float, float]:
         contexts[:, 0] = 1.0
         seen = contexts if read else contexts * np.asarray([1.0, 0.0, 0.0])
         means = np.einsum("nao,no->na", predicted(coefficients(known), seen), preferences)
-        spread = noise(known, preferences)
-        deviations = spread[:, None] * widths(known, seen)
+        spread = noise(residuals(known), preferences)
+        deviations = spread[:, None] * widths(known.inverses, seen)
         chances = probabilities(algorithm, means, deviations, spread, int(known.counts.sum()), floor=0.05)
         arms = drawn(chances, generator.random(50))
         outputs = predicted(truth, contexts)

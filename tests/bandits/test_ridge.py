@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.bandits.ridge import COMMON_RIDGE, coefficients, fresh, noise, predicted, updated, widths
+from paretune.bandits.ridge import COMMON_RIDGE, coefficients, fresh, noise, predicted, residuals, updated, widths
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 
 
@@ -14,9 +14,9 @@ def test_one_pull_by_hand() -> None:
     # Arm 0: A = 2 + 1 = 3, (3 + 2 * 1.5) / 3 = 2 and (6 + 2 * 3) / 3 = 4. Arm 1: A = 2, 2 * 1.5 / 2 = 1.5 and 3.
     known = updated(fresh(2, 1, 2, 2.0), np.asarray([0]), np.ones((1, 1)), np.asarray([[3.0, 6.0]]))
     np.testing.assert_allclose(coefficients(known)[:, 0], [[2, 4], [1.5, 3]])
-    np.testing.assert_allclose(widths(known, np.asarray([[1.0]])), [[np.sqrt(1 / 3), np.sqrt(1 / 2)]])
+    np.testing.assert_allclose(widths(known.inverses, np.asarray([[1.0]])), [[np.sqrt(1 / 3), np.sqrt(1 / 2)]])
     # residuals around B are 1.5 and 3; of the payoff (1, -1) . x they are -1.5
-    np.testing.assert_allclose(noise(known, np.asarray([[1.0, 0.0], [1.0, -1.0]])), [1.5, 1.5])
+    np.testing.assert_allclose(noise(residuals(known), np.asarray([[1.0, 0.0], [1.0, -1.0]])), [1.5, 1.5])
     assert known.counts.tolist() == [1, 0]
 
 
@@ -37,7 +37,7 @@ def test_updates_are_the_direct_inverse(seed: int, features: int, outputs: int, 
     np.testing.assert_allclose(coefficients(known)[3], common, atol=1e-8)
     weights = generator.normal(size=(5, outputs))
     left = (paid - contexts @ common) @ weights.T
-    np.testing.assert_allclose(noise(known, weights), np.sqrt((left**2).mean(axis=0)), atol=1e-6)
+    np.testing.assert_allclose(noise(residuals(known), weights), np.sqrt((left**2).mean(axis=0)), atol=1e-6)
 
 
 def test_pulls_in_parts_teach_what_they_teach_at_once_to_the_last_bit() -> None:

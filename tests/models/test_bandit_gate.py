@@ -12,7 +12,8 @@ import torch
 from gated import EXPERTS, OBJECTIVES, PROMPTS, ROWS, bank_of, preferences_of, prior_of
 from paretune.bandits.arms import arms_of
 from paretune.bandits.contexts import Compression, compressed, compression, context_rows
-from paretune.bandits.ridge import predicted
+from paretune.bandits.policies import answers
+from paretune.bandits.ridge import fresh, predicted, updated
 from paretune.core.errors import ConfigError, MixingError
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
@@ -24,6 +25,7 @@ from paretune.models.prompt_states import prompt_states
 
 SETTINGS: dict[str, Any] = {
     "divisions": 1, "step": 0.5, "stretch": 2.0, "features": 3, "products": 2, "beta": 0.1, "payoff": "rewards",
+    "caution": 0.5,
 }  # fmt: skip
 
 
@@ -31,15 +33,18 @@ def gate_of(base: BaseModel, learned: bool = True, **changes: Any) -> BanditGate
     gate = BanditGate(bank_of(base), OBJECTIVES, 0, {**SETTINGS, **changes})
     if learned:
         states = prompt_states(base, PROMPTS).double().numpy()
-        theta = np.random.default_rng(0).normal(size=gate.networks[0][2].shape)
-        gate.learn(compression(states, 3), theta)
+        arms, inputs, outputs = gate.networks[0][2].shape
+        generator = np.random.default_rng(0)
+        pulls, contexts = generator.integers(0, arms, 100), generator.normal(size=(100, inputs))
+        paid = predicted(generator.normal(size=(arms, inputs, outputs)), contexts)[np.arange(100), pulls]
+        gate.learn(compression(states, 3), updated(fresh(arms, inputs, outputs, 1.0), pulls, contexts, paid))
     return gate
 
 
 def test_what_has_learned_nothing_is_the_prior(llama: BaseModel) -> None:
     gate = gate_of(llama, learned=False)
     # 32 numbers of a prompt, 3 axes over them, 8 arms, 1 + 3 + 1 + 2 entries of a context, 2 rewards and the KL
-    assert gate.flat.shape == (1, 32 + 32 * 3 + 8 * 7 * 3)
+    assert gate.flat.shape == (1, 32 + 32 * 3 + 8 * 7 * 3 + 8 * 7 * 7 + 3 * 3)
     assert gate.mixing(prior_of(), preferences_of(), PROMPTS).resolved().dense().equal(prior_of())
 
 
@@ -47,7 +52,7 @@ def test_what_has_learned_nothing_is_the_prior(llama: BaseModel) -> None:
 def test_rows_get_the_arm_of_the_highest_payoff(llama: BaseModel, payoff: str) -> None:
     gate = gate_of(llama, payoff=payoff)
     assert gate.outputs == (3 if payoff == "rewards" else 2)
-    mean, axes, theta = (each.detach().double().numpy() for each in gate.networks[0])
+    mean, axes, theta, inverses, covariance = (each.detach().double().numpy() for each in gate.networks[0])
     states = prompt_states(llama, PROMPTS).double().numpy()
     weights = arms_of(EXPERTS, 1, 0.5, 2.0).weights(prior_of().double().numpy())
     found = gate.mixing(prior_of(), preferences_of(), PROMPTS).resolved().dense()
@@ -55,9 +60,11 @@ def test_rows_get_the_arm_of_the_highest_payoff(llama: BaseModel, payoff: str) -
     for row, wanted in enumerate(preferences_of().double().numpy()):
         context = context_rows(compressed(Compression(mean, axes), states[row][None]), wanted[None], 2)
         outputs = predicted(theta, context)[0]  # [A, O]
-        worth = outputs[:, :2] @ wanted - 0.1 * outputs[:, 2] if payoff == "rewards" else outputs @ [1, -0.1]
-        np.testing.assert_allclose(found[row], weights[row, worth.argmax()], rtol=1e-6)  # fp32
-        chosen.add(int(worth.argmax()))
+        counts = np.append(wanted if payoff == "rewards" else 1.0, -0.1)
+        errors = [np.sqrt((counts @ covariance @ counts) * (context[0] @ each @ context[0])) for each in inverses]
+        best = answers((outputs @ counts)[None], np.asarray(errors)[None], 0.5)[0]
+        np.testing.assert_allclose(found[row], weights[row, best], rtol=1e-6)  # fp32
+        chosen.add(int(best))
     assert len(chosen) > 2
 
 

@@ -136,6 +136,27 @@ def square_cb(means: FloatArray, gamma: FloatArray) -> FloatArray:
     return np.asarray(chances)
 
 
+def answers(means: FloatArray, deviations: FloatArray, caution: float) -> IntArray:
+    """Return the arm that answers each of N decisions once nothing is learned any more, `[N]`.
+
+    It is the arm of the highest `mean_a - mean_0 - caution sqrt(deviation_a^2 + deviation_0^2)`, or the first one where
+    none is above 0: the first arm is what would answer without a bandit, and is left for what is known to be better.
+
+    Args:
+        means: Payoffs as predicted, `[N, A]`.
+        deviations: Standard deviation of each prediction, `[N, A]`.
+        caution: Standard deviations of the difference; 0 is the best arm by the means.
+
+    Example:
+        >>> means, deviations = np.asarray([[0.0, 0.3, 0.4]]), np.asarray([[0.0, 0.1, 0.3]])
+        >>> [int(answers(means, deviations, caution)[0]) for caution in (0.0, 1.0, 4.0)]
+        [2, 1, 0]
+    """
+    gains = means - means[:, :1] - caution * np.sqrt(deviations**2 + deviations[:, :1] ** 2)
+    gains[:, 0] = 0.0
+    return np.asarray(gains.argmax(axis=1), dtype=np.int64)
+
+
 def drawn(chances: FloatArray, uniforms: FloatArray) -> IntArray:
     """Draw an arm for each row of chances `[N, A]`, by one uniform number each and the inverse of cumulated chances."""
     arms = (chances.cumsum(axis=1) <= uniforms[:, None]).sum(axis=1)

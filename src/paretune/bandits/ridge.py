@@ -100,28 +100,37 @@ def predicted(theta: FloatArray, contexts: FloatArray) -> FloatArray:
     return np.asarray(np.einsum("nd,ado->nao", contexts, theta))
 
 
-def widths(known: Ridge, contexts: FloatArray) -> FloatArray:
-    """Return `sqrt(c' A_a^-1 c)`, the error of each arm's prediction for noise of standard deviation 1, `[N, A]`."""
-    squares = np.einsum("nd,ade,ne->na", contexts, known.inverses, contexts)
+def widths(inverses: FloatArray, contexts: FloatArray) -> FloatArray:
+    """Return `sqrt(c' A_a^-1 c)`, the error of each arm's prediction for noise of standard deviation 1, `[N, A]`.
+
+    Args:
+        inverses: Of each arm, `[A, d, d]`, see `Ridge`.
+        contexts: c, `[N, d]`.
+    """
+    squares = np.einsum("nd,ade,ne->na", contexts, inverses, contexts)
     return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
-def noise(known: Ridge, payoff_weights: FloatArray) -> FloatArray:
-    """Return the standard deviation of payoffs `v . x` around what all arms have in common, `[N]`.
-
-    Args:
-        known: What the arms have learned; 1 for all where that is nothing.
-        payoff_weights: v, `[N, O]`.
-    """
+def residuals(known: Ridge) -> FloatArray:
+    """Return the covariance of outputs around what all arms have in common, `[O, O]`; 1 each where nothing is known."""
     pulls = int(known.counts.sum())
     if not pulls:
-        return np.ones(len(payoff_weights))
+        return np.eye(len(known.moments))
     sums = known.sums.sum(axis=0)
     common = known.common_inverse @ sums
     gram = np.linalg.inv(known.common_inverse) - COMMON_RIDGE * np.eye(len(sums))
     cross = common.T @ sums
-    left = (known.moments - cross - cross.T + common.T @ gram @ common) / pulls  # [O, O], of the residuals
-    variances = np.einsum("no,op,np->n", payoff_weights, left, payoff_weights)
+    return np.asarray((known.moments - cross - cross.T + common.T @ gram @ common) / pulls)
+
+
+def noise(covariance: FloatArray, payoff_weights: FloatArray) -> FloatArray:
+    """Return the standard deviation of payoffs `v . x`, `[N]`.
+
+    Args:
+        covariance: Of outputs, `[O, O]`.
+        payoff_weights: v, `[N, O]`.
+    """
+    variances = np.einsum("no,op,np->n", payoff_weights, covariance, payoff_weights)
     return np.asarray(
         np.sqrt(np.maximum(variances, 1e-12))
     )  # without any noise rounding is left, which may be negative

@@ -58,7 +58,7 @@ def test_kinds_of_experts_bring_their_prior_and_settings_reach_the_bandit_alone(
     assert len(experts) == len(bandit.settings["prior"][0]) == 3  # type: ignore[index]  # [K, E]
     changed = {
         "algorithm": "squarecb", "exploration": 2.0, "floor": 0.1, "divisions": 2, "step": 1.0, "stretch": 1.0,
-        "features": 4, "products": 0, "ridge": 1.0, "context": "blind",
+        "features": 4, "products": 0, "ridge": 1.0, "caution": 0.0, "context": "blind",
     }  # fmt: skip
     plain = [each.key(task) for each in stages()]
     others = [[each.key(task) for each in stages(**{name: value})] for name, value in changed.items()]
@@ -80,6 +80,7 @@ def test_kinds_of_experts_bring_their_prior_and_settings_reach_the_bandit_alone(
         ({"features": 33}, "features must be between 1 and 32, got 33"),
         ({"products": -1}, "products must not be negative, got -1"),
         ({"pulls_each_round": 0}, "pulls_each_round must be at least 1, got 0"),
+        ({"caution": -1.0}, "caution must be finite and not negative, got -1"),
         ({"ridge": 0.0}, "ridge must be positive, got 0"),
         ({"step": 0.0}, "step must be above 0 and at most 1"),
         ({"stretch": 0.0}, "stretch must be positive, got 0"),
@@ -112,7 +113,7 @@ def simulated(read: bool) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     contexts = context_rows(signs[prompts][:, None] * read, preferences, 1)
     model = ridge.updated(ridge.fresh(3, context_size(1, 2, 1), 3, 1.0), arms, contexts, outputs)
     weights = np.column_stack([preferences, np.zeros(600)])
-    values: dict[str, Any] = off_policy_values(pulls, contexts, weights, 1.0, model)
+    values: dict[str, Any] = off_policy_values(pulls, contexts, weights, 0.0, model)
     outcomes = np.einsum("nao,no->na", ridge.predicted(ridge.coefficients(model), contexts), weights)
     return values, outcomes.argmax(axis=1) == np.where(signs[prompts] > 0, 1, 2)
 

@@ -31,6 +31,7 @@ class ContextualBanditSettings(CombiningSettings, FeedbackSettings):
     features: int = field(default=8, metadata=PLANNING)  # principal components of prompt states, at most 32; untuned
     products: int = field(default=4, metadata=PLANNING)  # of which so many are multiplied with the preference; untuned
     ridge: float = field(default=10.0, metadata=PLANNING)  # noise variance over that of what an arm adds; untuned
+    caution: float = field(default=1.0, metadata=PLANNING)  # standard deviations that an arm must be above the rule by
     pulls_each_round: int = field(default=64, metadata=PLANNING)  # as many as the learner's update
     context: str = field(default="own", metadata=PLANNING)  # or, as controls, blind and shuffled
 

@@ -33,6 +33,7 @@ class BanditSettings:
     features: int  # components of a prompt's states
     products: int  # of which so many are multiplied with the preference
     ridge: float  # noise variance over that of what an arm adds to a coefficient
+    caution: float  # how sure it must be that an arm is better than the rule to answer with it
     pulls_each_round: int  # pulls between two looks at what was learned, all of them rows of one batch
     context: str  # own, blind or shuffled
     prior: Sequence[Sequence[float]]  # [K, E], the rule
@@ -48,6 +49,8 @@ class BanditSettings:
             raise ConfigError(f"features must be between 1 and {MOST_FEATURES}, got {self.features}. Try 8.")
         if self.products < 0:
             raise ConfigError(f"products must not be negative, got {self.products}. Write 0 for none.")
+        if not 0 <= self.caution < float("inf"):
+            raise ConfigError(f"caution must be finite and not negative, got {self.caution}. Write 0 for none.")
         if self.pulls_each_round < 1:
             raise ConfigError(f"pulls_each_round must be at least 1, got {self.pulls_each_round}. Try 64.")
         fresh(1, 1, 1, self.ridge)  # refuses a ridge that is none, as the next line does arms

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.bandits import ridge
+from paretune.bandits import policies, ridge
 from paretune.bandits.off_policy import Estimator, Log, estimate
 from paretune.core.preferences import FloatArray
 
@@ -68,7 +68,7 @@ class Pulls:
 
 
 def off_policy_values(
-    pulls: Pulls, contexts: FloatArray, payoff_weights: FloatArray, strength: float, model: ridge.Ridge
+    pulls: Pulls, contexts: FloatArray, payoff_weights: FloatArray, caution: float, model: ridge.Ridge
 ) -> dict[str, object]:
     """Return what the gate and the rule alone earn a pull on the prompts of the log, and what the gate gains.
 
@@ -80,7 +80,7 @@ def off_policy_values(
         pulls: The log.
         contexts: Of all pulls, `[N, d]`.
         payoff_weights: What outputs count in each, `[N, O]`.
-        strength: The ridge.
+        caution: How sure a gate must be to leave the rule.
         model: What all pulls taught.
 
     Returns:
@@ -92,21 +92,25 @@ def off_policy_values(
     rows = np.arange(len(arms))
     folds = pulls.prompts[whole] % FOLDS if len(np.unique(pulls.prompts[whole] % FOLDS)) > 1 else rows % FOLDS
 
-    def payoffs(known: ridge.Ridge, where: NDArray[np.bool_]) -> FloatArray:
-        means = ridge.predicted(ridge.coefficients(known), contexts[where])
-        return np.asarray(np.einsum("nao,no->na", means, weights[where]))
+    def answered(known: ridge.Ridge, where: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+        """Return payoffs as predicted, and all chance for the arm that answers, `[n, A]` both."""
+        outputs_of_arms = ridge.predicted(ridge.coefficients(known), contexts[where])
+        means = np.asarray(np.einsum("nao,no->na", outputs_of_arms, weights[where]))
+        noise = ridge.noise(ridge.residuals(known), weights[where])
+        deviations = noise[:, None] * ridge.widths(known.inverses, contexts[where])
+        return means, np.eye(count)[policies.answers(means, deviations, caution)]
 
-    held_out = np.zeros((len(arms), count))
+    held_out, answers = np.zeros((len(arms), count)), np.zeros((len(arms), count))
     for fold in np.unique(folds):
         others = folds != fold
-        empty = ridge.fresh(count, contexts.shape[1], outputs.shape[1], strength)
+        empty = ridge.fresh(count, contexts.shape[1], outputs.shape[1], model.ridge)
         known = ridge.updated(empty, arms[others], contexts[others], outputs[others])
-        held_out[~others] = payoffs(known, ~others)
+        held_out[~others], answers[~others] = answered(known, ~others)
     log = Log(arms, pulls.chances[whole][rows, arms], (outputs * weights).sum(axis=1), held_out)
     rule = np.zeros((len(arms), count))
     rule[:, 0] = 1.0
     first = {
-        "gate": one_hot(payoffs(model, np.ones(len(arms), dtype=bool))), "cross_fitted": one_hot(held_out), "rule": rule
+        "gate": answered(model, np.ones(len(arms), dtype=bool))[1], "cross_fitted": answers, "rule": rule
     }  # fmt: skip
     values = {
         name: {each: asdict(estimate(log, target, each)) for each in ESTIMATORS} for name, target in first.items()
@@ -116,13 +120,6 @@ def off_policy_values(
         for name in ("gate", "cross_fitted")
     }
     return {"off_policy": values, "gain": gains}
-
-
-def one_hot(payoffs: FloatArray) -> FloatArray:
-    """Return all chance for the best arm of each row, the first of equals, as a gate answers, `[N, A]`."""
-    chosen = np.zeros_like(payoffs)
-    chosen[np.arange(len(payoffs)), payoffs.argmax(axis=1)] = 1.0
-    return chosen
 
 
 def write_pulls(

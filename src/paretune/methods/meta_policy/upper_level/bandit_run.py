@@ -90,7 +90,7 @@ class _Bandit:
         own, objectives = self.own, len(self.task.objectives)
         settings: dict[str, object] = {
             "divisions": own.divisions, "step": own.step, "stretch": own.stretch, "features": own.features,
-            "products": own.products, "beta": self.task.beta,
+            "products": own.products, "caution": own.caution, "beta": self.task.beta,
             "payoff": "utility" if own.feedback == "utility" else "rewards",
         }  # fmt: skip
         if own.context != "own":
@@ -134,8 +134,8 @@ class _Bandit:
         """Return the chance of each arm for decisions in contexts `[N, d]`, `[N, A]`."""
         payoff_weights = self.gate.payoff_weights(preferences)
         means = np.einsum("nao,no->na", ridge.predicted(ridge.coefficients(model), contexts), payoff_weights)
-        noise = ridge.noise(model, payoff_weights)
-        deviations = noise[:, None] * ridge.widths(model, contexts)
+        noise = ridge.noise(ridge.residuals(model), payoff_weights)
+        deviations = noise[:, None] * ridge.widths(model.inverses, contexts)
         return policies.probabilities(
             self.own.algorithm, means, deviations, noise, int(model.counts.sum()), self.own.exploration, self.own.floor
         )
@@ -214,7 +214,7 @@ class _Bandit:
                 "Mend the reward functions; the log says why scores are missing."
             )
         model = self.learned(pulls)
-        self.gate.learn(self.how, ridge.coefficients(model))
+        self.gate.learn(self.how, model)
         self.gate.save(self.context.artefact(stage, GATE))
         contexts = self.contexts(pulls)
         known = [row["prompt_id"] for row in self.rows]
@@ -225,7 +225,7 @@ class _Bandit:
             ["utility"] if utility else [f"reward_{name}" for name in self.task.objective_names],
         )  # fmt: skip
         payoff_weights = self.gate.payoff_weights(pulls.preferences)
-        values = off_policy_values(pulls, contexts, payoff_weights, self.own.ridge, model)
+        values = off_policy_values(pulls, contexts, payoff_weights, self.own.caution, model)
         self.context.seal(
             stage,
             {
