@@ -45,6 +45,7 @@ SMALL = {
 FAST = {  # where a method has such a setting
     "completions_each": 80, "measured_each": 8, "population": 3, "archive": 3, "steps": 96,
     "thresholds": {"first": 0.3}, "slack": 0.0, "preference_rank": 2, "merge_every": 8, "tasks": 2, "inner_updates": 2,
+    "pulls_each_round": 16,
     "text": "{preference} ", "pair": "{number}", "between": " ",
     "numerals": [f"{first} {second}" for first in "abc" for second in "abcd"][:11],
 

@@ -38,6 +38,7 @@ METHODS = {
     "searched_soups": "paretune.methods.meta_policy.searched_soups:SearchedSoups",
     "preference_conditioned": "paretune.methods.meta_policy.preference_conditioned:PreferenceConditioned",
     "gated_experts": "paretune.methods.meta_policy.gated_experts:GatedExperts",
+    "contextual_bandit": "paretune.methods.meta_policy.contextual_bandit:ContextualBandit",
     "panacea": "paretune.methods.meta_policy.panacea:Panacea",
     "preference_in_prompt": "paretune.methods.meta_policy.preference_in_prompt:PreferenceInPrompt",
     "reptile": "paretune.methods.meta_policy.reptile:Reptile",

@@ -1,1 +1,1 @@
-"""The upper level of a meta-policy: rules and searches that weigh experts for a preference."""
+"""The upper level of a meta-policy: rules, searches and bandits that weigh experts for a preference."""

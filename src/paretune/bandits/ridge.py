@@ -1,0 +1,136 @@
+"""Ridge regression of several outputs for each arm, drawn towards what all arms have in common."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
+from paretune.core.preferences import FloatArray
+
+IntArray = NDArray[np.int64]
+COMMON_RIDGE = 1.0  # of what all arms have in common, which all pulls tell of: enough for an inverse, and little more
+
+
+class Ridge(NamedTuple):
+    """What A arms have learned of O outputs from contexts of d features.
+
+    Attributes:
+        ridge: lambda, how strongly an arm is drawn to what all have in common: the variance of an output's noise over
+            that of what an arm adds to a coefficient.
+        inverses: `(lambda I + sum c c')^-1` over the pulls of each arm, `[A, d, d]`.
+        sums: `sum c x'` over the pulls of each arm, `[A, d, O]`.
+        common_inverse: `(COMMON_RIDGE I + sum c c')^-1` over all pulls, `[d, d]`.
+        moments: `sum x x'` over all pulls, `[O, O]`.
+        counts: Pulls of each arm, `[A]`.
+    """
+
+    ridge: float
+    inverses: FloatArray
+    sums: FloatArray
+    common_inverse: FloatArray
+    moments: FloatArray
+    counts: IntArray
+
+
+def fresh(arms: int, features: int, outputs: int, ridge: float) -> Ridge:
+    """Return arms that were never pulled.
+
+    Raises:
+        ConfigError: If the ridge is not positive: then no inverse exists.
+    """
+    if not 0 < ridge < np.inf:
+        raise ConfigError(f"ridge must be positive, got {ridge}. Try 10.0.")
+    one = np.eye(features)
+    return Ridge(
+        ridge, np.repeat(one[None] / ridge, arms, axis=0), np.zeros((arms, features, outputs)), one / COMMON_RIDGE,
+        np.zeros((outputs, outputs)), np.zeros(arms, dtype=np.int64),
+    )  # fmt: skip
+
+
+def updated(known: Ridge, arms: IntArray, contexts: FloatArray, outputs: FloatArray) -> Ridge:
+    """Return what is known after some pulls, one after the other, by the Sherman-Morrison identity.
+
+    No matrix is inverted, and all outputs of an arm share its inverse. What comes of it is the same to the last bit
+    whether pulls come at once or in parts.
+
+    Args:
+        known: Left as it is.
+        arms: Which arm each of N pulls was of, `[N]`.
+        contexts: c of each, `[N, d]`.
+        outputs: x of each, `[N, O]`.
+
+    Raises:
+        NonFiniteError: If a context or an output is not finite.
+        ShapeError: If there is no such arm.
+    """
+    if not (np.isfinite(contexts).all() and np.isfinite(outputs).all()):
+        raise NonFiniteError("contexts and outputs must be finite, got NaN or infinity. Leave these pulls out.")
+    if len(arms) and not (arms.min() >= 0 and arms.max() < len(known.sums)):
+        raise ShapeError(
+            f"arms must be of 0 to {len(known.sums) - 1}, got {arms.min()} to {arms.max()}. Count arms from 0."
+        )
+    inverses, sums, common = known.inverses.copy(), known.sums.copy(), known.common_inverse.copy()
+    moments = known.moments.copy()
+    for arm, context, output in zip(arms, contexts, outputs, strict=True):
+        for inverse in (inverses[arm], common):  # views: changed in place
+            reach = inverse @ context
+            inverse -= np.outer(reach, reach) / (1 + context @ reach)
+        sums[arm] += np.outer(context, output)
+        moments += np.outer(output, output)
+    counts = known.counts + np.bincount(arms, minlength=len(sums))
+    return Ridge(known.ridge, inverses, sums, common, moments, counts)
+
+
+def coefficients(known: Ridge) -> FloatArray:
+    """Return Theta of each arm, `[A, d, O]`: predictions are `Theta' c`.
+
+    `B = (COMMON_RIDGE I + sum c c')^-1 sum c x'` over all pulls is what arms have in common, and
+    `Theta_a = A_a^-1 (b_a + lambda B)` minimises `sum |x - Theta' c|^2 + lambda |Theta - B|^2` over the arm's own. An
+    arm that was never pulled does as all do.
+    """
+    common = known.common_inverse @ known.sums.sum(axis=0)
+    return np.asarray(known.inverses @ (known.sums + known.ridge * common))
+
+
+def predicted(theta: FloatArray, contexts: FloatArray) -> FloatArray:
+    """Return outputs of all arms in contexts `[N, d]` under coefficients `[A, d, O]`, `[N, A, O]`."""
+    return np.asarray(np.einsum("nd,ado->nao", contexts, theta))
+
+
+def widths(inverses: FloatArray, contexts: FloatArray) -> FloatArray:
+    """Return `sqrt(c' A_a^-1 c)`, the error of each arm's prediction for noise of standard deviation 1, `[N, A]`.
+
+    Args:
+        inverses: Of each arm, `[A, d, d]`, see `Ridge`.
+        contexts: c, `[N, d]`.
+    """
+    squares = np.einsum("nd,ade,ne->na", contexts, inverses, contexts)
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
+
+
+def residuals(known: Ridge) -> FloatArray:
+    """Return the covariance of outputs around what all arms have in common, `[O, O]`; 1 each where nothing is known."""
+    pulls = int(known.counts.sum())
+    if not pulls:
+        return np.eye(len(known.moments))
+    sums = known.sums.sum(axis=0)
+    common = known.common_inverse @ sums
+    gram = np.linalg.inv(known.common_inverse) - COMMON_RIDGE * np.eye(len(sums))
+    cross = common.T @ sums
+    return np.asarray((known.moments - cross - cross.T + common.T @ gram @ common) / pulls)
+
+
+def noise(covariance: FloatArray, payoff_weights: FloatArray) -> FloatArray:
+    """Return the standard deviation of payoffs `v . x`, `[N]`.
+
+    Args:
+        covariance: Of outputs, `[O, O]`.
+        payoff_weights: v, `[N, O]`.
+    """
+    variances = np.einsum("no,op,np->n", payoff_weights, covariance, payoff_weights)
+    return np.asarray(
+        np.sqrt(np.maximum(variances, 1e-12))
+    )  # without any noise rounding is left, which may be negative

@@ -1,0 +1,235 @@
+"""Run function of a bandit's stage: rounds of pulls on training prompts, the gate that they teach, and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paretune.bandits import policies, ridge
+from paretune.bandits.arms import arms_of
+from paretune.bandits.contexts import compressed, compression, context_rows, context_size
+from paretune.core.errors import RewardError
+from paretune.core.preferences import FloatArray, random_preferences
+from paretune.core.seeds import generator, stream_key
+from paretune.core.stages import GATE, Stage, StageContext
+from paretune.methods.experts import adapters_of, settings_of
+from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
+from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
+
+if TYPE_CHECKING:
+    from paretune.models.bandit_gate import BanditGate
+
+FITTED_ON = 512  # training prompts, the first ones, whose states the compression is fitted to
+CONTEXT_PROMPTS = 64  # of which so many are shown to others by a shuffled gate; its file names them
+
+
+def run_bandit(context: StageContext) -> None:
+    """Pull arms for each trajectory, leaving `gate.safetensors` and `pulls.parquet` at every length.
+
+    Whole rounds are made once and stay: a longer run goes on with the next one. What a length has beyond them is pulled
+    by what was learned until then, and belongs to that length alone.
+    """
+    from paretune.methods.training import STATE, trajectories
+    from paretune.models.base import load_base, unwrap
+    from paretune.rl.checkpoints import read_state, save_state
+
+    task = context.task
+    base = load_base(task.model)
+    for stages in trajectories(context):
+        try:
+            bandit, ledger = _Bandit(context, stages[-1]), context.ledger(stages[-1])
+            due = {stage.completions: stage.completions // bandit.size for stage in stages}
+            checkpoint = context.checkpoint_folder() / f"{stages[0].trajectory_key(task)}.safetensors"
+            begun = None if checkpoint.exists() else context.start_folder(stages[0])
+            path = checkpoint if begun is None else begun / STATE
+            pulls, first = bandit.none(), 0
+            if path.exists():
+                tensors, plain = read_state(path)
+                pulls, first = Pulls.of({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
+                ledger.resume(plain["ledger"])
+            for number in range(first, max(due.values()) + 1):
+                spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
+                state = pulls.tensors(), {"rounds": number, "ledger": spent}
+                save_state(checkpoint, *state)
+                if number > first:
+                    context.progress(bandit.size)  # a stop is noticed here: the round is kept
+                for stage in (each for each in stages if due[each.completions] == number):
+                    save_state(context.end_folder(stage) / STATE, *state)
+                    left = stage.completions - ledger.completions
+                    last = bandit.pulled(pulls, left) if left else pulls
+                    if left:
+                        context.progress(left)
+                    bandit.hand_over(stage, last)
+                    if stage is not stages[-1]:
+                        ledger.resume(spent)
+                if number < max(due.values()):
+                    pulls = bandit.pulled(pulls, bandit.size)
+        finally:
+            unwrap(base)
+
+
+class _Bandit:
+    """Pulls arms of one trajectory; every draw is a function of its seed, the pull's number and the pulls before it."""
+
+    def __init__(self, context: StageContext, stage: Stage) -> None:
+        from paretune.methods.training import prompts
+        from paretune.models.adapters import load_bank
+        from paretune.models.bandit_gate import BanditGate
+        from paretune.models.base import load_base
+        from paretune.objectives.scoring import Scorer
+
+        self.context, self.stage, self.task = context, stage, context.task
+        self.own = settings_of(BanditSettings, stage)
+        self.ledger, self.size = context.ledger(stage), self.own.pulls_each_round
+        self.bank = load_bank(load_base(self.task.model), adapters_of(map(context.result, stage.needs)))
+        made = prompts(self.bank.base, self.task, "train")
+        self.rows, ids = made.rows, made.prompt_ids
+        self.prior = np.asarray(self.own.prior, dtype=np.float64)
+        own, objectives = self.own, len(self.task.objectives)
+        settings: dict[str, object] = {
+            "divisions": own.divisions, "step": own.step, "stretch": own.stretch, "features": own.features,
+            "products": own.products, "caution": own.caution, "beta": self.task.beta,
+            "payoff": "utility" if own.feedback == "utility" else "rewards",
+        }  # fmt: skip
+        if own.context != "own":
+            settings["context"] = own.context
+        if own.context == "shuffled":
+            settings["context_prompts"] = [list(each) for each in dict.fromkeys(ids)][:CONTEXT_PROMPTS]
+        self.gate: BanditGate = BanditGate(self.bank, objectives, stage.seed, settings)
+        self.arms = arms_of(self.bank.experts, own.divisions, own.step, own.stretch)
+        states = np.zeros((len(ids), self.gate.context_size))
+        if self.gate.reads_prompts:
+            states = self.gate.context_of(ids).double().cpu().numpy()
+        self.how = compression(states[:FITTED_ON], own.features)
+        self.prompts = compressed(self.how, states)  # [P, q]
+        self.score = Scorer(self.task.objectives)
+        inputs = context_size(own.features, objectives, own.products)
+        empty = ridge.fresh(len(self.arms.scales), inputs, self.gate.outputs, own.ridge)
+        self.known = 0, empty  # pulls of whole rounds, and what they taught
+
+    def none(self) -> Pulls:
+        """Return a log without pulls."""
+        arms, objectives = len(self.arms.scales), len(self.task.objectives)
+        return Pulls(
+            np.zeros(0, dtype=np.int64), np.zeros((0, objectives)), np.zeros((0, arms)), np.zeros(0, dtype=np.int64),
+            np.zeros((0, self.gate.outputs)),
+        )  # fmt: skip
+
+    def contexts(self, pulls: Pulls) -> FloatArray:
+        """Return the contexts of pulls, `[N, d]`."""
+        return context_rows(self.prompts[pulls.prompts], pulls.preferences, self.own.products)
+
+    def learned(self, pulls: Pulls) -> ridge.Ridge:
+        """Return what pulls teach; those without all of their rewards teach nothing."""
+        count, model = self.known
+        new = pulls.whole & (np.arange(len(pulls.arms)) >= count)
+        model = ridge.updated(model, pulls.arms[new], self.contexts(pulls)[new], pulls.outputs[new])
+        if len(pulls.arms) % self.size == 0:  # what a length has beyond whole rounds belongs to it alone
+            self.known = len(pulls.arms), model
+        return model
+
+    def chances(self, model: ridge.Ridge, contexts: FloatArray, preferences: FloatArray) -> FloatArray:
+        """Return the chance of each arm for decisions in contexts `[N, d]`, `[N, A]`."""
+        payoff_weights = self.gate.payoff_weights(preferences)
+        means = np.einsum("nao,no->na", ridge.predicted(ridge.coefficients(model), contexts), payoff_weights)
+        noise = ridge.noise(ridge.residuals(model), payoff_weights)
+        deviations = noise[:, None] * ridge.widths(model.inverses, contexts)
+        return policies.probabilities(
+            self.own.algorithm, means, deviations, noise, int(model.counts.sum()), self.own.exploration, self.own.floor
+        )
+
+    def pulled(self, before: Pulls, count: int) -> Pulls:
+        """Return pulls with so many more, all of them chosen by what was learned before, and made in one batch."""
+        numbers = range(len(before.arms), len(before.arms) + count)
+        draws = [generator(self.stage.seed, "pull", number) for number in numbers]
+        chosen = np.asarray([self._prompt(number) for number in numbers])
+        preferences = np.concatenate([random_preferences(self.prior.shape[0], 1, each) for each in draws])
+        rows = [self.rows[place] for place in chosen]
+        if self.own.feedback == "oracle":
+            preferences = self._wanted(rows, preferences)
+        contexts = context_rows(self.prompts[chosen], preferences, self.own.products)
+        chances = self.chances(self.learned(before), contexts, preferences)
+        arms = policies.drawn(chances, np.asarray([each.random() for each in draws]))
+        weights = self.arms.weights(preferences @ self.prior)[np.arange(count), arms]
+        outputs = self._paid(rows, preferences, weights, numbers)
+        made = Pulls(chosen, preferences, chances, arms, outputs)
+        pulls = before.and_then(made)
+        self.context.log(
+            {
+                "pulls": len(pulls.arms), "arms": np.bincount(arms, minlength=chances.shape[1]).tolist(),
+                "payoff": made.mean_payoff(self.gate.payoff_weights(preferences)),
+            }
+        )  # fmt: skip
+        return pulls
+
+    def _prompt(self, number: int) -> int:
+        """Return which training prompt a pull is of: all of them once in each pass, in an order of its own."""
+        passes, place = divmod(number, len(self.rows))
+        return int(generator(self.stage.seed, "order", passes).permutation(len(self.rows))[place])
+
+    def _wanted(self, rows: list[Mapping[str, object]], preferences: FloatArray) -> FloatArray:
+        from paretune.rl.feedback import wanted_of
+
+        return wanted_of(self.task.prompt_preferences, rows, preferences)
+
+    def _paid(
+        self, rows: list[Mapping[str, object]], preferences: FloatArray, weights: FloatArray, numbers: range
+    ) -> FloatArray:  # fmt: skip
+        """Return what pulls are paid, `[N, O]`: rewards or the utility, and KL; NaN where a reward is missing."""
+        from paretune.models.policy import Policy
+
+        task, count = self.task, len(rows)
+        policy = Policy(
+            self.bank.base, self.bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
+            preferences, ["combined"] * count, weights,
+        )  # fmt: skip
+        self.ledger.charge(completions=count, prompts=count)
+        seeds = [stream_key(self.stage.seed, "noise", number) % 2**63 for number in numbers]
+        made = policy.generate([str(row["prompt"]) for row in rows], range(count), seed=seeds, reference=True)
+        scores = self.score(rows, made.texts)
+        kept, dropped = int(made.lengths.sum()), made.dropped_tokens
+        read = sum(map(len, made.prompt_ids))
+        flops = policy.flops(range(count), kept + read, reference_passes=1, prompt_tokens=read)
+        flops += self.bank.base.parameters * 2 * read * self.gate.prompt_passes  # states of prompts, as in serving
+        self.ledger.charge(tokens=kept + dropped, flops=flops + policy.flops(range(count), dropped))
+        self.ledger.count_rewards((scores.statuses == "ok").sum(axis=0).tolist(), count, scores.faults)
+        kl = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
+        rewards = scores.rewards
+        if self.own.feedback == "utility":  # one number is all there is to know, or nothing
+            wanted = self._wanted(rows, preferences)
+            rewards = np.where(wanted > 0, wanted * rewards, 0.0).sum(axis=1, keepdims=True)
+        return np.column_stack([rewards, kl])
+
+    def hand_over(self, stage: Stage, pulls: Pulls) -> None:
+        """Write the gate that pulls teach, and the log, and seal a stage.
+
+        Raises:
+            RewardError: If no pull has all of its rewards.
+        """
+        if not pulls.whole.any():
+            raise RewardError(
+                f"pulls of a bandit must have all of their rewards to teach anything, got none in {len(pulls.arms)}. "
+                "Mend the reward functions; the log says why scores are missing."
+            )
+        model = self.learned(pulls)
+        self.gate.learn(self.how, model)
+        self.gate.save(self.context.artefact(stage, GATE))
+        contexts = self.contexts(pulls)
+        known = [row["prompt_id"] for row in self.rows]
+        utility = self.own.feedback == "utility"
+        write_pulls(
+            self.context.artefact(stage, PULLS), pulls, [str(known[place]) for place in pulls.prompts], contexts,
+            self.arms.weights(pulls.preferences @ self.prior)[np.arange(len(pulls.arms)), pulls.arms], self.size,
+            ["utility"] if utility else [f"reward_{name}" for name in self.task.objective_names],
+        )  # fmt: skip
+        payoff_weights = self.gate.payoff_weights(pulls.preferences)
+        values = off_policy_values(pulls, contexts, payoff_weights, self.own.caution, model)
+        self.context.seal(
+            stage,
+            {
+                "arms": self.arms.names(), "pulled": np.bincount(pulls.arms, minlength=len(self.arms.scales)).tolist(),
+                "left_out": int((~pulls.whole).sum()), **values,
+            },
+        )  # fmt: skip
