@@ -1,9 +1,9 @@
 """CPU seconds until every preference is served: eleven runs of TRL's GRPOTrainer, beside one mixture of experts.
 
 On one controlled task instance TRL trains one adapter for each of eleven preferences, R completions each. Then one
-`mixture_of_experts` is trained along one trajectory, and scored at growing budgets, until what it gains in J over the
-base model, summed over the same preferences and exact on test prompts, is what TRL's eleven gain.
-`cpu_seconds_ratio` is TRL's seconds over the mixture's, by one thread: how much sooner the mixture is there.
+`mixture_of_experts` is trained along one trajectory, with a budget every 128 completions, and scored at one after the
+other until what it gains in J over the base model, summed over the same preferences and exact on test prompts, is what
+TRL's eleven gain. `cpu_seconds_ratio` is TRL's seconds over the mixture's, by one thread: how much sooner it is there.
 
 Counted of TRL: `GRPOTrainer.train()`: sampling, rewards, updates. Counted of ours: the whole training, from loading the
 base model until the adapters and the gate are written at that budget, checkpoints and all earlier budgets included.
@@ -11,7 +11,7 @@ Left out on both sides: imports, drawing the task, making TRL's trainer, exact s
 before, which is not counted.
 
     python benchmarks/time_to_policy.py --json time_to_policy.json
-    python benchmarks/time_to_policy.py --gate none --part competing_mixed
+    python benchmarks/time_to_policy.py --gates none --part competing_mixed
     python benchmarks/time_to_policy.py --tiny          # a tiny task and few completions, to see it run
 """
 
@@ -26,6 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes" / "meta_policy"))  # the rival's folder
 from trl_rival import (  # type: ignore[import-not-found]
@@ -45,7 +47,7 @@ from paretune.core.task import Task
 
 SETTINGS = {"epochs": 4, "replay": 192}
 GATES = ("block", "none")
-STEP, MOST = 1024, 0.4  # completions between two scores; budget at most, a share of all that TRL makes
+STEP, MOST = 128, 0.2  # completions between two budgets; the last one, a share of all that TRL makes
 GOAL = 20.0
 
 
@@ -88,9 +90,19 @@ def first_to_reach(reached: Sequence[Reached], gained: float) -> Reached | None:
 
 
 def mixtures(
-    task: Task, preferences: FloatArray, budgets: Sequence[int], seed: int, settings: Mapping[str, object]
-) -> list[Reached]:
-    """Train one mixture along one trajectory, score it at every budget, and return what it reached at each."""
+    task: Task, preferences: FloatArray, budgets: Sequence[int], seed: int, settings: Mapping[str, object],
+    until: float = np.inf,
+) -> list[Reached]:  # fmt: skip
+    """Train one mixture along one trajectory, and return what it reached at its budgets.
+
+    Args:
+        task: The task instance.
+        preferences: `[M, K]`.
+        budgets: Growing; it is trained to all of them.
+        seed: Of the training.
+        settings: Of the method.
+        until: The gain, summed over preferences, of which later budgets are not scored any more.
+    """
     from paretune.executors.jobs import Link
     from paretune.methods.asking import asked_stages, assembled
     from paretune.methods.entries import method_entry, on_task
@@ -118,6 +130,8 @@ def mixtures(
             gained = float(exact_gains(solutions, task, preferences)[0].sum())
             length = sum(stage.completions for stage in own)
             found.append(Reached(length, gained, clock.seconds_at(length)))
+            if gained >= until:
+                break
     return found
 
 
@@ -153,7 +167,7 @@ def measure(asked: Asked, trl: TrlSettings, settings: Mapping[str, object], gate
     sides = {}
     for gate in gates:
         mixtures(task, preferences[:1], [BATCH], 0, {**settings, "gate": gate})
-        reached = mixtures(task, preferences, asked.budgets, asked.instance, {**settings, "gate": gate})
+        reached = mixtures(task, preferences, asked.budgets, asked.instance, {**settings, "gate": gate}, gained)
         sides[gate] = compared(reached, gained, seconds, float(rival.possible.sum()))
         print(gate, {name: value for name, value in sides[gate].items() if name != "curve"}, flush=True)
     return {
@@ -197,7 +211,7 @@ def main() -> None:
     parser.add_argument("--instance", type=int, default=0)
     parser.add_argument("--completions", type=int, default=COMPLETIONS, help="R, of each of TRL's runs")
     parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES))
-    parser.add_argument("--step", type=int, default=STEP, help="completions between two scores of the mixture")
+    parser.add_argument("--step", type=int, default=STEP, help="completions between two budgets of the mixture")
     parser.add_argument("--most", type=float, default=MOST, help="budget of the mixture, a share of TRL's in all")
     parser.add_argument("--settings", type=json.loads, default=SETTINGS, help="of mixture_of_experts, as JSON")
     parser.add_argument(
@@ -209,6 +223,8 @@ def main() -> None:
     completions, divisions = (4 * BATCH, 2) if arguments.tiny else (arguments.completions, DIVISIONS)
     step = BATCH if arguments.tiny else arguments.step
     most = int(arguments.most * completions * (divisions + 1)) if not arguments.tiny else 8 * BATCH
+    if most < step:
+        parser.error(f"--most must leave the mixture one step of {step} completions at least, got {most}. Raise it.")
     asked = Asked(
         arguments.part, arguments.instance, completions, divisions, tuple(range(step, most + 1, step)), arguments.tiny
     )

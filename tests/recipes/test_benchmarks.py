@@ -188,3 +188,27 @@ def test_the_rival_runs_and_what_is_there_is_not_run_again(root: Path, tmp_path:
     assert "competing-0.csv: share" in run_tiny(root, "recipes/meta_policy/trl_rival.py", *arguments)
     assert len((tmp_path / "competing-0.csv").read_text().splitlines()) == 4  # a header, corners and centre
     assert "share" not in run_tiny(root, "recipes/meta_policy/trl_rival.py", *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of TRL and what it calls
+def test_loss_types_of_the_rival_are_one_where_completions_are_equally_long(benchmark_of: Any, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from dataclasses import replace
+
+    from paretune.models.adapters import read_adapter
+
+    rival = benchmark_of("trl_rival")
+    rival.prepare()
+    task, weights = rival.task_of("competing", 0, tiny=True), np.asarray([0.3, 0.7])
+    found = []
+    for name in ("grpo", "bnpo", "dr_grpo", "dapo"):
+        settings = replace(rival.TrlSettings(), loss_type=name, num_iterations=2)
+        rival.train_one(task, weights, 2 * rival.BATCH, 0, settings, tmp_path / name)
+        found.append(read_adapter(tmp_path / name).factors)
+    for other in found[1:]:
+        for path, pair in found[0].items():
+            for mine, theirs in zip(pair, other[path], strict=True):
+                # sums in another order, through Adam: below a fiftieth of one step of 5e-3
+                assert_allclose(mine, theirs, atol=1e-4)
+    assert max(float(up.abs().max()) for _, up in found[0].values()) > 1e-3  # it has learned something
