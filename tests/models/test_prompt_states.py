@@ -9,7 +9,7 @@ import torch
 
 from gated import PROMPTS, bank_of
 from paretune.models.mixing import Mixing
-from paretune.models.prompt_states import _known, prompt_states
+from paretune.models.prompt_states import _known, forget_prompts, prompt_states
 from reader_oracle import CLOSE
 
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ def test_each_prompt_is_read_once_and_equal_ones_are_equal_bit_for_bit(any_base:
     assert again[0].equal(one[3])
     assert again[1].equal(one[0])
     assert again[1].equal(one[2])
+
+
+def test_what_is_forgotten_is_read_again_to_the_same_states(any_base: BaseModel) -> None:
+    forget_prompts(any_base)  # of nothing: no error
+    one = prompt_states(any_base, PROMPTS)
+    forget_prompts(any_base)
+    assert any_base not in _known
+    assert prompt_states(any_base, PROMPTS).equal(one)
 
 
 def test_a_pinned_mixing_goes_on_behind_it(any_base: BaseModel) -> None:

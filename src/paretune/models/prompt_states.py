@@ -47,6 +47,11 @@ def prompt_states(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
     return found
 
 
+def forget_prompts(base: BaseModel) -> None:
+    """Let go of all states that are kept for a base model: what comes next is read as if for the first time."""
+    _known.pop(base, None)
+
+
 @torch.no_grad()
 def _read(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> Tensor:
     """Read prompts of equal length in one pass."""
