@@ -89,10 +89,10 @@ def make_learner(model: str, folder: Path, seeds: Sequence[int], gram: bool, epo
     from paretune.models.base import load_base
     from paretune.objectives.scoring import Scorer
     from paretune.rl.learner import Learner
-    from paretune.rl.slots import Slots
     from paretune.rl.rollout import Prompts
     from paretune.rl.rollouts import Environment
     from paretune.rl.settings import LearnerSettings
+    from paretune.rl.slots import Slots
     from paretune.rl.trainees import Member, Population
 
     task, controlled = task_of(model), model == "controlled"
