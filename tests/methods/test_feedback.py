@@ -27,7 +27,7 @@ HAVE = (
 @pytest.mark.parametrize("name", HAVE)
 def test_the_default_is_in_no_setting_of_a_study_or_stage_and_makes_the_same_stages(task: Task, name: str) -> None:
     plain, told = (method_entry(name, given, name) for given in ({}, {"feedback": "told"}))
-    assert "feedback" not in plain.settings
+    assert "feedback" not in plain.kept
     stages = [each.method.stages(task, das_dennis(2, 2), 6000, 0) for each in (plain, told)]
     assert stages[0] == stages[1]
     assert not any("feedback" in stage.settings for stage in stages[0])

@@ -150,7 +150,7 @@ LEARNERS: dict[str, Make] = {
         replace(SETTINGS, epochs=2, replay=24, replay_window=28, micro_batch=8), (Swinging, Swinging)
     ),
     "bank, gate and replay": conditioned(
-        replace(SETTINGS, epochs=2, average_decay=0.9, replay=24, target_kl=0.5), gated=True
+        replace(SETTINGS, epochs=2, average_decay=0.9, replay=24, target_kl=0.5), gated=BlockGate
     ),
     "preferences by row": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9)),
     "bank and gate": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9), BlockGate),

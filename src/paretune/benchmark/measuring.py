@@ -107,10 +107,10 @@ class TableJob:
 
         Where its feedback is the oracle's, each prompt is answered by the policy for what the user wants of it.
         """
-        from paretune.rl.requests import requests_for
-
         if not self.task.contextual or feedback_of(self.cell["settings"]) != "oracle":
             return self.solutions.policies_for(preferences)
+        from paretune.rl.requests import requests_for
+
         return requests_for(self.solutions, preferences, self.task.prompt_preferences(rows, preferences))
 
     def with_prompt_preferences(self, records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
