@@ -64,5 +64,6 @@ def check_has_feedback(kind: type, given: Mapping[str, object], path: str) -> No
         raise ConfigError(
             f"{path}.feedback must be left out: the method reads the reward of each objective, for the preference that "
             f"it is told, got '{given['feedback']}'. Take linear, weight_grid (told and oracle), rewarded_soups, mod, "
-            "hidden_mixing, preference_conditioned, contextual_bandit or mixture_of_experts."
+            "hidden_mixing, preference_conditioned, panacea, preference_in_prompt, contextual_bandit or "
+            "mixture_of_experts."
         )
