@@ -83,7 +83,8 @@ def _bank(context: StageContext, stage: Stage, base: BaseModel, experts: int) ->
     from paretune.models.adapters import load_bank
     from paretune.models.bank import ExpertBank
 
-    adapters = adapters_of(each for each in map(context.result, stage.needs) if each.adapters)
+    results = (context.result(need) for need in stage.needs)
+    adapters = adapters_of(each for each in results if each.adapters)
     if stage.needs and (adapters or start_of_bank(stage).prior_from is None):
         if len(adapters) != experts:
             raise AdapterError(
