@@ -169,6 +169,7 @@ def test_a_reward_that_ends_or_hangs_leaves_a_plan_as_it_is(
     assert [process.poll() is not None for process in started] == [True]
 
 
+@pytest.mark.slow
 def test_a_machine_that_starts_no_second_worker_leaves_a_plan_as_it_is(
     micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

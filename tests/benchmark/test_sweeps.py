@@ -192,6 +192,7 @@ def test_a_damaged_section_of_the_lock_is_written_again_from_the_cells_of_the_sw
     assert updates(trace) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_score_is_made_again(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)}, tune=SWEEP)
@@ -206,6 +207,7 @@ def test_a_damaged_score_is_made_again(study: Make, tmp_path: Path) -> None:
     assert updates(trace) == before  # its stages were still there
 
 
+@pytest.mark.slow
 def test_stages_of_a_finished_sweep_may_go(study: Make, tmp_path: Path) -> None:
     folder, trace = tmp_path / "out", tmp_path / "trace.txt"
     made = study({"trace": str(trace)}, tune=SWEEP)
@@ -323,6 +325,7 @@ def test_a_population_of_the_study_under_way_outlives_a_sweep_that_grows(study: 
     assert updates(trace) - done <= 4 + (24 - done) + 1  # the new settings, the rest, and what the kill cost
 
 
+@pytest.mark.slow
 def test_a_sweep_is_shown_under_a_name_of_its_own(study: Make, tmp_path: Path) -> None:
     class Watch(Display):
         shown: list[Progress] = []  # noqa: RUF012  # one watch only
@@ -338,6 +341,7 @@ def test_a_sweep_is_shown_under_a_name_of_its_own(study: Make, tmp_path: Path) -
     assert last.completions + last.not_needed == last.total_completions == 6 * 64 + 6 * 3 * 2
 
 
+@pytest.mark.slow
 def test_a_part_tunes_its_own_tasks_only(study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fake_study
 

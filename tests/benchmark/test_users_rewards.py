@@ -113,6 +113,7 @@ def test_code_that_would_end_the_process_in_silence_is_named_with_its_line(
     assert "rewards:" in error
 
 
+@pytest.mark.slow
 def test_a_failed_measurement_of_experts_is_named_without_empty_parentheses(
     task: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -265,6 +265,7 @@ def test_folders_of_parts_become_one_report(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "whole" / "report" / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_merged_report_goes_into_a_folder_of_its_own_and_is_made_of_different_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,15 +33,17 @@ def blocks(root: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("module", "entry", "budget"),
     [
-        (
+        pytest.param(
             "lagging.py",
             "{method: linear, weighting: 'lagging:Lagging', completions_each: 64, learning_rate: 0.01}",
             192,
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "slots.py",
             "{method: linear, shaping: 'slots:square_root', advantages: 'slots:best_of_group', completions_each: 64}",
             64,
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "mixed_words.py", "{method: 'mixed_words:MixedWords', learning_rate: 0.01}", 64, marks=pytest.mark.slow
@@ -59,7 +61,12 @@ def blocks(root: Path) -> dict[str, str]:
             "prior: {kind: 'pulled_prior:PulledPrior', share: 0.3}}",
             128,
         ),
-        ("grid_search.py", "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}", 192),
+        pytest.param(
+            "grid_search.py",
+            "{method: 'grid_search:GridSearch', each: 8, divisions: 2, learning_rate: 0.01}",
+            192,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_documented_code_of_ones_own_runs(

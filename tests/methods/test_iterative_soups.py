@@ -38,6 +38,7 @@ def flat(made: Any) -> torch.Tensor:
     return rows
 
 
+@pytest.mark.slow
 def test_rounds_as_long_as_the_training_are_rewarded_soups(task: Task) -> None:
     """136 completions are four updates of 16 for each of two experts, and one group more."""
     soups = flat(train("rewarded_soups", task, 136, settings=SMALL))

@@ -168,7 +168,9 @@ def test_an_optimum_of_arrays_that_do_not_fit_is_refused() -> None:
         ):
             log_optimum(*arrays, BETA)
     for preferences in (point, np.zeros((0, 2))):
-        with pytest.raises(ShapeError, match=r"preferences must have shape \[M, K\] or \[M, P, K\], got .* Give one row"):
+        with pytest.raises(
+            ShapeError, match=r"preferences must have shape \[M, K\] or \[M, P, K\], got .* Give one row"
+        ):
             optimal_outcome(reference, rewards(), preferences, BETA)
 
 

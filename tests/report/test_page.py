@@ -323,6 +323,7 @@ def many_preferences(methods: int, count: int) -> StudyRecords:
     return builders.study(cells, [info], base)
 
 
+@pytest.mark.slow
 def test_too_many_points_are_thinned_out_and_the_reader_is_told() -> None:
     text = render(many_preferences(4, 1_300), [])
     assert len(text.encode()) < EIGHT_MEGABYTES

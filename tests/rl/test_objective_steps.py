@@ -234,6 +234,7 @@ def test_in_training_every_step_of_every_epoch_follows_all_smoothed_gradients(
     assert max(worst) < 1e-3  # fp32, of gradients that nearly cancel
 
 
+@pytest.mark.slow
 def test_events_and_members_say_which_share_of_steps_turned_against_an_objective(task: Task, base: BaseModel) -> None:
     def run(name: str, lengths: tuple[int, ...], **settings: Any) -> tuple[list[Any], dict[int, Any]]:
         made, events = learner(task, base, name, lengths, **settings), list[Any]()

@@ -42,8 +42,8 @@ def test_stratified_draws_for_two_objectives_have_one_in_each_interval(groups: i
     assert len(orders) > 1 or groups == 1  # a prompt is not always asked for the same part
 
 
-@pytest.mark.parametrize("draw", ["uniform", "stratified"])
-@pytest.mark.parametrize("objectives", [2, 3, 4])
+@pytest.mark.parametrize("draw", [pytest.param("uniform", marks=pytest.mark.slow), "stratified"])
+@pytest.mark.parametrize("objectives", [2, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_each_draw_is_uniform_on_the_simplex(draw: str, objectives: int) -> None:
     drawn = np.stack([drawn_preferences(draw, objectives, 0, update, 8)[3] for update in range(4000)])
     # Dirichlet(1, ..., 1): mean 1 / K, variance (K - 1) / (K^2 (K + 1)), P(w_k > 1/2) = 2^-(K - 1)

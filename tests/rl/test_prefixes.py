@@ -158,6 +158,8 @@ LEARNERS: dict[str, Make] = {
 }
 
 REPEATED = {
+    "terms and gradients",
+    "target of KL",
     "average",
     "replay",
     "epochs",
