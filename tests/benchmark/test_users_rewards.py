@@ -211,7 +211,10 @@ def test_a_third_of_the_rewards_missing_is_counted_and_said_at_the_end(
         assert "rewards of second are missing in tests (" in text
 
 
-@pytest.mark.parametrize("what", ["raise KeyboardInterrupt", "raise SystemExit(0)", "raise KeyError('label')"])
+@pytest.mark.parametrize(
+    "what",
+    ["raise KeyboardInterrupt", pytest.param("raise SystemExit(0)", marks=pytest.mark.slow), "raise KeyError('label')"],
+)
 @pytest.mark.parametrize(
     ("when", "audit"), [("training", False), ("evaluation", False), ("evaluation", True), ("base", True)]
 )

@@ -468,7 +468,15 @@ def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
     assert tensor_files(again.save(tmp_path / "again")) == tensor_files(solutions.save(tmp_path / "first"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+ALIKE = (  # whose stages are trained by what trains those of `linear`, `dynaopt`, `mgda` or `rewarded_soups`
+    "one_policy", "schedule", "thresholds", "reward_combination", "lagrangian", "contextual_dynaopt", "dorb", "pcgrad",
+    "cagrad", "upgrad", "bone_soups", "merged_soups", "mod", "probability_mixture", "hidden_mixing", "tree",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in NAMES]
+)
 def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callable[[str], Any], tmp_path: Path) -> None:
     """Whatever is trained goes on from where a shorter run stood to what a run of that length makes at once."""
     _, _, shorter = first(name)

@@ -67,8 +67,8 @@ def by_hand(
     ("name", "block", "continued"),
     [
         ("on the simplex", 0, "base"),
-        ("in the cube", 0, "soup"),
-        ("in the cube", None, "base"),
+        pytest.param("in the cube", 0, "soup", marks=pytest.mark.slow),
+        pytest.param("in the cube", None, "base", marks=pytest.mark.slow),
         ("on the simplex", None, "soup"),
         ("corners", 0, "base"),
     ],
