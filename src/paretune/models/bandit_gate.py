@@ -13,7 +13,7 @@ from paretune.bandits.arms import Arms, arms_of
 from paretune.bandits.contexts import MOST_FEATURES, Compression, compressed, context_rows, context_size
 from paretune.bandits.policies import answers
 from paretune.bandits.ridge import Ridge, coefficients, noise, predicted, residuals, widths
-from paretune.core.errors import ConfigError, MixingError
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.models.gate import GateLevel, TrainedGate
 
@@ -94,11 +94,7 @@ class BanditGate(TrainedGate):
         Raises:
             MixingError: If the states are not of the size that the gate reads.
         """
-        if context.shape[1] != self.context_size:
-            raise MixingError(
-                f"states of prompts must be of size {self.context_size}, which the gate reads, got {context.shape[1]}. "
-                "Use the base model that the gate was made for."
-            )
+        self.check_context(context)
         # fp64, so that the best of arms that nearly tie does not depend on the rows beside it
         mean, axes, theta, inverses, covariance = (each.detach().double().cpu().numpy() for each in self.networks[0])
         states, wanted, rule = (each.detach().double().cpu().numpy() for each in (context, preferences, prior))

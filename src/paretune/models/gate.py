@@ -197,6 +197,18 @@ class TrainedGate:
         """Return the parameters of all blocks in the order of `flat`."""
         return [parameter for network in self.networks for parameter in network]
 
+    def check_context(self, context: Tensor) -> None:
+        """Check states of prompts `[B, D]` that a gate of prompts is given.
+
+        Raises:
+            MixingError: If they are not of the size that it reads.
+        """
+        if context.shape[1] != self.context_size:
+            raise MixingError(
+                f"states of prompts must be of size {self.context_size}, which the gate reads, got {context.shape[1]}. "
+                "Use the base model that the gate was made for."
+            )
+
     def take_gradients(self) -> Tensor:
         """Return what backward passes have added up since the last call, `[1, G]`, and start again from zero."""
         parts = []

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from paretune.core.errors import MixingError
 from paretune.models.gate import GateLevel, SmallNetwork
 
 
@@ -30,9 +29,5 @@ class PromptGate(SmallNetwork):
         Raises:
             MixingError: If the states are not of the size that the gate reads.
         """
-        if context.shape[1] != self.context_size:
-            raise MixingError(
-                f"states of prompts must be of size {self.context_size}, which the gate reads, got {context.shape[1]}. "
-                "Use the base model that the gate was made for."
-            )
+        self.check_context(context)
         return self.combined(prior, self.offset(0, context[:, None], preferences)[:, 0])
