@@ -23,11 +23,14 @@ from paretune.methods.prompt_halves import trained_prompts
 from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from paretune.core.preferences import FloatArray
     from paretune.models.bank import ExpertBank
     from paretune.models.base import BaseModel
     from paretune.models.policy import Policy
     from paretune.records.evaluation import EvaluationRecord
+    from paretune.rl.learner import Learner
     from paretune.rl.rollout import Prompts
     from paretune.rl.rollouts import Environment
     from paretune.rl.slots import Slots
@@ -255,6 +258,31 @@ def train(
             if start is not None and (start / STATE).exists():
                 learner.load_member_state(index, *read_state(start / STATE))
     keys = [run.stages[0].trajectory_key(task) for run in runs]
+
+    def hand_over(index: int, length: int) -> None:
+        stage = next(stage for stage in runs[index].stages if stage.completions == length)
+        runs[index].save(stage)
+        save_state(context.end_folder(stage) / STATE, *learner.member_state(index))
+        context.seal(stage, {**learner.estimate(index), **learner.conflicts(index)})
+
+    learn(context, learner, hand_over, checkpoint, keys)
+
+
+def learn(
+    context: StageContext, learner: Learner, hand_over: Callable[[int, int], None], checkpoint: Path,
+    keys: Sequence[str],
+) -> None:  # fmt: skip
+    """Let a learner train to all its lengths; its state is kept before each hand-over, every ten minutes, at a stop.
+
+    Args:
+        context: Of the run function; told of progress.
+        learner: Where it stands.
+        hand_over: Called at each planned length of each member.
+        checkpoint: File of the state.
+        keys: Trajectory of each member, for the events.
+    """
+    from paretune.rl.checkpoints import save_state
+
     saved, heard = time.monotonic(), list[int]()
 
     def on_update(event: Mapping[str, Any]) -> None:
@@ -275,12 +303,6 @@ def train(
         if learner.hands_over_next() or time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_state(checkpoint, *learner.state())
             saved = time.monotonic()
-
-    def hand_over(index: int, length: int) -> None:
-        stage = next(stage for stage in runs[index].stages if stage.completions == length)
-        runs[index].save(stage)
-        save_state(context.end_folder(stage) / STATE, *learner.member_state(index))
-        context.seal(stage, {**learner.estimate(index), **learner.conflicts(index)})
 
     learner.train(hand_over, on_update, before_update)
     report()

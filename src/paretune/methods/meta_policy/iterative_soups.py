@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paretune.core.answers import Combined
-from paretune.core.errors import ConfigError, StopRequested
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageContext, StageResult
@@ -124,32 +123,12 @@ def train_rounds(context: StageContext) -> None:
 def _train(
     context: StageContext, learner: MergingLearner, by_length: Mapping[int, Stage], checkpoint: Path, key: str
 ) -> None:
-    """Train to all lengths; a checkpoint is written before each hand-over, every ten minutes, and at a stop."""
-    from paretune.methods.training import CHECKPOINT_SECONDS, STATE
+    """Train to all lengths, see `training.learn`."""
+    from paretune.methods.training import STATE, learn
     from paretune.models.adapters import save_adapter
     from paretune.rl.checkpoints import save_state
 
-    saved, heard = time.monotonic(), list[int]()
     bank, handed = learner.trainee.bank, list[int]()
-
-    def on_update(event: Mapping[str, Any]) -> None:
-        context.log({**event, "trajectory": key})
-        heard.append(event["completions"])
-
-    def report() -> None:
-        while heard:
-            context.progress(heard.pop(0))
-
-    def before_update() -> None:
-        nonlocal saved
-        try:
-            report()
-        except StopRequested:
-            save_state(checkpoint, *learner.state())
-            raise
-        if learner.hands_over_next() or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save_state(checkpoint, *learner.state())
-            saved = time.monotonic()
 
     def hand_over(index: int, length: int) -> None:
         stage = by_length[length]
@@ -160,5 +139,4 @@ def _train(
             save_state(context.end_folder(stage) / STATE, *learner.whole_state())
             context.seal(stage, {"discarded_energy": learner.discarded})
 
-    learner.train(hand_over, on_update, before_update)
-    report()
+    learn(context, learner, hand_over, checkpoint, [key] * bank.experts)
