@@ -4,7 +4,9 @@
 
 Writes `kept.csv` into the folder. For each task, budget and row: captured share, with its t-interval over instances;
 the worst weight's share, a ratio of sums over instances; and the *kept gain*, the sum over instances and weights of
-`J - J(base)` over that of the row it is held against, with the interval of a ratio of means.
+`J - J(base)` over that of the row it is held against, with the interval of a ratio of means. All of that over the
+weights of the grid; of weights that no method was given, beside it, how far their shares are from the straight line
+between those of their neighbours on the grid, at most (two objectives only).
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ Key = tuple[str, int, str]  # task, budget, row
 
 @dataclass(frozen=True)
 class Gains:
-    """What a row gained on one instance beside what was possible, for each weight `[M]`."""
+    """What a row gained on one instance beside what was possible, for each weight `[M]`, all of them `[M, K]`."""
 
     gained: FloatArray
     possible: FloatArray
     costs: Mapping[str, float]
+    preferences: FloatArray
 
 
 def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
@@ -48,6 +51,7 @@ def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
             (cell.preferences * (cell.J - reference)).sum(axis=1),
             (cell.preferences * (known["optimum", *place].J - reference)).sum(axis=1),
             cell.costs or {},
+            cell.preferences,
         )
     return found
 
@@ -68,11 +72,38 @@ def ratio_interval(values: Sequence[float], others: Sequence[float]) -> tuple[fl
     return ratio, ratio - half, ratio + half
 
 
-def lines_of(found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int) -> list[dict[str, object]]:
+def of_grid(gains: Gains, grid: bool, divisions: int) -> Gains:
+    """Return what was gained for the weights of the grid `0, 1 / divisions, ..., 1` alone, or for the others."""
+    steps = gains.preferences * divisions
+    rows = np.isclose(steps, steps.round()).all(axis=1) == grid
+    return Gains(gains.gained[rows], gains.possible[rows], gains.costs, gains.preferences[rows])
+
+
+def off_the_line(instances: Sequence[Gains], divisions: int) -> float:
+    """Return how far shares of weights off the grid are from the line between their neighbours' on it, at most.
+
+    Shares are ratios of sums over instances; two objectives. NaN where there is no weight off the grid.
+    """
+    places, shares = [], []
+    for grid in (True, False):
+        each = [of_grid(one, grid, divisions) for one in instances]
+        order = np.argsort(each[0].preferences[:, 0])
+        places.append(each[0].preferences[order, 0])
+        gained, possible = (np.sum([getattr(one, name) for one in each], axis=0) for name in ("gained", "possible"))
+        shares.append((gained / possible)[order])
+    if not len(places[1]) or instances[0].preferences.shape[1] != 2:
+        return float("nan")
+    return float(np.abs(shares[1] - np.interp(places[1], places[0], shares[0])).max())
+
+
+def lines_of(
+    found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int, divisions: int
+) -> list[dict[str, object]]:
     """Return one line for each task, budget and row."""
     lines: list[dict[str, object]] = []
     for (task, own, method), seeds in sorted(found.items()):
-        each = [seeds[seed] for seed in sorted(seeds)]
+        whole = [seeds[seed] for seed in sorted(seeds)]
+        each = [of_grid(one, True, divisions) for one in whole]
         share = mean_interval([float(one.gained.sum() / one.possible.sum()) for one in each])
         worst = sum(one.gained for one in each) / sum(one.possible for one in each)
         line: dict[str, object] = {
@@ -80,12 +111,15 @@ def lines_of(found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int
             "low": share.low, "high": share.high, "worst_weight_share": float(np.min(worst)),
             "seconds": float(np.mean([one.costs.get("seconds", np.nan) for one in each])),
         }  # fmt: skip
+        line["unseen_off"] = off_the_line(whole, divisions)
         rival = found.get((task, budget, against), {})
         common = sorted(set(rival) & set(seeds))
         if common:
             kept = ratio_interval(
-                [float(seeds[seed].gained.sum()) for seed in common],
-                [float(rival[seed].gained.sum()) for seed in common],
+                *(
+                    [float(of_grid(row[seed], True, divisions).gained.sum()) for seed in common]
+                    for row in (seeds, rival)
+                )
             )
             line |= dict(zip(("kept", "kept_low", "kept_high"), kept, strict=True))
         lines.append(line)
@@ -98,6 +132,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder of the kept parts, or of a study's report")
     parser.add_argument("--against", default="linear", help="row that gains are held against")
     parser.add_argument("--budget", type=int, default=45056, help="budget of that row in completions")
+    parser.add_argument("--divisions", type=int, default=10, help="of the grid of preferences")
     arguments = parser.parse_args()
     files = sorted(arguments.folder.glob("**/per_prompt.parquet"))
     if not files:
@@ -106,7 +141,7 @@ def main() -> int:
         )
         return 2
     found = gains([block for file in files for block in read_per_prompt(file)])
-    lines = lines_of(found, arguments.against, arguments.budget)
+    lines = lines_of(found, arguments.against, arguments.budget, arguments.divisions)
     names = list(dict.fromkeys(name for line in lines for name in line))
     with (arguments.folder / "kept.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")

@@ -9,49 +9,23 @@ many policies as the sweep chose with 4 R; with 11 R, into one policy of R for e
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paretune.benchmark.study import load_study
-from paretune.core.errors import ParetuneError, RecordError
-from paretune.records.reading import read_study
+from paretune.core.errors import ParetuneError
 from paretune.tasks.strict_yaml import to_yaml
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from chosen_settings import choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+
 TASKS = {"competing": (-0.8, 0.0), "independent": (0.0, 0.0), "correlated": (0.8, 0.0), "mixed": (-0.8, 0.5)}
 DYNAMIC = ("dynaopt", "contextual_dynaopt", "dorb", "q_weighting")
 SEEDS = 5
 R = 4096
 GROUP = 8  # completions of a prompt, which budgets are made of
-
-
-def settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what each row of the sweep is, with what was chosen for it.
-
-    Raises:
-        RecordError: If the sweep of a row is not finished.
-    """
-    study = read_study(folder)
-    rows: dict[str, dict[str, Any]] = {}
-    chosen = {each.method: each for each in study.tuning}
-    written: Any = study.resolved["methods"]
-    given: Mapping[str, Any] = {label: dict(row) for label, row in written.items()}
-    named = load_study(folder / "study.yaml")
-    for entry in named.methods:
-        if entry.method.family == "reference":
-            continue
-        found = chosen.get(entry.label)
-        if found is None or found.chosen is None:
-            raise RecordError(
-                f"the sweep of {entry.label} must be finished, got no choice. Run the same command again."
-            )
-        default = json.loads(json.dumps(vars(entry.method.Settings())))  # as a file has it: no tuples
-        own = {name: value for name, value in given[entry.label].items() if default.get(name, value) != value}
-        rows[entry.label] = {"method": entry.source, **own, **found.points[found.chosen].settings}
-    return rows
 
 
 def split(row: Mapping[str, Any], budget: int) -> dict[str, Any]:
@@ -85,7 +59,7 @@ def main() -> int:
     )  # fmt: skip
     arguments = parser.parse_args()
     try:
-        rows = settings(arguments.folder)
+        rows = {label: each.row for label, each in choices(arguments.folder).items()}
     except ParetuneError as error:
         print(f"chosen: {error}", file=sys.stderr)
         return 2

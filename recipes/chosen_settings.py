@@ -1,0 +1,62 @@
+"""What a finished sweep chose for each of its rows, for the recipes that write studies of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from paretune.benchmark.study import load_study
+from paretune.core.errors import RecordError
+from paretune.records.reading import read_study
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a sweep chose for a row.
+
+    Attributes:
+        row: The row's method and settings, as a study has them.
+        score: Mean over all tasks of what these settings scored on tuning instances.
+    """
+
+    row: dict[str, Any]
+    score: float
+
+
+def choices(folder: Path) -> dict[str, Choice]:
+    """Return what a sweep chose for each row: one choice for all of its tasks, by the mean of their scores.
+
+    Rows that are only held against, such as `base`, are left out.
+
+    Args:
+        folder: Of the sweep's study.
+
+    Raises:
+        RecordError: If the sweep of a row is not finished on every task, or gave no score.
+    """
+    study, named = read_study(folder), load_study(folder / "study.yaml")
+    written: Any = study.resolved["methods"]
+    found: dict[str, Choice] = {}
+    for entry in (each for each in named.methods if each.method.family != "reference"):
+        swept = [each.points for each in study.tuning if each.method == entry.label]
+        scores = [_mean([point.score for point in points]) for points in zip(*swept, strict=True)]
+        if len(swept) < len(named.tasks) or max(scores, default=-inf) == -inf:
+            raise RecordError(
+                f"the sweep of {entry.label} must be finished, got no choice. Run the same command again."
+            )
+        place = scores.index(max(scores))
+        default = json.loads(json.dumps(vars(entry.method.Settings())))  # as a file has it: no tuples
+        given = dict(written[entry.label])
+        own = {name: value for name, value in given.items() if default.get(name, value) != value}
+        found[entry.label] = Choice({"method": entry.source, **own, **swept[0][place].settings}, scores[place])
+    return found
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    """Return the mean; minus infinity where one is missing, as such settings cannot be chosen."""
+    known = [each for each in scores if each is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else -inf
