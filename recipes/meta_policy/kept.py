@@ -7,6 +7,8 @@ the worst weight's share, a ratio of sums over instances; and the *kept gain*, t
 `J - J(base)` over that of the row it is held against, with the interval of a ratio of means. All of that over the
 weights of the grid; of weights that no method was given, beside it, how far their shares are from the straight line
 between those of their neighbours on the grid, at most (two objectives only).
+
+Writes `paired.csv` too: captured share of one row, `--row`, less that of every other at the same budget.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from scipy import stats
 
 from paretune.records.per_prompt import PerPrompt, read_per_prompt
 from paretune.statistics.intervals import mean_interval
+from paretune.statistics.paired import paired_difference, paired_p_value
 
 FloatArray = NDArray[np.float64]
 Key = tuple[str, int, str]  # task, budget, row
@@ -126,12 +129,50 @@ def lines_of(
     return lines
 
 
+def pairs_of(found: Mapping[Key, Mapping[int, Gains]], row: str, divisions: int) -> list[dict[str, object]]:
+    """Return one line for each task, budget and other row: how much more share the one row has, paired by instance."""
+    lines: list[dict[str, object]] = []
+    for (task, budget, method), seeds in sorted(found.items()):
+        own = found.get((task, budget, row), {})
+        common = sorted(set(own) & set(seeds))
+        if method == row or not common:
+            continue
+        one, other = (
+            [
+                float(each.gained.sum() / each.possible.sum())
+                for each in (of_grid(of[seed], True, divisions) for seed in common)
+            ]
+            for of in (own, seeds)
+        )
+        apart, chance = paired_difference(one, other), paired_p_value(one, other)
+        lines.append(
+            {
+                "task": task, "budget": budget, "row": row, "rival": method, "instances": len(common),
+                "difference": apart.mean, "low": apart.low, "high": apart.high, "p": chance,
+            }
+        )  # fmt: skip
+    return lines
+
+
+def write(lines: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Write lines as comma-separated values; nothing where there are none."""
+    if not lines:
+        return
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({name: f"{each:.4f}" if isinstance(each, float) else each for name, each in line.items()})
+
+
 def main() -> int:
-    """Read all kept parts below a folder, write the table and print it; return the exit code."""
+    """Read all kept parts below a folder, write the tables and print them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the kept parts, or of a study's report")
     parser.add_argument("--against", default="linear", help="row that gains are held against")
     parser.add_argument("--budget", type=int, default=45056, help="budget of that row in completions")
+    parser.add_argument("--row", default="mixture_of_experts", help="row that all others are held against, in pairs")
     parser.add_argument("--divisions", type=int, default=10, help="of the grid of preferences")
     arguments = parser.parse_args()
     files = sorted(arguments.folder.glob("**/per_prompt.parquet"))
@@ -142,15 +183,10 @@ def main() -> int:
         return 2
     found = gains([block for file in files for block in read_per_prompt(file)])
     lines = lines_of(found, arguments.against, arguments.budget, arguments.divisions)
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    with (arguments.folder / "kept.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        for line in lines:
-            writer.writerow(
-                {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in line.items()}
-            )
-    for line in lines:
+    pairs = pairs_of(found, arguments.row, arguments.divisions)
+    write(lines, arguments.folder / "kept.csv")
+    write(pairs, arguments.folder / "paired.csv")
+    for line in (*lines, *pairs):
         print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:<24}" for value in line.values()))
     return 0
 

@@ -1,10 +1,9 @@
-"""Write the studies of the meta-policy family with the settings that their sweeps chose.
+"""Write the studies of the meta-policy family with the settings that its sweeps chose.
 
-    python recipes/meta_policy/studies.py results/meta-policy-sweep
+    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-others
 
-`yardstick.yaml`: one policy of R = 4,096 completions for each of eleven preferences. `main.yaml`: one policy for all of
-them, at .05, .1, .2 and .4 of that. `equal.yaml`: every rival at .2. `controls.yaml`: what the gate buys, and its
-context. Of rows that were swept with several splits of the budget, the one that scored best on tuning instances.
+Of each study the comment on its function says what it asks. Rows that were swept with several splits of the budget come
+with the split that scored best on tuning instances.
 """
 
 from __future__ import annotations
@@ -20,77 +19,171 @@ from paretune.tasks.strict_yaml import to_yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from chosen_settings import choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+from chosen_settings import Choice, choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
 
+Row = dict[str, Any]
+Study = dict[str, Any]
 CORRELATIONS, HETEROGENEITIES = (-0.8, 0.0, 0.8), (0.0, 0.5)
-ALL = 11 * 4096  # completions of one policy for each preference
-BUDGETS = [2248, 4504, 9008, 18016]  # .05, .1, .2 and .4 of that, in whole groups
+R = 4096
+BUDGETS = [2248, 4504, 9008, 18016]  # .05, .1, .2 and .4 of 11 R, in whole groups
+EQUAL = BUDGETS[2]
+THREE = [6144, 12288]  # .1 and .2 of 15 R
 SPLITS = {"linear": ("linear", "linear_five", "linear_eleven"), "weight_grid": ("weight_grid", "weight_grid_eleven")}
-ONE_FOR_ALL = ("mixture_of_experts", "preference_conditioned")
 RANK = 8  # of an expert; a bank of two has twice as much
+SEARCHES = ("grid", "random", "mirror_descent", "gradient_free")
 
 
-def best_of(scores: Mapping[str, float], labels: Sequence[str]) -> str:
-    """Return the label of highest score.
-
-    Example:
-        >>> best_of({"a": 0.5, "b": 0.7, "c": 0.9}, ["a", "b"])
-        'b'
-    """
-    return max(labels, key=lambda label: scores[label])
+def tasks(correlations: Sequence[float], heterogeneities: Sequence[float], **settings: Any) -> list[Row]:
+    """Return controlled tasks of every correlation and heterogeneity."""
+    return [
+        {"controlled": {"rho": rho, "heterogeneity": h, **settings}} for rho in correlations for h in heterogeneities
+    ]
 
 
 def study(
-    name: str,
-    rows: Mapping[str, Mapping[str, Any]],
-    budgets: Sequence[int],
-    correlations: Sequence[float] = CORRELATIONS,
-) -> dict[str, Any]:
-    """Return a study of rows on ten instances of tasks with two objectives, in two parts of five instances."""
-    tasks = [{"controlled": {"rho": rho, "heterogeneity": h}} for rho in correlations for h in HETEROGENEITIES]
+    name: str, of: list[Row], rows: Mapping[str, Row], budgets: Sequence[int], seeds: int, divisions: int = 10
+) -> Study:
+    """Return a study in parts of at most five instances; the standing row `one_policy` learns as by default."""
+    parts = {f"from_{first}": {"seeds": list(range(first, min(first + 5, seeds)))} for first in range(0, seeds, 5)}
     return {
-        "name": f"meta-policy-{name}", "tasks": tasks, "methods": dict(rows), "budget": {"completions": list(budgets)},
-        "seeds": 10, "preferences": {"grid": 10, "unseen": 4},
-        "parts": {"first": {"seeds": [0, 1, 2, 3, 4]}, "second": {"seeds": [5, 6, 7, 8, 9]}},
+        "name": f"meta-policy-{name}", "tasks": of, "methods": {"one_policy": {"method": "one_policy"}, **rows},
+        "budget": {"completions": list(budgets)}, "seeds": seeds,
+        "preferences": {"grid": divisions, "unseen": 4 if divisions == 10 else 0}, "parts": parts,
     }  # fmt: skip
 
 
-def studies(rows: Mapping[str, Mapping[str, Any]], scores: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Return all studies by name, of what a sweep chose and what its choices scored."""
-    rivals: dict[str, Mapping[str, Any]] = {"rewarded_soups": rows["rewarded_soups"], "mod": rows["mod"]}
-    for name, labels in SPLITS.items():
-        rivals[name] = rows[best_of(scores, labels)]
-    rivals["one_policy"] = rows["one_policy"]
-    for name in ("preference_conditioned", "rewarded_soups"):
-        rivals[f"{name}_rank_{2 * RANK}"] = {**rows[name], "rank": 2 * RANK, "alpha": 4 * RANK}
-    mixture = rows["mixture_of_experts"]
-    controls = {
-        "gate_none": {**mixture, "gate": "none"},
-        **{f"gate_{context}": {**mixture, "context": context} for context in ("blind", "shuffled")},
-    }
-    one_policy = {"one_policy": {"method": "one_policy"}}  # it stands in every study; tuned in `equal` alone
-    return {
-        "yardstick": study("yardstick", {"linear": rows["linear"], **one_policy}, [ALL]),
-        "main": study("main", {**{name: rows[name] for name in ONE_FOR_ALL}, **one_policy}, BUDGETS),
-        "equal": study("equal", rivals, BUDGETS[2:3]),
-        "controls": study("controls", {**controls, **one_policy}, BUDGETS[:3], [-0.8]),
-    }
+class Studies:
+    """All studies, of what the sweeps chose and what that scored."""
+
+    def __init__(self, chosen: Mapping[str, Choice]) -> None:
+        self.rows: dict[str, Row] = {label: dict(each.row) for label, each in chosen.items()}
+        for name, labels in SPLITS.items():
+            self.rows[f"{name}_equal"] = self.rows[max(labels, key=lambda label: chosen[label].score)]
+        self.mixture, self.soups = self.rows["mixture_of_experts"], self.rows["rewarded_soups"]
+
+    def like_soups(self, method: str, **settings: Any) -> Row:
+        """Return a row that combines experts which learn as those of rewarded soups do."""
+        return {**self.soups, "method": method, **settings}
+
+    def yardstick(self) -> Study:
+        """What one policy of R for each of eleven preferences gains; all kept gains are shares of that."""
+        return study("yardstick", tasks(CORRELATIONS, HETEROGENEITIES), {"linear": self.rows["linear"]}, [11 * R], 10)
+
+    def main(self) -> Study:
+        """One policy for all preferences along its budget: what it keeps."""
+        rows = {name: self.rows[name] for name in ("mixture_of_experts", "preference_conditioned")}
+        return study("main", tasks(CORRELATIONS, HETEROGENEITIES), rows, BUDGETS, 10)
+
+    def equal(self) -> Study:
+        """Every rival at an equal budget, two of them with the parameters of a whole bank in each expert."""
+        rows = {name: self.rows[name] for name in ("rewarded_soups", "mod")}
+        rows["one_policy_tuned"] = self.rows["one_policy"]
+        rows |= {name: self.rows[f"{name}_equal"] for name in SPLITS}
+        wide = {"rank": 2 * RANK, "alpha": 4.0 * RANK}
+        rows |= {f"{name}_wide": {**self.rows[name], **wide} for name in ("preference_conditioned", "rewarded_soups")}
+        return study("equal", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
+
+    def controls(self) -> Study:
+        """What the gate buys, and what of that is context."""
+        rows = {f"gate_{context}": {**self.mixture, "context": context} for context in ("blind", "shuffled")}
+        return study("controls", tasks([-0.8], HETEROGENEITIES), rows, BUDGETS[:3], 10)
+
+    def three(self) -> Study:
+        """Three objectives, fifteen weights."""
+        names = ("mixture_of_experts", "preference_conditioned", "rewarded_soups", "mod")
+        of = tasks((-0.4, 0.0), (0.5,), objectives=3)
+        return study("three", of, {name: self.rows[name] for name in names}, THREE, 5, 4)
+
+    def three_yardstick(self) -> Study:
+        """The yardstick of three objectives."""
+        of = tasks((-0.4, 0.0), (0.5,), objectives=3)
+        return study("three-yardstick", of, {"linear": self.rows["linear"]}, [15 * R], 5, 4)
+
+    def others(self) -> Study:
+        """The whole roster of the family at an equal budget."""
+        own = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "tree")
+        like = self.like_soups
+        rows = {name: self.rows[name] for name in own} | {"rewarded_soups": self.soups, "mod": self.rows["mod"]}
+        rows |= {f"merged_{merge}": like("merged_soups", merge=merge) for merge in ("factors", "peft_linear", "ties")}
+        rows |= {f"searched_{search}": like("searched_soups", search=search) for search in SEARCHES}
+        rows |= {f"gated_{gate}": like("gated_experts", gate=gate) for gate in ("prompt", "token", "block")}
+        rows |= {
+            "soups_stretched": like("rewarded_soups", stretch=1.5),
+            "soups_own_start": like("rewarded_soups", start="own"),
+            "mod_corrected": like("mod", correction="importance"),
+            "probability_mixture": like("probability_mixture"),
+            "emorl": like("emorl"),
+            "contextual_bandit": like("contextual_bandit"),
+        }
+        return study("others", tasks([-0.8], HETEROGENEITIES), rows, [EQUAL], 3)
+
+    def levels(self) -> Study:
+        """The same experts, mixed at each level; at equal KL too, which controlled tasks always have."""
+        like = self.like_soups
+        rows = {
+            "parameters": self.soups,
+            "hidden": like("hidden_mixing", block=0),  # the model has two blocks, so no other is before the last
+            "hidden_then_base": like("hidden_mixing", block=0, continued="base"),
+            "hidden_last_before_norm": like("hidden_mixing", block=-1),
+            "hidden_last_after_norm": like("hidden_mixing", block=-1, norm="after"),
+            "log_probs": like("mod"),
+            "probabilities": like("probability_mixture"),
+        }
+        return study("levels", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 5)
+
+    def two_levels(self) -> Study:
+        """Experts first against all at once, at equal totals."""
+        first = {"experts": "single_objective", "start": "independent"}
+        rows = {
+            "joint": self.mixture,
+            "joint_no_gate": {**self.mixture, "gate": "none"},
+            "experts_then_joint": {**self.mixture, **first, "experts_share": 0.25},
+            "half_experts_then_joint": {**self.mixture, **first, "experts_share": 0.5},
+            "experts_then_gate": {**self.mixture, **first, "experts_share": 0.75, "trains": "gate"},
+            "experts_alone": {**self.mixture, **first, "experts_share": 1, "gate": "none"},
+        }
+        return study("two-levels", tasks([-0.8], HETEROGENEITIES), rows, [R, 2 * R, 4 * R], 3)
+
+    def context(self) -> Study:
+        """What prompts and scalar feedback are worth where the preference depends on the prompt."""
+        halves = {"experts": "split_experts"}
+        rows: dict[str, Row] = {}
+        for feedback in ("told", "utility"):
+            joint = {**self.mixture, "feedback": feedback}
+            rows[f"linear_{feedback}"] = {**self.rows["linear_equal"], "feedback": feedback}
+            rows |= {f"joint_{gate}_{feedback}": {**joint, "gate": gate} for gate in ("none", "prompt", "block")}
+            rows[f"joint_blind_{feedback}"] = {**joint, "context": "blind"}
+            bandit = self.like_soups("contextual_bandit", **halves, feedback=feedback)
+            rows |= {f"bandit_{feedback}": bandit, f"bandit_blind_{feedback}": {**bandit, "context": "blind"}}
+            rows[f"split_gate_{feedback}"] = {
+                **joint, **halves, "experts_share": 0.75, "trains": "gate", "gate": "prompt",
+            }  # fmt: skip
+            rows[f"split_none_{feedback}"] = {**joint, **halves, "experts_share": 1, "gate": "none"}
+        rows["linear_oracle"] = {**self.rows["linear_equal"], "feedback": "oracle"}
+        of = tasks([-0.8], [0.5], context=0.6) + tasks([-0.8], [0.5])
+        return study("context", of, rows, BUDGETS[:3], 3)
+
+
+NAMES = (
+    "yardstick", "main", "equal", "controls", "three", "three_yardstick", "others", "levels", "two_levels", "context",
+)  # fmt: skip
 
 
 def main() -> int:
-    """Read the sweep's folder and write the studies; return the exit code."""
+    """Read the sweeps' folders and write the studies; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the finished sweep")
-    folder = parser.parse_args().folder
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of the finished sweeps")
+    chosen: dict[str, Choice] = {}
     try:
-        found = choices(folder)
+        for folder in parser.parse_args().folders:
+            chosen = choices(folder) | chosen
     except ParetuneError as error:
         print(f"studies: {error}", file=sys.stderr)
         return 2
-    scores = {label: each.score for label, each in found.items()}
-    head = "# Written by recipes/meta_policy/studies.py from the sweep: do not edit.\n"
-    for name, content in studies({label: each.row for label, each in found.items()}, scores).items():
-        (HERE / f"{name}.yaml").write_text(head + to_yaml(content), encoding="utf-8")
+    made = Studies(chosen)
+    head = "# Written by recipes/meta_policy/studies.py from the sweeps: do not edit.\n"
+    for name in NAMES:
+        (HERE / f"{name}.yaml").write_text(head + to_yaml(getattr(made, name)()), encoding="utf-8")
     return 0
 
 
