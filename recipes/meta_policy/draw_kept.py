@@ -1,0 +1,92 @@
+"""Draw what one policy for all preferences keeps of the gain of one policy for each, along its budget.
+
+    python recipes/meta_policy/draw_kept.py docs/results/data/meta_policy/two docs/results
+
+Reads `kept.csv`, which `kept.py` left in the folder. One panel a task; lines are rows with several budgets, marks those
+with one. Bars are 95 % intervals over instances. Writes `meta_policy_kept.png` into the other folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+YARDSTICK = 45056  # completions of one policy of 4,096 for each of eleven preferences
+COLOURS = {
+    "mixture_of_experts": "#d62728", "preference_conditioned": "#1f77b4", "gate_blind": "#ff9896",
+    "gate_shuffled": "#c49c94", "rewarded_soups": "#2ca02c", "mod": "#98df8a", "linear": "#444444",
+    "weight_grid": "#9467bd", "one_policy_tuned": "#bbbbbb",
+}  # fmt: skip
+Line = Mapping[str, str]
+
+
+def read(file: Path) -> dict[str, dict[str, list[Line]]]:
+    """Return lines by task and row, in the order of budgets, without the yardstick and rows without a colour."""
+    found: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    with file.open(encoding="utf-8", newline="") as handle:
+        for line in csv.DictReader(handle):
+            if line.get("kept") and line["method"] in COLOURS and int(line["budget"]) < YARDSTICK:
+                found[line["task"]][line["method"]].append(line)
+    for rows in found.values():
+        for lines in rows.values():
+            lines.sort(key=lambda line: int(line["budget"]))
+    return found
+
+
+def panel(axes: Axes, rows: Mapping[str, Sequence[Line]]) -> None:
+    """Draw the rows of one task."""
+    for name, colour in COLOURS.items():
+        lines = rows.get(name, ())
+        if not lines:
+            continue
+        costs = [int(line["budget"]) / YARDSTICK for line in lines]
+        kept, low, high = ([float(line[each]) for line in lines] for each in ("kept", "kept_low", "kept_high"))
+        reach = [[max(k - v, 0) for k, v in zip(kept, low)], [max(v - k, 0) for k, v in zip(kept, high)]]
+        style = "-" if len(lines) > 1 else ""
+        axes.errorbar(
+            costs, kept, yerr=reach, color=colour, label=name, marker="o", ms=4, ls=style, lw=1.3, elinewidth=0.7
+        )
+    axes.axhline(1, color="black", lw=0.8)
+    axes.set_xscale("log")
+    axes.set_xticks([0.05, 0.1, 0.2, 0.4], [".05", ".1", ".2", ".4"])
+    axes.minorticks_off()
+    axes.grid(lw=0.3)
+
+
+def main() -> int:
+    """Read the table and draw; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of kept.csv")
+    parser.add_argument("output", type=Path, help="folder of the figure")
+    arguments = parser.parse_args()
+    if not (arguments.folder / "kept.csv").is_file():
+        print(f"folder must hold kept.csv, got '{arguments.folder}'. Run kept.py first.", file=sys.stderr)
+        return 2
+    found = read(arguments.folder / "kept.csv")
+    wide = -(-len(found) // 2)
+    figure, panels = plt.subplots(2, wide, figsize=(4 * wide, 7), squeeze=False, layout="constrained", sharex=True)
+    for axes, (task, rows) in zip(panels.T.flatten(), found.items(), strict=False):
+        panel(axes, rows)
+        axes.set_title(task, fontsize=10)
+    for axes in panels[1]:
+        axes.set_xlabel(f"completions, as a share of {YARDSTICK:,}", fontsize=9)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("kept gain", fontsize=9)
+    names = {name: handle for axes in panels.flat for handle, name in zip(*axes.get_legend_handles_labels())}
+    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.savefig(arguments.output / "meta_policy_kept.png", dpi=110)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
