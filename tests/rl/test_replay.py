@@ -32,6 +32,9 @@ SETTINGS = LearnerSettings(
 )
 
 
+BOTH = torch.arange(2)
+
+
 def make(task: Task, base: BaseModel, settings: LearnerSettings, members: int = 1, weightings: Any = ()) -> Learner:
     chosen = [Member(np.asarray([0.25, 0.75]), seed, (64,), Ledger(64)) for seed in range(members)]
     bank = ExpertBank(base, members, rank=2)
@@ -61,10 +64,14 @@ def history(learner: Learner, base: BaseModel, log_probs: list[float], rewards: 
     )  # fmt: skip
 
 
-def now_of(learner: Learner, drawn: History) -> torch.Tensor:
+def read(learner: Learner, drawn: History) -> torch.Tensor:
     prompts = [learner.environment.train.prompt_ids[0]] * 2
     bank, mixing = learner.trainee.bank, Mixing.population(1, 2)
-    return completion_log_probs(bank.base, bank, mixing, prompts, drawn.token_ids, drawn.lengths).sum(dim=1)
+    return completion_log_probs(bank.base, bank, mixing, prompts, drawn.token_ids, drawn.lengths)
+
+
+def now_of(learner: Learner, drawn: History) -> torch.Tensor:
+    return read(learner, drawn).sum(dim=1)
 
 
 def test_a_completion_counts_its_truncated_ratio_times_its_advantage_now(task: Task, base: BaseModel) -> None:
@@ -74,7 +81,8 @@ def test_a_completion_counts_its_truncated_ratio_times_its_advantage_now(task: T
     # sampled with half of, and four times, the probability it has now: ratios 2 (held at 2) and .25
     drawn = replace(drawn, log_probs=now - torch.tensor([2.0, 0.25]).log().double())
     chosen = torch.tensor([[0.25, 0.75]])
-    said = learner.replay.backward([0], drawn, chosen, completions=12)
+    loss, said = learner.replay.loss([0], drawn, BOTH, read(learner, drawn), chosen, completions=12)
+    loss.backward()
     kl = now - drawn.reference
     worth = torch.tensor([0.25, 0.75]).double() - task.beta * kl  # w . r - beta kl
     baseline = (2 * worth[0] + 0.25 * worth[1]) / 2.25
@@ -92,7 +100,9 @@ def test_advantages_vanish_at_the_optimum_whoever_sampled(task: Task, base: Base
     drawn = history(learner, base, [-3.0, -0.5], [[0.0, 0.0], [0.0, 0.0]])
     kl = now_of(learner, drawn).detach().double() - drawn.reference
     rewards = (task.beta * kl + 0.3)[:, None].expand(2, 2).contiguous()
-    said = learner.replay.backward([0], replace(drawn, rewards=rewards), torch.tensor([[0.25, 0.75]]), 12)
+    worth_alike, chosen = replace(drawn, rewards=rewards), torch.tensor([[0.25, 0.75]])
+    loss, said = learner.replay.loss([0], worth_alike, BOTH, read(learner, drawn), chosen, 12)
+    loss.backward()
     assert said.max() < 1e-6
     assert learner.trainee.take_gradients([0])["experts"].abs().max() < 1e-6
 
@@ -151,7 +161,7 @@ def test_what_a_weighting_chooses_weighs_earlier_completions_too(task: Task, bas
     drawn = history(learner, base, [0.0, 0.0], [[1.0, 0.0], [0.0, 0.5]])
     now = now_of(learner, drawn).detach().double()
     drawn = replace(drawn, log_probs=now, reference=now)  # ratios 1, no KL
-    said = learner.replay.backward([0], drawn, torch.tensor([[0.75, 0.25]]), 12)
+    _, said = learner.replay.loss([0], drawn, BOTH, read(learner, drawn), torch.tensor([[0.75, 0.25]]), 12)
     assert said.tolist() == pytest.approx([0.3125, 0.3125])  # .75 against .125, each from their mean
 
 
@@ -192,3 +202,32 @@ def test_without_replay_a_stage_is_what_it_was() -> None:
     own = ExpertSettings(replay=64)
     assert expert_settings(own)["replay"] == 64
     assert settings_of(ExpertSettings, expert_stage(own, np.asarray([1.0, 0.0]), 64, 0)) == own
+
+
+def gradient(task: Task, base: BaseModel, micro: int) -> torch.Tensor:
+    """Return where a step with earlier completions takes two members, read at most `micro` of each at once."""
+    learner = make(task, base, replace(SETTINGS, completions_per_update=4, micro_batch=micro), members=2)
+    for _ in range(2):
+        learner.update(lambda index, length: None, lambda event: None)
+    return learner.trainee.bank.flat.detach().clone()
+
+
+def test_it_does_not_matter_how_much_is_read_at_once(task: Task, base: BaseModel) -> None:
+    once = gradient(task, base, 0)
+    for micro in (2, 4):
+        torch.testing.assert_close(gradient(task, base, micro), once, rtol=1e-4, atol=1e-6)  # fp32, another order
+
+
+def test_earlier_completions_stand_beside_those_of_the_update(task: Task, base: BaseModel) -> None:
+    learner = make(task, base, replace(SETTINGS, completions_per_update=4), members=2)
+    learner.update(lambda index, length: None, lambda event: None)
+    drawn = learner.replay.draw([0, 1], [1, 1], 0)
+    assert drawn is not None
+    asked, _, _, batch = learner.rollouts.sample([0, 1], 4)
+    step = learner.replay.beside([0, 1], batch, asked, drawn)
+    (part,) = step.passes()
+    width, ids = batch.token_ids.shape[1], learner.environment.train.prompt_ids
+    assert part.token_ids[part.own_at][:, :width].equal(batch.token_ids)
+    assert part.lengths[part.again_at].equal(drawn.lengths)
+    assert [part.prompt_ids[row] for row in part.again_at.tolist()] == [ids[each] for each in drawn.prompts.tolist()]
+    assert np.array_equal(asked, np.tile([0.25, 0.75], (8, 1)))

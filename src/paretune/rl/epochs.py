@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from paretune.core.errors import ModelError
+from paretune.core.preferences import FloatArray
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs, log_probs_and_entropies
 from paretune.rl.advantages import reweighted, reweighted_kl, silenced
@@ -22,66 +23,12 @@ from paretune.rl.parameter_groups import ParameterGroups
 from paretune.rl.replay import History, Replay
 from paretune.rl.rollout import Batch
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.step_rows import Pass, StepRows
 from paretune.rl.token_terms import TokenTerms
 from paretune.rl.trainees import Trainee
+from paretune.rl.update_report import UpdateReport
 
 GAP_FP32, GAP_BF16 = 1e-3, 0.05  # nats a token by which sampling and update may differ on average
-
-
-@dataclass(eq=False)
-class UpdateReport:
-    """What an update was, for R members.
-
-    Attributes:
-        norms: Gradient norm of the first epoch, before clipping.
-        moved: Whether there was anything to learn from.
-        gaps: Mean difference between the log-probabilities of sampling and of the first epoch, nats a token.
-        ratios: Mean ratio of each later epoch.
-        clipped: Share of completions (or tokens) held by the clip in each later epoch.
-        objective_weights: `[K]` of each member where a weighting chose them.
-        engine: How the gradients of objectives were made, where they were; see `objective_gradients`.
-        conflicts: `[K]` of each member where gradients of objectives were made: the share of its steps that turned
-            against each objective of its preference.
-        entropies: Mean entropy of each member's tokens in the first epoch, nats, where there is a bonus on it.
-        stopped: Whether each member left out later epochs because its policy had moved far enough; empty where it may
-            not.
-    """
-
-    norms: list[float]
-    moved: list[bool]
-    gaps: list[float]
-    ratios: list[list[float]] = field(default_factory=list)
-    clipped: list[list[float]] = field(default_factory=list)
-    objective_weights: list[list[float]] = field(default_factory=list)
-    engine: str = ""
-    conflicts: list[list[float | None]] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-    stopped: list[bool] = field(default_factory=list)
-
-    def add_later(self, ratios: Tensor, clipped: Tensor) -> None:
-        """Add a later epoch: ratio of each row `[B]`, and whether, or at which share, the clip holds it."""
-        for epochs, rows in ((self.ratios, ratios), (self.clipped, clipped)):
-            epochs.append(rows.double().view(len(self.norms), -1).mean(dim=1).tolist())
-
-    def of(self, place: int) -> dict[str, object]:
-        """Return what one member's event says."""
-        event: dict[str, object] = {
-            "grad_norm": self.norms[place], "moved": self.moved[place], "log_prob_gap": self.gaps[place],
-        }  # fmt: skip
-        if self.ratios:
-            event["ratio"] = [epoch[place] for epoch in self.ratios]
-            event["clipped"] = [epoch[place] for epoch in self.clipped]
-        if self.objective_weights:
-            event["objective_weights"] = self.objective_weights[place]
-        if self.engine:
-            event["engine"] = self.engine
-        if self.conflicts:
-            event["conflicts"] = self.conflicts[place]
-        if self.entropies:
-            event["entropy"] = self.entropies[place]
-        if self.stopped:
-            event["stopped"] = self.stopped[place]
-        return event
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +38,7 @@ class ScoredBatch:
     Attributes:
         batch: Completions, B rows: R members' blocks.
         mixing: Of the rows.
+        asked: What each was sampled for, `[B, K]`.
         shaped: Rewards after shaping `[B, K]`.
         made: Their advantages, without KL, `[B, K]`.
         first: Advantages of the first epoch with the KL folded in, `[B, K]`.
@@ -105,6 +53,7 @@ class ScoredBatch:
 
     batch: Batch
     mixing: Mixing
+    asked: FloatArray
     shaped: Tensor
     made: Tensor
     first: Tensor
@@ -163,6 +112,23 @@ class Later:
         if moving.ndim == 2:
             return self.folded * self.factors[:, None], moving
         return self.folded * (moving.cpu().double() * self.factors)[:, None], None
+
+
+@dataclass(eq=False)
+class Tally:
+    """What the passes of a step say of each completion of the update, `[B]` each."""
+
+    signal: Tensor  # how much it has to say
+    gaps: Tensor  # between sampling and update, nats
+    ratios: Tensor  # of later epochs
+    clipped: Tensor  # whether the clip holds it
+    apart: Tensor  # log-ratio of the whole completion
+    entropy: Tensor  # of its tokens, summed
+
+    @classmethod
+    def of(cls, completions: int) -> Tally:
+        """Return one of so many completions."""
+        return cls(*torch.zeros(6, completions, dtype=torch.float64))
 
 
 class Epochs:
@@ -226,10 +192,10 @@ class Epochs:
             weights = torch.from_numpy(step.objective_weights).repeat_interleave(size, dim=0).to(scored.first.dtype)
             now = torch.zeros(batch.log_probs.shape, device=self.trainee.bank.base.device)
             with torch.no_grad(), self._precision():
-                for own, part, mixing in self._parts(scored, len(active)):
-                    log_probs = self._log_probs(part, mixing)
-                    now[own, : log_probs.shape[1]] = log_probs
-            later = self._later(now, batch, scored, weights, slice(None))
+                for part in StepRows.of(batch, scored.mixing, len(active)).passes(self.settings.micro_batch):
+                    log_probs = self._log_probs(part, part.mixing)
+                    now[part.own, : log_probs.shape[1]] = log_probs
+            later = self._later(now, scored, weights, slice(None))
             coefficients, token_factors = later.coefficients()
             with self._precision():
                 made = steps.gradients(batch, scored.mixing, coefficients, size, token_factors, scored.terms)
@@ -245,48 +211,68 @@ class Epochs:
         self, epoch: int, active: Sequence[int], scored: ScoredBatch, report: UpdateReport, drawn: History | None
     ) -> None:
         count, size = len(active), len(scored.weights) // len(active)
-        whole = size if drawn is None else size + len(drawn) // count  # completions of a member in this step
-        scalar = scalarise(scored.first, scored.weights) * scored.factors
-        signal, gaps, ratios, clipped, apart, entropy = torch.zeros(6, len(scalar), dtype=torch.float64)
-        for own, part, unresolved in self._parts(scored, count):
+        rows, again = StepRows.of(scored.batch, scored.mixing, count), torch.zeros(0, dtype=torch.float64)
+        if drawn is not None:
+            rows, again = self.replay.beside(active, scored.batch, scored.asked, drawn), again.new_zeros(len(drawn))
+        tally = Tally.of(len(scored.weights))
+        for part in rows.passes(self.settings.micro_batch):
             heard = self.trainee.hear() if self.trainee.gate_terms else None
-            asked = unresolved if heard is None else unresolved.heard_by(heard, part.lengths)
+            asked = part.mixing if heard is None else part.mixing.heard_by(heard, part.lengths)
             mixing = asked.resolved()  # a gate of rows weighs anew in every epoch
             with self.trainee.bank.using(mixing), self._precision():
                 log_probs, entropies = self._scores(part, mixing, scored.terms)
-                if epoch == 0:
-                    differ = (log_probs.detach() - part.log_probs[:, : log_probs.shape[1]]).abs().sum(dim=1)
-                    gaps[own] = differ.cpu().double()
-                    signal[own] = scalar[own].abs()
-                    loss = policy_gradient_loss(log_probs, self._placed(scalar[own]), size)
-                else:
-                    later = self._later(log_probs, part, scored, scored.weights[own], own)
-                    loss = self._clipped(later, scored.weights[own], size)
-                    signal[own] = scalarise(later.folded, scored.weights[own]).abs()
-                    apart[own] = later.apart.cpu().double()
-                    ratios[own], clipped[own] = later.described()
-                if scored.terms is not None:
-                    loss = loss + scored.terms.of(own, log_probs.shape[1]).loss(log_probs, entropies)
+                loss = log_probs.new_zeros(())
+                if part.has_own:
+                    loss = self._own_loss(epoch, part, log_probs, entropies, scored, tally, rows)
+                if drawn is not None and len(part.again):
+                    earlier, again[part.again] = self.replay.loss(
+                        active, drawn, part.again, log_probs[part.again_at], scored.weights[::size], rows.each
+                    )
+                    loss = loss + earlier
                 if heard is not None:
-                    loss = loss + heard.penalty() * len(part.lengths) / size
-                if entropies is not None:
-                    entropy[own] = entropies.detach().sum(dim=1).cpu().double()
-                (loss if whole == size else loss * (size / whole)).backward()
+                    loss = loss + heard.penalty() * len(part.lengths) / rows.each
+                loss.backward()
         if drawn is not None:
-            again = self.replay.backward(active, drawn, scored.weights[::size], whole)
-            signal = torch.cat([signal.view(count, -1), again.view(count, -1)], dim=1)
+            self.replay.charge(active, drawn, rows.mixing)
+        signal = torch.cat([tally.signal.view(count, -1), again.view(count, -1)], dim=1)
         if epoch == 0:
-            report.gaps = self._gaps(active, scored.batch, gaps)
+            report.gaps = self._gaps(active, scored.batch, tally.gaps)
             if scored.terms is not None and scored.terms.entropy:
-                report.entropies = _by_token(entropy, scored.batch.lengths, count)
+                report.entropies = _by_token(tally.entropy, scored.batch.lengths, count)
         else:
-            self._stop(apart, report)
+            self._stop(tally.apart, report)
         moving = self._moving(signal, scored.terms, report, count)
         norms = self.parameter_groups.step(self.trainee.take_gradients(active), active, moving)
         if epoch == 0:
             report.norms, report.moved = norms, moving
         else:
-            report.add_later(ratios, clipped)
+            report.add_later(tally.ratios, tally.clipped)
+
+    def _own_loss(
+        self, epoch: int, part: Pass, read: Tensor, entropies: Tensor | None, scored: ScoredBatch, tally: Tally,
+        rows: StepRows,
+    ) -> Tensor:  # fmt: skip
+        """Return the loss of the update's completions in a pass, of log-probabilities of all its rows, `[B', T]`."""
+        own, weights, width = part.own, scored.weights[part.own], scored.batch.log_probs.shape[1]
+        log_probs, sampled = read[part.own_at][:, :width], scored.batch.log_probs[own][:, : read.shape[1]]
+        if epoch == 0:
+            advantages = scalarise(scored.first[own], weights) * scored.factors[own]
+            tally.gaps[own] = (log_probs.detach() - sampled).abs().sum(dim=1).cpu().double()
+            tally.signal[own] = advantages.abs()
+            loss = policy_gradient_loss(log_probs, self._placed(advantages), rows.each)
+        else:
+            later = self._later(log_probs, scored, weights, own)
+            loss = self._clipped(later, weights, rows.each)
+            tally.signal[own] = scalarise(later.folded, weights).abs()
+            tally.apart[own] = later.apart.cpu().double()
+            tally.ratios[own], tally.clipped[own] = later.described()
+        kept = None if entropies is None else entropies[part.own_at][:, :width]
+        if scored.terms is not None:
+            terms = scored.terms.of(own, log_probs.shape[1]).loss(log_probs, kept)
+            loss = loss + terms * (rows.own / rows.each)
+        if kept is not None:
+            tally.entropy[own] = kept.detach().sum(dim=1).cpu().double()
+        return loss
 
     def _moving(self, signal: Tensor, terms: TokenTerms | None, report: UpdateReport, members: int) -> list[bool]:
         """Return which members take a step, by how much each completion has to say `[B]`."""
@@ -311,50 +297,34 @@ class Epochs:
         return clipped_loss(later.ratios, advantages, size, self.settings.clip)
 
     def _later(
-        self, log_probs: Tensor, part: Batch, scored: ScoredBatch, objective_weights: Tensor, own: slice | Tensor
-    ) -> Later:
+        self, log_probs: Tensor, scored: ScoredBatch, objective_weights: Tensor, own: slice | Tensor
+    ) -> Later:  # fmt: skip
         """Return what completions of log-probabilities `[B', T]` are in a later epoch, weighed by `[B', K]`."""
         clip, group, factors = self.settings.clip, self.settings.group_size, scored.factors[own]
-        sampled = part.log_probs[:, : log_probs.shape[1]]
+        before, lengths = scored.batch.log_probs[own], scored.batch.lengths[own]
         whole = log_probs.sum(dim=1)
-        apart = log_ratios(whole, part.log_probs.sum(dim=1))
+        apart = log_ratios(whole, before.sum(dim=1))
         seen = apart.detach().exp().cpu().double()
         if self.settings.ratio == "token":
-            ratios, folded = log_ratios(log_probs, sampled).exp(), scored.first[own]
+            ratios, folded = log_ratios(log_probs, before[:, : log_probs.shape[1]]).exp(), scored.first[own]
             signs = self._placed(scalarise(folded, objective_weights) * factors)[:, None]
-            return Later(
-                ratios, folded, is_clipped(ratios.detach(), signs, clip), apart.detach(), factors, part.lengths
-            )
+            return Later(ratios, folded, is_clipped(ratios.detach(), signs, clip), apart.detach(), factors, lengths)
         kl = whole.detach().cpu().double() - scored.reference[own]
         if scored.custom:
             made = reweighted_kl(scored.made[own], kl, seen, scored.betas[own], group)
         else:
             made = reweighted(scored.shaped[own], kl, seen, scored.betas[own], group)
         folded, rooted = silenced(made, scored.widths[own], group), self.settings.ratio == "sequence"
-        ratios = (apart / part.lengths if rooted else apart).exp()
+        ratios = (apart / lengths if rooted else apart).exp()
         held = is_clipped(ratios.detach().cpu().double(), scalarise(folded, objective_weights), clip)
-        return Later(ratios, folded, held, apart.detach(), factors, part.lengths, rooted)
+        return Later(ratios, folded, held, apart.detach(), factors, lengths, rooted)
 
-    def _parts(self, scored: ScoredBatch, members: int) -> Iterator[tuple[slice | Tensor, Batch, Mixing]]:
-        """Yield what each pass is over, equally many rows of every member: which rows, their completions and mixing."""
-        size = len(scored.first) // members
-        micro = self.settings.micro_batch or size
-        if micro >= size:
-            yield slice(None), scored.batch, scored.mixing
-            return
-        for start in range(0, size, micro):
-            width = min(micro, size - start)
-            rows = torch.cat(
-                [torch.arange(place * size + start, place * size + start + width) for place in range(members)]
-            )
-            yield rows, scored.batch.take(rows.to(scored.batch.token_ids.device)), scored.mixing.rows(rows)
-
-    def _log_probs(self, part: Batch, mixing: Mixing) -> Tensor:
+    def _log_probs(self, part: Pass, mixing: Mixing) -> Tensor:
         """Return the log-probability of each token as the members are now, `[B', T]`, up to the longest completion."""
         bank, used = self.trainee.bank, int(part.lengths.max())
         return completion_log_probs(bank.base, bank, mixing, part.prompt_ids, part.token_ids[:, :used], part.lengths)
 
-    def _scores(self, part: Batch, mixing: Mixing, terms: TokenTerms | None) -> tuple[Tensor, Tensor | None]:
+    def _scores(self, part: Pass, mixing: Mixing, terms: TokenTerms | None) -> tuple[Tensor, Tensor | None]:
         """Return log-probabilities, and entropies where there is a bonus on them, `[B', T]` each."""
         if terms is None or not terms.entropy:
             return self._log_probs(part, mixing), None

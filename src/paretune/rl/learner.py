@@ -189,7 +189,7 @@ class Learner:
             )
         updates = [each.updates for each in self.lengths]
         self.weightings.see(active, updates, rewards, kl, measured)
-        scored = self._scored(active, mixing, batch, preferences, rewards, greedy, reference)
+        scored = self._scored(active, mixing, batch, asked, preferences, rewards, greedy, reference)
         with self.rollouts.timed(active, "update"):
             report = self.epochs.learn(active, scored, updates)
         self.replay.remember(active, batch, asked, preferences, scored.shaped, scored.widths, scored.reference)
@@ -203,8 +203,8 @@ class Learner:
         return events
 
     def _scored(
-        self, active: list[int], mixing: Mixing, batch: Batch, preferences: FloatArray, rewards: Tensor,
-        greedy: Tensor | None, reference: Tensor,
+        self, active: list[int], mixing: Mixing, batch: Batch, asked: FloatArray, preferences: FloatArray,
+        rewards: Tensor, greedy: Tensor | None, reference: Tensor,
     ) -> ScoredBatch:  # fmt: skip
         """Return a batch with all that the epochs learn from."""
         settings, count, ranges = self.settings, len(active), self.environment.ranges
@@ -230,8 +230,8 @@ class Learner:
         )
         terms = token_terms(settings, betas, factors, batch.lengths, count, reference, batch.log_probs)
         return ScoredBatch(
-            batch, mixing, shaped, made, first, widths, weights, reference.sum(dim=1).cpu().double(), folded, factors,
-            terms, self.estimator is not None,
+            batch, mixing, asked, shaped, made, first, widths, weights, reference.sum(dim=1).cpu().double(), folded,
+            factors, terms, self.estimator is not None,
         )  # fmt: skip
 
     def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:

@@ -13,14 +13,15 @@ from paretune.core.errors import ConfigError
 from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
+from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
-from paretune.models.scoring import completion_log_probs
 from paretune.rl.advantages import MOST_RATIO, reweighted, silenced
 from paretune.rl.kl_control import KlControl
 from paretune.rl.losses import log_ratios, policy_gradient_loss, scalarise
 from paretune.rl.member_weightings import MemberWeightings
 from paretune.rl.rollout import Batch, Prompts
 from paretune.rl.settings import LearnerSettings
+from paretune.rl.step_rows import StepRows
 from paretune.rl.trainees import Trainee
 
 TENSORS = ("prompts", "token_ids", "lengths", "log_probs", "reference", "rewards", "widths", "preferences", "weights")
@@ -179,46 +180,60 @@ class Replay:
         ids = [_to_width(part.token_ids, longest) for part in parts]
         return History(token_ids=torch.cat(ids), **made)
 
-    def backward(self, active: Sequence[int], drawn: History, chosen: Tensor, completions: int) -> Tensor:
-        """Add the gradient of drawn completions to the parameters; return how much each has to say, `[B]`.
+    def beside(self, active: Sequence[int], batch: Batch, asked: FloatArray, drawn: History) -> StepRows:
+        """Return the rows of a step: of each member the completions of an update, then the drawn ones.
 
         Args:
             active: Members, in the order of their rows.
-            drawn: Their completions, B rows.
+            batch: Completions of the update.
+            asked: What they were sampled for, `[B, K]`.
+            drawn: Earlier ones.
+        """
+        count, own, again = len(active), len(batch.prompt_ids) // len(active), len(drawn) // len(active)
+        order = torch.cat(
+            [torch.arange(count * own).view(count, own), count * own + torch.arange(count * again).view(count, again)],
+            dim=1,
+        ).flatten()
+        device, width = batch.token_ids.device, max(batch.token_ids.shape[1], drawn.token_ids.shape[1])
+        wanted = drawn.preferences.numpy()
+        earlier = [self.train.prompt_ids[place] for place in drawn.prompts.tolist()]
+        if self.train.told is not None:
+            earlier = [self.train.told(*each) for each in zip(drawn.prompts.tolist(), wanted, strict=True)]
+        prompts = [*batch.prompt_ids, *earlier]
+        sorted_prompts = [prompts[row] for row in order.tolist()]
+        mixing = self.trainee.mixing(active, np.concatenate([asked, wanted])[order.numpy()], sorted_prompts)
+        token_ids = torch.cat([_to_width(batch.token_ids, width), _to_width(drawn.token_ids, width).to(device)])
+        lengths = torch.cat([batch.lengths, drawn.lengths.to(device)])
+        there = order.to(device)
+        return StepRows(sorted_prompts, token_ids[there], lengths[there], mixing, count, own, again)
+
+    def loss(
+        self, active: Sequence[int], drawn: History, rows: Tensor, log_probs: Tensor, chosen: Tensor, completions: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return what some drawn completions add to the loss, and how much each of them has to say, `[B']`.
+
+        Args:
+            active: Members, in the order of their rows.
+            drawn: All drawn completions.
+            rows: Which of them.
+            log_probs: Of their tokens as the members are now, `[B', T]`, with gradient.
             chosen: Objective weights of each member in this update, `[R, K]`; where no weighting chooses them, those
                 that a completion was first learned from with.
             completions: Completions of a member in the whole step, those of the update included.
         """
-        count, each = len(active), len(drawn) // len(active)
-        weights = chosen.repeat_interleave(each, dim=0) if self.weightings.each else drawn.weights
-        betas, said = self.kl_control.rows(active, each), torch.zeros(len(drawn), dtype=torch.float64)
-        for rows in torch.arange(each).split(self.settings.micro_batch or each):
-            own = (torch.arange(count)[:, None] * each + rows).flatten()
-            said[own] = self._pass(active, drawn.take(own), weights[own], betas[own], completions)
-        return said.abs()
+        each, part = len(drawn) // len(active), drawn.take(rows)
+        weights = chosen.repeat_interleave(each, dim=0)[rows] if self.weightings.each else part.weights
+        betas, group = self.kl_control.rows(active, each)[rows], self.settings.group_size
+        now = log_probs.detach().sum(dim=1).cpu().double()
+        ratios = log_ratios(now, part.log_probs).exp()
+        made = silenced(reweighted(part.rewards, now - part.reference, ratios, betas, group), part.widths, group)
+        advantages = scalarise(made, weights.to(made)) * ratios.clamp(max=MOST_RATIO)
+        loss = policy_gradient_loss(log_probs, advantages.to(log_probs.device, torch.float32), completions)
+        return loss, advantages.abs()
 
-    def _pass(self, active: Sequence[int], part: History, weights: Tensor, betas: Tensor, completions: int) -> Tensor:
-        """Go there and back with equally many completions of each member; return what each counts, `[B']`."""
-        bank, device, group = self.trainee.bank, self.trainee.bank.base.device, self.settings.group_size
-        prompts = [self.train.prompt_ids[place] for place in part.prompts.tolist()]
-        asked = part.preferences.numpy()
-        if self.train.told is not None:
-            prompts = [self.train.told(*each) for each in zip(part.prompts.tolist(), asked, strict=True)]
-        mixing = self.trainee.mixing(active, asked, prompts).resolved()
-        with bank.using(mixing):
-            log_probs = completion_log_probs(
-                bank.base, bank, mixing, prompts, part.token_ids.to(device), part.lengths.to(device)
-            )
-            now = log_probs.detach().sum(dim=1).cpu().double()
-            ratios = log_ratios(now, part.log_probs).exp()
-            made = silenced(reweighted(part.rewards, now - part.reference, ratios, betas, group), part.widths, group)
-            advantages = scalarise(made, weights.to(made)) * ratios.clamp(max=MOST_RATIO)
-            policy_gradient_loss(log_probs, advantages.to(device, torch.float32), completions).backward()
-        self._charge(active, part, Reader(bank.base, bank, mixing).cost)
-        return advantages
-
-    def _charge(self, active: Sequence[int], drawn: History, cost: float) -> None:
-        """Charge the passes there and back; nothing was sampled."""
+    def charge(self, active: Sequence[int], drawn: History, mixing: Mixing) -> None:
+        """Charge what it took to read drawn completions, there and back; nothing was sampled."""
+        cost = Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
         parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
         tokens = drawn.lengths.view(len(active), -1).sum(dim=1).tolist()
         prompts = drawn.prompts[:: self.settings.group_size].view(len(active), -1).tolist()
