@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from paretune.core.preferences import das_dennis
+from paretune.optimum.exact import Outcome, prompt_gains
 from paretune.records.per_prompt import PerPrompt, read_per_prompt
 from paretune.statistics.intervals import mean_interval
 from paretune.statistics.paired import paired_difference, paired_p_value
@@ -48,13 +51,17 @@ def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
     known = {(each.kind, each.task, each.seed): each for each in blocks if each.kind != "cell"}
     found: dict[Key, dict[int, Gains]] = defaultdict(dict)
     for cell in (each for each in blocks if each.kind == "cell"):
-        place = (cell.task, cell.seed)
-        reference = known["base", *place].J.mean(axis=0)
+        base, best = (known[kind, cell.task, cell.seed] for kind in ("base", "optimum"))
+        wanted = cell.prompt_preferences  # [M, P, K], where the preference depends on the prompt
+        if wanted is None:
+            gained, possible = ((of.J - base.J) * cell.preferences for of in (cell, best))
+        else:
+            gained, possible = (
+                prompt_gains(Outcome(of.rewards, of.kl), base.rewards[0], wanted, cell.beta)[:, None]
+                for of in (cell, best)
+            )
         found[cell.task, cell.budget_completions, cell.method][cell.seed] = Gains(
-            (cell.preferences * (cell.J - reference)).sum(axis=1),
-            (cell.preferences * (known["optimum", *place].J - reference)).sum(axis=1),
-            cell.costs or {},
-            cell.preferences,
+            gained.sum(axis=1), possible.sum(axis=1), cell.costs or {}, cell.preferences
         )
     return found
 
@@ -75,21 +82,37 @@ def ratio_interval(values: Sequence[float], others: Sequence[float]) -> tuple[fl
     return ratio, ratio - half, ratio + half
 
 
-def of_grid(gains: Gains, grid: bool, divisions: int) -> Gains:
-    """Return what was gained for the weights of the grid `0, 1 / divisions, ..., 1` alone, or for the others."""
-    steps = gains.preferences * divisions
-    rows = np.isclose(steps, steps.round()).all(axis=1) == grid
+def on_grid(preferences: FloatArray) -> NDArray[np.bool_]:
+    """Return which preferences `[M, K]` are of the finest regular grid that is there as a whole, `[M]`.
+
+    Example:
+        >>> on_grid(np.asarray([[0.0, 1.0], [0.5, 0.5], [0.3, 0.7], [1.0, 0.0]])).tolist()
+        [True, True, False, True]
+    """
+    count, objectives = preferences.shape
+    fine = max(each for each in range(1, count) if math.comb(each + objectives - 1, each) <= count)
+    for divisions in range(fine, 0, -1):
+        grid = das_dennis(objectives, divisions)
+        same = np.all(np.isclose(preferences[:, None], grid[None]), axis=2)  # [M, grid]
+        if np.all(np.any(same, axis=0)):
+            return np.asarray(np.any(same, axis=1))
+    return np.zeros(count, dtype=np.bool_)
+
+
+def of_grid(gains: Gains, grid: bool) -> Gains:
+    """Return what was gained for the weights of the grid alone, or for the others."""
+    rows = on_grid(gains.preferences) == grid
     return Gains(gains.gained[rows], gains.possible[rows], gains.costs, gains.preferences[rows])
 
 
-def off_the_line(instances: Sequence[Gains], divisions: int) -> float:
+def off_the_line(instances: Sequence[Gains]) -> float:
     """Return how far shares of weights off the grid are from the line between their neighbours' on it, at most.
 
     Shares are ratios of sums over instances; two objectives. NaN where there is no weight off the grid.
     """
     places, shares = [], []
     for grid in (True, False):
-        each = [of_grid(one, grid, divisions) for one in instances]
+        each = [of_grid(one, grid) for one in instances]
         order = np.argsort(each[0].preferences[:, 0])
         places.append(each[0].preferences[order, 0])
         gained, possible = (np.sum([getattr(one, name) for one in each], axis=0) for name in ("gained", "possible"))
@@ -99,14 +122,12 @@ def off_the_line(instances: Sequence[Gains], divisions: int) -> float:
     return float(np.abs(shares[1] - np.interp(places[1], places[0], shares[0])).max())
 
 
-def lines_of(
-    found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int, divisions: int
-) -> list[dict[str, object]]:
+def lines_of(found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int) -> list[dict[str, object]]:
     """Return one line for each task, budget and row."""
     lines: list[dict[str, object]] = []
     for (task, own, method), seeds in sorted(found.items()):
         whole = [seeds[seed] for seed in sorted(seeds)]
-        each = [of_grid(one, True, divisions) for one in whole]
+        each = [of_grid(one, True) for one in whole]
         share = mean_interval([float(one.gained.sum() / one.possible.sum()) for one in each])
         worst = sum(one.gained for one in each) / sum(one.possible for one in each)
         line: dict[str, object] = {
@@ -114,22 +135,19 @@ def lines_of(
             "low": share.low, "high": share.high, "worst_weight_share": float(np.min(worst)),
             "seconds": float(np.mean([one.costs.get("seconds", np.nan) for one in each])),
         }  # fmt: skip
-        line["unseen_off"] = off_the_line(whole, divisions)
+        line["unseen_off"] = off_the_line(whole)
         rival = found.get((task, budget, against), {})
         common = sorted(set(rival) & set(seeds))
         if common:
             kept = ratio_interval(
-                *(
-                    [float(of_grid(row[seed], True, divisions).gained.sum()) for seed in common]
-                    for row in (seeds, rival)
-                )
+                *([float(of_grid(row[seed], True).gained.sum()) for seed in common] for row in (seeds, rival))
             )
             line |= dict(zip(("kept", "kept_low", "kept_high"), kept, strict=True))
         lines.append(line)
     return lines
 
 
-def pairs_of(found: Mapping[Key, Mapping[int, Gains]], row: str, divisions: int) -> list[dict[str, object]]:
+def pairs_of(found: Mapping[Key, Mapping[int, Gains]], row: str) -> list[dict[str, object]]:
     """Return one line for each task, budget and other row: how much more share the one row has, paired by instance."""
     lines: list[dict[str, object]] = []
     for (task, budget, method), seeds in sorted(found.items()):
@@ -138,10 +156,7 @@ def pairs_of(found: Mapping[Key, Mapping[int, Gains]], row: str, divisions: int)
         if method == row or not common:
             continue
         one, other = (
-            [
-                float(each.gained.sum() / each.possible.sum())
-                for each in (of_grid(of[seed], True, divisions) for seed in common)
-            ]
+            [float(each.gained.sum() / each.possible.sum()) for each in (of_grid(of[seed], True) for seed in common)]
             for of in (own, seeds)
         )
         apart, chance = paired_difference(one, other), paired_p_value(one, other)
@@ -173,7 +188,6 @@ def main() -> int:
     parser.add_argument("--against", default="linear", help="row that gains are held against")
     parser.add_argument("--budget", type=int, default=45056, help="budget of that row in completions")
     parser.add_argument("--row", default="mixture_of_experts", help="row that all others are held against, in pairs")
-    parser.add_argument("--divisions", type=int, default=10, help="of the grid of preferences")
     arguments = parser.parse_args()
     files = sorted(arguments.folder.glob("**/per_prompt.parquet"))
     if not files:
@@ -182,8 +196,8 @@ def main() -> int:
         )
         return 2
     found = gains([block for file in files for block in read_per_prompt(file)])
-    lines = lines_of(found, arguments.against, arguments.budget, arguments.divisions)
-    pairs = pairs_of(found, arguments.row, arguments.divisions)
+    lines = lines_of(found, arguments.against, arguments.budget)
+    pairs = pairs_of(found, arguments.row)
     write(lines, arguments.folder / "kept.csv")
     write(pairs, arguments.folder / "paired.csv")
     for line in (*lines, *pairs):

@@ -3,10 +3,16 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+
+from paretune.core.errors import RecordError
+from paretune.core.preferences import das_dennis, random_preferences
+from paretune.records.per_prompt import PerPrompt
 
 
 def test_gains_and_losses_are_shares_of_what_each_objective_could_gain(
@@ -53,16 +59,81 @@ def test_kept_gains_are_of_the_grid_and_other_weights_are_held_against_the_line_
         ("task", 8, "mixture"): {0: row(0.9, 1.0, 0.8, 0.6), 1: row(0.7, 1.4, 0.8, 0.6)},
         ("task", 88, "linear"): {0: row(1.0, 1.6, 0.8, 9.0), 1: row(0.8, 1.8, 0.9, 9.0)},
     }
-    line = lines_of(found, "linear", 88, 2)[0]
+    line = lines_of(found, "linear", 88)[0]
     assert line["captured_share"] == pytest.approx((2.7 / 4 + 2.9 / 4) / 2)
     assert line["worst_weight_share"] == pytest.approx(2.4 / 4)  # at the centre: 1.0 + 1.4 of 2 + 2
     assert line["kept"] == pytest.approx(5.6 / 6.9)  # without the weight off the grid
     assert line["unseen_off"] == pytest.approx((0.8 + 0.6) / 2 - 0.6)  # (0, 1) has .8, the centre .6; (.25, .75) .6
 
 
-def test_a_choice_is_the_best_on_average_over_tasks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(root / "recipes"))
-    from chosen_settings import _mean
+def test_where_the_preference_depends_on_the_prompt_gains_are_those_of_each_prompt(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from kept import gains
 
-    assert _mean([0.2, 0.6]) == pytest.approx(0.4)
-    assert _mean([0.9, None]) == -np.inf
+    def block(kind: Any, rewards: list[list[float]], kl: float, wanted: Any = None) -> PerPrompt:
+        corners = np.full((1, 2), np.nan) if kind == "base" else np.eye(2)
+        count = len(corners)
+        return PerPrompt(
+            kind=kind, task="task", seed=0, objectives=("first", "second"), audit=(), beta=0.1, preferences=corners,
+            prompts=("a", "b"), rewards=np.tile(np.asarray(rewards)[None], (count, 1, 1)),
+            audit_rewards=np.zeros((count, 2, 0)), made=np.ones((count, 2, 2), dtype=np.int64),
+            kl=np.full((count, 2), kl), method="row", budget_completions=8, prompt_preferences=wanted,
+        )  # fmt: skip
+
+    # both users want the first objective of prompt a alone, and the second of prompt b alone
+    wanted = np.tile(np.eye(2)[None], (2, 1, 1))
+    blocks = [
+        block("base", [[0.5, 0.5], [0.5, 0.5]], 0.0), block("optimum", [[0.9, 0.0], [0.0, 0.9]], 1.0),
+        block("cell", [[0.8, 0.1], [0.2, 0.7]], 2.0, wanted),
+    ]  # fmt: skip
+    found = gains(blocks)["task", 8, "row"][0]
+    assert_allclose(found.gained, [(0.3 + 0.2) / 2 - 0.2] * 2)
+    assert_allclose(found.possible, [0.4 - 0.1] * 2)
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_the_grid_is_the_finest_that_is_there_as_a_whole(
+    objectives: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from kept import on_grid
+
+    grid = das_dennis(objectives, 4)
+    others = random_preferences(objectives, 3, np.random.default_rng(0))
+    assert on_grid(np.concatenate([grid, others])).tolist() == [True] * len(grid) + [False] * 3
+
+
+def test_a_choice_is_the_best_on_average_over_tasks_and_needs_all_scores(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes"))
+    import chosen_settings
+
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: sweep\ntasks: [{controlled: {rho: 0.0, alphabet: 4, length: 2}}, "
+        "{controlled: {rho: 0.5, alphabet: 4, length: 2}}]\nmethods: {linear: {replay: 64, epochs: 4}}\n"
+        "budget: {completions: 64}\nseeds: [0]\ntune: {learning_rate: [0.1, 0.2, 0.3], instances: 1}\n"
+    )
+    scores = {"one": [0.9, 0.5, 1.0], "other": [0.1, 0.6, None]}  # means .5, .55, and none
+
+    def swept(task: str, method: str) -> SimpleNamespace:
+        points = tuple(
+            SimpleNamespace(settings={"learning_rate": rate}, score=score)
+            for rate, score in zip((0.1, 0.2, 0.3), scores[task], strict=True)
+        )
+        return SimpleNamespace(task=task, method=method, points=points)
+
+    resolved = {"methods": {"linear": {"replay": 64, "epochs": 4}, "one_policy": {}, "base": {}}}
+    tuning = tuple(swept(task, method) for task in scores for method in ("linear", "one_policy"))
+    monkeypatch.setattr(chosen_settings, "read_study", lambda folder: SimpleNamespace(tuning=tuning, resolved=resolved))
+    found = chosen_settings.choices(tmp_path)["linear"]
+    assert found.score == pytest.approx(0.55)
+    assert found.row == {"method": "linear", "replay": 64, "learning_rate": 0.2}  # four epochs are the default
+    monkeypatch.setattr(
+        chosen_settings, "read_study", lambda folder: SimpleNamespace(tuning=tuning[:2], resolved=resolved)
+    )
+    with pytest.raises(RecordError, match="the sweep of linear must be finished, got no choice"):
+        chosen_settings.choices(tmp_path)
