@@ -103,7 +103,7 @@ def mixtures(
         settings: Of the method.
         until: The gain, summed over preferences, of which later budgets are not scored any more.
     """
-    from paretune.executors.jobs import Link
+    from paretune.executors.jobs import Link, Message
     from paretune.methods.asking import asked_stages, assembled
     from paretune.methods.entries import method_entry, on_task
     from paretune.models.solutions import SolutionSet
@@ -111,8 +111,12 @@ def mixtures(
 
     class Listening(Link):
         def __init__(self, hear: Callable[[int], None]) -> None:
-            super().__init__(lambda message: None, lambda: False, threads=1)
+            super().__init__(self._told, lambda: False, threads=1)
             self._hear = hear
+
+        def _told(self, message: Message) -> None:
+            if message["kind"] == "sealed":  # what so many completions gave is written by now
+                self._hear(0)
 
         def progress(self, completions: int, message: str = "") -> None:
             self._hear(completions)

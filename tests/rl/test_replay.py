@@ -133,10 +133,10 @@ def test_a_window_forgets_the_oldest(task: Task, base: BaseModel) -> None:
         learner.update(lambda index, length: None, lambda event: None)
         kept = learner.replay.histories[0]
     assert len(kept) == 12
-    whole = make(task, base, SETTINGS)
-    for _ in range(3):
-        whole.update(lambda index, length: None, lambda event: None)
-    assert len(whole.replay.histories[0]) == 24
+    assert len(kept.followed_by(kept, 0)) == 24  # all, without a window
+    older, newer = replace(kept, rewards=kept.rewards + 1), replace(kept, rewards=kept.rewards + 2)
+    assert older.followed_by(newer, 12).rewards.equal(newer.rewards)
+    assert older.followed_by(newer, 16).rewards.equal(torch.cat([older.rewards[-4:], newer.rewards]))
 
 
 class Turned:
@@ -231,3 +231,54 @@ def test_earlier_completions_stand_beside_those_of_the_update(task: Task, base: 
     assert part.lengths[part.again_at].equal(drawn.lengths)
     assert [part.prompt_ids[row] for row in part.again_at.tolist()] == [ids[each] for each in drawn.prompts.tolist()]
     assert np.array_equal(asked, np.tile([0.25, 0.75], (8, 1)))
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_completions_of_an_update_count_as_much_as_each_earlier_one(
+    task: Task, base: BaseModel, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients(replay: int) -> torch.Tensor:
+        """Return the gradient of the update alone in an epoch; earlier completions say nothing."""
+        learner = make(task, base, replace(SETTINGS, learning_rate=1e-9, replay=replay))
+        learner.update(lambda index, length: None, lambda event: None)
+        taken, take = [], learner.trainee.take_gradients
+        monkeypatch.setattr(
+            learner.replay, "loss", lambda *a: (a[3].sum() * 0, torch.zeros(len(a[2]), dtype=torch.float64))
+        )
+        monkeypatch.setattr(learner.trainee, "take_gradients", lambda members: taken.append(take(members)) or taken[-1])
+        learner.update(lambda index, length: None, lambda event: None)
+        return taken[epoch]["experts"]
+
+    alone, beside = gradients(0), gradients(16)
+    assert alone.abs().max() > 0
+    # 8 of its own beside 16 earlier ones: a third each as much
+    torch.testing.assert_close(beside, alone / 3, rtol=1e-3, atol=1e-7)
+
+
+def test_rewards_that_differ_by_rounding_alone_teach_nothing(task: Task, base: BaseModel) -> None:
+    learner, chosen = make(task, base, SETTINGS), torch.tensor([[0.25, 0.75]])
+    for apart, least in ((1e-13, 0.0), (0.1, 0.01)):
+        drawn = history(learner, base, [0.0, 0.0], [[0.5, 0.25], [0.5 + apart, 0.25]])
+        now = now_of(learner, drawn).detach().double()
+        drawn = replace(drawn, log_probs=now, reference=now)  # ratios 1, no KL
+        _, said = learner.replay.loss([0], drawn, BOTH, read(learner, drawn), chosen, 12)
+        assert said.tolist() == pytest.approx([0.0, 0.0], abs=0) if least == 0 else said.min() > least
+
+
+def test_what_stands_in_front_of_a_prompt_is_read_and_charged_again(task: Task, base: BaseModel) -> None:
+    learner = make(task, base, SETTINGS)
+    learner.update(lambda index, length: None, lambda event: None)
+    train = learner.environment.train
+    learner.replay.train = replace(train, told=lambda place, preference: (0, 0, *train.prompt_ids[place]))
+    drawn = learner.replay.draw([0], [1], 0)
+    assert drawn is not None
+    asked, _, _, batch = learner.rollouts.sample([0], 8)
+    step = learner.replay.beside([0], batch, asked, drawn)
+    told = [(0, 0, *train.prompt_ids[place]) for place in drawn.prompts.tolist()]
+    assert list(step.prompt_ids[8:]) == told
+    before = learner.members[0].ledger.counts["flops"]
+    learner.replay.charge([0], step)
+    tokens = int(drawn.lengths.sum()) + sum(len(ids) for ids in told[::2])  # each prompt once for its group
+    bank = learner.trainee.bank
+    expected = 2 * (bank.base.parameters + bank.parameters_each()) * tokens * 3  # there and back
+    assert learner.members[0].ledger.counts["flops"] - before == pytest.approx(expected)

@@ -139,11 +139,11 @@ def _contributions(log: Log, target: FloatArray, weights: FloatArray, estimator:
 
     SNIPS is a ratio of means; its spread is that of the linear part of its error (delta method).
     """
+    if not weights.any():  # nothing was seen of what the policy would do; 0 would be no estimate of it
+        return None
     if estimator == "ips":
         return np.asarray(weights * log.payoffs)
     if estimator == "snips":
-        if not weights.any():
-            return None
         value = (weights * log.payoffs).sum() / weights.sum()
         return np.asarray(value + weights * (log.payoffs - value) / weights.mean())
     if log.predictions is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from paretune.benchmark.planned import PlannedCell
 from paretune.core.errors import ParetuneError
@@ -15,9 +16,15 @@ from paretune.methods.banks import BANK
 def trained_policies(stages: Iterable[Stage], task: Task) -> int:
     """Return how many policies stages train, where that is known before: 0 of what leaves what it finds, or a gate."""
     return sum(
-        len(task.objectives) if stage.run == BANK and stage.kind == "bank" else int(stage.kind == "expert")
+        _experts(stage, task) if stage.run == BANK and stage.kind == "bank" else int(stage.kind == "expert")
         for stage in stages
     )
+
+
+def _experts(stage: Stage, task: Task) -> int:
+    """Return how many experts a bank has: one for each column of its prior, by default one for each objective."""
+    prior: Any = stage.settings.get("prior")
+    return len(task.objectives) if prior is None else len(prior[0])
 
 
 def undivided(cells: Sequence[PlannedCell]) -> list[str]:

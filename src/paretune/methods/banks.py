@@ -13,6 +13,7 @@ from paretune.core.stages import Stage
 from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings
 from paretune.methods.feedback import FeedbackSettings
 from paretune.rl.preference_draws import DRAWS
+from paretune.rl.settings import TRAINS
 
 BANK = "paretune.methods.training:train_bank"  # leaves experts, and the gate that weighs them
 GATES = {  # words for `gate`, and what they stand for in a stage
@@ -22,7 +23,6 @@ GATES = {  # words for `gate`, and what they stand for in a stage
     "none": "",
 }
 CONTEXTS, FORMS = ("own", "blind", "shuffled"), ("free", "softmax")
-TRAINS = ("both", "gate", "experts")
 STARTS = ("independent", "shared")
 
 

@@ -233,7 +233,7 @@ class Epochs:
                     loss = loss + heard.penalty() * len(part.lengths) / rows.each
                 loss.backward()
         if drawn is not None:
-            self.replay.charge(active, drawn, rows.mixing)
+            self.replay.charge(active, rows)
         signal = torch.cat([tally.signal.view(count, -1), again.view(count, -1)], dim=1)
         if epoch == 0:
             report.gaps = self._gaps(active, scored.batch, tally.gaps)
@@ -268,8 +268,7 @@ class Epochs:
             tally.ratios[own], tally.clipped[own] = later.described()
         kept = None if entropies is None else entropies[part.own_at][:, :width]
         if scored.terms is not None:
-            terms = scored.terms.of(own, log_probs.shape[1]).loss(log_probs, kept)
-            loss = loss + terms * (rows.own / rows.each)
+            loss = loss + scored.terms.of(own, log_probs.shape[1]).loss(log_probs, kept)
         if kept is not None:
             tally.entropy[own] = kept.detach().sum(dim=1).cpu().double()
         return loss

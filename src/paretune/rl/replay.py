@@ -13,7 +13,6 @@ from paretune.core.errors import ConfigError
 from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
-from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
 from paretune.rl.advantages import MOST_RATIO, reweighted, silenced
 from paretune.rl.kl_control import KlControl
@@ -231,15 +230,16 @@ class Replay:
         loss = policy_gradient_loss(log_probs, advantages.to(log_probs.device, torch.float32), completions)
         return loss, advantages.abs()
 
-    def charge(self, active: Sequence[int], drawn: History, mixing: Mixing) -> None:
-        """Charge what it took to read drawn completions, there and back; nothing was sampled."""
-        cost = Reader(self.trainee.bank.base, self.trainee.bank, mixing).cost
-        parameters = self.trainee.bank.base.parameters + sum(each.shape[1] for each in self.trainee.parameters.values())
-        tokens = drawn.lengths.view(len(active), -1).sum(dim=1).tolist()
-        prompts = drawn.prompts[:: self.settings.group_size].view(len(active), -1).tolist()
-        for index, own, places in zip(active, tokens, prompts, strict=True):
-            read = own + sum(len(self.train.prompt_ids[place]) for place in places)
-            self.trainee.members[index].ledger.charge(flops=network_flops(parameters, read, 3 * cost))
+    def charge(self, active: Sequence[int], rows: StepRows) -> None:
+        """Charge what it took to read the earlier completions of a step, there and back; nothing was sampled."""
+        base, trainee = self.trainee.bank.base, self.trainee
+        cost, parameters = Reader(base, trainee.bank, rows.mixing).cost, base.parameters + trainee.read_per_token
+        for place, index in enumerate(active):
+            earlier = slice(place * rows.each + rows.own, (place + 1) * rows.each)
+            prompts = sum(len(ids) for ids in rows.prompt_ids[earlier][:: self.settings.group_size])
+            flops = network_flops(parameters, int(rows.lengths[earlier].sum()) + prompts, 3 * cost)
+            flops += network_flops(base.parameters, prompts, trainee.prompt_passes)
+            trainee.members[index].ledger.charge(flops=flops)
 
     def state(self, member: int) -> dict[str, Tensor]:
         """Return what a member remembers; nothing where nothing is learned again."""

@@ -17,6 +17,7 @@ WEIGHED = ("grpo", "gdpo")  # those that objective weights are needed for
 RATIOS = ("completion", "sequence", "token")
 LOSS_TYPES = ("sum", "grpo", "bnpo", "dr_grpo", "dapo")
 KL_ESTIMATORS = ("k1", "k3", "k3_corrected")
+TRAINS = ("both", "gate", "experts")  # what learns of one policy for all preferences
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class LearnerSettings:
                     f"replay must be 0 with {name} '{getattr(self, name)}', got {self.replay}: advantages of earlier "
                     f"completions are made anew as for {name} '{value}'. Leave one of them out."
                 )
+        if self.replay and self.entropy_coef:
+            raise ConfigError(
+                f"replay must be 0 with entropy_coef {self.entropy_coef}, got {self.replay}: the bonus is one of the "
+                "completions of an update. Leave one of them out."
+            )
 
 
 def check_target(beta: float, target_kl: float, where: str = "") -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from paretune.core.answers import Answer, Combined, answered
+from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.ledger import Ledger
 from paretune.core.preference_text import in_tenths
@@ -20,8 +21,7 @@ from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
 from paretune.rl.gate_terms import GateTerms, Heard
 from paretune.rl.preference_draws import drawn_preferences
-
-TRAINS = ("both", "gate", "experts")
+from paretune.rl.settings import TRAINS
 
 
 @dataclass(eq=False)
@@ -192,6 +192,7 @@ class Conditioned:
             ShapeError: If the prior is not for the bank's experts.
             ConfigError: If a gate is to learn and there is none, or terms are asked of one that cannot have them.
         """
+        check_choice("trains", trains, TRAINS)
         answer = Combined(prior) if isinstance(prior, np.ndarray) else prior
         if answer.experts != bank.experts:
             raise ShapeError(

@@ -16,12 +16,13 @@ from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.seeds import stream_key
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.banks import STARTS, TRAINS, DrawnBankSettings, GatedSettings, bank_stage, gate_path
+from paretune.methods.banks import STARTS, DrawnBankSettings, GatedSettings, bank_stage, gate_path
 from paretune.methods.experts import LATER, adapters_of, split_budget
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import ExpertKind, make_kind
 from paretune.methods.meta_policy.lower_level.trained_for import least_norm_prior
 from paretune.methods.priors import RULE, Prior, Rule, make_prior, prior_from
+from paretune.rl.settings import TRAINS
 
 NONE, BY_PLACE = "none", "by_place"
 TRAINING = "paretune.methods.training:train_experts"  # of experts whose start can be chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from paretune.tasks.checks import model_context, plain_encoder
 @dataclass(frozen=True)
 class PreferenceInPromptSettings(BankSettings):
     """Settings of `PreferenceInPrompt`: how the preference is written, and those of its one expert."""
+
+    # told tenths, which weigh the objectives too; what an oracle wants of a prompt is no tenth
+    feedbacks: ClassVar[tuple[str, ...]] = ("told", "utility")
 
     text: str = field(default="[{preference}] ", metadata=PLANNING)  # in front of the prompt
     pair: str = field(default="{name} {number}", metadata=PLANNING)  # of each objective
