@@ -27,7 +27,7 @@ from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
 from paretune.methods.gradient_weights import GradientSettings
 from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
-from paretune.methods.meta_policy.reptile import ReptileSettings
+from paretune.methods.meta_policy.starts import StartSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
 from paretune.models.base import load_base
@@ -164,7 +164,7 @@ def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(
         resolve_method(name).Settings,
-        (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings, ReptileSettings),
+        (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings, StartSettings),
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
     return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
@@ -298,7 +298,8 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
     policies = sum(
         POLICIES.get(
-            stage.kind, stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile")
+            stage.kind,
+            stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile"),
         )
         for stage in stages
     )

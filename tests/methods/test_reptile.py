@@ -10,7 +10,8 @@ from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import in_order
 from paretune.core.task import Task
-from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, outer_step
+from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, ReptileStep, outer_step
+from paretune.methods.meta_policy.starts import InnerLevel
 from paretune.models.base import load_base
 from paretune.training.train import train
 
@@ -56,7 +57,6 @@ def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
     from paretune.core.ledger import Ledger
     from paretune.core.preferences import FloatArray
     from paretune.core.seeds import generator, stream_key
-    from paretune.methods.meta_policy.reptile import _Steps
     from paretune.methods.training import environment
     from paretune.models.bank import ExpertBank
     from paretune.rl.learner import Learner
@@ -78,15 +78,15 @@ def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
 
         def progress(self, completions: int) -> None: ...
 
-    steps = _Steps(Context(), start)  # type: ignore[arg-type]  # all of a context that it asks for
-    found = steps.make(steps.first(), 0, 32)
+    inner = InnerLevel(Context(), start)  # type: ignore[arg-type]  # all of a context that it asks for
+    found = ReptileStep(inner).make(inner.first(), 0, 32)
     weights: FloatArray = generator(0, "reptile", 0).dirichlet([1.0, 1.0])
-    bank = ExpertBank(steps.base, 1, 2)
+    bank = ExpertBank(inner.base, 1, 2)
     bank.initialise([0])
     member = Member(weights, stream_key(0, "reptile", 0, 0), (32,), Ledger())
-    Learner(Population(bank, [member]), environment(steps.base, task), steps.learning).train(lambda *reached: None)
+    Learner(Population(bank, [member]), environment(inner.base, task), inner.learning).train(lambda *reached: None)
     torch.testing.assert_close(found, bank.flat[0], atol=1e-6, rtol=0)  # theta + (theta_0 - theta), in fp32
-    assert bool((found != steps.first()).any())
+    assert bool((found != inner.first()).any())
 
 
 def test_adapted_policies_start_from_what_was_found(task: Task) -> None:
@@ -106,5 +106,7 @@ def test_what_cannot_be_planned_is_refused(task: Task) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             ReptileSettings(**wrong)  # type: ignore[arg-type]  # wrong on purpose, in value alone
+    with pytest.raises(ConfigError, match="advantages must be made without greedy completions in outer steps"):
+        Reptile(ReptileSettings(advantages="self_critical")).stages(task, das_dennis(2, 2), 640, 0)
     with pytest.raises(BudgetError, match="budget must give the start and a policy a group of 8"):
         Reptile(ReptileSettings()).stages(task, das_dennis(2, 2), 15, 0)
