@@ -134,7 +134,7 @@ ANSWERS = {
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 ONE_FOR_ALL = {"one_policy", "schedule"}  # know no preference: one policy answers everybody
 POLICIES = {"soup": 2}  # of a stage that trains more than one, of equal lengths
-STARTING = {"reptile", "tree"}  # what they combine is training: policies of their own answer
+STARTING = {"reptile", "bilevel", "tree"}  # what they combine is training: policies of their own answer
 # raises the sum for everybody first; tells preferences apart later: tests/methods/test_preference_in_prompt.py
 LATE_TOLD = {"preference_in_prompt"}
 NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exact_gradient.py and test_base.py
@@ -299,7 +299,7 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     policies = sum(
         POLICIES.get(
             stage.kind,
-            stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile"),
+            stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile", "bilevel"),
         )
         for stage in stages
     )
