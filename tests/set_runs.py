@@ -1,4 +1,4 @@
-"""Running a stage that grows a set of policies, as a study would: `from set_runs import run`."""
+"""Running a stage by itself, as a study would, and killing it: `from set_runs import run`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def run(function: Run, root: Path, stages: list[Stage], task: Task) -> list[Stag
 
 
 def contents(result: StageResult) -> dict[str, object]:
-    """Return front and tensors; the header of a tensor file names its metadata in any order."""
-    found: dict[str, object] = {"front": (result.folder / "front.json").read_text(encoding="utf-8")}
+    """Return tensors, and the front where there is one; the header of a tensor file has its metadata in any order."""
+    front = result.folder / "front.json"
+    found: dict[str, object] = {"front": front.read_text(encoding="utf-8")} if front.exists() else {}
     for adapter in result.adapters:
         tensors = load_file(adapter / "adapter_model.safetensors")
         found[adapter.name] = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}

@@ -134,7 +134,7 @@ def test_a_plan_says_which_instances_it_draws_first(
         ),
         (
             ["train", "liner", "-t", "counselling", "-o", "out"],
-            "paretune: method must be one of base, bone_soups, cagrad, chebyshev, contextual_bandit, ",
+            "paretune: method must be one of base, bilevel, bone_soups, cagrad, chebyshev, contextual_bandit, ",
         ),
         (
             ["train", "linear", "-t", "counselling", "-o", "out", "--set", "rank"],

@@ -27,7 +27,7 @@ from paretune.methods import METHODS, resolve_method
 from paretune.methods.banks import BankSettings
 from paretune.methods.gradient_weights import GradientSettings
 from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
-from paretune.methods.meta_policy.reptile import ReptileSettings
+from paretune.methods.meta_policy.starts import StartSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
 from paretune.models.base import load_base
@@ -134,7 +134,7 @@ ANSWERS = {
 SEVERAL = "two_experts:TwoExperts"  # a user's method: its only stage leaves two adapters
 ONE_FOR_ALL = {"one_policy", "schedule"}  # know no preference: one policy answers everybody
 POLICIES = {"soup": 2}  # of a stage that trains more than one, of equal lengths
-STARTING = {"reptile", "tree"}  # what they combine is training: policies of their own answer
+STARTING = {"reptile", "bilevel", "tree"}  # what they combine is training: policies of their own answer
 # raises the sum for everybody first; tells preferences apart later: tests/methods/test_preference_in_prompt.py
 LATE_TOLD = {"preference_in_prompt"}
 NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exact_gradient.py and test_base.py
@@ -164,7 +164,7 @@ def budget_of(name: str) -> int:
     """Return what a method is trained with: one that learns all preferences at once, or by and by, takes longer."""
     slow = issubclass(
         resolve_method(name).Settings,
-        (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings, ReptileSettings),
+        (BankSettings, SetSettings, RewardCombinationSettings, IterativeSoupsSettings, StartSettings),
     )  # the logarithm of a reward of 0 is -9.2: its mean is known less well
     return (2 if name == "linear_support" else 4) * BUDGET if slow else BUDGET
 
@@ -298,7 +298,8 @@ def test_plans_stay_within_the_budget_and_short_of_it_by_less_than_a_group_per_p
     stages = in_order(make(name).stages(task, WANTED, budget, 0), task)
     policies = sum(
         POLICIES.get(
-            stage.kind, stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile")
+            stage.kind,
+            stage.kind in ("expert", "bank", "gate", "evolution", "support", "prediction", "reptile", "bilevel"),
         )
         for stage in stages
     )

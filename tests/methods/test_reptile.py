@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import micro_task
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import das_dennis
-from paretune.core.stages import in_order
 from paretune.core.task import Task
-from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, outer_step
+from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, ReptileStep, outer_step
+from paretune.methods.meta_policy.starts import InnerLevel
 from paretune.models.base import load_base
 from paretune.training.train import train
 
@@ -42,21 +42,11 @@ def test_the_start_moves_a_share_of_the_way_to_the_mean() -> None:
     torch.testing.assert_close(outer_step(theta, [theta, theta], 1.0), theta)
 
 
-def test_start_and_adapted_policies_share_the_budget(task: Task) -> None:
-    settings = ReptileSettings(group_size=4, completions_per_update=16, completions_each=32, meta_share=0.4)
-    start, *adapted = Reptile(settings).stages(task, das_dennis(2, 2), 202, 0)
-    assert (start.kind, start.completions) == ("reptile", 80)  # .4 of 202 are 80.8
-    assert [stage.completions for stage in adapted] == [40, 40, 40]  # of 122: 120 in whole groups
-    assert all(stage.needs == (start,) for stage in adapted)
-    assert sum(stage.completions for stage in in_order((start, *adapted), task)) == 200
-
-
 def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
     """Outer step 0 of one task: an expert trained for its preference, from the same start, under its own noise."""
     from paretune.core.ledger import Ledger
     from paretune.core.preferences import FloatArray
     from paretune.core.seeds import generator, stream_key
-    from paretune.methods.meta_policy.reptile import _Steps
     from paretune.methods.training import environment
     from paretune.models.bank import ExpertBank
     from paretune.rl.learner import Learner
@@ -78,15 +68,15 @@ def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
 
         def progress(self, completions: int) -> None: ...
 
-    steps = _Steps(Context(), start)  # type: ignore[arg-type]  # all of a context that it asks for
-    found = steps.make(steps.first(), 0, 32)
+    inner = InnerLevel(Context(), start)  # type: ignore[arg-type]  # all of a context that it asks for
+    found = ReptileStep(inner).make(inner.first(), 0, 32)
     weights: FloatArray = generator(0, "reptile", 0).dirichlet([1.0, 1.0])
-    bank = ExpertBank(steps.base, 1, 2)
+    bank = ExpertBank(inner.base, 1, 2)
     bank.initialise([0])
     member = Member(weights, stream_key(0, "reptile", 0, 0), (32,), Ledger())
-    Learner(Population(bank, [member]), environment(steps.base, task), steps.learning).train(lambda *reached: None)
+    Learner(Population(bank, [member]), environment(inner.base, task), inner.learning).train(lambda *reached: None)
     torch.testing.assert_close(found, bank.flat[0], atol=1e-6, rtol=0)  # theta + (theta_0 - theta), in fp32
-    assert bool((found != steps.first()).any())
+    assert bool((found != inner.first()).any())
 
 
 def test_adapted_policies_start_from_what_was_found(task: Task) -> None:
@@ -98,13 +88,6 @@ def test_adapted_policies_start_from_what_was_found(task: Task) -> None:
     assert moved > 0.06  # one update of Adam at .03 moves no parameter by more than .03
 
 
-def test_what_cannot_be_planned_is_refused(task: Task) -> None:
-    for wrong, message in (
-        ({"meta_share": 1.0}, "meta_share must lie between 0 and 1"),
-        ({"tasks": 0}, "tasks and inner_updates must be at least 1"),
-        ({"outer_rate": 0.0}, "outer_rate must be above 0"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            ReptileSettings(**wrong)  # type: ignore[arg-type]  # wrong on purpose, in value alone
-    with pytest.raises(BudgetError, match="budget must give the start and a policy a group of 8"):
-        Reptile(ReptileSettings()).stages(task, das_dennis(2, 2), 15, 0)
+def test_a_rate_that_leads_nowhere_is_refused() -> None:
+    with pytest.raises(ConfigError, match="outer_rate must be above 0"):
+        ReptileSettings(outer_rate=0.0)

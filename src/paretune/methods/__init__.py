@@ -40,6 +40,7 @@ METHODS = {
     "panacea": "paretune.methods.meta_policy.panacea:Panacea",
     "preference_in_prompt": "paretune.methods.meta_policy.preference_in_prompt:PreferenceInPrompt",
     "reptile": "paretune.methods.meta_policy.reptile:Reptile",
+    "bilevel": "paretune.methods.meta_policy.bilevel:Bilevel",
     "tree": "paretune.methods.meta_policy.tree:Tree",
     "gated_experts": "paretune.methods.meta_policy.gated_experts:GatedExperts",
     "contextual_bandit": "paretune.methods.meta_policy.contextual_bandit:ContextualBandit",

@@ -27,6 +27,7 @@ TRAINING = {  # whose run functions read the settings that `NAMED` lists
     "paretune.methods.meta_policy.panacea",
     "paretune.methods.meta_policy.iterative_soups",
     "paretune.methods.meta_policy.reptile",
+    "paretune.methods.meta_policy.bilevel",
     "paretune.methods.meta_policy.preference_in_prompt",
 }
 PAGE = "See docs/your_method.md for a complete one."

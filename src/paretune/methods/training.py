@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.core.errors import StopRequested
+from paretune.core.errors import ConfigError, StopRequested
 from paretune.core.feedback import feedback_of
 from paretune.core.imports import import_name
 from paretune.core.preference_text import PreferenceText
@@ -166,6 +166,23 @@ def asked_for(advantages: str) -> frozenset[str]:
     from paretune.rl.estimators import estimator_of
 
     return estimator_of(import_name("advantages", advantages), advantages).asks & ASKING.keys()
+
+
+def check_without_greedy(advantages: str, where: str) -> None:
+    """Refuse an estimator that asks for greedy completions where lengths are planned without them.
+
+    Args:
+        advantages: What a setting names.
+        where: Where that is, for the message.
+
+    Raises:
+        ConfigError: If it asks for them, or cannot be imported.
+    """
+    if "greedy_rewards" in asked_for(advantages):
+        raise ConfigError(
+            f"advantages must be made without greedy completions {where}, got '{advantages}', which has a parameter "
+            "greedy_rewards. Leave it out."
+        )
 
 
 def library_word(advantages: str) -> str:

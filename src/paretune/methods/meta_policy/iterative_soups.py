@@ -16,6 +16,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, expert_settings, settings_of, split_budget
+from paretune.methods.training import check_without_greedy
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
@@ -70,13 +71,7 @@ class IterativeSoups:
             BudgetError: If an expert would get less than one group.
             ConfigError: If advantages are made with greedy completions, which rounds of updates do not plan.
         """
-        from paretune.methods.training import asked_for
-
-        if "greedy_rewards" in asked_for(self.settings.advantages):
-            raise ConfigError(
-                f"advantages must be made without greedy completions in rounds, got '{self.settings.advantages}', "
-                "which has a parameter greedy_rewards. Leave it out."
-            )
+        check_without_greedy(self.settings.advantages, "in rounds")
         objectives = len(task.objectives)
         length = min(split_budget(budget, objectives, self.settings.group_size))
         settings = {**expert_settings(self.settings), "merge_every": self.settings.merge_every}
