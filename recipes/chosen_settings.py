@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,3 +61,24 @@ def _mean(scores: Sequence[float | None]) -> float:
     """Return the mean; minus infinity where one is missing, as such settings cannot be chosen."""
     known = [each for each in scores if each is not None]
     return sum(known) / len(known) if len(known) == len(scores) else -inf
+
+
+def write_points(folders: Sequence[Path], file: Path) -> None:
+    """Write all settings that sweeps tried, and what they scored on tuning instances, as comma-separated values."""
+    lines: list[dict[str, object]] = []
+    for each in (each for folder in folders for each in read_study(folder).tuning):
+        for place, point in enumerate(each.points):
+            seeds = {f"instance_{seed}": _four(score) for seed, score in point.per_seed.items()}
+            chosen = "here" if place == each.chosen else ""
+            head = {"task": each.task, "row": each.method, **point.settings}
+            lines.append({**head, each.measure: _four(point.score), **seeds, "best": chosen})
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _four(score: float | None) -> str:
+    return "" if score is None else f"{score:.4f}"

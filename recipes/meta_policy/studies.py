@@ -2,8 +2,8 @@
 
     python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-others
 
-Of each study the comment on its function says what it asks. Rows that were swept with several splits of the budget come
-with the split that scored best on tuning instances.
+Writes what was tried into `docs/results/data/meta_policy/sweep.csv`, too. Of each study the docstring of its function
+says what it asks. Rows that were swept with several splits of the budget come with the split that scored best.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paretune.tasks.strict_yaml import to_yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from chosen_settings import Choice, choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+from chosen_settings import Choice, choices, write_points  # type: ignore[import-not-found]  # noqa: E402  # one folder up
 
 Row = dict[str, Any]
 Study = dict[str, Any]
@@ -174,12 +174,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of the finished sweeps")
     chosen: dict[str, Choice] = {}
+    folders: list[Path] = parser.parse_args().folders
     try:
-        for folder in parser.parse_args().folders:
+        for folder in folders:
             chosen = choices(folder) | chosen
     except ParetuneError as error:
         print(f"studies: {error}", file=sys.stderr)
         return 2
+    write_points(folders, HERE.parents[1] / "docs/results/data/meta_policy/sweep.csv")
     made = Studies(chosen)
     head = "# Written by recipes/meta_policy/studies.py from the sweeps: do not edit.\n"
     for name in NAMES:
