@@ -102,8 +102,9 @@ def bank_stage(
     trains: str = "both",
     start: str = "independent",
     prior_from: PriorFrom | None = None,
+    preference: FloatArray | None = None,
 ) -> Stage:
-    """Describe one policy for all preferences: experts, and a gate that weighs them.
+    """Describe one policy for all preferences, or for one: experts, and a gate that weighs them.
 
     Args:
         settings: The method's settings, those of `DrawnBankSettings`, `BankSettings` or `ExpertSettings` among them.
@@ -119,6 +120,7 @@ def bank_stage(
             `experts` left, or the prior.
         start: Where nothing is started from: `independent`, each expert from a random A of its own; or `shared`.
         prior_from: What finds a prior in the place of the linear one, `prior`, and is given that.
+        preference: The one that all prompts are for, `[K]`; by default each prompt draws its own.
 
     Returns:
         A stage of kind `bank`, which leaves an adapter for each expert and the gate; or of kind `gate`, which leaves
@@ -149,6 +151,7 @@ def bank_stage(
             **asdict(GateSettings()), **expert_settings(settings), **(gate_settings(settings) if gate else {}),
             "gate": gate, **changed(StartSettings, started),
         },
+        member={} if preference is None else {"objective_weights": [float(weight) for weight in preference]},
         needs=(*experts, *(() if prior_from is None else prior_from.stages)),
         completions=completions,
         seed=seed,
