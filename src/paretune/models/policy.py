@@ -25,6 +25,7 @@ from paretune.models.base import BaseModel
 from paretune.models.completions import Completions, gathered, per_prompt
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
+from paretune.models.gate_sets import GateOfSets
 from paretune.models.mixing import Mixing
 from paretune.models.readers.inputs import left_pad
 from paretune.models.readers.reader import Reader
@@ -68,7 +69,7 @@ class Policy:
         answers: Sequence[str],
         expert_weights: FloatArray,
         mixer: Mixer | None = None,
-        gate: TrainedGate | None = None,
+        gate: TrainedGate | GateOfSets | None = None,
         preference_text: PreferenceText | None = None,
     ) -> None:
         self.base, self.bank, self.prompt_format = base, bank, prompt_format
