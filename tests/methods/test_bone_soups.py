@@ -106,3 +106,5 @@ def test_what_pilots_leave_no_room_for_is_refused() -> None:
         BoneSoupsSettings(pilot_share=0.4, beta=0.6)
     with pytest.raises(ConfigError, match="pilot_measured_each must be at least 1, got 0"):
         BoneSoupsSettings(pilot_measured_each=0)
+    with pytest.raises(ConfigError, match="pilot_measured_each must be left out without pilots, got 8"):
+        BoneSoupsSettings(pilot_measured_each=8)

@@ -9,6 +9,7 @@ from typing import Any
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
+from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import Stage
 from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings
 from paretune.methods.feedback import FeedbackSettings
@@ -197,6 +198,11 @@ class GatedSettings(ExpertSettings):
                 f"gate_entropy must be 0 in the free form, whose weights are no probabilities, got {self.gate_entropy}."
                 " Write form: softmax."
             )
+        if ":" not in self.gate:  # one of a user's own says itself what it reads
+            check_read(self, "form", {"gate_scale": ("softmax",), "gate_temperature": ("softmax",)})
+        check_read(self, "gate", {"gate_block": ("token",)})
+        if not gate_path(self.gate):
+            check_unread(self, GATE_FIELDS, "without a gate")
 
 
 # of `GatedSettings`, in a stage where they are not the defaults

@@ -11,6 +11,7 @@ from paretune.core.answers import Combined
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, grid_preferences
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_unread
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import JudgedOn, Task
 from paretune.methods.experts import (
@@ -50,10 +51,10 @@ class BoneSoupsSettings(ExpertSettings):
             )
         if self.pilot_measured_each < 1:
             raise ConfigError(f"pilot_measured_each must be at least 1, got {self.pilot_measured_each}. Leave it out.")
-        if self.pilot_share and self.beta != MixedReward.beta:
-            raise ConfigError(
-                f"beta must be left out where pilots choose it, got {self.beta}. Remove it, or write pilot_share: 0."
-            )
+        if self.pilot_share:
+            check_unread(self, ("beta",), "where pilots choose it", "Remove it, or write pilot_share: 0.")
+        else:
+            check_unread(self, ("pilot_measured_each",), "without pilots", "Remove it, or give pilot_share.")
 
     @property
     def expert_kind(self) -> MixedReward:
