@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from paretune.core.answers import Answer, Combined
-from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ShapeError
-from paretune.core.imports import import_name
+from paretune.core.named import make_named
 from paretune.core.preferences import FloatArray, centre, corners
-from paretune.core.settings import make_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
@@ -198,20 +196,7 @@ def make_prior(prior: str | Mapping[str, Any]) -> Prior:
     Raises:
         ConfigError: If there is no such prior, or a setting breaks its rule.
     """
-    given = {"kind": prior} if isinstance(prior, str) else dict(prior)
-    name = given.pop("kind", None)
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"prior must name its kind, got {prior!r}. Write {{kind: search, rounds: 2}}, or the name alone."
-        )
-    path = name if ":" in name else PRIORS[check_choice("prior", name, (*PRIORS, "module:Class"))]
-    found = import_name("prior", path, ("stages", "answer"))
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise ConfigError(
-            f"prior '{name}' must be a dataclass, whose fields are its settings, got a plain class. Put "
-            "@dataclass(frozen=True) above it."
-        )
-    made: Prior = make_settings(found, given, "prior")
+    made: Prior = make_named("prior", prior, PRIORS, ("stages", "answer"), "{kind: search, rounds: 2}")
     return made
 
 
