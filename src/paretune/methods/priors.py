@@ -138,7 +138,7 @@ class SearchedPrior:
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolated:
+class Interpolated(Combined):
     """Expert weights are known at the corners of the simplex and at its centre, and linear between: `combined`.
 
     The centre parts the simplex into K smaller ones. A preference w is `K m` parts of the centre, m its least entry,
@@ -149,27 +149,16 @@ class Interpolated:
         centre: Expert weights at the centre, `[E]`.
     """
 
-    corners: FloatArray
     centre: FloatArray
 
     def __post_init__(self) -> None:
-        for name in ("corners", "centre"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
-        if self.corners.ndim != 2 or self.centre.shape != self.corners.shape[1:]:
+        super().__post_init__()
+        object.__setattr__(self, "centre", np.asarray(self.centre, dtype=np.float64))
+        if self.centre.shape != self.corners.shape[1:]:
             raise ShapeError(
                 f"centre must have a weight for each expert of corners [K, E], got {list(self.centre.shape)} and "
                 f"{list(self.corners.shape)}. Give both for the same experts."
             )
-
-    @property
-    def objectives(self) -> int:
-        """Number of objectives K."""
-        return len(self.corners)
-
-    @property
-    def experts(self) -> int:
-        """Number of experts E."""
-        return int(self.corners.shape[1])
 
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
         """Answer preferences `[M, K]` with expert weights `[M, E]`.
@@ -177,14 +166,9 @@ class Interpolated:
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        if preferences.ndim != 2 or preferences.shape[1] != self.objectives:
-            raise ShapeError(
-                f"preferences must have one column per objective ({self.objectives}), got {preferences.shape[-1]}. "
-                "Give every objective a weight; 0 is allowed."
-            )
         least = preferences.min(axis=1, keepdims=True)
-        found = (preferences - least) @ self.corners + self.objectives * least * self.centre
-        return found, ["combined"] * len(preferences)
+        found, words = super().weights(preferences - least)
+        return found + self.objectives * least * self.centre, words
 
 
 def make_prior(prior: str | Mapping[str, Any]) -> Prior:
