@@ -74,6 +74,31 @@ def test_a_plan_notes_once_for_each_row_where_policies_get_few_updates(tmp_path:
     ]
 
 
+def test_a_plan_says_what_rows_cost_more_whose_longer_budgets_do_not_go_on_from_shorter_ones(tmp_path: Path) -> None:
+    study = {
+        "tasks": ["counselling"],
+        "methods": {
+            "linear": {},
+            "gated_experts": {},
+            "pilots": {"method": "bone_soups", "pilot_share": 0.5, "completions_per_update": 8},
+        },
+        "preferences": {"grid": 1},
+        "budget": {"completions": [3000, 6000]},
+        "seeds": 2,
+    }
+    notes = [line for line in plan_text(plan(study, tmp_path)).splitlines() if "anew" in line]
+    # gated_experts: what the gate of 3,000 is trained with, a quarter in groups of 8, twice 744; its experts go on.
+    # pilots: they go on; what they are measured with, 3 betas for 7 preferences with 64 each, and the experts behind
+    # the choice do not: for each seed 1344 and 3000 - 1344 - 152 = 1504 more. linear: 16 are not worth a line.
+    assert notes == [
+        f"note:     {label} trains some or all of its stages anew for each budget: {made} completions together, where "
+        "the longest budget alone takes 12,000"
+        for label, made in (("gated_experts", "13,488"), ("pilots", "17,696"))
+    ]
+    once = {**study, "budget": {"completions": 6000}}
+    assert "anew" not in plan_text(plan(once, tmp_path))
+
+
 def test_a_plan_has_no_note_where_policies_get_ten_updates(tmp_path: Path) -> None:
     study = {"tasks": ["counselling"], "methods": {"linear": {}}, "budget": {"completions": 6000}, "seeds": 1}
     assert "too few" not in plan_text(plan(study, tmp_path))

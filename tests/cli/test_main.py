@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -36,7 +37,10 @@ def spent(*arguments: str) -> tuple[float, str]:
     [
         ["--help"],
         ["ls", "methods"],
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (["--version"], ["run", "--help"], ["ls"])),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (["--version"], ["run", "--help"], ["ls"], ["ls", "methods", "mod"])
+        ),
     ],
     ids=" ".join,
 )
@@ -75,6 +79,32 @@ def test_lists_describe_each_name_and_give_the_family_of_methods(capsys: pytest.
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("rewarded_soups"))
     assert line.split()[1] == "meta-policy"
     assert line.split(maxsplit=2)[2].startswith("Train one expert per objective and average their deltas")
+
+
+def test_one_method_is_listed_with_the_settings_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["ls", "methods", "bone_soups"]) == OK
+    first, *settings, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("bone_soups              meta-policy    Train each expert for a mixture")
+    assert "  beta                  0.7  weight of an expert's own objective; published" in settings
+    assert last.startswith("  and as other methods, docs/studies.md: learning_rate, group_size, ")
+    assert execute(["ls", "methods", "bone_soups", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["name"] == "bone_soups"
+    assert [each["name"] for each in found["settings"]] == [line.split()[0] for line in settings]
+    assert execute(["ls", "methods", "two_experts:TwoExperts"]) == OK
+    assert "  spread                0.3  standard deviation of every parameter" in capsys.readouterr().out
+    assert execute(["ls", "methods", "base"]) == OK  # which has none
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_name_that_is_not_there_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["methods", "bone_soup"], "method must be one of .*, got 'bone_soup'. Did you mean 'bone_soups'"),
+        (["studies", "quik"], "study must be one of .*, got 'quik'. Did you mean 'quick'"),
+        (["methods", "json:JSONDecoder"], "must be a class with "),
+    ):
+        assert execute(["ls", *arguments]) != OK
+        assert re.search(said, capsys.readouterr().err)
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,7 @@ SECOND = [  # another setting of a method that changes what it does, not only ho
     ("searched_soups", {"search": "mirror_descent"}),
     ("searched_soups", {"search": "gradient_free", "beyond": 0.5}),
     ("bone_soups", {"beta": 0.9, "extrapolation": 0.2}),
+    ("bone_soups", {"pilot_share": 0.6, "pilot_measured_each": 1}),
     ("iterative_soups", {"merge_every": 2}),
     ("panacea", {"preference_rank": 1}),
     ("mixture_of_experts", {"width": 4, "gate_learning_rate": 0.03}),

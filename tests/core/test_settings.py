@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from paretune.core.errors import ConfigError
-from paretune.core.settings import make_settings
+from paretune.core.settings import check_read, check_unread, make_settings
 
 
 @dataclass(frozen=True)
@@ -84,3 +84,24 @@ def test_an_unknown_setting_is_told_what_was_meant_before_the_list_of_all() -> N
         ConfigError, match=r"^mine: settings must be left out, as it has none, got 'steps'\. Remove it\.$"
     ):
         make_settings(Bare, {"steps": 1}, "mine")
+
+
+def test_settings_that_a_choice_does_not_read_are_refused_where_they_are_not_their_default() -> None:
+    readers = {"rate": ("b",), "steps": ("a", "b"), "extra": ("b", "c")}
+    check_read(Settings(steps=9), "name", readers)
+    check_read(Settings(name="b", rate=0.5, extra={"x": 1.0}), "name", readers)
+    check_read(Settings(name="mine:Own", rate=0.5), "name", readers)  # which may read all
+    with pytest.raises(
+        ConfigError, match=r"^rate must be left out where name is 'a', got 0\.5\. Remove it, or write name: b\."
+    ):
+        check_read(Settings(rate=0.5), "name", readers)
+    with pytest.raises(ConfigError, match=r"^extra must be left out where name is 'a', got .* write name: b or c\.$"):
+        check_read(Settings(extra={"x": 1.0}), "name", readers)
+
+
+def test_all_settings_that_nothing_reads_are_named_in_one_sentence() -> None:
+    check_unread(Settings(name="b"), ("rate", "steps", "extra"), "without a gate")
+    with pytest.raises(
+        ConfigError, match=r"^rate and steps must be left out without a gate, got 0\.5 and 4\. Remove it\."
+    ):
+        check_unread(Settings(rate=0.5, steps=4), ("rate", "steps", "extra"), "without a gate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import micro_task
 if TYPE_CHECKING:
     from paretune.core.stages import Stage, StageResult
     from paretune.core.task import Task
+    from paretune.models.base import BaseModel
 
 Finish = Callable[..., "dict[str, StageResult]"]
 
@@ -44,3 +45,15 @@ def finish(task: Task) -> Finish:
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in fp32 wherever the tests run."""
     monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+
+
+@pytest.fixture
+def base(task: Task, on_a_cpu: None) -> Iterator[BaseModel]:
+    """Return the base model of the micro-task, and leave it unwrapped, whatever a test has left on it."""
+    from paretune.models.base import load_base
+
+    loaded = load_base(task.model)
+    yield loaded
+    bank = getattr(loaded.model, "_paretune_bank", None)
+    if bank is not None:
+        bank.unwrap()

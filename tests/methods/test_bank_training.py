@@ -231,6 +231,18 @@ def test_draws_of_the_settings_reach_training_and_the_stage_that_has_them(traine
     assert sorted(intervals) == [0, 1, 2, 3]
 
 
+def test_a_bank_for_one_preference_asks_for_no_other(trained: Trained, asked: list[Any]) -> None:
+    """What it is for is what tells it from others of its kind: a member's, so that its settings stay as they were."""
+    one = bank_stage(SETTINGS, 16, 0, experts=(SOMEWHERE,), prior=PRIOR, preference=np.asarray([0.25, 0.75]))
+    assert one.member == {"objective_weights": [0.25, 0.75]}
+    drawn = bank_stage(SETTINGS, 16, 0, experts=(SOMEWHERE,), prior=PRIOR)
+    assert (drawn.settings, drawn.member) == (one.settings, {})
+    trained(one)
+    (preferences, weights), *_ = asked
+    assert np.unique(preferences, axis=0).tolist() == [[0.25, 0.75]]
+    assert weights.unique(dim=0).tolist() == [[0.25, 0.75, 0.5]]
+
+
 @pytest.mark.parametrize(("start", "alike"), [("shared", True), ("independent", False)])
 def test_new_experts_start_from_their_own_a_or_from_one_they_share(trained: Trained, start: str, alike: bool) -> None:
     """B is zero at first, so at this rate experts are still where they started but for some billionths."""

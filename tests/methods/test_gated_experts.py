@@ -11,10 +11,11 @@ from paretune.methods.meta_policy.gated_experts import GatedExperts, GatedExpert
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
 
 WANTED = das_dennis(2, 2)
-CHANGED = {  # settings that reach the gate's stage alone
-    "gate_block": 1, "context": "blind", "form": "softmax", "gate_scale": 2.0, "gate_temperature": 0.5, "gate_kl": 0.1,
-    "gate_balance": 0.1, "top_1": True,
-}  # fmt: skip
+CHANGED: list[dict[str, object]] = [  # settings that reach the gate's stage alone
+    {"gate": "token"}, {"gate": "token", "gate_block": 1}, {"context": "blind"}, {"form": "softmax"},
+    {"form": "softmax", "gate_scale": 2.0}, {"form": "softmax", "gate_temperature": 0.5}, {"gate_kl": 0.1},
+    {"gate_balance": 0.1}, {"top_1": True},
+]  # fmt: skip
 
 
 def test_experts_are_those_of_soups_and_the_gate_gets_its_share(task: Task) -> None:
@@ -42,7 +43,7 @@ def test_gates_are_stages_of_their_own_and_preferences_play_no_part(task: Task) 
 
     assert keys(2) == keys(10)
     others = [keys(2, gate="block"), keys(2, width=8), keys(2, gate_learning_rate=0.01), keys(2)]
-    others += [keys(2, **{name: value}) for name, value in CHANGED.items()]
+    others += [keys(2, **changes) for changes in CHANGED]
     assert len({tuple(each[:-1]) for each in others}) == 1  # the experts
     assert len({each[-1] for each in others}) == 4 + len(CHANGED)
     assert GatedExpertsSettings(gate="mine:Gate").gate == "mine:Gate"

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-import micro_task
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import corners
 from paretune.core.task import Task
@@ -14,23 +12,10 @@ from paretune.methods.meta_policy.iterative_soups import IterativeSoups, Iterati
 from paretune.models.base import load_base
 from paretune.training.train import train
 
+pytestmark = pytest.mark.usefixtures("base")  # training wraps it
 SMALL = {
     "rank": 2, "group_size": 4, "completions_per_update": 16, "learning_rate": 3e-2, "epochs": 1, "average_decay": 0.9,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return micro_task.load(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(autouse=True)
-def on_a_cpu(task: Task, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
-    yield
-    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
 
 
 def flat(made: Any) -> torch.Tensor:

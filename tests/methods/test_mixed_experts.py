@@ -53,7 +53,7 @@ def test_models_and_blocks_whose_states_cannot_be_mixed_are_refused_when_planned
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"particles": 4}, "particles must be left out without a correction, got 4. Add 'correction: importance'"),
+        ({"particles": 4}, "particles must be left out where correction is 'none', got 4. Remove it, or write corr"),
         ({"correction": "importance", "particles": 1}, "particles must be a whole number from 2 on, got 1. Try 8"),
         ({"correction": "importance", "divergence": "forward_kl"}, "correction must be none but under the reverse KL"),
         ({"correction": "resampling"}, "correction must be one of importance, none, got 'resampling'"),

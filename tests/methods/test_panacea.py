@@ -1,37 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import micro_task
 from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.task import Task
 from paretune.methods.meta_policy.panacea import PanaceaSettings, shared_and_own
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.training.train import train
 
 SMALL = {"rank": 3, "group_size": 4, "completions_per_update": 16, "learning_rate": 2e-2, "weight_decay": 0.01}
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return micro_task.load(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture
-def base(task: Task, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseModel]:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
-    loaded = load_base(task.model)
-    yield loaded
-    bank = getattr(loaded.model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
 
 
 def test_the_shared_expert_counts_one_whatever_is_preferred() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
 from paretune.methods.meta_policy.preference_in_prompt import PreferenceInPrompt, PreferenceInPromptSettings
-from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.training.continuing import adapt
 from paretune.training.train import train
 
+pytestmark = pytest.mark.usefixtures("base")  # training wraps it
 LETTERS: dict[str, Any] = {
     "text": "{preference} ", "pair": "{number}", "between": " ",
     "numerals": [f"{first} {second}" for first in "abc" for second in "abcd"][:11],
@@ -26,20 +25,6 @@ SMALL: dict[str, Any] = {
     "rank": 2, "group_size": 4, "completions_per_update": 16, "learning_rate": 2e-2, "epochs": 1, "average_decay": 0.0,
     **LETTERS,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return micro_task.load(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(autouse=True)
-def on_a_cpu(task: Task, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
-    yield
-    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
 
 
 @pytest.fixture(scope="module")

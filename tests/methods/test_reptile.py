@@ -1,37 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-import micro_task
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
 from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, ReptileStep, outer_step
 from paretune.methods.meta_policy.starts import InnerLevel
-from paretune.models.base import load_base
 from paretune.training.train import train
 
+pytestmark = pytest.mark.usefixtures("base")  # training wraps it
 SMALL = {
     "rank": 2, "group_size": 4, "completions_per_update": 16, "learning_rate": 3e-2, "epochs": 1, "average_decay": 0.0,
     "completions_each": 32,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return micro_task.load(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(autouse=True)
-def on_a_cpu(task: Task, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
-    yield
-    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
 
 
 def test_the_start_moves_a_share_of_the_way_to_the_mean() -> None:

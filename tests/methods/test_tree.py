@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,11 +33,11 @@ def test_every_preference_is_a_leaf_below_its_parent(count: int, objectives: int
     assert all(node.parent is None or node.parent < number for number, node in enumerate(nodes))
 
 
-def test_a_child_starts_from_its_parent_and_the_whole_tree_is_charged(micro: Task) -> None:
+def test_a_child_starts_from_its_parent_and_the_whole_tree_is_charged(task: Task) -> None:
     settings = PerPreferenceSettings(group_size=4, completions_per_update=16, completions_each=80)
-    stages = Tree(settings).stages(micro, das_dennis(2, 2), 402, 0)
+    stages = Tree(settings).stages(task, das_dennis(2, 2), 402, 0)
     assert [stage.completions for stage in stages] == [80] * 5
-    assert sum(stage.completions for stage in in_order(stages, micro)) == 400
+    assert sum(stage.completions for stage in in_order(stages, task)) == 400
     assert stages[0].needs == ()
     for stage, node in zip(stages[1:], tree_nodes(das_dennis(2, 2))[1:], strict=True):
         assert node.parent is not None
@@ -46,15 +45,8 @@ def test_a_child_starts_from_its_parent_and_the_whole_tree_is_charged(micro: Tas
         assert stage.settings["start_from"] == "adapter"
 
 
-def test_a_budget_for_one_policy_trains_root_and_centre_alone(micro: Task) -> None:
+def test_a_budget_for_one_policy_trains_root_and_centre_alone(task: Task) -> None:
     settings = PerPreferenceSettings(group_size=4, completions_per_update=16, completions_each=80)
-    (root,) = Tree(settings).stages(micro, das_dennis(2, 2), 100, 0)
+    (root,) = Tree(settings).stages(task, das_dennis(2, 2), 100, 0)
     assert root.member["objective_weights"] == [0.5, 0.5]
     assert root.needs == ()
-
-
-@pytest.fixture(scope="module")
-def micro(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    import micro_task
-
-    return micro_task.load(tmp_path_factory.mktemp("task"))

@@ -10,11 +10,12 @@ import pytest
 
 import micro_task
 import paretune
+from paretune.core.answers import Combined
 from paretune.core.errors import BudgetError, ConfigError, PreferenceError, TaskError
 from paretune.core.task import Objective, Task
 from paretune.methods import resolve_method
-from paretune.methods.defaults import addition
-from paretune.methods.experts import start_of
+from paretune.methods.defaults import adaptation, addition
+from paretune.methods.experts import ExpertSettings, start_of
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.training.continuing import adapt, add_objective
@@ -99,10 +100,84 @@ def first_rewards() -> list[float]:
     return [float(row[0]) for row in micro_task.rewards()]
 
 
-def test_a_policy_behind_a_gate_is_not_adapted_by_default(task: Task) -> None:
+LEARNING = {name: value for name, value in SMALL.items() if name != "rank"}
+GATED: dict[str, dict[str, Any]] = {
+    "mixture_of_experts": {"width": 2, "gate_learning_rate": 0.3},  # so that the gate is far from its prior
+    "gated_experts": {"width": 2, "gate_learning_rate": 0.3},
+    "contextual_bandit": {"features": 2},
+}
+
+
+KINDS = ["mixture_of_experts", "gated_experts", pytest.param("contextual_bandit", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def gated(request: pytest.FixtureRequest, task: Task, tmp_path_factory: pytest.TempPathFactory) -> SolutionSet:
+    output = tmp_path_factory.mktemp("gated") / "out"
+    return train(request.param, task, 128, settings={**SMALL, **GATED[request.param]}, output=output)
+
+
+def test_what_is_adapted_behind_a_gate_starts_as_what_answered(gated: SolutionSet, task: Task) -> None:
+    adapted = adapt(gated, task, LEFT, 8, settings={**LEARNING, "learning_rate": 1e-12})
+    assert adapted.mixer.sets == 2
+    assert adapted.policy_for(LEFT).expert_weights.tolist() == [[0, 0, 0.9, 0.1]]
+    for preference in (LEFT, [0.5, 0.5]):
+        np.testing.assert_allclose(likely(adapted, preference), likely(gated, preference), atol=1e-5)  # fp32
+
+
+def test_adapting_behind_a_gate_trains_its_experts_for_one_preference_alone(
+    gated: SolutionSet, task: Task, tmp_path: Path
+) -> None:
+    (stage,) = adaptation(gated, task, LEFT, 64, 0, ExpertSettings()).stages
+    assert (stage.member["objective_weights"], stage.settings["trains"]) == ([0.9, 0.1], "experts")
+    adapted = adapt(gated, task, LEFT, 64, settings=LEARNING, output=tmp_path / "out")
+    assert np.abs(likely(adapted, LEFT) - likely(gated, LEFT)).max() > 0.05
+    for other in ([0, 1], [0.5, 0.5]):
+        np.testing.assert_allclose(likely(adapted, other), likely(gated, other), atol=1e-5)
+    mixed = adapted.policies_for([LEFT, [0.5, 0.5], [0, 1]])  # one batch has rows of both sets
+    assert mixed.answers == ("exact", "combined", "combined")
+    rows = mixed.next_token_log_probs(["b b", "b b", "b b"], [[], [], []], [0, 1, 2]).numpy()
+    alone = [likely(adapted, preference)[0] for preference in (LEFT, [0.5, 0.5], [0, 1])]
+    np.testing.assert_allclose(rows, alone, atol=1e-5)
+    assert adapted.notes["adaptations"][0]["completions"] == 64
+    loaded = load_solutions(tmp_path / "out")
+    assert loaded.mixer.sets == 2
+    np.testing.assert_allclose(likely(loaded, LEFT), likely(adapted, LEFT), atol=1e-6)
+
+
+@pytest.mark.parametrize("gated", ["mixture_of_experts"], indirect=True)
+def test_adapting_again_behind_a_gate_goes_on_from_the_adapted_experts(gated: SolutionSet, task: Task) -> None:
+    still = {**LEARNING, "learning_rate": 1e-12}
+    once = adapt(gated, task, LEFT, 32, settings=LEARNING)
+    twice = adapt(once, task, LEFT, 8, settings=still)
+    assert twice.policy_for(LEFT).expert_weights.tolist() == [[0, 0, 0, 0, 0.9, 0.1]]
+    np.testing.assert_allclose(likely(twice, LEFT), likely(once, LEFT), atol=1e-5)
+    other = adapt(once, task, [0.5, 0.5], 8, settings=still)  # nobody adapted to this one: from the first set
+    np.testing.assert_allclose(likely(other, [0.5, 0.5]), likely(gated, [0.5, 0.5]), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_adapting_behind_a_gate_gains_for_its_preference(task: Task) -> None:
+    gated = train("mixture_of_experts", task, 64, settings={**SMALL, "width": 2})
+    adapted = adapt(gated, task, [1, 0], 320, settings=LEARNING)
+    values = dict(zip(map(micro_task.text_of, micro_task.completions()), first_rewards(), strict=True))
+    means = []
+    for solutions in (gated, adapted):
+        texts = solutions.policy_for([1, 0]).generate(list(micro_task.PROMPTS["test"]), samples=128).texts
+        means.append(np.mean([values[text] for text in texts]))
+    assert means[1] > means[0] + 0.05  # as above
+
+
+def test_what_is_not_read_behind_a_gate_is_refused(task: Task) -> None:
     gated = train("mixture_of_experts", task, 16, settings={**SMALL, "width": 2})
-    with pytest.raises(ConfigError, match="got one behind a gate"):
-        adapt(gated, task, LEFT, 16)
+    with pytest.raises(ConfigError, match="rank must be left out behind a gate, whose experts keep theirs, got 2"):
+        adapt(gated, task, LEFT, 16, settings=SMALL)
+    nobody = replace(gated, answer=Combined(np.zeros((2, 2))))
+    with pytest.raises(ConfigError, match="must weigh an expert for its preference"):
+        adapt(nobody, task, LEFT, 16, settings=LEARNING)
+
+
+def test_what_is_no_one_delta_is_not_adapted_by_default(task: Task) -> None:
     mod = train("mod", task, 16, settings=SMALL)
     with pytest.raises(ConfigError, match="got one of 2 experts mixed at level 'log_probs'"):
         adapt(mod, task, LEFT, 16)

@@ -17,6 +17,7 @@ from paretune.report.completeness import lone_policies, missing_rewards, missing
 from paretune.report.wording import MANY, count, listing
 from paretune.tasks.checks import input_line
 
+LITTLE = 0.01  # of a row's completions: remainders of another division are not worth a line
 FEW_UPDATES = 10  # of a policy: fewer move it hardly away from the base model
 
 
@@ -174,7 +175,7 @@ def _policies(plan: Plan) -> list[str]:
         for entry in plan.study.methods
     ]
     notes += [f"note:     {each}" for each in own if each]
-    return lines + notes + _few_updates(plan, list(first.values())[::-1])
+    return lines + notes + _few_updates(plan, list(first.values())[::-1]) + _trained_again(plan)
 
 
 def _few_updates(plan: Plan, cells: Sequence[PlannedCell]) -> list[str]:
@@ -192,3 +193,28 @@ def _few_updates(plan: Plan, cells: Sequence[PlannedCell]) -> list[str]:
         for label, (updates, completions) in fewest.items()
         if updates < FEW_UPDATES
     ]
+
+
+def _trained_again(plan: Plan) -> list[str]:
+    """Say of each row whose longer budgets do not go on from its shorter ones what that costs, over all its cells."""
+    lines = []
+    if len(plan.study.budgets) > 1:
+        for label in dict.fromkeys(cell.entry.label for cell in plan.cells):
+            mine = [cell for cell in plan.cells if cell.entry.label == label]
+            longest = _made(plan, [cell for cell in mine if cell.budget == max(plan.study.budgets)])
+            made = _made(plan, mine)
+            if made > longest * (1 + LITTLE):
+                lines.append(
+                    f"note:     {label} trains some or all of its stages anew for each budget: {made:,} completions "
+                    f"together, where the longest budget alone takes {longest:,}"
+                )
+    return lines
+
+
+def _made(plan: Plan, cells: Sequence[PlannedCell]) -> int:
+    """Return what some cells' stages make: of each trajectory as much as its longest, shorter ones on the way."""
+    lengths: dict[str, int] = {}
+    for each in {key: plan.by_key[key] for cell in cells for key in cell.stages}.values():
+        trajectory = each.stage.trajectory_key(each.task)
+        lengths[trajectory] = max(lengths.get(trajectory, 0), each.stage.completions)
+    return sum(lengths.values())

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from paretune.core.checks import check_choice
 
 TABLES = {  # kind -> module:table
     "tasks": "paretune.tasks:TASKS",
@@ -15,18 +19,72 @@ TABLES = {  # kind -> module:table
 }
 
 
-def listing(kind: str) -> list[dict[str, str]]:
-    """Return name, source and description of every entry of a kind, and the family of methods."""
+KINDS = (*TABLES, "studies")
+NOUNS = {"studies": "study"}
+WIDEST = 20  # characters of a default that others are lined up with
+Entry = dict[str, Any]
+
+
+def listing(kind: str, name: str | None = None) -> list[Entry]:
+    """Return name, source and description of every entry of a kind, and the family of methods.
+
+    Args:
+        kind: One of `KINDS`.
+        name: Of one entry; a method may be `module:Class`. A method has its own `settings` then, and the names of those
+            it shares with others, `shared`.
+
+    Raises:
+        UnknownNameError: If there is no such entry.
+        ConfigError: If `module:Class` is no method.
+    """
     if kind == "studies":
         from paretune.benchmark.built_in import built_in_studies
 
-        return [
-            {"name": name, "source": path.name, "description": _first_comment(path)}
-            for name, path in built_in_studies().items()
-        ]
-    module, _, table = TABLES[kind].partition(":")
-    entries: dict[str, str] = getattr(importlib.import_module(module), table)
-    return [{"name": name, "source": str(source), **_described(str(source), kind)} for name, source in entries.items()]
+        entries: Mapping[str, object] = built_in_studies()
+    else:
+        module, _, table = TABLES[kind].partition(":")
+        entries = getattr(importlib.import_module(module), table)
+    if name is not None:
+        own = kind == "methods" and ":" in name
+        entries = {name: name if own else entries[check_choice(NOUNS.get(kind, kind[:-1]), name, entries)]}
+    return [_entry(kind, each, source, name is not None) for each, source in entries.items()]
+
+
+def _entry(kind: str, name: str, source: object, whole: bool) -> Entry:
+    if isinstance(source, Path):
+        return {"name": name, "source": source.name, "description": _first_comment(source)}
+    if not (whole and kind == "methods"):
+        return {"name": name, "source": str(source), **_described(str(source), kind)}
+    from paretune.cli.settings_text import own_settings, shared_settings
+    from paretune.methods import resolve_method
+
+    settings = resolve_method(name).Settings  # first, so that what is no method is refused
+    described = _described(str(source), kind)
+    return {
+        "name": name, "source": str(source), **described, "settings": own_settings(settings),
+        "shared": shared_settings(settings),
+    }  # fmt: skip
+
+
+def text_of(found: Mapping[str, Sequence[Entry]]) -> str:
+    """Return a listing for people, by kind: a line for each entry, and below one that has them its settings."""
+    lines = []
+    for kind, entries in found.items():
+        lines += [f"{kind}:"] if len(found) > 1 else []
+        for entry in entries:
+            family = f"{entry['family']:<15}" if "family" in entry else ""
+            lines.append(f"{'  ' if len(found) > 1 else ''}{entry['name']:<24}{family}{entry['description']}")
+            lines += _settings_lines(entry)
+    return "\n".join(lines)
+
+
+def _settings_lines(entry: Entry) -> list[str]:
+    own = entry.get("settings", ())
+    wide = max((len(each["default"]) for each in own if len(each["default"]) <= WIDEST), default=0)
+    lines = [f"  {each['name']:<22}{each['default']:<{wide}}  {each['comment']}".rstrip() for each in own]
+    if entry.get("shared"):
+        lines.append(f"  and as other methods, docs/studies.md: {', '.join(entry['shared'])}")
+    return lines
 
 
 def _described(source: str, kind: str) -> dict[str, str]:

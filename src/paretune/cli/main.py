@@ -181,26 +181,22 @@ def score(folder: Path, *, study: Annotated[str | None, Parameter(name="--study"
 
 
 @app.command(name="ls")
-def list_names(kind: Kind | None = None, *, as_json: Json = False) -> int:
-    """List what can be named in a study, each with what it is.
+def list_names(kind: Kind | None = None, name: str | None = None, *, as_json: Json = False) -> int:
+    """List what can be named in a study, each with what it is; of one method, the settings of its own.
 
     Args:
         kind: What to list; everything by default.
+        name: One of these; a method may be module:Class.
         as_json: Print JSON.
     """
-    from paretune.cli.listing import listing
+    from paretune.cli.listing import KINDS, listing, text_of
 
-    kinds: Sequence[Kind] = ("tasks", "methods", "objectives", "metrics", "studies") if kind is None else (kind,)
-    found = {each: listing(each) for each in kinds}
+    look_in(os.getcwd())  # a user's module:Class lies beside them, not beside this program
+    found = {each: listing(each, name) for each in (KINDS if kind is None else (kind,))}
     if as_json:
-        say_json(found if kind is None else found[kind])
-        return OK
-    for each, entries in found.items():
-        if kind is None:
-            say(f"{each}:")
-        for entry in entries:
-            family = f"{entry['family']:<15}" if "family" in entry else ""
-            say(f"{'  ' if kind is None else ''}{entry['name']:<24}{family}{entry['description']}")
+        say_json(found if kind is None else found[kind] if name is None else found[kind][0])
+    else:
+        say(text_of(found))
     return OK
 
 

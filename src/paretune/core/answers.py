@@ -76,51 +76,6 @@ class Nearest:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimated(Nearest):
-    """A trained preference keeps its own expert, `exact`; any other gets the one of the highest estimate: `estimated`.
-
-    Estimates are noisy, and the highest of several is on average too high; a trained preference is never asked of them.
-
-    Attributes:
-        trained: Preferences the experts were trained for, `[E, K]`.
-        scores: Estimated scores of the experts, as the user judges them, `[E, K]`.
-        utility: What scores are worth for a preference, one of `core.utilities.UTILITIES`.
-        points: What that utility needs beside the preference, `[K]`: an ideal, or thresholds; empty for `linear`.
-        widths: Of the objectives' ranges, which that utility counts in, `[K]`; empty for `linear`.
-    """
-
-    scores: FloatArray
-    utility: str = "linear"
-    points: FloatArray = field(default_factory=lambda: np.zeros(0))
-    widths: FloatArray = field(default_factory=lambda: np.zeros(0))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("scores", "points", "widths"):  # as `Selected` has them, which refuses what cannot be asked
-            object.__setattr__(self, name, getattr(self._by_estimate, name))
-        if self.trained.shape != self.scores.shape:
-            raise ShapeError(
-                f"scores must be of the experts that were trained, {list(self.trained.shape)}, got "
-                f"{list(self.scores.shape)}. Estimate each on every objective."
-            )
-
-    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
-        """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.
-
-        Raises:
-            ShapeError: If the preferences are of another number of objectives.
-        """
-        own, words = super().weights(preferences)
-        best, _ = self._by_estimate.weights(preferences)
-        exact = np.asarray([word == "exact" for word in words])
-        return np.where(exact[:, None], own, best), ["exact" if same else "estimated" for same in exact]
-
-    @property
-    def _by_estimate(self) -> Selected:
-        return Selected(self.scores, self.utility, self.points, self.widths)
-
-
-@dataclass(frozen=True, eq=False)
 class Selected:
     """The expert whose measured scores are worth most to the user answers (multi-policy): `selected`.
 
@@ -165,6 +120,39 @@ class Selected:
         """
         _check_columns(preferences, self.objectives)
         return _one_hot(self.worth(preferences).round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated(Selected, Nearest):
+    """A trained preference keeps its own expert, `exact`; any other gets the one of the highest estimate: `estimated`.
+
+    Estimates are noisy, and the highest of several is on average too high; a trained preference is never asked of them.
+
+    Attributes:
+        trained: Preferences the experts were trained for, `[E, K]`, the first field.
+        scores: Estimated scores of the experts, as the user judges them, `[E, K]`.
+        utility: As of `Selected`, and so are the points and widths that it needs.
+    """
+
+    def __post_init__(self) -> None:
+        Nearest.__post_init__(self)
+        Selected.__post_init__(self)
+        if self.trained.shape != self.scores.shape:
+            raise ShapeError(
+                f"scores must be of the experts that were trained, {list(self.trained.shape)}, got "
+                f"{list(self.scores.shape)}. Estimate each on every objective."
+            )
+
+    def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
+        """Answer preferences `[M, K]` with one-hot expert weights `[M, E]`.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives.
+        """
+        own, words = Nearest.weights(self, preferences)
+        best, _ = Selected.weights(self, preferences)
+        exact = np.asarray([word == "exact" for word in words])
+        return np.where(exact[:, None], own, best), ["exact" if same else "estimated" for same in exact]
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ Level = Literal["adapters", "hidden", "log_probs", "probabilities"]
 Continued = Literal["base", "soup"]
 Norm = Literal["before", "after"]
 Divergence = Literal["reverse_kl", "forward_kl", "jensen_shannon"]
+LATER = ("norm", "divergence", "particles", "sets")  # parts of a mixer that are written where they are no default
 Made = TypeVar("Made")
 
 
@@ -48,6 +49,8 @@ class Mixer:
         particles: For `log_probs` under `reverse_kl`: completions that are sampled for each one returned, of which one
             is drawn by its importance weight; see `models.resampled`. 1 takes each as it is.
         gate: For `adapters`: file of a gate that adds to the answer's weights what it reads in preference and context.
+        sets: For a gate: how many sets of experts there are, one behind the other, each of as many as the gate weighs.
+            An answer weighs experts of one set alone, and so does the gate.
     """
 
     level: Level = "adapters"
@@ -57,6 +60,7 @@ class Mixer:
     norm: Norm = "before"
     divergence: Divergence = "reverse_kl"
     particles: int = 1
+    sets: int = 1
 
     def __post_init__(self) -> None:
         check_choice("level of a mixer", self.level, get_args(Level))
@@ -93,13 +97,17 @@ class Mixer:
             raise ConfigError(
                 f"gate of a mixer must mix adapters, got one at level '{self.level}'. Leave it out, or mix adapters."
             )
+        if self.sets < 1 or (self.sets > 1 and self.gate is None):
+            raise ConfigError(
+                f"sets of a mixer must be 1 without a gate, and at least 1, got {self.sets}. Leave it out, or name the "
+                "gate."
+            )
 
     def plain(self) -> dict[str, object]:
         """Return all but the gate as plain data; what came later only where it is not the default."""
-        later = {name: getattr(self, name) for name in ("norm", "divergence", "particles")}
-        default = {"norm": "before", "divergence": "reverse_kl", "particles": 1}
         plain: dict[str, object] = {"level": self.level, "block": self.block, "continued": self.continued}
-        return plain | {name: value for name, value in later.items() if value != default[name]}
+        later = {name: getattr(self, name) for name in LATER}
+        return plain | {name: value for name, value in later.items() if value != getattr(Mixer, name)}
 
 
 def check_particles(value: object, least: int) -> None:

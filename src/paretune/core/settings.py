@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,44 @@ def plain_settings(settings: Any) -> dict[str, Any]:
         each.name for each in fields(settings) if not each.metadata.get("optional") or values[each.name] != each.default
     ]
     return {name: values[name] for name in kept}
+
+
+def check_unread(settings: Any, names: Iterable[str], where: str, advice: str = "Remove it.") -> None:
+    """Refuse settings that nothing reads as the others are, and that are not their default.
+
+    Args:
+        settings: The dataclass.
+        names: Of those that are not read.
+        where: Says why in a few words, "where search is 'grid'".
+        advice: What to do.
+
+    Raises:
+        ConfigError: If one of them is not its default.
+    """
+    defaults = {each.name: each.default_factory() if callable(each.default_factory) else each.default
+                for each in fields(settings)}  # fmt: skip
+    changed = [name for name in names if getattr(settings, name) != defaults[name]]
+    if changed:
+        got = " and ".join(brief(getattr(settings, name)) for name in changed)
+        raise ConfigError(f"{' and '.join(changed)} must be left out {where}, got {got}. {advice}")
+
+
+def check_read(settings: Any, choice: str, readers: Mapping[str, Sequence[str]]) -> None:
+    """Refuse settings that the chosen of several ways does not read; code of a user's own may read all of them.
+
+    Args:
+        settings: The dataclass.
+        choice: Name of the setting that chooses, one of several words or `module:name`.
+        readers: Name of a setting -> choices that read it; what all of them read is left out.
+
+    Raises:
+        ConfigError: If one of them is not its default.
+    """
+    chosen = str(getattr(settings, choice))
+    for name, choices in readers.items():
+        if chosen not in choices and ":" not in chosen:
+            advice = f"Remove it, or write {choice}: {' or '.join(choices)}."
+            check_unread(settings, (name,), f"where {choice} is '{chosen}'", advice)
 
 
 def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:

@@ -43,7 +43,11 @@ def train_stages(context: StageContext) -> None:
             gate = _gate(context, stages[0], bank, objectives, gating.gate)
             rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
             terms = GateTerms.of(stages[0].settings)
-            trainee = Conditioned(bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms, started.draw)
+            only: Any = stages[0].member.get("objective_weights")
+            trainee = Conditioned(
+                bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms, started.draw,
+                None if only is None else np.asarray(only, dtype=np.float64),
+            )  # fmt: skip
 
             def save(
                 stage: Stage, bank: ExpertBank = bank, gate: TrainedGate | None = gate

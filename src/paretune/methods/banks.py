@@ -9,6 +9,7 @@ from typing import Any
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
+from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import Stage
 from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings
 from paretune.methods.feedback import FeedbackSettings
@@ -102,8 +103,9 @@ def bank_stage(
     trains: str = "both",
     start: str = "independent",
     prior_from: PriorFrom | None = None,
+    preference: FloatArray | None = None,
 ) -> Stage:
-    """Describe one policy for all preferences: experts, and a gate that weighs them.
+    """Describe one policy for all preferences, or for one: experts, and a gate that weighs them.
 
     Args:
         settings: The method's settings, those of `DrawnBankSettings`, `BankSettings` or `ExpertSettings` among them.
@@ -119,6 +121,7 @@ def bank_stage(
             `experts` left, or the prior.
         start: Where nothing is started from: `independent`, each expert from a random A of its own; or `shared`.
         prior_from: What finds a prior in the place of the linear one, `prior`, and is given that.
+        preference: The one that all prompts are for, `[K]`; by default each prompt draws its own.
 
     Returns:
         A stage of kind `bank`, which leaves an adapter for each expert and the gate; or of kind `gate`, which leaves
@@ -149,6 +152,7 @@ def bank_stage(
             **asdict(GateSettings()), **expert_settings(settings), **(gate_settings(settings) if gate else {}),
             "gate": gate, **changed(StartSettings, started),
         },
+        member={} if preference is None else {"objective_weights": [float(weight) for weight in preference]},
         needs=(*experts, *(() if prior_from is None else prior_from.stages)),
         completions=completions,
         seed=seed,
@@ -194,6 +198,11 @@ class GatedSettings(ExpertSettings):
                 f"gate_entropy must be 0 in the free form, whose weights are no probabilities, got {self.gate_entropy}."
                 " Write form: softmax."
             )
+        if ":" not in self.gate:  # one of a user's own says itself what it reads
+            check_read(self, "form", {"gate_scale": ("softmax",), "gate_temperature": ("softmax",)})
+        check_read(self, "gate", {"gate_block": ("token",)})
+        if not gate_path(self.gate):
+            check_unread(self, GATE_FIELDS, "without a gate")
 
 
 # of `GatedSettings`, in a stage where they are not the defaults

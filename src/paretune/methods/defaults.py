@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import Assembly, Method, Mixer
 from paretune.core.seeds import stream_key
-from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.stages import GATE, Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled
+from paretune.methods.banks import bank_stage
 from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, own_starts, settings_of, split_budget
 
 if TYPE_CHECKING:
@@ -44,9 +46,10 @@ class Continuation:
 def adaptation(
     solutions: SolutionSet, task: Task, preference: FloatArray, budget: int, seed: int, settings: ExpertSettings
 ) -> Continuation:
-    """Fine-tune what answers a preference: its mixed delta becomes one expert, exactly, which is trained on.
+    """Fine-tune what answers a preference; every other preference is answered as before.
 
-    Mixed experts are put side by side, so the rank is the sum of theirs. Every other preference is answered as before.
+    A mixed delta becomes one expert, exactly, which is trained on: mixed experts are put side by side, so the rank is
+    the sum of theirs. Behind a gate the experts that answer are copied and all trained on, under the gate as it is.
 
     Args:
         solutions: What answers now.
@@ -54,55 +57,119 @@ def adaptation(
         preference: `[K]`.
         budget: Completions to train with.
         seed: Of the training.
-        settings: How the expert learns; a mixture keeps the sum of its ranks where that is more.
+        settings: How the experts learn; a mixture keeps the sum of its ranks where that is more, and experts behind a
+            gate keep their own.
 
     Raises:
         BudgetError: If the budget is less than one group.
-        ConfigError: If what answers is no policy of plain adapter deltas.
+        ConfigError: If what answers is no policy of plain adapter deltas or of experts behind a gate, or a rank or
+            scale is asked for behind a gate.
     """
-    weights, _ = answered(solutions.answer, preference[None])
-    used = [(solutions.experts[place], float(weights[0, place])) for place in np.flatnonzero(weights[0])]
+    weights = answered(solutions.answer, preference[None])[0][0]
     if solutions.preference_text is not None:
         raise ConfigError(
             f"a policy to adapt must not read the preference in its prompt, got one of '{solutions.method}'. "
             "Train that method for longer, or adapt one whose experts are weighed."
         )
-    check_one_delta(solutions.mixer, [weight for _, weight in used])
     (length,) = split_budget(budget, 1, settings.group_size)
-    start = start_stage(used, settings.alpha / settings.rank, seed) if used else None
-    # a stream of its own, or the prompts and noise of the first training would come again
-    expert = expert_stage(settings, preference, length, stream_key(seed, "adapt") % 2**31, start_from=start)
+    behind_gate = solutions.mixer.gate is not None
+    trained = experts_behind_gate if behind_gate else one_expert
+    stage, own = trained(solutions, preference, weights, length, seed, settings)
 
     def assemble(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
-        result = results[expert.key(task)]
-        answer = Adapted(answer_to_plain(solutions.answer), preference[None])
+        result, mixer = results[stage.key(task)], solutions.mixer
+        if behind_gate:
+            mixer = replace(mixer, gate=result.artefacts[GATE], sets=mixer.sets + 1)
+        answer = Adapted(answer_to_plain(solutions.answer), preference[None], own[None])
         spent = {"preference": preference.tolist(), **result.ledger.counts, "seconds": result.seconds}
         known = solutions.notes.get("adaptations", [])
         notes = {**solutions.notes, "adaptations": [*(known if isinstance(known, list) else []), spent]}
-        return Assembly((*kept, *adapters_of([result])), answer, solutions.mixer, notes)
+        return Assembly((*kept, *adapters_of([result])), answer, mixer, notes)
 
-    return Continuation((expert,), assemble)
+    return Continuation((stage,), assemble)
+
+
+def one_expert(
+    solutions: SolutionSet, preference: FloatArray, weights: FloatArray, length: int, seed: int,
+    settings: ExpertSettings,
+) -> tuple[Stage, FloatArray]:  # fmt: skip
+    """Describe the training of the one expert that a mixed delta is, and return its weight, 1, `[1]`.
+
+    Args:
+        solutions: What answers now, without a gate.
+        preference: `[K]`.
+        weights: Of its experts for this preference, `[E]`.
+        length: Completions to train with.
+        seed: Of the training.
+        settings: How it learns.
+
+    Raises:
+        ConfigError: If what answers is no one delta.
+    """
+    used = [(solutions.experts[place], float(weights[place])) for place in np.flatnonzero(weights)]
+    check_one_delta(solutions.mixer, [weight for _, weight in used])
+    start = start_stage(used, settings.alpha / settings.rank, seed) if used else None
+    return expert_stage(settings, preference, length, adaptation_seed(seed), start_from=start), np.ones(1)
+
+
+def experts_behind_gate(
+    solutions: SolutionSet, preference: FloatArray, weights: FloatArray, length: int, seed: int,
+    settings: ExpertSettings,
+) -> tuple[Stage, FloatArray]:  # fmt: skip
+    """Describe the training of copies of all experts that a gate weighs, under it, and return their prior, `[E]`.
+
+    Args:
+        solutions: What answers now, behind a gate.
+        preference: `[K]`.
+        weights: Of its experts for this preference without the gate, those of other sets 0, `[S E]`.
+        length: Completions to train with.
+        seed: Of the training.
+        settings: How they learn.
+
+    Raises:
+        ConfigError: If a rank or scale is asked for, which they have, or the prior weighs none of them.
+    """
+    for name in ("rank", "alpha"):
+        if getattr(settings, name) != getattr(ExpertSettings, name):
+            raise ConfigError(
+                f"{name} must be left out behind a gate, whose experts keep theirs, got {getattr(settings, name)}. "
+                "Remove it."
+            )
+    by_set = weights.reshape(solutions.mixer.sets, -1)
+    if not by_set.any():
+        raise ConfigError(
+            f"a policy to adapt behind a gate must weigh an expert for its preference, got weights of 0 alone at "
+            f"{preference.tolist()}. Adapt to another preference."
+        )
+    place, size = int(by_set.any(axis=1).argmax()), by_set.shape[1]
+    prior, experts = by_set[place], solutions.experts[place * size : (place + 1) * size]
+    start = kept_stage(experts, cast(Path, solutions.mixer.gate), seed)
+    rule = np.tile(prior, (len(preference), 1))  # the same for every preference, of which there is one
+    gate = str(start.settings["gate"])
+    stage = bank_stage(
+        settings, length, adaptation_seed(seed), gate, (start,), rule, "experts", preference=preference
+    )  # fmt: skip
+    return stage, prior
+
+
+def adaptation_seed(seed: int) -> int:
+    """Return a seed of its own, or the prompts and noise of the first training would come again."""
+    return stream_key(seed, "adapt") % 2**31
 
 
 def check_one_delta(mixer: Mixer, weights: list[float]) -> None:
     """Check that mixed experts are one delta of the base model, which another expert can be.
 
     Raises:
-        ConfigError: If they are not: behind a gate, and where hidden states or log-probabilities of several are mixed.
+        ConfigError: If they are not: where hidden states or log-probabilities of several are mixed.
     """
     one = weights in ([], [1.0])
-    if mixer.gate is None and (
-        mixer.level == "adapters" or (one and (mixer.level, mixer.continued) != ("hidden", "base"))
-    ):
+    if mixer.level == "adapters" or (one and (mixer.level, mixer.continued) != ("hidden", "base")):
         return
-    got = (
-        "one behind a gate"
-        if mixer.gate is not None
-        else f"one of {len(weights)} experts mixed at level '{mixer.level}'"
-    )
     raise ConfigError(
-        f"a policy to adapt must be the base model and one sum of adapter deltas, got {got}. Train for the preference "
-        "with a method that mixes adapters by fixed weights, or give the method an `adaptation` of its own."
+        "a policy to adapt must be the base model and one sum of adapter deltas, or experts behind a gate, got one of "
+        f"{len(weights)} experts mixed at level '{mixer.level}'. Train for the preference with a method that mixes "
+        "adapters, or give the method an `adaptation` of its own."
     )
 
 
@@ -114,6 +181,15 @@ class StartSettings:
     scale: float  # of the one that comes out; how fast it learns depends on it
 
 
+@dataclass(frozen=True)
+class KeptSettings:
+    """Settings of a start behind a gate: what is copied."""
+
+    experts: list[dict[str, object]]  # folder and digest of each
+    gate: str  # its module:Class, as `banks.bank_stage` asks for it
+    gate_file: dict[str, object]  # folder, name and digest
+
+
 def start_stage(experts: list[tuple[Path, float]], scale: float, seed: int) -> Stage:
     """Describe the sum of weighed adapters as one adapter, which another stage can start from; it costs nothing.
 
@@ -122,11 +198,29 @@ def start_stage(experts: list[tuple[Path, float]], scale: float, seed: int) -> S
         scale: Of the sum.
         seed: Of the training that needs it.
     """
-    listed: list[dict[str, object]] = [
-        {"folder": str(folder), "digest": file_digest(folder / TENSORS), "weight": weight} for folder, weight in experts
-    ]
+    listed: list[dict[str, object]] = [{**_lies(folder, TENSORS), "weight": weight} for folder, weight in experts]
     settings = asdict(StartSettings(listed, scale))
     return Stage("start", "paretune.methods.defaults:sum_experts", settings, seed=seed)
+
+
+def kept_stage(experts: Sequence[Path], gate: Path, seed: int) -> Stage:
+    """Describe copies of adapters and of the gate that weighs them, which a bank can start from; they cost nothing.
+
+    Args:
+        experts: Their folders.
+        gate: Its file.
+        seed: Of the training that needs them.
+    """
+    from paretune.models.gate_sets import gate_class
+
+    file = {**_lies(gate.parent, gate.name), "name": gate.name}
+    settings = asdict(KeptSettings([_lies(folder, TENSORS) for folder in experts], gate_class(gate), file))
+    return Stage("start", "paretune.methods.defaults:keep_experts", settings, seed=seed)
+
+
+def _lies(folder: Path, file: str) -> dict[str, object]:
+    """Say where something lies, and what is in it."""
+    return {"folder": str(folder), "digest": file_digest(folder / file)}
 
 
 def sum_experts(context: StageContext) -> None:
@@ -158,6 +252,17 @@ def sum_experts(context: StageContext) -> None:
         finally:
             unwrap(base)
         context.seal(stage, {"rank": rank})
+
+
+def keep_experts(context: StageContext) -> None:
+    """Write adapters again as they are, `experts/000` and so on, and the gate that weighs them."""
+    for stage in context.stages:
+        settings = settings_of(KeptSettings, stage)
+        for place, each in enumerate(settings.experts):
+            shutil.copytree(str(each["folder"]), context.artefact(stage, f"experts/{place:03d}"), dirs_exist_ok=True)
+        gate = settings.gate_file
+        shutil.copyfile(Path(str(gate["folder"])) / str(gate["name"]), context.artefact(stage, GATE))
+        context.seal(stage, {})
 
 
 def addition(

@@ -138,6 +138,20 @@ def expert_stage(
     )
 
 
+def chosen_expert_stage(settings: Any, choice: Stage, row: int, completions: int, seed: int) -> Stage:
+    """Describe an expert that is trained for objective weights which a stage it needs chooses.
+
+    Args:
+        settings: As of `expert_stage`.
+        choice: It reports `objective_weights`, `[E, K]`.
+        row: Which of these.
+        completions: Its budget.
+        seed: Training seed.
+    """
+    told = expert_stage(settings, np.zeros(0), completions, seed)
+    return replace(told, member={"chosen": row}, needs=(choice,))
+
+
 def corner_experts(settings: Any, objectives: int, budget: int, seed: int) -> tuple[Stage, ...]:
     """Describe one expert for each of K objectives, from a common start; methods that combine such experts share them.
 

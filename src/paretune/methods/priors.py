@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from paretune.core.answers import Answer, Combined
-from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, ShapeError
-from paretune.core.imports import import_name
+from paretune.core.named import make_named
 from paretune.core.preferences import FloatArray, centre, corners
-from paretune.core.settings import make_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
@@ -140,7 +138,7 @@ class SearchedPrior:
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolated:
+class Interpolated(Combined):
     """Expert weights are known at the corners of the simplex and at its centre, and linear between: `combined`.
 
     The centre parts the simplex into K smaller ones. A preference w is `K m` parts of the centre, m its least entry,
@@ -151,27 +149,16 @@ class Interpolated:
         centre: Expert weights at the centre, `[E]`.
     """
 
-    corners: FloatArray
     centre: FloatArray
 
     def __post_init__(self) -> None:
-        for name in ("corners", "centre"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
-        if self.corners.ndim != 2 or self.centre.shape != self.corners.shape[1:]:
+        super().__post_init__()
+        object.__setattr__(self, "centre", np.asarray(self.centre, dtype=np.float64))
+        if self.centre.shape != self.corners.shape[1:]:
             raise ShapeError(
                 f"centre must have a weight for each expert of corners [K, E], got {list(self.centre.shape)} and "
                 f"{list(self.corners.shape)}. Give both for the same experts."
             )
-
-    @property
-    def objectives(self) -> int:
-        """Number of objectives K."""
-        return len(self.corners)
-
-    @property
-    def experts(self) -> int:
-        """Number of experts E."""
-        return int(self.corners.shape[1])
 
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
         """Answer preferences `[M, K]` with expert weights `[M, E]`.
@@ -179,14 +166,9 @@ class Interpolated:
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        if preferences.ndim != 2 or preferences.shape[1] != self.objectives:
-            raise ShapeError(
-                f"preferences must have one column per objective ({self.objectives}), got {preferences.shape[-1]}. "
-                "Give every objective a weight; 0 is allowed."
-            )
         least = preferences.min(axis=1, keepdims=True)
-        found = (preferences - least) @ self.corners + self.objectives * least * self.centre
-        return found, ["combined"] * len(preferences)
+        found, words = super().weights(preferences - least)
+        return found + self.objectives * least * self.centre, words
 
 
 def make_prior(prior: str | Mapping[str, Any]) -> Prior:
@@ -198,20 +180,7 @@ def make_prior(prior: str | Mapping[str, Any]) -> Prior:
     Raises:
         ConfigError: If there is no such prior, or a setting breaks its rule.
     """
-    given = {"kind": prior} if isinstance(prior, str) else dict(prior)
-    name = given.pop("kind", None)
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"prior must name its kind, got {prior!r}. Write {{kind: search, rounds: 2}}, or the name alone."
-        )
-    path = name if ":" in name else PRIORS[check_choice("prior", name, (*PRIORS, "module:Class"))]
-    found = import_name("prior", path, ("stages", "answer"))
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise ConfigError(
-            f"prior '{name}' must be a dataclass, whose fields are its settings, got a plain class. Put "
-            "@dataclass(frozen=True) above it."
-        )
-    made: Prior = make_settings(found, given, "prior")
+    made: Prior = make_named("prior", prior, PRIORS, ("stages", "answer"), "{kind: search, rounds: 2}")
     return made
 
 

@@ -79,7 +79,7 @@ def train_experts(context: StageContext) -> None:
     by_member = trajectories(context)
     members = [
         Member(
-            np.asarray(stages[0].member["objective_weights"], dtype=np.float64),
+            objective_weights(context, stages[0]),
             stages[0].seed,
             tuple(stage.completions for stage in stages),
             context.ledger(stages[-1]),
@@ -106,6 +106,15 @@ def train_experts(context: StageContext) -> None:
         train(context, Population(bank, members), runs, filled)
     finally:
         unwrap(base)
+
+
+def objective_weights(context: StageContext, stage: Stage) -> FloatArray:
+    """Return what an expert is trained for, `[K]`: what its stage says, or a stage that it needs has chosen."""
+    told: Any = stage.member.get("objective_weights")
+    if told is None:
+        rows: Any = context.result(stage.needs[0]).values["objective_weights"]
+        told = rows[int(str(stage.member["chosen"]))]
+    return np.asarray(told, dtype=np.float64)
 
 
 def train_bank(context: StageContext) -> None:

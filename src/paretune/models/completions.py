@@ -134,3 +134,48 @@ def per_prompt(name: str, value: float | Sequence[float], count: int) -> list[fl
     if len(value) != count:
         raise ShapeError(f"{name} must be one number or one per prompt ({count}), got {len(value)}.")
     return list(value)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a policy is asked to sample; lists have an entry for each prompt.
+
+    Attributes:
+        prompts: Raw prompts.
+        owners: Which of the M preferences answers each.
+        seeds: Of each prompt's noise.
+        temperatures: Of each prompt.
+        masses: Top-p of each prompt.
+        samples: Completions per prompt.
+        limit: Longest completion.
+        reference: Whether log-probabilities under the base model are wanted too.
+        end_ids: Token ids that end a completion; None: the base model's.
+    """
+
+    prompts: Sequence[str]
+    owners: Sequence[int]
+    seeds: Sequence[int]
+    temperatures: Sequence[float]
+    masses: Sequence[float]
+    samples: int
+    limit: int
+    reference: bool
+    end_ids: Sequence[int] | None
+
+    def __post_init__(self) -> None:
+        for name, number in (("samples", self.samples), ("max_new_tokens", self.limit)):
+            if number < 1:
+                raise ShapeError(f"{name} must be at least 1, got {number}.")
+
+    @property
+    def row_ids(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each row: who answers, which prompt, which sample; the samples of a prompt next to each other."""
+        return tuple((owner, row, number) for row, owner in enumerate(self.owners) for number in range(self.samples))
+
+    def of(self, rows: Sequence[int]) -> Asked:
+        """Return what is asked for some of the prompts."""
+        return replace(
+            self, prompts=[self.prompts[row] for row in rows], owners=[self.owners[row] for row in rows],
+            seeds=[self.seeds[row] for row in rows], temperatures=[self.temperatures[row] for row in rows],
+            masses=[self.masses[row] for row in rows],
+        )  # fmt: skip

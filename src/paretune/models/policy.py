@@ -22,9 +22,10 @@ from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.completions import Completions, gathered, per_prompt
+from paretune.models.completions import Asked, Completions, gathered, per_prompt
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import TrainedGate
+from paretune.models.gate_sets import GateOfSets
 from paretune.models.mixing import Mixing
 from paretune.models.readers.inputs import left_pad
 from paretune.models.readers.reader import Reader
@@ -68,7 +69,7 @@ class Policy:
         answers: Sequence[str],
         expert_weights: FloatArray,
         mixer: Mixer | None = None,
-        gate: TrainedGate | None = None,
+        gate: TrainedGate | GateOfSets | None = None,
         preference_text: PreferenceText | None = None,
     ) -> None:
         self.base, self.bank, self.prompt_format = base, bank, prompt_format
@@ -275,35 +276,36 @@ class Policy:
         """
         count = len(prompts := check_texts("prompts", prompts))
         limit = self.max_completion_tokens if max_new_tokens is None else max_new_tokens
-        for name, number in (("samples", samples), ("max_new_tokens", limit)):
-            if number < 1:
-                raise ShapeError(f"{name} must be at least 1, got {number}.")
-        owners = self._owners(policy_index, count)
-        plain, encoded = self.encode(prompts), self.told(prompts, owners)
-        seeds = per_prompt("seed", seed, count)
-        row_ids = tuple((owners[row], row, number) for row in range(count) for number in range(samples))
+        return self.sampled(
+            Asked(
+                prompts, self._owners(policy_index, count), [int(each) for each in per_prompt("seed", seed, count)],
+                per_prompt("temperature", temperature, count), per_prompt("top_p", top_p, count), samples, limit,
+                reference, end_ids,
+            )
+        )  # fmt: skip
+
+    def sampled(self, asked: Asked) -> Completions:
+        """Sample what is asked for, see `generate`: what a policy overrides that samples in a way of its own."""
+        plain, encoded = self.encode(asked.prompts), self.told(asked.prompts, asked.owners)
+        row_ids, digests = asked.row_ids, [prompt_key(ids) for ids in plain]
         prompt_ids = tuple(encoded[row] for _, row, _ in row_ids)
-        digests = [prompt_key(ids) for ids in plain]
         keys = row_keys(
-            [int(seeds[row]) for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
+            [asked.seeds[row] for _, row, _ in row_ids], 0, [digests[row] for _, row, _ in row_ids],
             [number for _, _, number in row_ids],
         )  # fmt: skip
-        temperatures = per_prompt("temperature", temperature, count)
-        masses = per_prompt("top_p", top_p, count)
         order = sorted(
             range(len(row_ids)), key=lambda row: len(prompt_ids[row])
         )  # equal lengths together: less padding
         parts: list[tuple[list[int], Rollout, Tensor | None]] = []
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
-            asked = [prompt_ids[row] for row in rows]
+            read, places = [prompt_ids[row] for row in rows], [row_ids[row][1] for row in rows]
             rollout = sample(
-                self.base, self.bank, asked, self.mixing([row_ids[row][0] for row in rows], asked), keys[rows], limit,
-                torch.tensor([temperatures[row_ids[row][1]] for row in rows]),
-                torch.tensor([masses[row_ids[row][1]] for row in rows]), end_ids=end_ids,
+                self.base, self.bank, read, self.mixing([row_ids[row][0] for row in rows], read), keys[rows],
+                asked.limit, torch.tensor([asked.temperatures[place] for place in places]),
+                torch.tensor([asked.masses[place] for place in places]), end_ids=asked.end_ids,
             )  # fmt: skip
-            alone = [plain[row_ids[row][1]] for row in rows]
-            scored = self._reference(alone, rollout) if reference else None
+            scored = self._reference([plain[place] for place in places], rollout) if asked.reference else None
             parts.append((rows, rollout, scored))
         return gathered(self.base, parts, prompt_ids, row_ids)
 
@@ -355,7 +357,8 @@ class Policy:
             ModelError: If the base model cannot read a tree.
         """
         kind = type(self)
-        if kind.generate is not Policy.generate and kind.completion_table is Policy.completion_table:
+        own = (kind.generate, kind.sampled) != (Policy.generate, Policy.sampled)
+        if own and kind.completion_table is Policy.completion_table:
             raise EnumerationError(
                 f"{kind.__name__} must say with which probabilities it samples, got a generate of its own and no "
                 "completion_table. Override that as well; until then it is scored from samples."

@@ -15,7 +15,7 @@ from paretune.core.errors import ConfigError, EnumerationError, MixingError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Mixer
 from paretune.core.seeds import prompt_key, row_keys, stream_key, uniforms
-from paretune.models.completions import Completions, joined, per_prompt
+from paretune.models.completions import Asked, Completions, joined
 from paretune.models.mixing import WHOLE, Mixing
 from paretune.models.policy import Policy
 from paretune.models.scoring import completion_log_probs
@@ -60,19 +60,8 @@ class ResampledPolicy(Policy):
         mixing = super().mixing(policy_index, prompts)
         return replace(mixing, weighed=True) if mixing.level == "log_probs" else mixing
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        policy_index: Sequence[int] | None = None,
-        samples: int = 1,
-        temperature: float | Sequence[float] = 1.0,
-        top_p: float | Sequence[float] = 1.0,
-        seed: int | Sequence[int] = 0,
-        max_new_tokens: int | None = None,
-        reference: bool = False,
-        end_ids: Sequence[int] | None = None,
-    ) -> Completions:
-        """Sample completions as `Policy.generate` does, each the one drawn of `draws` that were sampled.
+    def sampled(self, asked: Asked) -> Completions:
+        """Sample completions as `Policy.sampled` does, each the one drawn of `draws` that were sampled.
 
         The log-probabilities of rows that were drawn are NaN: no sum of few terms says them. A row's latency is that of
         the last of its particles in its batch.
@@ -80,18 +69,10 @@ class ResampledPolicy(Policy):
         Raises:
             ConfigError: If temperature or top-p of a row that is corrected is not 1: its weights are for the policy
                 itself.
-            ShapeError: As `Policy.generate`.
+            ShapeError: If a prompt is too long or empty.
         """
-        prompts = check_texts("prompts", prompts)
-        count = len(prompts)
-        owners = self._owners(policy_index, count)
-        every = [self.draws(owner) for owner in owners]
-        seeds = per_prompt("seed", seed, count)
-        warps = {
-            "temperature": per_prompt("temperature", temperature, count),
-            "top_p": per_prompt("top_p", top_p, count),
-        }
-        for name, values in warps.items():
+        every = [self.draws(owner) for owner in asked.owners]
+        for name, values in (("temperature", asked.temperatures), ("top_p", asked.masses)):
             wrong = [value for value, draws in zip(values, every, strict=True) if draws > 1 and value != 1]
             if wrong:
                 raise ConfigError(
@@ -100,15 +81,13 @@ class ResampledPolicy(Policy):
                 )
         parts = []
         for draws in sorted({*every}):
-            rows = [row for row in range(count) if every[row] == draws]
-            own = [int(seeds[row]) for row in rows]
-            made = super().generate(
-                [prompts[row] for row in rows], [owners[row] for row in rows], samples * draws,
-                [warps["temperature"][row] for row in rows], [warps["top_p"][row] for row in rows], own,
-                max_new_tokens, reference and draws == 1, end_ids,
-            )  # fmt: skip
+            rows = [row for row, own in enumerate(every) if own == draws]
+            part = asked.of(rows)
+            made = super().sampled(
+                replace(part, samples=asked.samples * draws, reference=asked.reference and draws == 1)
+            )
             if draws > 1:
-                made = self._drawn(made, own, samples, draws, reference)
+                made = self._drawn(made, part.seeds, asked.samples, draws, asked.reference)
             ids = tuple((owner, rows[prompt], number) for owner, prompt, number in made.row_ids)
             parts.append(replace(made, row_ids=ids, log_weights=None))
         return joined(parts, self.base.pad_id)

@@ -16,14 +16,15 @@ from paretune.core.model_config import check_block
 from paretune.core.preference_text import PreferenceText
 from paretune.core.preferences import check_preferences, preference_from_mapping
 from paretune.core.prompt_format import PromptFormat
-from paretune.core.protocols import Assembly, Family, Mixer
+from paretune.core.protocols import LATER, Assembly, Family, Mixer
 from paretune.core.stages import GATE
 from paretune.core.task import Task
 from paretune.core.text_files import parsed_json
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
-from paretune.models.gate import TrainedGate, load_gate
+from paretune.models.gate import TrainedGate
+from paretune.models.gate_sets import GateOfSets, load_gate_of
 from paretune.models.policy import Policy
 from paretune.models.resampled import policy_class
 from paretune.records.files import DONE, check_sealed, mark_done, write_json
@@ -118,11 +119,11 @@ class SolutionSet:
         return load_bank(self.base, self.experts) if self.experts else None
 
     @cached_property
-    def gate(self) -> TrainedGate | None:
+    def gate(self) -> TrainedGate | GateOfSets | None:
         """The gate, loaded on first use; None where there is none."""
         if self.mixer.gate is None or self.bank is None:
             return None
-        return load_gate(self.bank, self.mixer.gate)
+        return load_gate_of(self.bank, self.mixer.gate, self.mixer.sets)
 
     def policies_for(self, preferences: ArrayLike) -> Policy:
         """Answer preferences `[M, K]` with one policy of M rows.
@@ -224,7 +225,7 @@ def load_solutions(folder: str | Path) -> SolutionSet:
     try:
         mixed = data["mixer"]
         gate = None if mixed["gate"] is None else (source / mixed["gate"]).resolve()
-        later = {name: mixed[name] for name in ("norm", "divergence", "particles") if name in mixed}
+        later = {name: mixed[name] for name in LATER if name in mixed}
         mixer = Mixer(mixed["level"], mixed["block"], gate, mixed["continued"], **later)
         experts = tuple((source / name).resolve() for name in data["experts"])
         for file in dict.fromkeys((*experts, *([] if gate is None else [gate]))):

@@ -172,6 +172,7 @@ class Conditioned:
         trains: str = "both",
         gate_terms: GateTerms | None = None,
         draw: str = "uniform",
+        preference: FloatArray | None = None,
     ) -> None:
         """Train a bank and a gate as one policy.
 
@@ -187,6 +188,7 @@ class Conditioned:
             trains: Which of both learns, one of `TRAINS`; the other is in no optimiser and in no average.
             gate_terms: Terms of the loss that are about the gate's weights.
             draw: How preferences are drawn, one of `preference_draws.DRAWS`.
+            preference: The one that all prompts are for, `[K]`, in the place of a draw.
 
         Raises:
             ShapeError: If the prior is not for the bank's experts.
@@ -209,10 +211,9 @@ class Conditioned:
                 "gradient checkpointing off, or set gate_kl and the others to 0."
             )
         self.gate_terms = gate_terms
-        objectives = answer.objectives
-        self.bank, self.gate, self.prior, self.draw = bank, gate, answer, draw
-        own = Member(np.full(objectives, 1 / objectives), seed, lengths, ledger)
-        self.members: tuple[Member, ...] = (own,)
+        self.bank, self.gate, self.prior, self.draw, self.preference = bank, gate, answer, draw, preference
+        mean = np.full(answer.objectives, 1 / answer.objectives) if preference is None else preference
+        self.members: tuple[Member, ...] = (Member(mean, seed, lengths, ledger),)
         self.parameters: Mapping[str, Tensor] = {} if trains == "gate" else {"bank": bank.flat.view(1, -1)}
         self.learning_rates: Mapping[str, float] = {}
         frozen = bank.expert_parameters() if trains == "gate" else []
@@ -249,6 +250,8 @@ class Conditioned:
     def preferences(self, member: int, update: int, groups: int) -> FloatArray:
         """Draw from the simplex; unless draws are to lie evenly, fewer prompts see the first of them."""
         own = self.members[member]
+        if self.preference is not None:
+            return np.tile(self.preference, (groups, 1))
         return drawn_preferences(self.draw, len(own.objective_weights), own.seed, update, groups)
 
     def mixing(

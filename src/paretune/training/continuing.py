@@ -40,21 +40,22 @@ def adapt(
 ) -> SolutionSet:
     """Fine-tune what answers a preference, and return a solution set that answers this preference with the result.
 
-    What answers now becomes one expert, exactly, and is trained on for the preference; all others are answered as
-    before. The notes say what it cost, `adaptations`. A method that has an `adaptation` of its own is asked for it.
+    What answers now becomes one expert, exactly, or behind a gate a copy of all its experts, and is trained on for the
+    preference; all others are answered as before. The notes say what it cost, `adaptations`. A method that has an
+    `adaptation` of its own is asked for it.
 
     Args:
-        solutions: Of any method that mixes adapters by fixed weights.
+        solutions: Of any method that mixes adapters, by fixed weights or a gate.
         task: What it was trained on, its name, or the path of its `task.yaml`.
         preference: By names (those left out count 0) or as `[K]`.
         budget: `{"completions": n}`, or just n; with 0 the solution set itself is returned.
         seed: Of the training; it also names the task instance.
-        settings: How the expert learns, where that is not the default: rank, learning_rate, and so on.
+        settings: How the experts learn, where that is not the default: learning_rate and so on; without a gate, rank.
         output: Folder to save to. A call that was killed goes on where it stopped when it is made again.
         progress: Hears of completions made.
 
     Raises:
-        ConfigError: If a setting, the budget or the seed cannot be used, or what answers is no sum of adapter deltas.
+        ConfigError: If a setting, the budget or the seed cannot be used, or what answers mixes no adapters.
         PreferenceError: If the preference cannot be one.
         BudgetError: If the budget is less than one group.
         TaskError: If it is another task than the solution set's.

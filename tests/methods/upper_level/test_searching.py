@@ -44,12 +44,12 @@ def test_a_search_costs_its_share_at_most_in_rounds_then_in_completions(task: Ta
         stages(task, 24, search="random")
 
 
-def test_settings_that_a_search_does_not_read_are_no_part_of_it(task: Task) -> None:
+def test_a_search_has_the_settings_that_it_reads_and_no_others(task: Task) -> None:
     def key(**settings: Any) -> str:
         found: str = stages(task, **settings)[-1].key(task)
         return found
 
-    assert key(search="random", step=0.1, rate=2.0) == key(search="random")
+    assert set(stages(task, search="random")[-1].settings["read"]) == {"candidates"}
     assert key(search="random", candidates=5) != key(search="random")
     assert key(search="gradient_free", l1=0.0) != key(search="gradient_free")
     assert key(search="mirror_descent", rate=2.0) != key(search="mirror_descent")
@@ -89,7 +89,7 @@ def test_the_price_of_weights_steers_the_answer_as_it_did_the_search(task: Task,
         ({"difference": 1.0}, r"difference must lie between 0 and 1, got 1\.0"),
         ({"rate": 0.0}, r"rate must lie between 0 and inf, got 0\.0"),
         ({"beyond": -0.1}, r"beyond must be finite and 0 or more, got -0\.1"),
-        ({"block": 1}, "block must be named at level 'hidden' alone, got 1 at 'adapters'"),
+        ({"block": 1}, "block must be left out where level is 'adapters', got 1. Remove it, or write level: hidden"),
         ({"level": "probabilities", "beyond": 0.5}, "level must not be 'probabilities' where weights that are no dist"),
         ({"level": "probabilities", "search": "gradient_free"}, "level must not be 'probabilities' where weights"),
     ],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from paretune.bandits.policies import EXPLORATION
 from paretune.core.answers import Combined
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
+from paretune.core.settings import check_read
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, adapters_of
@@ -42,6 +44,7 @@ class ContextualBanditSettings(CombiningSettings, FeedbackSettings):
                 f"bandit_share must be between 0 and 1, got {self.bandit_share}. For no bandit, take rewarded_soups."
             )
         self.bandit(rule=[[1.0]])
+        check_read(self, "algorithm", {"exploration": [each for each in EXPLORATION if each != "greedy"]})
 
     def bandit(self, rule: list[list[float]]) -> BanditSettings:
         """Return the settings of the bandit's stage around a rule `[K, E]`."""

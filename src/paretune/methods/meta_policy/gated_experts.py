@@ -11,6 +11,7 @@ from paretune.core.answers import Combined
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
+from paretune.core.settings import check_unread
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import GatedSettings, bank_stage, gate_path
@@ -30,6 +31,8 @@ class GatedExpertsSettings(GatedSettings):
             raise ConfigError(
                 f"gate_share must be between 0 and 1, got {self.gate_share}. For no gate at all, write gate: none."
             )
+        if not gate_path(self.gate):
+            check_unread(self, ("gate_share",), "without a gate")
 
 
 @method("gated_experts", "meta-policy")

@@ -14,6 +14,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, adapters_of, settings_of
@@ -95,6 +96,7 @@ class MergedSoupsSettings(AveragedSettings):
             raise ConfigError(f"density must be above 0 and at most 1, got {self.density}. Try 0.2, as published.")
         if self.merged_rank < 1:
             raise ConfigError(f"merged_rank must be at least 1, got {self.merged_rank}. Try 64.")
+        check_read(self, "merge", {"density": ("ties",), "merged_rank": ("ties",)})
 
 
 @method("merged_soups", "meta-policy")

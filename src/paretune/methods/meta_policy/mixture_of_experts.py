@@ -14,6 +14,7 @@ from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.seeds import stream_key
+from paretune.core.settings import check_unread
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import STARTS, DrawnBankSettings, GatedSettings, bank_stage, gate_path
@@ -62,6 +63,12 @@ class MixtureOfExpertsSettings(DrawnBankSettings, GatedSettings):
             )
         if not 0 < self.experts_share <= 1:
             raise ConfigError(f"experts_share must be above 0 and at most 1, got {self.experts_share}. Try 0.25.")
+        if not lower:
+            check_unread(self, ("experts_share",), "without a lower level", "Name its experts, or remove it.")
+        if isinstance(prior, Rule):
+            check_unread(self, ("prior_share",), "where the prior is a rule, which costs nothing")
+        if self.experts_alone:
+            check_unread(self, ("draw",), "where nothing is trained behind the experts")
         for name in ("prior_share", "polish_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}. Try 0.1.")

@@ -11,6 +11,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Divergence, Mixer, check_particles, method
+from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import LATER, adapters_of
@@ -36,10 +37,7 @@ class MODSettings(CombiningSettings, StretchSettings, FeedbackSettings):
         super().__post_init__()
         check_choice("divergence", self.divergence, get_args(Divergence))
         check_choice("correction", self.correction, get_args(Correction))
-        if self.correction == "none" and self.particles is not None:
-            raise ConfigError(
-                f"particles must be left out without a correction, got {self.particles}. Add 'correction: importance'."
-            )
+        check_read(self, "correction", {"particles": ("importance",)})
         if self.correction != "none" and self.divergence != "reverse_kl":
             raise ConfigError(
                 f"correction must be none but under the reverse KL, got '{self.correction}' with divergence "

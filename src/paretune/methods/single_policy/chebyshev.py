@@ -12,6 +12,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
@@ -50,6 +51,9 @@ class ChebyshevSettings(PerPreferenceSettings):
                 f"smoothing must be positive and augmentation not negative, got {self.smoothing} and "
                 f"{self.augmentation}. Try 0.05 and 0.1."
             )
+        check_read(self, "form", {"smoothing": ("smooth",), "augmentation": ("augmented",)})
+        if not (self.ideal or self.nadir):
+            check_unread(self, ("unit",), "without an ideal or nadir")
         check_values("ideal", self.ideal, self.unit)
         check_values("nadir", self.nadir, self.unit)
         check_memory(self.memory)

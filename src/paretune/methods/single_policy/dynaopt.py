@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from paretune.bandits.exp3 import draw, probabilities, updated
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_unread
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
@@ -38,14 +38,9 @@ class DynaOptSettings(FactorSettings, Exp3Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, MODES)
-        defaults = {each.name: each.default for each in fields(self)}
-        changed = [name for name in NOT_PUBLISHED if getattr(self, name) != defaults[name]]
-        if self.mode == "faithful" and changed:
-            raise ConfigError(
-                f"{' and '.join(changed)} must be left out in mode 'faithful', got "
-                f"{' and '.join(repr(getattr(self, name)) for name in changed)}. It trains as the published code does: "
-                "with k_sample_mean, a rate of gamma, and weights that never fade."
-            )
+        if self.mode == "faithful":
+            published = "It trains as the published code does: with k_sample_mean, a rate of gamma, and weights that "
+            check_unread(self, NOT_PUBLISHED, "in mode 'faithful'", f"{published}never fade.")
 
 
 class NestedBandits:

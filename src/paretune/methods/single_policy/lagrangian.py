@@ -11,6 +11,7 @@ import numpy as np
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_unread
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
@@ -34,6 +35,8 @@ class LagrangianSettings(PerPreferenceSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.thresholds:
+            check_unread(self, ("unit",), "without thresholds")
         check_values("thresholds", self.thresholds, self.unit)
         if not 0 <= self.slack < 1:
             raise ConfigError(f"slack must be at least 0 and below 1, got {self.slack}. Try 0.02.")

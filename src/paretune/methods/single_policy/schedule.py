@@ -12,6 +12,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
@@ -38,6 +39,7 @@ class ScheduleSettings(ExpertSettings):
         check_choice("draws", self.draws, DRAWS)
         if self.block_updates < 0:
             raise ConfigError(f"block_updates must not be negative, got {self.block_updates}. Try 4.")
+        check_read(self, "kind", {"block_updates": ("blocks",), "draws": ("random",)})
 
 
 class Scheduled:

@@ -12,6 +12,7 @@ from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
+from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING
@@ -48,6 +49,9 @@ class ThresholdsSettings(PerPreferenceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("level", self.level, LEVELS)
+        check_read(self, "level", {"memory": ("expected",)})
+        if not self.thresholds:
+            check_unread(self, ("unit",), "without thresholds")
         check_values("thresholds", self.thresholds, self.unit)
         if not 0 < self.beyond < 1:
             raise ConfigError(f"beyond must be above 0 and below 1, got {self.beyond}. Try 0.1.")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
-from paretune.core.imports import import_name
+from paretune.core.named import make_named
 from paretune.core.preferences import FloatArray
-from paretune.core.settings import make_settings
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.experts import LATER, ExpertSettings
@@ -80,19 +77,5 @@ def make_kind(experts: str | Mapping[str, Any]) -> ExpertKind:
     Raises:
         ConfigError: If there is no such kind, or a setting breaks its rule.
     """
-    given = {"kind": experts} if isinstance(experts, str) else dict(experts)
-    name = given.pop("kind", None)
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"experts must name their kind, got {dict(experts) if isinstance(experts, Mapping) else experts!r}. Write "
-            "{kind: mixed_reward, beta: 0.7}, or the name alone."
-        )
-    path = name if ":" in name else KINDS[check_choice("kind of experts", name, KINDS)]
-    found = import_name("kind of experts", path, ("stages", "prior"))
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise ConfigError(
-            f"kind of experts '{name}' must be a dataclass, whose fields are its settings, got a plain class. Put "
-            "@dataclass(frozen=True) above it."
-        )
-    kind: ExpertKind = make_settings(found, given, "experts")
+    kind: ExpertKind = make_named("experts", experts, KINDS, ("stages", "prior"), "{kind: mixed_reward, beta: 0.7}")
     return kind

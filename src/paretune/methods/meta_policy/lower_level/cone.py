@@ -9,6 +9,7 @@ import numpy as np
 
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, corners
+from paretune.core.settings import check_unread
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
@@ -54,6 +55,8 @@ class ConeExperts:
             raise ConfigError(
                 f"eps must lie between 0 and 1, or be inf, got {self.eps}. Try 0.2, or 0 for no harm at all."
             )
+        if self.eps == "inf":
+            check_unread(self, ("metric", "optimiser"), "where eps is inf, for no gradients are compared")
 
     def stages(self, settings: ExpertSettings, task: Task, budget: int, seed: int) -> tuple[Stage, ...]:
         """Return one expert for each objective; where all harm is allowed, those of rewarded soups."""

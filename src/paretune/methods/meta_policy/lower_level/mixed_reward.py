@@ -25,7 +25,8 @@ class MixedReward:
         Xie et al. 2025, Bone Soups.
 
     Departures:
-        `beta` is a setting; published, the best of .6, .7 and .8 by the hypervolume of runs of a fifth of the length.
+        `beta` is a setting; published, the best of .6, .7 and .8 by the hypervolume of runs of a fifth of the length,
+        as `bone_soups` can do.
         `extrapolation` is one number for all corners and 0 unless it is set; published, one for each corner, the best
         of five on a small slice of the data. Deltas are averaged exactly, and so extrapolated.
     """

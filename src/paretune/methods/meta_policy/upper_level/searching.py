@@ -14,6 +14,7 @@ from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.seeds import generator
+from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import JudgedOn, Task
 from paretune.methods.experts import PLANNING, ExpertSettings, settings_of, whole_passes
@@ -28,10 +29,12 @@ from paretune.methods.meta_policy.upper_level.proposals import (
 from paretune.methods.searches import run_search, search_stage
 
 Search = Literal["grid", "random", "mirror_descent", "gradient_free"]
-READ: dict[Search, tuple[str, ...]] = {  # settings that a search reads beside those that all have
-    "random": ("candidates",),
-    "mirror_descent": ("difference", "rate"),
-    "gradient_free": ("candidates", "step", "l1"),
+READERS: dict[str, tuple[Search, ...]] = {  # settings that not all searches read, and which do
+    "candidates": ("random", "gradient_free"),
+    "difference": ("mirror_descent",),
+    "rate": ("mirror_descent",),
+    "step": ("gradient_free",),
+    "l1": ("gradient_free",),
 }
 
 
@@ -65,10 +68,8 @@ class SearchingSettings(ExpertSettings):
         for name in ("beyond", "l1"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ConfigError(f"{name} must be finite and 0 or more, got {getattr(self, name)}. Leave it out.")
-        if self.block is not None and self.level != "hidden":
-            raise ConfigError(
-                f"block must be named at level 'hidden' alone, got {self.block} at '{self.level}'. Leave it out."
-            )
+        check_read(self, "search", READERS)
+        check_read(self, "level", {"block": ("hidden",)})
         if self.level == "probabilities" and (self.beyond or self.search == "gradient_free"):
             raise ConfigError(
                 "level must not be 'probabilities' where weights that are no distribution are searched, got search "
@@ -170,7 +171,7 @@ def searching_stage(
     own = RoundsSettings(
         settings.search, space.utilities.tolist(), space.first_candidates.tolist(), space.beyond, rounds, evaluations,
         each, settings.level, settings.block, task.judged_on,
-        {name: getattr(settings, name) for name in READ[settings.search]},
+        {name: getattr(settings, name) for name, readers in READERS.items() if settings.search in readers},
     )  # fmt: skip
     run = "paretune.methods.meta_policy.upper_level.searching:search_by_rounds"
     return Stage("search", run, asdict(own), needs=tuple(experts), completions=evaluations * each, seed=seed)
