@@ -19,9 +19,9 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled, check_method, made_method
+from paretune.methods.estimators_asked import asked_for
 from paretune.methods.experts import ExpertSettings
 from paretune.methods.single_policy.linear import Linear, LinearSettings
-from paretune.methods.training import asked_for
 from paretune.rl.estimators import estimator_of
 from paretune.rl.settings import ADVANTAGES
 

@@ -18,7 +18,8 @@ from paretune.core.stages import Stage, StageResult, in_order
 from paretune.core.task import Task
 from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
-from paretune.methods.training import NAMED, asked_for, resolve_named
+from paretune.methods.estimators_asked import asked_for
+from paretune.methods.training import NAMED, resolve_named
 from paretune.objectives.user_modules import check_reference
 from paretune.rl.settings import ADVANTAGES, check_target, check_unweighed
 

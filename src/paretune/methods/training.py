@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.core.errors import ConfigError, StopRequested
+from paretune.core.errors import StopRequested
 from paretune.core.feedback import feedback_of
 from paretune.core.imports import import_name
 from paretune.core.preference_text import PreferenceText
@@ -20,7 +20,7 @@ from paretune.core.user_calls import called, check_takes
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.methods.folds import fold_means, fold_numbers, fold_sums
 from paretune.methods.prompt_halves import trained_prompts
-from paretune.rl.settings import ADVANTAGES, WEIGHED, LearnerSettings
+from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 600.0
 STATE = "state.safetensors"
 NAMED = ("advantages", "shaping", "weighting", "gate")  # settings of the stages below that name code
-# what an estimator may ask for that not every training can give, and which words do
-ASKING = {"objective_weights": WEIGHED, "greedy_rewards": ("self_critical",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,50 +156,6 @@ def resolve_named(slot: str, name: str) -> Any:
     else:
         check_takes(f"{slot} '{name}'", function, ("rewards [B, K]", "ranges [K, 2]"))
     return function
-
-
-def asked_for(advantages: str) -> frozenset[str]:
-    """Return which of `ASKING` the estimator that a setting names asks for, whatever name the setting gives it.
-
-    The library's own are known by word and by path, without importing torch.
-
-    Raises:
-        ConfigError: If it cannot be imported.
-        MethodError: If it takes other arguments than an estimator is called with.
-    """
-    word = library_word(advantages)
-    if word in ADVANTAGES:
-        return frozenset(each for each, words in ASKING.items() if word in words)
-    from paretune.rl.estimators import estimator_of
-
-    return estimator_of(import_name("advantages", advantages), advantages).asks & ASKING.keys()
-
-
-def check_without_greedy(advantages: str, where: str) -> None:
-    """Refuse an estimator that asks for greedy completions where lengths are planned without them.
-
-    Args:
-        advantages: What a setting names.
-        where: Where that is, for the message.
-
-    Raises:
-        ConfigError: If it asks for them, or cannot be imported.
-    """
-    if "greedy_rewards" in asked_for(advantages):
-        raise ConfigError(
-            f"advantages must be made without greedy completions {where}, got '{advantages}', which has a parameter "
-            "greedy_rewards. Leave it out."
-        )
-
-
-def library_word(advantages: str) -> str:
-    """Return the word of an estimator of the library that is named by its path, any other name as it is.
-
-    Example:
-        >>> library_word("paretune.rl.advantages:grpo"), library_word("mine:best_of_group")
-        ('grpo', 'mine:best_of_group')
-    """
-    return next((word for word, path in ADVANTAGES.items() if path == advantages), advantages)
 
 
 def slots(task: Task, settings: Mapping[str, object], preferences: Sequence[FloatArray]) -> Slots:

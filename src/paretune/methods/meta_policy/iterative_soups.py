@@ -15,8 +15,8 @@ from paretune.core.preferences import FloatArray, corners
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
+from paretune.methods.estimators_asked import check_without_greedy
 from paretune.methods.experts import PLANNING, ExpertSettings, adapters_of, expert_settings, settings_of, split_budget
-from paretune.methods.training import check_without_greedy
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:

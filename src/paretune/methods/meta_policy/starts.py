@@ -17,9 +17,10 @@ from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
+from paretune.methods.estimators_asked import check_without_greedy
 from paretune.methods.experts import PLANNING, ExpertSettings, expert_settings, expert_stage, settings_of, split_budget
 from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
-from paretune.methods.training import STATE, check_without_greedy, environment, trajectories
+from paretune.methods.training import STATE, environment, trajectories
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
+from paretune.methods.estimators_asked import asked_for
 from paretune.methods.experts import adapters_of, expert_settings, split_budget
 from paretune.methods.multi_policy.individuals import Individual, from_state, to_state
 from paretune.methods.multi_policy.members import Members
 from paretune.methods.multi_policy.selection import MeasuredSet, selected
 from paretune.methods.multi_policy.set_settings import SetSettings
-from paretune.methods.training import asked_for
 
 FRONT = "front.json"  # the artefact that says who is left
 STATE = "state.safetensors"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
+from paretune.methods.estimators_asked import library_word
 from paretune.methods.multi_policy.selection import SelectSettings
-from paretune.methods.training import library_word
 from paretune.pareto.survival import RULES
 
 
