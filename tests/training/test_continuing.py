@@ -59,9 +59,11 @@ def with_third(task: Task) -> Task:
     return replace(task, objectives=(third, *task.objectives), reference_point=(0.0, 0.0, 0.0))
 
 
-def test_adapting_without_a_completion_returns_what_answers_now(soup: SolutionSet, task: Task) -> None:
+def test_adapting_without_a_completion_returns_what_answers_now(soup: SolutionSet, task: Task, tmp_path: Path) -> None:
     assert adapt(soup, task, LEFT, 0) is soup
     assert adapt(soup, task, LEFT, {"completions": 0}) is soup
+    adapt(soup, task, LEFT, 0, output=tmp_path / "same")
+    np.testing.assert_array_equal(likely(load_solutions(tmp_path / "same"), LEFT), likely(soup, LEFT))
 
 
 def test_what_is_adapted_starts_as_the_mixture_that_answered(soup: SolutionSet, task: Task) -> None:
@@ -177,6 +179,14 @@ def test_what_is_not_read_behind_a_gate_is_refused(task: Task) -> None:
         adapt(nobody, task, LEFT, 16, settings=LEARNING)
 
 
+def test_adapting_twice_has_prompts_and_noise_of_its_own_each_time(soup: SolutionSet, task: Task) -> None:
+    once = replace(soup, notes={"adaptations": [{}]})
+    seeds = [
+        adaptation(solutions, task, LEFT, 16, 0, ExpertSettings(**SMALL)).stages[0].seed for solutions in (soup, once)
+    ]
+    assert len({0, *seeds}) == 3
+
+
 def test_what_is_no_one_delta_is_not_adapted_by_default(task: Task) -> None:
     mod = train("mod", task, 16, settings=SMALL)
     with pytest.raises(ConfigError, match="got one of 2 experts mixed at level 'log_probs'"):
@@ -221,6 +231,17 @@ def test_one_more_expert_among_those_of_their_own_start_has_its_own_too(soup: So
     before = method(method.Settings(start="own")).stages(task, np.full((1, 2), 0.5), 64, 0)
     assert starts["shared"] == 0
     assert starts["own"] not in [start_of(each) for each in before]
+
+
+def test_another_method_or_kind_of_experts_is_trained_again(soup: SolutionSet, task: Task) -> None:
+    more = with_third(task)
+    asked = {"settings": {**SMALL, "learning_rate": 1e-12}, "preferences": np.eye(3)}
+    one = add_objective(soup, more, 48, method="one_policy", **asked)
+    assert (one.method, one.notes["added"]["how"], len(one.experts)) == ("one_policy", "retrain", 1)  # type: ignore[index]
+    cone: dict[str, Any] = {**asked, "settings": {**asked["settings"], "experts": "mixed_reward"}}
+    assert add_objective(soup, more, 48, **cone).notes["added"]["how"] == "retrain"  # type: ignore[index]
+    with pytest.raises(ConfigError, match="how must be 'retrain' with another method than the solution set's"):
+        add_objective(soup, more, 48, method="mod", how="modular")
 
 
 def test_a_method_without_an_expert_for_each_objective_is_trained_again(soup: SolutionSet, task: Task) -> None:

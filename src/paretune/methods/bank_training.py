@@ -42,7 +42,8 @@ def train_stages(context: StageContext) -> None:
             bank = _bank(context, stages[0], base, prior.experts)
             gate = _gate(context, stages[0], bank, objectives, gating.gate)
             rate, ledger = gating.gate_learning_rate or None, context.ledger(stages[-1])
-            terms = GateTerms.of(stages[0].settings)
+            # a gate that stays as it is has no terms of its own
+            terms = None if started.trains == "experts" else GateTerms.of(stages[0].settings)
             only: Any = stages[0].member.get("objective_weights")
             trainee = Conditioned(
                 bank, gate, prior, seed, lengths, ledger, rate, started.trains, terms, started.draw,

@@ -21,7 +21,15 @@ from paretune.core.stages import GATE, Stage, StageContext, StageResult
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled
 from paretune.methods.banks import bank_stage
-from paretune.methods.experts import ExpertSettings, adapters_of, expert_stage, own_starts, settings_of, split_budget
+from paretune.methods.experts import (
+    SINGLE_OBJECTIVE,
+    ExpertSettings,
+    adapters_of,
+    expert_stage,
+    own_starts,
+    settings_of,
+    split_budget,
+)
 
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
@@ -82,8 +90,7 @@ def adaptation(
             mixer = replace(mixer, gate=result.artefacts[GATE], sets=mixer.sets + 1)
         answer = Adapted(answer_to_plain(solutions.answer), preference[None], own[None])
         spent = {"preference": preference.tolist(), **result.ledger.counts, "seconds": result.seconds}
-        known = solutions.notes.get("adaptations", [])
-        notes = {**solutions.notes, "adaptations": [*(known if isinstance(known, list) else []), spent]}
+        notes = {**solutions.notes, "adaptations": [*_adaptations(solutions), spent]}
         return Assembly((*kept, *adapters_of([result])), answer, mixer, notes)
 
     return Continuation((stage,), assemble)
@@ -109,7 +116,7 @@ def one_expert(
     used = [(solutions.experts[place], float(weights[place])) for place in np.flatnonzero(weights)]
     check_one_delta(solutions.mixer, [weight for _, weight in used])
     start = start_stage(used, settings.alpha / settings.rank, seed) if used else None
-    return expert_stage(settings, preference, length, adaptation_seed(seed), start_from=start), np.ones(1)
+    return expert_stage(settings, preference, length, adaptation_seed(solutions, seed), start_from=start), np.ones(1)
 
 
 def experts_behind_gate(
@@ -147,14 +154,20 @@ def experts_behind_gate(
     rule = np.tile(prior, (len(preference), 1))  # the same for every preference, of which there is one
     gate = str(start.settings["gate"])
     stage = bank_stage(
-        settings, length, adaptation_seed(seed), gate, (start,), rule, "experts", preference=preference
+        settings, length, adaptation_seed(solutions, seed), gate, (start,), rule, "experts", preference=preference
     )  # fmt: skip
     return stage, prior
 
 
-def adaptation_seed(seed: int) -> int:
-    """Return a seed of its own, or the prompts and noise of the first training would come again."""
-    return stream_key(seed, "adapt") % 2**31
+def adaptation_seed(solutions: SolutionSet, seed: int) -> int:
+    """Return a seed of its own, or prompts and noise of the first training, or adaptation, would come again."""
+    return stream_key(seed, "adapt", len(_adaptations(solutions))) % 2**31
+
+
+def _adaptations(solutions: SolutionSet) -> list[object]:
+    """Return what a solution set's notes say of its adaptations."""
+    known = solutions.notes.get("adaptations", [])
+    return known if isinstance(known, list) else []
 
 
 def check_one_delta(mixer: Mixer, weights: list[float]) -> None:
@@ -174,7 +187,7 @@ def check_one_delta(mixer: Mixer, weights: list[float]) -> None:
 
 
 @dataclass(frozen=True)
-class StartSettings:
+class SumSettings:
     """Settings of a start: what is summed."""
 
     experts: list[dict[str, object]]  # folder, digest and weight of each
@@ -199,7 +212,7 @@ def start_stage(experts: list[tuple[Path, float]], scale: float, seed: int) -> S
         seed: Of the training that needs it.
     """
     listed: list[dict[str, object]] = [{**_lies(folder, TENSORS), "weight": weight} for folder, weight in experts]
-    settings = asdict(StartSettings(listed, scale))
+    settings = asdict(SumSettings(listed, scale))
     return Stage("start", "paretune.methods.defaults:sum_experts", settings, seed=seed)
 
 
@@ -233,7 +246,7 @@ def sum_experts(context: StageContext) -> None:
     from paretune.models.low_rank import side_by_side
 
     for stage in context.stages:
-        settings = settings_of(StartSettings, stage)
+        settings = settings_of(SumSettings, stage)
         base = load_base(context.task.model)
         try:
             bank = load_bank(base, [Path(str(each["folder"])) for each in settings.experts])
@@ -286,10 +299,12 @@ def addition(
         TaskError: If the task is not that of the solution set with one objective more.
     """
     new = new_objective(solutions, task)
-    possible = one_expert_each(solutions) and isinstance(method.settings, ExpertSettings)
+    kind = getattr(method.settings, "experts", SINGLE_OBJECTIVE)
+    single = (kind.get("kind") if isinstance(kind, dict) else kind) in (SINGLE_OBJECTIVE, "none")
+    possible = one_expert_each(solutions) and isinstance(method.settings, ExpertSettings) and single
     if how == "modular" and not possible:
         raise ConfigError(
-            f"how must be 'retrain' where a method has not one expert for each objective and nothing beside, got "
+            "how must be 'retrain' where a method has not one expert trained for each objective alone, got "
             f"'modular' for '{solutions.method}'. Leave it out."
         )
     if how == "retrain" or not possible:

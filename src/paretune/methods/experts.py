@@ -25,6 +25,7 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 PLANNING = {"planning": True}
 # metadata of such settings that methods got after studies of them were kept: at its default one is no part of a key
 LATER = {**PLANNING, **OPTIONAL}
+SINGLE_OBJECTIVE = "single_objective"  # the kind of experts that is the default: each trained for one objective alone
 
 # of what the training of an expert leaves and reports; raised when that changes, and `pulls.SHUFFLED_VERSION` with it
 EXPERT_VERSION = 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from paretune.core.checks import check_choice, check_seed
-from paretune.core.errors import TaskError
+from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import check_preferences, grid_preferences, preference_from_mapping, wanted_preferences
 from paretune.core.settings import make_settings
 from paretune.core.stages import in_order
@@ -74,6 +74,8 @@ def adapt(
     given = preference_from_mapping(preference, solutions.objectives) if isinstance(preference, Mapping) else preference
     (wanted,) = check_preferences(given, len(solutions.objectives))
     if budget in (0, {"completions": 0}):
+        if output is not None:
+            solutions.save(output)
         return solutions
     completions = completions_of(budget)
     own: Any = _own(solutions, "adaptation")
@@ -130,6 +132,13 @@ def add_objective(
         check_choice("how", how, ("modular", "retrain"))
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = on_task(method_entry(method or solutions.method, dict(settings or {}), "add_objective"), instance)
+    if entry.label != solutions.method:
+        if how == "modular":
+            raise ConfigError(
+                f"how must be 'retrain' with another method than the solution set's, '{solutions.method}', got "
+                f"'modular' with '{entry.label}'. Leave one of them out."
+            )
+        how = "retrain"
     if preferences is None:
         given = grid_preferences(len(instance.objectives), 2)
     else:

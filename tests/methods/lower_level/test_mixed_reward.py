@@ -25,6 +25,11 @@ def test_three_objectives_on_paper() -> None:
     assert_allclose(MixedReward(0.7).prior(3), (np.eye(3) - 0.15) / 0.55)
 
 
+def test_one_objective_has_one_expert_and_no_mixture() -> None:
+    assert_allclose(MixedReward(0.7).mixing(1), [[1.0]])
+    assert_allclose(MixedReward(0.7).prior(1), [[1.0]])
+
+
 def test_rewards_that_are_not_mixed_are_rewarded_soups(task: Task) -> None:
     bones, soups = BoneSoups(BoneSoupsSettings(beta=1.0)), RewardedSoups(RewardedSoupsSettings())
     planned = [method.stages(task, WANTED, 1004, 3) for method in (bones, soups)]

@@ -127,6 +127,6 @@ class EMORL:
         if self.settings.mode == "faithful":
             best, _ = found.weights(np.full((1, found.objectives), 1 / found.objectives))
             answer = Combined(np.tile(best, (found.objectives, 1)))  # the same for every preference
-        experts = (result for result in results.values() if result.stage.kind == "expert")
+        experts = (result for result in results.values() if result is not search)
         mixer = Mixer(self.settings.mixed_at, self.settings.block)
         return Assembly(adapters_of(experts), answer, mixer, notes={"search": table})

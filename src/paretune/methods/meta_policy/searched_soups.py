@@ -71,6 +71,6 @@ class SearchedSoups:
         candidates = np.asarray(table["candidates"])
         judged = judged_scores(task, np.asarray(table["scores"]), np.asarray(table["kl"]))
         answer = Searched(candidates, priced(candidates, judged, self.settings.price))
-        experts = (result for result in results.values() if result.stage.kind == "expert")
+        experts = (result for result in results.values() if result is not search)
         mixer = Mixer(self.settings.level, self.settings.block)
         return Assembly(adapters_of(experts), answer, mixer, notes={"search": table})

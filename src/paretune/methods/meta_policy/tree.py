@@ -44,7 +44,7 @@ class Tree:
 
     Departures:
         - Only that description was at hand: how leaves are parted and budgets shared is ours.
-        - Each node has an optimiser, prompts and noise of its own.
+        - Each node has an optimiser of its own, each level prompts and noise of its own.
     """
 
     settings: PerPreferenceSettings

@@ -10,16 +10,15 @@ from paretune.core.named import make_named
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
-from paretune.methods.experts import LATER, ExpertSettings
+from paretune.methods.experts import LATER, SINGLE_OBJECTIVE, ExpertSettings
 
 KINDS = {
-    "single_objective": "paretune.methods.meta_policy.lower_level.single_objective:SingleObjective",
+    SINGLE_OBJECTIVE: "paretune.methods.meta_policy.lower_level.single_objective:SingleObjective",
     "mixed_reward": "paretune.methods.meta_policy.lower_level.mixed_reward:MixedReward",
     "mgda": "paretune.methods.meta_policy.lower_level.mgda:MGDAExperts",
     "cone": "paretune.methods.meta_policy.lower_level.cone:ConeExperts",
     "split_experts": "paretune.methods.meta_policy.lower_level.split_experts:SplitExperts",
 }
-SINGLE_OBJECTIVE = "single_objective"
 
 
 class ExpertKind(Protocol):

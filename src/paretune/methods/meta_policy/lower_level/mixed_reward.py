@@ -50,13 +50,13 @@ class MixedReward:
         Raises:
             ConfigError: If no objective would have most of its expert's weight.
         """
+        if objectives == 1:
+            return np.ones((1, 1))
         if not self.beta > 1 / objectives:
             raise ConfigError(
                 f"beta of mixed-reward experts must be above 1/K (1/{objectives}), got {self.beta}. Try 0.7, as "
                 "published."
             )
-        if objectives == 1:
-            return np.ones((1, 1))
         rest = (1 - self.beta) / (objectives - 1)
         return np.where(np.eye(objectives, dtype=bool), self.beta, rest)
 
