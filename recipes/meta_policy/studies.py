@@ -1,6 +1,6 @@
 """Write the studies of the meta-policy family with the settings that its sweeps chose.
 
-    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-others
+    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-*
 
 Writes what was tried into `docs/results/data/meta_policy/sweep.csv`, too. Of each study the docstring of its function
 says what it asks. Rows that were swept with several splits of the budget come with the split that scored best.
@@ -29,6 +29,7 @@ BUDGETS = [2248, 4504, 9008, 18016]  # .05, .1, .2 and .4 of 11 R, in whole grou
 EQUAL = BUDGETS[2]
 THREE = [6144, 12288]  # .1 and .2 of 15 R
 SPLITS = {"linear": ("linear", "linear_five", "linear_eleven"), "weight_grid": ("weight_grid", "weight_grid_eleven")}
+OTHERS = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "bilevel", "tree")
 RANK = 8  # of an expert; a bank of two has twice as much
 SEARCHES = ("grid", "random", "mirror_descent", "gradient_free")
 
@@ -101,9 +102,8 @@ class Studies:
 
     def others(self) -> Study:
         """The whole roster of the family at an equal budget."""
-        own = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "tree")
         like = self.like_soups
-        rows = {name: self.rows[name] for name in own} | {"rewarded_soups": self.soups, "mod": self.rows["mod"]}
+        rows = {name: self.rows[name] for name in OTHERS} | {"rewarded_soups": self.soups, "mod": self.rows["mod"]}
         rows |= {f"merged_{merge}": like("merged_soups", merge=merge) for merge in ("factors", "peft_linear", "ties")}
         rows |= {f"searched_{search}": like("searched_soups", search=search) for search in SEARCHES}
         rows |= {f"gated_{gate}": like("gated_experts", gate=gate) for gate in ("prompt", "token", "block")}
@@ -176,8 +176,9 @@ def main() -> int:
     chosen: dict[str, Choice] = {}
     folders: list[Path] = parser.parse_args().folders
     try:
-        for folder in folders:
-            chosen = choices(folder) | chosen
+        for label, each in (pair for folder in folders for pair in choices(folder).items()):
+            if label not in chosen or each.score > chosen[label].score:
+                chosen[label] = each
     except ParetuneError as error:
         print(f"studies: {error}", file=sys.stderr)
         return 2
@@ -185,6 +186,9 @@ def main() -> int:
     made = Studies(chosen)
     head = "# Written by recipes/meta_policy/studies.py from the sweeps: do not edit.\n"
     for name in NAMES:
+        if name == "others" and not chosen.keys() >= {*OTHERS}:
+            print("studies: others.yaml is not written before sweep_others.yaml was run", file=sys.stderr)
+            continue
         (HERE / f"{name}.yaml").write_text(head + to_yaml(getattr(made, name)()), encoding="utf-8")
     return 0
 
