@@ -388,6 +388,7 @@ def test_a_bank_of_another_size_is_refused(task: Task, base: BaseModel) -> None:
         ({"replay": 64, "ratio": "token"}, "replay must be 0 with ratio 'token'"),
         ({"replay": 64, "kl_estimator": "k3"}, "replay must be 0 with kl_estimator 'k3'"),
         ({"replay": 64, "loss_type": "dapo"}, "replay must be 0 with loss_type 'dapo'"),
+        ({"replay": 64, "entropy_coef": 0.01}, r"replay must be 0 with entropy_coef 0\.01, got 64"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
