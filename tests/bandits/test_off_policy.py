@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paretune.bandits.off_policy import Estimate, Log, estimate
+from paretune.bandits.off_policy import Estimate, Estimator, Log, estimate
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, UnknownNameError
 from paretune.core.preferences import FloatArray
 
-ESTIMATORS = ("ips", "snips", "doubly_robust")
+ESTIMATORS: tuple[Estimator, ...] = ("ips", "snips", "doubly_robust")
 
 
 def test_three_pulls_by_hand() -> None:
@@ -30,8 +30,8 @@ def test_three_pulls_by_hand() -> None:
     difference = estimate(log, target, "ips", against=other)
     assert difference.value == pytest.approx((2 - 10 + 8) / 3)
     for each in ESTIMATORS:
-        alone = estimate(log, target, each).value, estimate(log, other, each).value  # type: ignore[arg-type]  # words
-        both = estimate(log, target, each, against=other).value  # type: ignore[arg-type]  # words
+        alone = estimate(log, target, each).value, estimate(log, other, each).value
+        both = estimate(log, target, each, against=other).value
         assert both == pytest.approx(alone[0] - alone[1])  # type: ignore[operator]  # there are values
 
 
@@ -58,7 +58,7 @@ def test_estimates_are_unbiased_intervals_cover_and_the_doubly_robust_vary_least
         log, target, value = simulated(seed)
         naive.append(float(log.payoffs.mean()))
         for each in ESTIMATORS:
-            found[each].append(estimate(log, target, each, floor=0.1))  # type: ignore[arg-type]  # words
+            found[each].append(estimate(log, target, each, floor=0.1))
     deviations = {}
     for each, estimates in found.items():
         values = np.asarray([one.value for one in estimates])
@@ -91,13 +91,20 @@ def test_propensities_below_the_floor_are_refused_or_clipped_and_counted() -> No
     assert (estimate(log, target, "ips").clipped, estimate(log, target, "ips").value) == (0, pytest.approx(51))
 
 
-def test_what_a_log_does_not_tell_is_no_number() -> None:
-    log = Log(np.asarray([0, 0]), np.asarray([0.5, 0.5]), np.asarray([1.0, 3.0]))
-    never = np.asarray([[0.0, 1.0], [0.0, 1.0]])
-    found = estimate(log, never, "snips")
-    assert (found.value, found.effective_pulls) == (None, 0)
-    assert found.reason == "no pull of the log is one that the policy would have made"
-    assert estimate(log, 1 - never, "snips", against=never).value is None
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_what_a_log_does_not_tell_is_no_number(estimator: Estimator) -> None:
+    """Two pulls of the first arm say nothing of a policy that takes the second; 0 would be a value with no doubt."""
+    log = Log(np.asarray([0, 0]), np.asarray([0.5, 0.5]), np.asarray([1.0, 3.0]), np.asarray([[1.0, 2.0]] * 2))
+    always, never = np.asarray([[1.0, 0.0]] * 2), np.asarray([[0.0, 1.0]] * 2)
+    assert estimate(log, always, estimator).value is not None
+    for target, against, pulls in ((never, None, 0), (always, never, 2), (never, always, 0), (never, never, 0)):
+        found = estimate(log, target, estimator, against=against)
+        assert (found.value, found.low, found.high) == (None, None, None)
+        assert (found.pulls, found.effective_pulls) == (2, pulls)
+        assert found.reason == "no pull of the log is one that the policy would have made"
+
+
+def test_one_pull_has_a_value_and_no_interval() -> None:
     one = estimate(Log(np.asarray([0]), np.ones(1), np.ones(1)), np.ones((1, 1)), "ips")
     assert (one.value, one.low, one.reason) == (1, None, "one pull has no interval")
 

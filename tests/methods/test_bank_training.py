@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,15 @@ from paretune.core.errors import AdapterError, ConfigError
 from paretune.core.ledger import Ledger
 from paretune.core.stages import GATE, Stage
 from paretune.core.task import Task
-from paretune.methods.banks import GATES, BankSettings, DrawnBankSettings, PriorFrom, bank_stage, gate_path
+from paretune.methods.banks import (
+    GATES,
+    BankSettings,
+    DrawnBankSettings,
+    GatedSettings,
+    PriorFrom,
+    bank_stage,
+    gate_path,
+)
 from paretune.methods.experts import expert_settings
 from paretune.methods.priors import Interpolated
 from paretune.methods.training import train_bank
@@ -219,6 +228,25 @@ def test_a_bank_is_trained_under_the_prior_that_its_needs_found(
     expected, _ = Interpolated(PRIOR, np.eye(3)[1]).weights(preferences)
     np.testing.assert_allclose(weights.numpy(), expected, atol=1e-6)  # fp32
     assert np.abs(expected - preferences @ PRIOR).max() > 0.1
+
+
+def test_each_term_of_a_gate_that_settings_ask_for_moves_it(trained: Trained) -> None:
+    """All else is alike: the form, the seed, the completions."""
+    shape: dict[str, Any] = {
+        "group_size": 4,
+        "completions_per_update": 16,
+        "rank": 2,
+        "epochs": 2,
+        "average_decay": 0.0,
+    }
+    made = {}
+    for term in ("", "gate_kl", "gate_balance", "gate_entropy"):
+        settings = GatedSettings(3e-2, form="softmax", **{**shape, **({term: 1.0} if term else {})})
+        _, _, gate = trained(bank_stage(settings, 16, 0, BLOCK, (SOMEWHERE,), PRIOR, "gate"))
+        assert gate is not None
+        made[term] = gate.flat
+    for first, second in combinations(made, 2):
+        assert (made[first] - made[second]).abs().max() > 1e-2, (first, second)  # a step of Adam is of .03
 
 
 def test_draws_of_the_settings_reach_training_and_the_stage_that_has_them(trained: Trained, asked: list[Any]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from paretune.core.errors import ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.settings import plain_settings
 from paretune.core.task import Task
+from paretune.methods import METHODS, resolve_method
 from paretune.methods.entries import method_entry
+from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.mixture_of_experts import MixtureOfExpertsSettings
 from paretune.methods.single_policy.linear import Linear, LinearSettings
 
@@ -66,16 +70,45 @@ def test_a_method_that_reads_the_reward_of_each_objective_has_no_such_class(name
         ("linear", {"weighting": "mine:Mine"}, "weighting must be left out where feedback is utility, got 'mine:Mine'"),
         ("linear", {"shaping": "mine:shape"}, "shaping must be left out where feedback is utility"),
         ("mixture_of_experts", {"advantages": "k_sample_mean"}, "advantages must be one of leave_one_out, grpo"),
-        (
-            "weight_grid",
-            {},
-            "feedback must be one of told, oracle for a method that reads the reward of each objective",
-        ),
     ],
 )
 def test_what_needs_more_than_one_number_a_completion_is_refused(name: str, settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         method_entry(name, {"feedback": "utility", **settings}, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "has", "refused", "why"),
+    [
+        ("weight_grid", "oracle", "utility", "reads the reward of each objective"),
+        ("preference_in_prompt", "utility", "oracle", "writes preferences in tenths"),
+    ],
+)
+def test_a_method_without_all_classes_refuses_one_and_says_why(name: str, has: str, refused: str, why: str) -> None:
+    assert method_entry(name, {"feedback": has}, name).settings["feedback"] == has
+    message = f"feedback must be one of told, {has} for a method that {why}, got '{refused}'"
+    with pytest.raises(ConfigError, match=message):
+        method_entry(name, {"feedback": refused}, name)
+
+
+def test_messages_and_docs_name_the_methods_that_have_classes_of_feedback(root: Path) -> None:
+    kinds = {name: resolve_method(name).Settings for name in METHODS}
+    have = {name: kind.feedbacks for name, kind in kinds.items() if issubclass(kind, FeedbackSettings)}
+    assert set(have.values()) == {("told", "utility", "oracle"), ("told", "oracle"), ("told", "utility")}
+    with pytest.raises(ConfigError) as caught:
+        method_entry("mgda", {"feedback": "utility"}, "x")
+    named = str(caught.value).partition("Take ")[2].rstrip(".").replace(" or ", ", ").split(", ")
+    assert sorted(named) == sorted(
+        name if len(each) == 3 else f"{name} ({' and '.join(each)})" for name, each in have.items()
+    )
+    page = (root / "docs" / "studies.md").read_text(encoding="utf-8")
+    line = next(each for each in page.split("\n\n") if "have all three" in each)
+    whole, _, others = line.partition(" have all three")
+    listed = [
+        set(re.findall(r"`(\w+)`", part)) & set(METHODS) for part in (whole, others.partition("other methods")[0])
+    ]
+    assert listed[0] == {name for name, each in have.items() if len(each) == 3}
+    assert listed[1] == {name for name, each in have.items() if len(each) < 3}
 
 
 def test_another_word_is_refused_and_the_shuffled_control_is_another_setting() -> None:

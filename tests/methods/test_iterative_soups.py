@@ -41,7 +41,7 @@ def test_a_length_that_ends_with_a_round_is_not_averaged(task: Task) -> None:
     assert not rounds[0].equal(rounds[1])
 
 
-def learner_of(task: Task, every: int) -> Any:
+def learner_of(task: Task, every: int, lengths: tuple[int, ...] = (64,)) -> Any:
     from paretune.core.ledger import Ledger
     from paretune.methods.training import environment
     from paretune.models.bank import ExpertBank
@@ -53,11 +53,35 @@ def learner_of(task: Task, every: int) -> Any:
     bank = ExpertBank(base, 2, 2)
     bank.initialise([0, 0])
     ledger = Ledger()
-    members = [Member(row, 0, (64,), ledger) for row in corners(2)]
+    members = [Member(row, 0, lengths, ledger) for row in corners(2)]
     settings = LearnerSettings(
         **{name: value for name, value in SMALL.items() if name != "rank"}  # type: ignore[arg-type]  # of its fields
     )
     return MergingLearner(Population(bank, members), environment(base, task), settings, every)
+
+
+def test_a_length_that_ends_with_a_round_hands_over_experts_and_a_longer_one_goes_on_from_their_average(
+    task: Task,
+) -> None:
+    """A round of two updates is 32 completions of each expert, as many as the first of two budgets has for it."""
+    handed: dict[tuple[int, ...], dict[tuple[int, int], torch.Tensor]] = {}
+    averaged: dict[tuple[int, ...], int] = {}
+    for lengths in ((32,), (32, 64), (64,)):
+        learner, made = learner_of(task, 2, lengths), handed.setdefault(lengths, {})
+
+        def hand_over(index: int, length: int, learner: Any = learner, made: Any = made) -> None:
+            assert (index, length) not in made
+            made[index, length] = learner.trainee.bank.flat[index].clone()
+
+        learner.train(hand_over)
+        averaged[lengths] = len(learner.discarded)
+    both = handed[32, 64]
+    assert sorted(both) == [(0, 32), (0, 64), (1, 32), (1, 64)]
+    assert float((both[0, 32] - both[1, 32]).abs().max()) > 0.01
+    for index in range(2):
+        assert both[index, 32].equal(handed[32,][index, 32])
+        assert both[index, 64].equal(handed[64,][index, 64])
+    assert averaged == {(32,): 0, (32, 64): 1, (64,): 1}
 
 
 def test_all_go_on_from_the_average_of_what_each_adds(task: Task) -> None:

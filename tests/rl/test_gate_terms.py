@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gated import LENGTHS, OBJECTIVES, PROMPTS, bank_of, preferences_of, prior_of, score
+from gated import LENGTHS, OBJECTIVES, PROMPTS, ROWS, TOKENS, bank_of, preferences_of, prior_of, score
 from paretune.core.errors import ConfigError
 from paretune.core.ledger import Ledger
+from paretune.core.scores import Scores
+from paretune.core.task import Row, Task
+from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel, load_base
 from paretune.models.gate import BlockGate, SmallNetwork
+from paretune.models.mixing import Mixing
 from paretune.models.prompt_gate import PromptGate
+from paretune.models.scoring import can_share_prompts, completion_log_probs
+from paretune.models.token_gate import TokenGate
 from paretune.rl.gate_terms import GateTerms, Heard
+from paretune.rl.learner import Learner
+from paretune.rl.rollout import Batch, Prompts
+from paretune.rl.rollouts import Environment
+from paretune.rl.settings import LearnerSettings
 from paretune.rl.trainees import Conditioned
 
 
@@ -106,6 +118,160 @@ def test_gradients_of_terms_are_finite_differences(
         assert values[0] - values[1] == pytest.approx(expected, rel=1e-2, abs=3e-6)  # states are fp32
     assert largest > 3e-4
     bank.unwrap()
+
+
+KINDS = [BlockGate, TokenGate, PromptGate]
+
+
+class Kept:
+    """Keeps the weights that count and their priors, `[n, E]` each, of each block in the order of its passes."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, list[Tensor]] = {}
+        self.priors: dict[int, list[Tensor]] = {}
+
+    def hear(self, weights: Tensor, prior: Tensor, inside: Tensor, block: int) -> None:
+        self.weights.setdefault(block, []).append(weights[inside])
+        self.priors.setdefault(block, []).append(prior[:, None].expand(weights.shape)[inside])
+
+
+@pytest.mark.parametrize("read", ["shared", "shared in parts", "unshared"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_token_of_a_completion_is_heard_once_and_none_behind_its_end(
+    llama: BaseModel, kind: type[SmallNetwork], read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completions are of 1 to 3 tokens and padded to 3; prompts of 1 to 4 tokens."""
+    bank = bank_of(llama)
+    gate = kind(bank, OBJECTIVES, 0, {"width": 5})
+    gate.flat.add_(torch.randn(gate.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+    assert can_share_prompts(llama)
+    if read == "shared in parts":  # rows of similar length together
+        monkeypatch.setattr("paretune.models.scoring.PASS_TOKENS", 0)
+
+    def counted(token_ids: Tensor) -> tuple[Kept, float]:
+        listener, own = Kept(), Heard(gate, GateTerms(kl=1.0, balance=0.5))
+        for each in (listener, own):
+            mixing = gate.mixing(prior_of(), preferences_of(), PROMPTS).heard_by(each, LENGTHS).resolved()
+            completion_log_probs(llama, bank, mixing, PROMPTS, token_ids, LENGTHS, share_prompts=read != "unshared")
+        return listener, float(own.penalty())
+
+    with torch.no_grad():
+        listener, penalty = counted(TOKENS)
+        behind = torch.arange(TOKENS.shape[1]) >= LENGTHS[:, None]
+        _, same = counted(torch.where(behind, 1 + TOKENS % 7, TOKENS))
+    # a gate of rows weighs each once; the others the 18 tokens of the completions, in each block that they choose for
+    expected, blocks = (ROWS, 1) if kind is PromptGate else (int(LENGTHS.sum()), 2 if kind is BlockGate else 1)
+    assert {block: sum(map(len, parts)) for block, parts in listener.weights.items()} == dict.fromkeys(
+        range(blocks), expected
+    )
+    assert (max(map(len, listener.weights.values())) > 1) == (read == "shared in parts" and kind is not PromptGate)
+    assert same == pytest.approx(penalty, rel=1e-5)
+    assert penalty > 1e-3
+
+
+def gate_that_learns(base: BaseModel, kind: type[SmallNetwork], form: str) -> SmallNetwork:
+    gate = kind(bank_of(base, 2), OBJECTIVES, 0, {"width": 5, "form": form, "gate_scale": 1.5})
+    gate.flat.add_(torch.randn(gate.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+    return gate
+
+
+def alike(rows: Sequence[Row], completions: Sequence[str]) -> Scores:
+    """Reward all completions alike, so that nothing but the terms of the gate moves a policy."""
+    rewards = np.full((len(completions), OBJECTIVES), 0.25)
+    return Scores(rewards, np.full(rewards.shape, "ok"))
+
+
+def one_update(
+    task: Task, gate: SmallNetwork, bank: ExpertBank, terms: GateTerms, micro_batch: int = 0, longest: int = 2
+) -> tuple[Tensor, Mixing, Batch]:
+    """Return the gradient of the gate in an update of 16 completions, how these were mixed, and what they are."""
+    train, development = (
+        Prompts(task.splits[split], [tuple(bank.base.encode(str(row["prompt"]))) for row in task.splits[split]])
+        for split in ("train", "development")
+    )
+    environment = Environment(alike, train, 0.0, longest, np.asarray([[0.0, 1.0]] * OBJECTIVES), development)
+    settings = LearnerSettings(group_size=4, completions_per_update=16, epochs=1, micro_batch=micro_batch)
+    trainee = Conditioned(bank, gate, np.eye(2), 1, (16,), Ledger(16), gate_terms=terms)
+    learner = Learner(trainee, environment, settings)
+    taken: list[Tensor] = []
+    sampled: list[tuple[Mixing, Batch]] = []
+    take, sample = trainee.take_gradients, learner.rollouts.sample
+
+    def keep_gradients(members: Sequence[int]) -> dict[str, Tensor]:
+        found = take(members)
+        taken.append(found["gate"].clone())
+        return found
+
+    def keep_batch(active: Sequence[int], size: int) -> Any:
+        made = sample(active, size)
+        sampled.append(made[2:])
+        return made
+
+    start = gate.flat.clone(), bank.flat.clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainee, "take_gradients", keep_gradients)
+        patch.setattr(learner.rollouts, "sample", keep_batch)
+        learner.update(lambda index, length: None, lambda event: None)
+    gate.flat.copy_(start[0])
+    bank.flat.copy_(start[1])
+    return taken[0], *sampled[0]
+
+
+def by_hand(kept: Kept, terms: GateTerms, form: str) -> Tensor:
+    """Return the penalty by its formulas: means over tokens, then over networks."""
+    found = []
+    for block, parts in kept.weights.items():
+        used, prior = torch.cat(parts), torch.cat(kept.priors[block])
+        p, q = used / 1.5, (prior + 0.01) / 1.02  # of the softmax form, whose scale is 1.5
+        far = (used - prior).square().sum(dim=1) if form == "free" else (p * (p / q).log()).sum(dim=1)
+        shares = (used if form == "free" else p).mean(dim=0)
+        balance = ((shares - shares.mean()) / shares.mean()).square().mean()
+        found.append(terms.kl * far.mean() + terms.balance * balance)
+        if terms.entropy:
+            found[-1] = found[-1] + terms.entropy * (p * p.log()).sum(dim=1).mean()
+    return torch.stack(found).mean()
+
+
+@pytest.mark.parametrize("micro_batch", [0, 8])
+@pytest.mark.parametrize("kind", [BlockGate, PromptGate])
+@pytest.mark.parametrize(
+    ("form", "terms"),
+    [
+        ("free", GateTerms(kl=2.0)),
+        ("free", GateTerms(balance=0.5)),
+        ("softmax", GateTerms(kl=2.0, balance=0.5)),
+        ("softmax", GateTerms(entropy=0.7)),
+    ],
+)
+def test_an_update_adds_terms_to_the_mean_loss_of_its_completions(
+    task: Task, base: BaseModel, kind: type[SmallNetwork], form: str, terms: GateTerms, micro_batch: int
+) -> None:
+    """Where all rewards are alike, the gradient is that of the terms: of each pass as much as it has of the rows."""
+    gate = gate_that_learns(base, kind, form)
+    bank: ExpertBank = base.model._paretune_bank
+    gradient, mixing, batch = one_update(task, gate, bank, terms, micro_batch)
+    assert len(set(batch.lengths.tolist())) > 1
+    size = micro_batch or 16
+    for rows in torch.arange(16).split(size):
+        kept, lengths = Kept(), batch.lengths[rows]
+        own = mixing.rows(rows).heard_by(kept, lengths).resolved()
+        prompts = [batch.prompt_ids[row] for row in rows.tolist()]
+        completion_log_probs(base, bank, own, prompts, batch.token_ids[rows], lengths, share_prompts=False)
+        (by_hand(kept, terms, form) * size / 16).backward()
+    expected = gate.take_gradients()
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))  # fp32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_terms_of_completions_of_equal_lengths_do_not_depend_on_the_size_of_passes(
+    task: Task, base: BaseModel, kind: type[SmallNetwork]
+) -> None:
+    """What experts get on average is of a pass, see `balance`; distances and entropies add up to those of all."""
+    gate, terms = gate_that_learns(base, kind, "softmax"), GateTerms(kl=2.0, entropy=0.7)
+    made = [one_update(task, gate, base.model._paretune_bank, terms, micro, longest=1)[0] for micro in (0, 4, 8)]
+    for parts in made[1:]:
+        torch.testing.assert_close(parts, made[0], rtol=1e-3, atol=1e-4 * float(made[0].abs().max()))  # fp32
 
 
 def test_settings_without_terms_make_none_and_terms_without_a_gate_that_learns_are_refused(llama: BaseModel) -> None:

@@ -388,6 +388,7 @@ def test_a_bank_of_another_size_is_refused(task: Task, base: BaseModel) -> None:
         ({"replay": 64, "ratio": "token"}, "replay must be 0 with ratio 'token'"),
         ({"replay": 64, "kl_estimator": "k3"}, "replay must be 0 with kl_estimator 'k3'"),
         ({"replay": 64, "loss_type": "dapo"}, "replay must be 0 with loss_type 'dapo'"),
+        ({"replay": 64, "entropy_coef": 0.01}, r"replay must be 0 with entropy_coef 0\.01, got 64"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -690,12 +691,12 @@ def test_greedy_completions_are_charged_told_and_the_same_every_time(task: Task,
 
 @pytest.mark.parametrize(
     "advantages",
-    [pytest.param(name, marks=pytest.mark.slow) for name in ("gdpo", "grpo", "self_critical", "k_sample_mean")],
+    ["gdpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grpo", "self_critical", "k_sample_mean"))],
 )
 def test_every_estimator_learns_the_task(task: Task, base: BaseModel, advantages: str) -> None:
     """A preference for the first objective: its reward under the base model is below .35."""
-    settings = replace(SETTINGS, advantages=advantages, epochs=2)
-    _, events = train(make(task, base, [(FIRST, 0, (640,))], settings))
+    settings = replace(SETTINGS, advantages=advantages, epochs=2, learning_rate=2e-2)
+    _, events = train(make(task, base, [(FIRST, 0, (320,))], settings))
     rewards = [event["reward_means"][0] for event in events]
     assert np.mean(rewards[-4:]) > np.mean(rewards[:4]) + 0.2
 
@@ -814,14 +815,14 @@ def test_weights_from_gradients_tell_the_entropy_that_the_weighed_loss_tells(
 
 
 @pytest.mark.parametrize(
-    "estimator", [pytest.param(name, marks=pytest.mark.slow) for name in ("k1", "k3", "k3_corrected")]
+    "estimator", ["k3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("k1", "k3_corrected"))]
 )
 def test_every_estimator_of_the_kl_holds_a_policy_near_the_base_model(
     task: Task, base: BaseModel, estimator: str
 ) -> None:
-    settings, kl = replace(SETTINGS, kl_estimator=estimator, epochs=2), []
+    settings, kl = replace(SETTINGS, kl_estimator=estimator, epochs=2, learning_rate=2e-2), []
     for beta in (0.0, 1.0):
-        _, events = train(make(task, base, [(FIRST, 0, (640,))], settings, beta=beta))
+        _, events = train(make(task, base, [(FIRST, 0, (192,))], settings, beta=beta))
         kl.append(np.mean([event["kl"] for event in events[-5:]]))
     assert kl[1] < 0.5 * kl[0]
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 import micro_task
+from gated import bank_of
 from paretune.core.errors import ConfigError
 from paretune.core.ledger import Ledger
 from paretune.core.task import Task
 from paretune.methods.experts import ExpertSettings, expert_settings, expert_stage, settings_of
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.gate import BlockGate, SmallNetwork
 from paretune.models.mixing import Mixing
+from paretune.models.prompt_gate import PromptGate
 from paretune.models.scoring import completion_log_probs
 from paretune.objectives.scoring import Scorer
 from paretune.rl.learner import Learner
@@ -24,7 +27,7 @@ from paretune.rl.rollout import Prompts
 from paretune.rl.rollouts import Environment
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.slots import Slots
-from paretune.rl.trainees import Member, Population
+from paretune.rl.trainees import Conditioned, Member, Population
 from paretune.rl.weighting import Seen
 
 SETTINGS = LearnerSettings(
@@ -282,3 +285,27 @@ def test_what_stands_in_front_of_a_prompt_is_read_and_charged_again(task: Task, 
     bank = learner.trainee.bank
     expected = 2 * (bank.base.parameters + bank.parameters_each()) * tokens * 3  # there and back
     assert learner.members[0].ledger.counts["flops"] - before == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("trains", ["both", "gate"])
+@pytest.mark.parametrize("kind", [BlockGate, PromptGate])
+def test_reading_again_is_charged_all_that_reads_trained_or_not(
+    task: Task, base: BaseModel, kind: type[SmallNetwork], trains: str
+) -> None:
+    environment = make(task, base, SETTINGS).environment
+    bank = bank_of(base, 2)
+    gate = kind(bank, 2, 0, {"width": 5})
+    learner = Learner(Conditioned(bank, gate, np.eye(2), 0, (64,), Ledger(64), trains=trains), environment, SETTINGS)
+    learner.update(lambda index, length: None, lambda event: None)
+    drawn = learner.replay.draw([0], [1], 0)
+    assert drawn is not None
+    asked, _, _, batch = learner.rollouts.sample([0], 8)
+    before = learner.members[0].ledger.counts["flops"]
+    learner.replay.charge([0], learner.replay.beside([0], batch, asked, drawn))
+    # two groups of two: completions and, once for each group, prompts, there and back
+    prompts = sum(len(environment.train.prompt_ids[place]) for place in drawn.prompts[::2].tolist())
+    by_token = gate.flat.numel() if kind is BlockGate else 0
+    passes = (base.parameters + 2 * bank.parameters_each() + by_token) * (int(drawn.lengths.sum()) + prompts) * 3
+    if kind is PromptGate:  # the base model alone reads each prompt for it
+        passes += base.parameters * prompts
+    assert learner.members[0].ledger.counts["flops"] - before == 2 * passes

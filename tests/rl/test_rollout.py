@@ -74,7 +74,10 @@ def test_a_stream_may_visit_some_prompts_alone_each_once_an_epoch() -> None:
     np.testing.assert_array_equal(some.keys([4, 1], 3, 2), stream().keys([4, 1], 3, 2))  # noise goes with the prompt
 
 
-@pytest.mark.parametrize("among", [(), (5,), (-1, 0)])
-def test_prompts_that_are_not_there_cannot_be_visited(among: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match="among must name some of the 5 prompts by their numbers"):
+@pytest.mark.parametrize(
+    ("among", "got"), [((), "none"), ((5,), r"\[5\]"), ((-1, 0), r"\[-1\]"), ((0, 3, 1, 3), r"\[3\]")]
+)
+def test_prompts_that_are_not_there_or_named_twice_cannot_be_visited(among: tuple[int, ...], got: str) -> None:
+    message = rf"among must name some of the 5 prompts by their numbers, none twice, got {got}\. Leave it out"
+    with pytest.raises(ShapeError, match=message):
         PromptStream(Prompts(ROWS, IDS), 0, among)

@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from paretune.core.preferences import random_preferences
+from paretune.methods.meta_policy.merged_soups import Products
+from paretune.models.banked_linear import BankedLinear, Pin, Pinned
+from paretune.models.low_rank import side_by_side
+from paretune.models.mixing import Mixing
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.best_utility import best_utility, chebyshev_envelope
 from paretune.optimum.exact import log_optimum, outcome
@@ -274,7 +280,8 @@ def test_where_the_preference_depends_on_the_prompt_weights_must_too(known: Any,
     assert best_weights(reached, [[0.5, 0.5]]).values[0] < value(best, own, known).mean() - 1e-3
 
 
-# parameters
+# parameters: that of deltas runs the library's layer, of which its soups are made; the other three write out a map from
+# parameters to logits, and so prove the statement alone
 
 
 def test_where_logits_are_linear_in_the_parameters_a_soup_is_the_product(known: Any, exact: Any) -> None:
@@ -289,6 +296,7 @@ def test_where_logits_are_linear_in_the_parameters_a_soup_is_the_product(known: 
 
 
 def test_a_soup_of_the_logits_of_every_prefix_mixes_tokens_and_not_completions(known: Any, exact: Any) -> None:
+    """Parameters are the logits themselves, one for each prefix and token."""
     preference = np.asarray([0.3, 0.7])
     logits = [each + 5.0 for each in prefix_conditionals(exact, ALPHABET)]  # logits are free up to a constant
     total: Any = np.zeros((16, 1))
@@ -298,17 +306,37 @@ def test_a_soup_of_the_logits_of_every_prefix_mixes_tokens_and_not_completions(k
     assert np.abs(total - product_log_probs(exact, known[0], preference)).max() > 0.01
 
 
+def layer_output(x: Any, base: Any, ups: Any, downs: Any, scale: float, weights: Any) -> Any:
+    """Return what a layer of the library's bank makes of x under expert weights: W x and the experts' deltas."""
+    layer = BankedLinear(nn.Linear(*base.T.shape, bias=False, dtype=torch.float64), *base.T.shape, 0, Pinned())
+    layer.original.weight.data = torch.from_numpy(base)
+    layer.A, layer.B = (nn.Parameter(torch.from_numpy(each)) for each in (downs, ups))
+    scales = torch.full((len(ups),), scale, dtype=torch.float64)
+    mixing = Mixing.of_rows(torch.from_numpy(weights)[None])
+    layer.pinned.pin = Pin(mixing, {}, 0, scales, ups.shape[2], torch.float64, merges=False)
+    with torch.no_grad():
+        return layer(torch.from_numpy(x)[None]).numpy()
+
+
 def test_a_soup_of_deltas_is_the_product_where_a_soup_of_factors_is_not() -> None:
-    """logits = B A x: (sum w B_i)(sum w A_i) holds cross terms B_i A_j that belong to no expert."""
+    """logits = W x + s B A x: (sum w B_i)(sum w A_i) holds cross terms B_i A_j that belong to no expert."""
     random = np.random.default_rng(7)
     ups, downs, x = random.normal(size=(2, 6, 2)), random.normal(size=(2, 2, 3)), random.normal(size=3)
-    weights, base = np.asarray([0.3, 0.7]), np.full((1, 6), -np.log(6))
-    experts = normalised(base + (ups @ downs @ x)[:, None])
-    wanted = product_log_probs(experts, base, weights)
-    deltas = normalised(base + np.einsum("e,eor,eri,i->o", weights, ups, downs, x))
-    np.testing.assert_allclose(deltas, wanted, atol=1e-12)
-    factors = normalised(base + np.einsum("e,eor->or", weights, ups) @ np.einsum("e,eri->ri", weights, downs) @ x)
-    assert np.abs(factors - wanted).max() > 0.1
+    base, weights, scale = random.normal(size=(6, 3)), np.asarray([0.3, 0.7]), 1.5
+    experts = normalised((base @ x)[None, None] + scale * (ups @ downs @ x)[:, None])
+    wanted = product_log_probs(experts, normalised(base @ x)[None], weights)
+
+    mixed = normalised(layer_output(x, base, ups, downs, scale, weights))  # as the bank mixes
+    np.testing.assert_allclose(mixed, wanted, atol=1e-12)
+    down, up = side_by_side(*(torch.from_numpy(each) for each in (downs, ups, scale * weights)))  # as one adapter
+    summed = normalised(layer_output(x, base, up[None].numpy(), down[None].numpy(), 1.0, np.ones(1)))
+    np.testing.assert_allclose(summed, wanted, atol=1e-12)
+
+    crossed, _ = Products(np.eye(2), "factors").weights(weights[None])  # as merged_soups averages A and B apart
+    factors = layer_output(x, base, ups.repeat(2, axis=0), np.concatenate([downs] * 2), scale, crossed[0])
+    apart = np.einsum("e,eor->or", weights, ups) @ np.einsum("e,eri->ri", weights, downs)
+    np.testing.assert_allclose(factors[0], base @ x + scale * apart @ x, atol=1e-12)
+    assert np.abs(normalised(factors) - wanted).max() > 0.1
 
 
 def test_behind_a_nonlinear_unit_a_soup_of_exact_experts_falls_short(known: Any, exact: Any) -> None:

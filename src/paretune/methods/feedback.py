@@ -21,6 +21,7 @@ class FeedbackSettings(ExpertSettings):
     """Settings of a method that has a class of feedback, beside those of its experts."""
 
     feedbacks: ClassVar[tuple[str, ...]] = FEEDBACKS  # that the method can be run with
+    limit: ClassVar[str] = "reads the reward of each objective"  # what rules out the others, where not all are there
 
     # told: the preference; utility: one number a completion; oracle: what is wanted of each prompt; docs/studies.md
     feedback: str = field(default="told", metadata=OPTIONAL)
@@ -30,8 +31,8 @@ class FeedbackSettings(ExpertSettings):
         check_choice("feedback", self.feedback, FEEDBACKS)
         if self.feedback not in self.feedbacks:
             raise ConfigError(
-                f"feedback must be one of {', '.join(self.feedbacks)} for a method that reads the reward of each "
-                f"objective, got '{self.feedback}'. Choose one of these, or another method."
+                f"feedback must be one of {', '.join(self.feedbacks)} for a method that {self.limit}, got "
+                f"'{self.feedback}'. Choose one of these, or another method."
             )
         if self.feedback != "utility":
             return
@@ -64,6 +65,6 @@ def check_has_feedback(kind: type, given: Mapping[str, object], path: str) -> No
         raise ConfigError(
             f"{path}.feedback must be left out: the method reads the reward of each objective, for the preference that "
             f"it is told, got '{given['feedback']}'. Take linear, weight_grid (told and oracle), rewarded_soups, mod, "
-            "hidden_mixing, preference_conditioned, panacea, preference_in_prompt, contextual_bandit or "
-            "mixture_of_experts."
+            "hidden_mixing, preference_conditioned, panacea, preference_in_prompt (told and utility), "
+            "contextual_bandit or mixture_of_experts."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -121,16 +122,19 @@ class PromptStream:
             among: Numbers of those that are visited, none twice; all of them when left out.
 
         Raises:
-            ShapeError: If there is no prompt of one of these numbers, or none is visited.
+            ShapeError: If there is no prompt of one of these numbers, one is named twice, or none is visited.
         """
         self.rows, self.prompt_ids, self.seed = prompts.rows, prompts.prompt_ids, seed
         self.digests = [prompt_key(ids) for ids in prompts.prompt_ids]
         self.visited = list(range(len(prompts.rows)) if among is None else among)
-        if among is not None and not (self.visited and set(self.visited) <= set(range(len(prompts.rows)))):
-            raise ShapeError(
-                f"among must name some of the {len(prompts.rows)} prompts by their numbers, got {self.visited[:8]}. "
-                "Leave it out for all of them."
-            )
+        if among is not None:
+            times = Counter(self.visited)
+            wrong = [number for number, count in times.items() if count > 1 or not 0 <= number < len(prompts.rows)]
+            if wrong or not times:
+                raise ShapeError(
+                    f"among must name some of the {len(prompts.rows)} prompts by their numbers, none twice, got "
+                    f"{wrong[:8] if wrong else 'none'}. Leave it out for all of them."
+                )
         self._epoch, self._order = -1, np.arange(0)
 
     def indices(self, first: int, count: int) -> list[int]:

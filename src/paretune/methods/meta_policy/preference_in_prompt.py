@@ -24,8 +24,8 @@ from paretune.tasks.checks import model_context, plain_encoder
 class PreferenceInPromptSettings(BankSettings):
     """Settings of `PreferenceInPrompt`: how the preference is written, and those of its one expert."""
 
-    # told tenths, which weigh the objectives too; what an oracle wants of a prompt is no tenth
     feedbacks: ClassVar[tuple[str, ...]] = ("told", "utility")
+    limit: ClassVar[str] = "writes preferences in tenths"  # what is wanted of a prompt, for `oracle`, is of any number
 
     text: str = field(default="[{preference}] ", metadata=PLANNING)  # in front of the prompt
     pair: str = field(default="{name} {number}", metadata=PLANNING)  # of each objective
