@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import ParetuneError
+from paretune.tasks import load_task
 from paretune.tasks.strict_yaml import to_yaml
 
 HERE = Path(__file__).parent
@@ -24,6 +25,7 @@ from chosen_settings import Choice, choices, write_points  # type: ignore[import
 Row = dict[str, Any]
 Study = dict[str, Any]
 CORRELATIONS, HETEROGENEITIES = (-0.8, 0.0, 0.8), (0.0, 0.5)
+RELATIONS = {-0.8: "competing", -0.4: "half_competing", 0.0: "independent", 0.8: "correlated"}
 R = 4096
 BUDGETS = [2248, 4504, 9008, 18016]  # .05, .1, .2 and .4 of 11 R, in whole groups
 EQUAL = BUDGETS[2]
@@ -44,8 +46,17 @@ def tasks(correlations: Sequence[float], heterogeneities: Sequence[float], **set
 def study(
     name: str, of: list[Row], rows: Mapping[str, Row], budgets: Sequence[int], seeds: int, divisions: int = 10
 ) -> Study:
-    """Return a study in parts of at most five instances; the standing row `one_policy` learns as by default."""
-    parts = {f"from_{first}": {"seeds": list(range(first, min(first + 5, seeds)))} for first in range(0, seeds, 5)}
+    """Return a study in parts of one correlation and at most five instances each.
+
+    The standing row `one_policy` learns as by default.
+    """
+    found: dict[float, list[str]] = {}
+    for task in of:
+        found.setdefault(task["controlled"]["rho"], []).append(load_task(task).name)
+    parts = {
+        f"{RELATIONS[rho]}_from_{first}": {"tasks": names, "seeds": list(range(first, min(first + 5, seeds)))}
+        for first in range(0, seeds, 5) for rho, names in found.items()
+    }  # fmt: skip
     return {
         "name": f"meta-policy-{name}", "tasks": of, "methods": {"one_policy": {"method": "one_policy"}, **rows},
         "budget": {"completions": list(budgets)}, "seeds": seeds,
