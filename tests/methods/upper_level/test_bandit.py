@@ -221,9 +221,12 @@ def left(context: Context, length: int) -> list[bytes]:
 
 def test_a_run_that_is_killed_goes_on_to_the_same_gate(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
     whole = run(task, tmp_path / "whole", experts, (27,))
-    run(task, tmp_path / "parts", experts, (27,), stop_after=16)
+    killed = run(task, tmp_path / "parts", experts, (27,), stop_after=16)
     again = run(task, tmp_path / "parts", experts, (27,))
     assert (again.reported, whole.reported) == (27 - 16, 27)  # both rounds that were made are kept
+    before, seconds = killed.given.seconds, again.given.seconds
+    assert before.keys() == seconds.keys() == {"sampling", "scoring", "update"}
+    assert all(0 < before[phase] < seconds[phase] for phase in seconds)  # of both attempts
     assert left(again, 27) == left(whole, 27)
     assert again.spent == whole.spent
     assert again.sealed == whole.sealed

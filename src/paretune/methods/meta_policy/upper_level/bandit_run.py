@@ -150,7 +150,8 @@ class _Bandit:
         if self.own.feedback == "oracle":
             preferences = self._wanted(rows, preferences)
         contexts = context_rows(self.prompts[chosen], preferences, self.own.products)
-        chances = self.chances(self.learned(before), contexts, preferences)
+        with self.ledger.timed("update"):
+            chances = self.chances(self.learned(before), contexts, preferences)
         arms = policies.drawn(chances, np.asarray([each.random() for each in draws]))
         weights = self.arms.weights(preferences @ self.prior)[np.arange(count), arms]
         outputs = self._paid(rows, preferences, weights, numbers)
@@ -187,8 +188,10 @@ class _Bandit:
         )  # fmt: skip
         self.ledger.charge(completions=count, prompts=count)
         seeds = [stream_key(self.stage.seed, "noise", number) % 2**63 for number in numbers]
-        made = policy.generate([str(row["prompt"]) for row in rows], range(count), seed=seeds, reference=True)
-        scores = self.score(rows, made.texts)
+        with self.ledger.timed("sampling"):
+            made = policy.generate([str(row["prompt"]) for row in rows], range(count), seed=seeds, reference=True)
+        with self.ledger.timed("scoring"):
+            scores = self.score(rows, made.texts)
         kept, dropped = int(made.lengths.sum()), made.dropped_tokens
         read = sum(map(len, made.prompt_ids))
         flops = policy.flops(range(count), kept + read, reference_passes=1, prompt_tokens=read)
