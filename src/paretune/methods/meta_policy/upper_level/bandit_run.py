@@ -18,6 +18,7 @@ from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
 
+from paretune.methods.telling import Telling
 if TYPE_CHECKING:
     from paretune.models.bandit_gate import BanditGate
 
@@ -54,13 +55,13 @@ def run_bandit(context: StageContext) -> None:
                 state = pulls.tensors(), {"rounds": number, "ledger": spent}
                 save_state(checkpoint, *state)
                 if number > first:
-                    context.progress(bandit.size)  # a stop is noticed here: the round is kept
+                    bandit.telling.progress(bandit.size)  # a stop is noticed here: the round is kept
                 for stage in (each for each in stages if due[each.completions] == number):
                     save_state(context.end_folder(stage) / STATE, *state)
                     left = stage.completions - ledger.completions
-                    last = bandit.pulled(pulls, left) if left else pulls
-                    if left:
-                        context.progress(left)
+                    with bandit.telling.only_if(stage is stages[-1]):
+                        last = bandit.pulled(pulls, left) if left else pulls
+                        bandit.telling.progress(left)
                     bandit.hand_over(stage, last)
                     if stage is not stages[-1]:
                         ledger.resume(spent)
@@ -80,7 +81,7 @@ class _Bandit:
         from paretune.models.base import load_base
         from paretune.objectives.scoring import Scorer
 
-        self.context, self.stage, self.task = context, stage, context.task
+        self.context, self.stage, self.task, self.telling = context, stage, context.task, Telling(context)
         self.own = settings_of(BanditSettings, stage)
         self.ledger, self.size = context.ledger(stage), self.own.pulls_each_round
         self.bank = load_bank(load_base(self.task.model), adapters_of(map(context.result, stage.needs)))
@@ -157,7 +158,7 @@ class _Bandit:
         outputs = self._paid(rows, preferences, weights, numbers)
         made = Pulls(chosen, preferences, chances, arms, outputs)
         pulls = before.and_then(made)
-        self.context.log(
+        self.telling.log(
             {
                 "pulls": len(pulls.arms), "arms": np.bincount(arms, minlength=chances.shape[1]).tolist(),
                 "payoff": made.mean_payoff(self.gate.payoff_weights(preferences)),
