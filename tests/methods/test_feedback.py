@@ -9,6 +9,7 @@ from paretune.core.errors import ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.settings import plain_settings
 from paretune.core.task import Task
+from paretune.methods.asking import asked_stages
 from paretune.methods.entries import method_entry
 from paretune.methods.meta_policy.mixture_of_experts import MixtureOfExpertsSettings
 from paretune.methods.single_policy.linear import Linear, LinearSettings
@@ -76,6 +77,44 @@ def test_a_method_that_reads_the_reward_of_each_objective_has_no_such_class(name
 def test_what_needs_more_than_one_number_a_completion_is_refused(name: str, settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         method_entry(name, {"feedback": "utility", **settings}, name)
+
+
+def test_a_refused_class_of_feedback_names_the_methods_that_have_it() -> None:
+    with pytest.raises(ConfigError, match="feedback must be left out") as utility:
+        method_entry("mgda", {"feedback": "utility"}, "x")
+    with pytest.raises(ConfigError, match="feedback must be left out") as oracle:
+        method_entry("mgda", {"feedback": "oracle"}, "x")
+    assert "contextual_bandit" in str(utility.value)
+    assert "preference_in_prompt" in str(utility.value)
+    assert "weight_grid" not in str(utility.value)  # which selects by the reward of each objective
+    assert "weight_grid" in str(oracle.value)
+
+
+@pytest.mark.parametrize("name", ["rewarded_soups", "mod", "hidden_mixing", "contextual_bandit", "mixture_of_experts"])
+@pytest.mark.parametrize("experts", ["mgda", "cone"])
+def test_experts_that_read_gradients_of_each_objective_are_refused_when_planned(
+    task: Task, name: str, experts: str
+) -> None:
+    entry = method_entry(name, {"feedback": "utility", "experts": experts}, name)
+    with pytest.raises(
+        ConfigError, match=r"stage 'expert' of \w+.stages: weighting must be left out where feedback is"
+    ):
+        asked_stages(entry.method, task, das_dennis(2, 2), 6000, 0)
+    told = method_entry(name, {"experts": experts}, name)
+    assert asked_stages(told.method, task, das_dennis(2, 2), 6000, 0)
+
+
+def test_what_a_stage_needs_is_looked_at_too(task: Task) -> None:
+    """A method may return the last of its stages alone."""
+    entry = method_entry("contextual_bandit", {"feedback": "utility", "experts": "cone"}, "x")
+
+    class LastAlone:
+        def stages(self, *given: Any, **named: Any) -> Any:
+            return entry.method.stages(*given, **named)[-1:]
+
+    one: Any = LastAlone()
+    with pytest.raises(ConfigError, match="weighting must be left out where feedback is utility"):
+        asked_stages(one, task, das_dennis(2, 2), 6000, 0)
 
 
 def test_another_word_is_refused_and_the_shuffled_control_is_another_setting() -> None:
