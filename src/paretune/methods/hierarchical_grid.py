@@ -10,9 +10,7 @@ import numpy as np
 
 from paretune.core.errors import BudgetError, ShapeError
 from paretune.core.preferences import FloatArray
-from paretune.methods.experts import whole_passes
-
-DIGITS = 12  # to which candidates of equal weights are one
+from paretune.methods.experts import DIGITS, whole_passes
 
 # candidates [C, E], how often measured before -> mean scores [C, K], as the task judges them
 Measure = Callable[[FloatArray, int], FloatArray]

@@ -16,6 +16,7 @@ from paretune.core.preferences import FloatArray, centre, corners
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
+from paretune.methods.experts import weighed
 from paretune.methods.banks import PriorFrom
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.judging import judged_scores
@@ -134,7 +135,7 @@ class SearchedPrior:
 
     def _space(self, rule: FloatArray) -> Space:
         wanted = _searched_for(len(rule))
-        return Space(rule.shape[1], wanted, self.simplex, first_candidates=wanted @ rule)
+        return Space(rule.shape[1], wanted, self.simplex, first_candidates=weighed(wanted, rule))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from paretune.core.protocols import Level, Mixer
 from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import JudgedOn
-from paretune.methods.experts import adapters_of, settings_of
-from paretune.methods.hierarchical_grid import DIGITS, Found, Measure, Space, hierarchical_search, keys_of
+from paretune.methods.experts import DIGITS, adapters_of, settings_of
+from paretune.methods.hierarchical_grid import Found, Measure, Space, hierarchical_search, keys_of
 from paretune.methods.judging import judged_scores
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Level, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of
+from paretune.methods.experts import PLANNING, adapters_of, weighed
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.judging import judged_scores
 from paretune.methods.meta_policy.lower_level import CombiningSettings
@@ -109,7 +109,7 @@ class EMORL:
         """Return what is searched for preferences `[M, K]`: weights of all experts, whatever they were trained for."""
         prior = self.settings.expert_kind.prior(objectives)
         if self.settings.mode == "repaired":
-            return Space(prior.shape[1], preferences, simplex=True, first_candidates=preferences @ prior)
+            return Space(prior.shape[1], preferences, simplex=True, first_candidates=weighed(preferences, prior))
         return Space(
             prior.shape[1],
             np.full((1, objectives), 1 / objectives),

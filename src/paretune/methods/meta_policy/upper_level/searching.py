@@ -17,7 +17,7 @@ from paretune.core.seeds import generator
 from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import JudgedOn, Task
-from paretune.methods.experts import PLANNING, ExpertSettings, settings_of
+from paretune.methods.experts import PLANNING, ExpertSettings, settings_of, weighed
 from paretune.methods.hierarchical_grid import Found, Measure, Space, affordable, distinct
 from paretune.methods.meta_policy.upper_level.proposals import (
     MirrorDescent,
@@ -134,7 +134,7 @@ def planned_search(
 
 def search_space(settings: SearchingSettings, preferences: FloatArray, prior: FloatArray) -> Space:
     """Return what is searched: weights of all experts, the preferences' own among them."""
-    return Space(prior.shape[1], preferences, True, preferences @ prior, settings.beyond)
+    return Space(prior.shape[1], preferences, True, weighed(preferences, prior), settings.beyond)
 
 
 def searching_stage(
