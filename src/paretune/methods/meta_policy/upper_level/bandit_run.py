@@ -14,16 +14,16 @@ from paretune.core.errors import RewardError
 from paretune.core.preferences import FloatArray, random_preferences
 from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import GATE, Stage, StageContext
+from paretune.methods.bank_training import context_prompts
 from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
-
 from paretune.methods.telling import Telling
+
 if TYPE_CHECKING:
     from paretune.models.bandit_gate import BanditGate
 
 FITTED_ON = 512  # training prompts, the first ones, whose states the compression is fitted to
-CONTEXT_PROMPTS = 64  # of which so many are shown to others by a shuffled gate; its file names them
 
 
 def run_bandit(context: StageContext) -> None:
@@ -97,7 +97,7 @@ class _Bandit:
         if own.context != "own":
             settings["context"] = own.context
         if own.context == "shuffled":
-            settings["context_prompts"] = [list(each) for each in dict.fromkeys(ids)][:CONTEXT_PROMPTS]
+            settings["context_prompts"] = context_prompts(ids)
         self.gate: BanditGate = BanditGate(self.bank, objectives, stage.seed, settings)
         self.arms = arms_of(self.bank.experts, own.divisions, own.step, own.stretch)
         states = np.zeros((len(ids), self.gate.context_size))
