@@ -39,7 +39,8 @@ import paretune
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.protocols import Mixer
 from paretune.core.task import Task
-from paretune.methods.hierarchical_grid import DIGITS, Found, HierarchicalGrid, Measure, Space, distinct, keys_of
+from paretune.methods.experts import DIGITS
+from paretune.methods.hierarchical_grid import Found, HierarchicalGrid, Measure, Space, distinct, keys_of
 from paretune.methods.judging import judged_scores
 from paretune.objectives.scoring import Scorer
 from paretune.tasks import load_task

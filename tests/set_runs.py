@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ def run(function: Run, root: Path, stages: list[Stage], task: Task) -> list[Stag
     """Train stages and return what they left."""
     function(context_of(root, stages, task))
     return [stage_result(root, stage, task) for stage in stages]
+
+
+def reported(function: Run, root: Path, stages: list[Stage], task: Task) -> tuple[int, list[dict[str, Any]]]:
+    """Train stages and return how many completions were reported, and the events."""
+    context, told = context_of(root, stages, task), list[int]()
+    changed: Any = context
+    changed.progress = lambda completions, message="": told.append(completions)
+    function(context)
+    lines = (root / "groups" / "one" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return sum(told), [json.loads(line) for line in lines]
 
 
 def contents(result: StageResult) -> dict[str, object]:

@@ -124,8 +124,9 @@ LATE = [  # settings whose effect so few completions do not show
     ("linear_support", {"reuse": "nearest"}),
     ("evolution", {"survival": "crowding"}),
 ]
-LEAN: dict[str, Any] = {  # few completions are then enough for corners and centre
+LEAN: dict[str, Any] = {  # few completions are then enough for corners and centre, and end outer steps and rounds
     "completions_each": 32, "epochs": 2, "average_decay": 0.9, "population": 2, "steps": 16,
+    "tasks": 1, "inner_updates": 1, "merge_every": 1,
 }  # fmt: skip
 ANSWERS = {
     "single-policy": {"exact", "estimated", "nearest"},
@@ -436,11 +437,11 @@ def test_a_setting_that_needs_longer_runs_keeps_the_promises_of_its_method(
 
 def check_promises(name: str, changes: dict[str, object], task: Task, root: Path) -> SolutionSet:
     """Check that a method spends its budget, repeats, and is found again as it was saved; return what it trained."""
-    solutions, assembly, context = train(name, task, root / "one", FEW, **LEAN, **changes)
+    solutions, assembly, context = train(name, task, root / "one", FEW, **{**LEAN, **changes})
     for result in context.results.values():
         assert result.ledger.completions == result.stage.completions
     assert sum(result.stage.completions for result in context.results.values()) <= FEW
-    again, assembled, _ = train(name, task, root / "two", FEW, **LEAN, **changes)
+    again, assembled, _ = train(name, task, root / "two", FEW, **{**LEAN, **changes})
     assert again.bank.flat.equal(solutions.bank.flat)
     assert answer_to_plain(assembled.answer) == answer_to_plain(assembly.answer)
     np.testing.assert_array_equal(likely(load_solutions(solutions.save(root / "out"))), likely(solutions))

@@ -47,6 +47,16 @@ def test_seconds_are_booked_by_phase() -> None:
     assert ledger.seconds == {"sampling": 3.0, "scoring": 0.5}
 
 
+def test_the_seconds_of_a_block_are_added_to_its_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.5, 20.0, 21.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    ledger = Ledger()
+    for _ in range(2):
+        with ledger.timed("sampling"):
+            pass
+    assert ledger.seconds == {"sampling": 3.5}
+
+
 def test_a_ledger_survives_json() -> None:
     ledger = Ledger(64)
     ledger.charge(completions=8, tokens=17)

@@ -30,7 +30,8 @@ from paretune.methods.banks import (
 )
 from paretune.methods.experts import expert_settings
 from paretune.methods.priors import Interpolated
-from paretune.methods.training import train_bank
+from paretune.methods.training import prompts, train_bank
+from paretune.models import prompt_states
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
 from paretune.models.base import load_base
@@ -151,6 +152,27 @@ def test_a_gate_learns_alone_on_frozen_experts(trained: Trained, gate: str) -> N
     assert made.networks[0][-1].any()  # the last bias, which starts at zero
     state = load_file(context.root / "checkpoint" / "state.safetensors")
     assert {name.partition(".")[0] for name in state} == {"gate", "recent"}
+
+
+def test_prompts_are_read_in_batches_that_do_not_depend_on_where_training_stands(
+    trained: Trained, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads states of the embedded model differ in their last bit between batches of other sizes."""
+    base, read, parts = load_base(task.model, device="cpu"), prompt_states._read, list[Any]()
+
+    def noting(base: Any, part: Any) -> Any:
+        parts.append(part)
+        return read(base, part)
+
+    monkeypatch.setattr(prompt_states, "_read", noting)
+    prompt_states.forget_prompts(base)
+    trained(bank_stage(SETTINGS, 16, 0, PROMPT, (SOMEWHERE,), PRIOR, "gate"))  # an update sees four prompts
+    during = parts.copy()
+    prompt_states.forget_prompts(base)
+    parts.clear()
+    for split in ("train", "development"):
+        prompt_states.prompt_states(base, prompts(base, task, split).prompt_ids)
+    assert during == parts
 
 
 def test_experts_learn_alone_under_the_gate_that_was_given(

@@ -97,6 +97,13 @@ def test_a_longer_run_goes_on_where_a_shorter_one_stood(task: Task, tmp_path: Pa
     assert alone[0].artefacts.keys() <= {"front.json", *(f"experts/{number:03d}" for number in range(4))}
 
 
+def test_what_a_shorter_length_alone_makes_is_told_to_nobody(task: Task, tmp_path: Path) -> None:
+    stages = [stage_of(length, task) for length in (ONE, TWO)]
+    told, events = set_runs.reported(evolve, tmp_path, stages, task)
+    assert told == TWO
+    assert sum("living" in event for event in events) == 2 + 1  # two whole generations, and the end of the longer one
+
+
 @pytest.mark.parametrize("calls", [9, *(pytest.param(calls, marks=pytest.mark.slow) for calls in (2, 16))])
 def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_path: Path) -> None:
     set_runs.check_that_a_kill_changes_nothing(evolve, stage_of(TWO, task), task, tmp_path, calls)

@@ -25,6 +25,7 @@ from paretune.methods.experts import (
     measurement_stage,
     settings_of,
     split_budget,
+    weighed,
     whole_passes,
 )
 from paretune.methods.meta_policy.hidden_mixing import HiddenMixingSettings
@@ -47,6 +48,15 @@ def test_a_budget_is_split_into_whole_groups_and_left_short_by_less_than_one(
     assert 0 <= budget - sum(lengths) < group
     assert lengths == sorted(lengths, reverse=True)  # a remainder goes to the first
     assert max(lengths) - min(lengths) <= group
+
+
+def test_a_key_holds_weights_that_are_the_same_on_every_machine() -> None:
+    """`[[.7, .3], [.3, .7]]^-1 = [[.7, -.3], [-.3, .7]] / .4`, here as LAPACK gives it: off in the last bits."""
+    rule = np.asarray([[1.7500000000000002, -0.7500000000000001], [-0.7499999999999999, 1.75]])
+    assert weighed(np.eye(2), rule).tolist() == [[1.75, -0.75], [-0.75, 1.75]]
+    # 1/3 of the one and 2/3 of the other: (1.75 - 1.5) / 3 = 1/12, to 12 digits
+    assert weighed(np.asarray([[1 / 3, 2 / 3]]), rule).tolist() == [[0.083333333333, 0.916666666667]]
+    assert weighed(np.asarray([[1 / 3, 2 / 3]]), np.eye(2)).tolist() == [[1 / 3, 2 / 3]]  # as keys have been
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from paretune.core.preferences import das_dennis
 from paretune.core.settings import plain_settings
 from paretune.core.task import Task
 from paretune.methods import METHODS, resolve_method
+from paretune.methods.asking import asked_stages
 from paretune.methods.entries import method_entry
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.mixture_of_experts import MixtureOfExpertsSettings
@@ -91,16 +92,10 @@ def test_a_method_without_all_classes_refuses_one_and_says_why(name: str, has: s
         method_entry(name, {"feedback": refused}, name)
 
 
-def test_messages_and_docs_name_the_methods_that_have_classes_of_feedback(root: Path) -> None:
+def test_docs_name_the_methods_that_have_classes_of_feedback(root: Path) -> None:
     kinds = {name: resolve_method(name).Settings for name in METHODS}
     have = {name: kind.feedbacks for name, kind in kinds.items() if issubclass(kind, FeedbackSettings)}
     assert set(have.values()) == {("told", "utility", "oracle"), ("told", "oracle"), ("told", "utility")}
-    with pytest.raises(ConfigError) as caught:
-        method_entry("mgda", {"feedback": "utility"}, "x")
-    named = str(caught.value).partition("Take ")[2].rstrip(".").replace(" or ", ", ").split(", ")
-    assert sorted(named) == sorted(
-        name if len(each) == 3 else f"{name} ({' and '.join(each)})" for name, each in have.items()
-    )
     page = (root / "docs" / "studies.md").read_text(encoding="utf-8")
     line = next(each for each in page.split("\n\n") if "have all three" in each)
     whole, _, others = line.partition(" have all three")
@@ -109,6 +104,44 @@ def test_messages_and_docs_name_the_methods_that_have_classes_of_feedback(root: 
     ]
     assert listed[0] == {name for name, each in have.items() if len(each) == 3}
     assert listed[1] == {name for name, each in have.items() if len(each) < 3}
+
+
+def test_a_refused_class_of_feedback_names_the_methods_that_have_it() -> None:
+    with pytest.raises(ConfigError, match="feedback must be left out") as utility:
+        method_entry("mgda", {"feedback": "utility"}, "x")
+    with pytest.raises(ConfigError, match="feedback must be left out") as oracle:
+        method_entry("mgda", {"feedback": "oracle"}, "x")
+    assert "contextual_bandit" in str(utility.value)
+    assert "preference_in_prompt" in str(utility.value)
+    assert "weight_grid" not in str(utility.value)  # which selects by the reward of each objective
+    assert "weight_grid" in str(oracle.value)
+
+
+@pytest.mark.parametrize("name", ["rewarded_soups", "mod", "hidden_mixing", "contextual_bandit", "mixture_of_experts"])
+@pytest.mark.parametrize("experts", ["mgda", "cone"])
+def test_experts_that_read_gradients_of_each_objective_are_refused_when_planned(
+    task: Task, name: str, experts: str
+) -> None:
+    entry = method_entry(name, {"feedback": "utility", "experts": experts}, name)
+    with pytest.raises(
+        ConfigError, match=r"stage 'expert' of \w+.stages: weighting must be left out where feedback is"
+    ):
+        asked_stages(entry.method, task, das_dennis(2, 2), 6000, 0)
+    told = method_entry(name, {"experts": experts}, name)
+    assert asked_stages(told.method, task, das_dennis(2, 2), 6000, 0)
+
+
+def test_what_a_stage_needs_is_looked_at_too(task: Task) -> None:
+    """A method may return the last of its stages alone."""
+    entry = method_entry("contextual_bandit", {"feedback": "utility", "experts": "cone"}, "x")
+
+    class LastAlone:
+        def stages(self, *given: Any, **named: Any) -> Any:
+            return entry.method.stages(*given, **named)[-1:]
+
+    one: Any = LastAlone()
+    with pytest.raises(ConfigError, match="weighting must be left out where feedback is utility"):
+        asked_stages(one, task, das_dennis(2, 2), 6000, 0)
 
 
 def test_another_word_is_refused_and_the_shuffled_control_is_another_setting() -> None:

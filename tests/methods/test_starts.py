@@ -56,6 +56,16 @@ def test_lengths_of_one_run_are_those_of_runs_of_their_own(named: Any, task: Tas
         assert found.ledger.completions == stage.completions
 
 
+def test_what_a_shorter_length_alone_makes_is_told_to_nobody(named: Any, task: Task, tmp_path: Path) -> None:
+    """Behind whole steps of 16 or 32 completions: a longer run makes them anew."""
+    name, run = named
+    stages = [start_of(name, task, length) for length in (12, 40)]
+    told, events = set_runs.reported(run, tmp_path, stages, task)
+    learned = sum(event.get("completions", 0) for event in events)
+    assert told == 40
+    assert learned == (40 if name == "reptile" else 16 + 4)  # of 32 and of 8: the other half is for validation
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_start_and_adapted_policies_share_the_budget(name: str, task: Task) -> None:
     method = resolve_method(name)

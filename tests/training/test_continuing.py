@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +13,16 @@ import pytest
 import micro_task
 import paretune
 from paretune.core.answers import Combined
-from paretune.core.errors import BudgetError, ConfigError, PreferenceError, TaskError
+from paretune.core.errors import BudgetError, ConfigError, PreferenceError, RecordError, StopRequested, TaskError
+from paretune.core.stages import in_order
 from paretune.core.task import Objective, Task
+from paretune.executors.jobs import Link
 from paretune.methods import resolve_method
 from paretune.methods.defaults import adaptation, addition
 from paretune.methods.experts import ExpertSettings, start_of
 from paretune.models.base import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
-from paretune.training.continuing import adapt, add_objective
+from paretune.training.continuing import _continued, adapt, add_objective
 from paretune.training.train import train
 
 SMALL = {
@@ -185,6 +189,70 @@ def test_adapting_twice_has_prompts_and_noise_of_its_own_each_time(soup: Solutio
         adaptation(solutions, task, LEFT, 16, 0, ExpertSettings(**SMALL)).stages[0].seed for solutions in (soup, once)
     ]
     assert len({0, *seeds}) == 3
+
+
+def copied(solutions: SolutionSet, folder: Path) -> SolutionSet:
+    """Return the same solution set, in another folder."""
+    solutions.save(folder)
+    return load_solutions(folder)
+
+
+def keys(solutions: SolutionSet, task: Task, **learning: Any) -> list[str]:
+    made = adaptation(solutions, task, LEFT, 64, 0, ExpertSettings(**learning))
+    return [stage.key(task) for stage in in_order(made.stages, task)]
+
+
+def test_what_is_adapted_is_known_by_its_content_wherever_it_lies(
+    soup: SolutionSet, task: Task, tmp_path: Path
+) -> None:
+    there = copied(soup, tmp_path / "there")
+    assert keys(soup, task, **SMALL) == keys(there, task, **SMALL)
+    config = tmp_path / "there" / "experts" / "001" / "adapter_config.json"
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps({**said, "base_model_name_or_path": "/somewhere/else"}))
+    assert keys(soup, task, **SMALL) == keys(there, task, **SMALL)  # where the base model lies
+    config.write_text(json.dumps({**said, "lora_alpha": 2 * said["lora_alpha"]}))
+    assert set(keys(soup, task, **SMALL)).isdisjoint(keys(there, task, **SMALL))  # twice as large a delta
+
+
+@pytest.mark.parametrize("gated", ["mixture_of_experts"], indirect=True)
+def test_what_is_adapted_behind_a_gate_is_known_by_its_content_too(
+    gated: SolutionSet, task: Task, tmp_path: Path
+) -> None:
+    there = copied(gated, tmp_path / "there")
+    assert keys(gated, task) == keys(there, task)
+    config = tmp_path / "there" / "experts" / "001" / "adapter_config.json"
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps({**said, "lora_alpha": 2 * said["lora_alpha"]}))
+    assert set(keys(gated, task)).isdisjoint(keys(there, task))
+
+
+def test_a_killed_adaptation_goes_on_where_the_solution_set_lies_in_another_folder(
+    soup: SolutionSet, task: Task, tmp_path: Path
+) -> None:
+    """A soup that nobody saved lies in a folder of its own each time that it is trained."""
+    stops = iter([False, False, True])
+    link = Link(lambda message: None, lambda: next(stops), 1)
+    first = copied(soup, tmp_path / "first")
+    with pytest.raises(StopRequested):
+        adapt(first, task, LEFT, 64, settings=SMALL, output=tmp_path / "out", progress=link)
+    shutil.rmtree(tmp_path / "first")
+    heard: list[int] = []
+    quiet = Link(lambda message: heard.append(int(str(message.get("completions", 0)))), lambda: False, 1)
+    adapted = adapt(
+        copied(soup, tmp_path / "second"), task, LEFT, 64, settings=SMALL, output=tmp_path / "out", progress=quiet
+    )
+    quiet.flush()
+    assert sum(heard) == 64 - 3 * 16  # three updates had been made and kept
+    whole = adapt(soup, task, LEFT, 64, settings=SMALL)
+    np.testing.assert_array_equal(likely(adapted, LEFT), likely(whole, LEFT))
+
+
+def test_what_is_not_of_the_solution_set_is_given_to_nobody(soup: SolutionSet, task: Task, tmp_path: Path) -> None:
+    other = train("rewarded_soups", task, 16, 1, settings=SMALL, output=tmp_path / "other")
+    made = adaptation(other, task, LEFT, 8, 0, ExpertSettings(**SMALL))
+    with pytest.raises(RecordError, match="must be the digest of an expert, or of the gate, of the solution set that"):
+        _continued(soup, made, task, 0, None, None)
 
 
 def test_what_is_no_one_delta_is_not_adapted_by_default(task: Task) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +89,13 @@ class Ledger:
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds that a block of code takes to a phase."""
+        began = time.perf_counter()
+        yield
+        self.add_seconds(phase, time.perf_counter() - began)
 
     def state(self) -> dict[str, object]:
         """Return plain data for JSON."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -60,10 +59,10 @@ class PreferenceText:
         )
         return self.text.replace("{preference}", self.between.join(pairs))
 
-    def all(self, objectives: Sequence[int] = ()) -> list[str]:
+    def all(self) -> list[str]:
         """Return a text for each tenth of each objective, the rest on the next one: all words that there are."""
         size, found = len(self.objectives), []
-        for place in objectives or range(size):
+        for place in range(size):
             for tenth in range(TENTHS + 1):
                 row = np.zeros(size)
                 row[(place + 1) % size] += 1 - tenth / TENTHS

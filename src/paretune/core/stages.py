@@ -150,6 +150,13 @@ class StageContext(Protocol):
         """Return the result of a stage that one of `stages` needs."""
         ...
 
+    def given(self, digest: str) -> Path:
+        """Return an adapter's folder, or the file of a gate, of the solution set that training goes on from.
+
+        A stage's settings name it by the digest of its content: so its key does not depend on where it lies.
+        """
+        ...
+
     def ledger(self, stage: Stage) -> Ledger:
         """Return the ledger of a trajectory; stages that are prefixes of one another share one."""
         ...

@@ -19,6 +19,7 @@ from paretune.core.task import Task
 from paretune.core.user_calls import called, check_takes, shown
 from paretune.core.user_code import REFERENCE
 from paretune.methods.estimators_asked import asked_for
+from paretune.methods.feedback import check_one_number
 from paretune.methods.training import NAMED, resolve_named
 from paretune.objectives.user_modules import check_reference
 from paretune.rl.settings import ADVANTAGES, check_target, check_unweighed
@@ -137,6 +138,7 @@ def _stages(
         found = tuple(asked)  # of a generator too, which runs now
     for stage in found:
         _check_stage(stage, f"{name} must return")
+    for stage in in_order(found, task):
         if stage.run.partition(":")[0] in TRAINING:
             _check_together(stage, task, f"stage '{stage.kind}' of {name}")
     return found
@@ -199,6 +201,7 @@ def _check_together(stage: Stage, task: Task, what: str) -> None:
             f"{what}: completions must be at least {group + 1} for each policy, a group and the greedy completion that "
             f"it is compared with, got {stage.completions}. Raise the budget, or train fewer policies."
         )
+    check_one_number(stage.settings, f"{what}: ")
     target_kl: Any = stage.settings.get("target_kl", 0.0)
     check_target(task.beta, target_kl, f"{what}: ")
     weighed = bool(weighting) and "objective_weights" in asked

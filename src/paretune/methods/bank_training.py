@@ -125,15 +125,26 @@ def _gate(
         return gate
     settings = dict(stage.settings)
     if kind.level == "prompt" and settings.get("context") == "shuffled":
-        known = dict.fromkeys(prompts(bank.base, context.task, "train").prompt_ids)
-        settings["context_prompts"] = [list(prompt) for prompt in known][:CONTEXT_PROMPTS]
+        settings["context_prompts"] = context_prompts(prompts(bank.base, context.task, "train").prompt_ids)
     made: TrainedGate = kind(bank, objectives, stage.seed, settings)
     return made
 
 
 def _meet(gate: TrainedGate, base: BaseModel, task: Task) -> None:
-    """Let a gate read all prompts of training now, in their order: states do not depend on when training resumed."""
+    """Let a gate read all prompts of training now, in their order: states do not depend on when training resumed.
+
+    They depend on the batch: with two threads on a CPU, those of one prompt in thirty change in their last bit.
+    """
     for split in ("train", "development"):
         ids: Sequence[tuple[int, ...]] = prompts(base, task, split).prompt_ids
         if ids:
             gate.context_of(ids)
+
+
+def context_prompts(prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the training prompts whose states a shuffled gate is given, as plain data for its settings.
+
+    Args:
+        prompt_ids: Token ids of all training prompts, in their order.
+    """
+    return [list(prompt) for prompt in dict.fromkeys(map(tuple, prompt_ids))][:CONTEXT_PROMPTS]

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import Stage
-from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings
+from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings, weighed
 from paretune.methods.feedback import FeedbackSettings
 from paretune.rl.preference_draws import DRAWS
 from paretune.rl.settings import TRAINS
@@ -142,7 +144,7 @@ def bank_stage(
             "stage among experts, or train both."
         )
     check_choice("start", start, STARTS)
-    rule = None if prior is None else [[float(each) for each in row] for row in prior]
+    rule = None if prior is None else weighed(np.eye(len(prior)), prior).tolist()
     draw = str(getattr(settings, "draw", StartSettings.draw))
     started = asdict(StartSettings(rule, trains, start, draw, None if prior_from is None else prior_from.prior))
     return Stage(

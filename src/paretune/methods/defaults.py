@@ -34,7 +34,6 @@ from paretune.methods.experts import (
 if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
 
-TENSORS = "adapter_model.safetensors"
 How = Literal["modular", "retrain"]
 
 
@@ -190,7 +189,7 @@ def check_one_delta(mixer: Mixer, weights: list[float]) -> None:
 class SumSettings:
     """Settings of a start: what is summed."""
 
-    experts: list[dict[str, object]]  # folder, digest and weight of each
+    experts: list[dict[str, object]]  # digest and weight of each, see `StageContext.given`
     scale: float  # of the one that comes out; how fast it learns depends on it
 
 
@@ -198,20 +197,24 @@ class SumSettings:
 class KeptSettings:
     """Settings of a start behind a gate: what is copied."""
 
-    experts: list[dict[str, object]]  # folder and digest of each
+    experts: list[str]  # digest of each, see `StageContext.given`
     gate: str  # its module:Class, as `banks.bank_stage` asks for it
-    gate_file: dict[str, object]  # folder, name and digest
+    gate_file: str  # its digest
 
 
 def start_stage(experts: list[tuple[Path, float]], scale: float, seed: int) -> Stage:
     """Describe the sum of weighed adapters as one adapter, which another stage can start from; it costs nothing.
 
     Args:
-        experts: Their folders and weights.
+        experts: Their folders and weights; the run function is given those of the solution set that is gone on from.
         scale: Of the sum.
         seed: Of the training that needs it.
     """
-    listed: list[dict[str, object]] = [{**_lies(folder, TENSORS), "weight": weight} for folder, weight in experts]
+    from paretune.models.adapters import adapter_digest
+
+    listed: list[dict[str, object]] = [
+        {"digest": adapter_digest(folder), "weight": weight} for folder, weight in experts
+    ]
     settings = asdict(SumSettings(listed, scale))
     return Stage("start", "paretune.methods.defaults:sum_experts", settings, seed=seed)
 
@@ -220,20 +223,15 @@ def kept_stage(experts: Sequence[Path], gate: Path, seed: int) -> Stage:
     """Describe copies of adapters and of the gate that weighs them, which a bank can start from; they cost nothing.
 
     Args:
-        experts: Their folders.
+        experts: Their folders, of the solution set that is gone on from.
         gate: Its file.
         seed: Of the training that needs them.
     """
+    from paretune.models.adapters import adapter_digest
     from paretune.models.gate_sets import gate_class
 
-    file = {**_lies(gate.parent, gate.name), "name": gate.name}
-    settings = asdict(KeptSettings([_lies(folder, TENSORS) for folder in experts], gate_class(gate), file))
+    settings = asdict(KeptSettings([adapter_digest(each) for each in experts], gate_class(gate), file_digest(gate)))
     return Stage("start", "paretune.methods.defaults:keep_experts", settings, seed=seed)
-
-
-def _lies(folder: Path, file: str) -> dict[str, object]:
-    """Say where something lies, and what is in it."""
-    return {"folder": str(folder), "digest": file_digest(folder / file)}
 
 
 def sum_experts(context: StageContext) -> None:
@@ -249,7 +247,7 @@ def sum_experts(context: StageContext) -> None:
         settings = settings_of(SumSettings, stage)
         base = load_base(context.task.model)
         try:
-            bank = load_bank(base, [Path(str(each["folder"])) for each in settings.experts])
+            bank = load_bank(base, [context.given(str(each["digest"])) for each in settings.experts])
             weights = torch.tensor([float(str(each["weight"])) for each in settings.experts], device=base.device)
             factors = {
                 path: side_by_side(layer.A, layer.B, weights * bank.scales / settings.scale)
@@ -272,9 +270,8 @@ def keep_experts(context: StageContext) -> None:
     for stage in context.stages:
         settings = settings_of(KeptSettings, stage)
         for place, each in enumerate(settings.experts):
-            shutil.copytree(str(each["folder"]), context.artefact(stage, f"experts/{place:03d}"), dirs_exist_ok=True)
-        gate = settings.gate_file
-        shutil.copyfile(Path(str(gate["folder"])) / str(gate["name"]), context.artefact(stage, GATE))
+            shutil.copytree(context.given(each), context.artefact(stage, f"experts/{place:03d}"), dirs_exist_ok=True)
+        shutil.copyfile(context.given(settings.gate_file), context.artefact(stage, GATE))
         context.seal(stage, {})
 
 

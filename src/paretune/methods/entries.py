@@ -10,11 +10,12 @@ from typing import Any
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, MethodError
+from paretune.core.feedback import FEEDBACKS
 from paretune.core.protocols import Method
 from paretune.core.settings import make_settings, plain_settings
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code
-from paretune.methods.feedback import check_has_feedback
+from paretune.methods.feedback import FeedbackSettings
 from paretune.rl.settings import LearnerSettings
 
 
@@ -65,7 +66,7 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
         cls: Any = resolve_method(source)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    check_has_feedback(cls.Settings, settings, path)
+    _check_has_feedback(cls.Settings, settings, path)
     made = make_settings(cls.Settings, settings, path)
     return MethodEntry(
         label=label,
@@ -146,3 +147,31 @@ def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) 
         settings=dataclasses.asdict(made),
         kept=plain_settings(made),
     )
+
+
+def _check_has_feedback(kind: type, given: Mapping[str, object], path: str) -> None:
+    """Refuse a class of feedback where a method has none, in words that say why.
+
+    Args:
+        kind: Dataclass of the method's settings.
+        given: What a study gives of them.
+        path: Opens the message.
+
+    Raises:
+        ConfigError: If one is given that the method does not have.
+    """
+    own = next((each.default for each in dataclasses.fields(kind) if each.name == "feedback"), None)
+    if own not in FEEDBACKS and given.get("feedback") in FEEDBACKS:
+        *others, last = _methods_with(str(given["feedback"]))
+        raise ConfigError(
+            f"{path}.feedback must be left out: the method reads the reward of each objective, for the preference that "
+            f"it is told, got '{given['feedback']}'. Take {', '.join(others)} or {last}."
+        )
+
+
+def _methods_with(feedback: str) -> list[str]:
+    """Return the names of the methods that can be run with a class of feedback."""
+    from paretune.methods import METHODS, resolve_method
+
+    found = {name: resolve_method(name).Settings for name in METHODS}
+    return [name for name, own in found.items() if issubclass(own, FeedbackSettings) and feedback in own.feedbacks]

@@ -25,6 +25,7 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 PLANNING = {"planning": True}
 # metadata of such settings that methods got after studies of them were kept: at its default one is no part of a key
 LATER = {**PLANNING, **OPTIONAL}
+DIGITS = 12  # of expert weights in keys, and to which candidates of equal weights are one
 SINGLE_OBJECTIVE = "single_objective"  # the kind of experts that is the default: each trained for one objective alone
 
 # of what the training of an expert leaves and reports; raised when that changes, and `pulls.SHUFFLED_VERSION` with it
@@ -162,6 +163,20 @@ def corner_experts(settings: Any, objectives: int, budget: int, seed: int) -> tu
     rows = corners(objectives)
     lengths = split_budget(budget, len(rows), settings.group_size)
     return tuple(expert_stage(settings, row, length, seed) for row, length in zip(rows, lengths, strict=True))
+
+
+def weighed(preferences: FloatArray, rule: FloatArray) -> FloatArray:
+    """Return the expert weights that a rule `[K, E]` gives preferences `[M, K]` as a key holds them, `[M, E]`.
+
+    Inverses, and sums of products, differ between machines in their last bits, and a key must not: weights are rounded
+    to 12 digits. Those of the identity are the preferences themselves, to the last bit.
+
+    Example:
+        >>> weighed(np.asarray([[0.5, 0.5]]), np.asarray([[1.7500000000000002, -0.75], [-0.75, 1.75]])).tolist()
+        [[0.5, 0.5]]
+    """
+    found = preferences @ rule
+    return found if np.array_equal(rule, np.eye(len(rule))) else np.asarray(found.round(DIGITS) + 0.0)
 
 
 def whole_passes(completions: int, prompts: int) -> int:

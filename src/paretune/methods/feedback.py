@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from paretune.core.checks import check_choice
@@ -34,37 +34,31 @@ class FeedbackSettings(ExpertSettings):
                 f"feedback must be one of {', '.join(self.feedbacks)} for a method that {self.limit}, got "
                 f"'{self.feedback}'. Choose one of these, or another method."
             )
-        if self.feedback != "utility":
-            return
-        if self.advantages not in (*SCALAR, *(ADVANTAGES[each] for each in SCALAR)):
-            raise ConfigError(
-                f"advantages must be one of {', '.join(SCALAR)} where feedback is utility, got '{self.advantages}', "
-                "which may read the reward of each objective: one number a completion is all there is. Choose another."
-            )
-        for name in VECTORS:
-            if getattr(self, name, ""):
-                raise ConfigError(
-                    f"{name} must be left out where feedback is utility, got '{getattr(self, name)}', which reads the "
-                    "reward of each objective: one number a completion is all there is. Remove one of the two."
-                )
+        check_one_number({name: getattr(self, name, "") for name in ("feedback", "advantages", *VECTORS)})
 
 
-def check_has_feedback(kind: type, given: Mapping[str, object], path: str) -> None:
-    """Refuse a class of feedback where a method has none, in words that say why.
+def check_one_number(settings: Mapping[str, object], where: str = "") -> None:
+    """Refuse settings that read more than one number a completion where feedback is utility.
 
     Args:
-        kind: Dataclass of the method's settings.
-        given: What a study gives of them.
-        path: Opens the message.
+        settings: Of a method, or of a stage that it plans: the code that they name is looked at.
+        where: Opens the message: whose settings they are.
 
     Raises:
-        ConfigError: If one is given that the method does not have.
+        ConfigError: If they do.
     """
-    own = next((each.default for each in fields(kind) if each.name == "feedback"), None)
-    if own not in FEEDBACKS and given.get("feedback") in FEEDBACKS:
+    if settings.get("feedback") != "utility":
+        return
+    advantages = settings.get("advantages")
+    if advantages and advantages not in (*SCALAR, *(ADVANTAGES[each] for each in SCALAR)):
         raise ConfigError(
-            f"{path}.feedback must be left out: the method reads the reward of each objective, for the preference that "
-            f"it is told, got '{given['feedback']}'. Take linear, weight_grid (told and oracle), rewarded_soups, mod, "
-            "hidden_mixing, preference_conditioned, panacea, preference_in_prompt (told and utility), "
-            "contextual_bandit or mixture_of_experts."
+            f"{where}advantages must be one of {', '.join(SCALAR)} where feedback is utility, got '{advantages}', "
+            "which may read the reward of each objective: one number a completion is all there is. Choose another."
         )
+    for name in VECTORS:
+        if settings.get(name):
+            raise ConfigError(
+                f"{where}{name} must be left out where feedback is utility, got '{settings[name]}', which reads the "
+                "reward of each objective: one number a completion is all there is. Remove one of the two; a kind of "
+                "experts, such as mgda or cone, names such code too."
+            )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from paretune.core.errors import BudgetError, ShapeError
 from paretune.core.preferences import FloatArray
-from paretune.methods.experts import whole_passes
-
-DIGITS = 12  # to which candidates of equal weights are one
+from paretune.methods.experts import DIGITS, whole_passes
 
 # candidates [C, E], how often measured before -> mean scores [C, K], as the task judges them
 Measure = Callable[[FloatArray, int], FloatArray]
@@ -104,29 +102,38 @@ class Space:
         return len(self.first()) + (rounds - 1) * len(self.utilities) * new
 
     def affordable(self, rounds: int, measured_each: int, completions: int, prompts: int) -> tuple[int, int, int]:
-        """Plan a search that a budget allows.
+        """Plan a search of at most so many rounds that a budget allows; see `affordable`."""
+        most = [self.most(count) for count in range(1, rounds + 1)]
+        return affordable(most, measured_each, completions, prompts)
 
-        Args:
-            rounds: At most so many.
-            measured_each: Completions of a candidate, at most.
-            completions: That may be spent.
-            prompts: Number of development prompts, which candidates are measured on evenly.
 
-        Returns:
-            Rounds, measurements, and completions of each.
+def affordable(most: Sequence[int], measured_each: int, completions: int, prompts: int) -> tuple[int, int, int]:
+    """Plan a search that a budget allows.
 
-        Raises:
-            BudgetError: If there is not a completion for each candidate of the first round.
-        """
-        first = len(self.first())
-        each = whole_passes(min(measured_each, completions // first), prompts)
-        if each < 1:
-            raise BudgetError(
-                f"budget must leave a completion to measure each of {first} mixtures with, got {completions} for the "
-                "search. Raise it, or the search's share of it."
-            )
-        made = max(count for count in range(1, rounds + 1) if count == 1 or self.most(count) * each <= completions)
-        return made, self.most(made), each
+    Args:
+        most: How many candidates are measured at most, in one round, in two, and so on.
+        measured_each: Completions of a candidate, at most.
+        completions: That may be spent.
+        prompts: Number of development prompts, which candidates are measured on evenly.
+
+    Returns:
+        Rounds, measurements, and completions of each.
+
+    Raises:
+        BudgetError: If there is not a completion for each candidate of the first round.
+
+    Example:
+        >>> affordable([7, 11, 15], measured_each=32, completions=360, prompts=64)
+        (2, 11, 32)
+    """
+    each = whole_passes(min(measured_each, completions // most[0]), prompts)
+    if each < 1:
+        raise BudgetError(
+            f"budget must leave a completion to measure each of {most[0]} mixtures with, got {completions} for the "
+            "search. Raise it, or the search's share of it."
+        )
+    rounds = max(count for count, wanted in enumerate(most, 1) if count == 1 or wanted * each <= completions)
+    return rounds, most[rounds - 1], each
 
 
 @dataclass(eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -17,9 +16,9 @@ from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.core.user_calls import where_found
 from paretune.methods.banks import PriorFrom
+from paretune.methods.experts import weighed
 from paretune.methods.hierarchical_grid import Space
-from paretune.methods.judging import judged_scores
-from paretune.methods.searches import TABLE, Searched, search_stage
+from paretune.methods.searches import read_search, search_stage
 
 PRIORS = {
     "rule": "paretune.methods.priors:Rule",
@@ -126,15 +125,12 @@ class SearchedPrior:
 
     def answer(self, task: Task, rule: FloatArray, results: Sequence[StageResult]) -> Answer:
         """Return the weights that measured best at the corners and the centre, and what lies between."""
-        (search,) = (each for each in results if each.stage.kind == "search" and TABLE in each.artefacts)
-        table = json.loads(search.artefacts[TABLE].read_text(encoding="utf-8"))
-        judged = judged_scores(task, np.asarray(table["scores"]), np.asarray(table["kl"]))
-        best, _ = Searched(np.asarray(table["candidates"]), judged).weights(_searched_for(len(rule)))
+        best, _ = read_search(task, results).found.weights(_searched_for(len(rule)))
         return Interpolated(best[:-1], best[-1])
 
     def _space(self, rule: FloatArray) -> Space:
         wanted = _searched_for(len(rule))
-        return Space(rule.shape[1], wanted, self.simplex, first_candidates=wanted @ rule)
+        return Space(rule.shape[1], wanted, self.simplex, first_candidates=weighed(wanted, rule))
 
 
 @dataclass(frozen=True, eq=False)

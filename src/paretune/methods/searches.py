@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from paretune.core.errors import ConfigError, RewardError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.settings import OPTIONAL, plain_settings
-from paretune.core.stages import Stage, StageContext
-from paretune.core.task import JudgedOn
-from paretune.methods.experts import adapters_of, settings_of
-from paretune.methods.hierarchical_grid import DIGITS, Found, Measure, Space, hierarchical_search, keys_of
+from paretune.core.stages import Stage, StageContext, StageResult
+from paretune.core.task import JudgedOn, Task
+from paretune.methods.experts import DIGITS, adapters_of, settings_of
+from paretune.methods.hierarchical_grid import Found, Measure, Space, hierarchical_search, keys_of
 from paretune.methods.judging import judged_scores
 
 if TYPE_CHECKING:
@@ -52,6 +52,29 @@ class Searched:
         """Answer preferences `[M, K]` with the expert weights of candidates, `[M, E]`."""
         chosen = (preferences @ self.scores.T).round(DIGITS).argmax(axis=1)
         return np.asarray(self.candidates[chosen]), ["combined"] * len(preferences)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchTable:
+    """What a finished search left.
+
+    Attributes:
+        search: Its result.
+        plain: Its table as it was written: candidates, mean rewards, KL, and how often each was measured.
+        found: What answers with its candidates, by what the task judges.
+    """
+
+    search: StageResult
+    plain: dict[str, Any]
+    found: Searched
+
+
+def read_search(task: Task, results: Iterable[StageResult]) -> SearchTable:
+    """Read what the one search among results has measured."""
+    (search,) = (each for each in results if each.stage.kind == "search" and TABLE in each.artefacts)
+    plain = json.loads(search.artefacts[TABLE].read_text(encoding="utf-8"))
+    judged = judged_scores(task, np.asarray(plain["scores"]), np.asarray(plain["kl"]))
+    return SearchTable(search, plain, Searched(np.asarray(plain["candidates"]), judged))
 
 
 @dataclass(frozen=True)

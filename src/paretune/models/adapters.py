@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from paretune.core.digests import model_digest
+from paretune.core.digests import digest, file_digest, model_digest
 from paretune.core.errors import AdapterError, ModelError
 from paretune.models.adapter_config import CONFIG, AdapterConfig, read_config
 from paretune.models.bank import ExpertBank, linear_layers
@@ -145,6 +145,19 @@ def read_adapter(folder: Path) -> Adapter:
     if not factors:
         raise AdapterError(f"adapter '{folder}' must hold at least one pair of LoRA factors, got none. Train it again.")
     return Adapter(folder, factors, config, metadata.get(BASE_DIGEST, ""))
+
+
+def adapter_digest(folder: Path) -> str:
+    """Digest what an adapter adds to its base model: its tensors, and what its configuration makes of them.
+
+    Where it lies plays no part, nor where its base model does.
+
+    Raises:
+        AdapterError: If its configuration cannot be read.
+    """
+    said = asdict(read_config(folder))
+    del said["base"]
+    return digest({"tensors": file_digest(folder / TENSORS), "config": said})
 
 
 def _check_tensor(tensor: Tensor, name: str, rank: int, side: int) -> None:

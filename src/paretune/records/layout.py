@@ -21,6 +21,11 @@ def stage_folder(study: Path, key: str) -> Path:
     return study / "stages" / _file_name("stage", key)
 
 
+def given_path(study: Path, digest: str) -> Path:
+    """Return where something lies that a call has brought along, named by the digest of its content."""
+    return study / "given" / _file_name("what was given", digest)
+
+
 def cell_folder(study: Path, cell: str) -> Path:
     """Return the folder of a cell."""
     return study / "runs" / _file_name("cell", cell)

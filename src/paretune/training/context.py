@@ -18,7 +18,7 @@ from paretune.core.stages import GATE, Stage, StageResult, adapter_names, in_ord
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
-from paretune.records.layout import stage_folder
+from paretune.records.layout import given_path, stage_folder
 from paretune.records.writing import write_ledger, write_stage
 from paretune.training.finished import CHECKPOINT, STAGE, finished_prefixes, longest_prefix, stage_result
 from paretune.training.groups import read_spent, write_spent
@@ -106,6 +106,20 @@ class GroupContext:
                 f"{stage.key(self.task)}. Name it in Stage(needs=...)."
             )
         return stage_result(self._root, stage, self.task)
+
+    def given(self, digest: str) -> Path:
+        """Return an adapter's folder, or the file of a gate, of the solution set that training goes on from.
+
+        Raises:
+            RecordError: If it is not of that solution set, or nothing is gone on from.
+        """
+        path = given_path(self._root, digest)
+        if not path.exists():
+            raise RecordError(
+                f"{digest} must be the digest of an expert, or of the gate, of the solution set that is gone on from, "
+                f"got none of it. Let {self.stages[0].run} read what a stage that it needs left, or what was given."
+            )
+        return path
 
     def ledger(self, stage: Stage) -> Ledger:
         """Return the ledger of a trajectory.

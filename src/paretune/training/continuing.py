@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from paretune.core.checks import check_choice, check_seed
+from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import check_preferences, grid_preferences, preference_from_mapping, wanted_preferences
 from paretune.core.settings import make_settings
@@ -21,6 +22,7 @@ from paretune.methods import METHODS, resolve_method
 from paretune.methods.defaults import Continuation, How, adaptation, addition
 from paretune.methods.entries import method_entry, on_task
 from paretune.methods.experts import ExpertSettings
+from paretune.records.layout import given_path
 from paretune.rl.settings import LearnerSettings
 from paretune.training.train import completions_of, finished_results, made_in
 
@@ -171,11 +173,25 @@ def _continued(
     stages = in_order(made.stages, task)
 
     def solutions_in(work: Path) -> SolutionSet:
+        kept = _given(solutions, work)
         results = finished_results(work, stages, task, seed, progress)
-        kept = tuple(work / "kept" / f"{place:03d}" for place in range(len(solutions.experts)))
-        for expert, copy in zip(solutions.experts, kept, strict=True):  # their folder lasts no longer than `solutions`
-            shutil.copytree(expert, copy, dirs_exist_ok=True)
         assembly = made.assemble(results, kept)
         return SolutionSet.from_assembly(task, assembly, solutions.method, solutions.family)
 
     return made_in(output, solutions_in)
+
+
+def _given(solutions: SolutionSet, work: Path) -> tuple[Path, ...]:
+    """Copy experts and gate of a solution set to where stages are given them; return the copies of the experts.
+
+    The solution set's own folder may be gone before the new one is, and another one when a killed call goes on.
+    """
+    from paretune.models.adapters import adapter_digest
+
+    kept = tuple(given_path(work, adapter_digest(expert)) for expert in solutions.experts)
+    for expert, copy in zip(solutions.experts, kept, strict=True):
+        shutil.copytree(expert, copy, dirs_exist_ok=True)
+    gate = solutions.mixer.gate
+    if gate is not None:
+        shutil.copyfile(gate, given_path(work, file_digest(gate)))
+    return kept

@@ -13,11 +13,13 @@ from paretune.benchmark.keys import training_key
 from paretune.core.errors import BudgetError, ConfigError, UnknownNameError
 from paretune.core.preferences import das_dennis
 from paretune.core.settings import make_settings
+from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.methods import resolve_method
 from paretune.methods.entries import has_setting, method_entry, with_settings
 from paretune.methods.experts import ExpertSettings, start_of
 from paretune.methods.meta_policy.lower_level import KINDS, make_kind
+from paretune.methods.meta_policy.lower_level.trained_for import least_norm_prior
 
 SETTINGS = ExpertSettings()
 WANTED = das_dennis(2, 4)
@@ -165,3 +167,30 @@ def test_a_cell_of_the_default_has_the_key_it_had_before_there_was_a_choice(numb
     assert "experts" not in entry.kept
     same_stages = method_entry("mod", {"experts": {"kind": "cone", "eps": "inf"}}, "methods")
     assert key(same_stages) != key(entry)
+
+
+@pytest.mark.parametrize("kind", ["mixed_reward", "mgda"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("mixture_of_experts", {"prior": "search"}),
+        ("contextual_bandit", {}),
+        ("emorl", {}),
+        ("searched_soups", {"search": "random"}),
+    ],
+)
+def test_keys_do_not_depend_on_the_last_bits_of_an_inverse(
+    name: str, settings: dict[str, Any], kind: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's linear algebra rounds in another way: here every number is the next one."""
+    method = method_entry(name, {"experts": kind, **settings}, name).method
+    found = []
+    for nudged in (False, True):
+        with monkeypatch.context() as patch:
+            for module in ("mixed_reward", "mgda"):
+                patch.setattr(
+                    f"paretune.methods.meta_policy.lower_level.{module}.least_norm_prior",
+                    (lambda trained: np.nextafter(least_norm_prior(trained), np.inf)) if nudged else least_norm_prior,
+                )
+            found.append([stage.key(task) for stage in in_order(method.stages(task, WANTED, 6000, 0), task)])
+    assert found[0] == found[1]

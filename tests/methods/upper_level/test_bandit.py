@@ -152,6 +152,7 @@ class Context:
     reported: int = 0
     sealed: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     spent: dict[int, dict[str, float]] = field(default_factory=dict)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
 
     def result(self, stage: Stage) -> Any:
         return SimpleNamespace(adapters=self.experts, artefacts={}, stage=stage, key="experts")
@@ -183,7 +184,7 @@ class Context:
             raise StopRequested("enough")
 
     def log(self, event: Mapping[str, Any]) -> None:
-        pass
+        self.events.append(event)
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +222,11 @@ def left(context: Context, length: int) -> list[bytes]:
 
 def test_a_run_that_is_killed_goes_on_to_the_same_gate(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
     whole = run(task, tmp_path / "whole", experts, (27,))
-    run(task, tmp_path / "parts", experts, (27,), stop_after=16)
+    killed = run(task, tmp_path / "parts", experts, (27,), stop_after=16)
     again = run(task, tmp_path / "parts", experts, (27,))
+    before, seconds = killed.given.seconds, again.given.seconds
+    assert before.keys() == seconds.keys() == {"sampling", "scoring", "update"}
+    assert all(0 < before[phase] < seconds[phase] for phase in seconds)  # of both attempts
     assert (again.reported, whole.reported) == (27 - 16, 27)  # both rounds that were made are kept
     assert left(again, 27) == left(whole, 27)
     assert again.spent == whole.spent
@@ -231,6 +235,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_gate(task: Task, tmp_path: Pat
 
 def test_lengths_of_one_run_are_those_of_runs_alone(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
     both = run(task, tmp_path / "both", experts, (11, 27))
+    assert both.reported == 27
+    assert [event["pulls"] for event in both.events] == [8, 16, 24, 27]  # 9 to 11 are no part of the longer run
     for length in (11, 27):
         alone = run(task, tmp_path / f"alone{length}", experts, (length,))
         assert left(both, length) == left(alone, length)

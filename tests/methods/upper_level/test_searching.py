@@ -40,7 +40,7 @@ def test_a_search_costs_its_share_at_most_in_rounds_then_in_completions(task: Ta
         assert small.completions == 32 * (3 + rounds * (evaluations - 3) // 5) <= 500
     tiny = stages(task, 64, search="random")[-1]  # 16 for 7 measurements: 2 each
     assert (tiny.settings["rounds"], tiny.settings["completions_each"], tiny.completions) == (1, 2, 14)
-    with pytest.raises(BudgetError, match="a completion to measure each of 7 mixtures with, got 24"):
+    with pytest.raises(BudgetError, match="to measure each of 7 mixtures with, got 6 for the search"):
         stages(task, 24, search="random")
 
 

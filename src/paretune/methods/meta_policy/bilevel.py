@@ -125,7 +125,7 @@ class BilevelStep:
         with inner.holding(adapted) as bank:
             population = Population(bank, members)
             found = fresh_gradients(population, inner.environment, size, learning.group_size, learning.micro_batch)
-        inner.context.progress(size * len(members))
+        inner.telling.progress(size * len(members))
         return found.cpu()
 
 

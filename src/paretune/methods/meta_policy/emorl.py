@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -17,11 +16,10 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Level, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of
+from paretune.methods.experts import PLANNING, adapters_of, weighed
 from paretune.methods.hierarchical_grid import Space
-from paretune.methods.judging import judged_scores
 from paretune.methods.meta_policy.lower_level import CombiningSettings
-from paretune.methods.searches import TABLE, Searched, search_stage
+from paretune.methods.searches import read_search, search_stage
 
 Mode = Literal["repaired", "faithful"]
 
@@ -109,7 +107,7 @@ class EMORL:
         """Return what is searched for preferences `[M, K]`: weights of all experts, whatever they were trained for."""
         prior = self.settings.expert_kind.prior(objectives)
         if self.settings.mode == "repaired":
-            return Space(prior.shape[1], preferences, simplex=True, first_candidates=preferences @ prior)
+            return Space(prior.shape[1], preferences, simplex=True, first_candidates=weighed(preferences, prior))
         return Space(
             prior.shape[1],
             np.full((1, objectives), 1 / objectives),
@@ -119,14 +117,12 @@ class EMORL:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the mixture that measured best for the preference, or for the plain mean."""
-        search = next(result for result in results.values() if result.stage.kind == "search")
-        table = json.loads(search.artefacts[TABLE].read_text(encoding="utf-8"))
-        judged = judged_scores(task, np.asarray(table["scores"]), np.asarray(table["kl"]))
-        found = Searched(np.asarray(table["candidates"]), judged)
-        answer: Answer = found
+        table = read_search(task, results.values())
+        answer: Answer = table.found
         if self.settings.mode == "faithful":
-            best, _ = found.weights(np.full((1, found.objectives), 1 / found.objectives))
-            answer = Combined(np.tile(best, (found.objectives, 1)))  # the same for every preference
-        experts = (result for result in results.values() if result is not search)
+            count = table.found.objectives
+            best, _ = table.found.weights(np.full((1, count), 1 / count))
+            answer = Combined(np.tile(best, (count, 1)))  # the same for every preference
+        experts = (result for result in results.values() if result is not table.search)
         mixer = Mixer(self.settings.mixed_at, self.settings.block)
-        return Assembly(adapters_of(experts), answer, mixer, notes={"search": table})
+        return Assembly(adapters_of(experts), answer, mixer, notes={"search": table.plain})

@@ -17,7 +17,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of, settings_of
+from paretune.methods.experts import PLANNING, adapters_of, settings_of, weighed
 from paretune.methods.meta_policy.lower_level.averaged import AveragedSettings
 
 Merge = Literal["factors", "peft_linear", "ties"]
@@ -133,7 +133,7 @@ class MergedSoups:
         if settings.merge != "ties":
             run = "paretune.methods.meta_policy.merged_soups:write_cross_experts"
             return (*experts, Stage("merge", run, {}, needs=experts, seed=seed))
-        weights = preferences @ settings.expert_kind.prior(len(task.objectives))
+        weights = weighed(preferences, settings.expert_kind.prior(len(task.objectives)))
         if (weights < -NEGATIVE).any():
             raise ConfigError(
                 f"experts to be merged by ties must have weights of 0 or more for every preference, got "

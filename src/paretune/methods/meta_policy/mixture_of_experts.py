@@ -41,7 +41,8 @@ class MixtureOfExpertsSettings(DrawnBankSettings, GatedSettings):
     experts: str | dict[str, Any] = field(default=NONE, metadata=LATER)
     experts_share: float = field(default=0.25, metadata=LATER)  # of a lower level; 1: nothing is trained behind it
     size: int = field(default=0, metadata=LATER)  # experts where there is no lower level; 0: one for each objective
-    # of experts: independent, each a random A of its own; shared; by_place: shared in a lower level, as in soups
+    # of experts: independent, each a random A of its own, `own` in methods that average; shared; by_place: shared in a
+    # lower level, as in soups
     start: str = field(default=BY_PLACE, metadata=LATER)
     prior: str | dict[str, Any] = field(
         default=RULE, metadata=LATER

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import adapters_of
-from paretune.methods.judging import judged_scores
 from paretune.methods.meta_policy.lower_level.averaged import AveragedSettings
 from paretune.methods.meta_policy.upper_level.searching import (
     SearchingSettings,
@@ -22,7 +18,7 @@ from paretune.methods.meta_policy.upper_level.searching import (
     search_space,
     searching_stage,
 )
-from paretune.methods.searches import TABLE, Searched
+from paretune.methods.searches import Searched, read_search
 
 
 @dataclass(frozen=True)
@@ -66,11 +62,9 @@ class SearchedSoups:
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the mixture that measured best for the preference."""
-        search = next(result for result in results.values() if result.stage.kind == "search")
-        table = json.loads(search.artefacts[TABLE].read_text(encoding="utf-8"))
-        candidates = np.asarray(table["candidates"])
-        judged = judged_scores(task, np.asarray(table["scores"]), np.asarray(table["kl"]))
-        answer = Searched(candidates, priced(candidates, judged, self.settings.price))
-        experts = (result for result in results.values() if result is not search)
+        table = read_search(task, results.values())
+        candidates = table.found.candidates
+        answer = Searched(candidates, priced(candidates, table.found.scores, self.settings.price))
+        experts = (result for result in results.values() if result is not table.search)
         mixer = Mixer(self.settings.level, self.settings.block)
-        return Assembly(adapters_of(experts), answer, mixer, notes={"search": table})
+        return Assembly(adapters_of(experts), answer, mixer, notes={"search": table.plain})

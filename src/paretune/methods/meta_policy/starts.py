@@ -20,6 +20,7 @@ from paretune.core.user_calls import where_found
 from paretune.methods.estimators_asked import check_without_greedy
 from paretune.methods.experts import PLANNING, ExpertSettings, expert_settings, expert_stage, settings_of, split_budget
 from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
+from paretune.methods.telling import Telling
 from paretune.methods.training import STATE, environment, trajectories
 from paretune.rl.settings import LearnerSettings
 
@@ -136,7 +137,8 @@ def find_start(context: StageContext, prepare: Callable[[InnerLevel], OuterStep]
             save_state(checkpoint, *state)
             for stage in (each for each in stages if whole[each.completions] == number):
                 left = stage.completions - ledger.completions
-                inner.leave(stage, step.make(theta, number, left) if left else theta, state)
+                with inner.telling.only_if(stage is stages[-1]):
+                    inner.leave(stage, step.make(theta, number, left) if left else theta, state)
                 if stage is not stages[-1]:
                     ledger.resume(state[1]["ledger"])
             if number < max(whole.values()):
@@ -149,13 +151,14 @@ class InnerLevel:
     Attributes:
         outer: Settings of the outer steps.
         learning: How copies learn: their last parameters count, not an average.
+        telling: What progress and events are passed on by.
     """
 
     def __init__(self, context: StageContext, stage: Stage) -> None:
         """Prepare to train for one stage of a start."""
         from paretune.models.base import load_base
 
-        self.context, self.stage = context, stage
+        self.context, self.stage, self.telling = context, stage, Telling(context)
         self.shape, self.outer = settings_of(ExpertSettings, stage), settings_of(OuterSettings, stage)
         self.learning = replace(settings_of(LearnerSettings, stage), average_decay=0.0)
         self.base = load_base(context.task.model)
@@ -236,7 +239,7 @@ class InnerLevel:
 
         def on_update(event: Mapping[str, Any]) -> None:
             self.log(number, event)
-            self.context.progress(int(event["completions"]) + event["measured"] + event.get("greedy", 0))
+            self.telling.progress(int(event["completions"]) + event["measured"] + event.get("greedy", 0))
 
         with self.holding(theta.expand(len(lengths), -1)) as bank:
             population = Population(bank, self.members(number, lengths))
@@ -245,4 +248,4 @@ class InnerLevel:
 
     def log(self, number: int, event: Mapping[str, Any]) -> None:
         """Append one line about outer step `number` to the events."""
-        self.context.log({**event, "step": number, "trajectory": self.stage.trajectory_key(self.context.task)})
+        self.telling.log({**event, "step": number, "trajectory": self.stage.trajectory_key(self.context.task)})

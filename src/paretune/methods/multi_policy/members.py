@@ -18,6 +18,7 @@ from paretune.methods.folds import fold_numbers
 from paretune.methods.judging import judged_scores
 from paretune.methods.multi_policy.individuals import Individual
 from paretune.methods.multi_policy.set_settings import SetSettings
+from paretune.methods.telling import Telling
 from paretune.pareto.archive import archive_order, undominated
 from paretune.rl.settings import LearnerSettings
 
@@ -45,7 +46,7 @@ class Members:
         from paretune.rl.rollouts import Environment
 
         task = context.task
-        self.context, self.task, self.settings = context, task, settings
+        self.context, self.task, self.settings, self.telling = context, task, settings, Telling(context)
         self.seed, self.name = stage.seed, stage.kind
         self.trajectory, self.ledger = stage.trajectory_key(task), context.ledger(stage)
         self.learning, self.base = settings_of(LearnerSettings, stage), load_base(task.model)
@@ -87,7 +88,7 @@ class Members:
             def on_update(event: Mapping[str, Any]) -> None:
                 one = individuals[event["member"]]
                 self.log({**event, "individual": one.number}, one.generation)
-                self.context.progress(int(event["completions"]))
+                self.telling.progress(int(event["completions"]))
 
             learner.train(hand_over, on_update)
             states = [learner.member_state(index) for index in range(len(individuals))]
@@ -122,7 +123,7 @@ class Members:
                 records = evaluate(
                     policies, [rows[number] for number in numbers], self.environment.score, self.task.objective_names,
                     samples=samples, split="development", seed=stream_key(self.seed, self.name, "measure", turn),
-                    ledger=self.ledger, progress=self.context.progress,
+                    ledger=self.ledger, progress=self.telling.progress,
                 )  # fmt: skip
                 folds = fold_numbers([number for number in numbers for _ in range(samples)])
                 for index, record in enumerate(records):
@@ -186,7 +187,7 @@ class Members:
 
     def log(self, event: Mapping[str, object], generation: int) -> None:
         """Append one line to the events."""
-        self.context.log({**event, "generation": generation, "trajectory": self.trajectory})
+        self.telling.log({**event, "generation": generation, "trajectory": self.trajectory})
 
     def bank(self, individuals: Sequence[Individual]) -> ExpertBank:
         """Return a bank of individuals, in their order; those without parameters yet are the base model."""

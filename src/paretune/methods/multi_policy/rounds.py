@@ -133,7 +133,8 @@ def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], R
             save_state(checkpoint, tensors, plain)
             for stage in (each for each in stages if due[each.completions] == number):
                 save_state(context.end_folder(stage) / STATE, tensors, plain)
-                _hand_over(rounds, stage, found, number)
+                with rounds.members.telling.only_if(stage is stages[-1]):
+                    _hand_over(rounds, stage, found, number)
                 if stage is not stages[-1]:
                     ledger.resume(plain["ledger"])
             if number < max(due.values()):

@@ -18,7 +18,8 @@ Start = Literal["shared", "own"]
 class AveragedSettings(CombiningSettings):
     """Settings of a method that averages parameters of experts, beside those of the experts themselves."""
 
-    start: Start = field(default="shared", metadata=LATER)  # own: each expert from a random A of its own
+    # own: each expert from a random A of its own; what `mixture_of_experts` calls `independent`
+    start: Start = field(default="shared", metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from paretune.bandits.arms import arms_of
 from paretune.bandits.contexts import MOST_FEATURES
 from paretune.bandits.policies import EXPLORATION, check_exploration
@@ -15,6 +17,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage
 from paretune.methods.banks import CONTEXTS
+from paretune.methods.experts import weighed
 
 PULLS = "pulls.parquet"  # the log
 RUN = "paretune.methods.meta_policy.upper_level.bandit_run:run_bandit"
@@ -84,7 +87,8 @@ def bandit_stage(
 
 def rule_of(prior: FloatArray) -> list[list[float]]:
     """Return a prior `[K, E]` as the plain data of a stage."""
-    return [[float(each) for each in row] for row in prior]
+    rule: list[list[float]] = weighed(np.eye(len(prior)), prior).tolist()
+    return rule
 
 
 def whole_rounds(completions: int, each: int) -> int:

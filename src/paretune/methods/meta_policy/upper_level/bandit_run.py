@@ -14,15 +14,16 @@ from paretune.core.errors import RewardError
 from paretune.core.preferences import FloatArray, random_preferences
 from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import GATE, Stage, StageContext
+from paretune.methods.bank_training import context_prompts
 from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
+from paretune.methods.telling import Telling
 
 if TYPE_CHECKING:
     from paretune.models.bandit_gate import BanditGate
 
 FITTED_ON = 512  # training prompts, the first ones, whose states the compression is fitted to
-CONTEXT_PROMPTS = 64  # of which so many are shown to others by a shuffled gate; its file names them
 
 
 def run_bandit(context: StageContext) -> None:
@@ -54,13 +55,13 @@ def run_bandit(context: StageContext) -> None:
                 state = pulls.tensors(), {"rounds": number, "ledger": spent}
                 save_state(checkpoint, *state)
                 if number > first:
-                    context.progress(bandit.size)  # a stop is noticed here: the round is kept
+                    bandit.telling.progress(bandit.size)  # a stop is noticed here: the round is kept
                 for stage in (each for each in stages if due[each.completions] == number):
                     save_state(context.end_folder(stage) / STATE, *state)
                     left = stage.completions - ledger.completions
-                    last = bandit.pulled(pulls, left) if left else pulls
-                    if left:
-                        context.progress(left)
+                    with bandit.telling.only_if(stage is stages[-1]):
+                        last = bandit.pulled(pulls, left) if left else pulls
+                        bandit.telling.progress(left)
                     bandit.hand_over(stage, last)
                     if stage is not stages[-1]:
                         ledger.resume(spent)
@@ -80,7 +81,7 @@ class _Bandit:
         from paretune.models.base import load_base
         from paretune.objectives.scoring import Scorer
 
-        self.context, self.stage, self.task = context, stage, context.task
+        self.context, self.stage, self.task, self.telling = context, stage, context.task, Telling(context)
         self.own = settings_of(BanditSettings, stage)
         self.ledger, self.size = context.ledger(stage), self.own.pulls_each_round
         self.bank = load_bank(load_base(self.task.model), adapters_of(map(context.result, stage.needs)))
@@ -96,7 +97,7 @@ class _Bandit:
         if own.context != "own":
             settings["context"] = own.context
         if own.context == "shuffled":
-            settings["context_prompts"] = [list(each) for each in dict.fromkeys(ids)][:CONTEXT_PROMPTS]
+            settings["context_prompts"] = context_prompts(ids)
         self.gate: BanditGate = BanditGate(self.bank, objectives, stage.seed, settings)
         self.arms = arms_of(self.bank.experts, own.divisions, own.step, own.stretch)
         states = np.zeros((len(ids), self.gate.context_size))
@@ -150,13 +151,14 @@ class _Bandit:
         if self.own.feedback == "oracle":
             preferences = self._wanted(rows, preferences)
         contexts = context_rows(self.prompts[chosen], preferences, self.own.products)
-        chances = self.chances(self.learned(before), contexts, preferences)
+        with self.ledger.timed("update"):
+            chances = self.chances(self.learned(before), contexts, preferences)
         arms = policies.drawn(chances, np.asarray([each.random() for each in draws]))
         weights = self.arms.weights(preferences @ self.prior)[np.arange(count), arms]
         outputs = self._paid(rows, preferences, weights, numbers)
         made = Pulls(chosen, preferences, chances, arms, outputs)
         pulls = before.and_then(made)
-        self.context.log(
+        self.telling.log(
             {
                 "pulls": len(pulls.arms), "arms": np.bincount(arms, minlength=chances.shape[1]).tolist(),
                 "payoff": made.mean_payoff(self.gate.payoff_weights(preferences)),
@@ -187,8 +189,10 @@ class _Bandit:
         )  # fmt: skip
         self.ledger.charge(completions=count, prompts=count)
         seeds = [stream_key(self.stage.seed, "noise", number) % 2**63 for number in numbers]
-        made = policy.generate([str(row["prompt"]) for row in rows], range(count), seed=seeds, reference=True)
-        scores = self.score(rows, made.texts)
+        with self.ledger.timed("sampling"):
+            made = policy.generate([str(row["prompt"]) for row in rows], range(count), seed=seeds, reference=True)
+        with self.ledger.timed("scoring"):
+            scores = self.score(rows, made.texts)
         kept, dropped = int(made.lengths.sum()), made.dropped_tokens
         read = sum(map(len, made.prompt_ids))
         flops = policy.flops(range(count), kept + read, reference_passes=1, prompt_tokens=read)

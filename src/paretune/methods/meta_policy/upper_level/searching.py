@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from paretune.core.checks import check_choice
-from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.errors import ConfigError
 from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Level, Mixer
@@ -17,8 +17,8 @@ from paretune.core.seeds import generator
 from paretune.core.settings import check_read
 from paretune.core.stages import Stage, StageContext
 from paretune.core.task import JudgedOn, Task
-from paretune.methods.experts import PLANNING, ExpertSettings, settings_of, whole_passes
-from paretune.methods.hierarchical_grid import Found, Measure, Space, distinct
+from paretune.methods.experts import PLANNING, ExpertSettings, settings_of, weighed
+from paretune.methods.hierarchical_grid import Found, Measure, Space, affordable, distinct
 from paretune.methods.meta_policy.upper_level.proposals import (
     MirrorDescent,
     Proposals,
@@ -124,24 +124,17 @@ def planned_search(
         BudgetError: If not every candidate of a first round could be measured.
     """
     space = search_space(settings, preferences, prior)
-    affordable = int(settings.search_share * budget)
+    share, prompts = int(settings.search_share * budget), len(task.splits["development"])
     if settings.search == "grid":
-        most = [space.most(rounds) for rounds in range(1, settings.rounds + 1)]
-    else:
-        first, more = len(distinct(space.first_candidates)), settings.proposals().each(space)
-        most = [first + rounds * more for rounds in range(1, settings.rounds + 1)]
-    each = whole_passes(min(settings.measured_each, affordable // most[0]), len(task.splits["development"]))
-    if each < 1:
-        raise BudgetError(
-            f"budget must leave a completion to measure each of {most[0]} mixtures with, got {budget}. Raise it."
-        )
-    rounds = max(count for count, wanted in enumerate(most, 1) if count == 1 or wanted * each <= affordable)
-    return rounds, most[rounds - 1], each
+        return space.affordable(settings.rounds, settings.measured_each, share, prompts)
+    first, more = len(distinct(space.first_candidates)), settings.proposals().each(space)
+    most = [first + rounds * more for rounds in range(1, settings.rounds + 1)]
+    return affordable(most, settings.measured_each, share, prompts)
 
 
 def search_space(settings: SearchingSettings, preferences: FloatArray, prior: FloatArray) -> Space:
     """Return what is searched: weights of all experts, the preferences' own among them."""
-    return Space(prior.shape[1], preferences, True, preferences @ prior, settings.beyond)
+    return Space(prior.shape[1], preferences, True, weighed(preferences, prior), settings.beyond)
 
 
 def searching_stage(
