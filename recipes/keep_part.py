@@ -15,6 +15,7 @@ import itertools
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from paretune.benchmark.plan import pairs_of
@@ -30,7 +31,8 @@ from paretune.report import write_report
 from paretune.report.tables import Value, csv_text
 from paretune.statistics.paired import paired_difference
 
-KEPT = (FILE, "tables.csv", "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
+TABLES = "tables.csv"
+KEPT = (FILE, TABLES, "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
 
 
 def main() -> int:
@@ -39,17 +41,19 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="the study's folder")
     parser.add_argument("part", help="name of a finished part")
     parser.add_argument("output", type=Path, help="folder of the kept parts")
+    parser.add_argument("--small", action="store_true", help=f"without {TABLES}, which {FILE} tells too")
     arguments = parser.parse_args()
+    kept = [name for name in KEPT if not (arguments.small and name == TABLES)]
     try:
-        keep(arguments.folder, arguments.part, arguments.output / arguments.part)
+        keep(arguments.folder, arguments.part, arguments.output / arguments.part, kept)
     except ParetuneError as error:
         print(f"keep_part: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def keep(folder: Path, part: str, output: Path) -> None:
-    """Write what a part found.
+def keep(folder: Path, part: str, output: Path, names: Sequence[str]) -> None:
+    """Write what a part found, of the files of its report those of some names.
 
     Raises:
         RecordError: If a cell of the part is not finished.
@@ -66,7 +70,7 @@ def keep(folder: Path, part: str, output: Path) -> None:
         )
     with tempfile.TemporaryDirectory() as scratch:
         write_report(Path(scratch), kept)
-        for name in KEPT:
+        for name in names:
             file = Path(scratch) / "report" / name
             if file.is_file():
                 (output / name).parent.mkdir(parents=True, exist_ok=True)
