@@ -52,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def keep(folder: Path, part: str, output: Path, names: Sequence[str]) -> None:
+def keep(folder: Path, part: str, output: Path, names: Sequence[str] = KEPT) -> None:
     """Write what a part found, of the files of its report those of some names.
 
     Raises:
