@@ -130,6 +130,70 @@ def test_the_first_update_has_nothing_to_learn_again_and_later_ones_draw_whole_g
     assert not again.log_probs.equal(drawn.log_probs)  # each epoch draws anew
 
 
+def conditioned(task: Task, base: BaseModel, feedback: str = "told") -> Learner:
+    """One policy for all preferences, with some updates behind it."""
+    one = make(task, base, SETTINGS)
+    one.trainee.bank.unwrap()
+    bank = ExpertBank(base, 2, rank=2)
+    bank.initialise([0, 0])
+    half: Any = lambda rows, told: np.full((len(told), len(rows), 2), 0.5)  # noqa: E731
+    wanted = None if feedback == "told" else half
+    environment = replace(one.environment, feedback=feedback, prompt_preferences=wanted)
+    learner = Learner(Conditioned(bank, None, np.eye(2), 3, (64,), Ledger(64)), environment, SETTINGS)
+    for _ in range(4):
+        learner.update(lambda index, length: None, lambda event: None)
+    return learner
+
+
+def identities(history: History) -> list[tuple[int, float, float]]:
+    return list(zip(history.prompts.tolist(), history.log_probs.tolist(), history.rewards[:, 0].tolist(), strict=True))
+
+
+def test_a_group_is_of_one_prompt_and_of_completions_that_were_made_for_any_preference(
+    task: Task, base: BaseModel
+) -> None:
+    learner = conditioned(task, base)
+    known, mixed = learner.replay.histories[0], 0
+    made = dict(zip(identities(known), known.preferences.tolist(), strict=True))
+    for epoch in range(20):
+        drawn = learner.replay.draw([0], [4], epoch)
+        assert drawn is not None
+        for rows in torch.arange(len(drawn)).split(SETTINGS.group_size):
+            group = drawn.take(rows)
+            assert len(set(group.prompts.tolist())) == 1
+            assert len(set(identities(group))) == len(rows)  # none twice
+            mixed += len({tuple(made[each]) for each in identities(group)}) > 1
+            asked = group.preferences
+            assert asked.equal(asked[:1].expand_as(asked))  # one for the whole group
+            assert asked.equal(group.weights)
+            assert asked[0].tolist() not in known.preferences.tolist()  # a new one
+    assert mixed > 0
+
+
+def test_where_a_completion_has_one_number_groups_stay_as_they_were_sampled(task: Task, base: BaseModel) -> None:
+    learner = conditioned(task, base, "utility")
+    known = learner.replay.histories[0]
+    made = dict(zip(identities(known), known.preferences.tolist(), strict=True))
+    for epoch in range(5):
+        drawn = learner.replay.draw([0], [4], epoch)
+        assert drawn is not None
+        assert [made[each] for each in identities(drawn)] == drawn.preferences.tolist()
+        assert drawn.weights.unique().tolist() == [0.5]  # what its user wanted of the prompt
+
+
+def test_a_prompt_comes_again_as_often_as_it_was_sampled_for(task: Task, base: BaseModel) -> None:
+    learner = make(task, base, replace(SETTINGS, replay=40))
+    learner.update(lambda index, length: None, lambda event: None)
+    own = learner.replay.histories[0]
+    # six of eight completions of one prompt, two of another
+    own = replace(own, prompts=torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
+    learner.replay.histories[0] = own
+    draws = [learner.replay.draw([0], [1], epoch) for epoch in range(50)]
+    first = torch.cat([drawn.prompts for drawn in draws if drawn is not None])
+    share = float((first == 0).float().mean())
+    assert share == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 1000) ** 0.5)  # of 1,000 groups, four deviations
+
+
 def test_a_window_forgets_the_oldest(task: Task, base: BaseModel) -> None:
     learner = make(task, base, replace(SETTINGS, replay_window=12))
     for _ in range(3):

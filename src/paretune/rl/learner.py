@@ -80,8 +80,6 @@ class Learner:
             check_unweighed(where_found(self.estimator.function), self.estimator.weighed)
         self.shaped_ranges = self.slots.shaped_ranges(environment.ranges, len(self.members))
         self.kl_control = KlControl(environment.beta, settings.target_kl, len(self.members))
-        self.replay = Replay(trainee, settings, environment.train, self.weightings, self.kl_control)
-        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings, self.replay)
         greedy = int(self.estimator is not None and self.estimator.greedy)
         self.lengths = [
             Lengths(
@@ -92,6 +90,8 @@ class Learner:
         ]  # fmt: skip
         gradients = objectives if self.weightings.needs_gram else 1
         self.rollouts = Rollouts(trainee, environment, settings, self.lengths, sampler, gradients)
+        self.replay = Replay(trainee, settings, self.rollouts, self.weightings, self.kl_control)
+        self.epochs = Epochs(trainee, settings, self.parameter_groups, self.weightings, self.replay)
         self._failing = np.zeros((len(self.members), objectives), dtype=np.int64)  # updates in a row
         self._recent = [Recent.none(objectives) for _ in self.members]
         self._last_whole: dict[int, State] = {}  # of members that stand inside an update

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from paretune.rl.advantages import MOST_RATIO, reweighted, silenced
 from paretune.rl.kl_control import KlControl
 from paretune.rl.losses import log_ratios, policy_gradient_loss, scalarise
 from paretune.rl.member_weightings import MemberWeightings
-from paretune.rl.rollout import Batch, Prompts
+from paretune.rl.rollout import Batch
+from paretune.rl.rollouts import Rollouts
 from paretune.rl.settings import LearnerSettings
 from paretune.rl.step_rows import StepRows
 from paretune.rl.trainees import Trainee
@@ -85,10 +86,15 @@ class History:
 class Replay:
     """What all members of a trainee have made, and the gradient of some of it in each optimiser step.
 
-    A step draws `replay / G` of a member's earlier groups, each a prompt with its G completions, and learns from them
-    as if they had been sampled now: a completion counts `min(rho, 2)`, rho how much more likely it is now than when it
-    was sampled, and its advantage is that of a later epoch (`advantages.reweighted`), with the KL that it has now. What
-    the policy no longer says has a rho near 0 and adds nothing.
+    A step draws `replay / G` prompts, each as often as it was sampled for, and of each prompt G of its earlier
+    completions, whenever and for whatever preference they were made. It learns from them as if they had been sampled
+    now: a completion counts `min(rho, 2)`, rho how much more likely it is now than when it was sampled, and its
+    advantage is that of a later epoch (`advantages.reweighted`), with the KL that it has now. What the policy no longer
+    says has a rho near 0 and adds nothing.
+
+    One policy for all preferences draws a new preference for each of these groups: of a completion all K rewards are
+    known, so it teaches any of them. Where feedback is the utility, all that is known is what it was worth to its own
+    user: then groups stay as they were sampled.
 
     Near the optimum of `E r - beta KL` the sum `r - beta log(pi / pi_ref)` is the same for all completions of a prompt,
     whoever sampled them. So advantages vanish there, and old completions go on saying what is still wrong.
@@ -99,7 +105,7 @@ class Replay:
     """
 
     def __init__(
-        self, trainee: Trainee, settings: LearnerSettings, train: Prompts, weightings: MemberWeightings,
+        self, trainee: Trainee, settings: LearnerSettings, rollouts: Rollouts, weightings: MemberWeightings,
         kl_control: KlControl,
     ) -> None:  # fmt: skip
         """Remember nothing yet.
@@ -107,11 +113,12 @@ class Replay:
         Raises:
             ConfigError: If advantages are made in a way that says nothing of earlier completions.
         """
-        self.trainee, self.settings, self.train = trainee, settings, train
+        self.trainee, self.settings, self.rollouts = trainee, settings, rollouts
+        self.train, self.scalar = rollouts.environment.train, rollouts.environment.feedback == "utility"
         self.weightings, self.kl_control = weightings, kl_control
         objectives = len(trainee.members[0].objective_weights)
         self.histories = [History.none(objectives) for _ in trainee.members]
-        self._place = {ids: place for place, ids in reversed(list(enumerate(train.prompt_ids)))}
+        self._place = {ids: place for place, ids in reversed(list(enumerate(self.train.prompt_ids)))}
         if settings.replay and weightings.needs_gram:
             raise ConfigError(
                 f"replay must be 0 where objective weights are chosen from gradients, got {settings.replay}: they are "
@@ -156,7 +163,7 @@ class Replay:
             self.histories[index] = self.histories[index].followed_by(made.take(own), self.settings.replay_window)
 
     def draw(self, active: Sequence[int], updates: Sequence[int], epoch: int) -> History | None:
-        """Draw groups for one step of some members, all with a history or all without; those depend on nobody else.
+        """Draw for one step of some members, all with a history or all without; what is drawn depends on nobody else.
 
         Args:
             active: Members.
@@ -165,19 +172,32 @@ class Replay:
         """
         if not self.remembers(active[0]):
             return None
-        group, parts = self.settings.group_size, []
-        for index in active:
-            own, random = (
-                self.histories[index],
-                generator(self.trainee.members[index].seed, "replay", updates[index], epoch),
-            )
-            groups = random.integers(len(own) // group, size=self.settings.replay // group)
-            rows = (groups[:, None] * group + np.arange(group)).ravel()
-            parts.append(own.take(torch.from_numpy(rows)))
+        parts = [self._drawn(index, updates[index], epoch) for index in active]
         longest = max(int(part.lengths.max()) for part in parts)
         made = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS if name != "token_ids"}
         ids = [_to_width(part.token_ids, longest) for part in parts]
         return History(token_ids=torch.cat(ids), **made)
+
+    def _drawn(self, index: int, updates: int, epoch: int) -> History:
+        own, group, count = (
+            self.histories[index],
+            self.settings.group_size,
+            self.settings.replay // self.settings.group_size,
+        )
+        random = generator(self.trainee.members[index].seed, "replay", updates, epoch)
+        if self.scalar:
+            groups = random.integers(len(own) // group, size=count)
+            return own.take(torch.from_numpy((groups[:, None] * group + np.arange(group)).ravel()))
+        prompts = own.prompts.numpy()
+        order = prompts.argsort(kind="stable")
+        chosen = prompts[random.integers(len(own), size=count)]
+        first, last = (prompts[order].searchsorted(chosen, side) for side in ("left", "right"))
+        rows = np.concatenate(
+            [order[one + random.permutation(other - one)[:group]] for one, other in zip(first, last, strict=True)]
+        )
+        asked, worth = self.rollouts.asked(index, updates, chosen.tolist(), epoch + 1)
+        preferences, weights = (torch.from_numpy(each.repeat(group, axis=0)).double() for each in (asked, worth))
+        return replace(own.take(torch.from_numpy(rows)), preferences=preferences, weights=weights)
 
     def beside(self, active: Sequence[int], batch: Batch, asked: FloatArray, drawn: History) -> StepRows:
         """Return the rows of a step: of each member the completions of an update, then the drawn ones.

@@ -98,7 +98,7 @@ class Rollouts:
             chosen = stream.indices(updates * (self.settings.completions_per_update // group), size // group)
             keys.append(stream.keys(chosen, updates, group))
             places += [number for number in chosen for _ in range(group)]
-            asked, weighed = self._asked(index, updates, chosen)
+            asked, weighed = self.asked(index, updates, chosen)
             preferences.append(asked.repeat(group, axis=0))
             worth.append(weighed.repeat(group, axis=0))
         wanted = np.concatenate(preferences)
@@ -111,20 +111,23 @@ class Rollouts:
         self._charge(active, batch, size, group, passes, prompt_passes, 1)  # sampling, epochs there and back
         return wanted, np.concatenate(worth), mixing, batch
 
-    def _asked(self, index: int, updates: int, chosen: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+    def asked(
+        self, index: int, updates: int, chosen: Sequence[int], again: int = 0
+    ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
         """Return what a member is asked for on prompts of an update, and what their completions are worth by.
 
         Args:
             index: The member.
             updates: That it has made.
             chosen: Places of N training prompts.
+            again: 0 for what is sampled, else which step learns again, see `Trainee.preferences`.
 
         Returns:
             `[N, K]` each. Both are the preferences that the trainee draws. Where feedback is the utility, what users
             want of the prompts decides what completions are worth; where it is the oracle's, a policy whose rows carry
             their own preferences is asked for that too. One that is trained for a single preference is told that one.
         """
-        told, feedback = self.trainee.preferences(index, updates, len(chosen)), self.environment.feedback
+        told, feedback = self.trainee.preferences(index, updates, len(chosen), again), self.environment.feedback
         if feedback == "told" or (feedback == "oracle" and not self.trainee.conditioned):
             return told, told
         wanted = self.environment.wanted([self.environment.train.rows[place] for place in chosen], told)
@@ -164,7 +167,7 @@ class Rollouts:
             chosen = stream.indices(updates * (self.settings.completions_per_update // group), count)
             places += chosen
             keys.append(stream.keys(chosen, updates, 1))
-            preferences.append(self._asked(index, updates, chosen)[0])
+            preferences.append(self.asked(index, updates, chosen)[0])
         wanted = np.concatenate(preferences)
         mixing, batch = self._complete(
             active, self.environment.train, places, np.concatenate(keys), wanted, "sampling", greedy=True

@@ -16,6 +16,7 @@ from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.ledger import Ledger
 from paretune.core.preference_text import in_tenths
 from paretune.core.preferences import FloatArray
+from paretune.core.seeds import stream_key
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
@@ -79,8 +80,15 @@ class Trainee(Protocol):
         """Passes of the base model alone over each prompt."""
         ...
 
-    def preferences(self, member: int, update: int, groups: int) -> FloatArray:
-        """Return what the completions of each prompt of an update are for, `[groups, K]`, the first ones first."""
+    def preferences(self, member: int, update: int, groups: int, again: int = 0) -> FloatArray:
+        """Return what the completions of each prompt of an update are for, `[groups, K]`, the first ones first.
+
+        Args:
+            member: Whose they are.
+            update: Number of the update.
+            groups: Prompts.
+            again: 0 for those that are sampled; else which step learns from earlier completions again, from 1 on.
+        """
         ...
 
     def mixing(
@@ -134,9 +142,9 @@ class Population:
         """Parameters of one expert."""
         return self.bank.parameters_each()
 
-    def preferences(self, member: int, update: int, groups: int) -> FloatArray:
+    def preferences(self, member: int, update: int, groups: int, again: int = 0) -> FloatArray:
         """Return the member's objective weights for every prompt."""
-        del update
+        del update, again
         return np.tile(self.members[member].objective_weights, (groups, 1))
 
     def mixing(
@@ -247,12 +255,13 @@ class Conditioned:
         """One where the gate weighs by the states of prompts."""
         return 0 if self.gate is None else self.gate.prompt_passes
 
-    def preferences(self, member: int, update: int, groups: int) -> FloatArray:
+    def preferences(self, member: int, update: int, groups: int, again: int = 0) -> FloatArray:
         """Draw from the simplex; unless draws are to lie evenly, fewer prompts see the first of them."""
         own = self.members[member]
         if self.preference is not None:
             return np.tile(self.preference, (groups, 1))
-        return drawn_preferences(self.draw, len(own.objective_weights), own.seed, update, groups)
+        seed = stream_key(own.seed, "again", again) if again else own.seed
+        return drawn_preferences(self.draw, len(own.objective_weights), seed, update, groups)
 
     def mixing(
         self, members: Sequence[int], preferences: FloatArray, prompts: Sequence[Sequence[int]]
@@ -281,6 +290,6 @@ class Told(Conditioned):
         """Train the one expert of a bank for K objectives."""
         super().__init__(bank, None, np.ones((objectives, bank.experts)), seed, lengths, ledger)
 
-    def preferences(self, member: int, update: int, groups: int) -> FloatArray:
+    def preferences(self, member: int, update: int, groups: int, again: int = 0) -> FloatArray:
         """Draw from the simplex and round to tenths: what is written is what the objectives are weighed with."""
-        return in_tenths(super().preferences(member, update, groups))
+        return in_tenths(super().preferences(member, update, groups, again))
