@@ -72,7 +72,7 @@ class TrlSettings:
 
 SWEPT = [  # of the loss types one alone, see above
     TrlSettings(iterations, rate, "grpo", scale)
-    for iterations in (1, 4) for rate in (1e-3, 5e-3, 1e-2) for scale in ("none", "group")
+    for iterations in (1, 4, 16) for rate in (2.5e-3, 5e-3, 1e-2) for scale in ("none", "group")
 ]  # fmt: skip
 
 
