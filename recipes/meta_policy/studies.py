@@ -1,6 +1,6 @@
 """Write the studies of the meta-policy family with the settings that its sweeps chose.
 
-    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-*
+    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-others
 
 Writes what was tried into `docs/results/data/meta_policy/sweep.csv`, too. Of each study the docstring of its function
 says what it asks. Rows that were swept with several splits of the budget come with the split that scored best.
