@@ -62,7 +62,7 @@ TINY = {"alphabet": 4, "length": 2}
 
 @dataclass(frozen=True)
 class TrlSettings:
-    """What is swept; names, units and meanings are TRL's. Defaults: a guess, until the sweep is done."""
+    """What is swept; names, units and meanings are TRL's. Defaults: what the sweep on the tuning instance chose."""
 
     num_iterations: int = 4
     learning_rate: float = 5e-3
