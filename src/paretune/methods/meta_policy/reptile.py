@@ -64,6 +64,7 @@ class Reptile:
         - Each inner training has an Adam of its own that starts anew; epsilon is constant, so that longer runs extend
           shorter ones. The last parameters count, not their average.
         - What outer steps leave of the share for the start is one more step with shorter trainings.
+        - A stop inside an outer step loses that step: whole ones alone are kept.
     """
 
     settings: ReptileSettings
