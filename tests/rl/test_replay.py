@@ -13,7 +13,7 @@ from gated import bank_of
 from paretune.core.errors import ConfigError
 from paretune.core.ledger import Ledger
 from paretune.core.task import Task
-from paretune.methods.experts import ExpertSettings, expert_settings, expert_stage, settings_of
+from paretune.methods.experts import REPLAY_VERSION, ExpertSettings, expert_settings, expert_stage, settings_of
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.gate import BlockGate, SmallNetwork
@@ -265,9 +265,11 @@ def test_without_replay_a_stage_is_what_it_was() -> None:
     stage = expert_stage(ExpertSettings(), np.asarray([1.0, 0.0]), 64, 0)
     assert "replay" not in stage.settings
     assert "replay_window" not in stage.settings
+    assert "replay_version" not in stage.settings
     assert settings_of(ExpertSettings, stage) == ExpertSettings()
     own = ExpertSettings(replay=64)
     assert expert_settings(own)["replay"] == 64
+    assert expert_settings(own)["replay_version"] == REPLAY_VERSION  # another key than before groups were mixed
     assert settings_of(ExpertSettings, expert_stage(own, np.asarray([1.0, 0.0]), 64, 0)) == own
 
 

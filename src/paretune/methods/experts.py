@@ -30,6 +30,8 @@ SINGLE_OBJECTIVE = "single_objective"  # the kind of experts that is the default
 
 # of what the training of an expert leaves and reports; raised when that changes, and `pulls.SHUFFLED_VERSION` with it
 EXPERT_VERSION = 2
+# of what learning from earlier completions does; raised when that changes, which leaves all other experts as they are
+REPLAY_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def expert_settings(settings: Any) -> dict[str, object]:
         A field of the settings: `completions_each: int = field(default=1500, metadata=PLANNING)`.
     """
     values = plain_settings(settings)
-    return {each.name: values[each.name] for each in fields(settings) if _reaches(each) and each.name in values}
+    kept = {each.name: values[each.name] for each in fields(settings) if _reaches(each) and each.name in values}
+    return {**kept, "replay_version": REPLAY_VERSION} if kept.get("replay") else kept
 
 
 def _reaches(field: Field[Any]) -> bool:
