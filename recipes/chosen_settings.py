@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
+
+from csv_lines import write_lines  # type: ignore[import-not-found]  # beside this file
 
 from paretune.benchmark.study import load_study
 from paretune.core.errors import RecordError
@@ -68,17 +69,8 @@ def write_points(folders: Sequence[Path], file: Path) -> None:
     lines: list[dict[str, object]] = []
     for each in (each for folder in folders for each in read_study(folder).tuning):
         for place, point in enumerate(each.points):
-            seeds = {f"instance_{seed}": _four(score) for seed, score in point.per_seed.items()}
+            seeds = {f"instance_{seed}": score for seed, score in point.per_seed.items()}
             chosen = "here" if place == each.chosen else ""
             head = {"task": each.task, "row": each.method, **point.settings}
-            lines.append({**head, each.measure: _four(point.score), **seeds, "best": chosen})
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-def _four(score: float | None) -> str:
-    return "" if score is None else f"{score:.4f}"
+            lines.append({**head, each.measure: point.score, **seeds, "best": chosen})
+    write_lines(lines, file)

@@ -13,13 +13,16 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import write_lines  # type: ignore[import-not-found]  # one folder up
 
 RUNGS = {  # in the order of bars: what it is called, colour
     "preference": ("g = w", "#444444"),
@@ -40,7 +43,6 @@ Place = tuple[str, str, str]  # part, experts, level
 Sums = dict[
     tuple[Place, str], dict[int, tuple[float, float, int]]
 ]  # by rung and instance: gained, possible, evaluations
-FIGURES = 4  # decimals
 
 
 def read(folder: Path) -> Sums:
@@ -91,15 +93,6 @@ def split(found: Sums) -> list[dict[str, object]]:
     return lines
 
 
-def write(lines: Sequence[Mapping[str, object]], file: Path) -> None:
-    """Write lines as comma-separated values."""
-    with file.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        for line in lines:
-            writer.writerow({n: f"{v:.{FIGURES}f}" if isinstance(v, float) else v for n, v in line.items()})
-
-
 def draw(found: Sums, file: Path) -> None:
     """Draw one bar a rung, a panel a part; whiskers from the least to the most of the instances."""
     parts = list(dict.fromkeys(place[0] for place, _ in found))
@@ -138,9 +131,9 @@ def main() -> int:
     if not found:
         print(f"folder must hold PART-INSTANCE.csv, got '{arguments.folder}'. Run ladder.py first.", file=sys.stderr)
         return 2
-    write(rungs(found), arguments.folder / "rungs.csv")
+    write_lines(rungs(found), arguments.folder / "rungs.csv")
     lines = split(found)
-    write(lines, arguments.folder / "split.csv")
+    write_lines(lines, arguments.folder / "split.csv")
     for line in lines:
         print(*(f"{each:+.3f}" if isinstance(each, float) else f"{each:16}" for each in line.values()))
     draw(found, arguments.output / "meta_policy_ladder.png")

@@ -14,7 +14,6 @@ Writes `paired.csv` too: captured share of one row, `--row`, less that of every 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from collections import defaultdict
@@ -31,6 +30,9 @@ from paretune.optimum.exact import Outcome, prompt_gains
 from paretune.records.per_prompt import PerPrompt, read_per_prompt
 from paretune.statistics.intervals import mean_interval
 from paretune.statistics.paired import paired_difference, paired_p_value
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import write_lines  # type: ignore[import-not-found]  # one folder up
 
 FloatArray = NDArray[np.float64]
 Key = tuple[str, int, str]  # task, budget, row
@@ -169,18 +171,6 @@ def pairs_of(found: Mapping[Key, Mapping[int, Gains]], row: str) -> list[dict[st
     return lines
 
 
-def write(lines: Sequence[Mapping[str, object]], path: Path) -> None:
-    """Write lines as comma-separated values; nothing where there are none."""
-    if not lines:
-        return
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        for line in lines:
-            writer.writerow({name: f"{each:.4f}" if isinstance(each, float) else each for name, each in line.items()})
-
-
 def main() -> int:
     """Read all kept parts below a folder, write the tables and print them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,8 +188,8 @@ def main() -> int:
     found = gains([block for file in files for block in read_per_prompt(file)])
     lines = lines_of(found, arguments.against, arguments.budget)
     pairs = pairs_of(found, arguments.row)
-    write(lines, arguments.folder / "kept.csv")
-    write(pairs, arguments.folder / "paired.csv")
+    write_lines(lines, arguments.folder / "kept.csv")
+    write_lines(pairs, arguments.folder / "paired.csv")
     for line in (*lines, *pairs):
         print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:<24}" for value in line.values()))
     return 0

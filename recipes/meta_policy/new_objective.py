@@ -29,6 +29,9 @@ from paretune.models.base import unwrap
 from paretune.models.solutions import SolutionSet
 from paretune.tasks import load_task
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import write_lines  # type: ignore[import-not-found]  # one folder up
+
 TASK = {"rho": -0.4, "heterogeneity": 0.5, "objectives": 3}
 INSTANCES, DIVISIONS = (0, 1, 2), 4
 EACH = 4096  # completions for each objective, old and new
@@ -112,13 +115,9 @@ def main() -> int:
         task = family.instance(instance)
         for way in (way for way in WAYS if (way.name, instance) not in done):
             made = line(way, task, instance, each, learner)
-            lines.append({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in made.items()})
-            print(*lines[-1].values(), sep="  ", flush=True)
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            with arguments.output.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(lines)
+            lines.append(made)
+            print(*made.values(), sep="  ", flush=True)
+            write_lines(lines, arguments.output)
     return 0
 
 
