@@ -71,6 +71,10 @@ def write_points(folders: Sequence[Path], file: Path) -> None:
         for place, point in enumerate(each.points):
             seeds = {f"instance_{seed}": score for seed, score in point.per_seed.items()}
             chosen = "here" if place == each.chosen else ""
-            head = {"task": each.task, "row": each.method, **point.settings}
+            head = {
+                "task": each.task,
+                "row": each.method,
+                **{name: str(value) for name, value in point.settings.items()},
+            }
             lines.append({**head, each.measure: point.score, **seeds, "best": chosen})
     write_lines(lines, file)
