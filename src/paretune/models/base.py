@@ -36,9 +36,9 @@ class BaseModel:
     model: Any
     tokenizer: Any
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Where it computes; looked up once, as transformers asks the parameters anew each time."""
         return torch.device(self.model.device)
 
     @property

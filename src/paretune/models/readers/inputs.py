@@ -13,13 +13,11 @@ from paretune.models.base import BaseModel
 def left_pad(base: BaseModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return prompt ids `[B, P]` and which of them are real."""
     longest = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), longest), base.pad_id, device=base.device)
-    real = torch.zeros(len(prompts), longest, dtype=torch.bool, device=base.device)
-    for row, prompt in enumerate(prompts):
-        if len(prompt):
-            ids[row, longest - len(prompt) :] = torch.tensor(list(prompt), device=base.device)
-            real[row, longest - len(prompt) :] = True
-    return ids, real
+    pad = base.pad_id
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], dtype=torch.int64)
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+    real = torch.arange(longest) >= padding[:, None]
+    return ids.to(base.device), real.to(base.device)
 
 
 def distinct(prompts: Sequence[Sequence[int]], keys: Sequence[bytes]) -> tuple[list[int], list[int]]:
