@@ -72,7 +72,7 @@ class Studies:
         for name, labels in SPLITS.items():
             self.rows[f"{name}_equal"] = self.rows[max(labels, key=lambda label: chosen[label].score)]
         # the highest rate of the sweep is best on tuning instances, and now and then a policy breaks there: both stand
-        for name in ("mod", "linear", *(f"{each}_equal" for each in SPLITS)):
+        for name in ("rewarded_soups", "mod", "linear", *(f"{each}_equal" for each in SPLITS)):
             self.rows[f"{name}_slower"] = {**self.rows[name], "learning_rate": self.rows[name]["learning_rate"] / 2}
         self.mixture, self.soups = self.rows["mixture_of_experts"], self.rows["rewarded_soups"]
 
@@ -92,7 +92,7 @@ class Studies:
 
     def equal(self) -> Study:
         """Every rival at an equal budget, two of them with the parameters of a whole bank in each expert."""
-        rows = {name: self.rows[name] for name in ("rewarded_soups", "mod", "mod_slower")}
+        rows = {name: self.rows[name] for name in ("rewarded_soups", "rewarded_soups_slower", "mod", "mod_slower")}
         rows["one_policy_tuned"] = self.rows["one_policy"]
         rows |= {f"{name}{rate}": self.rows[f"{name}_equal{rate}"] for name in SPLITS for rate in ("", "_slower")}
         wide = {"rank": 2 * RANK, "alpha": 4.0 * RANK}
