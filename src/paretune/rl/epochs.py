@@ -230,7 +230,7 @@ class Epochs:
                     )
                     loss = loss + earlier
                 if heard is not None:
-                    loss = loss + heard.penalty() * len(part.lengths) / rows.each
+                    loss = loss + heard.penalty() * heard.share(part.lengths, rows.lengths) * count
                 loss.backward()
         if drawn is not None:
             self.replay.charge(active, rows)

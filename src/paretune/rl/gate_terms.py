@@ -71,8 +71,19 @@ class Heard:
         before = self._sums.get(block)
         self._sums[block] = new if before is None else [one + other for one, other in zip(before, new, strict=True)]
 
+    def share(self, lengths: Tensor, every: Tensor) -> float:
+        """Return the part that a pass has in the means of a step.
+
+        Args:
+            lengths: Tokens of each completion of the pass `[B']`.
+            every: Of each completion of the step `[B]`.
+        """
+        if self.gate.level == "prompt":
+            return len(lengths) / len(every)
+        return int(lengths.sum()) / max(1, int(every.sum()))
+
     def penalty(self) -> Tensor:
-        """Return what is added to the mean loss of the rows of the pass."""
+        """Return what a pass adds to the mean loss, times its `share`."""
         total = torch.zeros((), device=self.gate.flat.device)
         for used, far, entropies, count in self._sums.values():
             share = used / count
