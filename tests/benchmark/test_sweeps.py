@@ -350,6 +350,8 @@ def test_a_part_tunes_its_own_tasks_only(study: Make, tmp_path: Path, monkeypatc
     planned = plan(made, tmp_path / "out", part="one")
     assert planned.sweep is not None
     assert {cell.task.name for cell in planned.sweep.cells} == {"fake"}
+    assert [task.name for task in planned.tasks] == ["fake"]
+    assert plan_text(planned).count("input: ") == 1
     result = run(made, tmp_path / "out", progress=False, part="one")
     assert result.complete
     assert [record.task for record in result.records.tuning] == ["fake"]

@@ -170,6 +170,12 @@ class Plan:
         return {each.key: each for each in self.stages}
 
     @property
+    def tasks(self) -> list[Task]:
+        """The study's tasks that it has cells of: a part may leave some out."""
+        names = {cell.task.name for cell in self.cells}
+        return [task for task in self.study.tasks if task.name in names]
+
+    @property
     def completions_charged(self) -> int:
         """Completions charged to all cells together, shared stages once for each."""
         return sum(cell.charged for cell in self.cells)
@@ -193,7 +199,7 @@ class Plan:
             "folder": str(self.folder),
             "cells": [picked(cell, of_cell) for cell in self.cells],
             "stages": [{**picked(each, of_stage), "cells": len(each.cells)} for each in self.stages],
-            "inputs": [found for task in self.study.tasks if (found := first_input(task))],
+            "inputs": [found for task in self.tasks if (found := first_input(task))],
             **picked(self, counts),
             "minutes": [round(each, 1) for each in self.minutes],
             "tuning": None if self.sweep is None else self._plain_tuning(self.sweep),

@@ -83,7 +83,7 @@ def plan_text(plan: Plan) -> str:
         f"cells:    {len(plan.cells)} ({states})",
         f"stages:   {len(plan.stages)}, {missing} to train",
         *_policies(plan),
-        *[f"input:    {input_line(task)}" for task in plan.study.tasks],
+        *[f"input:    {input_line(task)}" for task in plan.tasks],
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
         "cells, shared stages to each",
         f"testing:  {plan.completions_to_evaluate:,} completions to make, charged to nobody",
