@@ -1,16 +1,42 @@
-"""Tables of recipes as comma-separated values."""
+"""Tables of recipes as comma-separated values, whole or line by line."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 FIGURES = 4  # decimals
+Line = Mapping[str, Any]
 
 
-def write_lines(lines: Sequence[Mapping[str, object]], file: Path) -> None:
-    """Write lines by the names of their columns, real numbers with four decimals; nothing where there are none."""
+def continued(file: Path, keys: Iterable[Line], make: Callable[[Line], Line]) -> None:
+    """Make the lines of a table that it does not have yet, and write and print each as soon as it is made.
+
+    Args:
+        file: The table; it may be there in part, or not at all.
+        keys: What names each line: its first columns.
+        make: Returns the other columns of a line.
+    """
+    lines: list[Line] = []
+    if file.exists():
+        with file.open(encoding="utf-8", newline="") as handle:
+            lines = list(csv.DictReader(handle))
+    for key in keys:
+        if not any(all(line.get(name) == text(each) for name, each in key.items()) for line in lines):
+            lines.append({**key, **make(key)})
+            write_lines(lines, file)
+            print(*map(text, lines[-1].values()), sep="  ", flush=True)
+
+
+def text(value: object) -> str:
+    """Return a value as a table has it, real numbers with four decimals."""
+    return f"{value:.{FIGURES}f}" if isinstance(value, float) else str(value)
+
+
+def write_lines(lines: Sequence[Line], file: Path) -> None:
+    """Write lines by the names of their columns; nothing where there are none."""
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -20,6 +46,4 @@ def write_lines(lines: Sequence[Mapping[str, object]], file: Path) -> None:
         )
         writer.writeheader()
         for line in lines:
-            writer.writerow(
-                {name: f"{each:.{FIGURES}f}" if isinstance(each, float) else each for name, each in line.items()}
-            )
+            writer.writerow({name: text(each) if isinstance(each, float) else each for name, each in line.items()})

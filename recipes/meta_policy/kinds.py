@@ -1,20 +1,22 @@
 """What kinds of experts do: own gain, loss on other objectives, and what they give under the same upper level.
 
-    python recipes/meta_policy/kinds.py           # two tasks, one tuning instance, about ten minutes on one core
-    python recipes/meta_policy/kinds.py --tiny    # to see it run
+    python recipes/meta_policy/kinds.py -o docs/results/data/meta_policy/kinds.csv
+    python recipes/meta_policy/kinds.py -o /tmp/kinds.csv --tiny     # to see it run
 
-Every kind is trained with the same completions in all, and its experts are averaged by its prior, `g = w @ prior`, for
-eleven preferences. All figures are exact, on test prompts, in shares of what the best policy could gain over the base
-model. An expert's own objective is the one it was trained for most, the first of
-equals. Of `split_experts` the gain is also shown on prompts of the
-half that each was trained on, and the share of somebody who knows the half of each prompt.
+Every kind is trained with the same completions in all and the default learner, as experts of gradients cannot learn
+from earlier completions. Its experts are averaged by its prior, `g = w @ prior`, for eleven preferences. All figures
+are exact, on test prompts, in shares of what the best policy could gain over the base model. An expert's own
+objective is the one it was trained for most, the first of equals. Of `split_experts` the gain is also shown on
+prompts of the half that each was trained on, and the share of somebody who knows the half of each prompt. Ten minutes
+of one core for each instance of both tasks.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,14 +29,19 @@ from paretune.methods.meta_policy.lower_level.split_experts import SplitExperts
 from paretune.methods.prompt_halves import above
 from paretune.methods.training import one_by_one
 from paretune.models.bank import ExpertBank
+from paretune.models.base import unwrap
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import captured_share, optimal_outcome, outcome
 from paretune.rl.outcomes import enumeration_of, outcomes, tables
 from paretune.tasks import load_task
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import continued  # type: ignore[import-not-found]  # one folder up
+
 TASKS = [{"rho": -0.8, "heterogeneity": 0.0}, {"rho": -0.8, "heterogeneity": 0.5}]
-INSTANCES, COMPLETIONS, GRID = (10_000,), 4_096, 10
+INSTANCES, COMPLETIONS, GRID = (0, 1, 2), 4_096, 10
+TINY = {"alphabet": 5, "length": 3}
 KINDS: list[dict[str, Any]] = [
     {"kind": "single_objective"},
     {"kind": "mixed_reward", "beta": 0.8},
@@ -112,7 +119,9 @@ def with_weights(bank: ExpertBank, task: paretune.Task, wanted: FloatArray, weig
     )  # fmt: skip
 
 
-def measured(kind: Mapping[str, Any], family: paretune.Task, seed: int, completions: int, grid: int) -> list[float]:
+def measured(
+    kind: Mapping[str, Any], family: paretune.Task, seed: int, completions: int, grid: int
+) -> dict[str, object]:
     """Train a kind of experts; return gain and loss of its experts, the share by its prior, and the same by halves."""
     task, objectives = family.instance(seed), len(family.objectives)
     wanted = das_dennis(objectives, grid)
@@ -123,36 +132,44 @@ def measured(kind: Mapping[str, Any], family: paretune.Task, seed: int, completi
     scores = exact.scores(one_by_one(bank, task))
     trained = made.prior(objectives).argmax(axis=0)  # each counts most for the objective it was trained for most
     everywhere = [np.ones(len(exact.rows), dtype=bool)] * experts
-    found = [*exact.own(scores, trained, everywhere), exact.share(exact.scores(solutions.policies_for(wanted)))]
+    gain, loss = exact.own(scores, trained, everywhere)
+    found: dict[str, object] = {
+        "own_gain": gain, "loss": loss, "share": exact.share(exact.scores(solutions.policies_for(wanted))),
+        "own_gain_on_half": "", "share_by_half": "",
+    }  # fmt: skip
     if isinstance(made, SplitExperts):
         upper = above(task, exact.rows, made.split_by, made.threshold)
-        found.append(exact.own(scores, trained, [upper if expert % 2 else ~upper for expert in range(experts)])[0])
+        halves = [upper if expert % 2 else ~upper for expert in range(experts)]
         low, high = (
             exact.scores(with_weights(bank, task, wanted, wanted @ prior)) for prior in made.prior_by_half(objectives)
         )
-        found.append(exact.share(np.where(upper[None, :, None], high, low)))
+        found["own_gain_on_half"] = exact.own(scores, trained, halves)[0]
+        found["share_by_half"] = exact.share(np.where(upper[None, :, None], high, low))
+    unwrap(solutions.base)
     return found
 
 
-def main() -> None:
-    """Train, score and print."""
+def main() -> int:
+    """Train, score and write; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="CSV file; lines in it are not made again")
     parser.add_argument("--tiny", action="store_true", help="a smaller task, few completions and preferences")
-    tiny = parser.parse_args().tiny
-    print(f"{'rho':>5} {'het.':>5}  {'experts':44} {'own gain':>9} {'loss':>7} {'share':>7} {'half':>7} {'by half':>8}")
-    for settings in TASKS[:1] if tiny else TASKS:
-        family = load_task({"controlled": {**settings, **({"alphabet": 5, "length": 3} if tiny else {})}})
-        for kind in KINDS:
-            began = time.perf_counter()
-            completions, grid = (320, 2) if tiny else (COMPLETIONS, GRID)
-            table = [measured(kind, family, seed, completions, grid) for seed in INSTANCES]
-            figures = " ".join(f"{value:8.3f}" for value in np.mean(table, axis=0))
-            print(
-                f"{settings['rho']:5} {settings['heterogeneity']:5}  {kind!s:44} {figures}"
-                f"   {time.perf_counter() - began:.0f} s",
-                flush=True,
-            )
+    arguments = parser.parse_args()
+    tiny: bool = arguments.tiny
+    tasks, instances = (TASKS[:1], INSTANCES[:1]) if tiny else (TASKS, INSTANCES)
+    completions, grid = (320, 2) if tiny else (COMPLETIONS, GRID)
+    kinds = {",".join(f"{name}={value}" for name, value in each.items()): each for each in KINDS}
+
+    def make(key: Mapping[str, Any]) -> dict[str, object]:
+        task = {"rho": key["rho"], "heterogeneity": key["heterogeneity"], **(TINY if tiny else {})}
+        return measured(kinds[key["experts"]], load_task({"controlled": task}), key["instance"], completions, grid)
+
+    keys = [
+        {**task, "instance": instance, "experts": name} for instance in instances for task in tasks for name in kinds
+    ]
+    continued(arguments.output, keys, make)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,11 +5,11 @@
     python recipes/meta_policy/ladder.py -o /tmp/ladder --tiny                                 # to see it run
 
 Two experts, one for each objective: the best policies themselves (`exact`), experts trained on the enumerated J
-(`exact_gradient`), and experts trained on samples (`trained`). Combined as whole completions (`sequence`), token by
-token (`token`) and as adapter deltas (`parameter`); exact experts have no parameters. At each, weights g: the
-preference (`preference`), the best fixed ones (`fixed`) and the best for each prompt (`prompt`), on the simplex and
-free, fitted on training or test prompts, scored on test prompts. One file for each instance, `PART-INSTANCE.csv`: what
-is there is not run again. `draw_ladder.py` makes table and figure.
+(`exact_gradient`), and experts trained on samples as in the studies (`trained`). Combined as whole completions
+(`sequence`), token by token (`token`) and as adapter deltas (`parameter`); exact experts have no parameters. At each,
+weights g: the preference (`preference`), the best fixed ones (`fixed`) and the best for each prompt (`prompt`), on
+the simplex and free, fitted on training or test prompts, scored on test prompts. One file for each instance,
+`PART-INSTANCE.csv`: what is there is not run again. `draw_ladder.py` makes table and figure.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ PARTS = {  # rho, heterogeneity
 }  # fmt: skip
 INSTANCES = 3
 COMPLETIONS = 4096  # R, of each trained expert
+# as the experts of rewarded soups learn in the studies
+LEARNER = {"epochs": 16, "replay": 448, "average_decay": 0.99, "learning_rate": 0.02}
 UPDATES = 200  # of each expert of exact gradients, the default of that method
 WEIGHTS = 6  # 0, .2, ..., 1
 SIMPLEX = np.linspace(0, 1, 11)  # g_1 of what every search on the simplex begins with
@@ -162,7 +164,8 @@ def all_levels(
     updates, completions = (2, 64) if tiny else (UPDATES, COMPLETIONS)
     made = [("exact", table_levels(task, grounds, exact))]
     for name, method, settings in (
-        ("exact_gradient", "exact_gradient", {"updates": updates}), ("trained", "rewarded_soups", {}),
+        ("exact_gradient", "exact_gradient", {"updates": updates}),
+        ("trained", "rewarded_soups", {} if tiny else LEARNER),
     ):  # fmt: skip
         solutions = paretune.train(
             method, task, len(corners) * completions, instance, corners, settings, scratch / name

@@ -13,7 +13,6 @@ that there were, before and after, and of all fifteen weights after.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,12 +29,12 @@ from paretune.models.solutions import SolutionSet
 from paretune.tasks import load_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from csv_lines import write_lines  # type: ignore[import-not-found]  # one folder up
+from csv_lines import continued  # type: ignore[import-not-found]  # one folder up
 
 TASK = {"rho": -0.4, "heterogeneity": 0.5, "objectives": 3}
 INSTANCES, DIVISIONS = (0, 1, 2), 4
 EACH = 4096  # completions for each objective, old and new
-LEARNER: dict[str, object] = {"epochs": 16, "replay": 192, "average_decay": 0.99}
+LEARNER: dict[str, object] = {"epochs": 16, "replay": 448, "average_decay": 0.99}
 TINY_LEARNER: dict[str, object] = {"epochs": 2}
 TINY = {"alphabet": 4, "length": 2}
 
@@ -78,7 +77,7 @@ def share(solutions: SolutionSet, exact: Exact, wanted: FloatArray) -> float:
         unwrap(solutions.base)
 
 
-def line(way: Way, task: Task, instance: int, each: int, learner: dict[str, object]) -> dict[str, object]:
+def lived(way: Way, task: Task, instance: int, each: int, learner: dict[str, object]) -> dict[str, object]:
     """Train for two objectives, let the third arrive, and return what each state captures."""
     two, settings = of_two(task), {**learner, **way.settings}
     pairs, all_three = das_dennis(2, DIVISIONS), das_dennis(3, DIVISIONS)
@@ -92,7 +91,7 @@ def line(way: Way, task: Task, instance: int, each: int, learner: dict[str, obje
     first = share(before, Exact(two, pairs), pairs)
     shares = [share(after, Exact(task, rows), rows) for rows in (old, all_three)]
     return {
-        "way": way.name, "instance": instance, "completions_before": 2 * each,
+        "completions_before": 2 * each,
         "completions_after": after.notes["added"]["completions"], "seconds_after": after.notes["added"]["seconds"],
         "experts": len(after.experts), "old_before": first, "old_after": shares[0], "all_after": shares[1],
     }  # fmt: skip
@@ -106,18 +105,13 @@ def main() -> int:
     arguments = parser.parse_args()
     family = load_task({"controlled": {**TASK, **(TINY if arguments.tiny else {})}})
     each, learner = (64, TINY_LEARNER) if arguments.tiny else (EACH, LEARNER)
-    lines: list[dict[str, object]] = []
-    if arguments.output.exists():
-        with arguments.output.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    done = {(one["way"], int(str(one["instance"]))) for one in lines}
-    for instance in INSTANCES[:1] if arguments.tiny else INSTANCES:
-        task = family.instance(instance)
-        for way in (way for way in WAYS if (way.name, instance) not in done):
-            made = line(way, task, instance, each, learner)
-            lines.append(made)
-            print(*made.values(), sep="  ", flush=True)
-            write_lines(lines, arguments.output)
+    ways = {way.name: way for way in WAYS}
+    instances = INSTANCES[:1] if arguments.tiny else INSTANCES
+    continued(
+        arguments.output,
+        [{"way": name, "instance": instance} for instance in instances for name in ways],
+        lambda key: lived(ways[key["way"]], family.instance(key["instance"]), key["instance"], each, learner),
+    )
     return 0
 
 

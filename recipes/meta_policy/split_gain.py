@@ -1,7 +1,9 @@
 """What is there for a prompt-level gate over experts of half of the prompts each: best g per prompt over best g(w).
 
-    python recipes/meta_policy/split_gain.py           # rho -.8 and 0, heterogeneity 0 to 1, about fifteen minutes
-    python recipes/meta_policy/split_gain.py --tiny    # to see it run
+    python recipes/meta_policy/split_gain.py -o docs/results/data/meta_policy/split_gain.csv
+    python recipes/meta_policy/split_gain.py -o /tmp/split_gain.csv --tiny    # to see it run
+
+Correlations -.8 and 0, heterogeneity 0, .5 and 1; about fifteen minutes of one core for each instance of all six.
 
 Two experts for each objective are trained on the exact J, one on the training prompts below and one on those above 0 of
 the task's feature (`split_experts`). Their deltas are averaged, and the expert weights g that are best are searched on
@@ -14,8 +16,11 @@ Both are what was found with so many steps, a lower bound; g per prompt starts f
 from __future__ import annotations
 
 import argparse
-import time
+import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +42,13 @@ from paretune.optimum.exact import optimal_outcome
 from paretune.rl.outcomes import enumeration_of, tables
 from paretune.tasks import load_task
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import continued  # type: ignore[import-not-found]  # one folder up
+
 TASKS = [{"rho": rho, "heterogeneity": h} for h in (0.5, 1.0, 0.0) for rho in (-0.8, 0.0)]
-INSTANCES, GRID = (10_000,), 4
+INSTANCES, GRID = (0, 1, 2), 4
+TINY = {"alphabet": 5, "length": 3}
+FOUND = ("prior", "by_half", "best_for_all", "best_each")  # expert weights, in the order of `gained`
 UPDATES, STEPS, RATE = 100, 40, 0.1  # of training; of either search, in units of expert weights
 
 
@@ -52,9 +62,6 @@ def of_half(task: Task, upper: bool) -> Task:
 
 def exact_experts(task: Task, seed: int, updates: int) -> ExpertBank:
     """Train two experts for each objective on the exact J; return them in the order of `SplitExperts`."""
-    import tempfile
-    from pathlib import Path
-
     objectives = len(task.objectives)
     with tempfile.TemporaryDirectory() as folder:
         for half in range(2):
@@ -138,26 +145,26 @@ def gained(task: Task, seed: int, wanted: FloatArray, updates: int, steps: int) 
     return sums, possible
 
 
-def main() -> None:
-    """Train, search and print."""
+def main() -> int:
+    """Train, search and write; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="CSV file; lines in it are not made again")
     parser.add_argument("--tiny", action="store_true", help="a smaller task, few updates and preferences")
-    tiny = parser.parse_args().tiny
-    print(f"{'rho':>5} {'het.':>5} {'prior':>8} {'by half':>8} {'g(w)':>8} {'g(x, w)':>8} {'gain':>8}")
-    for settings in TASKS[:1] if tiny else TASKS:
-        family = load_task({"controlled": {**settings, **({"alphabet": 5, "length": 3} if tiny else {})}})
-        wanted = das_dennis(len(family.objectives), 2 if tiny else GRID)
-        began, sums, possible = time.perf_counter(), np.zeros(4), 0.0
-        for seed in INSTANCES:
-            mine, most = gained(family.instance(seed), seed, wanted, *((20, 5) if tiny else (UPDATES, STEPS)))
-            sums, possible = sums + mine, possible + most
-        shares = sums / possible
-        figures = " ".join(f"{value:8.3f}" for value in [*shares, shares[3] - shares[2]])
-        print(
-            f"{settings['rho']:5} {settings['heterogeneity']:5} {figures}   {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
+    arguments = parser.parse_args()
+    tiny: bool = arguments.tiny
+    tasks, instances = (TASKS[:1], INSTANCES[:1]) if tiny else (TASKS, INSTANCES)
+
+    def make(key: Mapping[str, Any]) -> dict[str, object]:
+        task = {"rho": key["rho"], "heterogeneity": key["heterogeneity"], **(TINY if tiny else {})}
+        instance = load_task({"controlled": task}).instance(key["instance"])
+        wanted = das_dennis(len(instance.objectives), 2 if tiny else GRID)
+        sums, possible = gained(instance, key["instance"], wanted, *((20, 5) if tiny else (UPDATES, STEPS)))
+        shares = [float(each) for each in sums / possible]
+        return {**dict(zip(FOUND, shares, strict=True)), "gain": shares[3] - shares[2]}
+
+    continued(arguments.output, [{**task, "instance": instance} for instance in instances for task in tasks], make)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

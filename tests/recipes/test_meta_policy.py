@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import re
+import csv
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,17 +31,45 @@ def test_gains_and_losses_are_shares_of_what_each_objective_could_gain(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "row"), [("kinds", "split_experts"), ("split_gain", "-0.8   0.5")])
+@pytest.mark.parametrize(("name", "lines"), [("kinds", 10), ("split_gain", 1)])
 def test_recipes_run(
-    name: str, row: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", [name, "--tiny"])
-    runpy.run_path(str(root / "recipes" / "meta_policy" / f"{name}.py"), run_name="__main__")
-    (line,) = re.findall(rf"^.*{row}.*$", capsys.readouterr().out, re.MULTILINE)
-    figures = [float(each) for each in re.findall(r" (-?\d\.\d{3})", line)]
-    assert len(figures) == 5
+    name: str, lines: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.argv", [name, "--tiny", "-o", str(tmp_path / "found.csv")])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(root / "recipes" / "meta_policy" / f"{name}.py"), run_name="__main__")
+    with (tmp_path / "found.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == lines
     if name == "split_gain":
-        assert figures[4] >= 0  # a g for each prompt starts from the best for all
+        assert float(found[0]["gain"]) >= 0  # a g for each prompt starts from the best for all
+    else:
+        assert [line["share_by_half"] != "" for line in found] == [False] * 9 + [True]
+
+
+def test_a_table_goes_on_where_it_stopped_and_makes_no_line_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes"))
+    from csv_lines import continued
+
+    file, made = tmp_path / "new" / "lines.csv", []
+    keys = [{"rho": rho, "instance": instance} for instance in (0, 1) for rho in (-0.8, 0.0)]
+
+    def make(key: Any) -> dict[str, object]:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append((key["rho"], key["instance"]))
+        return {"share": 0.123456 + key["instance"]}
+
+    with pytest.raises(KeyboardInterrupt):
+        continued(file, keys, make)
+    assert file.read_text() == "rho,instance,share\n-0.8000,0,0.1235\n0.0000,0,0.1235\n"
+    first = made[:]
+    made.clear()
+    continued(file, keys, make)
+    assert first + made == [(-0.8, 0), (0.0, 0), (-0.8, 1), (0.0, 1)]
+    assert file.read_text().splitlines()[3:] == ["-0.8000,1,1.1235", "0.0000,1,1.1235"]
 
 
 def test_kept_gains_are_of_the_grid_and_other_weights_are_held_against_the_line_between_neighbours(
