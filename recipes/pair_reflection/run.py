@@ -2,7 +2,9 @@
 
     python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR           # settings below
     python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR --tiny    # to see it run
+    python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR --meta-policy --output NEW
 
+With `--meta-policy` the rows are those of the study of that family, on two seeds.
 Writes a task, a study and its results under `--output`. The same command finishes what a killed one left.
 """
 
@@ -50,6 +52,7 @@ def main() -> int:
     parser.add_argument("--reward-model", type=Path, required=True, help="folder of the reflection classifier")
     parser.add_argument("--output", type=Path, default=Path("results/pair_reflection"), help="new or unfinished folder")
     parser.add_argument("--tiny", action="store_true", help="a few prompts and updates")
+    parser.add_argument("--meta-policy", action="store_true", help="rows of that family, two seeds; another --output")
     arguments = parser.parse_args()
     began, from_nothing = time.monotonic(), not (arguments.output / "study").exists()
     try:
@@ -65,7 +68,8 @@ def main() -> int:
     call = {"seconds": round(time.monotonic() - began), "from_nothing": from_nothing}
     (arguments.output / "call.json").write_text(json.dumps(call) + "\n", encoding="utf-8")
     print(summary(result))
-    print(f"page of results: python {Path(__file__).with_name('summarise.py')} {arguments.output}")
+    if not arguments.meta_policy:
+        print(f"page of results: python {Path(__file__).with_name('summarise.py')} {arguments.output}")
     return 0 if result.complete else 1
 
 
@@ -85,7 +89,7 @@ def write_study(arguments: argparse.Namespace) -> Path:
     shutil.copy(Path(__file__).with_name("rewards.py"), task / "rewards.py")
     write_yaml(task / "task.yaml", task_file(model, reward_model, arguments.tiny))
     study = output / "study.yaml"
-    write_yaml(study, study_file(arguments.tiny))
+    write_yaml(study, study_file(arguments.tiny, arguments.meta_policy))
     return study
 
 
@@ -162,25 +166,25 @@ def task_file(model: Path, reward_model: Path, tiny: bool) -> dict[str, Any]:
     }
 
 
-def study_file(tiny: bool) -> dict[str, Any]:
-    """Return the content of study.yaml: one method of each family, one seed, equal completions."""
+def study_file(tiny: bool, meta_policy: bool = False) -> dict[str, Any]:
+    """Return the content of study.yaml: one method of each family and one seed, or rows of one; equal completions."""
     shared: dict[str, Any] = {"learning_rate": LEARNING_RATE, "update_dtype": UPDATE_DTYPE, **STEPS}
     each, measured = (
         ({"completions_each": 24}, {"measured_each": 8}) if tiny else ({"completions_each": COMPLETIONS_EACH}, {})
     )
     if tiny:
         shared |= {"group_size": 4, "completions_per_update": 16}
+    linear = {**shared, **each}
+    methods = {"linear": linear, "weight_grid": {**linear, **measured}, "rewarded_soups": shared, "one_policy": shared}
+    if meta_policy:
+        methods = {"linear": linear, "rewarded_soups": shared, "mod": shared, "mixture_of_experts": shared}
+        methods["one_policy"] = shared
     return {
-        "name": "pair_reflection",
+        "name": "pair_meta_policy" if meta_policy else "pair_reflection",
         "tasks": ["task"],
-        "methods": {
-            "linear": {**shared, **each},
-            "weight_grid": {**shared, **each, **measured},
-            "rewarded_soups": shared,
-            "one_policy": shared,
-        },
+        "methods": methods,
         "budget": {"completions": 96 if tiny else BUDGET},
-        "seeds": [0],
+        "seeds": [0, 1] if meta_policy else [0],
         "preferences": {"grid": 1 if tiny else 2, "unseen": 1},
         "evaluation": {"samples": 1 if tiny else SAMPLES},
     }

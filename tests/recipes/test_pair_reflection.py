@@ -360,3 +360,12 @@ def test_a_people_written_reflection_beats_advice_on_real_text(rewards: ModuleTy
         for level, pairs in by_level.items()
     }
     assert means[0] + 0.1 < means[1] < means[2]
+
+
+def test_rows_of_the_meta_policy_family_learn_alike_on_two_seeds(recipe: Path) -> None:
+    study = load(recipe / "run.py", "pair_run").study_file(False, True)
+    assert study["seeds"] == [0, 1]
+    assert list(study["methods"]) == ["linear", "rewarded_soups", "mod", "mixture_of_experts", "one_policy"]
+    linear = {**study["methods"]["linear"]}
+    assert linear.pop("completions_each") == 3000
+    assert all(row == linear for name, row in study["methods"].items() if name != "linear")
