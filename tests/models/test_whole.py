@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -243,3 +244,25 @@ def test_a_reward_model_is_whole_or_refused(tmp_path: Path, change: Callable[[Te
     rewrite(model_folders.save_classifier(tmp_path), change)
     with pytest.raises(ModelError, match=said):
         RewardModel(str(tmp_path))
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+def test_gelu_that_is_written_out_is_one_kernel_of_equal_values_and_slopes(activation: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+    from transformers.activations import ACT2FN
+
+    from paretune.tasks.controlled.model import save_model
+
+    save_model(4, np.random.default_rng(0), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "activation_function": activation}))
+    model, theirs = load_base(str(tmp_path), device="cpu").model, AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(theirs.transformer.h[0].mlp.act) is type(ACT2FN[activation])
+    assert all(type(block.mlp.act) is torch.nn.GELU for block in model.transformer.h)
+    x = torch.linspace(-12, 12, 481, requires_grad=True)
+    own, written = model.transformer.h[0].mlp.act, ACT2FN[activation]
+    torch.testing.assert_close(own(x), written(x), rtol=1e-6, atol=1e-6)
+    slopes = [torch.autograd.grad(each(x).sum(), x)[0] for each in (own, written)]
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=3e-6)
+    ids = torch.tensor([[0, 3, 1, 2]])
+    torch.testing.assert_close(model(ids).logits, theirs(ids).logits, rtol=1e-5, atol=1e-5)

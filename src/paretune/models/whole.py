@@ -59,6 +59,7 @@ def load_whole(loader: Any, name: str, dtype: torch.dtype, what: str, kind: str,
     _check_keys(loading, model, name, what, kind)
     if not look:
         _check_finite(model, name, what)
+        _fuse_activations(model)
     _check_vocabulary(model, tokenizer, name, what)
     if what == "model":  # a reward model ends no text
         ended = named_end(model.generation_config, model.config, tokenizer, name)
@@ -105,6 +106,16 @@ def _check_finite(model: Any, name: str, what: str) -> None:
                 f"{what} must have finite parameters, got NaN or infinity in {path} of '{name}'. Take a copy from "
                 "before its training went wrong."
             )
+
+
+def _fuse_activations(model: Any) -> None:
+    """Compute GELU by its tanh formula in one kernel where transformers writes it out: the same up to rounding."""
+    from transformers.activations import FastGELUActivation, NewGELUActivation
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) in (FastGELUActivation, NewGELUActivation):
+                setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
 def embedding_rows(model: Any) -> int | None:
