@@ -117,20 +117,41 @@ class Studies:
             "three-yardstick", of, {name: self.rows[name] for name in ("linear", "linear_slower")}, [15 * R], 5, 4
         )
 
+    def upper_levels(self, share: float = 0.25) -> dict[str, Row]:
+        """Return what learns to combine experts that soups would average, from a share of the budget.
+
+        A gate learns at the rate of the mixture's.
+        """
+        like, rate = self.like_soups, self.mixture["learning_rate"]
+        gates = {"gate_share": share, "gate_learning_rate": rate}
+        return {
+            **{f"searched_{each}": like("searched_soups", search=each, search_share=share) for each in SEARCHES},
+            "emorl": like("emorl", search_share=share),
+            "contextual_bandit": like("contextual_bandit", bandit_share=share),
+            **{f"gated_{gate}": like("gated_experts", gate=gate, **gates) for gate in ("prompt", "token", "block")},
+        }
+
+    def given(self) -> Study:
+        """Experts are there, R each: what every upper level reaches with R completions more, and what it spends.
+
+        Beside it what averaging makes of these experts (2 R), and of experts that those completions trained further.
+        """
+        return study(
+            "given", tasks([-0.8], HETEROGENEITIES), {"averaged": self.soups, **self.upper_levels(1 / 3)},
+            [2 * R, 3 * R], 3,
+        )  # fmt: skip
+
     def others(self) -> Study:
         """The whole roster of the family at an equal budget."""
         like = self.like_soups
         rows = {name: self.rows[name] for name in OTHERS} | {"rewarded_soups": self.soups, "mod": self.rows["mod"]}
         rows |= {f"merged_{merge}": like("merged_soups", merge=merge) for merge in ("factors", "peft_linear", "ties")}
-        rows |= {f"searched_{search}": like("searched_soups", search=search) for search in SEARCHES}
-        rows |= {f"gated_{gate}": like("gated_experts", gate=gate) for gate in ("prompt", "token", "block")}
+        rows |= self.upper_levels()
         rows |= {
             "soups_stretched": like("rewarded_soups", stretch=1.5),
             "soups_own_start": like("rewarded_soups", start="own"),
             "mod_corrected": like("mod", correction="importance"),
             "probability_mixture": like("probability_mixture"),
-            "emorl": like("emorl"),
-            "contextual_bandit": like("contextual_bandit"),
         }
         return study("others", tasks([-0.8], HETEROGENEITIES), rows, [EQUAL], 3)
 
@@ -182,7 +203,8 @@ class Studies:
 
 
 NAMES = (
-    "yardstick", "main", "equal", "controls", "three", "three_yardstick", "others", "levels", "two_levels", "context",
+    "yardstick", "main", "equal", "controls", "three", "three_yardstick", "others", "levels", "two_levels", "given",
+    "context",
 )  # fmt: skip
 
 
