@@ -78,7 +78,7 @@ class RowAdamW:
         Returns:
             What the rows were moved against, up to the learning rate and without decay, `[len(rows), P]`.
         """
-        index = torch.tensor(list(rows), device=parameters.device)
+        index = self._places(rows)
         first, second = self.betas
         self.steps[index] += 1
         steps = self.steps[index]
@@ -96,7 +96,7 @@ class RowAdamW:
     @torch.no_grad()
     def begin(self, rows: Sequence[int]) -> None:
         """Begin a step of some rows that keeps no moments; `apply` finishes it."""
-        self.steps[torch.tensor(list(rows), device=self.steps.device)] += 1
+        self.steps[self._places(rows)] += 1
 
     @torch.no_grad()
     def observe(self, gradients: Tensor, combined: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -123,7 +123,7 @@ class RowAdamW:
                 f"gradients must be of the {len(self.objective_means)} objectives that the optimiser was made for, got "
                 f"{len(gradients)}. Make it with objectives={len(gradients)}."
             )
-        index = torch.tensor(list(rows), device=combined.device)
+        index = self._places(rows)
         first, second = self.betas
         self.steps[index] += 1
         steps = self.steps[index]
@@ -139,11 +139,17 @@ class RowAdamW:
         self, parameters: Tensor, direction: Tensor, diagonal: Tensor, rows: Sequence[int], warmup_steps: int = 0
     ) -> None:
         """Finish the step of `observe` or `begin`: move rows against `direction` `[len(rows), P]` in the metric."""
-        index = torch.tensor(list(rows), device=parameters.device)
+        index = self._places(rows)
         steps = self.steps[index]
         rate = self._rate(steps, warmup_steps).to(direction.dtype)[:, None]
         parameters[index] = self._decayed(parameters[index], steps, warmup_steps) - rate * diagonal * direction
         self._take_average(parameters, index)
+
+    def _places(self, rows: Sequence[int]) -> Tensor | slice:
+        """Return an index of some rows; of all of them one that copies nothing."""
+        if list(rows) == list(range(len(self.steps))):
+            return slice(None)
+        return torch.tensor(list(rows), device=self.steps.device)
 
     def _rate(self, steps: Tensor, warmup_steps: int) -> Tensor:
         return self.learning_rate * (steps / max(warmup_steps, 1)).clamp(max=1.0)
@@ -153,7 +159,7 @@ class RowAdamW:
             return old
         return old * (1 - self._rate(steps, warmup_steps) * self.weight_decay).to(old.dtype)[:, None]
 
-    def _take_average(self, parameters: Tensor, index: Tensor) -> None:
+    def _take_average(self, parameters: Tensor, index: Tensor | slice) -> None:
         if self.average is None:
             return
         steps = self.steps[index]
