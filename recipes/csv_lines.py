@@ -31,7 +31,9 @@ def continued(file: Path, keys: Iterable[Line], make: Callable[[Line], Line]) ->
 
 
 def text(value: object) -> str:
-    """Return a value as a table has it, real numbers with four decimals."""
+    """Return a value as a table has it, real numbers with four decimals; nothing for None."""
+    if value is None:
+        return ""
     return f"{value:.{FIGURES}f}" if isinstance(value, float) else str(value)
 
 

@@ -32,7 +32,7 @@ from paretune.statistics.intervals import mean_interval
 from paretune.statistics.paired import paired_difference, paired_p_value
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from csv_lines import write_lines  # type: ignore[import-not-found]  # one folder up
+from csv_lines import text, write_lines  # type: ignore[import-not-found]  # one folder up
 
 FloatArray = NDArray[np.float64]
 Key = tuple[str, int, str]  # task, budget, row
@@ -191,7 +191,7 @@ def main() -> int:
     write_lines(lines, arguments.folder / "kept.csv")
     write_lines(pairs, arguments.folder / "paired.csv")
     for line in (*lines, *pairs):
-        print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:<24}" for value in line.values()))
+        print(*(text(value) if isinstance(value, float) else f"{text(value):<24}" for value in line.values()))
     return 0
 
 
