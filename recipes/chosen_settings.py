@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -56,6 +56,26 @@ def choices(folder: Path) -> dict[str, Choice]:
         own = {name: value for name, value in given.items() if default.get(name, value) != value}
         found[entry.label] = Choice({"method": entry.source, **own, **swept[0][place].settings}, scores[place])
     return found
+
+
+def save_choices(chosen: Mapping[str, Choice], file: Path) -> None:
+    """Write choices as JSON: with them studies can be written again where the sweep's folder is gone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = {label: vars(each) for label, each in chosen.items()}
+    file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def load_choices(source: Path) -> dict[str, Choice]:
+    """Return the choices of a file that `save_choices` wrote, or of a sweep's folder."""
+    if source.is_dir():
+        return choices(source)
+    try:
+        return {label: Choice(**each) for label, each in json.loads(source.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RecordError(
+            f"choices must come from a sweep's folder or a file that studies.py wrote, got '{source}' ({error}). "
+            "Correct the path."
+        ) from error
 
 
 def _mean(scores: Sequence[float | None]) -> float:

@@ -2,8 +2,10 @@
 
     python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-others
 
-Writes what was tried into `docs/results/data/meta_policy/sweep.csv`, too. Of each study the docstring of its function
-says what it asks. Rows that were swept with several splits of the budget come with the split that scored best.
+Writes what was tried and what was chosen into `docs/results/data/meta_policy`, too: `sweep.csv`, `sweep_others.csv`
+and `chosen.json`, which stands for the folders of the sweeps where they are gone. Of each study the docstring of its
+function says what it asks. Rows that were swept with several splits of the budget come with the split that scored
+best.
 """
 
 from __future__ import annotations
@@ -14,13 +16,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.benchmark.study import load_study
 from paretune.core.errors import ParetuneError
 from paretune.tasks import load_task
 from paretune.tasks.strict_yaml import to_yaml
 
 HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "docs/results/data/meta_policy"
 sys.path.insert(0, str(HERE.parent))
-from chosen_settings import Choice, choices, write_points  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+from chosen_settings import (  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+    Choice,
+    load_choices,
+    save_choices,
+    write_points,
+)
 
 Row = dict[str, Any]
 Study = dict[str, Any]
@@ -211,17 +220,20 @@ NAMES = (
 def main() -> int:
     """Read the sweeps' folders and write the studies; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="folders of the finished sweeps")
+    parser.add_argument("sources", type=Path, nargs="+", help="folders of finished sweeps, or a chosen.json")
     chosen: dict[str, Choice] = {}
-    folders: list[Path] = parser.parse_args().folders
+    sources: list[Path] = parser.parse_args().sources
     try:
-        for label, each in (pair for folder in folders for pair in choices(folder).items()):
+        for label, each in (pair for source in sources for pair in load_choices(source).items()):
             if label not in chosen or each.score > chosen[label].score:
                 chosen[label] = each
     except ParetuneError as error:
         print(f"studies: {error}", file=sys.stderr)
         return 2
-    write_points(folders, HERE.parents[1] / "docs/results/data/meta_policy/sweep.csv")
+    for folder in (source for source in sources if source.is_dir()):
+        name = load_study(folder / "study.yaml").name.removeprefix("meta-policy-").replace("-", "_")
+        write_points([folder], DATA / f"{name}.csv")
+    save_choices(chosen, DATA / "chosen.json")
     made = Studies(chosen)
     head = "# Written by recipes/meta_policy/studies.py from the sweeps: do not edit.\n"
     for name in NAMES:

@@ -165,3 +165,18 @@ def test_a_choice_is_the_best_on_average_over_tasks_and_needs_all_scores(
     )
     with pytest.raises(RecordError, match="the sweep of linear must be finished, got no choice"):
         chosen_settings.choices(tmp_path)
+
+
+def test_choices_are_read_again_where_the_sweep_is_gone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes"))
+    from chosen_settings import Choice, load_choices, save_choices
+
+    chosen = {"linear": Choice({"method": "linear", "replay": 64}, 0.55), "mod": Choice({"method": "mod"}, 0.4)}
+    save_choices(chosen, tmp_path / "new" / "chosen.json")
+    assert load_choices(tmp_path / "new" / "chosen.json") == chosen
+    (tmp_path / "wrong.json").write_text("[1]")
+    for name in ("wrong.json", "missing.json"):
+        with pytest.raises(RecordError, match=f"choices must come from a sweep's folder or a file.*{name}"):
+            load_choices(tmp_path / name)
