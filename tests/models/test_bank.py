@@ -12,8 +12,9 @@ from torch import Tensor
 import micro_task
 from paretune.core.errors import MixingError, ModelError, ShapeError
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel
+from paretune.models.base import KIND, BaseModel
 from paretune.models.mixing import Mixing
+from paretune.models.whole import load_whole
 
 CLOSE = 1e-5  # of logits of order 1: one addition more or less per layer in fp32
 EXPERTS = 3
@@ -21,10 +22,14 @@ IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 1], [2, 2, 1, 3], [7, 1, 4, 4], [3, 
 
 
 def untouched(base: BaseModel) -> Any:
-    """Load the model again, without a bank."""
+    """Load the model again, without a bank; it is what transformers loads, but for how GELU is rounded."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(base.name).eval()
+    model = load_whole(AutoModelForCausalLM, base.name, torch.float32, "model", KIND)[0].eval()
+    theirs = AutoModelForCausalLM.from_pretrained(base.name).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, theirs(IDS).logits, rtol=1e-4, atol=1e-5)
+    return model
 
 
 def bank_of(base: BaseModel, experts: int = EXPERTS) -> ExpertBank:
