@@ -84,10 +84,10 @@ def _mean(scores: Sequence[float | None]) -> float:
     return sum(known) / len(known) if len(known) == len(scores) else -inf
 
 
-def write_points(folders: Sequence[Path], file: Path) -> None:
-    """Write all settings that sweeps tried, and what they scored on tuning instances, as comma-separated values."""
+def write_points(folder: Path, file: Path) -> None:
+    """Write all settings that a sweep tried, and what they scored on tuning instances, as comma-separated values."""
     lines: list[dict[str, object]] = []
-    for each in (each for folder in folders for each in read_study(folder).tuning):
+    for each in read_study(folder).tuning:
         for place, point in enumerate(each.points):
             seeds = {f"instance_{seed}": score for seed, score in point.per_seed.items()}
             chosen = "here" if place == each.chosen else ""

@@ -48,4 +48,4 @@ def write_lines(lines: Sequence[Line], file: Path) -> None:
         )
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: text(each) if isinstance(each, float) else each for name, each in line.items()})
+            writer.writerow({name: text(each) for name, each in line.items()})

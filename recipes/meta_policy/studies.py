@@ -143,7 +143,8 @@ class Studies:
     def given(self) -> Study:
         """Experts are there, R each: what every upper level reaches with R completions more, and what it spends.
 
-        Beside it what averaging makes of these experts (2 R), and of experts that those completions trained further.
+        That is at 3 R. Beside it what averaging makes of these experts (2 R), and of experts that the completions more
+        trained further (3 R). What upper levels have at 2 R is over experts of two thirds of R each.
         """
         return study(
             "given", tasks([-0.8], HETEROGENEITIES), {"averaged": self.soups, **self.upper_levels(1 / 3)},
@@ -232,7 +233,7 @@ def main() -> int:
         return 2
     for folder in (source for source in sources if source.is_dir()):
         name = load_study(folder / "study.yaml").name.removeprefix("meta-policy-").replace("-", "_")
-        write_points([folder], DATA / f"{name}.csv")
+        write_points(folder, DATA / f"{name}.csv")
     save_choices(chosen, DATA / "chosen.json")
     made = Studies(chosen)
     head = "# Written by recipes/meta_policy/studies.py from the sweeps: do not edit.\n"

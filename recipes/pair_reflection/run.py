@@ -175,14 +175,13 @@ def study_file(tiny: bool, meta_policy: bool = False) -> dict[str, Any]:
     if tiny:
         shared |= {"group_size": 4, "completions_per_update": 16}
     linear = {**shared, **each}
-    methods = {"linear": linear, "weight_grid": {**linear, **measured}, "rewarded_soups": shared, "one_policy": shared}
+    own = {"weight_grid": {**linear, **measured}, "rewarded_soups": shared}
     if meta_policy:
-        methods = {"linear": linear, "rewarded_soups": shared, "mod": shared, "mixture_of_experts": shared}
-        methods["one_policy"] = shared
+        own = {"rewarded_soups": shared, "mod": shared, "mixture_of_experts": shared}
     return {
         "name": "pair_meta_policy" if meta_policy else "pair_reflection",
         "tasks": ["task"],
-        "methods": methods,
+        "methods": {"linear": linear, **own, "one_policy": shared},
         "budget": {"completions": 96 if tiny else BUDGET},
         "seeds": [0, 1] if meta_policy else [0],
         "preferences": {"grid": 1 if tiny else 2, "unseen": 1},
