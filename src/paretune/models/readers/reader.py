@@ -14,6 +14,8 @@ from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.mixing import GateFrom, Mixing
 from paretune.models.readers.cache import make_cache, take_rows
+from paretune.models.readers.copies import copies
+from paretune.models.readers.few_keys import attending
 from paretune.models.readers.inputs import causal, distinct, left_pad, positions_of
 from paretune.models.readers.levels import level_of
 from paretune.models.readers.two_parts import TwoPartCache, reads_in_two_parts
@@ -199,7 +201,8 @@ class PromptHeads:
         if base.takes_positions:
             arguments["position_ids"] = positions_of(self.real)
         mixing = reader.mixing.rows(torch.tensor(first))
-        reader.level.forward(mixing, arguments, keep=1, gate_from=ids.shape[1])
+        with attending(base, arguments) as given:
+            reader.level.forward(mixing, given, keep=1, gate_from=ids.shape[1])
 
     def states(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return keys and values of some rows' prompts, layer by layer: copies through which gradients flow.
@@ -211,7 +214,7 @@ class PromptHeads:
         found = []
         for number, layer in enumerate(self.cache.layers):
             index = level.cache_rows(number, owners, len(self.real))
-            found.append((layer.keys[index], layer.values[index]))
+            found.append((copies(layer.keys, index), copies(layer.values, index)))
         return found
 
     def completion_logits(
@@ -241,4 +244,5 @@ class PromptHeads:
         }
         if base.takes_positions:
             arguments["position_ids"] = real.sum(dim=1)[:, None] + torch.arange(steps, device=base.device)[None, :]
-        return self.reader.level.forward(mixing, arguments, keep=steps)
+        with attending(base, arguments) as given:
+            return self.reader.level.forward(mixing, given, keep=steps)

@@ -14,9 +14,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from paretune.models.base import BaseModel
 from paretune.models.readers.cache import BufferedCache
+from paretune.models.readers.few_keys import attends_plainly, attention_named, softmax
 
 NAME = "paretune_two_parts"  # of `attend` among the attention functions of transformers
-KINDS = ("gpt2", "llama", "qwen2")  # by model_type: their attention is softmax(scale q k') v, and calls what is set
 LEAST = (
     2**17
 )  # numbers in the repeated keys of a layer: with fewer, the steps between the parts cost more than they save
@@ -33,8 +33,7 @@ def reads_in_two_parts(base: BaseModel, repeated: int) -> bool:
         base: The model.
         repeated: Numbers in the keys of one layer's prompts, were they repeated for every row.
     """
-    plain = base.full_attention and getattr(base.model.config, "model_type", None) in KINDS
-    return plain and base.dtype == torch.float32 and base.device.type == "cpu" and repeated >= LEAST
+    return attends_plainly(base) and repeated >= LEAST
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +130,7 @@ def attend_in_two_parts(
     shared = torch.baddbmm(added, by_group, prompt[0].flatten(0, 1).mT, beta=weight, alpha=scale)
     alone = torch.baddbmm(none, by_row.flatten(0, 1), own[0].flatten(0, 1).mT, beta=0, alpha=scale)
     shared = groups.back(shared.view(heads, -1, each, length)).flatten(0, 1)
-    shares = torch.cat([shared, alone], dim=2).softmax(dim=2).view(heads, rows, each, length + tokens)
+    shares = softmax(torch.cat([shared, alone], dim=2)).view(heads, rows, each, length + tokens)
     by_group = groups.spread(shares).view(heads * count, -1, length + tokens)[:, :, :length]
     mixed = torch.bmm(by_group, prompt[1].flatten(0, 1)).view(heads, -1, each, size)
     mixed = groups.back(mixed).flatten(0, 1).baddbmm_(shares.flatten(0, 1)[:, :, length:], own[1].flatten(0, 1))
@@ -235,11 +234,8 @@ class TwoPartCache(Cache):
     @contextmanager
     def attending(self, config: Any) -> Iterator[dict[str, Any]]:
         """Let the model of a configuration attend in two parts; yields what its forward pass must be given."""
-        before, config._attn_implementation = config._attn_implementation, NAME
-        try:
+        with attention_named(config, NAME):
             yield {"past_key_values": self, "two_part_cache": self}
-        finally:
-            config._attn_implementation = before
 
 
 def attend(
