@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.bandits.ridge import COMMON_RIDGE, coefficients, fresh, noise, predicted, residuals, updated, widths
+from paretune.bandits.ridge import (
+    COMMON_RIDGE,
+    add_to_inverse,
+    coefficients,
+    fitted,
+    fresh,
+    noise,
+    payoffs,
+    predicted,
+    residuals,
+    updated,
+    widths,
+)
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 
 
@@ -18,6 +30,18 @@ def test_one_pull_by_hand() -> None:
     # residuals around B are 1.5 and 3; of the payoff (1, -1) . x they are -1.5
     np.testing.assert_allclose(noise(residuals(known), np.asarray([[1.0, 0.0], [1.0, -1.0]])), [1.5, 1.5])
     assert known.counts.tolist() == [1, 0]
+    # of a payoff of (1, -1) at c = 2: means 2 (2 - 4) and 2 (1.5 - 3), widths twice those above, times the noise
+    said = payoffs(fitted(known), np.asarray([[2.0]]), np.asarray([[1.0, -1.0]]))
+    np.testing.assert_allclose(said.means, [[-4, -3]])
+    np.testing.assert_allclose(said.deviations, [[3 * np.sqrt(1 / 3), 3 * np.sqrt(1 / 2)]])
+    np.testing.assert_allclose(said.noise, [1.5])
+
+
+def test_an_inverse_takes_a_context_in() -> None:
+    # A = diag(1, 2), c = (1, 1): A + c c' = [[2, 1], [1, 3]], whose determinant is 5
+    inverse = np.diag([1.0, 0.5])
+    add_to_inverse(inverse, np.ones(2))
+    np.testing.assert_allclose(inverse, np.asarray([[3, -1], [-1, 2]]) / 5)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 4), st.floats(0.1, 10))

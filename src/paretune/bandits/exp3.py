@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from paretune.bandits.policies import drawn
 from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.core.preferences import FloatArray
 
@@ -27,9 +28,8 @@ def probabilities(log_weights: FloatArray, exploration: float) -> FloatArray:
 
 
 def draw(chances: FloatArray, generator: np.random.Generator) -> int:
-    """Draw an arm by one uniform number and the inverse of the cumulated chances `[n]`."""
-    arm = int(np.searchsorted(chances.cumsum(), generator.random(), side="right"))
-    return min(arm, len(chances) - 1)  # the last sum may miss 1 by a last bit
+    """Draw an arm from chances `[n]` by one uniform number, see `policies.drawn`."""
+    return int(drawn(chances[None], np.asarray([generator.random()]))[0])
 
 
 def updated(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paretune.bandits.ridge import add_to_inverse
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.core.preferences import FloatArray
 
@@ -73,7 +74,6 @@ def updated(known: Arms, arm: int, context: FloatArray, payoff: float) -> Arms:
     if not 0 <= arm < len(known.sums):
         raise ShapeError(f"arm must be one of 0 to {len(known.sums) - 1}, got {arm}. Count arms from 0.")
     inverses, sums = known.inverses.copy(), known.sums.copy()
-    reach = inverses[arm] @ context
-    inverses[arm] -= np.outer(reach, reach) / (1 + context @ reach)
+    add_to_inverse(inverses[arm], context)
     sums[arm] += payoff * context
     return Arms(inverses, sums)

@@ -35,6 +35,34 @@ class Ridge(NamedTuple):
     counts: IntArray
 
 
+class Fitted(NamedTuple):
+    """What predicting takes of A arms that have learned O outputs from contexts of d features.
+
+    Attributes:
+        theta: Coefficients of each arm, `[A, d, O]`, see `coefficients`.
+        inverses: How well each is known, `[A, d, d]`, see `Ridge`.
+        covariance: Of outputs around what all arms have in common, `[O, O]`, see `residuals`.
+    """
+
+    theta: FloatArray
+    inverses: FloatArray
+    covariance: FloatArray
+
+
+class Payoffs(NamedTuple):
+    """What each of A arms would be paid in N contexts, as predicted.
+
+    Attributes:
+        means: `[N, A]`.
+        deviations: Standard deviation of each prediction, `[N, A]`.
+        noise: Standard deviation of a payoff itself, `[N]`.
+    """
+
+    means: FloatArray
+    deviations: FloatArray
+    noise: FloatArray
+
+
 def fresh(arms: int, features: int, outputs: int, ridge: float) -> Ridge:
     """Return arms that were never pulled.
 
@@ -75,13 +103,41 @@ def updated(known: Ridge, arms: IntArray, contexts: FloatArray, outputs: FloatAr
     inverses, sums, common = known.inverses.copy(), known.sums.copy(), known.common_inverse.copy()
     moments = known.moments.copy()
     for arm, context, output in zip(arms, contexts, outputs, strict=True):
-        for inverse in (inverses[arm], common):  # views: changed in place
-            reach = inverse @ context
-            inverse -= np.outer(reach, reach) / (1 + context @ reach)
+        add_to_inverse(inverses[arm], context)
+        add_to_inverse(common, context)
         sums[arm] += np.outer(context, output)
         moments += np.outer(output, output)
     counts = known.counts + np.bincount(arms, minlength=len(sums))
     return Ridge(known.ridge, inverses, sums, common, moments, counts)
+
+
+def add_to_inverse(inverse: FloatArray, context: FloatArray) -> None:
+    """Turn the inverse of A `[d, d]` into that of `A + c c'`, in place, by the Sherman-Morrison identity.
+
+    Args:
+        inverse: Symmetric, as inverses of sums of `c c'` are.
+        context: c, `[d]`.
+    """
+    reach = inverse @ context
+    inverse -= np.outer(reach, reach) / (1 + context @ reach)
+
+
+def fitted(known: Ridge) -> Fitted:
+    """Return what predicting takes of what arms have learned."""
+    return Fitted(coefficients(known), known.inverses, residuals(known))
+
+
+def payoffs(known: Fitted, contexts: FloatArray, payoff_weights: FloatArray) -> Payoffs:
+    """Return what all arms would be paid, `v . x`, and how sure that is.
+
+    Args:
+        known: What the arms have learned.
+        contexts: c, `[N, d]`.
+        payoff_weights: v, `[N, O]`.
+    """
+    means = np.einsum("nao,no->na", predicted(known.theta, contexts), payoff_weights)
+    spread = noise(known.covariance, payoff_weights)
+    return Payoffs(np.asarray(means), spread[:, None] * widths(known.inverses, contexts), spread)
 
 
 def coefficients(known: Ridge) -> FloatArray:

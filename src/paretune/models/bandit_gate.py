@@ -12,7 +12,7 @@ from torch import Tensor
 from paretune.bandits.arms import Arms, arms_of
 from paretune.bandits.contexts import MOST_FEATURES, Compression, compressed, context_rows, context_size
 from paretune.bandits.policies import answers
-from paretune.bandits.ridge import Ridge, coefficients, noise, predicted, residuals, widths
+from paretune.bandits.ridge import Fitted, Ridge, fitted, payoffs
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.models.gate import GateLevel, TrainedGate
@@ -69,9 +69,8 @@ class BanditGate(TrainedGate):
 
     def learn(self, how: Compression, model: Ridge) -> None:
         """Take over what was learned: a compression of states, and what the arms know."""
-        found = (how.mean, how.axes, coefficients(model), model.inverses, residuals(model))
         with torch.no_grad():
-            for parameter, values in zip(self.networks[0], found, strict=True):
+            for parameter, values in zip(self.networks[0], (*how, *fitted(model)), strict=True):
                 parameter.copy_(torch.from_numpy(values))
 
     def payoff_weights(self, preferences: FloatArray) -> FloatArray:
@@ -96,12 +95,10 @@ class BanditGate(TrainedGate):
         """
         self.check_context(context)
         # fp64, so that the best of arms that nearly tie does not depend on the rows beside it
-        mean, axes, theta, inverses, covariance = (each.detach().double().cpu().numpy() for each in self.networks[0])
+        mean, axes, *learned = (each.detach().double().cpu().numpy() for each in self.networks[0])
         states, wanted, rule = (each.detach().double().cpu().numpy() for each in (context, preferences, prior))
         rows = context_rows(compressed(Compression(mean, axes), states), wanted, int(self._value("products")))
-        counts = self.payoff_weights(wanted)
-        payoffs = np.einsum("nao,no->na", predicted(theta, rows), counts)
-        deviations = noise(covariance, counts)[:, None] * widths(inverses, rows)
-        best = answers(payoffs, deviations, float(self._value("caution")))
+        said = payoffs(Fitted(*learned), rows, self.payoff_weights(wanted))
+        best = answers(said.means, said.deviations, float(self._value("caution")))
         chosen = self.arms.weights(rule)[np.arange(len(rows)), best]
         return torch.from_numpy(chosen).to(prior)

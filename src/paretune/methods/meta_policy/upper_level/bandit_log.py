@@ -94,11 +94,8 @@ def off_policy_values(
 
     def answered(known: ridge.Ridge, where: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
         """Return payoffs as predicted, and all chance for the arm that answers, `[n, A]` both."""
-        outputs_of_arms = ridge.predicted(ridge.coefficients(known), contexts[where])
-        means = np.asarray(np.einsum("nao,no->na", outputs_of_arms, weights[where]))
-        noise = ridge.noise(ridge.residuals(known), weights[where])
-        deviations = noise[:, None] * ridge.widths(known.inverses, contexts[where])
-        return means, np.eye(count)[policies.answers(means, deviations, caution)]
+        said = ridge.payoffs(ridge.fitted(known), contexts[where], weights[where])
+        return said.means, np.eye(count)[policies.answers(said.means, said.deviations, caution)]
 
     held_out, answers = np.zeros((len(arms), count)), np.zeros((len(arms), count))
     for fold in np.unique(folds):

@@ -133,12 +133,9 @@ class _Bandit:
 
     def chances(self, model: ridge.Ridge, contexts: FloatArray, preferences: FloatArray) -> FloatArray:
         """Return the chance of each arm for decisions in contexts `[N, d]`, `[N, A]`."""
-        payoff_weights = self.gate.payoff_weights(preferences)
-        means = np.einsum("nao,no->na", ridge.predicted(ridge.coefficients(model), contexts), payoff_weights)
-        noise = ridge.noise(ridge.residuals(model), payoff_weights)
-        deviations = noise[:, None] * ridge.widths(model.inverses, contexts)
+        said = ridge.payoffs(ridge.fitted(model), contexts, self.gate.payoff_weights(preferences))
         return policies.probabilities(
-            self.own.algorithm, means, deviations, noise, int(model.counts.sum()), self.own.exploration, self.own.floor
+            self.own.algorithm, *said, int(model.counts.sum()), self.own.exploration, self.own.floor
         )
 
     def pulled(self, before: Pulls, count: int) -> Pulls:
