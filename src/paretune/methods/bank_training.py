@@ -124,7 +124,7 @@ def _gate(
             )
         return gate
     settings = dict(stage.settings)
-    if kind.level == "prompt" and settings.get("context") == "shuffled":
+    if settings.get("context") == "shuffled":
         settings["context_prompts"] = context_prompts(prompts(bank.base, context.task, "train").prompt_ids)
     made: TrainedGate = kind(bank, objectives, stage.seed, settings)
     return made

@@ -26,6 +26,7 @@ GATES = {  # words for `gate`, and what they stand for in a stage
     "none": "",
 }
 CONTEXTS, FORMS = ("own", "blind", "shuffled"), ("free", "softmax")
+SHUFFLED_VERSION = 2  # of what a gate of shuffled context reads; raised when that changes
 STARTS = ("independent", "shared")
 
 
@@ -216,7 +217,8 @@ GATE_FIELDS = (
 
 def gate_settings(settings: Any) -> dict[str, object]:
     """Return what a method's settings say of its gate, as far as it is not the default."""
-    return changed(GatedSettings, {name: getattr(settings, name) for name in GATE_FIELDS if hasattr(settings, name)})
+    made = changed(GatedSettings, {name: getattr(settings, name) for name in GATE_FIELDS if hasattr(settings, name)})
+    return {**made, "context_version": SHUFFLED_VERSION} if made.get("context") == "shuffled" else made
 
 
 def changed(kind: Any, values: Mapping[str, object]) -> dict[str, object]:

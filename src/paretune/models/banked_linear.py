@@ -178,11 +178,13 @@ class Pin:
             self.gate = self.before_gate if carried is None else carried
             return
         first = self.gate_from if isinstance(self.gate_from, int) else min(self.gate_from)
-        gate, signs, listener = self.mixing.gate, self.mixing.signs, self.mixing.listener
+        gate, instead, listener = self.mixing.gate, self.mixing.shown, self.mixing.listener
         if first >= tokens or gate is None:
             self.gate, self._carried = self.before_gate, None
             return
-        seen = hidden[:, first:] if signs is None else hidden[:, first:] * signs.to(hidden)[:, None]
+        seen = hidden[:, first:]
+        if instead is not None:
+            seen = instead[:, block].to(hidden)[:, None].expand_as(seen)
         weights: Any = gate.weights(block, seen, self._prior, self._preferences)
         expected = (rows, tokens - first, self.mixing.experts)
         if not isinstance(weights, Tensor) or weights.shape != expected:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from paretune.core.errors import ConfigError
-from paretune.core.seeds import generator, prompt_key, stream_key
+from paretune.core.seeds import prompt_key, stream_key
 
 
 def exchanged(prompts: Sequence[Sequence[int]], pool: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
@@ -36,16 +32,3 @@ def exchanged(prompts: Sequence[Sequence[int]], pool: Sequence[Sequence[int]]) -
         place = stream_key("context", prompt_key(prompt)) % len(known)
         found.append(known[place] if known[place] != tuple(prompt) else known[(place + 1) % len(known)])
     return found
-
-
-def random_signs(prompts: Sequence[Sequence[int]], size: int) -> Tensor:
-    """Return a vector of random signs for each prompt, 1 and -1, `[B, size]`; its digest draws them.
-
-    What is multiplied by it keeps its size, and what prompts have in common is lost.
-    """
-    known: dict[tuple[int, ...], Tensor] = {}
-    for prompt in map(tuple, prompts):
-        if prompt not in known:
-            draws = generator("signs", prompt_key(prompt)).integers(0, 2, size)
-            known[prompt] = torch.from_numpy(np.where(draws == 0, -1.0, 1.0)).float()
-    return torch.stack([known[tuple(prompt)] for prompt in prompts])

@@ -19,10 +19,10 @@ from paretune.core.imports import import_name
 from paretune.core.seeds import stream_key
 from paretune.core.text_files import parsed_json
 from paretune.models.bank import ExpertBank
-from paretune.models.foreign_context import exchanged, random_signs
+from paretune.models.foreign_context import exchanged
 from paretune.models.gate_checks import checked_shapes, checked_start, hidden_size_of
 from paretune.models.mixing import Mixing
-from paretune.models.prompt_states import PARTS, prompt_states
+from paretune.models.prompt_states import PARTS, block_inputs, prompt_states
 from paretune.models.tensor_files import write_tensors
 
 GateLevel = Literal["block", "token", "prompt"]
@@ -134,12 +134,12 @@ class TrainedGate:
     @property
     def reads_prompts(self) -> bool:
         """Whether it must be given the prompts of the rows that it weighs."""
-        return self.context == "shuffled" or self.prompt_passes > 0
+        return self.prompt_passes > 0
 
     @property
     def prompt_passes(self) -> int:
         """How often the base model alone reads each prompt for it."""
-        return int(self.level == "prompt" and self.context != "blind")
+        return int(self.context == "shuffled" or (self.level == "prompt" and self.context == "own"))
 
     def selected(self, weights: Tensor) -> Tensor:
         """Return what is mixed of weights `[..., E]`: with `top_1` the largest alone, which gets the sum of all.
@@ -175,23 +175,22 @@ class TrainedGate:
                 f"prompts must be one for each of the {len(prior)} rows that {type(self).__name__} weighs, got {got}. "
                 "Pass the token ids of each row's prompt."
             )
-        if self.level == "prompt":
-            blind = torch.zeros(len(prior), self.context_size, device=prior.device)
-            context = self.context_of(prompts) if prompts is not None and self.reads_prompts else blind
+        context = None
+        if prompts is not None and self.reads_prompts:
+            context = self.context_of(prompts)
+        elif self.context == "blind":
+            size = (self.context_size,) if self.level == "prompt" else (self.blocks, self.hidden_size)
+            context = torch.zeros(len(prior), *size, device=prior.device)
+        if self.level == "prompt" and context is not None:
             return Mixing.by_prompt(prior, self, preferences, context, scale)
-        signs = None
-        if self.context == "blind":
-            signs = torch.zeros(len(prior), self.hidden_size)
-        elif self.context == "shuffled" and prompts is not None:
-            signs = random_signs(prompts, self.hidden_size)
-        return Mixing.gated(prior, self, preferences, scale, signs)
+        return Mixing.gated(prior, self, preferences, scale, context)
 
     def context_of(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Return what a gate at the level of prompts reads of some of them, `[B, D]`."""
+        """Return what it reads of prompts alone: at their level `[B, D]`, else for each block, `[B, blocks, H]`."""
         if self.context == "shuffled":
             pool: Any = self.settings.get("context_prompts", ())
             prompts = exchanged(prompts, pool)
-        return prompt_states(self.base, prompts)
+        return prompt_states(self.base, prompts) if self.level == "prompt" else block_inputs(self.base, prompts)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters of all blocks in the order of `flat`."""

@@ -46,8 +46,8 @@ class Mixing:
         row_gate: The gate that is still to choose weights for each row; None where they are what they are.
         context: What the row gate reads of the prompts, `[B, D]`.
         preferences: What a gate reads beside that, `[B, K]`.
-        signs: What a block's input is multiplied by before the gate reads it, `[B, H]`; None for 1. A control of what
-            context buys: 0 leaves nothing to read, random signs of 1 and -1 what prompts do not have in common.
+        shown: What the gate of each block reads in place of the block's input, the same for all tokens, `[B, blocks,
+            H]`; None for the input itself. A control of what context buys: 0 leaves nothing to read.
         listener: Hears of the weights that a gate chooses.
         lengths: Tokens of each row's completion, for the listener, `[B]`.
         scale: What multiplies the weights of a row as a whole, behind the gate, or in mixed hidden states, `[B]`; None
@@ -77,7 +77,7 @@ class Mixing:
     weighed: bool = False
     row_gate: RowGate | None = None
     context: Tensor | None = None
-    signs: Tensor | None = None
+    shown: Tensor | None = None
     listener: Listener | None = None
     lengths: Tensor | None = None
 
@@ -101,7 +101,7 @@ class Mixing:
         gate: Gate,
         preferences: Tensor,
         scale: Tensor | None = None,
-        signs: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> Mixing:
         """Let a gate weigh experts for each block and token, beginning at the last prompt token.
 
@@ -111,17 +111,18 @@ class Mixing:
             preferences: Of the rows, `[B, K]`.
             scale: Multiplies all weights of a row, `[B]`: 0 is the base model exactly, between 0 and 1 lie policies of
                 less KL.
-            signs: What each number of a block's input is multiplied by before the gate reads it, `[B, H]`.
+            shown: What the gate of each block reads in place of the block's input, `[B, blocks, H]`.
 
         Raises:
             ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
         """
         mixing = cls._under(gate, expert_weights, preferences, scale)
-        if signs is not None and (signs.ndim != 2 or len(signs) != mixing.batch):
+        if shown is not None and (shown.ndim != 3 or len(shown) != mixing.batch):
             raise ShapeError(
-                f"signs must be [{mixing.batch}, H], one row for each of expert_weights, got {list(signs.shape)}."
+                f"shown must be [{mixing.batch}, blocks, H], one row for each of expert_weights, got "
+                f"{list(shown.shape)}. Give each block of each row what its gate is to read."
             )
-        return replace(mixing, gate=gate, signs=signs)
+        return replace(mixing, gate=gate, shown=shown)
 
     @classmethod
     def by_prompt(
@@ -324,13 +325,13 @@ class Mixing:
             chosen = Mixing.of_rows(self.expert_weights[index.to(self.expert_weights.device)])
             preferences = None if self.preferences is None else self.preferences[index.to(self.preferences.device)]
             scale = None if self.scale is None else self.scale[index.to(self.scale.device)]
-            context, signs, lengths = (
+            context, shown, lengths = (
                 None if each is None else each[index.to(each.device)]
-                for each in (self.context, self.signs, self.lengths)
+                for each in (self.context, self.shown, self.lengths)
             )
             return replace(
                 self, batch=chosen.batch, expert_weights=chosen.expert_weights, preferences=preferences, scale=scale,
-                context=context, signs=signs, lengths=lengths,
+                context=context, shown=shown, lengths=lengths,
             )  # fmt: skip
         owner = index.cpu() // self.rows_each
         each, left = divmod(len(index), self.blocks)

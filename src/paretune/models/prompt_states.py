@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,7 +18,8 @@ PARTS = 2  # the mean over the prompt's tokens, and its last token
 ROWS_AT_ONCE = 64
 MOST = 2**16  # prompts whose states are kept for each base model: half a GB at 1,024 hidden units
 
-_known: WeakKeyDictionary[BaseModel, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
+Read = Callable[[BaseModel, Sequence[tuple[int, ...]]], Tensor]
+_known: WeakKeyDictionary[BaseModel, dict[tuple[str, tuple[int, ...]], Tensor]] = WeakKeyDictionary()
 
 
 def prompt_states(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -31,17 +33,33 @@ def prompt_states(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
         base: The base model; a bank that wraps it plays no part.
         prompts: Token ids of each row's prompt, at least one token each.
     """
-    rows = [tuple(prompt) for prompt in prompts]
+    return _kept(base, prompts, _last_states)
+
+
+def block_inputs(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Return what each block of the base model alone is given for a prompt's last token, `[B, blocks, H]`, fp32.
+
+    Read and kept as `prompt_states` are.
+
+    Args:
+        base: The base model; a bank that wraps it plays no part.
+        prompts: Token ids of each row's prompt, at least one token each.
+    """
+    return _kept(base, prompts, _inputs)
+
+
+def _kept(base: BaseModel, prompts: Sequence[Sequence[int]], read: Read) -> Tensor:
+    rows = [(read.__name__, tuple(prompt)) for prompt in prompts]
     kept = _known.setdefault(base, {})
     by_length: dict[int, list[tuple[int, ...]]] = {}
-    for prompt in dict.fromkeys(rows):
-        if prompt not in kept:
-            by_length.setdefault(len(prompt), []).append(prompt)
+    for key in dict.fromkeys(rows):
+        if key not in kept:
+            by_length.setdefault(len(key[1]), []).append(key[1])
     for alike in by_length.values():
         for start in range(0, len(alike), ROWS_AT_ONCE):
             part = alike[start : start + ROWS_AT_ONCE]
-            kept.update(zip(part, _read(base, part), strict=True))
-    found = torch.stack([kept[prompt] for prompt in rows])
+            kept.update(zip(((read.__name__, each) for each in part), read(base, part), strict=True))
+    found = torch.stack([kept[key] for key in rows])
     while len(kept) > MOST:
         kept.pop(next(iter(kept)))  # the oldest
     return found
@@ -52,12 +70,21 @@ def forget_prompts(base: BaseModel) -> None:
     _known.pop(base, None)
 
 
+def _last_states(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+    states = _read(base, prompts).last_hidden_state.float()
+    size = states.shape[2]
+    return torch.cat([F.layer_norm(each, (size,)) for each in (states.mean(dim=1), states[:, -1])], dim=1)
+
+
+def _inputs(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+    entering = _read(base, prompts, output_hidden_states=True).hidden_states[:-1]  # the last one leaves the final norm
+    return torch.stack([each[:, -1].float() for each in entering], dim=1)
+
+
 @torch.no_grad()
-def _read(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+def _read(base: BaseModel, prompts: Sequence[tuple[int, ...]], **asked: bool) -> Any:
     """Read prompts of equal length in one pass."""
     bank = getattr(base.model, "_paretune_bank", None)
     ids = torch.tensor(prompts, device=base.device)
     with nullcontext() if bank is None else bank.using(Mixing.reference(len(prompts))):
-        states = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
-    size = states.shape[2]
-    return torch.cat([F.layer_norm(each, (size,)) for each in (states.mean(dim=1), states[:, -1])], dim=1)
+        return base.model.base_model(input_ids=ids, use_cache=False, **asked)
