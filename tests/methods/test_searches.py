@@ -15,6 +15,7 @@ from paretune.core.errors import RewardError, UnknownNameError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import das_dennis
 from paretune.core.protocols import Mixer
+from paretune.core.scores import Scores
 from paretune.core.seeds import stream_key
 from paretune.core.stages import GATE, Stage, StageContext
 from paretune.core.task import Task
@@ -92,6 +93,7 @@ def test_a_search_leaves_what_it_measured_and_is_charged_for_it(
     assert sum(table["times"]) == 6
     assert context.sealed == {"candidates": len(table["candidates"])}
     assert context.spent.completions == context.reported == 6 * 8 == context.spent.budget_completions
+    assert context.spent.seconds.keys() == {"sampling", "scoring"}
     assert (context.spent.counts["prompts"], context.spent.counts["reward_calls"]) == (6 * 4, 6 * 8 * 2)
     assert len(cast(Any, context.events[0]["candidates"])) == 3  # a round is one call
     base = load_base(task.model, device="cpu")
@@ -170,6 +172,7 @@ def test_a_search_of_ones_own_measures_what_its_mixer_serves(
         own = Alone(task, context.stages, adapters, tmp_path, Ledger(3 * 8))
         scores, kl = measure(cast(StageContext, own), own.stages[0], candidates, 8, mixer=mixer)
         measured[mixer] = scores.tolist(), kl.tolist()
+        assert not own.spent.seconds  # a stage of one's own that times nothing is given the time of all it does
     assert measured[None] == measured[Mixer()]
     for mixer in (Mixer("log_probs"), Mixer("hidden", 0)):
         asked = searched(task, adapters, tmp_path, 3, level=mixer.level, block=mixer.block).events[0]
@@ -208,15 +211,22 @@ def test_a_mixture_without_any_score_on_an_objective_stops_the_search(
         searched(task, adapters, tmp_path)
 
 
-def test_missing_scores_are_left_out(
+def test_missing_scores_are_left_out_and_told_to_the_ledger(
     task: Task, adapters: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = Scorer.__call__
 
     def half_missing(scorer: Scorer, rows: Any, texts: Any) -> Any:
-        rewards = np.where(np.arange(len(rows))[:, None] % 2 == 0, np.nan, 0.25) * np.ones(2)
-        return score(scorer, rows, texts)._replace(rewards=rewards)
+        gone = np.arange(len(rows)) % 2 == 0
+        rewards, statuses = score(scorer, rows, texts)[:2]
+        rewards[gone], rewards[~gone] = np.nan, 0.25
+        statuses[gone, 1] = "raised"
+        statuses[gone, 0] = "missing"
+        return Scores(rewards, statuses, ("", "second raised"))
 
     monkeypatch.setattr(Scorer, "__call__", half_missing)
-    searched(task, adapters, tmp_path)
+    spent = searched(task, adapters, tmp_path).spent
     assert np.unique(json.loads((tmp_path / "search.json").read_text())["scores"]).tolist() == [0.25]
+    assert spent.scored == spent.missing == [6 * 8 // 2] * 2
+    assert spent.counts["reward_calls"] == 6 * 8 * 2
+    assert spent.fault_lines(task.objective_names) == ["first said None", "second raised"]

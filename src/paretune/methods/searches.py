@@ -176,7 +176,7 @@ def run_search(
     base, means = load_base(context.task.model), Found()  # of rewards and KL, [C, K + 1]
     try:
         bank = load_bank(base, adapters_of(context.result(need) for need in stage.needs))
-        measured = _Measured(context, stage, bank, completions_each, mixer)
+        measured = _Measured(context, stage, bank, completions_each, mixer, timed=True)
 
         def judged(candidates: FloatArray, times: int) -> FloatArray:
             if batched:
@@ -243,12 +243,13 @@ class _Measured:
     """Measures candidates, all of a call as rows of one batch, under noise that they share."""
 
     def __init__(
-        self, context: StageContext, stage: Stage, bank: ExpertBank, completions_each: int, mixer: Mixer
-    ) -> None:
+        self, context: StageContext, stage: Stage, bank: ExpertBank, completions_each: int, mixer: Mixer,
+        timed: bool = False,
+    ) -> None:  # fmt: skip
         from paretune.models.gate import load_gate
         from paretune.objectives.scoring import Scorer
 
-        self.context, self.stage, self.bank, self.mixer = context, stage, bank, mixer
+        self.context, self.stage, self.bank, self.mixer, self.timed = context, stage, bank, mixer, timed
         self.gate = None if mixer.gate is None else load_gate(bank, mixer.gate)
         self.ledger, self.score = context.ledger(stage), Scorer(context.task.objectives)
         self.chosen = min(completions_each, len(context.task.splits["development"]))
@@ -263,6 +264,7 @@ class _Measured:
         """Return mean rewards `[C, K]` and KL `[C]` of candidates `[C, E]` that were measured so often before."""
         from paretune.core.seeds import stream_key
         from paretune.models.resampled import policy_class
+        from paretune.rl.scored_completions import scored_completions
 
         task, base, count, each = self.context.task, self.bank.base, len(candidates), self.chosen * self.samples
         objectives = len(task.objectives)
@@ -271,24 +273,17 @@ class _Measured:
             np.full((count, objectives), 1 / objectives), ["combined"] * count, candidates, self.mixer,
             self.gate,
         )  # fmt: skip
-        draws = sum(policy.draws(index) for index in range(count))
-        self.ledger.charge(completions=draws * each, prompts=count * self.chosen)
         owners = [index for index in range(count) for _ in self.rows]
-        seed = stream_key(self.stage.seed, "search", times) % 2**63
-        texts = [str(row["prompt"]) for row in self.rows] * count
-        made = policy.generate(texts, owners, self.samples, seed=seed, reference=True)
-        rewards = self.score([self.rows[number % self.chosen] for _, number, _ in made.row_ids], made.texts).rewards
-        kept, dropped = int(made.lengths.sum()), made.dropped_tokens
-        read = sum(len(ids) for ids in made.prompt_ids[:: self.samples])
-        flops = policy.flops(range(count), kept + read, reference_passes=1, prompt_tokens=read)
-        flops += policy.flops(range(count), dropped)
-        self.ledger.charge(tokens=kept + dropped, reward_calls=rewards.size, flops=flops)
-        scores = _means(rewards.reshape(count, each, objectives), task.objective_names)
+        seed, before = stream_key(self.stage.seed, "search", times) % 2**63, self.ledger.completions
+        made, found = scored_completions(
+            policy, [*self.rows] * count, owners, self.score, objectives, self.samples, seed, self.ledger, self.timed
+        )
+        scores = _means(found.rewards.reshape(count, each, objectives), task.objective_names)
         ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
         kl = np.asarray(ratios.reshape(count, each).mean(axis=1))
         known = {"candidates": candidates.tolist(), "scores": scores.tolist(), "kl": kl.tolist()}
         self.context.log({**known, "measured_before": times})
-        self.context.progress(draws * each)
+        self.context.progress(self.ledger.completions - before)
         return scores, kl
 
 

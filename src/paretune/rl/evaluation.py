@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from paretune.core.digests import bytes_digest
-from paretune.core.errors import ShapeError
 from paretune.core.ledger import Ledger
-from paretune.core.scores import Score, check_statuses
+from paretune.core.scores import Score, Scores, check_statuses
 from paretune.core.task import Row, Task
 from paretune.models.base import BaseModel
 from paretune.models.completions import Completions
 from paretune.models.policy import Policy
 from paretune.records.evaluation import EvaluationRecord
 from paretune.rl.requests import Requests
+from paretune.rl.scored_completions import scored_completions
 
 
 def reference_policy(base: BaseModel, task: Task) -> Policy:
@@ -71,23 +71,11 @@ def evaluate(
     for index in range(len(asked)):
         identity, places = asked.identity(index), asked.places[index].tolist()
         if identity not in answers:
-            if ledger is not None:
-                ledger.charge(
-                    completions=samples * sum(asked.policy.draws(place) for place in places), prompts=len(rows)
-                )
-            prompts = [str(row["prompt"]) for row in rows]
-            completions = asked.policy.generate(prompts, places, samples, seed=seed, reference=True)
-            record, said = _record(asked, index, rows, completions, score, objectives, audit, split)
-            faults |= {k: fault for k, fault in enumerate(said) if fault}
-            if ledger is not None:
-                kept, dropped = int(completions.lengths.sum()), completions.dropped_tokens
-                read = sum(len(ids) for ids in completions.prompt_ids[::samples])
-                who = sorted(set(places))
-                flops = asked.policy.flops(who, kept + read, reference_passes=1, prompt_tokens=read)
-                ledger.charge(tokens=kept + dropped, flops=flops + asked.policy.flops(who, dropped))
-                ledger.count_rewards((record.statuses == "ok").sum(axis=0).tolist(), len(record.rewards), said)
-            answers[identity] = record
-            progress(len(completions.texts))
+            columns = len(objectives) + len(audit)
+            made, scores = scored_completions(asked.policy, rows, places, score, columns, samples, seed, ledger)
+            faults |= {k: fault for k, fault in enumerate(scores.faults) if fault}
+            answers[identity] = _record(asked, index, rows, made, scores, objectives, audit, split)
+            progress(len(made.texts))
         records.append(
             replace(
                 answers[identity],
@@ -105,17 +93,11 @@ def evaluate(
 
 
 def _record(
-    asked: Requests, index: int, rows: Sequence[Row], completions: Completions, score: Score,
+    asked: Requests, index: int, rows: Sequence[Row], completions: Completions, scores: Scores,
     objectives: Sequence[str], audit: Sequence[str], split: str,
-) -> tuple[EvaluationRecord, tuple[str, ...]]:  # fmt: skip
-    """Return a record, and what each reward did wrong."""
+) -> EvaluationRecord:  # fmt: skip
     of_prompt = [prompt for _, prompt, _ in completions.row_ids]
-    scores = score([rows[prompt] for prompt in of_prompt], completions.texts)
-    if scores.rewards.shape[1] != len(objectives) + len(audit):
-        raise ShapeError(
-            f"score must have one column per objective ({len(objectives) + len(audit)}), got {scores.rewards.shape[1]}."
-        )
-    record = EvaluationRecord(
+    return EvaluationRecord(
         split=split,
         preference=asked.preferences[index],
         answer=asked.answer(index),
@@ -135,4 +117,3 @@ def _record(
         statuses=scores.statuses,
         latency_seconds=completions.latency_seconds,
     )
-    return record, scores.faults

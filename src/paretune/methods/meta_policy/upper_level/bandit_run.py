@@ -11,6 +11,7 @@ from paretune.bandits import policies, ridge
 from paretune.bandits.arms import arms_of
 from paretune.bandits.contexts import compressed, compression, context_rows, context_size
 from paretune.core.errors import RewardError
+from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray, random_preferences
 from paretune.core.seeds import generator, stream_key
 from paretune.core.stages import GATE, Stage, StageContext
@@ -178,24 +179,19 @@ class _Bandit:
     ) -> FloatArray:  # fmt: skip
         """Return what pulls are paid, `[N, O]`: rewards or the utility, and KL; NaN where a reward is missing."""
         from paretune.models.policy import Policy
+        from paretune.rl.scored_completions import scored_completions
 
         task, count = self.task, len(rows)
         policy = Policy(
             self.bank.base, self.bank, task.prompt_format, task.max_prompt_tokens, task.max_completion_tokens,
             preferences, ["combined"] * count, weights,
         )  # fmt: skip
-        self.ledger.charge(completions=count, prompts=count)
         seeds = [stream_key(self.stage.seed, "noise", number) % 2**63 for number in numbers]
-        with self.ledger.timed("sampling"):
-            made = policy.generate([str(row["prompt"]) for row in rows], range(count), seed=seeds, reference=True)
-        with self.ledger.timed("scoring"):
-            scores = self.score(rows, made.texts)
-        kept, dropped = int(made.lengths.sum()), made.dropped_tokens
-        read = sum(map(len, made.prompt_ids))
-        flops = policy.flops(range(count), kept + read, reference_passes=1, prompt_tokens=read)
-        flops += self.bank.base.parameters * 2 * read * self.gate.prompt_passes  # states of prompts, as in serving
-        self.ledger.charge(tokens=kept + dropped, flops=flops + policy.flops(range(count), dropped))
-        self.ledger.count_rewards((scores.statuses == "ok").sum(axis=0).tolist(), count, scores.faults)
+        made, scores = scored_completions(
+            policy, rows, range(count), self.score, len(task.objectives), 1, seeds, self.ledger, timed=True
+        )
+        states = network_flops(self.bank.base.parameters, sum(map(len, made.prompt_ids)), self.gate.prompt_passes)
+        self.ledger.charge(flops=states)  # of prompts, as in serving
         kl = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
         rewards = scores.rewards
         if self.own.feedback == "utility":  # one number is all there is to know, or nothing
