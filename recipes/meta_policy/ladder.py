@@ -5,11 +5,12 @@
     python recipes/meta_policy/ladder.py -o /tmp/ladder --tiny                                 # to see it run
 
 Two experts, one for each objective: the best policies themselves (`exact`), experts trained on the enumerated J
-(`exact_gradient`), and experts trained on samples as in the studies (`trained`). Combined as whole completions
-(`sequence`), token by token (`token`) and as adapter deltas (`parameter`); exact experts have no parameters. At each,
-weights g: the preference (`preference`), the best fixed ones (`fixed`) and the best for each prompt (`prompt`), on
-the simplex and free, fitted on training or test prompts, scored on test prompts. One file for each instance,
-`PART-INSTANCE.csv`: what is there is not run again. `draw_ladder.py` makes table and figure.
+(`exact_gradient`), and experts trained on samples as in the studies, at the learning rate that the sweep chose
+(`trained`) and at half of it (`trained_slower`). Combined as whole completions (`sequence`), token by token (`token`)
+and as adapter deltas (`parameter`); exact experts have no parameters. At each, weights g: the preference
+(`preference`), the best fixed ones (`fixed`) and the best for each prompt (`prompt`), on the simplex and free, fitted
+on training or test prompts, scored on test prompts. One file for each instance, `PART-INSTANCE.csv`: what is there is
+not run again. `draw_ladder.py` makes table and figure.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +43,10 @@ from paretune.optimum.pattern_search import Found, pattern_search
 from paretune.optimum.products import product_log_probs, token_product_log_probs
 from paretune.rl.outcomes import enumeration_of, tables
 
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from chosen_settings import load_choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+from studies import DATA, Studies  # type: ignore[import-not-found]  # noqa: E402  # beside this file
+
 FloatArray = NDArray[np.float64]
 Level = Callable[[FloatArray], Outcome]  # expert weights [R, 1 or P, E] -> what these R policies do on P prompts
 
@@ -50,8 +56,6 @@ PARTS = {  # rho, heterogeneity
 }  # fmt: skip
 INSTANCES = 3
 COMPLETIONS = 4096  # R, of each trained expert
-# as experts learn in the studies, at half the rate that their sweep chose: at .02 one of instance 1 broke
-LEARNER = {"epochs": 16, "replay": 448, "average_decay": 0.99, "learning_rate": 0.01}
 UPDATES = 200  # of each expert of exact gradients, the default of that method
 WEIGHTS = 6  # 0, .2, ..., 1
 SIMPLEX = np.linspace(0, 1, 11)  # g_1 of what every search on the simplex begins with
@@ -163,10 +167,10 @@ def all_levels(
     }
     updates, completions = (2, 64) if tiny else (UPDATES, COMPLETIONS)
     made = [("exact", table_levels(task, grounds, exact))]
-    for name, method, settings in (
-        ("exact_gradient", "exact_gradient", {"updates": updates}),
-        ("trained", "rewarded_soups", {} if tiny else LEARNER),
-    ):  # fmt: skip
+    rows = {"exact_gradient": {"method": "exact_gradient", "updates": updates}}
+    rows |= {name: {"method": "rewarded_soups"} if tiny else dict(row) for name, row in soups().items()}
+    for name, settings in rows.items():
+        method = str(settings.pop("method"))
         solutions = paretune.train(
             method, task, len(corners) * completions, instance, corners, settings, scratch / name
         )
@@ -176,6 +180,12 @@ def all_levels(
         levels["parameter"] = {split: delta_level(task, bank, each) for split, each in grounds.items()}
         made.append((name, levels))
     return made
+
+
+def soups() -> dict[str, dict[str, Any]]:
+    """Return the rows of the studies whose experts these are."""
+    rows = Studies(load_choices(DATA / "chosen.json")).rows
+    return {"trained": rows["rewarded_soups"], "trained_slower": rows["rewarded_soups_slower"]}
 
 
 def table_levels(task: Task, grounds: dict[str, Ground], experts: dict[str, FloatArray]) -> dict[str, dict[str, Level]]:

@@ -29,13 +29,13 @@ from paretune.models.solutions import SolutionSet
 from paretune.tasks import load_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from csv_lines import continued  # type: ignore[import-not-found]  # one folder up
+from chosen_settings import load_choices  # type: ignore[import-not-found]  # one folder up
+from csv_lines import continued  # type: ignore[import-not-found]
+from studies import DATA, Studies  # type: ignore[import-not-found]  # beside this file
 
 TASK = {"rho": -0.4, "heterogeneity": 0.5, "objectives": 3}
 INSTANCES, DIVISIONS = (0, 1, 2), 4
 EACH = 4096  # completions for each objective, old and new
-LEARNER: dict[str, object] = {"epochs": 16, "replay": 448, "average_decay": 0.99}
-TINY_LEARNER: dict[str, object] = {"epochs": 2}
 TINY = {"alphabet": 4, "length": 2}
 
 
@@ -44,19 +44,19 @@ class Way:
     """One way to live with a new objective."""
 
     name: str
-    method: str
-    settings: dict[str, object]
+    row: str  # of the studies, with the settings that the sweep chose
     how: str
     completions: int  # once the objective is there
 
 
 WAYS = (
-    Way("modular", "rewarded_soups", {}, "modular", EACH),
-    Way("modular, trained again", "rewarded_soups", {}, "retrain", 3 * EACH),
-    Way("joint, one more expert", "preference_conditioned", {}, "modular", EACH),
-    Way("joint, no gate, trained again", "preference_conditioned", {}, "retrain", 3 * EACH),
-    Way("joint, trained again", "mixture_of_experts", {}, "retrain", 3 * EACH),
-    Way("joint, trained again for less", "mixture_of_experts", {}, "retrain", EACH),
+    Way("modular", "rewarded_soups", "modular", EACH),
+    Way("modular, half the learning rate", "rewarded_soups_slower", "modular", EACH),
+    Way("modular, trained again", "rewarded_soups", "retrain", 3 * EACH),
+    Way("joint, one more expert", "preference_conditioned", "modular", EACH),
+    Way("joint, no gate, trained again", "preference_conditioned", "retrain", 3 * EACH),
+    Way("joint, trained again", "mixture_of_experts", "retrain", 3 * EACH),
+    Way("joint, trained again for less", "mixture_of_experts", "retrain", EACH),
 )
 
 
@@ -77,12 +77,15 @@ def share(solutions: SolutionSet, exact: Exact, wanted: FloatArray) -> float:
         unwrap(solutions.base)
 
 
-def lived(way: Way, task: Task, instance: int, each: int, learner: dict[str, object]) -> dict[str, object]:
+def lived(way: Way, task: Task, instance: int, tiny: bool) -> dict[str, object]:
     """Train for two objectives, let the third arrive, and return what each state captures."""
-    two, settings = of_two(task), {**learner, **way.settings}
+    two, each = of_two(task), 64 if tiny else EACH
+    settings = dict(Studies(load_choices(DATA / "chosen.json")).rows[way.row])
+    method = settings.pop("method")
+    settings = {"epochs": 2} if tiny else settings
     pairs, all_three = das_dennis(2, DIVISIONS), das_dennis(3, DIVISIONS)
     old = np.concatenate([pairs, np.zeros((len(pairs), 1))], axis=1)  # the same weights, none for the new objective
-    before = paretune.train(way.method, two, 2 * each, instance, pairs, settings)
+    before = paretune.train(method, two, 2 * each, instance, pairs, settings)
     spent = way.completions * each // EACH
     after: Any = paretune.add_objective(
         before, task, spent, instance, settings=settings, preferences=all_three,
@@ -104,13 +107,12 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="one instance of a tiny task")
     arguments = parser.parse_args()
     family = load_task({"controlled": {**TASK, **(TINY if arguments.tiny else {})}})
-    each, learner = (64, TINY_LEARNER) if arguments.tiny else (EACH, LEARNER)
     ways = {way.name: way for way in WAYS}
     instances = INSTANCES[:1] if arguments.tiny else INSTANCES
     continued(
         arguments.output,
         [{"way": name, "instance": instance} for instance in instances for name in ways],
-        lambda key: lived(ways[key["way"]], family.instance(key["instance"]), key["instance"], each, learner),
+        lambda key: lived(ways[key["way"]], family.instance(key["instance"]), key["instance"], arguments.tiny),
     )
     return 0
 

@@ -126,7 +126,7 @@ def test_a_tiny_ladder_runs_and_is_not_run_again(tmp_path: Path, monkeypatch: py
     assert ladder.main() == 0
     with (tmp_path / "competing-0.csv").open() as file:
         made = list(csv.DictReader(file))
-    assert len(made) == 8 * 7 * ladder.WEIGHTS  # exact experts have two levels, the others three
+    assert len(made) == 11 * 7 * ladder.WEIGHTS  # exact experts have two levels, the others three
     for line in made:
         if (line["experts"], line["level"], line["rung"]) == ("exact", "sequence", "preference"):
             assert line["J"] == line["optimum"]
