@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from csv_lines import continued  # type: ignore[import-not-found]  # one folder up
 
 TASKS = [{"rho": rho, "heterogeneity": h} for h in (0.5, 1.0, 0.0) for rho in (-0.8, 0.0)]
-INSTANCES, GRID = (0, 1, 2), 4
+INSTANCES, GRID = (10000, 10001, 10002), 4  # tuning instances, as the range of `context` is accepted on
 TINY = {"alphabet": 5, "length": 3}
 FOUND = ("prior", "by_half", "best_for_all", "best_each")  # expert weights, in the order of `gained`
 UPDATES, STEPS, RATE = 100, 40, 0.1  # of training; of either search, in units of expert weights
