@@ -30,6 +30,7 @@ class Pulls:
         preferences: That was drawn, `[N, K]`.
         chances: Of all arms when one was drawn, `[N, A]`.
         arms: That was drawn, `[N]`.
+        expert_weights: Of that arm, which the completion was sampled under, `[N, E]`.
         outputs: What it was paid, `[N, O]`: rewards of the K objectives or the one utility, and the KL in nats; NaN
             where a reward is missing.
     """
@@ -38,6 +39,7 @@ class Pulls:
     preferences: FloatArray
     chances: FloatArray
     arms: NDArray[np.int64]
+    expert_weights: FloatArray
     outputs: FloatArray
 
     @classmethod
@@ -120,8 +122,8 @@ def off_policy_values(
 
 
 def write_pulls(
-    path: Path, pulls: Pulls, prompt_ids: Sequence[str], contexts: FloatArray, expert_weights: FloatArray,
-    pulls_each_round: int, names: Sequence[str],
+    path: Path, pulls: Pulls, prompt_ids: Sequence[str], contexts: FloatArray, pulls_each_round: int,
+    names: Sequence[str],
 ) -> None:  # fmt: skip
     """Write a log as Parquet: one row a pull.
 
@@ -130,7 +132,6 @@ def write_pulls(
         pulls: The log.
         prompt_ids: Of the training prompts, `[N]`.
         contexts: What the bandit read, `[N, d]`.
-        expert_weights: Of the arm that was pulled, `[N, E]`.
         pulls_each_round: Tells which round each was of.
         names: Of the outputs but the KL.
     """
@@ -144,7 +145,7 @@ def write_pulls(
         "pull": rows.tolist(), "round": (rows // pulls_each_round).tolist(), "prompt_id": list(prompt_ids),
         "preference": pulls.preferences.tolist(), "context": contexts.tolist(), "arm": pulls.arms.tolist(),
         "propensity": pulls.chances[rows, pulls.arms].tolist(), "propensities": pulls.chances.tolist(),
-        "expert_weights": expert_weights.tolist(),
+        "expert_weights": pulls.expert_weights.tolist(),
     }  # fmt: skip
     for name, values in zip([*names, "kl"], pulls.outputs.T, strict=True):
         columns[name] = [None if np.isnan(value) else float(value) for value in values]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.bandits import policies, ridge
 from paretune.bandits.arms import arms_of
@@ -49,7 +50,7 @@ def run_bandit(context: StageContext) -> None:
             pulls, first = bandit.none(), 0
             if path.exists():
                 tensors, plain = read_state(path)
-                pulls, first = Pulls.of({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
+                pulls, first = bandit.resumed({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
                 ledger.resume(plain["ledger"])
             for number in range(first, max(due.values()) + 1):
                 spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
@@ -116,8 +117,18 @@ class _Bandit:
         arms, objectives = len(self.arms.scales), len(self.task.objectives)
         return Pulls(
             np.zeros(0, dtype=np.int64), np.zeros((0, objectives)), np.zeros((0, arms)), np.zeros(0, dtype=np.int64),
-            np.zeros((0, self.gate.outputs)),
+            np.zeros((0, self.bank.experts)), np.zeros((0, self.gate.outputs)),
         )  # fmt: skip
+
+    def resumed(self, arrays: dict[str, NDArray[Any]]) -> Pulls:
+        """Return the log of a checkpoint."""
+        if "expert_weights" not in arrays:  # one of before they were kept: they follow from the arms
+            arrays["expert_weights"] = self.weights(arrays["preferences"], arrays["arms"])
+        return Pulls.of(arrays)
+
+    def weights(self, preferences: FloatArray, arms: NDArray[np.int64]) -> FloatArray:
+        """Return the expert weights of arms `[N]` for preferences, `[N, E]`."""
+        return np.asarray(self.arms.weights(preferences @ self.prior)[np.arange(len(arms)), arms])
 
     def contexts(self, pulls: Pulls) -> FloatArray:
         """Return the contexts of pulls, `[N, d]`."""
@@ -152,9 +163,8 @@ class _Bandit:
         with self.ledger.timed("update"):
             chances = self.chances(self.learned(before), contexts, preferences)
         arms = policies.drawn(chances, np.asarray([each.random() for each in draws]))
-        weights = self.arms.weights(preferences @ self.prior)[np.arange(count), arms]
-        outputs = self._paid(rows, preferences, weights, numbers)
-        made = Pulls(chosen, preferences, chances, arms, outputs)
+        weights = self.weights(preferences, arms)
+        made = Pulls(chosen, preferences, chances, arms, weights, self._paid(rows, preferences, weights, numbers))
         pulls = before.and_then(made)
         self.telling.log(
             {
@@ -218,8 +228,7 @@ class _Bandit:
         utility = self.own.feedback == "utility"
         write_pulls(
             self.context.artefact(stage, PULLS), pulls, [str(known[place]) for place in pulls.prompts], contexts,
-            self.arms.weights(pulls.preferences @ self.prior)[np.arange(len(pulls.arms)), pulls.arms], self.size,
-            ["utility"] if utility else [f"reward_{name}" for name in self.task.objective_names],
+            self.size, ["utility"] if utility else [f"reward_{name}" for name in self.task.objective_names],
         )  # fmt: skip
         payoff_weights = self.gate.payoff_weights(pulls.preferences)
         values = off_policy_values(pulls, contexts, payoff_weights, self.own.caution, model)
