@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from paretune.core.errors import ModelError
+from paretune.core.errors import ConfigError, ModelError
 from paretune.core.model_config import (
     SMALL_MODEL_PARAMETERS,
+    block_count,
     check_block,
     check_block_of,
+    check_gate_block_of,
     context_limit,
     is_small,
     parameter_count,
@@ -116,3 +118,23 @@ def test_a_folder_is_checked_and_a_hub_id_waits_until_it_is_loaded(tmp_path: Pat
     with pytest.raises(ModelError, match="got model_type 'falcon'"):
         check_block_of(str(tmp_path), None)
     check_block_of("some/model", None)
+
+
+def test_blocks_are_counted_by_whatever_name_they_go() -> None:
+    for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
+        assert block_count({name: 3}) == 3
+    assert block_count({"num_hidden_layers": 9, "text_config": {"num_hidden_layers": 4}}) == 4  # the text's count
+    assert block_count({"num_layers": "many"}) is None
+
+
+def test_a_block_that_a_gate_cannot_read_is_refused_where_the_model_says_how_many_there_are(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"n_layer": 2}')
+    for block in (0, 1):
+        check_gate_block_of(str(tmp_path), block)
+    for block in (-1, 2):
+        with pytest.raises(ConfigError, match=rf"gate_block must be one of the model's 2 blocks, 0\.\.1, got {block}"):
+            check_gate_block_of(str(tmp_path), block)
+    config.write_text("{}")
+    check_gate_block_of(str(tmp_path), 2)
+    check_gate_block_of("some/model", 2)

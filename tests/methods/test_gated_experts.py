@@ -7,6 +7,7 @@ from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
 from paretune.methods.banks import GATES
+from paretune.methods.entries import method_entry
 from paretune.methods.meta_policy.gated_experts import GatedExperts, GatedExpertsSettings
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
 
@@ -47,6 +48,18 @@ def test_gates_are_stages_of_their_own_and_preferences_play_no_part(task: Task) 
     assert len({tuple(each[:-1]) for each in others}) == 1  # the experts
     assert len({each[-1] for each in others}) == 4 + len(CHANGED)
     assert GatedExpertsSettings(gate="mine:Gate").gate == "mine:Gate"
+
+
+def test_a_block_that_the_model_does_not_have_is_refused_before_experts_are_paid_for(task: Task) -> None:
+    for gate in ("token", GATES["token"]):
+        for name in ("gated_experts", "mixture_of_experts"):
+            fits = method_entry(name, {"gate": gate, "gate_block": 1}, name).method
+            assert fits.stages(task, WANTED, 6000, 0)[-1].settings["gate_block"] == 1
+            method = method_entry(name, {"gate": gate, "gate_block": 2}, name).method
+            with pytest.raises(ConfigError, match=r"gate_block must be one of the model's 2 blocks, 0\.\.1, got 2"):
+                method.stages(task, WANTED, 6000, 0)
+    own = GatedExpertsSettings(gate="mine:Gate", gate_block=2)  # which may mean something else by it
+    assert GatedExperts(own).stages(task, WANTED, 6000, 0)
 
 
 def test_settings_and_budgets_out_of_range_are_refused(task: Task) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from paretune.core.checks import user_path
-from paretune.core.errors import ModelError
+from paretune.core.errors import ConfigError, ModelError
 from paretune.core.printable import brief
 from paretune.core.text_files import parsed_json
 
@@ -28,8 +28,7 @@ def context_limit(config: Mapping[str, object]) -> int | None:
         >>> context_limit({"text_config": {"max_position_embeddings": 4096}})
         4096
     """
-    text = config.get("text_config")  # models that also read images nest it
-    known = {**config, **text} if isinstance(text, Mapping) else config
+    known = _of_text(config)
     named = ("max_position_embeddings", "n_positions")
     name, limit = next(((name, known[name]) for name in named if known.get(name) is not None), ("", None))
     if limit is None:
@@ -39,6 +38,26 @@ def context_limit(config: Mapping[str, object]) -> int | None:
             f"{name} must be a whole number of tokens from 1 on, got {brief(limit)}. Correct the model's config.json."
         )
     return limit
+
+
+def _of_text(config: Mapping[str, object]) -> Mapping[str, object]:
+    text = config.get("text_config")  # models that also read images nest it
+    return {**config, **text} if isinstance(text, Mapping) else config
+
+
+def block_count(config: Mapping[str, object]) -> int | None:
+    """Return how many transformer blocks a model has, or None where its configuration does not say.
+
+    Args:
+        config: Content of `config.json`.
+
+    Example:
+        >>> block_count({"n_layer": 12}), block_count({"depth": 12})
+        (12, None)
+    """
+    known = _of_text(config)
+    counts = [known[name] for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if name in known]
+    return counts[0] if counts and isinstance(counts[0], int) else None
 
 
 TESTED_KINDS = tuple(
@@ -67,8 +86,8 @@ def check_block(config: Mapping[str, object], model: str, block: int | None) -> 
         >>> check_block({"model_type": "gpt2", "n_layer": 12}, "gpt2", -2)
         10
     """
-    kind, count = config.get("model_type"), config.get("num_hidden_layers", config.get("n_layer"))
-    if kind not in BLOCKWISE or not isinstance(count, int):
+    kind, count = config.get("model_type"), block_count(config)
+    if kind not in BLOCKWISE or count is None:
         raise ModelError(
             f"model must be of a kind whose hidden states can be mixed ({', '.join(BLOCKWISE)}), got model_type "
             f"'{kind}' in '{model}'. Mix adapters or log-probabilities."
@@ -90,6 +109,31 @@ def check_block_of(model: str, block: int | None) -> None:
     file = user_path(model) / "config.json"
     if file.is_file():
         check_block(parsed_json(file.read_text(encoding="utf-8")), model, block)
+
+
+def check_gate_block(block: int, blocks: int) -> None:
+    """Check that a model has the block whose input a gate of tokens reads.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if not 0 <= block < blocks:
+        raise ConfigError(
+            f"gate_block must be one of the model's {blocks} blocks, 0..{blocks - 1}, got {block}. Name the block "
+            "whose input the gate is to read."
+        )
+
+
+def check_gate_block_of(model: str, block: int) -> None:
+    """Check what `check_gate_block` does, for a local folder; how many blocks a hub id has is known once it is loaded.
+
+    Raises:
+        ConfigError: As `check_gate_block` does.
+    """
+    file = user_path(model) / "config.json"
+    blocks = block_count(parsed_json(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    if blocks is not None:
+        check_gate_block(block, blocks)
 
 
 def is_small(model: str) -> bool:

@@ -10,9 +10,11 @@ import numpy as np
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
+from paretune.core.model_config import check_gate_block_of
 from paretune.core.preferences import FloatArray
 from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import Stage
+from paretune.core.task import Task
 from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings, weighed
 from paretune.methods.feedback import FeedbackSettings
 from paretune.rl.preference_draws import DRAWS
@@ -206,6 +208,17 @@ class GatedSettings(ExpertSettings):
         check_read(self, "gate", {"gate_block": ("token",)})
         if not gate_path(self.gate):
             check_unread(self, GATE_FIELDS, "without a gate")
+
+    def gate_for(self, task: Task) -> str:
+        """Return what a stage of a task says of the gate, see `gate_path`.
+
+        Raises:
+            ConfigError: If the task's model has no such block as the gate is to read.
+        """
+        gate = gate_path(self.gate)
+        if gate == GATES["token"]:  # one of a user's own says itself what it reads
+            check_gate_block_of(task.model, self.gate_block)
+        return gate
 
 
 # of `GatedSettings`, in a stage where they are not the defaults

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from paretune.core.errors import ConfigError
+from paretune.core.model_config import check_gate_block
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import GateLevel, SmallNetwork, normalised
 
@@ -24,11 +24,7 @@ class TokenGate(SmallNetwork):
 
     def __init__(self, bank: ExpertBank, objectives: int, seed: int, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(bank, objectives, seed, settings)
-        if not 0 <= self.reads_block < self.blocks:
-            raise ConfigError(
-                f"gate_block must be one of the model's {self.blocks} blocks, 0..{self.blocks - 1}, got "
-                f"{self.reads_block}. Name the block whose input the gate is to read."
-            )
+        check_gate_block(self.reads_block, self.blocks)
 
     @property
     def reads_block(self) -> int:

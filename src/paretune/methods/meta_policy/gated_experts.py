@@ -55,9 +55,14 @@ class GatedExperts:
     settings: GatedExpertsSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return one expert per objective and the gate's stage; `preferences` play no part in training."""
+        """Return one expert per objective and the gate's stage; `preferences` play no part in training.
+
+        Raises:
+            BudgetError: If a part would get less than one group.
+            ConfigError: If the model has no such block as the gate is to read.
+        """
         own, objectives = self.settings, len(task.objectives)
-        gate = gate_path(own.gate)
+        gate = own.gate_for(task)
         if not gate:
             return corner_experts(own, objectives, budget, seed)
         (length,) = split_budget(max(own.group_size, int(budget * own.gate_share)), 1, own.group_size)

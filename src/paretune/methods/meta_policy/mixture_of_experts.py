@@ -166,10 +166,11 @@ class MixtureOfExperts:
 
         Raises:
             BudgetError: If a part would get less than one group, or a search no completion for each candidate.
-            ConfigError: If there is no grid of so many experts, or the prior cannot be found for what is trained.
+            ConfigError: If there is no grid of so many experts, the prior cannot be found for what is trained, or the
+                model has no such block as the gate is to read.
         """
         own, rule, group = self.settings, self.settings.rule(len(task.objectives)), self.settings.group_size
-        gate, searched = gate_path(own.gate), int(own.prior_share * budget)
+        gate, searched = own.gate_for(task), int(own.prior_share * budget)
         experts = self._experts(task, max(len(rule.T) * group, int(own.experts_share * budget)), seed)
         found = own.prior_kind.stages(own, task, experts, rule, searched, seed)
         left = budget - sum(each.completions for each in found)
