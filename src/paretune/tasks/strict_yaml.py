@@ -30,7 +30,11 @@ WHOLE: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 DECIMAL: Final = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 OTHERWISE: Final = (  # what readers disagree on: the pattern, what must stand there, what to write
     (re.compile(r"yes|no|on|off", re.IGNORECASE), "be true, false or text in quotes", "Write true or false"),
-    (re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE), "be a finite number", "Write its digits"),
+    (
+        re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE),
+        "be a finite number",
+        "Write its digits, or inf where that is a word",
+    ),
     (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"), "be a plain number", "Write it without colons"),
     (re.compile(r"[-+]?0[xXoObB][0-9a-fA-F_]+"), "be a decimal number", "Write it with the digits 0 to 9"),
     (re.compile(r"[-+]?[0-9.]*[0-9]_[0-9_.]*([eE][-+]?[0-9_]+)?"), "be a plain number", "Write it without '_'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,10 @@ def test_experts_that_may_do_any_harm_are_those_of_one_objective(task: Task) -> 
         kind.stages(ExpertSettings(), task, 1000, 0) for kind in (ConeExperts(eps="inf"), SingleObjective())
     )
     assert [stage.key(task) for stage in cone] == [stage.key(task) for stage in single]
+    assert ConeExperts(eps=math.inf) == ConeExperts(eps="inf")
+    for eps in (-math.inf, math.nan):
+        with pytest.raises(ConfigError, match=f"eps must lie between 0 and 1, or be inf, got {eps}"):
+            ConeExperts(eps=eps)
 
 
 def test_gains_of_mgda_experts_go_with_their_preferences(task: Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -167,6 +168,20 @@ def test_a_cell_of_the_default_has_the_key_it_had_before_there_was_a_choice(numb
     assert "experts" not in entry.kept
     same_stages = method_entry("mod", {"experts": {"kind": "cone", "eps": "inf"}}, "methods")
     assert key(same_stages) != key(entry)
+
+
+@pytest.mark.parametrize("name", [*COMBINING, "mixture_of_experts"])
+def test_infinity_is_the_word_for_it(name: str, numbered: Task) -> None:
+    number, word = (
+        method_entry(name, {"experts": {"kind": "cone", "eps": eps}}, "methods") for eps in (math.inf, "inf")
+    )
+    assert number.kept == word.kept
+    keys = [[each.key(numbered) for each in one.method.stages(numbered, WANTED, 20_000, 0)] for one in (number, word)]
+    assert keys[0] == keys[1]
+    with pytest.raises(ConfigError, match="eps must lie between 0 and 1, or be inf, got -inf"):
+        method_entry(name, {"experts": {"kind": "cone", "eps": -math.inf}}, "methods")
+    with pytest.raises(ConfigError, match=r"learning_rate must be.*got inf"):  # where there is no such word
+        method_entry(name, {"learning_rate": math.inf}, "methods")
 
 
 @pytest.mark.parametrize("kind", ["mixed_reward", "mgda"])

@@ -20,7 +20,7 @@ from paretune.core.task import Task
 from paretune.methods.banks import STARTS, DrawnBankSettings, GatedSettings, bank_stage, gate_path
 from paretune.methods.experts import LATER, adapters_of, split_budget
 from paretune.methods.feedback import FeedbackSettings
-from paretune.methods.meta_policy.lower_level import ExpertKind, make_kind
+from paretune.methods.meta_policy.lower_level import ExpertKind, make_kind, spelled
 from paretune.methods.meta_policy.lower_level.trained_for import least_norm_prior
 from paretune.methods.priors import RULE, Prior, Rule, make_prior, prior_from
 from paretune.rl.settings import TRAINS
@@ -57,6 +57,7 @@ class MixtureOfExpertsSettings(DrawnBankSettings, GatedSettings):
         check_choice("start", self.start, (*STARTS, BY_PLACE))
         prior = self.prior_kind  # so that what cannot be made is refused at once
         lower = self.expert_kind is not None
+        object.__setattr__(self, "experts", spelled(self.experts))
         if self.size < 0 or (self.size and lower):
             raise ConfigError(
                 f"size must be 0 behind a lower level, whose kind says how many experts there are, and not negative, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,11 +60,24 @@ class CombiningSettings(ExpertSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         make_kind(self.experts)  # so that what cannot be made is refused at once
+        object.__setattr__(self, "experts", spelled(self.experts))
 
     @property
     def expert_kind(self) -> ExpertKind:
         """Which experts are combined."""
         return make_kind(self.experts)
+
+
+def spelled(experts: str | dict[str, Any]) -> str | dict[str, Any]:
+    """Return what names experts with infinity as the word `inf`: keys and files hold finite numbers.
+
+    Example:
+        >>> spelled({"kind": "cone", "eps": math.inf})
+        {'kind': 'cone', 'eps': 'inf'}
+    """
+    if isinstance(experts, str):
+        return experts
+    return {name: "inf" if isinstance(value, float) and value == math.inf else value for name, value in experts.items()}
 
 
 def make_kind(experts: str | Mapping[str, Any]) -> ExpertKind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -51,6 +52,8 @@ class ConeExperts:
 
     def __post_init__(self) -> None:
         GradientStep(self.metric, self.optimiser)
+        if self.eps == math.inf:
+            object.__setattr__(self, "eps", "inf")  # the word, which keys and files can hold
         if self.eps != "inf" and not 0 <= self.eps <= 1:
             raise ConfigError(
                 f"eps must lie between 0 and 1, or be inf, got {self.eps}. Try 0.2, or 0 for no harm at all."
