@@ -3,8 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paretune.bandits.contexts import MOST_FEATURES, compressed, compression, context_rows, context_size
-from paretune.core.errors import ShapeError
+from paretune.bandits.contexts import (
+    MOST_FEATURES,
+    check_context,
+    compressed,
+    compression,
+    context_rows,
+    context_size,
+)
+from paretune.core.errors import ConfigError, ShapeError
 
 
 def test_states_become_few_numbers_of_mean_0_and_variance_1() -> None:
@@ -31,10 +38,12 @@ def test_contexts_hold_prompt_preference_and_their_products() -> None:
     drawn = context_rows(np.zeros((4000, 1)), np.random.default_rng(0).dirichlet(np.ones(3), 4000), 0)[:, 2:]
     np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.05)
     for objectives in (1, 2, 4):
-        for products in (0, 2, 9):
+        for products in (0, 2, 5):
             made = context_rows(np.ones((3, 5)), np.full((3, objectives), 1 / objectives), products)
             assert made.shape == (3, context_size(5, objectives, products))
     assert context_rows(np.ones((0, 5)), np.ones((0, 2)), 2).shape == (0, context_size(5, 2, 2))
+    with pytest.raises(ShapeError, match="prompts must have a component for each of 6 products, got 5"):
+        context_rows(np.ones((3, 5)), np.full((3, 2), 0.5), 6)
 
 
 def test_features_out_of_range_are_refused() -> None:
@@ -43,3 +52,13 @@ def test_features_out_of_range_are_refused() -> None:
             compression(np.ones((3, 40)), features)
     with pytest.raises(ShapeError, match="at least one prompt"):
         compression(np.ones((0, 4)), 2)
+    check_context(1, 0)
+    check_context(MOST_FEATURES, MOST_FEATURES)
+    for features, products, message in (
+        (0, 0, "features must be between 1 and 32, got 0"),
+        (33, 0, "features must be between 1 and 32, got 33"),
+        (3, -1, "products must not be negative, got -1"),
+        (3, 4, r"products must be at most the number of features \(3\), got 4. Write products: 3"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_context(features, products)

@@ -111,5 +111,7 @@ def test_what_does_not_fit_is_refused(llama: BaseModel) -> None:
         BanditGate(bank_of(llama), 2, 0, {key: SETTINGS[key] for key in SETTINGS if key not in ("beta", "payoff")})
     with pytest.raises(ConfigError, match="features must be between 1 and 32, got 40"):
         gate_of(llama, learned=False, features=40)
+    with pytest.raises(ConfigError, match=r"products must be at most the number of features \(3\), got 4"):
+        gate_of(llama, learned=False, products=4)
     with pytest.raises(MixingError, match="states of prompts must be of size 32"):
         gate_of(llama).row_weights(torch.zeros(1, 31), prior_of(1), preferences_of(1))

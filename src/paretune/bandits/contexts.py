@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 
 MOST_FEATURES = 32  # more would take thousands of pulls to learn
@@ -57,6 +57,27 @@ def compressed(how: Compression, states: FloatArray) -> FloatArray:
     return np.asarray((states - how.mean) @ how.axes)
 
 
+def check_context(features: int, products: int) -> None:
+    """Check what a context is made of.
+
+    Args:
+        features: Number of components of a prompt's states.
+        products: How many of them are multiplied with the preference.
+
+    Raises:
+        ConfigError: If either is out of range.
+    """
+    if not 1 <= features <= MOST_FEATURES:
+        raise ConfigError(f"features must be between 1 and {MOST_FEATURES}, got {features}. Try 8.")
+    if products < 0:
+        raise ConfigError(f"products must not be negative, got {products}. Write 0 for none.")
+    if products > features:
+        raise ConfigError(
+            f"products must be at most the number of features ({features}), got {products}. Write products: {features} "
+            "for products with all of them, or raise features."
+        )
+
+
 def context_rows(prompts: FloatArray, preferences: FloatArray, products: int) -> FloatArray:
     """Return contexts, `[N, d]`: 1, the prompt, the preference, and products of the preference with the prompt.
 
@@ -68,11 +89,19 @@ def context_rows(prompts: FloatArray, preferences: FloatArray, products: int) ->
         preferences: `[N, K]`.
         products: How many of the q components are multiplied.
 
+    Raises:
+        ShapeError: If there are fewer components.
+
     Example:
         >>> context_rows(np.asarray([[2.0, 3.0]]), np.asarray([[1.0, 0.0]]), 1).round(3).tolist()
         [[1.0, 2.0, 3.0, 1.732, 3.464]]
     """
     objectives = preferences.shape[1]
+    if products > prompts.shape[1]:
+        raise ShapeError(
+            f"prompts must have a component for each of {products} products, got {prompts.shape[1]}. Compress states "
+            "to more features, or take fewer products."
+        )
     deviation = np.sqrt(max(objectives - 1, 1) / (objectives**2 * (objectives + 1)))  # of Dirichlet(1)
     wanted = (preferences[:, :-1] - 1 / objectives) / deviation
     both = prompts[:, :products, None] * wanted[:, None]  # [N, products, K - 1]
@@ -82,4 +111,4 @@ def context_rows(prompts: FloatArray, preferences: FloatArray, products: int) ->
 
 def context_size(features: int, objectives: int, products: int) -> int:
     """Return the number d of entries of a context, see `context_rows`."""
-    return 1 + features + (objectives - 1) * (1 + min(products, features))
+    return 1 + features + (objectives - 1) * (1 + products)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretune.bandits.arms import Arms, arms_of
-from paretune.bandits.contexts import MOST_FEATURES, Compression, compressed, context_rows, context_size
+from paretune.bandits.contexts import Compression, check_context, compressed, context_rows, context_size
 from paretune.bandits.policies import answers
 from paretune.bandits.ridge import Fitted, Ridge, fitted, payoffs
 from paretune.core.errors import ConfigError
@@ -49,10 +49,9 @@ class BanditGate(TrainedGate):
         self.arms: Arms = arms_of(
             self.experts, int(self._value("divisions")), float(self._value("step")), float(self._value("stretch"))
         )
-        features = int(self._value("features"))
-        if not 1 <= features <= MOST_FEATURES:
-            raise ConfigError(f"features must be between 1 and {MOST_FEATURES}, got {features}. Try 8.")
-        inputs = context_size(features, self.objectives, int(self._value("products")))
+        features, products = int(self._value("features")), int(self._value("products"))
+        check_context(features, products)
+        inputs = context_size(features, self.objectives, products)
         arms = len(self.arms.scales)
         return (
             (self.context_size,), (self.context_size, features), (arms, inputs, self.outputs), (arms, inputs, inputs),

@@ -62,6 +62,8 @@ def test_kinds_of_experts_bring_their_prior_and_settings_reach_the_bandit_alone(
         ({"context": "other"}, "context must be one of blind, own, shuffled"),
         ({"features": 33}, "features must be between 1 and 32, got 33"),
         ({"products": -1}, "products must not be negative, got -1"),
+        ({"products": 9}, r"products must be at most the number of features \(8\), got 9"),
+        ({"features": 3}, r"products must be at most the number of features \(3\), got 4. Write products: 3"),
         ({"pulls_each_round": 0}, "pulls_each_round must be at least 1, got 0"),
         ({"caution": -1.0}, "caution must be finite and not negative, got -1"),
         ({"ridge": 0.0}, "ridge must be positive, got 0"),

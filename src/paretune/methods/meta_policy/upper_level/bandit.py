@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from paretune.bandits.arms import arms_of
-from paretune.bandits.contexts import MOST_FEATURES
+from paretune.bandits.contexts import check_context
 from paretune.bandits.policies import EXPLORATION, check_exploration
 from paretune.bandits.ridge import fresh
 from paretune.core.checks import check_choice
@@ -48,10 +48,7 @@ class BanditSettings:
         if not self.floor > 0:
             raise ConfigError(f"floor must be positive, got {self.floor}: every arm must have a chance. Try 0.05.")
         check_choice("context", self.context, CONTEXTS)
-        if not 1 <= self.features <= MOST_FEATURES:
-            raise ConfigError(f"features must be between 1 and {MOST_FEATURES}, got {self.features}. Try 8.")
-        if self.products < 0:
-            raise ConfigError(f"products must not be negative, got {self.products}. Write 0 for none.")
+        check_context(self.features, self.products)
         if not 0 <= self.caution < float("inf"):
             raise ConfigError(f"caution must be finite and not negative, got {self.caution}. Write 0 for none.")
         if self.pulls_each_round < 1:
