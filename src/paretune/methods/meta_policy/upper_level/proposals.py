@@ -99,13 +99,15 @@ class MirrorDescent:
 class SmallChanges:
     """For each preference, random changes of the best weights known so far: a (1 + L) evolution strategy.
 
-    Weights need not sum to one: each lies in `[-beyond, 1 + beyond]`. Steps are normal, and grow where one paid.
+    Weights need not sum to one: each lies in `[-beyond, 1 + beyond]`. Steps are normal. A preference's grow after a
+    round in which its best known value rose: by any of its L children, or by a candidate of another preference.
 
     Source:
         Huang et al. 2023 (LoraHub), gradient-free search of adapters' weights on few examples; Rechenberg 1973.
 
     Departures:
         LoraHub asks a library for a portfolio of optimisers; this is one of its members. It measures the loss of texts.
+        The rule of one fifth counts single children; here a round counts once, which pays more often the larger L is.
     """
 
     def __init__(self, candidates: int, step: float) -> None:
