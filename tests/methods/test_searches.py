@@ -17,12 +17,14 @@ from paretune.core.preferences import das_dennis
 from paretune.core.protocols import Mixer
 from paretune.core.scores import Scores
 from paretune.core.seeds import stream_key
-from paretune.core.stages import GATE, Stage, StageContext
+from paretune.core.stages import GATE, Stage, StageContext, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import corner_experts
+from paretune.methods import searches
+from paretune.methods.experts import ExpertSettings, corner_experts
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoupsSettings
-from paretune.methods.searches import measure, search_stage, search_weights
+from paretune.methods.priors import SearchedPrior
+from paretune.methods.searches import TABLE, measure, search_stage, search_weights
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
 from paretune.models.base import load_base
@@ -179,6 +181,27 @@ def test_a_search_of_ones_own_measures_what_its_mixer_serves(
         assert np.array_equal(cast(Any, asked["candidates"]), candidates)
         assert measured[mixer] == (asked["scores"], asked["kl"])
     assert len({str(scores) for scores in measured.values()}) == 4
+
+
+def test_a_prior_beyond_the_simplex_is_searched_and_answers_there(
+    task: Task, adapters: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are best at weights (1, .5) for one objective and (.5, 1) for the other, half-way for both alike."""
+
+    def made_up(measured: Any, candidates: Any, times: int) -> Any:
+        best = np.asarray([[1, 0.5], [0.5, 1]])
+        return -np.square(candidates[:, None] - best).sum(axis=2), np.zeros(len(candidates))
+
+    monkeypatch.setattr(searches._Measured, "__call__", made_up)
+    prior, rule = SearchedPrior(rounds=2, simplex=False), np.eye(2)
+    (stage,) = prior.stages(ExpertSettings(), task, EXPERTS, rule, 4000, 7)
+    search_weights(cast(StageContext, Alone(task, (stage,), adapters, tmp_path)))
+    candidates = np.asarray(json.loads((tmp_path / TABLE).read_text())["candidates"])
+    # a first round has all of {0, .5, 1} squared; the cube that both like goes on from .5 to 1, with .75 in its middle
+    assert {(0, 0), (1, 1), (0.75, 0.75)} <= {*map(tuple, candidates.tolist())}
+    answer = prior.answer(task, rule, [StageResult(stage, "key", tmp_path, {TABLE: tmp_path / TABLE}, {}, Ledger(), 0)])
+    weights, _ = answer.weights(np.asarray([[1, 0], [0, 1], [0.5, 0.5], [0.75, 0.25]]))
+    np.testing.assert_allclose(weights, [[1, 0.5], [0.5, 1], [0.75, 0.75], [0.875, 0.625]])
 
 
 def test_on_a_task_judged_on_j_a_search_goes_where_the_kl_is_paid_for(

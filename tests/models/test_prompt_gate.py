@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gated import EXPERTS, LENGTHS, OBJECTIVES, PROMPTS, ROWS, TOKENS, bank_of, keys, preferences_of, prior_of, score
+from gated import EXPERTS, OBJECTIVES, PROMPTS, ROWS, bank_of, keys, preferences_of, prior_of, score
 from paretune.core.errors import ConfigError, MixingError, NonFiniteError, ShapeError
 from paretune.core.ledger import network_flops
 from paretune.core.prompt_format import PromptFormat
@@ -225,4 +225,3 @@ def test_a_policy_answers_each_prompt_with_its_own_weights(llama: BaseModel, tmp
     assert policy.flops([0], 10, 1, prompt_tokens=4) == network_flops(read, 10, 1) + network_flops(
         llama.parameters, 14, 1
     )
-    assert LENGTHS.shape[0] == len(TOKENS)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import micro_task
 from gated import EXPERTS, LENGTHS, OBJECTIVES, PROMPTS, ROWS, TOKENS, bank_of, keys, preferences_of, prior_of, score
 from paretune.core.errors import ConfigError
 from paretune.models.bank import ExpertBank
@@ -276,4 +275,3 @@ def test_gates_come_back_as_they_were_and_misfits_are_refused(llama: BaseModel, 
         assert score(bank, mixing_of(again)).equal(score(bank, mixing_of(gate)))
     with pytest.raises(ConfigError, match=r"gate_block must be one of the model's 2 blocks, 0\.\.1, got 2"):
         TokenGate(bank, OBJECTIVES, 0, {"gate_block": 2})
-    assert micro_task.TOKENS
