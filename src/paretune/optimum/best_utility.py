@@ -3,6 +3,9 @@
 A concave utility that rises in every score is a lower envelope of planes: `u(J) = min_x lambda(x) . J + c(x)`. The set
 of attainable J is convex, so `max_pi u(J) = min_x h(lambda(x)) + c(x)`, where `h(lambda) = max_pi lambda . J` is known
 in closed form and smooth. So the best policy for u is the best one for *some* weighted sum: here for `lambda`.
+
+No method and no metric calls this, as it takes a list of all completions: it is what tests compare with, those of
+docs/theory.md and of the evidence of `chebyshev` in docs/papers.md.
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ def local_normalisers(
     """Return what mixing token by token divides by: `sum_t log Z_t(y_<t)` of every completion, `[..., P, Y]`.
 
     The product of whole completions is that of tokens times `exp` of this, normalised: these are the log importance
-    weights that turn one into the other.
+    weights that turn one into the other. `mod` with `correction: importance` computes its own while it decodes; tests
+    and docs/theory.md use these, where all completions are listed.
 
     Args:
         expert_log_probs: See `token_product_log_probs`, as are the others.

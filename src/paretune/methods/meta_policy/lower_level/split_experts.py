@@ -61,7 +61,8 @@ class SplitExperts:
     def prior_by_half(self, objectives: int) -> FloatArray:
         """Return the weights at each corner for prompts below and for prompts above, `[2, K, 2 K]`.
 
-        All of an objective's weight goes to its expert of the prompt's own half.
+        All of an objective's weight goes to its expert of the prompt's own half. No method is told the half: recipes
+        ask for this, to measure what a gate could gain that finds it (`recipes/meta_policy/kinds.py`, `split_gain.py`).
         """
         found = np.zeros((len(HALVES), objectives, len(HALVES) * objectives))
         for half in range(len(HALVES)):
