@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.checks import check_choice, check_seed, check_texts, did_you_mean, text_pairs
+from paretune.core.checks import MOST_SHOWN, check_choice, check_seed, check_texts, did_you_mean, text_pairs
 from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
 from paretune.core.task import Objective
 from paretune.objectives.scoring import Scorer
@@ -22,6 +22,22 @@ def test_an_unknown_name_is_refused_with_all_choices_and_the_closest() -> None:
         check_choice("method", "emorl2", ["mod", "emorl", "fixed_weights"])
     assert str(caught.value) == ("method must be one of emorl, fixed_weights, mod, got 'emorl2'. Did you mean 'emorl'?")
     assert isinstance(caught.value, ConfigError)
+    with pytest.raises(UnknownNameError, match=r"^gate must be one of block, token, got 'x'\. Name one of these\.$"):
+        check_choice("gate", "x", ["token", "block"])
+
+
+def test_many_choices_are_counted_where_a_command_lists_them() -> None:
+    many = [f"method_{number}" for number in range(MOST_SHOWN + 1)]
+    for asked, guess in (("metod_3", " Did you mean 'method_3'?"), ("zzz", "")):
+        with pytest.raises(UnknownNameError) as caught:
+            check_choice("method", asked, many, "paretune ls methods")
+        assert str(caught.value) == (
+            f"method must be one of {len(many)} names, got '{asked}'.{guess} `paretune ls methods` lists all."
+        )
+    with pytest.raises(UnknownNameError, match="method must be one of method_0, method_1, "):
+        check_choice("method", "zzz", many)
+    with pytest.raises(UnknownNameError, match=r"must be one of method_0, method_1, .*\. Name one of these\."):
+        check_choice("method", "zzz", many[:MOST_SHOWN], "paretune ls methods")
 
 
 def test_no_guess_is_made_when_nothing_is_close() -> None:

@@ -297,7 +297,8 @@ def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize(
-    ("setting", "rest"), [("rhoo", r" Did you mean 'rho'\?"), ("colour", ""), ("seed", "")]
+    ("setting", "rest"),
+    [("rhoo", r" Did you mean 'rho'\?"), ("colour", r" Name one of these\."), ("seed", r" Name one of these\.")],
 )  # a seed is a study's to name
 def test_an_unknown_setting_is_refused_with_those_there_are(setting: str, rest: str) -> None:
     known = "alphabet, context, heterogeneity, length, objectives, rho"

@@ -14,6 +14,7 @@ import pytest
 
 from paretune.core.errors import BudgetError, ConfigError, StopRequested, StudyError
 from paretune.executors.jobs import Link
+from paretune.methods import METHODS
 from paretune.methods.single_policy.linear import Linear
 from paretune.tasks import load_task
 from paretune.training import train as module
@@ -155,10 +156,14 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path
     with pytest.raises(ConfigError, match="budget must be a whole number from 1 on, got 0"):
         train("rewarded_soups", task, 0, output=out)
     with pytest.raises(
-        ConfigError, match=r"^method must be one of .*, got 'rewarded_soup'\. Did you mean 'rewarded_soups'\?"
+        ConfigError,
+        match=rf"^method must be one of {len(METHODS)} names, got 'rewarded_soup'\. Did you mean 'rewarded_soups'\? "
+        r"`paretune ls methods` lists all\.$",
     ):
         train("rewarded_soup", task, BUDGET, output=out)
-    with pytest.raises(ConfigError, match=r"settings must be among .*got 'rnk'. Did you mean 'rank'\?"):
+    with pytest.raises(
+        ConfigError, match=r"^train: settings of rewarded_soups must be among its own, got 'rnk'. Did you mean 'rank'\?"
+    ):
         train("rewarded_soups", task, BUDGET, settings={"rnk": 2}, output=out)
     assert not out.exists()
     out.mkdir()
@@ -229,5 +234,7 @@ def test_a_method_that_plans_more_than_its_budget_is_refused(task: Path, monkeyp
 
 def test_training_takes_the_learner_settings_of_its_task(task: Path) -> None:
     spoilt = replace(load_task(task), learner={"lerning_rate": 1.0})
-    with pytest.raises(ConfigError, match=r"learner of task .*, for linear: settings must be among .*'lerning_rate'"):
+    with pytest.raises(
+        ConfigError, match=r"learner of task .*, for linear: settings of linear must be among .*'lerning_rate'"
+    ):
         train("linear", spoilt, BUDGET)

@@ -46,7 +46,8 @@ def listing(kind: str, name: str | None = None) -> list[Entry]:
         entries = getattr(importlib.import_module(module), table)
     if name is not None:
         own = kind == "methods" and ":" in name
-        entries = {name: name if own else entries[check_choice(NOUNS.get(kind, kind[:-1]), name, entries)]}
+        noun = NOUNS.get(kind, kind[:-1])
+        entries = {name: name if own else entries[check_choice(noun, name, entries, f"paretune ls {kind}")]}
     return [_entry(kind, each, source, name is not None) for each, source in entries.items()]
 
 

@@ -18,15 +18,31 @@ def did_you_mean(value: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+MOST_SHOWN = 12  # choices that a message lists: behind more, nobody finds what to do
+
+
+def check_choice(name: str, value: str, choices: Iterable[str], listed: str = "") -> str:
     """Return `value` if it is one of `choices`.
+
+    Args:
+        name: What it is, opens the message.
+        value: Of the choice.
+        choices: All that it may be.
+        listed: A command that lists them, in whose place a message counts more than `MOST_SHOWN`.
 
     Raises:
         UnknownNameError: If it is not; the message lists the choices and suggests the closest.
     """
     known = sorted(choices)
     if value not in known:
-        raise UnknownNameError(f"{name} must be one of {', '.join(known)}, got '{value}'.{did_you_mean(value, known)}")
+        guess = did_you_mean(value, known)
+        if listed and len(known) > MOST_SHOWN:
+            raise UnknownNameError(
+                f"{name} must be one of {len(known)} names, got '{value}'.{guess} `{listed}` lists all."
+            )
+        raise UnknownNameError(
+            f"{name} must be one of {', '.join(known)}, got '{value}'.{guess or ' Name one of these.'}"
+        )
     return value
 
 

@@ -38,4 +38,4 @@ def make_named(
             f"{setting} '{name}' must be a dataclass, whose fields are its settings, got a plain class. Put "
             "@dataclass(frozen=True) above it."
         )
-    return make_settings(found, settings, setting)
+    return make_settings(found, settings, setting, name)

@@ -70,20 +70,21 @@ def check_read(settings: Any, choice: str, readers: Mapping[str, Sequence[str]])
             check_unread(settings, (name,), f"where {choice} is '{chosen}'", advice)
 
 
-def make_settings(cls: type, values: Mapping[str, object], path: str) -> Any:
+def make_settings(cls: type, values: Mapping[str, object], path: str, owner: str = "") -> Any:
     """Make a settings dataclass from plain data; nested dataclasses from nested mappings.
 
     Args:
         cls: The dataclass.
         values: What differs from its defaults.
         path: Opens the message when a value breaks its rule.
+        owner: Whose settings they are, in the message of a key that it does not have; empty for the path.
 
     Raises:
         ConfigError: If a key is unknown, or a value has the wrong type or range.
         MethodError: If making it raises something else.
     """
     try:
-        _check_settings_keys(cls, values, path)
+        _check_settings_keys(cls, values, path, owner or path)
         with called(f"{path}: {cls.__name__}"):
             made = _adapter(cls).validate_python(dict(values))
         _check_as_written(values, made, path)
@@ -132,16 +133,19 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _check_settings_keys(cls: type, values: Mapping[str, object], path: str) -> None:
+def _check_settings_keys(cls: type, values: Mapping[str, object], path: str, owner: str) -> None:
     names = {field.name for field in fields(cls) if field.init}
     hints = typing.get_type_hints(cls)
     for key, value in values.items():
         if key not in names:
             if not names:
-                raise ConfigError(f"{path}: settings must be left out, as it has none, got '{key}'. Remove it.")
+                raise ConfigError(
+                    f"{path}: settings of {owner} must be left out, as it has none, got '{key}'. Remove it."
+                )
             guess = did_you_mean(str(key), names) or " Remove it."  # before the list, which is long
             raise ConfigError(
-                f"{path}: settings must be among those it has, got '{key}'.{guess} It has {', '.join(sorted(names))}."
+                f"{path}: settings of {owner} must be among its own, got '{key}'.{guess} It has "
+                f"{', '.join(sorted(names))}."
             )
         if is_dataclass(hints.get(key)) and isinstance(value, Mapping):
-            _check_settings_keys(hints[key], value, f"{path}.{key}")
+            _check_settings_keys(hints[key], value, f"{path}.{key}", key)

@@ -51,6 +51,19 @@ METHODS = {
 PARTS = ("name", "family", "version", "Settings", "stages", "assemble")
 
 
+def check_method_name(name: str, path: str = "method") -> str:
+    """Return the name of a method that is in the table, or `module:Class` of a user's own.
+
+    Args:
+        name: Of the method.
+        path: Opens the message.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    return name if ":" in name else check_choice(path, name, METHODS, "paretune ls methods")
+
+
 def resolve_method(name: str) -> type[Method]:
     """Return a method's class by its name in the table, or a user's own by `module:Class`.
 
@@ -58,8 +71,7 @@ def resolve_method(name: str) -> type[Method]:
         UnknownNameError: If the name is not in the table.
         ConfigError: If `module:Class` cannot be imported, or is not a method.
     """
-    path = name if ":" in name else METHODS[check_choice("method", name, METHODS)]
-    found = import_name("method", path, PARTS, PAGE)
+    found = import_name("method", METHODS.get(check_method_name(name), name), PARTS, PAGE)
     check_method(found, name)
     method: type[Method] = found
     return method

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, MethodError
 from paretune.core.feedback import FEEDBACKS
 from paretune.core.protocols import Method
@@ -53,21 +52,20 @@ def method_entry(label: str, value: Any, path: str) -> MethodEntry:
     Raises:
         ConfigError: If the method, a setting or a value breaks its rule.
     """
-    from paretune.methods import METHODS, resolve_method
+    from paretune.methods import check_method_name, resolve_method
 
     settings = {} if value is None else value
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{path} must hold settings, got {settings!r}. Write '{label}: {{}}' for the defaults.")
     settings = dict(settings)
     source = str(settings.pop("method", label))
-    if ":" not in source:
-        check_choice(path if source == label else f"{path}.method", source, METHODS)
+    check_method_name(source, path if source == label else f"{path}.method")
     try:
         cls: Any = resolve_method(source)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     _check_has_feedback(cls.Settings, settings, path)
-    made = make_settings(cls.Settings, settings, path)
+    made = make_settings(cls.Settings, settings, path, source)
     return MethodEntry(
         label=label,
         source=source,
@@ -140,7 +138,7 @@ def with_settings(entry: MethodEntry, changes: Mapping[str, object], path: str) 
         for key in above:
             part = part[key]
         part[last] = value
-    made = make_settings(entry.method.Settings, settings, path)
+    made = make_settings(entry.method.Settings, settings, path, entry.source)
     return dataclasses.replace(
         entry,
         method=_make(type(entry.method), made, path),

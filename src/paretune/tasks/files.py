@@ -66,7 +66,7 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
     if keys.folder is not None:
         place = Place(place.name, place.resolve(keys.folder), place.spots)
     _check(keys, place)
-    learner = make_settings(LearnerSettings, keys.learner, place.at("learner"))
+    learner = make_settings(LearnerSettings, keys.learner, place.at("learner"), "the learner")
     model = _model(keys.model, place, "model")
     read = _depends(keys, place)
     objectives, audit = (

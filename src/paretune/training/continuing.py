@@ -161,7 +161,7 @@ def _own(solutions: SolutionSet, part: str) -> Any:
 def _learning(task: Task, settings: dict[str, object]) -> ExpertSettings:
     """Return how an expert learns: as settings say, else as suits the task."""
     own = {name: value for name, value in task.learner.items() if hasattr(LearnerSettings, name)}
-    made: ExpertSettings = make_settings(ExpertSettings, {**own, **settings}, "adapt")
+    made: ExpertSettings = make_settings(ExpertSettings, {**own, **settings}, "adapt", "an adapted policy")
     return made
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from paretune.core.checks import check_choice, check_count, check_seed
+from paretune.core.checks import check_count, check_seed
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.limits import MAX_COMPLETIONS
@@ -21,7 +21,7 @@ from paretune.core.scores import check_scored, missing_share
 from paretune.core.stages import Stage, StageResult, in_order
 from paretune.core.task import Task
 from paretune.executors.jobs import Link, quiet_link
-from paretune.methods import METHODS
+from paretune.methods import check_method_name
 from paretune.methods.asking import asked_stages, assembled
 from paretune.methods.entries import method_entry, on_task
 from paretune.records.files import DONE, read_json
@@ -72,8 +72,7 @@ def train(
     from paretune.tasks import load_task
 
     check_seed(seed)
-    if ":" not in method:
-        check_choice("method", method, METHODS)
+    check_method_name(method)
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
     if preferences is None:

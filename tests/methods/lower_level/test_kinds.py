@@ -125,8 +125,11 @@ def test_the_default_is_no_part_of_a_stage_and_other_kinds_are_told_apart(name: 
     [
         ("soup", "^methods.soups: experts must be one of .*got 'soup'"),
         ({"beta": 0.7}, r"experts must name its kind, got \{'beta': 0.7\}"),
-        ({"kind": "mixed_reward", "alpha": 1}, "experts: settings must be among those it has, got 'alpha'"),
-        ({"kind": "single_objective", "beta": 1}, "experts: settings must be left out, as it has none, got 'beta'"),
+        ({"kind": "mixed_reward", "alpha": 1}, "experts: settings of mixed_reward must be among its own, got 'alpha'"),
+        (
+            {"kind": "single_objective", "beta": 1},
+            "settings of single_objective must be left out, as it has none, got 'beta'",
+        ),
         ({"kind": "mixed_reward", "beta": 1.5}, "experts: beta of mixed-reward experts must be above 1/K"),
         ({"kind": "mixed_reward", "beta": "much"}, "experts.beta must"),
         ({"kind": "mixed_reward", "extrapolation": -0.1}, "extrapolation must be finite and not negative, got -0.1"),
