@@ -9,7 +9,7 @@ import torch
 
 from gated import PROMPTS, bank_of
 from paretune.models.mixing import Mixing
-from paretune.models.prompt_states import _known, forget_prompts, prompt_states
+from paretune.models.prompt_states import _known, block_inputs, forget_prompts, prompt_states
 from reader_oracle import CLOSE
 
 if TYPE_CHECKING:
@@ -58,6 +58,19 @@ def test_each_prompt_is_read_once_and_equal_ones_are_equal_bit_for_bit(any_base:
     assert again[0].equal(one[3])
     assert again[1].equal(one[0])
     assert again[1].equal(one[2])
+
+
+def test_the_oldest_states_go_where_more_numbers_than_allowed_are_kept(
+    any_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = prompt_states(any_base, [(1,)]).numel()
+    several = block_inputs(any_base, [(1,)]).numel()
+    monkeypatch.setattr("paretune.models.prompt_states.MOST", 2 * each + several)
+    for prompt in ((2,), (3,)):
+        prompt_states(any_base, [prompt])
+    assert list(_known[any_base]) == [("_inputs", (1,)), ("_last_states", (2,)), ("_last_states", (3,))]
+    block_inputs(any_base, [(2,)])
+    assert list(_known[any_base]) == [("_last_states", (2,)), ("_last_states", (3,)), ("_inputs", (2,))]
 
 
 def test_what_is_forgotten_is_read_again_to_the_same_states(any_base: BaseModel) -> None:

@@ -16,7 +16,7 @@ from paretune.models.mixing import Mixing
 
 PARTS = 2  # the mean over the prompt's tokens, and its last token
 ROWS_AT_ONCE = 64
-MOST = 2**16  # prompts whose states are kept for each base model: half a GB at 1,024 hidden units
+MOST = 2**27  # numbers that are kept for each base model: half a GB
 
 Read = Callable[[BaseModel, Sequence[tuple[int, ...]]], Tensor]
 _known: WeakKeyDictionary[BaseModel, dict[tuple[str, tuple[int, ...]], Tensor]] = WeakKeyDictionary()
@@ -60,8 +60,10 @@ def _kept(base: BaseModel, prompts: Sequence[Sequence[int]], read: Read) -> Tens
             part = alike[start : start + ROWS_AT_ONCE]
             kept.update(zip(((read.__name__, each) for each in part), read(base, part), strict=True))
     found = torch.stack([kept[key] for key in rows])
-    while len(kept) > MOST:
-        kept.pop(next(iter(kept)))  # the oldest
+    if by_length:
+        size = sum(states.numel() for states in kept.values())
+        while size > MOST:
+            size -= kept.pop(next(iter(kept))).numel()  # the oldest
     return found
 
 
