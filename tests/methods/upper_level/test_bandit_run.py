@@ -32,7 +32,6 @@ from paretune.models.base import load_base
 from paretune.models.gate import load_gate
 from paretune.models.mixing import Mixing
 from paretune.models.policy import Policy
-from paretune.rl.checkpoints import read_state, save_state
 
 SOMEWHERE = Stage("expert", "nobody:runs", {})  # two experts
 BANDIT = ContextualBanditSettings(features=3, products=2, pulls_each_round=8, ridge=1.0).bandit(
@@ -134,16 +133,6 @@ def test_a_run_that_is_killed_goes_on_to_the_same_gate(task: Task, tmp_path: Pat
     assert left(again, 27) == left(whole, 27)
     assert again.spent == whole.spent
     assert again.sealed == whole.sealed
-
-
-def test_a_checkpoint_without_expert_weights_goes_on(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
-    whole = run(task, tmp_path / "whole", experts, (27,))
-    run(task, tmp_path / "parts", experts, (27,), stop_after=16)
-    (checkpoint,) = (tmp_path / "parts").glob("*.safetensors")
-    tensors, plain = read_state(checkpoint)
-    assert tensors.pop("expert_weights").any()
-    save_state(checkpoint, tensors, plain)
-    assert left(run(task, tmp_path / "parts", experts, (27,)), 27) == left(whole, 27)
 
 
 def test_lengths_of_one_run_are_those_of_runs_alone(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:

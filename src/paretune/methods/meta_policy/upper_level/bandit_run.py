@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def run_bandit(context: StageContext) -> None:
             pulls, first = bandit.none(), 0
             if path.exists():
                 tensors, plain = read_state(path)
-                pulls, first = bandit.resumed({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
+                pulls, first = Pulls.of({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
                 ledger.resume(plain["ledger"])
             for number in range(first, max(due.values()) + 1):
                 spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
@@ -119,12 +119,6 @@ class _Bandit:
             np.zeros(0, dtype=np.int64), np.zeros((0, objectives)), np.zeros((0, arms)), np.zeros(0, dtype=np.int64),
             np.zeros((0, self.bank.experts)), np.zeros((0, self.gate.outputs)),
         )  # fmt: skip
-
-    def resumed(self, arrays: dict[str, NDArray[Any]]) -> Pulls:
-        """Return the log of a checkpoint."""
-        if "expert_weights" not in arrays:  # one of before they were kept: they follow from the arms
-            arrays["expert_weights"] = self.weights(arrays["preferences"], arrays["arms"])
-        return Pulls.of(arrays)
 
     def weights(self, preferences: FloatArray, arms: NDArray[np.int64]) -> FloatArray:
         """Return the expert weights of arms `[N]` for preferences, `[N, E]`."""
