@@ -20,7 +20,7 @@ from paretune.executors.jobs import Link
 from paretune.methods import resolve_method
 from paretune.methods.defaults import adaptation, addition
 from paretune.methods.experts import ExpertSettings, start_of
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.training.continuing import _continued, adapt, add_objective
 from paretune.training.train import train
@@ -33,7 +33,7 @@ LEFT = np.asarray([0.9, 0.1])
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ LEARNING = {name: value for name, value in SMALL.items() if name != "rank"}
 GATED: dict[str, dict[str, Any]] = {
     "mixture_of_experts": {"width": 2, "gate_learning_rate": 0.3},  # so that the gate is far from its prior
     "gated_experts": {"width": 2, "gate_learning_rate": 0.3},
-    "contextual_bandit": {"features": 2},
+    "contextual_bandit": {"features": 2, "products": 2},
 }
 
 
