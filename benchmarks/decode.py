@@ -33,8 +33,8 @@ def measure() -> dict[str, Any]:
 
     from paretune.core.seeds import prompt_key, row_keys
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
     from paretune.models.decoding import sample
+    from paretune.models.loading import load_base
     from paretune.models.mixing import Mixing
     from paretune.tasks import load_task
 

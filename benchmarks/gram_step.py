@@ -86,7 +86,7 @@ def make_learner(model: str, folder: Path, seeds: Sequence[int], gram: bool, epo
     """Return a learner of one policy for each seed, for equal weights, with a base model of its own."""
     from paretune.core.ledger import Ledger
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.objectives.scoring import Scorer
     from paretune.rl.learner import Learner
     from paretune.rl.rollout import Prompts

@@ -77,7 +77,7 @@ class OurStep:
         import paretune
         from paretune.core.ledger import Ledger
         from paretune.models.bank import ExpertBank
-        from paretune.models.base import load_base
+        from paretune.models.loading import load_base
         from paretune.objectives.scoring import Scorer
         from paretune.rl.learner import Learner
         from paretune.rl.rollout import Prompts

@@ -93,7 +93,7 @@ class Served:
         import torch
 
         from paretune.models.bank import ExpertBank
-        from paretune.models.base import load_base
+        from paretune.models.loading import load_base
         from paretune.tasks import load_task
 
         self.size, self.task = size, load_task("counselling")

@@ -101,7 +101,7 @@ class Listed:
     """A controlled task with all its completions, from which what a probe estimates is computed."""
 
     def __init__(self, family: paretune.Task, seed: int) -> None:
-        from paretune.models.base import load_base
+        from paretune.models.loading import load_base
 
         task = family.instance(seed)
         if not isinstance(task, ControlledTask) or task.enumeration is None:

@@ -99,7 +99,7 @@ def shared() -> Path:
 def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of studies in this process, which has imported torch, and on its CPU."""
     monkeypatch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
 
 
 @pytest.fixture(scope="session")

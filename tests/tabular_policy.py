@@ -12,7 +12,7 @@ from torch import Tensor
 from paretune.core.errors import EnumerationError
 from paretune.core.preferences import FloatArray
 from paretune.core.task import Row, Task
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.policy import Policy
 
 

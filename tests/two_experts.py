@@ -77,7 +77,7 @@ def search(context: StageContext) -> None:
 
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.models.policy import Policy
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate

@@ -29,7 +29,7 @@ from paretune.methods.meta_policy.lower_level.split_experts import SplitExperts
 from paretune.methods.prompt_halves import above
 from paretune.methods.training import one_by_one
 from paretune.models.bank import ExpertBank
-from paretune.models.base import unwrap
+from paretune.models.loading import unwrap
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import captured_share, optimal_outcome, outcome

@@ -34,7 +34,7 @@ from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.task import Row, Task
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.tree import tree_log_probs
 from paretune.objectives.scoring import Scorer

@@ -24,7 +24,7 @@ from kinds import Exact  # type: ignore[import-not-found]  # beside this file
 import paretune
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.task import Task
-from paretune.models.base import unwrap
+from paretune.models.loading import unwrap
 from paretune.models.solutions import SolutionSet
 from paretune.tasks import load_task
 

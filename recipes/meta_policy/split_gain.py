@@ -34,7 +34,7 @@ from paretune.methods.meta_policy.lower_level.split_experts import SplitExperts
 from paretune.methods.prompt_halves import above
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.tree import tree_log_probs
 from paretune.objectives.scoring import Scorer

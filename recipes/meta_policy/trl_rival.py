@@ -45,7 +45,7 @@ from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.protocols import Assembly
 from paretune.core.task import Task
-from paretune.models.base import unwrap
+from paretune.models.loading import unwrap
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import gains

@@ -20,7 +20,7 @@ from run import even_out  # type: ignore[import-not-found]  # the script beside 
 import paretune
 from paretune.core.errors import ParetuneError
 from paretune.core.task import Task
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate, reference_policy
 

@@ -93,7 +93,7 @@ def test_a_probe_labels_the_objectives_of_the_micro_task(found: Probe) -> None:
 
 
 def test_a_probe_finds_the_correlation_of_all_completions(found: Probe, task: Task) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.tasks.controlled.fields import rank_correlations
 
     base = load_base(task.model)

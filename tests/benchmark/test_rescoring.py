@@ -118,10 +118,10 @@ def test_an_edited_audit_needs_no_model_and_leaves_exact_outcomes_as_they_are(
     assert unfinished == ["evaluation", "reference"]
     assert made.completions_to_evaluate == 0
     record = read_evaluation(evaluation_path(evaluations_folder(evaluated, cell.name), 0))
-    from paretune.models import base, solutions
+    from paretune.models import loading, solutions
     from paretune.rl import outcomes
 
-    for module, name in ((base, "load_base"), (outcomes, "load_base"), (solutions, "load_base")):
+    for module, name in ((loading, "load_base"), (outcomes, "load_base"), (solutions, "load_base")):
         monkeypatch.setattr(module, name, refuse)
     measured(made, *unfinished)
     assert [path.read_bytes() for path in kept] == before

@@ -47,7 +47,7 @@ def finished(task: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyResul
         from paretune.executors.in_process import InProcess
 
         patch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
-        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
         methods = {"linear": {**SMALL, "completions_each": 32}, "one_policy": SMALL}
         return run(study(task, methods=methods), tmp_path_factory.mktemp("out"), progress=False)
 

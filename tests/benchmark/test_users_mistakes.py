@@ -203,7 +203,7 @@ class Best:
 def search(context):
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.models.policy import Policy
 
     task = context.task
@@ -220,7 +220,7 @@ def search(context):
 def test_what_a_users_stage_samples_and_does_not_charge_is_refused_and_leaves_the_model_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     (tmp_path / "uncharged.py").write_text(UNCHARGED)
     monkeypatch.chdir(tmp_path)
@@ -318,7 +318,7 @@ def test_what_a_users_code_does_wrong_in_training_is_blamed_on_that_code(
 def test_a_cell_that_fails_in_evaluation_leaves_the_next_one_on_its_model_unaffected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Literal["evaluation", "score"]
 ) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.rl import evaluation
 
     first, second = trained_jobs(tmp_path, kind)

@@ -30,7 +30,7 @@ from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
 from paretune.methods.meta_policy.starts import StartSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate
@@ -151,7 +151,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
 
 
 @pytest.fixture(autouse=True)

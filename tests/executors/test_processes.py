@@ -28,7 +28,7 @@ def note(payload, process):
         file.write(f"{process}\\n")
 
 def load(payload, link):
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     load_base(payload["model"])
     return {}
 

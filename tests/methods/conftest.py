@@ -44,13 +44,13 @@ def finish(task: Task) -> Finish:
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in fp32 wherever the tests run."""
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
 
 
 @pytest.fixture
 def base(task: Task, on_a_cpu: None) -> Iterator[BaseModel]:
     """Return the base model of the micro-task, and leave it unwrapped, whatever a test has left on it."""
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     loaded = load_base(task.model)
     yield loaded

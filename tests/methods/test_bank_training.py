@@ -19,6 +19,7 @@ from paretune.core.errors import AdapterError, ConfigError
 from paretune.core.ledger import Ledger
 from paretune.core.stages import GATE, Stage
 from paretune.core.task import Task
+from paretune.methods.bank_training import train_bank
 from paretune.methods.banks import (
     GATES,
     BankSettings,
@@ -30,12 +31,12 @@ from paretune.methods.banks import (
 )
 from paretune.methods.experts import expert_settings
 from paretune.methods.priors import Interpolated
-from paretune.methods.training import prompts, train_bank
+from paretune.methods.training import prompts
 from paretune.models import prompt_states
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
 from paretune.models.gate import BlockGate, TrainedGate, load_gate
+from paretune.models.loading import load_base
 from paretune.rl.trainees import Conditioned
 
 SETTINGS = BankSettings(3e-2, group_size=4, completions_per_update=16, rank=2)

@@ -11,7 +11,7 @@ from paretune.core.preferences import das_dennis
 from paretune.core.protocols import FAMILIES, Assembly, Mixer
 from paretune.core.task import Task
 from paretune.methods.base import Base, BaseSettings
-from paretune.models.base import load_base, unwrap
+from paretune.models.loading import load_base, unwrap
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.rl.evaluation import reference_policy
 from paretune.training.train import train

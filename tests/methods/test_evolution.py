@@ -113,7 +113,7 @@ def test_killed_and_resumed_equals_uninterrupted(calls: int, task: Task, tmp_pat
 def plain(task: Task, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
     """Return what is left by a run with no settings changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
         (result,) = run(tmp_path_factory.mktemp("plain"), [stage_of(TWO + 60, task)], task)
     return result
 

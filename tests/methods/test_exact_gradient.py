@@ -16,7 +16,7 @@ from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Split, Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.exact_gradient import ExactGradient, ExactGradientSettings, train_exactly
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import captured_share
@@ -87,7 +87,7 @@ def train(
 @pytest.fixture(scope="module")
 def trained(small: Task, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[InOneFolder, SolutionSet]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
         yield train(small, tmp_path_factory.mktemp("exact"))
 
 

@@ -9,7 +9,7 @@ from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import corners
 from paretune.core.task import Task
 from paretune.methods.meta_policy.iterative_soups import IterativeSoups, IterativeSoupsSettings
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.training.train import train
 
 pytestmark = pytest.mark.usefixtures("base")  # training wraps it

@@ -25,7 +25,7 @@ from paretune.methods.meta_policy.merged_soups import (
 )
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 
 WANTED = das_dennis(2, 2)
 SCALES = (8.0, 2.0)  # of the two experts: where they differ, PEFT puts the root of each into either factor

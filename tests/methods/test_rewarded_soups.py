@@ -14,7 +14,7 @@ from paretune.core.task import Task
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
 from paretune.models.adapters import save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.solutions import SolutionSet
 
 METHOD = RewardedSoups(RewardedSoupsSettings())

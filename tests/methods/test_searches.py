@@ -27,8 +27,8 @@ from paretune.methods.priors import SearchedPrior
 from paretune.methods.searches import TABLE, measure, search_stage, search_weights
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
 from paretune.models.gate import BlockGate
+from paretune.models.loading import load_base
 from paretune.models.policy import Policy
 from paretune.objectives.scoring import Scorer
 

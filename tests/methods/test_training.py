@@ -13,11 +13,12 @@ from paretune.core.errors import MethodError, WeightingError
 from paretune.core.ledger import Ledger
 from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.methods.bank_training import train_bank
 from paretune.methods.banks import BankSettings, bank_stage
 from paretune.methods.experts import ExpertSettings, expert_stage
-from paretune.methods.training import slots, train_bank, train_experts
-from paretune.models.base import load_base
+from paretune.methods.training import slots, train_experts
 from paretune.models.gate import TrainedGate
+from paretune.models.loading import load_base
 from paretune.rl.weighting import Fixed
 
 

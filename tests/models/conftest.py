@@ -28,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load(folder: Path) -> BaseModel:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     return load_base(str(folder), device="cpu")
 

@@ -184,7 +184,7 @@ def test_a_dora_adapter_of_peft_is_refused(llama: BaseModel, tmp_path: Path) -> 
 
 
 def test_an_adapter_of_another_base_model_is_refused(llama: BaseModel, tmp_path: Path) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     other = load_base(str(micro_task.save_model(tmp_path / "other", seed=1)), device="cpu")
     save_adapter(micro_task.perturb(ExpertBank(other, 1, rank=2)), 0, tmp_path / "adapter")
@@ -202,7 +202,7 @@ def test_an_adapter_of_another_base_model_is_refused(llama: BaseModel, tmp_path:
 def test_an_adapter_that_does_not_fit_is_refused_and_leaves_the_model_alone(
     llama: BaseModel, tmp_path: Path, shape: dict[str, int], message: str
 ) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     other = load_base(str(micro_task.save_model(tmp_path / "other", **shape)), device="cpu")
     targets = ["q_proj", "down_proj"]
@@ -217,7 +217,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_leaves_the_model_alone(
 def test_an_adapter_of_layers_the_model_does_not_have_is_refused(
     llama: BaseModel, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     gpt2 = load_base(str(folders["gpt2"]), device="cpu")
     saved_by_peft(gpt2, tmp_path)

@@ -16,7 +16,7 @@ from paretune.core.errors import ModelError
 from paretune.core.model_config import TESTED_KINDS
 from paretune.models.adapters import save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import KIND, load_base
+from paretune.models.loading import KIND, load_base
 from paretune.models.mixing import Mixing
 from paretune.models.soundness import check_sound
 from paretune.models.whole import load_whole

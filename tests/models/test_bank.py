@@ -12,7 +12,8 @@ from torch import Tensor
 import micro_task
 from paretune.core.errors import MixingError, ModelError, ShapeError
 from paretune.models.bank import ExpertBank
-from paretune.models.base import KIND, BaseModel
+from paretune.models.base import BaseModel
+from paretune.models.loading import KIND
 from paretune.models.mixing import Mixing
 from paretune.models.whole import load_whole
 
@@ -361,7 +362,7 @@ def test_the_output_head_is_never_wrapped(base: BaseModel) -> None:
 @pytest.mark.gpu
 @torch.no_grad()
 def test_identities_hold_in_bf16_on_a_gpu(folders: dict[str, Path]) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     base = load_base(str(folders["llama"]), device="cuda", dtype=torch.bfloat16)
     expected = base.model(IDS.cuda()).logits

@@ -14,7 +14,8 @@ from paretune.core.digests import model_digest
 from paretune.core.errors import ModelError
 from paretune.core.prompt_format import PromptFormat
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, default_device, default_dtype, load_base, unwrap
+from paretune.models.base import BaseModel
+from paretune.models.loading import default_device, default_dtype, load_base, unwrap
 from paretune.models.policy import Policy
 from paretune.tasks.controlled.model import save_model
 

@@ -232,7 +232,7 @@ def test_a_vanishing_top_p_takes_the_most_likely_token(llama: BaseModel) -> None
 
 
 def test_a_window_of_four_tokens_matters_and_takes_the_other_cache(folders: dict[str, Path]) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     mistral, llama = (load_base(str(folders[kind]), device="cpu") for kind in ("mistral", "llama"))
     assert llama.full_attention
@@ -328,7 +328,7 @@ def test_a_nucleus_is_the_fewest_tokens_that_reach_the_mass() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_decodes_the_same_distribution_in_bf16(folders: dict[str, Path]) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     base = load_base(str(folders["llama"]), device="cuda", dtype=torch.bfloat16)
     bank, rows = bank_of(base), 64

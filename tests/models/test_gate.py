@@ -27,8 +27,9 @@ from gated import (
 )
 from paretune.core.errors import AdapterError, ConfigError, MixingError, ModelError, ShapeError
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.gate import BlockGate, TrainedGate, load_gate, resolve_gate
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from reader_oracle import CLOSE, recomputing
 

@@ -28,9 +28,10 @@ from gated import (
 )
 from paretune.core.errors import MixingError, ShapeError
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.decoding import Rollout, sample
 from paretune.models.gate import BlockGate
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs

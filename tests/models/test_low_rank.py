@@ -74,7 +74,7 @@ def test_an_average_of_bank_rows_is_the_average_of_what_they_add(micro: ExpertBa
 
 @pytest.fixture
 def micro(tmp_path_factory: pytest.TempPathFactory) -> ExpertBank:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     folder = micro_task.save_model(tmp_path_factory.mktemp("model"))
     bank = ExpertBank(load_base(folder), 2, rank=2)

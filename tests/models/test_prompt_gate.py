@@ -16,9 +16,10 @@ from paretune.core.ledger import network_flops
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.decoding import sample
 from paretune.models.gate import TrainedGate, load_gate, resolve_gate
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.policy import Policy
 from paretune.models.prompt_gate import PromptGate

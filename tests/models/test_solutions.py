@@ -17,8 +17,9 @@ from paretune.core.protocols import Assembly, Mixer
 from paretune.core.task import Task
 from paretune.models.adapters import save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.gate import BlockGate
+from paretune.models.loading import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.records.files import mark_done
 from paretune.rl.evaluation import reference_policy

@@ -14,7 +14,8 @@ import micro_task
 from paretune.core.errors import MixingError, ModelError
 from paretune.models import soundness
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.soundness import check_once, check_sound
 

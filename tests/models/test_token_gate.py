@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from gated import EXPERTS, LENGTHS, OBJECTIVES, PROMPTS, ROWS, TOKENS, bank_of, keys, preferences_of, prior_of, score
 from paretune.core.errors import ConfigError
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.decoding import sample
 from paretune.models.foreign_context import exchanged
 from paretune.models.gate import BlockGate, SmallNetwork, load_gate
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.prompt_gate import PromptGate
 from paretune.models.scoring import completion_log_probs

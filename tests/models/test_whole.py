@@ -15,7 +15,7 @@ from torch import Tensor
 import micro_task
 import model_folders
 from paretune.core.errors import ModelError
-from paretune.models.base import load_base, look_at_base
+from paretune.models.loading import load_base, look_at_base
 from paretune.objectives.reward_models import RewardModel
 
 Tensors = dict[str, Tensor]

@@ -78,7 +78,7 @@ def test_completions_read_again_for_every_token_are_those_of_the_cache(benchmark
     import torch
 
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.models.policy import Policy
     from paretune.tasks import load_task
 
@@ -140,7 +140,7 @@ def test_foreign_adapters_answer_their_own_preferences(benchmark_of: Any, tmp_pa
 
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
 
     rival = benchmark_of("trl_rival")
     task = rival.task_of("competing", 0, tiny=True)

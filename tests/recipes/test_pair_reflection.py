@@ -73,7 +73,7 @@ def made_up(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"--data": data, "--model": base, "--reward-model": judge, "--output": folder / "out"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
-        patch.setattr("paretune.models.base.default_device", lambda: "cpu")
+        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
         patch.syspath_prepend(recipe)
         patch.setattr(sys, "argv", ["run.py", "--tiny", *(str(part) for pair in given.items() for part in pair)])
         run = load(recipe / "run.py", "pair_run")
@@ -125,7 +125,7 @@ def test_the_figures_of_the_readme_are_measured_on_replies_of_each_level_and_on_
     given = ["--data", str(made_up.parent / "data"), "--task", str(made_up / "task")]
     monkeypatch.setattr(sys, "argv", ["measure.py", *given])
     monkeypatch.setitem(sys.modules, "run", load(recipe / "run.py", "pair_run"))  # the script beside it
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
     load(recipe / "measure.py", "pair_measure").main()
     names, level, other, stock, base, *_ = capsys.readouterr().out.splitlines()
     assert names == "mean of reflection, empathy, brevity, fluency"

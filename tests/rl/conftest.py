@@ -21,7 +21,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture
 def base(task: Task) -> Iterator[BaseModel]:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     loaded = load_base(task.model, device="cpu")
     yield loaded

@@ -18,8 +18,9 @@ from paretune.core.ledger import Ledger
 from paretune.core.scores import Scores
 from paretune.core.task import Row, Task
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.gate import BlockGate, SmallNetwork
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.prompt_gate import PromptGate
 from paretune.models.scoring import can_share_prompts, completion_log_probs

@@ -443,7 +443,7 @@ def test_a_damaged_checkpoint_is_refused(task: Task, base: BaseModel, tmp_path: 
 
 @pytest.mark.gpu
 def test_one_update_runs_on_a_gpu_in_bf16(task: Task) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     base = load_base(task.model, device="cuda", dtype=torch.bfloat16)
     plans = [(FIRST, 0, (16,)), (BOTH, 1, (12, 16))]

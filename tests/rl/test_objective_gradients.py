@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused(task: Task, base: BaseModel, fresh: Expert
 @pytest.fixture(params=["llama", "gpt2"])
 def three(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ExpertBank]:
     """Three experts that differ from the base model, of `Linear` and of `Conv1D` layers."""
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     model = load_base(str(micro_task.save_model(tmp_path / "model", request.param)), device="cpu")
     bank = ExpertBank(model, 3, rank=2)
@@ -198,7 +198,7 @@ def test_one_objective_is_the_plain_gradient(three: ExpertBank, engine: str) -> 
 
 
 def test_gradient_checkpointing_changes_no_engine(tmp_path: Path) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     model = load_base(str(micro_task.save_model(tmp_path / "model")), device="cpu")
     bank = micro_task.perturb(ExpertBank(model, 3, rank=2))
@@ -302,7 +302,7 @@ def test_autocast_changes_digits_only(three: ExpertBank, engine: str) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_model_in_bf16_gives_the_same_in_fewer_digits(device: str, tmp_path: Path) -> None:
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     folder = str(micro_task.save_model(tmp_path / "model"))
     found = []

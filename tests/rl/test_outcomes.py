@@ -41,7 +41,7 @@ CLOSE = 1e-6  # sums of 64 probabilities of fp32 log-probabilities that are equa
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def task_in(folder: Path, adds: str = "begin", **keys: Any) -> Task:
 def test_plan_training_evaluation_and_a_saved_policy_read_one_input(tmp_path: Path) -> None:
     from paretune.methods.training import one_by_one, prompts
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.rl.evaluation import reference_policy
 
     task = task_in(tmp_path)
@@ -88,7 +88,7 @@ def test_a_solution_set_keeps_how_its_prompts_are_read(tmp_path: Path) -> None:
     from paretune.core.protocols import Assembly
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.models.solutions import SolutionSet, load_solutions
 
     task = task_in(tmp_path, add_special_tokens=False, special_tokens_in_prompts=True)

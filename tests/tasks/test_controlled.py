@@ -10,7 +10,7 @@ import pytest
 
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import SPLITS
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.rl.outcomes import reference_table
 from paretune.tasks import load_task
 from paretune.tasks.controlled import ControlledTask
@@ -36,7 +36,7 @@ NEAR_ON_OTHERS = 0.1  # on test prompts nothing is calibrated
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paretune.models.base.default_device", lambda: "cpu")
+    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
 
 
 def load(seed: int = 0, **settings: Any) -> ControlledTask:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from paretune.core.cache import cache_folder
 from paretune.core.errors import ModelError, TaskError
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.tasks.controlled import store
 from paretune.tasks.controlled.settings import ControlledSettings
 from paretune.tasks.controlled.store import FILES, draw_prompts, load_instance

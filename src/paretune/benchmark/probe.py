@@ -187,7 +187,7 @@ def probe(
     records = None if study is None else read_for(study, instance, method)
     if output is not None:
         _check_output(Path(output))
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.objectives.scoring import Scorer
 
     base, scorer = load_base(instance.model), Scorer(instance.objectives)

@@ -154,7 +154,7 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
         units: What to divide each objective's scores by `[K]`.
         progress: Hears of completions.
     """
-    from paretune.models.base import unwrap
+    from paretune.models.loading import unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate, reference_policy
     from paretune.training.train import train

@@ -231,7 +231,7 @@ def _policy(task: Task) -> Policy:
     """Return a policy of one expert, as evaluation meets it."""
     from paretune.methods.training import one_by_one
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     return one_by_one(ExpertBank(load_base(task.model), 1, 8), task)
 

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 CONTEXT_PROMPTS = 64  # training prompts, the first ones, whose states a shuffled gate is given; its file names them
 
 
-def train_stages(context: StageContext) -> None:
-    """Train what the stages say, one trajectory after the other; see `training.train_bank`."""
+def train_bank(context: StageContext) -> None:
+    """Train experts, and a gate where the stage names one, as one policy on preferences drawn by prompt.
+
+    It starts with new experts or with those that its stages need, and leaves what it trains: an adapter for each
+    expert, `experts/000` and so on, and `gate.safetensors`; where the gate learns alone, that alone.
+    """
     from paretune.models.adapters import save_adapter
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.rl.gate_terms import GateTerms
     from paretune.rl.trainees import Conditioned
 

@@ -20,7 +20,7 @@ from paretune.methods.feedback import FeedbackSettings
 from paretune.rl.preference_draws import DRAWS
 from paretune.rl.settings import TRAINS
 
-BANK = "paretune.methods.training:train_bank"  # leaves experts, and the gate that weighs them
+BANK = "paretune.methods.bank_training:train_bank"  # leaves experts, and the gate that weighs them
 GATES = {  # words for `gate`, and what they stand for in a stage
     "block": "paretune.models.gate:BlockGate",
     "token": "paretune.models.token_gate:TokenGate",

@@ -240,7 +240,7 @@ def sum_experts(context: StageContext) -> None:
 
     from paretune.models.adapters import load_bank, save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.models.low_rank import side_by_side
 
     for stage in context.stages:

@@ -99,7 +99,7 @@ def train_exactly(context: StageContext) -> None:
 
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import tables
 

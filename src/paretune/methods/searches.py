@@ -171,7 +171,7 @@ def run_search(
         batched: Whether the candidates of a call are rows of one batch.
     """
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
 
     base, means = load_base(context.task.model), Found()  # of rewards and KL, [C, K + 1]
     try:
@@ -230,7 +230,7 @@ def measure(
         RewardError: If every reward of an objective is missing.
     """
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
 
     bank = load_bank(load_base(context.task.model), adapters_of(context.result(need) for need in stage.needs))
     try:

@@ -69,7 +69,7 @@ def train_experts(context: StageContext) -> None:
     """
     from paretune.models.adapters import read_adapter, save_adapter, start_as
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.rl.trainees import Member, Population
 
     task, settings = context.task, context.stages[0].settings
@@ -113,17 +113,6 @@ def objective_weights(context: StageContext, stage: Stage) -> FloatArray:
         rows: Any = context.result(stage.needs[0]).values["objective_weights"]
         told = rows[int(str(stage.member["chosen"]))]
     return np.asarray(told, dtype=np.float64)
-
-
-def train_bank(context: StageContext) -> None:
-    """Train experts, and a gate where the stage names one, as one policy on preferences drawn by prompt.
-
-    It starts with new experts or with those that its stages need, and leaves what it trains: an adapter for each
-    expert, `experts/000` and so on, and `gate.safetensors`; where the gate learns alone, that alone.
-    """
-    from paretune.methods.bank_training import train_stages
-
-    train_stages(context)
 
 
 def resolve_named(slot: str, name: str) -> Any:
@@ -296,7 +285,7 @@ def measure_experts(context: StageContext) -> None:
     many completions each of these is the mean.
     """
     from paretune.models.adapters import load_bank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.objectives.scoring import Scorer
     from paretune.rl.evaluation import evaluate
 

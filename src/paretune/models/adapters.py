@@ -16,7 +16,8 @@ from paretune.core.digests import digest, file_digest, model_digest
 from paretune.core.errors import AdapterError, ModelError
 from paretune.models.adapter_config import CONFIG, AdapterConfig, read_config
 from paretune.models.bank import ExpertBank, linear_layers
-from paretune.models.base import BaseModel, unwrap
+from paretune.models.base import BaseModel
+from paretune.models.loading import unwrap
 from paretune.models.tensor_files import write_tensors
 
 TENSORS = "adapter_model.safetensors"

@@ -22,9 +22,10 @@ from paretune.core.task import Task
 from paretune.core.text_files import parsed_json
 from paretune.models.adapters import load_bank
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
 from paretune.models.gate import TrainedGate
 from paretune.models.gate_sets import GateOfSets, load_gate_of
+from paretune.models.loading import load_base
 from paretune.models.policy import Policy
 from paretune.models.resampled import policy_class
 from paretune.records.files import DONE, check_sealed, mark_done, write_json

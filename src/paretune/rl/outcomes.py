@@ -16,7 +16,8 @@ from paretune.core.errors import EnumerationError, RewardError, ShapeError, Task
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.scores import Score
 from paretune.core.task import Enumeration, Row, Task
-from paretune.models.base import BaseModel, load_base
+from paretune.models.base import BaseModel
+from paretune.models.loading import load_base
 from paretune.models.policy import Policy
 from paretune.optimum.exact import optimal_outcome, outcome
 from paretune.records.evaluation import EvaluationRecord

@@ -58,7 +58,7 @@ def _key(role: Role) -> str:
 
 def _check(roles: Sequence[Role]) -> str:
     """Return what is wrong with the first model that cannot be used, or nothing."""
-    from paretune.models.base import load_base, look_at_base
+    from paretune.models.loading import load_base, look_at_base
     from paretune.objectives.reward_models import RewardModel
 
     try:

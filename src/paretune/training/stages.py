@@ -130,7 +130,7 @@ def run_group(root: Path, group: Path, task: Task, link: Link) -> None:
 
 def release_models() -> None:
     """Put the base models of this process back as they were; all of its jobs share them, the next one too."""
-    loaded = sys.modules.get("paretune.models.base")
+    loaded = sys.modules.get("paretune.models.loading")
     if loaded is not None:
         loaded.unwrap_all()
 

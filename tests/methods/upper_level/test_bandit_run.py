@@ -28,8 +28,8 @@ from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSetting
 from paretune.methods.meta_policy.upper_level.bandit_run import run_bandit
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
 from paretune.models.gate import load_gate
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.policy import Policy
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import micro_task
 from paretune.models.bank import ExpertBank
-from paretune.models.base import load_base
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.readers.copies import copies
 from paretune.models.readers.few_keys import MOST_KEYS, NAME, attend, attending, softmax

@@ -11,8 +11,9 @@ import micro_task
 import reader_oracle
 from paretune.core.seeds import row_keys
 from paretune.models.bank import ExpertBank
-from paretune.models.base import BaseModel, freeze, load_base
+from paretune.models.base import BaseModel, freeze
 from paretune.models.decoding import sample
+from paretune.models.loading import load_base
 from paretune.models.mixing import Mixing
 from paretune.models.readers.reader import Reader
 from paretune.models.readers.two_parts import (

@@ -40,7 +40,7 @@ class Reference:
         """Sample, or score again what it said before."""
         before = job.before.get("depends_on", {})
         if differing(before, job.depends_on, but=("rewards",)):
-            from paretune.models.base import load_base
+            from paretune.models.loading import load_base
             from paretune.rl.evaluation import evaluate, reference_policy
 
             base = reference_policy(load_base(job.task.model), job.task)

@@ -51,7 +51,7 @@ class Timing:
         """Decode with the policy and with the base model in turn."""
         import torch
 
-        from paretune.models.base import load_base, unwrap
+        from paretune.models.loading import load_base, unwrap
         from paretune.rl.evaluation import reference_policy
 
         prompts = [str(row["prompt"]) for row in itertools.islice(itertools.cycle(job.task.splits["test"]), ROWS)]

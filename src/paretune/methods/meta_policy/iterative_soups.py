@@ -87,7 +87,7 @@ def train_rounds(context: StageContext) -> None:
     """Train the experts of all objectives in rounds; it leaves them, `experts/000` and so on, at every length."""
     from paretune.methods.training import STATE, environment, trajectories
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.rl.checkpoints import read_state
     from paretune.rl.merging import MergingLearner
     from paretune.rl.trainees import Member, Population

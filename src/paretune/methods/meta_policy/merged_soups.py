@@ -157,7 +157,7 @@ class MergedSoups:
 def write_cross_experts(context: StageContext) -> None:
     """Write the E^2 adapters `B_i A_j`, `experts/000` and so on: those of the first B first."""
     from paretune.models.adapters import load_bank, save_factors
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
 
     for stage in context.stages:
         base = load_base(context.task.model)
@@ -184,7 +184,7 @@ def merge_by_signs(context: StageContext) -> None:
     import torch
 
     from paretune.models.adapters import load_bank, save_factors
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.models.low_rank import nearest_factors
     from paretune.models.ties import merge_signs, trim_threshold
 

@@ -114,7 +114,7 @@ def train_told(context: StageContext) -> None:
     from paretune.methods.training import Run, train, trajectories
     from paretune.models.adapters import save_adapter
     from paretune.models.bank import ExpertBank
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.rl.trainees import Told
 
     task = context.task

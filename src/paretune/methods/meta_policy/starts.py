@@ -156,7 +156,7 @@ class InnerLevel:
 
     def __init__(self, context: StageContext, stage: Stage) -> None:
         """Prepare to train for one stage of a start."""
-        from paretune.models.base import load_base
+        from paretune.models.loading import load_base
 
         self.context, self.stage, self.telling = context, stage, Telling(context)
         self.shape, self.outer = settings_of(ExpertSettings, stage), settings_of(OuterSettings, stage)

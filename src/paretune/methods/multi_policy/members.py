@@ -40,7 +40,7 @@ class Members:
             settings: Of the stage.
         """
         from paretune.methods.training import prompts, ranges
-        from paretune.models.base import load_base
+        from paretune.models.loading import load_base
         from paretune.objectives.scoring import Scorer
         from paretune.rl.rollout import PromptStream
         from paretune.rl.rollouts import Environment

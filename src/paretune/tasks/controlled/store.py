@@ -113,7 +113,7 @@ def _draw(settings: ControlledSettings, folder: Path) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from paretune.models.base import load_base
+    from paretune.models.loading import load_base
     from paretune.models.mixing import Mixing
     from paretune.models.tree import tree_log_probs
     from paretune.tasks.controlled.model import save_model

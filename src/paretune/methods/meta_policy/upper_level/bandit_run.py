@@ -35,7 +35,7 @@ def run_bandit(context: StageContext) -> None:
     by what was learned until then, and belongs to that length alone.
     """
     from paretune.methods.training import STATE, trajectories
-    from paretune.models.base import load_base, unwrap
+    from paretune.models.loading import load_base, unwrap
     from paretune.rl.checkpoints import read_state, save_state
 
     task = context.task
@@ -80,7 +80,7 @@ class _Bandit:
         from paretune.methods.training import prompts
         from paretune.models.adapters import load_bank
         from paretune.models.bandit_gate import BanditGate
-        from paretune.models.base import load_base
+        from paretune.models.loading import load_base
         from paretune.objectives.scoring import Scorer
 
         self.context, self.stage, self.task, self.telling = context, stage, context.task, Telling(context)
