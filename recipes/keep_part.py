@@ -56,16 +56,18 @@ def keep(folder: Path, part: str, output: Path, names: Sequence[str] = KEPT) -> 
     """Write what a part found, of the files of its report those of some names.
 
     Raises:
-        RecordError: If a cell of the part is not finished.
+        RecordError: If a cell of the part, or what is measured of one, is not finished.
     """
     records = read_study(folder)
     pairs = pairs_of(load_study(folder / "study.yaml"), part)
     kept = part_of(records, pairs)
     cells = kept.cells
-    unfinished = [cell.cell for cell in cells if cell.state != "done"]
+    unfinished = [f"cell {cell.cell}" for cell in cells if cell.state != "done"] or [
+        each.folder for each in records.tables if each.folder in records.missing and (each.task, each.seed) in pairs
+    ]  # a cell is done once it is evaluated; what its scores are held against may still be on its way
     if unfinished:
         raise RecordError(
-            f"part '{part}' must be finished, got {len(unfinished)} unfinished cells ({unfinished[0]}, ...). Run "
+            f"part '{part}' must be finished, got {len(unfinished)} unfinished ({unfinished[0]}, ...). Run "
             f"`paretune run {folder / 'study.yaml'} --part {part} -o {folder}`."
         )
     with tempfile.TemporaryDirectory() as scratch:
