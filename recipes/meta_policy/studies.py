@@ -1,11 +1,11 @@
 """Write the studies of the meta-policy family with the settings that its sweeps chose.
 
-    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-others
+    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-{wide,others}
 
-Writes what was tried and what was chosen into `docs/results/data/meta_policy`, too: `sweep.csv`, `sweep_others.csv`
-and `chosen.json`, which stands for the folders of the sweeps where they are gone. Of each study the docstring of its
-function says what it asks. Rows that were swept with several splits of the budget come with the split that scored
-best.
+Writes what was tried and what was chosen into `docs/results/data/meta_policy`, too: `sweep.csv`, `sweep_wide.csv`,
+`sweep_others.csv` and `chosen.json`, which stands for the folders of the sweeps where they are gone. Of each study the
+docstring of its function says what it asks. Rows that were swept with several splits of the budget come with the split
+that scored best.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ EQUAL = BUDGETS[2]
 THREE = [6144, 12288]  # .1 and .2 of 15 R
 SPLITS = {"linear": ("linear", "linear_five", "linear_eleven"), "weight_grid": ("weight_grid", "weight_grid_eleven")}
 OTHERS = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "bilevel", "tree")
-RANK = 8  # of an expert; a bank of two has twice as much
+WIDE = ("preference_conditioned_wide", "mod_wide")  # of the rank of a whole bank in each expert
 SEARCHES = ("grid", "random", "mirror_descent", "gradient_free")
 
 
@@ -100,12 +100,11 @@ class Studies:
         return study("main", tasks(CORRELATIONS, HETEROGENEITIES), rows, BUDGETS, 10)
 
     def equal(self) -> Study:
-        """Every rival at an equal budget, two of them with the parameters of a whole bank in each expert."""
+        """Every rival at an equal budget, the two best with the parameters of a whole bank in each expert too."""
         rows = {name: self.rows[name] for name in ("rewarded_soups", "rewarded_soups_slower", "mod", "mod_slower")}
         rows["one_policy_tuned"] = self.rows["one_policy"]
         rows |= {f"{name}{rate}": self.rows[f"{name}_equal{rate}"] for name in SPLITS for rate in ("", "_slower")}
-        wide = {"rank": 2 * RANK, "alpha": 4.0 * RANK}
-        rows |= {f"{name}_wide": {**self.rows[name], **wide} for name in ("preference_conditioned", "rewarded_soups")}
+        rows |= {name: self.rows[name] for name in WIDE}
         return study("equal", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
 
     def controls(self) -> Study:
@@ -166,17 +165,21 @@ class Studies:
         return study("others", tasks([-0.8], HETEROGENEITIES), rows, [EQUAL], 3)
 
     def levels(self) -> Study:
-        """The same experts, mixed at each level; at equal KL too, which controlled tasks always have."""
-        like = self.like_soups
-        rows = {
-            "parameters": self.soups,
-            "hidden": like("hidden_mixing", block=0),  # the model has two blocks, so no other is before the last
-            "hidden_then_base": like("hidden_mixing", block=0, continued="base"),
-            "hidden_last_before_norm": like("hidden_mixing", block=-1),
-            "hidden_last_after_norm": like("hidden_mixing", block=-1, norm="after"),
-            "log_probs": like("mod"),
-            "probabilities": like("probability_mixture"),
-        }
+        """The same experts, of both learning rates, mixed at each level; at equal KL see `equal_kl.py`."""
+        rows: dict[str, Row] = {}
+        for rate in ("", "_slower"):
+            soups = self.rows[f"rewarded_soups{rate}"]
+            hidden = {**soups, "method": "hidden_mixing"}
+            levels: dict[str, Row] = {
+                "parameters": soups,
+                "hidden": {**hidden, "block": 0},  # the model has two blocks, so no other is before the last
+                "hidden_then_base": {**hidden, "block": 0, "continued": "base"},
+                "hidden_last_before_norm": {**hidden, "block": -1},
+                "hidden_last_after_norm": {**hidden, "block": -1, "norm": "after"},
+                "log_probs": {**soups, "method": "mod"},
+                "probabilities": {**soups, "method": "probability_mixture"},
+            }
+            rows |= {f"{level}{rate}": row for level, row in levels.items()}
         return study("levels", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 5)
 
     def two_levels(self) -> Study:

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 
 from paretune.core.errors import RecordError
 from paretune.core.preferences import das_dennis, random_preferences
+from paretune.metrics.kl_matched import Curve
 from paretune.records.per_prompt import PerPrompt
 
 
@@ -92,6 +93,31 @@ def test_kept_gains_are_of_the_grid_and_other_weights_are_held_against_the_line_
     assert line["worst_weight_share"] == pytest.approx(2.4 / 4)  # at the centre: 1.0 + 1.4 of 2 + 2
     assert line["kept"] == pytest.approx(5.6 / 6.9)  # without the weight off the grid
     assert line["unseen_off"] == pytest.approx((0.8 + 0.6) / 2 - 0.6)  # (0, 1) has .8, the centre .6; (.25, .75) .6
+
+
+def test_what_is_reached_at_equal_kl_is_a_share_of_what_the_best_policies_gain(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from equal_kl import share_at
+
+    def block(kind: Any, preferences: Any, rewards: Any, kl: Any) -> PerPrompt:
+        rewards, none = np.asarray(rewards), np.zeros((len(rewards), 2, 0))
+        made = np.ones(rewards.shape, dtype=np.int64)
+        return PerPrompt(
+            kind, "task", 0, ("first", "second"), (), 0.1, np.asarray(preferences), ("a", "b"), rewards, none, made,
+            np.asarray(kl),
+        )  # fmt: skip
+
+    base = block("base", [[np.nan, np.nan]], [[[0.2, 0.4], [0.4, 0.6]]], [[0.0, 0.0]])  # scores (.3, .5)
+    best = block(
+        "optimum", [[1.0, 0.0], [0.0, 1.0]], [[[0.6, 0.4], [0.8, 0.4]], [[0.2, 0.9], [0.4, 0.9]]], [[1.0, 3.0], [2, 2]]
+    )
+    # the base has utilities .3 and .5, the best policies .7 and .9: .4 on average to gain at 2 nats
+    found = Curve(np.asarray([0.0, 0.5, 2.5]), np.asarray([0.4, 0.5, 0.7]))
+    assert share_at(found, 0.25, best, base) == pytest.approx(0.1 / 0.4)
+    assert share_at(found, 0.75, best, base) == pytest.approx(0.2 / 0.4)  # half way from .5 to 2.5 nats
+    assert np.isnan(share_at(found, 1.5, best, base))
 
 
 def test_where_the_preference_depends_on_the_prompt_gains_are_those_of_each_prompt(
