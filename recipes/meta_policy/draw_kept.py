@@ -2,8 +2,8 @@
 
     python recipes/meta_policy/draw_kept.py docs/results/data/meta_policy/two docs/results
 
-Reads `kept.csv`, which `kept.py` left in the folder. One panel a task; lines are rows with several budgets, marks those
-with one. Bars are 95 % intervals over instances. Writes `meta_policy_kept.png` into the other folder.
+Reads `kept.csv`, which `kept.py` left in the folder. One panel a task, one line a row with several budgets. Bars are
+95 % intervals over instances. Writes `meta_policy_kept.png` into the other folder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from matplotlib.axes import Axes
 YARDSTICK = 45056  # completions of one policy of 4,096 for each of eleven preferences
 COLOURS = {
     "mixture_of_experts": "#d62728", "preference_conditioned": "#1f77b4", "gate_blind": "#ff9896",
-    "gate_shuffled": "#c49c94", "rewarded_soups": "#2ca02c", "mod": "#98df8a", "linear": "#444444",
-    "weight_grid": "#9467bd", "one_policy_tuned": "#bbbbbb",
+    "gate_shuffled": "#c49c94",
 }  # fmt: skip
 Line = Mapping[str, str]
 
@@ -52,10 +51,7 @@ def panel(axes: Axes, rows: Mapping[str, Sequence[Line]]) -> None:
         costs = [int(line["budget"]) / YARDSTICK for line in lines]
         kept, low, high = ([float(line[each]) for line in lines] for each in ("kept", "kept_low", "kept_high"))
         reach = [[max(k - v, 0) for k, v in zip(kept, low)], [max(v - k, 0) for k, v in zip(kept, high)]]
-        style = "-" if len(lines) > 1 else ""
-        axes.errorbar(
-            costs, kept, yerr=reach, color=colour, label=name, marker="o", ms=4, ls=style, lw=1.3, elinewidth=0.7
-        )
+        axes.errorbar(costs, kept, yerr=reach, color=colour, label=name, marker="o", ms=4, lw=1.3, elinewidth=0.7)
     axes.axhline(1, color="black", lw=0.8)
     axes.set_xscale("log")
     axes.set_xticks([0.05, 0.1, 0.2, 0.4], [".05", ".1", ".2", ".4"])

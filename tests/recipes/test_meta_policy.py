@@ -206,3 +206,23 @@ def test_choices_are_read_again_where_the_sweep_is_gone(
     for name in ("wrong.json", "missing.json"):
         with pytest.raises(RecordError, match=f"choices must come from a sweep's folder or a file.*{name}"):
             load_choices(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "picture"),
+    [
+        ("draw_kept", (), "meta_policy_kept.png"),
+        ("draw_weights", ("9008",), "meta_policy_weights.png"),
+    ],
+)
+def test_pictures_are_drawn_of_what_is_kept(
+    name: str, arguments: tuple[str, ...], picture: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    drawn = root / "recipes" / "meta_policy" / f"{name}.py"
+    for folder, status in ((root / "docs/results/data/meta_policy/two", 0), (tmp_path, 2)):
+        monkeypatch.setattr("sys.argv", [name, str(folder), *arguments, str(tmp_path)])
+        with pytest.raises(SystemExit, match=str(status)):
+            runpy.run_path(str(drawn), run_name="__main__")
+    assert (tmp_path / picture).stat().st_size > 10_000
+    assert "must hold kept" in capsys.readouterr().err
