@@ -100,12 +100,15 @@ class Studies:
         return study("main", tasks(CORRELATIONS, HETEROGENEITIES), rows, BUDGETS, 10)
 
     def equal(self) -> Study:
-        """Every rival at an equal budget, the two best with the parameters of a whole bank in each expert too."""
+        """Every rival at an equal budget."""
         rows = {name: self.rows[name] for name in ("rewarded_soups", "rewarded_soups_slower", "mod", "mod_slower")}
         rows["one_policy_tuned"] = self.rows["one_policy"]
         rows |= {f"{name}{rate}": self.rows[f"{name}_equal{rate}"] for name in SPLITS for rate in ("", "_slower")}
-        rows |= {name: self.rows[name] for name in WIDE}
         return study("equal", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
+
+    def wide(self) -> Study:
+        """The two best rivals with the parameters of a whole bank in each expert."""
+        return study("wide", tasks([-0.8], HETEROGENEITIES), {name: self.rows[name] for name in WIDE}, [EQUAL], 5)
 
     def controls(self) -> Study:
         """What the gate buys, and what of that is context."""
@@ -216,7 +219,7 @@ class Studies:
 
 
 NAMES = (
-    "yardstick", "main", "equal", "controls", "three", "three_yardstick", "others", "levels", "two_levels", "given",
+    "yardstick", "main", "equal", "wide", "controls", "three", "three_yardstick", "others", "levels", "two_levels", "given",
     "context",
 )  # fmt: skip
 
