@@ -115,8 +115,9 @@ def forks_and_dies(payload, link):
 def forks_and_goes_on(payload, link):
     ctypes.CDLL(None).fork() if payload["by"] == "C" else os.fork()
     note(payload, os.getpid())
-    while len(Path(payload["note"]).read_text().split()) < 2:
-        time.sleep(0.01)  # a parent that is done ends a child that has not begun
+    deadline = time.monotonic() + 60  # a parent that is done ends a child that has not begun
+    while len(Path(payload["note"]).read_text().split()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     for _ in range(3):
         link.progress(1)
         time.sleep(0.3)
