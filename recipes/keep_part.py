@@ -15,7 +15,7 @@ import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from paretune.benchmark.plan import pairs_of
@@ -60,16 +60,9 @@ def keep(folder: Path, part: str, output: Path, names: Sequence[str] = KEPT) -> 
     """
     records = read_study(folder)
     pairs = pairs_of(load_study(folder / "study.yaml"), part)
+    check_finished(folder, records, part, pairs)
     kept = part_of(records, pairs)
     cells = kept.cells
-    unfinished = [f"cell {cell.cell}" for cell in cells if cell.state != "done"] or [
-        each.folder for each in records.tables if each.folder in records.missing and (each.task, each.seed) in pairs
-    ]  # a cell is done once it is evaluated; what its scores are held against may still be on its way
-    if unfinished:
-        raise RecordError(
-            f"part '{part}' must be finished, got {len(unfinished)} unfinished ({unfinished[0]}, ...). Run "
-            f"`paretune run {folder / 'study.yaml'} --part {part} -o {folder}`."
-        )
     with tempfile.TemporaryDirectory() as scratch:
         write_report(Path(scratch), kept)
         for name in names:
@@ -87,6 +80,27 @@ def keep(folder: Path, part: str, output: Path, names: Sequence[str] = KEPT) -> 
         }  # fmt: skip
     environment = {key: value for key, value in records.environment.items() if isinstance(value, (str, int, float))}
     write_json(output / "digests.json", {"study": records.name, "part": part, "environment": environment, **digests})
+
+
+def check_finished(folder: Path, records: StudyRecords, part: str, pairs: Collection[tuple[str, int]]) -> None:
+    """Check that all of a part is there: its pairs of task and seed, evaluated and measured.
+
+    Raises:
+        RecordError: If something is not; the message says what, and why.
+    """
+    unfinished = {
+        f"cell {cell.cell}": cell.message or cell.state
+        for cell in records.cells if (cell.task, cell.seed) in pairs and cell.state != "done"
+    } or {
+        table.folder: records.missing[table.folder]
+        for table in records.tables if table.folder in records.missing and (table.task, table.seed) in pairs
+    }  # fmt: skip  # a cell is done once it is evaluated; what its scores are held against may still be on its way
+    if unfinished:
+        name, why = next(iter(unfinished.items()))
+        raise RecordError(
+            f"part '{part}' must be finished, got {len(unfinished)} unfinished, the first {name} ({why}). Run "
+            f"`paretune run {folder / 'study.yaml'} --part {part} -o {folder}`."
+        )
 
 
 def write_pairs(records: StudyRecords, path: Path) -> None:

@@ -20,6 +20,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 YARDSTICK = 45056  # completions of one policy of 4,096 for each of eleven preferences
 COLOURS = {
@@ -59,6 +60,12 @@ def panel(axes: Axes, rows: Mapping[str, Sequence[Line]]) -> None:
     axes.grid(lw=0.3)
 
 
+def legend(figure: Figure, columns: int) -> None:
+    """Name what is drawn in any panel, once, below all of them."""
+    names = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
 def main() -> int:
     """Read the table and draw; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,8 +85,7 @@ def main() -> int:
         axes.set_xlabel(f"completions, as a share of {YARDSTICK:,}", fontsize=9)
     for axes in panels[:, 0]:
         axes.set_ylabel("kept gain", fontsize=9)
-    names = {name: handle for axes in panels.flat for handle, name in zip(*axes.get_legend_handles_labels())}
-    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    legend(figure, 5)
     figure.savefig(arguments.output / "meta_policy_kept.png", dpi=110)
     return 0
 

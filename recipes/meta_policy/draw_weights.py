@@ -20,10 +20,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from paretune.records.per_prompt import read_per_prompt
+from paretune.core.errors import ParetuneError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kept import Gains, gains, of_grid  # type: ignore[import-not-found]  # beside this file
+from draw_kept import legend  # type: ignore[import-not-found]  # beside this file
+from kept import Gains, of_grid, read_gains  # type: ignore[import-not-found]
 
 FIRST = "mixture_of_experts"
 ROWS = {
@@ -65,15 +66,18 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="folder of the figure")
     arguments = parser.parse_args()
     found: dict[str, dict[str, Mapping[int, Gains]]] = {}
-    for file in sorted(arguments.folder.glob("**/per_prompt.parquet")):
-        for (task, budget, row), seeds in gains(read_per_prompt(file)).items():
+    try:
+        for (task, budget, row), seeds in read_gains(arguments.folder).items():
             if budget == arguments.budget and row in ROWS:
                 found.setdefault(task, {})[row] = seeds
+    except ParetuneError as error:
+        print(f"draw_weights: {error}", file=sys.stderr)
+        return 2
     compared = {task: rows for task, rows in found.items() if len(rows) > 2}  # not the two of the main study alone
     if not compared:
         print(
-            f"folder must hold kept parts with rivals at {arguments.budget:,} completions, got '{arguments.folder}'. "
-            "Run keep_part.py on equal.yaml first.",
+            f"draw_weights: folder must hold kept parts with rivals at {arguments.budget:,} completions, got "
+            f"'{arguments.folder}'. Run equal.yaml and recipes/keep_part.py first.",
             file=sys.stderr,
         )
         return 2
@@ -82,10 +86,11 @@ def main() -> int:
     for axes, (task, rows) in zip(panels.flatten(), sorted(compared.items()), strict=False):
         panel(axes, rows)
         axes.set_title(task, fontsize=10)
+    for axes in panels.flatten()[len(compared) :]:
+        axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("captured share", fontsize=9)
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    legend(figure, 4)
     figure.savefig(arguments.output / "meta_policy_weights.png", dpi=110)
     return 0
 

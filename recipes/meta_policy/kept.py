@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from paretune.core.errors import ParetuneError, RecordError
 from paretune.core.preferences import das_dennis
 from paretune.optimum.exact import Outcome, prompt_gains
 from paretune.records.per_prompt import PerPrompt, read_per_prompt
@@ -49,10 +50,19 @@ class Gains:
 
 
 def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
-    """Return what each row gained on each instance, by task, budget and row."""
+    """Return what each row gained on each instance, by task, budget and row.
+
+    Raises:
+        RecordError: If the best policies of a task are not known.
+    """
     known = {(each.kind, each.task, each.seed): each for each in blocks if each.kind != "cell"}
     found: dict[Key, dict[int, Gains]] = defaultdict(dict)
     for cell in (each for each in blocks if each.kind == "cell"):
+        if ("optimum", cell.task, cell.seed) not in known:
+            raise RecordError(
+                f"kept parts must be of tasks whose best policies are known, got '{cell.task}'. For others there is "
+                "recipes/single_and_multi/summarise.py."
+            )
         base, best = (known[kind, cell.task, cell.seed] for kind in ("base", "optimum"))
         wanted = cell.prompt_preferences  # [M, P, K], where the preference depends on the prompt
         if wanted is None:
@@ -66,6 +76,18 @@ def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
             gained.sum(axis=1), possible.sum(axis=1), cell.costs or {}, cell.preferences
         )
     return found
+
+
+def read_gains(folder: Path) -> dict[Key, dict[int, Gains]]:
+    """Return the gains of all kept parts below a folder.
+
+    Raises:
+        RecordError: If there is none.
+    """
+    files = sorted(folder.glob("**/per_prompt.parquet"))
+    if not files:
+        raise RecordError(f"folder must hold kept parts, got '{folder}'. Run recipes/keep_part.py first.")
+    return gains([block for file in files for block in read_per_prompt(file)])
 
 
 def ratio_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
@@ -124,13 +146,19 @@ def off_the_line(instances: Sequence[Gains]) -> float:
     return float(np.abs(shares[1] - np.interp(places[1], places[0], shares[0])).max())
 
 
+def shares(seeds: Mapping[int, Gains]) -> list[float]:
+    """Return the captured share of each instance, over the weights of the grid."""
+    each = [of_grid(seeds[seed], True) for seed in sorted(seeds)]
+    return [float(one.gained.sum() / one.possible.sum()) for one in each]
+
+
 def lines_of(found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int) -> list[dict[str, object]]:
     """Return one line for each task, budget and row."""
     lines: list[dict[str, object]] = []
     for (task, own, method), seeds in sorted(found.items()):
         whole = [seeds[seed] for seed in sorted(seeds)]
         each = [of_grid(one, True) for one in whole]
-        share = mean_interval([float(one.gained.sum() / one.possible.sum()) for one in each])
+        share = mean_interval(shares(seeds))
         worst = sum(one.gained for one in each) / sum(one.possible for one in each)
         line: dict[str, object] = {
             "task": task, "budget": own, "method": method, "instances": len(each), "captured_share": share.mean,
@@ -157,10 +185,7 @@ def pairs_of(found: Mapping[Key, Mapping[int, Gains]], row: str) -> list[dict[st
         common = sorted(set(own) & set(seeds))
         if method == row or not common:
             continue
-        one, other = (
-            [float(each.gained.sum() / each.possible.sum()) for each in (of_grid(of[seed], True) for seed in common)]
-            for of in (own, seeds)
-        )
+        one, other = (shares({seed: of[seed] for seed in common}) for of in (own, seeds))
         apart, chance = paired_difference(one, other), paired_p_value(one, other)
         lines.append(
             {
@@ -179,13 +204,11 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=45056, help="budget of that row in completions")
     parser.add_argument("--row", default="mixture_of_experts", help="row that all others are held against, in pairs")
     arguments = parser.parse_args()
-    files = sorted(arguments.folder.glob("**/per_prompt.parquet"))
-    if not files:
-        print(
-            f"folder must hold kept parts, got '{arguments.folder}'. Run recipes/keep_part.py first.", file=sys.stderr
-        )
+    try:
+        found = read_gains(arguments.folder)
+    except ParetuneError as error:
+        print(f"kept: {error}", file=sys.stderr)
         return 2
-    found = gains([block for file in files for block in read_per_prompt(file)])
     lines = lines_of(found, arguments.against, arguments.budget)
     pairs = pairs_of(found, arguments.row)
     write_lines(lines, arguments.folder / "kept.csv")

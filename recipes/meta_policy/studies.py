@@ -42,6 +42,7 @@ THREE = [6144, 12288]  # .1 and .2 of 15 R
 SPLITS = {"linear": ("linear", "linear_five", "linear_eleven"), "weight_grid": ("weight_grid", "weight_grid_eleven")}
 OTHERS = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "bilevel", "tree")
 WIDE = ("preference_conditioned_wide", "mod_wide")  # of the rank of a whole bank in each expert
+SWEPT = {"wide": WIDE, "others": OTHERS}  # rows with a sweep of their own, by study
 SEARCHES = ("grid", "random", "mirror_descent", "gradient_free")
 
 
@@ -219,8 +220,8 @@ class Studies:
 
 
 NAMES = (
-    "yardstick", "main", "equal", "wide", "controls", "three", "three_yardstick", "others", "levels", "two_levels", "given",
-    "context",
+    "yardstick", "main", "equal", "wide", "controls", "three", "three_yardstick", "others", "levels", "two_levels",
+    "given", "context",
 )  # fmt: skip
 
 
@@ -244,8 +245,8 @@ def main() -> int:
     made = Studies(chosen)
     head = "# Written by recipes/meta_policy/studies.py from the sweeps: do not edit.\n"
     for name in NAMES:
-        if name == "others" and not chosen.keys() >= {*OTHERS}:
-            print("studies: others.yaml is not written before sweep_others.yaml was run", file=sys.stderr)
+        if not chosen.keys() >= {*SWEPT.get(name, ())}:
+            print(f"studies: {name}.yaml is not written before sweep_{name}.yaml was run", file=sys.stderr)
             continue
         (HERE / f"{name}.yaml").write_text(head + to_yaml(getattr(made, name)()), encoding="utf-8")
     return 0

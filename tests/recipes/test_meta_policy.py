@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from builders import cell, outcomes, study, synthetic_study, task_info, truth
 from paretune.core.errors import RecordError
 from paretune.core.preferences import das_dennis, random_preferences
-from paretune.metrics.kl_matched import Curve
-from paretune.records.per_prompt import PerPrompt
+from paretune.records.per_prompt import PerPrompt, part_of, write_per_prompt
+from paretune.records.study import CellRecord
 
 
 def test_gains_and_losses_are_shares_of_what_each_objective_could_gain(
@@ -95,29 +96,35 @@ def test_kept_gains_are_of_the_grid_and_other_weights_are_held_against_the_line_
     assert line["unseen_off"] == pytest.approx((0.8 + 0.6) / 2 - 0.6)  # (0, 1) has .8, the centre .6; (.25, .75) .6
 
 
-def test_what_is_reached_at_equal_kl_is_a_share_of_what_the_best_policies_gain(
+def test_what_is_captured_at_equal_kl_is_a_share_of_what_the_best_policies_gain(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
-    from equal_kl import share_at
+    from equal_kl import lines_of, shares
 
-    def block(kind: Any, preferences: Any, rewards: Any, kl: Any) -> PerPrompt:
-        rewards, none = np.asarray(rewards), np.zeros((len(rewards), 2, 0))
-        made = np.ones(rewards.shape, dtype=np.int64)
-        return PerPrompt(
-            kind, "task", 0, ("first", "second"), (), 0.1, np.asarray(preferences), ("a", "b"), rewards, none, made,
-            np.asarray(kl),
-        )  # fmt: skip
+    points = [[1.0, 0.0], [0.0, 1.0], [0.3, 0.7]]  # the last one is off the grid: it must not count
+    info = task_info(preferences=points, objectives=("first", "second"), audit=())
 
-    base = block("base", [[np.nan, np.nan]], [[[0.2, 0.4], [0.4, 0.6]]], [[0.0, 0.0]])  # scores (.3, .5)
-    best = block(
-        "optimum", [[1.0, 0.0], [0.0, 1.0]], [[[0.6, 0.4], [0.8, 0.4]], [[0.2, 0.9], [0.4, 0.9]]], [[1.0, 3.0], [2, 2]]
-    )
-    # the base has utilities .3 and .5, the best policies .7 and .9: .4 on average to gain at 2 nats
-    found = Curve(np.asarray([0.0, 0.5, 2.5]), np.asarray([0.4, 0.5, 0.7]))
-    assert share_at(found, 0.25, best, base) == pytest.approx(0.1 / 0.4)
-    assert share_at(found, 0.75, best, base) == pytest.approx(0.2 / 0.4)  # half way from .5 to 2.5 nats
-    assert np.isnan(share_at(found, 1.5, best, base))
+    def policy(method: str, seed: int, kl: list[float], utilities: list[float]) -> CellRecord:
+        rewards = np.tile(np.asarray(utilities)[None, :, None, None], (3, 1, 1, 2))
+        rewards[2], kls = 9.0, np.tile(np.asarray(kl)[None, :, None], (3, 1, 1))
+        return cell(method, seed=seed, outcomes=outcomes(rewards, kls, points, scales=np.linspace(0, 1, len(kl))))
+
+    # the base has .3 and .5, the best policies .9 and .9 at 2 nats of .1 each: J* - J is .7 - .4
+    best = truth([[0.3, 0.5]], [[[0.9, 0.4]], [[0.2, 0.9]], [[9, 9]]], [[2.0], [2.0], [9.0]], points, 0.1)
+    cells = [
+        policy("mod", 0, [0, 1, 2], [0.4, 0.6, 0.8]), policy("mod", 1, [0, 1, 2], [0.4, 0.7, 0.8]),
+        policy("soups", 0, [0, 1, 2], [0.4, 0.5, 0.8]), policy("soups", 1, [0, 1, 1.2], [0.4, 0.5, 0.6]),
+    ]  # fmt: skip
+    records = study(cells, [info], truths={("counselling", seed): best for seed in (0, 1)})
+    lines = {(str(line["method"]), line["kl_share"]): line for line in lines_of(shares(records), "mod")}
+    assert lines["mod", 0.5]["captured_share"] == pytest.approx((0.1 + 0.2) / 2 / 0.3)  # .6 and .7 - .1 - .4
+    assert lines["soups", 0.5]["captured_share"] == pytest.approx(0.0, abs=1e-9)  # .5 - .1 - .4
+    assert lines["soups", 0.5]["row_minus"] == pytest.approx(0.5)
+    assert "captured_share" not in lines["soups", 0.75]  # instance 1 ends at 1.2 nats, before 1.5
+    assert lines["mod", 0.75]["captured_share"] == pytest.approx((0.7 - 0.15 - 0.4 + 0.75 - 0.15 - 0.4) / 2 / 0.3)
+    with pytest.raises(RecordError, match="which is of a task whose best policies are not known"):
+        shares(study(cells, [info]))
 
 
 def test_where_the_preference_depends_on_the_prompt_gains_are_those_of_each_prompt(
@@ -210,19 +217,56 @@ def test_choices_are_read_again_where_the_sweep_is_gone(
 
 @pytest.mark.parametrize(
     ("name", "arguments", "picture"),
-    [
-        ("draw_kept", (), "meta_policy_kept.png"),
-        ("draw_weights", ("9008",), "meta_policy_weights.png"),
-    ],
+    [("draw_kept", (), "meta_policy_kept.png"), ("draw_weights", ("9008",), "meta_policy_weights.png")],
 )
 def test_pictures_are_drawn_of_what_is_kept(
     name: str, arguments: tuple[str, ...], picture: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    drawn = root / "recipes" / "meta_policy" / f"{name}.py"
+    recipe = str(root / "recipes" / "meta_policy" / f"{name}.py")
     for folder, status in ((root / "docs/results/data/meta_policy/two", 0), (tmp_path, 2)):
         monkeypatch.setattr("sys.argv", [name, str(folder), *arguments, str(tmp_path)])
         with pytest.raises(SystemExit, match=str(status)):
-            runpy.run_path(str(drawn), run_name="__main__")
-    assert (tmp_path / picture).stat().st_size > 10_000
-    assert "must hold kept" in capsys.readouterr().err
+            runpy.run_path(recipe, run_name="__main__")
+    assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert "folder must hold kept" in capsys.readouterr().err
+
+
+def test_a_picture_of_weights_has_all_parts_of_a_task(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    import draw_weights
+    import matplotlib.pyplot as plt
+    from kept import Gains
+
+    preferences = np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+
+    def row(*gained: float) -> Gains:
+        return Gains(np.asarray(gained), np.asarray([1.0, 2.0, 1.0]), {}, preferences)
+
+    figure, axes = plt.subplots()
+    draw_weights.panel(
+        axes, {"mod_slower": {0: row(0.4, 1.0, 0.8), 7: row(0.2, 0.2, 0.6)}, "unknown": {0: row(1, 1, 1)}}
+    )
+    (line,) = [each for each in axes.get_lines() if not str(each.get_label()).startswith("_")]
+    assert line.get_label() == "mod"
+    assert_allclose(line.get_xydata(), [[0.0, 0.7], [0.5, 0.3], [1.0, 0.3]])  # ratios of sums, by the first weight
+    plt.close(figure)
+
+
+def test_kept_parts_of_one_task_are_read_as_one(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from kept import read_gains
+
+    with pytest.raises(RecordError, match="folder must hold kept parts"):
+        read_gains(tmp_path)
+    whole = synthetic_study(methods=("linear",), exact=True)
+    (task,) = whole.tasks
+    for name, seeds in (("first", (0, 1)), ("second", (2,))):
+        (tmp_path / name).mkdir()
+        part = part_of(whole, {(task, seed) for seed in seeds})
+        write_per_prompt(part, tmp_path / name / "per_prompt.parquet")
+    (found,) = read_gains(tmp_path).values()
+    assert sorted(found) == [0, 1, 2]
+    write_per_prompt(synthetic_study(methods=("linear",)), tmp_path / "second" / "per_prompt.parquet")
+    with pytest.raises(RecordError, match=r"must be of tasks whose best policies are known, got 'counselling'\. For"):
+        read_gains(tmp_path / "second")
