@@ -16,7 +16,7 @@ from paretune.models.mixing import Mixing
 
 PARTS = 2  # the mean over the prompt's tokens, and its last token
 ROWS_AT_ONCE = 64
-MOST = 2**27  # numbers that are kept for each base model: half a GB
+MOST = 2**27  # numbers that are kept for each base model: half a GB of fp32
 
 Read = Callable[[BaseModel, Sequence[tuple[int, ...]]], Tensor]
 _known: WeakKeyDictionary[BaseModel, dict[tuple[str, tuple[int, ...]], Tensor]] = WeakKeyDictionary()
