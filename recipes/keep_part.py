@@ -1,6 +1,7 @@
 """Keep what a finished part of a study found: its tables, and the digests that say what it was made of.
 
     python recipes/keep_part.py results/controlled-full competing docs/results/data/controlled-full
+    python recipes/keep_part.py results/pair_reflection/study whole docs/results/data/pair   # of a study without parts
 
 Writes `per_prompt.parquet` (what every policy did on every test prompt, and its cost), `tables.csv`, `tables/*.csv`,
 `captured_share_paired.csv` and `digests.json` into a folder of the part's name.
@@ -32,6 +33,7 @@ from paretune.report.tables import Value, csv_text
 from paretune.statistics.paired import paired_difference
 
 TABLES = "tables.csv"
+WHOLE = "whole"
 KEPT = (FILE, TABLES, "tables/controlled.csv", "tables/costs.csv", "tables/seeds.csv")
 
 
@@ -39,7 +41,7 @@ def main() -> int:
     """Read the study's folder and write the part's tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the study's folder")
-    parser.add_argument("part", help="name of a finished part")
+    parser.add_argument("part", help=f"name of a finished part; '{WHOLE}' where the study has none")
     parser.add_argument("output", type=Path, help="folder of the kept parts")
     parser.add_argument("--small", action="store_true", help=f"without {TABLES}, which {FILE} tells too")
     arguments = parser.parse_args()
@@ -59,7 +61,8 @@ def keep(folder: Path, part: str, output: Path, names: Sequence[str] = KEPT) -> 
         RecordError: If a cell of the part, or what is measured of one, is not finished.
     """
     records = read_study(folder)
-    pairs = pairs_of(load_study(folder / "study.yaml"), part)
+    study = load_study(folder / "study.yaml")
+    pairs = pairs_of(study, None if part == WHOLE and not study.parts else part)
     check_finished(folder, records, part, pairs)
     kept = part_of(records, pairs)
     cells = kept.cells
