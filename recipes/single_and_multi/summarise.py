@@ -4,7 +4,7 @@
 
 Where the best policies are known, `shares.csv` has of every row, kind of task and budget: captured share (over
 instances, with its t-interval), the worst preference's share, shares of the possible Chebyshev and threshold utility,
-the least expected reward of the first objective, KL and cost; elsewhere `utilities.csv` has utility, KL, audit and
+the least expected reward of the first objective, KL and cost; elsewhere `utilities.csv` has utility, KL, J, audit and
 cost. Both have differences to `linear` and, for a dynamic method, to its control, paired by seed.
 """
 
@@ -152,6 +152,7 @@ def utility_rows(blocks: Sequence[PerPrompt]) -> Lines:
             "utility": utility.mean, "low": utility.low, "high": utility.high,
             "worst_preference_utility": float(np.mean([cell.utilities for cell in each], axis=0).min()),
             "kl": float(np.mean([cell.kl.mean() for cell in each])),
+            "J": float(np.mean([(cell.utilities - cell.beta * cell.kl.mean(axis=1)).mean() for cell in each])),
             **{f"audit_{name}": float(value) for name, value in zip(each[0].audit, audit, strict=True)},
             **mean_costs([cell.costs or {} for cell in each]), **differences(key, values),
         })  # fmt: skip
