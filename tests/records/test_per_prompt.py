@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import builders
@@ -74,6 +76,44 @@ def test_rewards_that_are_missing_count_as_in_the_report(tmp_path: Path) -> None
     assert mine.kl.tolist() == [[1.5, 1.5]]
     np.testing.assert_allclose(mine.scores[0], record.scores, rtol=1e-12)  # (.25 + .75 + .5 + 1) / 4, 1, .5
     assert mine.utilities.tolist() == [0.25 * 0.625 + 0.25 * 1 + 0.5 * 0.5]
+
+
+def test_what_users_want_of_each_prompt_is_kept_with_the_prompt(tmp_path: Path) -> None:
+    study = builders.synthetic_study(exact=True)
+    wanted = np.random.default_rng(0).dirichlet(np.ones(3), size=len(study.cells[0].evaluations[0].prompt_ids))
+    prompts = len(dict.fromkeys(study.cells[0].evaluations[0].prompt_ids))
+    cells = tuple(
+        replace(
+            cell, evaluations=tuple(replace(each, prompt_preferences=wanted[:prompts]) for each in cell.evaluations)
+        )
+        for cell in study.cells
+    )
+    found = blocks(replace(study, cells=cells), tmp_path)
+    for (kind, _, _), block in found.items():
+        if kind == "cell":
+            assert block.prompt_preferences is not None
+            np.testing.assert_array_equal(block.prompt_preferences, np.tile(wanted[:prompts], (len(block.kl), 1, 1)))
+        else:
+            assert block.prompt_preferences is None
+    # each preference has the same here: what many cells repeat takes little room
+    plain = len((write_per_prompt(study, tmp_path / "plain.parquet")).read_bytes())
+    assert len((tmp_path / "per_prompt.parquet").read_bytes()) < plain + 30 * prompts * 3
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    study = builders.synthetic_study()
+    table = pq.read_table(write_per_prompt(study, tmp_path / "new.parquet")).drop_columns(["wanted"])
+    shared = json.loads(table.schema.metadata[b"paretune"])
+    count = len(shared["blocks"][0]["preferences"])
+    prompts = len(set(table["prompt"].to_pylist()))
+    wanted = np.random.default_rng(0).random((count, prompts, 3))
+    shared["blocks"][0]["prompt_preferences"] = wanted.tolist()
+    old = table.replace_schema_metadata({b"paretune": json.dumps({**shared, "schema_version": 1}).encode()})
+    pq.write_table(old, tmp_path / "old.parquet")
+    first, second = read_per_prompt(tmp_path / "old.parquet")[:2]
+    np.testing.assert_array_equal(first.prompt_preferences, wanted)
+    assert second.prompt_preferences is None
+    np.testing.assert_array_equal(second.kl, read_per_prompt(tmp_path / "new.parquet")[1].kl)
 
 
 def test_a_file_is_a_few_kilobytes_a_cell_and_each_finished_part_has_its_own(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 FloatArray = NDArray[np.float64]
 Kind = Literal["cell", "base", "optimum"]
 FILE = "per_prompt.parquet"
-SCHEMA, _METADATA = 1, b"paretune"
+SCHEMA, _METADATA = 2, b"paretune"
+READ = (1, SCHEMA)  # versions; the first had what users want of each prompt in the metadata
 COSTS = ("completions", "tokens", "flops")  # counts of stages; their seconds beside them
 
 
@@ -140,8 +141,8 @@ def part_of(study: StudyRecords, pairs: Collection[tuple[str, int]]) -> StudyRec
 def write_per_prompt(study: StudyRecords, path: Path) -> Path:
     """Write what every finished cell, the base models and the best policies do on every test prompt.
 
-    One row is one preference on one prompt; numbers are of 32 bits. What holds for all rows of a block is in the file's
-    metadata, as JSON.
+    One row is one preference on one prompt; what was measured has 32 bits. What holds for all rows of a block is in
+    the file's metadata, as JSON.
 
     Args:
         study: The study; unfinished cells are left out.
@@ -152,7 +153,7 @@ def write_per_prompt(study: StudyRecords, path: Path) -> Path:
     """
     blocks = list(_blocks(study))
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("block", "preference", "prompt", "rewards", "audit", "made", "kl")
+        name: [] for name in ("block", "preference", "prompt", "rewards", "audit", "made", "kl", "wanted")
     }
     for number, each in enumerate(blocks):
         count, prompts = each.kl.shape
@@ -162,11 +163,16 @@ def write_per_prompt(study: StudyRecords, path: Path) -> Path:
         for name, array in (("rewards", each.rewards), ("audit", each.audit_rewards), ("made", each.made)):
             columns[name] += array.reshape(count * prompts, -1).tolist()
         columns["kl"] += each.kl.ravel().tolist()
+        by_prompt = each.prompt_preferences
+        columns["wanted"] += (
+            [None] * (count * prompts) if by_prompt is None else by_prompt.reshape(count * prompts, -1).tolist()
+        )
     single, shared = pa.float32(), {"schema_version": SCHEMA, "study": study.name, "blocks": [*map(_plain, blocks)]}
     schema = pa.schema(
         [
             ("block", pa.int32()), ("preference", pa.int32()), ("prompt", pa.string()), ("rewards", pa.list_(single)),
             ("audit", pa.list_(single)), ("made", pa.list_(pa.int32())), ("kl", single),
+            ("wanted", pa.list_(pa.float64())),
         ],
         metadata={_METADATA: json.dumps(shared).encode()},
     )  # fmt: skip
@@ -186,9 +192,10 @@ def read_per_prompt(path: Path) -> tuple[PerPrompt, ...]:
     try:
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
         shared = parsed_json(table.schema.metadata[_METADATA])
-        if shared["schema_version"] == SCHEMA:
+        if shared["schema_version"] in READ:
             owner = table["block"].to_numpy()
-            columns = {name: table[name].to_pylist() for name in ("prompt", "rewards", "audit", "made", "kl")}
+            names = [name for name in table.column_names if name not in ("block", "preference")]
+            columns = {name: table[name].to_pylist() for name in names}
             blocks = []
             for number, plain in enumerate(shared["blocks"]):
                 rows = np.flatnonzero(owner == number)
@@ -199,8 +206,8 @@ def read_per_prompt(path: Path) -> tuple[PerPrompt, ...]:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise RecordError(f"{path} must hold outcomes per prompt, got damaged content ({error}). {AGAIN}") from error
     raise RecordError(
-        f"{path} must have schema version {SCHEMA}, got {shared['schema_version']}. Read it with the paretune that "
-        "wrote it."
+        f"{path} must have schema version {' or '.join(map(str, READ))}, got {shared['schema_version']}. Read it with "
+        "the paretune that wrote it."
     )
 
 
@@ -287,8 +294,7 @@ def _plain(block: PerPrompt) -> dict[str, object]:
     arrays = ("prompts", "rewards", "audit_rewards", "made", "kl", "prompt_preferences")
     plain = {name: value for name, value in vars(block).items() if name not in arrays}
     points = [[None if np.isnan(weight) else weight for weight in row] for row in block.preferences.tolist()]
-    wanted = {} if block.prompt_preferences is None else {"prompt_preferences": block.prompt_preferences.tolist()}
-    return {**plain, "preferences": points, **wanted}
+    return {**plain, "preferences": points}
 
 
 def _block(plain: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> PerPrompt:
@@ -301,12 +307,15 @@ def _block(plain: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> PerPro
     def shaped(name: str, kinds: Any) -> Any:
         return np.asarray(columns[name], dtype=kinds).reshape(count, len(columns["kl"]) // count, -1)
 
+    wanted = plain.get("prompt_preferences")
+    if columns.get("wanted", [None])[0] is not None:
+        wanted = shaped("wanted", np.float64)
     same = ("task", "seed", "beta", "method", "family", "budget_completions", "policies", "costs")
     return PerPrompt(
         kind=cast(Kind, kind), objectives=tuple(plain["objectives"]), audit=tuple(plain["audit"]), preferences=points,
         prompts=tuple(columns["prompt"][: len(columns["kl"]) // count]), rewards=shaped("rewards", np.float64),
         audit_rewards=shaped("audit", np.float64), made=shaped("made", np.int64),
         kl=np.asarray(columns["kl"], dtype=np.float64).reshape(count, -1), answers=tuple(plain["answers"]),
-        prompt_preferences=np.asarray(wanted, np.float64) if (wanted := plain.get("prompt_preferences")) else None,
+        prompt_preferences=None if wanted is None else np.asarray(wanted, np.float64),
         **{name: plain[name] for name in same},
     )  # fmt: skip
