@@ -216,15 +216,19 @@ def test_choices_are_read_again_where_the_sweep_is_gone(
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "picture"),
-    [("draw_kept", (), "meta_policy_kept.png"), ("draw_weights", ("9008",), "meta_policy_weights.png")],
+    ("name", "kept", "arguments", "picture"),
+    [
+        ("draw_kept", "two", (), "meta_policy_kept.png"),
+        ("draw_weights", "two", ("9008",), "meta_policy_weights.png"),
+        ("draw_context", "context", (), "meta_policy_context.png"),
+    ],
 )
 def test_pictures_are_drawn_of_what_is_kept(
-    name: str, arguments: tuple[str, ...], picture: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, kept: str, arguments: tuple[str, ...], picture: str, root: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     recipe = str(root / "recipes" / "meta_policy" / f"{name}.py")
-    for folder, status in ((root / "docs/results/data/meta_policy/two", 0), (tmp_path, 2)):
+    for folder, status in ((root / "docs/results/data/meta_policy" / kept, 0), (tmp_path, 2)):
         monkeypatch.setattr("sys.argv", [name, str(folder), *arguments, str(tmp_path)])
         with pytest.raises(SystemExit, match=str(status)):
             runpy.run_path(recipe, run_name="__main__")
