@@ -102,7 +102,7 @@ def check_finished(folder: Path, records: StudyRecords, part: str, pairs: Collec
         name, why = next(iter(unfinished.items()))
         raise RecordError(
             f"part '{part}' must be finished, got {len(unfinished)} unfinished, the first {name} ({why}). Run "
-            f"`paretune run {folder / 'study.yaml'} --part {part} -o {folder}`."
+            f"`paretune run {folder / 'study.yaml'}{'' if part == WHOLE else f' --part {part}'} -o {folder}`."
         )
 
 
