@@ -1,7 +1,7 @@
 """Which values of `context` leave a rule that reads the prompt something to find? Measured with exact experts.
 
-    python recipes/meta_policy/context_range.py            # 5 minutes of one core
-    python recipes/meta_policy/context_range.py --tiny     # to see it run
+    python recipes/meta_policy/context_range.py -o docs/results/data/meta_policy/context_range.csv
+    python recipes/meta_policy/context_range.py -o /tmp/context_range.csv --tiny     # to see it run
 
 An exact expert is the best policy for one objective alone. Experts of equal beta, mixed at the level of the sequence
 with weights g, are `pi ~ prod pi_i^g_i`. The best g of each prompt is then what its user wants, w(x), and reaches J*;
@@ -13,6 +13,10 @@ rule that is blind to the prompt can have. The gain of reading the prompt is the
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,32 +28,38 @@ from paretune.optimum.exact import Outcome, optimal_outcome, outcome, prompt_gai
 from paretune.rl.outcomes import tables
 from paretune.tasks.controlled import load
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import continued  # type: ignore[import-not-found]  # one folder up
+
 FloatArray = NDArray[np.float64]
 RHOS, HETEROGENEITIES = (-0.8, 0.0, 0.8), (0.0, 0.5)
 CONTEXTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 INSTANCES = (10000, 10001, 10002)
 PREFERENCES = das_dennis(2, 10)
 TINY = {"alphabet": 6, "length": 2}  # 36 completions
+FLAT = 1e-3  # largest slope, in J over beta and units of g, at which a search counts as ended
 
 
 def main() -> int:
-    """Measure and print a row for each setting; return the exit code."""
+    """Measure and write a line for each setting; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="CSV file; lines in it are not made again")
     parser.add_argument("--tiny", action="store_true", help="36 completions, one instance, three values")
-    tiny = parser.parse_args().tiny
-    contexts, instances = (CONTEXTS[1::3], INSTANCES[1:2]) if tiny else (CONTEXTS, INSTANCES)
-    print("share of the possible gain that one g for all prompts leaves [each instance]")
-    print("rho     h    " + "".join(f"c {context:<25g}" for context in contexts))
-    for rho in RHOS:
-        for heterogeneity in HETEROGENEITIES:
-            cells = []
-            for context in contexts:
-                gains = np.array(
-                    [measured(rho, heterogeneity, context, seed, TINY if tiny else {}) for seed in instances]
-                )  # [S, 2]
-                each = " ".join(f"{left:.3f}" for left in gains[:, 0] / gains[:, 1])
-                cells.append(f"{gains[:, 0].sum() / gains[:, 1].sum():.3f} [{each}]".ljust(27))
-            print(f"{rho:+.1f}  {heterogeneity:.1f}  {''.join(cells)}", flush=True)
+    arguments = parser.parse_args()
+    contexts, instances = (CONTEXTS[1::3], INSTANCES[1:2]) if arguments.tiny else (CONTEXTS, INSTANCES)
+    shape = TINY if arguments.tiny else {}
+
+    def make(key: Mapping[str, Any]) -> dict[str, object]:
+        place = (key["rho"], key["heterogeneity"], key["context"])
+        gains = np.array([measured(*place, seed, shape) for seed in instances])  # [S, 2]
+        apart = {f"instance_{seed}": float(left) for seed, left in zip(instances, gains[:, 0] / gains[:, 1])}
+        return {"gain": float(gains[:, 0].sum() / gains[:, 1].sum()), **apart}
+
+    keys = [
+        {"rho": rho, "heterogeneity": h, "context": context}
+        for rho in RHOS for h in HETEROGENEITIES for context in contexts
+    ]  # fmt: skip
+    continued(arguments.output, keys, make)
     return 0
 
 
@@ -66,7 +76,13 @@ def measured(rho: float, heterogeneity: float, context: float, seed: int, shape:
 
 
 def fitted(log_reference: FloatArray, rewards: FloatArray, wanted: FloatArray, base: FloatArray, beta: float) -> float:
-    """Return the gain in J of the best one g for all prompts, whose users want `[P, K]`."""
+    """Return the gain in J of the best one g for all prompts, whose users want `[P, K]`.
+
+    It is the best of searches from what users want on average, from equal weights and from the base model.
+
+    Raises:
+        RuntimeError: If the best search did not end where J is flat.
+    """
 
     def loss(g: FloatArray) -> float:
         mixed = g.sum() * log_reference + rewards @ g / beta  # the experts' own normalisers cancel
@@ -75,7 +91,12 @@ def fitted(log_reference: FloatArray, rewards: FloatArray, wanted: FloatArray, b
         gained = prompt_gains(Outcome(found.rewards[None], found.kl[None]), base, wanted[None], beta)
         return -float(gained[0]) / beta
 
-    return -beta * float(minimize(loss, wanted.mean(axis=0), method="BFGS", options={"gtol": 1e-4}).fun)
+    starts = (wanted.mean(axis=0), np.full(wanted.shape[1], 1 / wanted.shape[1]), np.zeros(wanted.shape[1]))
+    ends = [minimize(loss, start, method="BFGS", options={"gtol": FLAT / 10}) for start in starts]
+    best = min(ends, key=lambda end: float(end.fun))
+    if np.abs(best.jac).max() > FLAT:
+        raise RuntimeError(f"the best one g for all prompts must be where J is flat, got slopes {best.jac}.")
+    return -beta * float(best.fun)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,15 @@
     python recipes/meta_policy/split_gain.py -o docs/results/data/meta_policy/split_gain.csv
     python recipes/meta_policy/split_gain.py -o /tmp/split_gain.csv --tiny    # to see it run
 
-Correlations -.8 and 0, heterogeneity 0, .5 and 1; about fifteen minutes of one core for each instance of all six.
+Correlations -.8 and 0, heterogeneity 0, .5 and 1; about twenty minutes of one core for each instance of all six.
 
 Two experts for each objective are trained on the exact J, one on the training prompts below and one on those above 0 of
 the task's feature (`split_experts`). Their deltas are averaged, and the expert weights g that are best are searched on
 the exact J of test prompts by steps of Adam through the model: one g for a preference, and one for each prompt. The
 setting is accepted where the second gains at least .05 of the possible over the first, at heterogeneity .5 or more.
-Both are what was found with so many steps, a lower bound; g per prompt starts from the best g(w). Beside them is what
-`w @ prior` gives, which knows no prompt, and the rule by half, which fits nothing.
+Both are what was found with the same number of steps, a lower bound: half of them are one g's, and go on from there
+either with one g or with one for each prompt. Beside them is what `w @ prior` gives, which knows no prompt, and the
+rule by half, which fits nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ TASKS = [{"rho": rho, "heterogeneity": h} for h in (0.5, 1.0, 0.0) for rho in (-
 INSTANCES, GRID = (10000, 10001, 10002), 4  # tuning instances, as the range of `context` is accepted on
 TINY = {"alphabet": 5, "length": 3}
 FOUND = ("prior", "by_half", "best_for_all", "best_each")  # expert weights, in the order of `gained`
-UPDATES, STEPS, RATE = 100, 40, 0.1  # of training; of either search, in units of expert weights
+UPDATES, STEPS, RATE = 100, 40, 0.1  # of training; of either half of a search, in units of expert weights
 
 
 def of_half(task: Task, upper: bool) -> Task:
@@ -136,9 +137,9 @@ def gained(task: Task, seed: int, wanted: FloatArray, updates: int, steps: int) 
         base = mixture.at(np.zeros((1, 2 * objectives)), preference)
         plain = (preference @ kind.prior(objectives))[None]
         by_half = np.where(mixture.upper[:, None], preference @ high, preference @ low)
-        shared, one = mixture.best(plain, preference, True, steps)
-        starts = np.tile(shared, (len(mixture.prompts), 1))
-        each = mixture.best(starts, preference, False, steps)[1]
+        shared, _ = mixture.best(plain, preference, True, steps)
+        one = mixture.best(shared, preference, True, steps)[1]
+        each = mixture.best(np.tile(shared, (len(mixture.prompts), 1)), preference, False, steps)[1]
         sums += np.asarray([mixture.at(plain, preference), mixture.at(by_half, preference), one, each]) - base
         possible += float(preference @ most) - base
     mixture.bank.unwrap()

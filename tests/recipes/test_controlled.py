@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -38,14 +40,34 @@ def test_the_recipe_of_learning_rates_runs(
     assert math.isfinite(float(found[1]))
 
 
+def test_one_g_for_all_prompts_lacks_what_reading_them_is_worth(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    import context_range
+
+    shape = context_range.TINY
+    left, possible = context_range.measured(-0.8, 0.0, 0.0, 10000, shape)
+    assert possible > 0
+    assert left == pytest.approx(0, abs=1e-6 * possible)  # everybody wants w, and g = w is the best policy's
+    left, possible = context_range.measured(-0.8, 0.0, 0.6, 10000, shape)
+    assert 0.1 < left / possible < 1
+
+    # two prompts with one completion each but for a common one: who wants the opposite of the other gets half
+    log_reference = np.log(np.full((2, 2), 0.5))
+    rewards = np.stack([[[1.0, 0.0], [0.0, 1.0]]] * 2)  # [P, completions, K]
+    base = np.full((2, 2), 0.5)
+    found = context_range.fitted(log_reference, rewards, np.eye(2), base, 1.0)
+    assert found == pytest.approx(0, abs=1e-6)  # one g can do nothing for both
+
+
 @pytest.mark.slow
-def test_the_recipe_of_contexts_runs_and_more_context_leaves_more_to_find(root: Path) -> None:
-    command = [sys.executable, str(root / "recipes" / "meta_policy" / "context_range.py"), "--tiny"]
+def test_the_recipe_of_contexts_runs_and_more_context_leaves_more_to_find(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "found.csv"
+    script = root / "recipes" / "meta_policy" / "context_range.py"
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
-    made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
-    lines = made.stdout.splitlines()[2:]
-    assert len(lines) == 6
-    for line in lines:
-        left = [float(value) for value in re.findall(r"(0\.\d{3}) \[", line)]
-        assert len(left) == 3
-        assert left == sorted(left)  # 0.2, 0.5 and 1
+    subprocess.run([sys.executable, str(script), "--tiny", "-o", str(file)], env=environment, check=True, timeout=300)
+    with file.open(newline="") as handle:
+        lines = list(csv.DictReader(handle))
+    assert len(lines) == 6 * 3
+    for start in range(0, 18, 3):  # 0.2, 0.5 and 1
+        left = [float(line["gain"]) for line in lines[start : start + 3]]
+        assert 0 < left[0] < left[1] < left[2] < 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 
 from builders import cell, outcomes, study, synthetic_study, task_info, truth
@@ -44,9 +45,32 @@ def test_recipes_run(
         found = list(csv.DictReader(file))
     assert len(found) == lines
     if name == "split_gain":
-        assert float(found[0]["gain"]) >= 0  # a g for each prompt starts from the best for all
+        assert float(found[0]["best_for_all"]) >= float(found[0]["prior"])  # where its search starts
     else:
         assert [line["share_by_half"] != "" for line in found] == [False] * 9 + [True]
+
+
+def test_expert_weights_are_searched_for_all_prompts_or_for_each(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from split_gain import Mixture
+
+    wanted = torch.tensor([[0.0, 1.0], [1.0, 0.5], [0.5, 0.0]])
+
+    class Known(Mixture):
+        def __init__(self) -> None:
+            self.bank = SimpleNamespace(take_gradients=lambda: None)
+            self.prompts, self.reference = [(), (), ()], torch.zeros(3)
+
+        def value(self, expert_weights: torch.Tensor, preference: Any) -> torch.Tensor:
+            return -(expert_weights - wanted).square().sum(dim=1)
+
+    start = np.zeros((1, 2))
+    one, reached = Known().best(start, np.ones(2), True, 60)
+    assert_allclose(one, [[0.5, 0.5]], atol=0.01)
+    assert_allclose(reached, -1 / 3, atol=0.001)  # squared distances of .5, .25 and .25 from the mean
+    each, reached = Known().best(np.tile(start, (3, 1)), np.ones(2), False, 60)
+    assert_allclose(each, wanted, atol=0.03)
+    assert_allclose(reached, 0.0, atol=0.001)
 
 
 def test_a_table_goes_on_where_it_stopped_and_makes_no_line_again(
