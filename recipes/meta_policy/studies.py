@@ -1,11 +1,10 @@
 """Write the studies of the meta-policy family with the settings that its sweeps chose.
 
-    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-{wide,others}
+    python recipes/meta_policy/studies.py results/meta-policy-sweep results/meta-policy-sweep-{wide,support,others}
 
-Writes what was tried and what was chosen into `docs/results/data/meta_policy`, too: `sweep.csv`, `sweep_wide.csv`,
-`sweep_others.csv` and `chosen.json`, which stands for the folders of the sweeps where they are gone. Of each study the
-docstring of its function says what it asks. Rows that were swept with several splits of the budget come with the split
-that scored best.
+Writes what was tried and what was chosen into `docs/results/data/meta_policy`, too: a table for each sweep and
+`chosen.json`, which stands for the folders of the sweeps where they are gone. Of each study the docstring of its
+function says what it asks. Rows that were swept with several splits of the budget come with the split that scored best.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ THREE = [6144, 12288]  # .1 and .2 of 15 R
 SPLITS = {"linear": ("linear", "linear_five", "linear_eleven"), "weight_grid": ("weight_grid", "weight_grid_eleven")}
 OTHERS = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "bilevel", "tree")
 WIDE = ("preference_conditioned_wide", "mod_wide")  # of the rank of a whole bank in each expert
-SWEPT = {"wide": WIDE, "others": OTHERS}  # rows with a sweep of their own, by study
+SUPPORT = ("linear_support_three", "linear_support_four", "linear_support")  # by policies that the budget is split into
+SWEPT = {"wide": WIDE, "support": SUPPORT, "others": OTHERS}  # rows with a sweep of their own, by study
 SEARCHES = ("grid", "random", "mirror_descent", "gradient_free")
 
 
@@ -81,6 +81,8 @@ class Studies:
         self.rows: dict[str, Row] = {label: dict(each.row) for label, each in chosen.items()}
         for name, labels in SPLITS.items():
             self.rows[f"{name}_equal"] = self.rows[max(labels, key=lambda label: chosen[label].score)]
+        if chosen.keys() >= {*SUPPORT}:
+            self.rows["linear_support"] = self.rows[max(SUPPORT, key=lambda label: chosen[label].score)]
         # the highest rate of the sweep is best on tuning instances, and now and then a policy breaks there: both stand
         for name in ("rewarded_soups", "mod", "linear", *(f"{each}_equal" for each in SPLITS)):
             self.rows[f"{name}_slower"] = {**self.rows[name], "learning_rate": self.rows[name]["learning_rate"] / 2}
@@ -110,6 +112,12 @@ class Studies:
     def wide(self) -> Study:
         """The two best rivals with the parameters of a whole bank in each expert."""
         return study("wide", tasks([-0.8], HETEROGENEITIES), {name: self.rows[name] for name in WIDE}, [EQUAL], 5)
+
+    def support(self) -> Study:
+        """The other multi-policy rival, at the rate that its sweep chose and half of it, as the others of `equal`."""
+        row = self.rows["linear_support"]
+        rows = {"linear_support": row, "linear_support_slower": {**row, "learning_rate": row["learning_rate"] / 2}}
+        return study("support", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
 
     def controls(self) -> Study:
         """What the gate buys, and what of that is context."""
@@ -169,8 +177,13 @@ class Studies:
         return study("others", tasks([-0.8], HETEROGENEITIES), rows, [EQUAL], 3)
 
     def levels(self) -> Study:
-        """The same experts, of both learning rates, mixed at each level; at equal KL see `equal_kl.py`."""
-        rows: dict[str, Row] = {}
+        """The same experts, of both learning rates, mixed at each level; at equal KL see `equal_kl.py`.
+
+        Those under a gate are trained with three quarters of the completions, as the gate's count. Beside them is the
+        mixture whose experts and gate learn together.
+        """
+        rows: dict[str, Row] = {"mixture_of_experts": self.mixture}
+        gated = self.upper_levels()["gated_block"]
         for rate in ("", "_slower"):
             soups = self.rows[f"rewarded_soups{rate}"]
             hidden = {**soups, "method": "hidden_mixing"}
@@ -182,6 +195,7 @@ class Studies:
                 "hidden_last_after_norm": {**hidden, "block": -1, "norm": "after"},
                 "log_probs": {**soups, "method": "mod"},
                 "probabilities": {**soups, "method": "probability_mixture"},
+                "gate": {**gated, "learning_rate": soups["learning_rate"]},
             }
             rows |= {f"{level}{rate}": row for level, row in levels.items()}
         return study("levels", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 5)
@@ -215,13 +229,16 @@ class Studies:
             }  # fmt: skip
             rows[f"split_none_{feedback}"] = {**joint, **halves, "experts_share": 1, "gate": "none"}
         rows["linear_oracle"] = {**self.rows["linear_equal"], "feedback": "oracle"}
-        of = tasks([-0.8], [0.5], context=0.6) + tasks([-0.8], [0.5])
-        return study("context", of, rows, BUDGETS[:3], 3)
+        with_rewards = tasks([-0.8], [0.5], context=0.6) + tasks([-0.8], [0.5])  # which read the prompt as well
+        alone = tasks([-0.8], [0.0], context=0.6)
+        found = study("context", with_rewards, rows, BUDGETS[:3], 3)
+        found["parts"] |= {"context_alone_from_0": study("", alone, {}, [], 3)["parts"]["competing_from_0"]}
+        return {**found, "tasks": with_rewards + alone}
 
 
 NAMES = (
-    "yardstick", "main", "equal", "wide", "controls", "three", "three_yardstick", "others", "levels", "two_levels",
-    "given", "context",
+    "yardstick", "main", "equal", "wide", "support", "controls", "three", "three_yardstick", "others", "levels",
+    "two_levels", "given", "context",
 )  # fmt: skip
 
 
