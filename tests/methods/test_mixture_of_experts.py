@@ -17,6 +17,7 @@ from paretune.methods.entries import method_entry
 from paretune.methods.experts import LATER, start_of
 from paretune.methods.meta_policy.lower_level.mixed_reward import MixedReward
 from paretune.methods.meta_policy.mixture_of_experts import MixtureOfExperts, MixtureOfExpertsSettings
+from paretune.training.train import train
 
 WANTED = das_dennis(2, 2)
 CORNERS: dict[str, Any] = {"experts": "single_objective"}
@@ -191,3 +192,19 @@ def test_budgets_that_are_too_small_for_a_part_are_refused(task: Task) -> None:
 def test_gates_are_named_by_word(task: Task) -> None:
     for word in ("block", "token", "prompt"):
         assert planned(task, gate=word)[-1].settings["gate"] == GATES[word]
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize(("method", "streams"), [("mixture_of_experts", 1), ("preference_conditioned", 1), ("mod", 2)])
+def test_a_mixture_answers_in_one_stream(method: str, streams: int, task: Task) -> None:
+    """Its model passes each token of a completion once; mixing log-probabilities takes a pass for each expert."""
+    solutions = train(method, task, 64, settings={"rank": 2, "group_size": 4, "completions_per_update": 16})
+    assert solutions.bank is not None
+    policy = solutions.policies_for([[0.5, 0.5], [0.3, 0.7]])
+    passed: list[int] = []
+    layer = solutions.bank.base.model.get_output_embeddings()
+    handle = layer.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
+    made = policy.generate(["b b", "e"], [0, 1])
+    handle.remove()
+    assert passed[0] == streams * len(made.texts) == streams * 2
+    assert max(passed) == passed[0]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +12,7 @@ from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.methods.meta_policy.tree import Tree, tree_nodes
 from paretune.methods.per_preference import PerPreferenceSettings
+from paretune.training.train import train
 
 
 def test_leaves_are_parted_until_each_is_alone() -> None:
@@ -50,3 +54,19 @@ def test_a_budget_for_one_policy_trains_root_and_centre_alone(task: Task) -> Non
     (root,) = Tree(settings).stages(task, das_dennis(2, 2), 100, 0)
     assert root.member["objective_weights"] == [0.5, 0.5]
     assert root.needs == ()
+
+
+@pytest.mark.usefixtures("base")
+def test_a_trained_child_is_near_its_parent(task: Task) -> None:
+    """Two updates of Adam at .001 move no parameter by much more than .002; a start of its own has another random A."""
+    settings: dict[str, Any] = {
+        "rank": 2, "group_size": 4, "completions_per_update": 16, "completions_each": 32, "epochs": 1,
+        "learning_rate": 1e-3, "average_decay": 0.0,
+    }  # fmt: skip
+    solutions = train("tree", task, 96, settings=settings)
+    assert solutions.bank is not None
+    for layer in solutions.bank.layers.values():
+        root, *children = layer.A.detach()
+        assert len(children) == 2
+        for child in children:
+            assert 0 < float((child - root).abs().max()) < 0.01
