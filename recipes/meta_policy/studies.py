@@ -179,11 +179,14 @@ class Studies:
     def levels(self) -> Study:
         """The same experts, of both learning rates, mixed at each level; at equal KL see `equal_kl.py`.
 
-        Those under a gate are trained with three quarters of the completions, as the gate's count. Beside them is the
-        mixture whose experts and gate learn together.
+        Those under a gate, at the lower rate alone, are trained with three quarters of the completions, as the gate's
+        count. Beside them is the mixture whose experts and gate learn together.
         """
-        rows: dict[str, Row] = {"mixture_of_experts": self.mixture}
-        gated = self.upper_levels()["gated_block"]
+        slower = self.rows["rewarded_soups_slower"]["learning_rate"]
+        rows: dict[str, Row] = {
+            "mixture_of_experts": self.mixture,
+            "gate_slower": {**self.upper_levels()["gated_block"], "learning_rate": slower},
+        }
         for rate in ("", "_slower"):
             soups = self.rows[f"rewarded_soups{rate}"]
             hidden = {**soups, "method": "hidden_mixing"}
@@ -195,7 +198,6 @@ class Studies:
                 "hidden_last_after_norm": {**hidden, "block": -1, "norm": "after"},
                 "log_probs": {**soups, "method": "mod"},
                 "probabilities": {**soups, "method": "probability_mixture"},
-                "gate": {**gated, "learning_rate": soups["learning_rate"]},
             }
             rows |= {f"{level}{rate}": row for level, row in levels.items()}
         return study("levels", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 5)
