@@ -9,6 +9,7 @@ instances, the band goes from the least to the most of them. Writes `meta_policy
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,11 @@ ROWS = {
     "one_policy_tuned": ("one_policy", "#999999"),
 }  # names of rows, as shown, and their colours
 LOWEST = -0.25  # what lies below is not drawn
+
+
+def numbers(named: tuple[str, object]) -> list[float]:
+    """Return the numbers in a task's name, by which competing objectives come first."""
+    return [float(each) for each in re.findall(r"[-+]?\d+(?:\.\d+)?", named[0])]
 
 
 def panel(axes: Axes, rows: Mapping[str, Mapping[int, Gains]]) -> None:
@@ -83,7 +89,7 @@ def main() -> int:
         return 2
     high = -(-len(compared) // 2)
     figure, panels = plt.subplots(high, 2, figsize=(9, 3.6 * high), squeeze=False, layout="constrained", sharey=True)
-    for axes, (task, rows) in zip(panels.flatten(), sorted(compared.items()), strict=False):
+    for axes, (task, rows) in zip(panels.flatten(), sorted(compared.items(), key=numbers), strict=False):
         panel(axes, rows)
         axes.set_title(task, fontsize=10)
     for axes in panels.flatten()[len(compared) :]:
