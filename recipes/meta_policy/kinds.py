@@ -7,8 +7,8 @@ Every kind is trained with the same completions in all and the default learner, 
 from earlier completions. Its experts are averaged by its prior, `g = w @ prior`, for eleven preferences. All figures
 are exact, on test prompts, in shares of what the best policy could gain over the base model. An expert's own
 objective is the one it was trained for most, the first of equals. Of `split_experts` the gain is also shown on
-prompts of the half that each was trained on, and the share of somebody who knows the half of each prompt. Ten minutes
-of one core for each instance of both tasks.
+prompts of the half that each was trained on, and the share of somebody who knows the half of each prompt. About
+a minute of one core for each instance of both tasks.
 """
 
 from __future__ import annotations

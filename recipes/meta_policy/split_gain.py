@@ -3,7 +3,7 @@
     python recipes/meta_policy/split_gain.py -o docs/results/data/meta_policy/split_gain.csv
     python recipes/meta_policy/split_gain.py -o /tmp/split_gain.csv --tiny    # to see it run
 
-Correlations -.8 and 0, heterogeneity 0, .5 and 1; about twenty minutes of one core for each instance of all six.
+Correlations -.8 and 0, heterogeneity 0, .5 and 1; about five minutes of one core for each instance of all six.
 
 Two experts for each objective are trained on the exact J, one on the training prompts below and one on those above 0 of
 the task's feature (`split_experts`). Their deltas are averaged, and the expert weights g that are best are searched on

@@ -38,10 +38,14 @@ R = 4096
 BUDGETS = [2248, 4504, 9008, 18016]  # .05, .1, .2 and .4 of 11 R, in whole groups
 EQUAL = BUDGETS[2]
 THREE = [6144, 12288]  # .1 and .2 of 15 R
-SPLITS = {"linear": ("linear", "linear_five", "linear_eleven"), "weight_grid": ("weight_grid", "weight_grid_eleven")}
+SUPPORT = ("linear_support_three", "linear_support_four", "linear_support")
+SPLITS = {
+    "linear": ("linear", "linear_five", "linear_eleven"),
+    "weight_grid": ("weight_grid", "weight_grid_eleven"),
+    "linear_support": SUPPORT,
+}  # rows that train a policy for each preference, by how many the budget is split into
 OTHERS = ("bone_soups", "iterative_soups", "panacea", "preference_in_prompt", "reptile", "bilevel", "tree")
 WIDE = ("preference_conditioned_wide", "mod_wide")  # of the rank of a whole bank in each expert
-SUPPORT = ("linear_support_three", "linear_support_four", "linear_support")  # by policies that the budget is split into
 SWEPT = {"wide": WIDE, "support": SUPPORT, "others": OTHERS}  # rows with a sweep of their own, by study
 SEARCHES = ("grid", "random", "mirror_descent", "gradient_free")
 
@@ -60,17 +64,21 @@ def study(
 
     The standing row `one_policy` learns as by default.
     """
-    found: dict[float, list[str]] = {}
-    for task in of:
-        found.setdefault(task["controlled"]["rho"], []).append(load_task(task).name)
-    parts = {
-        f"{RELATIONS[rho]}_from_{first}": {"tasks": names, "seeds": list(range(first, min(first + 5, seeds)))}
-        for first in range(0, seeds, 5) for rho, names in found.items()
-    }  # fmt: skip
     return {
         "name": f"meta-policy-{name}", "tasks": of, "methods": {"one_policy": {"method": "one_policy"}, **rows},
         "budget": {"completions": list(budgets)}, "seeds": seeds,
-        "preferences": {"grid": divisions, "unseen": 4 if divisions == 10 else 0}, "parts": parts,
+        "preferences": {"grid": divisions, "unseen": 4 if divisions == 10 else 0}, "parts": parts(of, seeds),
+    }  # fmt: skip
+
+
+def parts(of: list[Row], seeds: int) -> dict[str, Row]:
+    """Return parts of one correlation and at most five instances each, by name."""
+    found: dict[float, list[str]] = {}
+    for task in of:
+        found.setdefault(task["controlled"]["rho"], []).append(load_task(task).name)
+    return {
+        f"{RELATIONS[rho]}_from_{first}": {"tasks": names, "seeds": list(range(first, min(first + 5, seeds)))}
+        for first in range(0, seeds, 5) for rho, names in found.items()
     }  # fmt: skip
 
 
@@ -79,18 +87,21 @@ class Studies:
 
     def __init__(self, chosen: Mapping[str, Choice]) -> None:
         self.rows: dict[str, Row] = {label: dict(each.row) for label, each in chosen.items()}
-        for name, labels in SPLITS.items():
+        split = {name: labels for name, labels in SPLITS.items() if chosen.keys() >= {*labels}}
+        for name, labels in split.items():
             self.rows[f"{name}_equal"] = self.rows[max(labels, key=lambda label: chosen[label].score)]
-        if chosen.keys() >= {*SUPPORT}:
-            self.rows["linear_support"] = self.rows[max(SUPPORT, key=lambda label: chosen[label].score)]
         # the highest rate of the sweep is best on tuning instances, and now and then a policy breaks there: both stand
-        for name in ("rewarded_soups", "mod", "linear", *(f"{each}_equal" for each in SPLITS)):
+        for name in ("rewarded_soups", "mod", "linear", *(f"{each}_equal" for each in split)):
             self.rows[f"{name}_slower"] = {**self.rows[name], "learning_rate": self.rows[name]["learning_rate"] / 2}
         self.mixture, self.soups = self.rows["mixture_of_experts"], self.rows["rewarded_soups"]
 
     def like_soups(self, method: str, **settings: Any) -> Row:
         """Return a row that combines experts which learn as those of rewarded soups do."""
         return {**self.soups, "method": method, **settings}
+
+    def split(self, name: str) -> dict[str, Row]:
+        """Return a row with the best split of the budget, at the rate that its sweep chose and at half of it."""
+        return {f"{name}{rate}": self.rows[f"{name}_equal{rate}"] for rate in ("", "_slower")}
 
     def yardstick(self) -> Study:
         """What one policy of R for each of eleven preferences gains; all kept gains are shares of that."""
@@ -106,7 +117,7 @@ class Studies:
         """Every rival at an equal budget."""
         rows = {name: self.rows[name] for name in ("rewarded_soups", "rewarded_soups_slower", "mod", "mod_slower")}
         rows["one_policy_tuned"] = self.rows["one_policy"]
-        rows |= {f"{name}{rate}": self.rows[f"{name}_equal{rate}"] for name in SPLITS for rate in ("", "_slower")}
+        rows |= self.split("linear") | self.split("weight_grid")
         return study("equal", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
 
     def wide(self) -> Study:
@@ -115,9 +126,7 @@ class Studies:
 
     def support(self) -> Study:
         """The other multi-policy rival, at the rate that its sweep chose and half of it, as the others of `equal`."""
-        row = self.rows["linear_support"]
-        rows = {"linear_support": row, "linear_support_slower": {**row, "learning_rate": row["learning_rate"] / 2}}
-        return study("support", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
+        return study("support", tasks(CORRELATIONS, HETEROGENEITIES), self.split("linear_support"), [EQUAL], 10)
 
     def controls(self) -> Study:
         """What the gate buys, and what of that is context."""
@@ -126,7 +135,8 @@ class Studies:
 
     def three(self) -> Study:
         """Three objectives, fifteen weights."""
-        names = ("mixture_of_experts", "preference_conditioned", "rewarded_soups", "mod")
+        names = ["mixture_of_experts", "preference_conditioned"]
+        names += [f"{name}{rate}" for name in ("rewarded_soups", "mod") for rate in ("", "_slower")]
         of = tasks((-0.4, 0.0), (0.5,), objectives=3)
         return study("three", of, {name: self.rows[name] for name in names}, THREE, 5, 4)
 
@@ -231,11 +241,11 @@ class Studies:
             }  # fmt: skip
             rows[f"split_none_{feedback}"] = {**joint, **halves, "experts_share": 1, "gate": "none"}
         rows["linear_oracle"] = {**self.rows["linear_equal"], "feedback": "oracle"}
-        with_rewards = tasks([-0.8], [0.5], context=0.6) + tasks([-0.8], [0.5])  # which read the prompt as well
+        both = tasks([-0.8], [0.5], context=0.6) + tasks([-0.8], [0.5])  # rewards depend on the prompt, too
         alone = tasks([-0.8], [0.0], context=0.6)
-        found = study("context", with_rewards, rows, BUDGETS[:3], 3)
-        found["parts"] |= {"context_alone_from_0": study("", alone, {}, [], 3)["parts"]["competing_from_0"]}
-        return {**found, "tasks": with_rewards + alone}
+        found = study("context", both + alone, rows, BUDGETS[:3], 3)
+        apart = {"context_alone_from_0": parts(alone, 3)["competing_from_0"]}  # a part takes at most 45 minutes
+        return {**found, "parts": parts(both, 3) | apart}
 
 
 NAMES = (

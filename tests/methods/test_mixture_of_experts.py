@@ -195,15 +195,17 @@ def test_gates_are_named_by_word(task: Task) -> None:
 
 
 @pytest.mark.usefixtures("base")
-@pytest.mark.parametrize(("method", "streams"), [("mixture_of_experts", 1), ("preference_conditioned", 1), ("mod", 2)])
+@pytest.mark.parametrize(
+    ("method", "streams"), [("mixture_of_experts", 1), ("preference_conditioned", 1), ("hidden_mixing", 2), ("mod", 2)]
+)
 def test_a_mixture_answers_in_one_stream(method: str, streams: int, task: Task) -> None:
-    """Its model passes each token of a completion once; mixing log-probabilities takes a pass for each expert."""
+    """Each token enters the model once; mixing hidden states or log-probabilities takes an entry for each expert."""
     solutions = train(method, task, 64, settings={"rank": 2, "group_size": 4, "completions_per_update": 16})
     assert solutions.bank is not None
     policy = solutions.policies_for([[0.5, 0.5], [0.3, 0.7]])
     passed: list[int] = []
-    layer = solutions.bank.base.model.get_output_embeddings()
-    handle = layer.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
+    entry = solutions.bank.base.model.get_input_embeddings()
+    handle = entry.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
     made = policy.generate(["b b", "e"], [0, 1])
     handle.remove()
     assert passed[0] == streams * len(made.texts) == streams * 2

@@ -51,12 +51,12 @@ def test_one_g_for_all_prompts_lacks_what_reading_them_is_worth(root: Path, monk
     left, possible = context_range.measured(-0.8, 0.0, 0.6, 10000, shape)
     assert 0.1 < left / possible < 1
 
-    # two prompts with one completion each but for a common one: who wants the opposite of the other gets half
+    # each prompt has one completion for either objective, and its user wants the one that the other does not
     log_reference = np.log(np.full((2, 2), 0.5))
     rewards = np.stack([[[1.0, 0.0], [0.0, 1.0]]] * 2)  # [P, completions, K]
     base = np.full((2, 2), 0.5)
     found = context_range.fitted(log_reference, rewards, np.eye(2), base, 1.0)
-    assert found == pytest.approx(0, abs=1e-6)  # one g can do nothing for both
+    assert found == pytest.approx(0, abs=1e-6)  # what one g does for the first it undoes for the second
 
 
 @pytest.mark.slow
