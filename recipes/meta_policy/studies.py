@@ -37,6 +37,7 @@ RELATIONS = {-0.8: "competing", -0.4: "half_competing", 0.0: "independent", 0.8:
 R = 4096
 BUDGETS = [2248, 4504, 9008, 18016]  # .05, .1, .2 and .4 of 11 R, in whole groups
 EQUAL = BUDGETS[2]
+HIGHEST = 0.02  # learning rate of the sweeps
 THREE = [6144, 12288]  # .1 and .2 of 15 R
 SUPPORT = ("linear_support_three", "linear_support_four", "linear_support")
 SPLITS = {
@@ -82,31 +83,37 @@ def parts(of: list[Row], seeds: int) -> dict[str, Row]:
     }  # fmt: skip
 
 
+def at_both_rates(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Return rows whose sweep chose its highest learning rate at half of that, too, as `NAME_slower`.
+
+    It is the best rate on tuning instances, and now and then a policy breaks there.
+    """
+    found: dict[str, Row] = {}
+    for name, row in rows.items():
+        found[name] = row
+        if row["learning_rate"] == HIGHEST:
+            found[f"{name}_slower"] = {**row, "learning_rate": HIGHEST / 2}
+    return found
+
+
 class Studies:
     """All studies, of what the sweeps chose and what that scored."""
 
     def __init__(self, chosen: Mapping[str, Choice]) -> None:
         self.rows: dict[str, Row] = {label: dict(each.row) for label, each in chosen.items()}
-        split = {name: labels for name, labels in SPLITS.items() if chosen.keys() >= {*labels}}
-        for name, labels in split.items():
-            self.rows[f"{name}_equal"] = self.rows[max(labels, key=lambda label: chosen[label].score)]
-        # the highest rate of the sweep is best on tuning instances, and now and then a policy breaks there: both stand
-        for name in ("rewarded_soups", "mod", "linear", *(f"{each}_equal" for each in split)):
-            self.rows[f"{name}_slower"] = {**self.rows[name], "learning_rate": self.rows[name]["learning_rate"] / 2}
+        for name, labels in SPLITS.items():
+            if chosen.keys() >= {*labels}:
+                self.rows[f"{name}_equal"] = self.rows[max(labels, key=lambda label: chosen[label].score)]
         self.mixture, self.soups = self.rows["mixture_of_experts"], self.rows["rewarded_soups"]
 
     def like_soups(self, method: str, **settings: Any) -> Row:
         """Return a row that combines experts which learn as those of rewarded soups do."""
         return {**self.soups, "method": method, **settings}
 
-    def split(self, name: str) -> dict[str, Row]:
-        """Return a row with the best split of the budget, at the rate that its sweep chose and at half of it."""
-        return {f"{name}{rate}": self.rows[f"{name}_equal{rate}"] for rate in ("", "_slower")}
-
     def yardstick(self) -> Study:
         """What one policy of R for each of eleven preferences gains; all kept gains are shares of that."""
-        rows = {name: self.rows[name] for name in ("linear", "linear_slower")}
-        return study("yardstick", tasks(CORRELATIONS, HETEROGENEITIES), rows, [11 * R], 10)
+        rows = {"linear": self.rows["linear"]}
+        return study("yardstick", tasks(CORRELATIONS, HETEROGENEITIES), at_both_rates(rows), [11 * R], 10)
 
     def main(self) -> Study:
         """One policy for all preferences along its budget: what it keeps."""
@@ -115,18 +122,19 @@ class Studies:
 
     def equal(self) -> Study:
         """Every rival at an equal budget."""
-        rows = {name: self.rows[name] for name in ("rewarded_soups", "rewarded_soups_slower", "mod", "mod_slower")}
+        rows = {name: self.rows[name] for name in ("rewarded_soups", "mod")}
         rows["one_policy_tuned"] = self.rows["one_policy"]
-        rows |= self.split("linear") | self.split("weight_grid")
-        return study("equal", tasks(CORRELATIONS, HETEROGENEITIES), rows, [EQUAL], 10)
+        rows |= {name: self.rows[f"{name}_equal"] for name in ("linear", "weight_grid")}
+        return study("equal", tasks(CORRELATIONS, HETEROGENEITIES), at_both_rates(rows), [EQUAL], 10)
 
     def wide(self) -> Study:
         """The two best rivals with the parameters of a whole bank in each expert."""
         return study("wide", tasks([-0.8], HETEROGENEITIES), {name: self.rows[name] for name in WIDE}, [EQUAL], 5)
 
     def support(self) -> Study:
-        """The other multi-policy rival, at the rate that its sweep chose and half of it, as the others of `equal`."""
-        return study("support", tasks(CORRELATIONS, HETEROGENEITIES), self.split("linear_support"), [EQUAL], 10)
+        """The other multi-policy rival."""
+        rows = {"linear_support": self.rows["linear_support_equal"]}
+        return study("support", tasks(CORRELATIONS, HETEROGENEITIES), at_both_rates(rows), [EQUAL], 10)
 
     def controls(self) -> Study:
         """What the gate buys, and what of that is context."""
@@ -135,17 +143,14 @@ class Studies:
 
     def three(self) -> Study:
         """Three objectives, fifteen weights."""
-        names = ["mixture_of_experts", "preference_conditioned"]
-        names += [f"{name}{rate}" for name in ("rewarded_soups", "mod") for rate in ("", "_slower")]
+        names = ("mixture_of_experts", "preference_conditioned", "rewarded_soups", "mod")
         of = tasks((-0.4, 0.0), (0.5,), objectives=3)
-        return study("three", of, {name: self.rows[name] for name in names}, THREE, 5, 4)
+        return study("three", of, at_both_rates({name: self.rows[name] for name in names}), THREE, 5, 4)
 
     def three_yardstick(self) -> Study:
         """The yardstick of three objectives."""
         of = tasks((-0.4, 0.0), (0.5,), objectives=3)
-        return study(
-            "three-yardstick", of, {name: self.rows[name] for name in ("linear", "linear_slower")}, [15 * R], 5, 4
-        )
+        return study("three-yardstick", of, at_both_rates({"linear": self.rows["linear"]}), [15 * R], 5, 4)
 
     def upper_levels(self, share: float = 0.25) -> dict[str, Row]:
         """Return what learns to combine experts that soups would average, from a share of the budget.
@@ -164,13 +169,12 @@ class Studies:
     def given(self) -> Study:
         """Experts are there, R each: what every upper level reaches with R completions more, and what it spends.
 
-        That is at 3 R. Beside it what averaging makes of these experts (2 R), and of experts that the completions more
-        trained further (3 R). What upper levels have at 2 R is over experts of two thirds of R each.
+        That is at 3 R. Beside it what averaging, or mixing log-probabilities, makes of these experts (2 R), and of
+        experts that the completions more trained further (3 R). What upper levels have at 2 R is over experts of two
+        thirds of R each.
         """
-        return study(
-            "given", tasks([-0.8], HETEROGENEITIES), {"averaged": self.soups, **self.upper_levels(1 / 3)},
-            [2 * R, 3 * R], 3,
-        )  # fmt: skip
+        rows = {"averaged": self.soups, "mod": self.rows["mod"], **self.upper_levels(1 / 3)}
+        return study("given", tasks([-0.8], HETEROGENEITIES), at_both_rates(rows), [2 * R, 3 * R], 3)
 
     def others(self) -> Study:
         """The whole roster of the family at an equal budget."""
@@ -184,7 +188,7 @@ class Studies:
             "mod_corrected": like("mod", correction="importance"),
             "probability_mixture": like("probability_mixture"),
         }
-        return study("others", tasks([-0.8], HETEROGENEITIES), rows, [EQUAL], 3)
+        return study("others", tasks([-0.8], HETEROGENEITIES), at_both_rates(rows), [EQUAL], 3)
 
     def levels(self) -> Study:
         """The same experts, of both learning rates, mixed at each level; at equal KL see `equal_kl.py`.
@@ -192,13 +196,12 @@ class Studies:
         Those under a gate, at the lower rate alone, are trained with three quarters of the completions, as the gate's
         count. Beside them is the mixture whose experts and gate learn together.
         """
-        slower = self.rows["rewarded_soups_slower"]["learning_rate"]
+        slower = self.soups["learning_rate"] / 2
         rows: dict[str, Row] = {
             "mixture_of_experts": self.mixture,
             "gate_slower": {**self.upper_levels()["gated_block"], "learning_rate": slower},
         }
-        for rate in ("", "_slower"):
-            soups = self.rows[f"rewarded_soups{rate}"]
+        for rate, soups in (("", self.soups), ("_slower", self.like_soups("rewarded_soups", learning_rate=slower))):
             hidden = {**soups, "method": "hidden_mixing"}
             levels: dict[str, Row] = {
                 "parameters": soups,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -237,6 +238,25 @@ def test_choices_are_read_again_where_the_sweep_is_gone(
     for name in ("wrong.json", "missing.json"):
         with pytest.raises(RecordError, match=f"choices must come from a sweep's folder or a file.*{name}"):
             load_choices(tmp_path / name)
+
+
+def test_the_studies_are_what_the_choices_make_of_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    import studies
+
+    monkeypatch.setattr(studies, "HERE", tmp_path)
+    monkeypatch.setattr(studies, "DATA", tmp_path)
+    chosen = root / "docs/results/data/meta_policy/chosen.json"
+    monkeypatch.setattr(sys, "argv", ["studies.py", str(chosen)])
+    assert studies.main() == 0
+    for name in studies.NAMES:
+        assert (tmp_path / f"{name}.yaml").read_text() == (root / f"recipes/meta_policy/{name}.yaml").read_text()
+    assert (tmp_path / "chosen.json").read_text() == chosen.read_text()
+    rows = {"slow": {"method": "linear", "learning_rate": 0.01}, "fast": {"method": "mod", "learning_rate": 0.02}}
+    halved = {"fast_slower": {"method": "mod", "learning_rate": 0.01}}
+    assert list(studies.at_both_rates(rows).items()) == [*rows.items(), *halved.items()]
 
 
 @pytest.mark.parametrize(
