@@ -68,9 +68,10 @@ def keep(folder: Path, part: str, output: Path, names: Sequence[str] = KEPT) -> 
     cells = kept.cells
     with tempfile.TemporaryDirectory() as scratch:
         write_report(Path(scratch), kept)
-        for name in names:
+        for name in KEPT:
             file = Path(scratch) / "report" / name
-            if file.is_file():
+            (output / name).unlink(missing_ok=True)  # of an earlier time
+            if name in names and file.is_file():
                 (output / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, output / name)
     write_pairs(kept, output / "captured_share_paired.csv")
@@ -121,6 +122,7 @@ def write_pairs(records: StudyRecords, path: Path) -> None:
             found = paired_difference(mine, theirs)
             rounded = (f"{each:.4f}" for each in (found.mean, found.low, found.high))
             lines.append((task, first, second, *rounded, len(seeds)))
+    path.unlink(missing_ok=True)
     if len(lines) > 1:
         path.write_text(csv_text(lines), encoding="utf-8")
 

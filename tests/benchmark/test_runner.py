@@ -372,6 +372,9 @@ def test_parts_run_alone_in_their_own_folders_and_make_one_report(study: Make, t
     assert digests[cell.cell]["stages"] == [stage.key for stage in cell.stages]
     with pytest.raises(ParetuneError, match="part 'late' must be finished, got 1 unfinished, the first cell fake-"):
         kept.keep(tmp_path / "early", "late", tmp_path / "kept")
+    kept.keep(tmp_path / "early", "early", tmp_path / "kept", ["tables/costs.csv"])
+    left = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    assert left == {"tables/costs.csv", "digests.json"}  # and nothing of an earlier time
     reference = tmp_path / "early" / "references"
     moved = reference.rename(tmp_path / "moved")
     with pytest.raises(ParetuneError, match=r"got 1 unfinished, the first references/.* \(.+\). Run"):
