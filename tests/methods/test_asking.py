@@ -19,6 +19,7 @@ from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.asking import asked_stages, assembled, check_method, made_method
+from paretune.methods.entries import method_entry
 from paretune.methods.estimators_asked import asked_for
 from paretune.methods.experts import ExpertSettings
 from paretune.methods.single_policy.linear import Linear, LinearSettings
@@ -224,6 +225,27 @@ def test_a_beta_of_0_cannot_be_steered_and_that_is_told_when_stages_are_planned(
         ConfigError, match=r"^stage 'search' of \w+\.stages: target_kl must be 0 where the task's beta is 0, got 2\.0"
     ):
         ask(answering([steered]), replace(task, beta=0.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "budget", "message"),
+    [
+        ("mixture_of_experts", {"gate": "nowhere_at_all:Gate"}, 4096, "gate must be an importable 'module:name'"),
+        ("mixture_of_experts", {"gate": "json:JSONDecoder"}, 4096, "gate must be a class that inherits TrainedGate"),
+        ("gated_experts", {"gate": "nowhere_at_all:Gate"}, 4096, "gate must be an importable 'module:name'"),
+        ("preference_conditioned", {"advantages": "nowhere_at_all:one"}, 4096, "advantages must be an importable"),
+        ("mixture_of_experts", {"advantages": "self_critical"}, 8, "completions must be at least"),
+        ("panacea", {"advantages": "self_critical"}, 8, "completions must be at least"),
+        ("mixture_of_experts", {"target_kl": 3.0}, 4096, "target_kl must be 0 where the task's beta is 0"),
+        ("gated_experts", {"target_kl": 3.0}, 4096, "target_kl must be 0 where the task's beta is 0"),
+    ],
+)
+def test_stages_of_every_room_are_checked_when_they_are_planned(
+    task: Task, name: str, settings: dict[str, Any], budget: int, message: str
+) -> None:
+    made = method_entry(name, settings, "methods.x").method
+    with pytest.raises((BudgetError, ConfigError, MethodError), match=rf"^stage '\w+' of \w+\.stages: .*{message}"):
+        asked_stages(made, replace(task, beta=0.0), WANTED, budget, 0)
 
 
 def test_a_wrong_signature_is_told_with_what_is_wanted(task: Task) -> None:

@@ -24,14 +24,7 @@ from paretune.methods.training import NAMED, resolve_named
 from paretune.objectives.user_modules import check_reference
 from paretune.rl.settings import ADVANTAGES, check_target, check_unweighed
 
-TRAINING = {  # whose run functions read the settings that `NAMED` lists
-    "paretune.methods.training",
-    "paretune.methods.meta_policy.panacea",
-    "paretune.methods.meta_policy.iterative_soups",
-    "paretune.methods.meta_policy.reptile",
-    "paretune.methods.meta_policy.bilevel",
-    "paretune.methods.meta_policy.preference_in_prompt",
-}
+TRAINING = "paretune.methods."  # where run functions are that read the settings which `NAMED` lists
 PAGE = "See docs/your_method.md for a complete one."
 
 
@@ -139,7 +132,7 @@ def _stages(
     for stage in found:
         _check_stage(stage, f"{name} must return")
     for stage in in_order(found, task):
-        if stage.run.partition(":")[0] in TRAINING:
+        if stage.run.startswith(TRAINING):
             _check_together(stage, task, f"stage '{stage.kind}' of {name}")
     return found
 
@@ -171,7 +164,7 @@ def _check_stage(stage: Any, rule: str) -> None:
             ) from error
     run = import_name(f"run function of {what}", stage.run, advice="Name a function.")
     check_takes(f"run function '{stage.run}' of {what}", run, ("context",))
-    if stage.run.partition(":")[0] in TRAINING:
+    if stage.run.startswith(TRAINING):
         _check_named(stage, what)
     needs: Any = stage.needs
     if not isinstance(needs, (tuple, list)):
