@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from paretune.records.files import write_json
 from paretune.records.layout import TIMING, timing_folder
 from paretune.records.study import TimingRecord
 
+if TYPE_CHECKING:
+    from paretune.models.policy import Policy
+
 ROWS = 64  # decoded at once, as in training
 REPEATS = 5  # of each, in turn; the report takes medians
 
@@ -27,7 +30,7 @@ REPEATS = 5  # of each, in turn; the report takes medians
 class Timing:
     """The policy for equal weights of one cell of each method on each task: the first that is evaluated."""
 
-    name, version, alone = "timing", 1, True
+    name, version, alone = "timing", 2, True
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table for each task and method."""
@@ -60,9 +63,7 @@ class Timing:
 
         def decode(decoder: Any = policy) -> int:
             link.progress(0)
-            # every reply runs to the limit: else a policy of long replies would spread its prompts over more tokens
-            completions = decoder.generate(prompts, policy_index=[0] * len(prompts), seed=job.seed, end_ids=())
-            return int(completions.lengths.sum())
+            return decoded(decoder, prompts, job.seed)
 
         def decode_base() -> int:
             unwrap(reference.base)  # the base model as it is; a bank puts itself back when it is used
@@ -73,6 +74,22 @@ class Timing:
         method, threads = str(job.cell["method"]), torch.get_num_threads()
         timed = TimingRecord(job.task.name, method, ROWS, speed, base_speed, threads, device)
         write_json(job.folder / TIMING, vars(timed))
+
+
+def decoded(policy: Policy, prompts: Sequence[str], seed: int) -> int:
+    """Answer prompts as if for the first time, each to the limit, and return how many tokens that made.
+
+    Args:
+        policy: Of one preference.
+        prompts: Raw prompts.
+        seed: Of their noise.
+    """
+    from paretune.models.prompt_states import forget_prompts
+
+    forget_prompts(policy.base)  # a gate that reads prompts reads them anew, as of requests that arrive
+    # every reply runs to the limit: else a policy of long replies would spread its prompts over more tokens
+    completions = policy.generate(prompts, policy_index=[0] * len(prompts), seed=seed, end_ids=())
+    return int(completions.lengths.sum())
 
 
 def interleave(runs: Sequence[Callable[[], int]], repeats: int, clock: Callable[[], float]) -> list[tuple[float, ...]]:
