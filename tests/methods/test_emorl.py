@@ -16,6 +16,7 @@ from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.meta_policy.emorl import EMORL, EMORLSettings
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
+from paretune.methods.meta_policy.searched_soups import SearchedSoups, SearchedSoupsSettings
 from paretune.methods.searches import Searched
 
 WANTED = das_dennis(2, 2)
@@ -122,3 +123,29 @@ def test_probabilities_are_not_mixed_by_weights_that_are_no_distribution() -> No
     with pytest.raises(ConfigError, match=r"level must not be 'probabilities' in mode 'faithful', which searches wei"):
         EMORLSettings(mode="faithful", level="probabilities")
     assert EMORLSettings(level="probabilities").mixed_at == "probabilities"
+
+
+@pytest.mark.parametrize(
+    ("experts", "got"),
+    [
+        ("mixed_reward", r"got \[1\.75, -0\.75\] \(sum 1\)"),  # [[.7, .3], [.3, .7]]^-1 = [[.7, -.3], [-.3, .7]] / .4
+        ({"kind": "mixed_reward", "beta": 1.0, "extrapolation": 0.5}, r"got \[1\.5, 0\.0\] \(sum 1\.5\)"),
+        ("mgda", r"got \[.*-.*\] \(sum 1\)"),
+    ],
+)
+def test_probabilities_of_experts_whose_prior_is_no_distribution_are_refused_before_they_are_trained(
+    task: Task, experts: Any, got: str
+) -> None:
+    def planned_at(level: Any, kind: Any) -> list[Any]:
+        searched = [SearchedSoupsSettings(search=each, level=level, experts=kind) for each in ("grid", "random")]
+        return [EMORL(EMORLSettings(level=level, experts=kind)), *map(SearchedSoups, searched)]
+
+    for method in planned_at("probabilities", experts):
+        with pytest.raises(
+            ConfigError, match=f"whose probabilities are mixed must have weights of 0 or more .*, {got}"
+        ):
+            method.stages(task, WANTED, 4000, 0)
+    for method in planned_at("log_probs", experts) + planned_at("probabilities", {"kind": "cone", "eps": 0.5}):
+        assert method.stages(task, WANTED, 4000, 0)
+    near = np.asarray([[0.6, 0.4]])  # 1.75 * .6 - .75 * .4 = .75: what is asked for lies between the experts
+    assert EMORL(EMORLSettings(level="probabilities", experts="mixed_reward")).stages(task, near, 4000, 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, RewardError
-from paretune.core.preferences import FloatArray
+from paretune.core.preferences import SUM_TOLERANCE, FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage, StageContext, StageResult
@@ -93,6 +93,22 @@ class SearchSettings:
     beyond: float = field(default=0.0, metadata=OPTIONAL)  # the simplex is enlarged by this share
     memo: bool = field(default=True, metadata=OPTIONAL)  # whether a candidate that was measured is known
     batched: bool = field(default=True, metadata=OPTIONAL)  # whether candidates of a round are rows of one batch
+
+
+def check_mixable(level: Level, candidates: FloatArray) -> None:
+    """Check that experts can be mixed at a level with expert weights `[C, E]` which are known before they are trained.
+
+    Raises:
+        ConfigError: If probabilities are to be mixed with weights that are no distribution, as no such mixture has one.
+    """
+    sums = candidates.sum(axis=1)
+    wrong = ((candidates < 0).any(axis=1) | (sums > 1 + SUM_TOLERANCE)).nonzero()[0]
+    if level == "probabilities" and len(wrong):
+        raise ConfigError(
+            "experts whose probabilities are mixed must have weights of 0 or more that sum to at most 1 for every "
+            f"preference, got {candidates[wrong[0]].round(4).tolist()} (sum {sums[wrong[0]]:.4g}). Choose a kind of "
+            "experts whose prior stays on the simplex, such as single_objective, or write level: log_probs."
+        )
 
 
 def search_stage(

@@ -19,7 +19,7 @@ from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, adapters_of, weighed
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.meta_policy.lower_level import CombiningSettings
-from paretune.methods.searches import read_search, search_stage
+from paretune.methods.searches import check_mixable, read_search, search_stage
 
 Mode = Literal["repaired", "faithful"]
 
@@ -83,6 +83,7 @@ class EMORL:
 
         Raises:
             BudgetError: If an expert would get less than one group, or a mixture no completion to be measured with.
+            ConfigError: If probabilities are to be mixed of experts whose prior is no distribution for a preference.
             ModelError: If hidden states of the task's model are to be mixed and cannot be, or it has no such block.
         """
         settings, objectives = self.settings, len(task.objectives)
@@ -104,10 +105,16 @@ class EMORL:
         )
 
     def space(self, preferences: FloatArray, objectives: int) -> Space:
-        """Return what is searched for preferences `[M, K]`: weights of all experts, whatever they were trained for."""
+        """Return what is searched for preferences `[M, K]`: weights of all experts, whatever they were trained for.
+
+        Raises:
+            ConfigError: If the preferences' own weights are searched from and cannot be mixed at the settings' level.
+        """
         prior = self.settings.expert_kind.prior(objectives)
         if self.settings.mode == "repaired":
-            return Space(prior.shape[1], preferences, simplex=True, first_candidates=weighed(preferences, prior))
+            own = weighed(preferences, prior)
+            check_mixable(self.settings.mixed_at, own)
+            return Space(prior.shape[1], preferences, simplex=True, first_candidates=own)
         return Space(
             prior.shape[1],
             np.full((1, objectives), 1 / objectives),

@@ -51,6 +51,7 @@ class SearchedSoups:
 
         Raises:
             BudgetError: If an expert would get less than one group, or a mixture no completion to be measured with.
+            ConfigError: If probabilities are to be mixed of experts whose prior is no distribution for a preference.
             ModelError: If hidden states of the task's model are to be mixed and cannot be, or it has no such block.
         """
         settings, prior = self.settings, self.settings.expert_kind.prior(len(task.objectives))

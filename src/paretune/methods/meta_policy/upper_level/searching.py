@@ -26,7 +26,7 @@ from paretune.methods.meta_policy.upper_level.proposals import (
     SmallChanges,
     search_in_rounds,
 )
-from paretune.methods.searches import run_search, search_stage
+from paretune.methods.searches import check_mixable, run_search, search_stage
 
 Search = Literal["grid", "random", "mirror_descent", "gradient_free"]
 READERS: dict[str, tuple[Search, ...]] = {  # settings that not all searches read, and which do
@@ -122,6 +122,7 @@ def planned_search(
 
     Raises:
         BudgetError: If not every candidate of a first round could be measured.
+        ConfigError: If the preferences' own weights cannot be mixed at the level of the settings.
     """
     space = search_space(settings, preferences, prior)
     share, prompts = int(settings.search_share * budget), len(task.splits["development"])
@@ -133,8 +134,14 @@ def planned_search(
 
 
 def search_space(settings: SearchingSettings, preferences: FloatArray, prior: FloatArray) -> Space:
-    """Return what is searched: weights of all experts, the preferences' own among them."""
-    return Space(prior.shape[1], preferences, True, weighed(preferences, prior), settings.beyond)
+    """Return what is searched: weights of all experts, the preferences' own among them.
+
+    Raises:
+        ConfigError: If these cannot be mixed at the level of the settings.
+    """
+    own = weighed(preferences, prior)
+    check_mixable(settings.level, own)
+    return Space(prior.shape[1], preferences, True, own, settings.beyond)
 
 
 def searching_stage(
