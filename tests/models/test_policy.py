@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+import gated
 import micro_task
 from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.preference_text import PreferenceText
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.models import policy as policy_module
@@ -225,6 +227,20 @@ def test_scaled_policies_keep_their_mixer(llama: BaseModel) -> None:
     assert scaled.identity(0) != scaled.identity(1)
     zero = made.scaled([0.0])
     assert {zero.identity(index) for index in range(3)} == {zero.identity(0)}  # the base model
+
+
+@pytest.mark.parametrize("mixer", [Mixer(), Mixer("hidden", 1), Mixer(gate=Path("gate.safetensors"))])
+def test_nothing_is_said_to_the_base_model_that_scale_zero_leaves(llama: BaseModel, mixer: Mixer) -> None:
+    text = PreferenceText(("x", "y"), "{preference} ", "{number}", " ", tuple("a b c d e f g aa bb cc dd".split()))
+    half, zero = np.full((3, 2), 0.5), np.zeros((3, 2))
+    gate = None if mixer.gate is None else gated.gate_of(gated.bank_of(llama))
+    made = Policy(llama, None, PromptFormat(), 9, 6, PREFERENCES, ["mine"] * 3, half, mixer, gate, text)
+    scaled = made.scaled([0.0, 0.5])
+    assert [made.said(0), scaled.said(0), scaled.said(1)] == ["dd a ", "", "dd a "]
+    assert scaled.told(["e"], [0]) == made.encode(["e"])
+    # a gate may turn a prior of 0 into weights; without one, weights of 0 are the base model
+    made.expert_weights = zero
+    assert made.said(0) == ("" if mixer.gate is None else "dd a ")
 
 
 def test_what_a_mixer_is_made_of_by_default_tells_policies_apart_as_it_always_did() -> None:

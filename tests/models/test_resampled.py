@@ -10,17 +10,23 @@ import torch
 import micro_task
 from paretune.core.errors import ConfigError, EnumerationError, MixingError
 from paretune.core.ledger import network_flops
+from paretune.core.preference_text import PreferenceText
 from paretune.core.prompt_format import PromptFormat
 from paretune.core.protocols import Mixer
 from paretune.core.sampled import counting_samples
+from paretune.core.seeds import row_keys
+from paretune.models import resampled as resampled_module
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
+from paretune.models.mixing import Mixing
 from paretune.models.policy import Policy
 from paretune.models.resampled import ResampledPolicy, policy_class, resampled_law
+from paretune.models.scoring import completion_log_probs
 
 WEIGHTS = np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.5]])  # the second is one expert; the third leaves the base some
 ALL = list(range(len(micro_task.TOKENS)))
 BETA = 0.5
+TEXT = PreferenceText(("x", "y"), "{preference} ", "{number}", " ", (*"abcdefg", "a a", "b b", "c c", "d d"))
 
 
 def policy_of(base: BaseModel, particles: int, scale: float = 0.4) -> Policy:
@@ -122,6 +128,28 @@ def test_noise_depends_on_prompt_seed_and_sample_alone(llama: BaseModel) -> None
     assert again.texts == whole.texts
     rows = [row for row in range(12) if again.texts[row] == plain.texts[row]]
     torch.testing.assert_close(again.reference_log_probs[rows], plain.reference_log_probs[rows], atol=1e-5, rtol=0)
+
+
+def test_a_preference_that_is_said_is_read_by_the_law_its_weights_and_no_reference(llama: BaseModel) -> None:
+    """A policy that says `d d a` is the one whose prompts begin with it, beside a base model that is told nothing."""
+    said, plain = policy_of(llama, 3), policy_of(llama, 3)
+    said.preference_text = TEXT
+    assert said.said(0) == "d d a "
+    np.testing.assert_allclose(tables(said, ["b"], [0]), tables(plain, ["d d a b"], [0]), atol=1e-5)
+    made = said.generate(["b"] * 2, [0, 1], samples=4, seed=5, reference=True)
+    ids = said.encode(["b"]) * 8
+    reference = completion_log_probs(llama, said.bank, Mixing.reference(8), ids, made.token_ids, made.lengths)
+    torch.testing.assert_close(made.reference_log_probs, reference.detach(), atol=1e-5, rtol=0)
+
+
+def test_noise_of_the_draw_is_that_of_the_prompt_alone(llama: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed: list[Any] = []
+    monkeypatch.setattr(resampled_module, "row_keys", lambda *given: keyed.append(given[2]) or row_keys(*given))
+    for text in (None, TEXT):
+        policy = policy_of(llama, 3)
+        policy.preference_text = text
+        policy.generate(["a b"], [0])
+    assert keyed[0].tolist() == keyed[1].tolist()
 
 
 def test_all_completions_that_are_sampled_are_counted(llama: BaseModel) -> None:
