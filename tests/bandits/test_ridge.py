@@ -27,14 +27,14 @@ def test_one_pull_by_hand() -> None:
     known = updated(fresh(2, 1, 2, 2.0), np.asarray([0]), np.ones((1, 1)), np.asarray([[3.0, 6.0]]))
     np.testing.assert_allclose(coefficients(known)[:, 0], [[2, 4], [1.5, 3]])
     np.testing.assert_allclose(widths(known.inverses, np.asarray([[1.0]])), [[np.sqrt(1 / 3), np.sqrt(1 / 2)]])
-    # residuals around B are 1.5 and 3; of the payoff (1, -1) . x they are -1.5
-    np.testing.assert_allclose(noise(residuals(known), np.asarray([[1.0, 0.0], [1.0, -1.0]])), [1.5, 1.5])
+    # residuals around B are 1.5 and 3, half of x as H = 1 / (1 + 1): noise is x, of the payoff (1, -1) . x it is 3
+    np.testing.assert_allclose(noise(residuals(known), np.asarray([[1.0, 0.0], [1.0, -1.0]])), [3, 3])
     assert known.counts.tolist() == [1, 0]
     # of a payoff of (1, -1) at c = 2: means 2 (2 - 4) and 2 (1.5 - 3), widths twice those above, times the noise
     said = payoffs(fitted(known), np.asarray([[2.0]]), np.asarray([[1.0, -1.0]]))
     np.testing.assert_allclose(said.means, [[-4, -3]])
-    np.testing.assert_allclose(said.deviations, [[3 * np.sqrt(1 / 3), 3 * np.sqrt(1 / 2)]])
-    np.testing.assert_allclose(said.noise, [1.5])
+    np.testing.assert_allclose(said.deviations, [[6 * np.sqrt(1 / 3), 6 * np.sqrt(1 / 2)]])
+    np.testing.assert_allclose(said.noise, [3])
 
 
 def test_an_inverse_takes_a_context_in() -> None:
@@ -61,7 +61,21 @@ def test_updates_are_the_direct_inverse(seed: int, features: int, outputs: int, 
     np.testing.assert_allclose(coefficients(known)[3], common, atol=1e-8)
     weights = generator.normal(size=(5, outputs))
     left = (paid - contexts @ common) @ weights.T
-    np.testing.assert_allclose(noise(residuals(known), weights), np.sqrt((left**2).mean(axis=0)), atol=1e-6)
+    smoother = contexts @ np.linalg.solve(COMMON_RIDGE * one + contexts.T @ contexts, contexts.T)
+    degrees = np.trace((np.eye(40) - smoother) @ (np.eye(40) - smoother))
+    np.testing.assert_allclose(noise(residuals(known), weights), np.sqrt((left**2).sum(axis=0) / degrees), atol=1e-6)
+
+
+@pytest.mark.parametrize(("features", "pulls"), [(14, 8), (14, 16), (14, 64), (66, 64)])
+def test_noise_is_neither_fitted_away_nor_made(features: int, pulls: int) -> None:
+    """Of standard deviation .2, where contexts say nothing; a mean of squares of what the fit leaves has .04 to .18."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        contexts, paid = generator.normal(size=(pulls, features)), 0.2 * generator.normal(size=(pulls, 1))
+        known = updated(fresh(2, features, 1, 1.0), generator.integers(0, 2, pulls), contexts, paid)
+        found.append(float(residuals(known)[0, 0]))
+    assert np.sqrt(np.mean(found)) == pytest.approx(0.2, rel=0.1)
 
 
 def test_pulls_in_parts_teach_what_they_teach_at_once_to_the_last_bit() -> None:

@@ -168,15 +168,25 @@ def widths(inverses: FloatArray, contexts: FloatArray) -> FloatArray:
 
 
 def residuals(known: Ridge) -> FloatArray:
-    """Return the covariance of outputs around what all arms have in common, `[O, O]`; 1 each where nothing is known."""
-    pulls = int(known.counts.sum())
-    if not pulls:
+    """Return the covariance of outputs around what all arms have in common, `[O, O]`; 1 each where nothing is known.
+
+    Squares of what the common fit leaves, over `tr((I - H)^2)` in place of the number of pulls, where H is the matrix
+    from outputs to fitted outputs: d coefficients fit a part of the noise, too, most where pulls are few. Unbiased where
+    contexts say nothing; where they do, what shrinking leaves of it counts as noise.
+
+    Source: Hastie, Tibshirani and Friedman (2009), *The Elements of Statistical Learning*, section 5.4.1 (degrees of
+    freedom of linear smoothers).
+    """
+    if not known.counts.sum():
         return np.eye(len(known.moments))
     sums = known.sums.sum(axis=0)
     common = known.common_inverse @ sums
     gram = np.linalg.inv(known.common_inverse) - COMMON_RIDGE * np.eye(len(sums))
     cross = common.T @ sums
-    return np.asarray((known.moments - cross - cross.T + common.T @ gram @ common) / pulls)
+    left = known.moments - cross - cross.T + common.T @ gram @ common
+    # I - H has an eigenvalue COMMON_RIDGE / (COMMON_RIDGE + s) for each s of the d of the Gram matrix, and else 1
+    degrees = known.counts.sum() - len(sums) + COMMON_RIDGE**2 * float((known.common_inverse**2).sum())
+    return np.asarray(left / degrees)
 
 
 def noise(covariance: FloatArray, payoff_weights: FloatArray) -> FloatArray:

@@ -79,6 +79,7 @@ def bandit_stage(
         needs=tuple(experts),
         completions=completions,
         seed=seed,
+        version=2,  # noise over the degrees of freedom that the fit leaves, not over pulls
     )
 
 
