@@ -171,8 +171,8 @@ def residuals(known: Ridge) -> FloatArray:
     """Return the covariance of outputs around what all arms have in common, `[O, O]`; 1 each where nothing is known.
 
     Squares of what the common fit leaves, over `tr((I - H)^2)` in place of the number of pulls, where H is the matrix
-    from outputs to fitted outputs: d coefficients fit a part of the noise, too, most where pulls are few. Unbiased where
-    contexts say nothing; where they do, what shrinking leaves of it counts as noise.
+    from outputs to fitted outputs: d coefficients fit a part of the noise, too, most where pulls are few. Unbiased
+    where contexts say nothing; where they do, what shrinking leaves of it counts as noise.
 
     Source: Hastie, Tibshirani and Friedman (2009), *The Elements of Statistical Learning*, section 5.4.1 (degrees of
     freedom of linear smoothers).
