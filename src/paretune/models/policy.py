@@ -53,7 +53,7 @@ class Policy:
         scales: What the weights of each preference are multiplied by where it is not in them already: behind a gate,
             and where hidden states are mixed, `[M]`.
         preference_text: How a preference is written in front of each prompt; None where it is not. The base
-            model, which weights of 0 leave, reads the prompt alone.
+            model, which scale 0 leaves, and weights of 0 without a gate, reads the prompt alone.
     """
 
     resamples: ClassVar[bool] = False  # whether it draws completions by weight, as a mixer of several particles asks
@@ -142,7 +142,8 @@ class Policy:
 
     def said(self, index: int) -> str:
         """Return the text in front of prompts that the policy of one preference answers; empty where there is none."""
-        if self.preference_text is None or not self.expert_weights[index].any():
+        mixed = self.scales[index] and (self.mixer.gate is not None or self.expert_weights[index].any())
+        if self.preference_text is None or not mixed:
             return ""
         return self.preference_text.of(self.preferences[index])
 
@@ -322,9 +323,9 @@ class Policy:
         return owners
 
     @torch.no_grad()
-    def _reference(self, prompts: Sequence[tuple[int, ...]], rollout: Rollout) -> Tensor:
-        mixing = Mixing.reference(len(prompts))
-        return completion_log_probs(self.base, self.bank, mixing, prompts, rollout.token_ids, rollout.lengths)
+    def _reference(self, prompts: Sequence[tuple[int, ...]], made: Rollout | Completions) -> Tensor:
+        ids, lengths = made.token_ids.to(self.base.device), made.lengths.to(self.base.device)
+        return completion_log_probs(self.base, self.bank, Mixing.reference(len(prompts)), prompts, ids, lengths).cpu()
 
     @torch.no_grad()
     def log_probs(self, completions: Completions) -> Tensor:

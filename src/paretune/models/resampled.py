@@ -18,7 +18,6 @@ from paretune.core.seeds import prompt_key, row_keys, stream_key, uniforms
 from paretune.models.completions import Asked, Completions, joined
 from paretune.models.mixing import WHOLE, Mixing
 from paretune.models.policy import Policy
-from paretune.models.scoring import completion_log_probs
 from paretune.models.tree import tree_log_probs
 
 RESAMPLING = stream_key("resampling")  # in the place of a training step: noise of its own
@@ -87,18 +86,19 @@ class ResampledPolicy(Policy):
                 replace(part, samples=asked.samples * draws, reference=asked.reference and draws == 1)
             )
             if draws > 1:
-                made = self._drawn(made, part.seeds, asked.samples, draws, asked.reference)
+                made = self._drawn(made, part, draws)
             ids = tuple((owner, rows[prompt], number) for owner, prompt, number in made.row_ids)
             parts.append(replace(made, row_ids=ids, log_weights=None))
         return joined(parts, self.base.pad_id)
 
-    def _drawn(self, made: Completions, seeds: Sequence[int], samples: int, draws: int, reference: bool) -> Completions:
+    def _drawn(self, made: Completions, asked: Asked, draws: int) -> Completions:
         """Draw one of `draws` completions by weight, for each prompt and sample."""
+        samples, seeds, plain = asked.samples, asked.seeds, self.encode(asked.prompts)
         groups = len(seeds) * samples
         if made.log_weights is None:
             raise MixingError("completions must be sampled with their weights, got no bank. Load the experts to mix.")
         chances = made.log_weights.double().view(groups, draws).softmax(dim=1).numpy()
-        firsts = [prompt_key(made.prompt_ids[prompt * samples * draws]) for prompt in range(len(seeds))]
+        firsts = [prompt_key(ids) for ids in plain]  # as the noise of each particle: whatever is said in front of it
         keys = row_keys(
             np.repeat(np.asarray(seeds, dtype=object), samples), RESAMPLING,
             np.repeat(np.asarray(firsts, dtype=object), samples), np.tile(np.arange(samples), len(seeds)),
@@ -109,21 +109,13 @@ class ResampledPolicy(Policy):
         kept = made.take(rows)
         owners = [(owner, prompt, number // draws) for owner, prompt, number in kept.row_ids]
         scored = kept.reference_log_probs
-        if reference:
-            scored = self._under_base(kept)
+        if asked.reference:
+            scored = self._reference([plain[row // samples] for row in range(groups)], kept)
         return replace(
             kept, row_ids=tuple(owners), log_probs=torch.full_like(kept.log_probs, torch.nan),
             reference_log_probs=scored, latency_seconds=made.latency_seconds.reshape(groups, draws).max(axis=1),
             dropped_tokens=int(made.lengths.sum() - kept.lengths.sum()),
         )  # fmt: skip
-
-    @torch.no_grad()
-    def _under_base(self, made: Completions) -> Tensor:
-        device = self.base.device
-        return completion_log_probs(
-            self.base, self.bank, Mixing.reference(len(made.texts)), made.prompt_ids, made.token_ids.to(device),
-            made.lengths.to(device),
-        ).cpu()  # fmt: skip
 
     def log_probs(self, completions: Completions) -> Tensor:
         """Return the log-probability of every sampled token, `[B, T]`, of rows that are not corrected.
@@ -169,8 +161,9 @@ class ResampledPolicy(Policy):
         local = super().completion_table(prompts, token_ids, length, owners).double()
         if all(self.draws(owner) == 1 for owner in owners):
             return local
+        read = self.told(prompts, owners)
         product = tree_log_probs(
-            self.base, self.bank, self.mixing(owners), self.encode(prompts), token_ids, length, normalised=False
+            self.base, self.bank, self.mixing(owners, read), read, token_ids, length, normalised=False
         ).cpu()
         rows = zip(owners, local.numpy(), (product.double() - local).numpy(), strict=True)
         made = [resampled_law(own, weights, self.draws(owner)) for owner, own, weights in rows]
