@@ -125,3 +125,39 @@ def test_what_is_no_log_is_refused() -> None:
         estimate(log, np.full((2, 2), 0.5))
     with pytest.raises(UnknownNameError, match="estimator must be one of"):
         estimate(log, np.full((2, 2), 0.5), "dr")  # type: ignore[arg-type]  # that is the point
+
+
+def test_arms_that_are_no_numbers_of_arms_are_refused() -> None:
+    for own in (np.asarray([0, -1]), np.asarray([0.0, 1.0])):  # -1 would be the last arm
+        with pytest.raises(ShapeError, match=r"arms of a log must be whole numbers from 0 on, got (int|float)64 from"):
+            Log(own, np.full(2, 0.5), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "error", "message"),
+    [
+        ([[0.1, np.nan], [0.1, 0.2]], NonFiniteError, "predictions of a log must be finite, got NaN or infinity"),
+        ([0.1, 0.2], ShapeError, r"predictions of a log must be of all arms, \[N, A\], got shape \[2\]"),
+        ([[0.1] * 3] * 2, ShapeError, "target must have a column for each of the 3 arms that are predicted, got 2"),
+        ([[0.1]] * 2, ShapeError, "target must have a column for each of the 1 arms that are predicted, got 2"),
+    ],
+)
+def test_predictions_of_no_number_or_of_other_arms_are_refused(
+    predictions: list[object], error: type[Exception], message: str
+) -> None:
+    half = np.full((2, 2), 0.5)
+    with pytest.raises(error, match=message):
+        estimate(Log(np.asarray([0, 1]), np.full(2, 0.5), np.ones(2), np.asarray(predictions)), half)
+
+
+@pytest.mark.parametrize(
+    ("row", "got"),
+    [([1.5, -0.5], r"\[1\.5, -0\.5\] \(sum 1\)"), ([0.5, 0.4], r".*\(sum 0\.9\)"), ([np.nan, 1.0], ".*nan")],
+)
+def test_chances_that_are_no_distribution_are_refused(row: list[float], got: str) -> None:
+    log, half = Log(np.asarray([0, 1]), np.full(2, 0.5), np.ones(2)), np.full((2, 2), 0.5)
+    wrong = np.asarray([[0.5, 0.5], row])
+    with pytest.raises(ConfigError, match=f"target must be non-negative and sum to 1 in every row, got {got}.*row 1"):
+        estimate(log, wrong, "ips")
+    with pytest.raises(ConfigError, match="against must be non-negative and sum to 1"):
+        estimate(log, half, "ips", against=wrong)

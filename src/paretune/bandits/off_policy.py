@@ -10,7 +10,7 @@ import numpy as np
 from paretune.bandits.ridge import IntArray
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
-from paretune.core.preferences import FloatArray
+from paretune.core.preferences import SUM_TOLERANCE, FloatArray
 
 Estimator = Literal["ips", "snips", "doubly_robust"]
 Below = Literal["refuse", "clip"]
@@ -22,7 +22,7 @@ class Log:
     """N pulls of a known policy.
 
     Attributes:
-        arms: Which arm each was of, `[N]`.
+        arms: Which arm each was of, `[N]`, counted from 0.
         propensities: The chance that it had when it was drawn, `[N]`.
         payoffs: What it was paid, `[N]`.
         predictions: What a model says that each arm would have been paid, `[N, A]`, for the doubly robust estimator. It
@@ -40,8 +40,23 @@ class Log:
             counts.add(len(self.predictions))
         if len(counts) > 1 or counts == {0}:
             raise ShapeError(f"a log must have one entry for each pull, and one pull, got {sorted(counts)} entries.")
+        if self.arms.dtype.kind not in "iu" or self.arms.min() < 0:
+            raise ShapeError(
+                f"arms of a log must be whole numbers from 0 on, got {self.arms.dtype} from {self.arms.min()} on. "
+                "Count arms from the first, 0."
+            )
+        if self.predictions is not None and self.predictions.ndim != 2:
+            raise ShapeError(
+                f"predictions of a log must be of all arms, [N, A], got shape {list(self.predictions.shape)}. Predict "
+                "every arm for each pull."
+            )
         if not (np.isfinite(self.payoffs).all() and np.isfinite(self.propensities).all()):
             raise NonFiniteError("payoffs and propensities of a log must be finite, got NaN. Leave these pulls out.")
+        if self.predictions is not None and not np.isfinite(self.predictions).all():
+            raise NonFiniteError(
+                "predictions of a log must be finite, got NaN or infinity. Mend the model, or leave them out for ips "
+                "or snips."
+            )
         if not ((self.propensities > 0) & (self.propensities <= 1 + 1e-9)).all():
             raise ConfigError(
                 f"propensities must be above 0 and at most 1, got {self.propensities.min()} to "
@@ -96,8 +111,9 @@ def estimate(
         below: What becomes of lower ones: `refuse` says how many there are, `clip` raises and counts them.
 
     Raises:
-        ConfigError: If propensities lie below the floor and are to be refused, or a model is needed and is not there.
-        ShapeError: If the target does not have a row for each pull.
+        ConfigError: If rows of chances do not sum to one, propensities lie below the floor and are to be refused, or a
+            model is needed and is not there.
+        ShapeError: If chances do not have a row for each pull and a column for each arm that was pulled or predicted.
 
     Source:
         Horvitz and Thompson 1952; Swaminathan and Joachims 2015 (SNIPS); Dudik, Langford and Li 2011 (doubly robust).
@@ -105,11 +121,7 @@ def estimate(
     check_choice("estimator", estimator, get_args(Estimator))
     check_choice("below", below, get_args(Below))
     for name, chances in (("target", target), ("against", target if against is None else against)):
-        if chances.ndim != 2 or len(chances) != len(log.arms) or log.arms.max() >= chances.shape[1]:
-            raise ShapeError(
-                f"{name} must have a row for each of {len(log.arms)} pulls and a column for each arm, got shape "
-                f"{list(chances.shape)}."
-            )
+        _check_chances(name, chances, log)
     low = int((log.propensities < floor).sum())
     if low and below == "refuse":
         raise ConfigError(
@@ -132,6 +144,27 @@ def estimate(
         return Estimate(value, None, None, len(rows), size, low, "one pull has no interval")
     reach = NORMAL_95 * float(found.std(ddof=1)) / np.sqrt(len(rows))
     return Estimate(value, float(value - reach), float(value + reach), len(rows), size, low)
+
+
+def _check_chances(name: str, chances: FloatArray, log: Log) -> None:
+    if chances.ndim != 2 or len(chances) != len(log.arms) or log.arms.max() >= chances.shape[1]:
+        raise ShapeError(
+            f"{name} must have a row for each of {len(log.arms)} pulls and a column for each arm, got shape "
+            f"{list(chances.shape)}."
+        )
+    if log.predictions is not None and log.predictions.shape[1] != chances.shape[1]:
+        raise ShapeError(
+            f"{name} must have a column for each of the {log.predictions.shape[1]} arms that are predicted, got "
+            f"{chances.shape[1]}. Predict all arms, and no others."
+        )
+    sums = chances.sum(axis=1)
+    wrong = ~((chances >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))  # NaN is wrong, too
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ConfigError(
+            f"{name} must be non-negative and sum to 1 in every row, got {chances[row].round(4).tolist()} (sum "
+            f"{sums[row]:.4g}) in row {row}. Give the chances of all arms."
+        )
 
 
 def _contributions(log: Log, target: FloatArray, weights: FloatArray, estimator: str) -> FloatArray | None:
