@@ -229,21 +229,27 @@ class Studies:
         return study("two-levels", tasks([-0.8], HETEROGENEITIES), rows, [R, 2 * R, 4 * R], 3)
 
     def context(self) -> Study:
-        """What prompts and scalar feedback are worth where the preference depends on the prompt."""
-        halves = {"experts": "split_experts"}
-        rows: dict[str, Row] = {}
-        for feedback in ("told", "utility"):
-            joint = {**self.mixture, "feedback": feedback}
-            rows[f"linear_{feedback}"] = {**self.rows["linear_equal"], "feedback": feedback}
-            rows |= {f"joint_{gate}_{feedback}": {**joint, "gate": gate} for gate in ("none", "prompt", "block")}
-            rows[f"joint_blind_{feedback}"] = {**joint, "context": "blind"}
-            bandit = self.like_soups("contextual_bandit", **halves, feedback=feedback)
-            rows |= {f"bandit_{feedback}": bandit, f"bandit_blind_{feedback}": {**bandit, "context": "blind"}}
-            rows[f"split_gate_{feedback}"] = {
-                **joint, **halves, "experts_share": 0.75, "trains": "gate", "gate": "prompt",
-            }  # fmt: skip
-            rows[f"split_none_{feedback}"] = {**joint, **halves, "experts_share": 1, "gate": "none"}
-        rows["linear_oracle"] = {**self.rows["linear_equal"], "feedback": "oracle"}
+        """What prompts and scalar feedback are worth where the preference depends on the prompt.
+
+        Every gate and bandit that reads prompts has its twin that reads none. Those over experts of halves of the
+        prompts share three quarters of the completions for these, at the lower rate, and learn from the rest.
+        """
+        slower = {"learning_rate": self.soups["learning_rate"] / 2}
+        halves = self.like_soups("rewarded_soups", **slower, experts="split_experts")
+        gated = {**self.mixture, **halves, "method": "mixture_of_experts", "gate": "prompt", "trains": "gate"}
+        gated |= {"start": "shared", "experts_share": 0.75, "gate_learning_rate": self.mixture["learning_rate"]}
+        bandit = {**halves, "method": "contextual_bandit", "bandit_share": 0.25}
+        rows: dict[str, Row] = {f"joint_{gate}": {**self.mixture, "gate": gate} for gate in ("none", "prompt", "block")}
+        rows |= {"split_none": halves, "split_gate": gated, "split_bandit": bandit}
+        rows |= {
+            f"{name}_blind": {**rows[name], "context": "blind"}
+            for name in ("joint_prompt", "joint_block", "split_gate", "split_bandit")
+        }
+        rows |= at_both_rates({"linear": self.rows["linear_equal"]})
+        rows = {
+            f"{name}_{each}": {**row, "feedback": each} for each in ("told", "utility") for name, row in rows.items()
+        }
+        rows |= at_both_rates({"linear_oracle": {**self.rows["linear_equal"], "feedback": "oracle"}})
         both = tasks([-0.8], [0.5], context=0.6) + tasks([-0.8], [0.5])  # rewards depend on the prompt, too
         alone = tasks([-0.8], [0.0], context=0.6)
         found = study("context", both + alone, rows, BUDGETS[:3], 3)
