@@ -31,9 +31,9 @@ from kept import read_gains, shares  # type: ignore[import-not-found]
 CLASSES = {"told": "rewards and w", "utility": "a scalar utility per completion"}
 ORACLE = "linear_oracle_slower"
 COLOURS = {
-    "joint_prompt": "#ff7f0e", "joint_prompt_blind": "#ffbb78", "joint_block": "#d62728", "joint_block_blind": "#ff9896",
-    "joint_none": "#1f77b4", "split_gate": "#2ca02c", "split_gate_blind": "#98df8a", "split_bandit": "#9467bd",
-    "split_bandit_blind": "#c5b0d5", "split_none": "#8c564b", "linear_slower": "#444444",
+    "joint_prompt": "#ff7f0e", "joint_prompt_blind": "#ffbb78", "joint_block": "#d62728",
+    "joint_block_blind": "#ff9896", "joint_none": "#1f77b4", "split_gate": "#2ca02c", "split_gate_blind": "#98df8a",
+    "split_bandit": "#9467bd", "split_bandit_blind": "#c5b0d5", "split_none": "#8c564b", "linear_slower": "#444444",
 }  # fmt: skip
 LOWEST = -0.1  # what lies below is not drawn
 
