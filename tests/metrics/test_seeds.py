@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,14 +98,24 @@ def test_completions_without_a_reward_are_counted_where_they_belong():
     corner = evaluation([[0.1, 0.2, 0.3], [0.1, 0.2, np.nan]], [1, 0, 0])
     middle = evaluation([[0.1, np.nan, np.nan], [0.1, 0.2, 0.3]], [0, 0.5, 0.5])
     cells = [cell(evaluations=[corner, middle]), cell(seed=1, state="failed", evaluations=[corner])]
-    assert left_out(cells, TASK, np.ones((2, 3), dtype=bool)) == (
-        "completions left out of a mean: 1 of 4 without empathy reward, 2 of 4 without brevity reward"
-    )
-    assert left_out(cells, TASK, np.array([[True] * 3, [False] * 3])) == (
-        "completions left out of a mean: 1 of 2 without brevity reward"
-    )
-    assert left_out(cells, TASK, TASK.preferences > 0) == (
+    assert left_out(cells, TASK, np.array([True, True])) == (
         "completions left out of a mean: 1 of 2 without empathy reward, 1 of 2 without brevity reward"
+    )
+    assert left_out(cells, TASK, np.array([True, False])) == ""  # nobody wants what misses
+
+
+def test_an_objective_counts_where_it_is_wanted_of_a_prompt_whatever_the_preference_says():
+    told = [1, 0, 0]
+    wanted = np.array([[0, 1.0, 0], [0, 0.5, 0.5]])  # nothing of the first objective, which may be missing throughout
+    known = replace(evaluation([[np.nan, 0.2, np.nan], [np.nan, 0.4, 0.8]], told), prompt_preferences=wanted)
+    task, one = task_info(preferences=[told]), np.array([True])
+    # .2 on the first prompt, (.4 + .8) / 2 on the second
+    assert measured_utilities(cell(evaluations=[known]), task, one).tolist() == pytest.approx([0.4])
+    assert left_out([cell(evaluations=[known])], task, one) == ""
+    blind = replace(evaluation([[0.1, 0.2, np.nan], [0.1, 0.4, np.nan]], told), prompt_preferences=wanted)
+    assert measured_utilities(cell(evaluations=[blind]), task, one) == "has no brevity reward for reflection"
+    assert left_out([cell(evaluations=[blind])], task, one) == (
+        "completions left out of a mean: 1 of 1 without brevity reward"
     )
 
 

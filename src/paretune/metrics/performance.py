@@ -68,7 +68,7 @@ class Performance:
 
 
 def _note(group: Group, chosen: NDArray[np.bool_]) -> str:
-    return left_out(group.cells, group.task, (group.task.preferences > 0) & chosen[:, None])
+    return left_out(group.cells, group.task, chosen)
 
 
 def _utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +136,9 @@ def measured_utilities(cell: CellRecord, task: TaskInfo, chosen: NDArray[np.bool
     records = answers(cell, task, chosen)
     if isinstance(records, str):
         return records
-    return _unscored(records, task.preferences[chosen] > 0) or cell.utilities(task.preferences[chosen])
+    pairs = zip(records, task.preferences[chosen], strict=True)
+    wanted = [np.asarray(record.counts(preference).any(axis=0)) for record, preference in pairs]
+    return _unscored(records, wanted) or cell.utilities(task.preferences[chosen])
 
 
 def names(task: TaskInfo) -> list[str]:
@@ -154,27 +156,28 @@ def preference_labels(task: TaskInfo) -> list[str]:
     return [f"{label} (#{index})" if labels.count(label) > 1 else label for index, label in enumerate(labels)]
 
 
-def left_out(cells: Sequence[CellRecord], task: TaskInfo, wanted: NDArray[np.bool_]) -> str:
-    """Say how many completions lack a reward, by objective; empty when none does.
+def left_out(cells: Sequence[CellRecord], task: TaskInfo, chosen: NDArray[np.bool_]) -> str:
+    """Say how many completions lack a reward that counts, by objective; empty when none does.
 
     Args:
         cells: One a seed; those that are not finished do not count.
         task: Their task.
-        wanted: Which objectives count for which of the task's preferences, `[M, K]`.
+        chosen: Which of the task's preferences count, `[M]`.
     """
     done = [cell for cell in cells if cell.state == "done"]
+    answered = [(cell.evaluation(preference), preference) for cell in done for preference in task.preferences[chosen]]
+    counted = [(record.rewards, record.counts(preference)) for record, preference in answered if record is not None]
     parts = []
     for index, name in enumerate(names(task)):
-        answered = [cell.evaluation(preference) for cell in done for preference in task.preferences[wanted[:, index]]]
-        rewards = [record.rewards[:, index] for record in answered if record is not None]
+        rewards = [rows[wanted[:, index], index] for rows, wanted in counted]
         missing = sum(int(np.isnan(column).sum()) for column in rewards)
         if missing:
             parts.append(f"{missing} of {sum(map(len, rewards))} without {name} reward")
     return f"completions left out of a mean: {', '.join(parts)}" if parts else ""
 
 
-def _unscored(records: Sequence[EvaluationRecord], wanted: NDArray[np.bool_]) -> str:
-    """Name the first score that is wanted, `[M, K]`, and missing; empty when none is."""
+def _unscored(records: Sequence[EvaluationRecord], wanted: Iterable[NDArray[np.bool_]]) -> str:
+    """Name the first score that is wanted, `[K]` of each record, and missing; empty when none is."""
     for record, row in zip(records, wanted, strict=True):
         for index in np.flatnonzero(row & np.isnan(record.scores)):
             label = preference_label(record.preference, record.objectives)

@@ -127,10 +127,20 @@ class EvaluationRecord:
 
     def utilities_of(self, prompt_preferences: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what each completion is worth to who wants `[P, K]` of the prompts, `[N]`; NaN where not known."""
+        return weighed_sum(self.rewards[:, : len(self.objectives)], self._by_row(prompt_preferences))
+
+    def counts(self, preference: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which objectives count for the user of a preference `[K]`, of each completion, `[N, K]`.
+
+        The preference is the record's own; where its user wants something else of each prompt, that counts.
+        """
+        if self.prompt_preferences is None:
+            return np.tile(preference > 0, (len(self.prompt_ids), 1))
+        return np.asarray(self._by_row(self.prompt_preferences) > 0)
+
+    def _by_row(self, by_prompt: NDArray[np.float64]) -> NDArray[np.float64]:
         place = {name: index for index, name in enumerate(dict.fromkeys(self.prompt_ids))}
-        rows = prompt_preferences[[place[name] for name in self.prompt_ids]]
-        rewards = self.rewards[:, : len(self.objectives)]
-        return np.asarray(np.where(rows > 0, rows * rewards, 0.0).sum(axis=1))
+        return by_prompt[[place[name] for name in self.prompt_ids]]
 
 
 def utility(scores: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,6 +155,19 @@ def utility(scores: NDArray[np.float64], preference: NDArray[np.float64]) -> NDA
     """
     weighed = preference > 0
     return np.asarray(scores[..., weighed] @ preference[weighed])
+
+
+def weighed_sum(rewards: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `sum_k wanted_k rewards_k` of `[..., K]` each, over those objectives that are wanted.
+
+    Returns:
+        `[...]`; NaN where a wanted one has no reward.
+
+    Example:
+        >>> weighed_sum(np.array([[0.5, np.nan], [0.5, np.nan]]), np.array([[1.0, 0.0], [0.5, 0.5]])).tolist()
+        [0.5, nan]
+    """
+    return np.asarray(np.where(wanted > 0, wanted * rewards, 0.0).sum(axis=-1))
 
 
 def _means(rewards: NDArray[np.float64]) -> NDArray[np.float64]:

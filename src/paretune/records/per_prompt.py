@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import RecordError
 from paretune.core.text_files import parsed_json
-from paretune.records.evaluation import EvaluationRecord
+from paretune.records.evaluation import EvaluationRecord, weighed_sum
 from paretune.records.files import AGAIN, write_bytes
 from paretune.records.outcomes import TruthRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -90,12 +90,12 @@ class PerPrompt:
     def utilities(self) -> FloatArray:
         """What each preference's user gets, `preference . scores`, `[M]`; needs the objectives that it weighs.
 
-        Where users want something else of each prompt, the mean over prompts of what they get there. NaN for the base
-        model, which no preference is of: multiply its `scores` by each.
+        Where users want something else of each prompt, the mean over prompts of what they get there; NaN if a prompt
+        has no reward that is wanted of it, as means over its samples do not tell which of these count. NaN for the
+        base model, which no preference is of: multiply its `scores` by each.
         """
         if self.prompt_preferences is not None:
-            wanted = self.prompt_preferences
-            return np.asarray(np.where(wanted > 0, wanted * self.rewards, 0.0).sum(axis=2).mean(axis=1))
+            return np.asarray(weighed_sum(self.rewards, self.prompt_preferences).mean(axis=1))
         weighed = self.preferences != 0  # an objective without weight may have no score; NaN stays NaN
         return np.asarray(np.where(weighed, self.preferences * self.scores, 0.0).sum(axis=1))
 
