@@ -302,6 +302,22 @@ def test_an_outage_an_unweighted_objective_and_none_do_not_stop_training(
     assert len(events) == 5
 
 
+@pytest.mark.parametrize(("wanted", "stops"), [(SECOND, False), (BOTH, True), (FIRST, True)])
+def test_an_objective_that_a_prompt_is_wanted_for_has_weight_whatever_a_member_is_told(
+    task: Task, base: BaseModel, wanted: list[float], stops: bool
+) -> None:
+    made = make(task, base, [(SECOND, 1, (80,))], score=outages(range(5)))
+    of_prompts: Any = lambda rows, told: np.broadcast_to(wanted, (len(told), len(rows), 2))  # noqa: E731
+    known = replace(made.environment, feedback="utility", prompt_preferences=of_prompts)
+    learner = Learner(made.trainee, known, SETTINGS)
+    if stops:
+        with pytest.raises(RewardError, match="got none: warm"):
+            train(learner)
+    else:
+        train(learner)
+    assert learner.lengths[0].updates == (2 if stops else 5)  # the third is not made
+
+
 @pytest.mark.parametrize("micro_batch", [4, 8, 12])
 def test_smaller_backward_passes_give_the_same_update(task: Task, base: BaseModel, micro_batch: int) -> None:
     whole = parameters(task, base, BOTH, 1, 40)

@@ -178,7 +178,7 @@ class Learner:
         asked, preferences, mixing, batch = self.rollouts.sample(active, size)
         greedy = self.rollouts.greedy(active, size) if update.greedy else None
         scores = self.rollouts.score(active, batch, size)
-        self._check_rewards(active, scores, size)
+        self._check_rewards(active, scores, size, preferences)
         statuses, rewards = scores.statuses, seen(self.environment.feedback, scores.rewards, preferences)
         reference = self.rollouts.reference(active, batch)
         kl = (batch.log_probs - reference).sum(dim=1).cpu().double()
@@ -234,13 +234,14 @@ class Learner:
             factors, terms, self.estimator is not None,
         )  # fmt: skip
 
-    def _check_rewards(self, active: list[int], scores: Scores, size: int) -> None:
+    def _check_rewards(self, active: list[int], scores: Scores, size: int, preferences: FloatArray) -> None:
         """Refuse to go on without an objective that a member is trained for, once it is no passing outage."""
         for place, index in enumerate(active):
-            statuses = scores.statuses[place * size : (place + 1) * size]  # [size, K]
+            own = slice(place * size, (place + 1) * size)
+            statuses = scores.statuses[own]  # [size, K]
             failed = ~(statuses == "ok").any(axis=0) & ~np.isin(statuses, KEPT_CONTRACT).all(axis=0)
-            weighted = self.members[index].objective_weights > 0
-            self._failing[index] = np.where(failed & weighted, self._failing[index] + 1, 0)
+            weighted = (preferences[own] > 0).any(axis=0)  # what users want of prompts may be more than is told
+            self._failing[index] = np.where(failed, self._failing[index] + weighted, 0)
             if (lost := np.flatnonzero(self._failing[index] >= FAILED_UPDATES)).size:
                 k = int(lost[0])
                 fault = scores.faults[k] if scores.faults else f"objective {k} {statuses[0, k]}"
