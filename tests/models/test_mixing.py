@@ -49,9 +49,16 @@ def test_rows_of_equal_weights_have_equal_keys() -> None:
 class AnyGate:
     """A gate of two experts and three objectives; here it only has to be carried along."""
 
-    experts, objectives, blocks = 2, 3, 1
+    experts, objectives, blocks = 2, 3, 2
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class AnyRowGate:
+    experts, objectives = 2, 3
+
+    def row_weights(self, context: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -79,6 +86,28 @@ def test_rows_of_a_gate_share_what_is_before_it_and_nothing_more() -> None:
     keys = mixing.group_keys()
     assert keys[0] == keys[1]
     assert len(set(keys)) == 4
+
+
+def test_rows_share_nothing_that_is_gated_where_their_gates_are_shown_other_states() -> None:
+    prior, preferences = torch.full((3, 2), 0.5), torch.full((3, 3), 1 / 3)
+    shown = torch.tensor([1.0, 2.0, 1.0])[:, None, None].expand(3, AnyGate.blocks, 4)
+    mixing = Mixing.gated(prior, AnyGate(), preferences, shown=shown)
+    one, other, again = mixing.group_keys()
+    assert one == again != other
+    assert len(set(mixing.group_keys(gated=False))) == 1
+    waiting = Mixing.by_prompt(prior, AnyRowGate(), preferences, shown[:, 0])  # its gate weighs all tokens
+    for gated in (True, False):
+        one, other, again = waiting.group_keys(gated=gated)
+        assert one == again != other
+
+
+def test_states_shown_to_a_gate_are_of_all_its_blocks_and_finite() -> None:
+    prior, preferences, blocks = torch.rand(4, 2), torch.rand(4, 3), AnyGate.blocks
+    broken = torch.zeros(4, blocks, 5)
+    broken[1, 0, 2] = torch.nan
+    for shown in (torch.rand(3, blocks, 5), torch.rand(4, blocks - 1, 5), torch.rand(4, blocks), broken):
+        with pytest.raises(ShapeError, match=rf"shown must be finite and \[4, {blocks}, H\], one row for each"):
+            Mixing.gated(prior, AnyGate(), preferences, shown=shown)
 
 
 def test_a_gated_mixing_whose_parts_disagree_is_refused() -> None:

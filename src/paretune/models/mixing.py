@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paretune.core.errors import MixingError, NonFiniteError, ShapeError
 from paretune.core.protocols import Continued, Divergence, Level, Norm
-from paretune.core.user_calls import shown
+from paretune.core.user_calls import shown as described
 from paretune.models.gate_protocols import Gate, Listener, RowGate
 
 WHOLE = 1e-6  # by which weights that sum to one in fp32 may miss it
@@ -117,10 +117,12 @@ class Mixing:
             ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
         """
         mixing = cls._under(gate, expert_weights, preferences, scale)
-        if shown is not None and (shown.ndim != 3 or len(shown) != mixing.batch):
+        expected = (mixing.batch, gate.blocks)
+        if shown is not None and (shown.ndim != 3 or shown.shape[:2] != expected or not bool(shown.isfinite().all())):
             raise ShapeError(
-                f"shown must be [{mixing.batch}, blocks, H], one row for each of expert_weights, got "
-                f"{list(shown.shape)}. Give each block of each row what its gate is to read."
+                f"shown must be finite and [{mixing.batch}, {gate.blocks}, H], one row for each of expert_weights and "
+                f"one entry for each of the gate's blocks, got shape {list(shown.shape)}. Give each block of each row "
+                "what its gate is to read."
             )
         return replace(mixing, gate=gate, shown=shown)
 
@@ -291,7 +293,7 @@ class Mixing:
         weights: Any = gate.row_weights(*(part[once] for part in parts))
         expected, name = (len(numbers), self.experts), type(gate).__name__
         if not isinstance(weights, Tensor) or weights.shape != expected:
-            got = f"shape {list(weights.shape)}" if isinstance(weights, Tensor) else shown(weights)
+            got = f"shape {list(weights.shape)}" if isinstance(weights, Tensor) else described(weights)
             raise ShapeError(
                 f"row_weights of {name} must return a tensor of shape {list(expected)}, [B, E], got {got}. Return it."
             )
@@ -366,10 +368,12 @@ class Mixing:
             return [b""] * self.batch
         if self.expert_weights is None:
             return [str(row // self.rows_each).encode() for row in range(self.batch)]
-        parts = [self.dense()]
-        if gated or self.level == "hidden":
-            parts += [part for part in (self.preferences, self.scale) if part is not None]
-        return _row_bytes(parts)
+        read: tuple[Tensor | None, ...] = ()
+        if self.row_gate is not None:  # it weighs all tokens
+            read = self.preferences, self.scale, self.context
+        elif gated or self.level == "hidden":
+            read = self.preferences, self.scale, self.shown
+        return _row_bytes([self.dense(), *(part for part in read if part is not None)])
 
 
 def selected(gate: Gate | RowGate, weights: Tensor) -> Tensor:
@@ -382,5 +386,5 @@ def selected(gate: Gate | RowGate, weights: Tensor) -> Tensor:
 def _row_bytes(parts: Sequence[Tensor]) -> list[bytes]:
     """Return what some tensors hold of each row, `[B, ...]` each."""
     rows = len(parts[0])
-    written = torch.cat([part.detach().float().cpu().view(rows, -1) for part in parts], dim=1).numpy()
+    written = torch.cat([part.detach().float().cpu().reshape(rows, -1) for part in parts], dim=1).numpy()
     return [row.tobytes() for row in written]
