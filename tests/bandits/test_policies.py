@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from paretune.bandits.policies import EXPLORATION, answers, drawn, greedy, probabilities, square_cb, thompson
 from paretune.bandits.ridge import coefficients, fresh, noise, predicted, residuals, updated, widths
-from paretune.core.errors import ConfigError, UnknownNameError
+from paretune.core.errors import ConfigError, NonFiniteError, UnknownNameError
 
 
 @given(st.sampled_from(sorted(EXPLORATION)), st.integers(0, 10**6), st.integers(1, 7), st.floats(0, 1))
@@ -74,6 +74,22 @@ def test_draws_follow_the_chances() -> None:
     chances = np.asarray([[0.2, 0.0, 0.8]])
     assert drawn(np.tile(chances, (4, 1)), np.asarray([0.0, 0.19, 0.2, 0.999])).tolist() == [0, 0, 2, 2]
     assert drawn(np.asarray([[0.5, 0.5 - 1e-17]]), np.asarray([1 - 1e-17])).tolist() == [1]
+
+
+@pytest.mark.parametrize("algorithm", sorted(EXPLORATION))
+def test_payoffs_that_are_no_numbers_choose_no_arm(algorithm: str) -> None:
+    known = {"means": np.zeros((2, 3)), "deviations": np.ones((2, 3)), "noise": np.ones(2)}
+    for name, wrong in (("means", np.nan), ("deviations", np.inf), ("noise", np.nan)):
+        given = {each: values.copy() for each, values in known.items()}
+        given[name].flat[1] = wrong
+        with pytest.raises(NonFiniteError, match=f"{name} of payoffs must be finite, got NaN or infinity"):
+            probabilities(algorithm, **given, pulls=3)
+
+
+@pytest.mark.parametrize("row", [[np.nan, 0.5, 0.5], [0.5, 0.4, 0.0], [1.2, -0.2, 0.0]])
+def test_nothing_is_drawn_from_what_is_no_distribution(row: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"chances must be non-negative and sum to 1 in every row, got .* in row 1"):
+        drawn(np.asarray([[0.2, 0.2, 0.6], row]), np.asarray([0.5, 0.5]))
 
 
 def regret(algorithm: str, seed: int, read: bool = True) -> tuple[float, float]:

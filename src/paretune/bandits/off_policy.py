@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from paretune.bandits.policies import check_chances
 from paretune.bandits.ridge import IntArray
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
-from paretune.core.preferences import SUM_TOLERANCE, FloatArray
+from paretune.core.preferences import FloatArray
 
 Estimator = Literal["ips", "snips", "doubly_robust"]
 Below = Literal["refuse", "clip"]
@@ -157,14 +158,7 @@ def _check_chances(name: str, chances: FloatArray, log: Log) -> None:
             f"{name} must have a column for each of the {log.predictions.shape[1]} arms that are predicted, got "
             f"{chances.shape[1]}. Predict all arms, and no others."
         )
-    sums = chances.sum(axis=1)
-    wrong = ~((chances >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))  # NaN is wrong, too
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ConfigError(
-            f"{name} must be non-negative and sum to 1 in every row, got {chances[row].round(4).tolist()} (sum "
-            f"{sums[row]:.4g}) in row {row}. Give the chances of all arms."
-        )
+    check_chances(name, chances)
 
 
 def _contributions(log: Log, target: FloatArray, weights: FloatArray, estimator: str) -> FloatArray | None:

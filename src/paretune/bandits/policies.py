@@ -7,8 +7,8 @@ from scipy import special
 
 from paretune.bandits.ridge import IntArray
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError
-from paretune.core.preferences import FloatArray
+from paretune.core.errors import ConfigError, NonFiniteError
+from paretune.core.preferences import SUM_TOLERANCE, FloatArray
 
 EXPLORATION = {  # algorithm -> how much it explores where a setting does not say
     "greedy": 0.0,
@@ -44,8 +44,14 @@ def probabilities(
     Raises:
         UnknownNameError: If there is no such algorithm.
         ConfigError: If floor or exploration are out of range.
+        NonFiniteError: If what is known of payoffs is not finite.
     """
     check_choice("algorithm", algorithm, EXPLORATION)
+    for name, each in (("means", means), ("deviations", deviations), ("noise", noise)):
+        if not np.isfinite(each).all():
+            raise NonFiniteError(
+                f"{name} of payoffs must be finite, got NaN or infinity. Leave out the pulls they were learned from."
+            )
     strength = EXPLORATION[algorithm] if exploration is None else exploration
     check_exploration(algorithm, strength, floor)
     if algorithm == "greedy":
@@ -157,7 +163,28 @@ def answers(means: FloatArray, deviations: FloatArray, caution: float) -> IntArr
     return np.asarray(gains.argmax(axis=1), dtype=np.int64)
 
 
+def check_chances(name: str, chances: FloatArray) -> None:
+    """Check that every row of chances `[N, A]` is a distribution over arms.
+
+    Raises:
+        ConfigError: If a row has a negative chance or none that is a number, or does not sum to one.
+    """
+    sums = chances.sum(axis=1)
+    wrong = ~((chances >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))  # NaN is wrong, too
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ConfigError(
+            f"{name} must be non-negative and sum to 1 in every row, got {chances[row].round(4).tolist()} (sum "
+            f"{sums[row]:.4g}) in row {row}. Give the chances of all arms."
+        )
+
+
 def drawn(chances: FloatArray, uniforms: FloatArray) -> IntArray:
-    """Draw an arm for each row of chances `[N, A]`, by one uniform number each and the inverse of cumulated chances."""
+    """Draw an arm for each row of chances `[N, A]`, by one uniform number each and the inverse of cumulated chances.
+
+    Raises:
+        ConfigError: If a row of chances is no distribution.
+    """
+    check_chances("chances", chances)
     arms = (chances.cumsum(axis=1) <= uniforms[:, None]).sum(axis=1)
     return np.asarray(np.minimum(arms, chances.shape[1] - 1), dtype=np.int64)  # the last sum may miss 1 by a last bit
