@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from math import erf
 
 import numpy as np
@@ -49,6 +50,26 @@ def test_chances_of_thompson_are_how_often_its_draws_are_best() -> None:
     draws = means + deviations * np.random.default_rng(0).normal(size=(200_000, 4))
     often = np.bincount(draws.argmax(axis=1), minlength=4) / 200_000
     np.testing.assert_allclose(thompson(means, deviations)[0], often, atol=5e-3)  # standard error .001, and quadrature
+
+
+def test_chances_of_two_arms_miss_the_truth_by_what_their_deviations_differ() -> None:
+    """The difference of two Gaussians is one: the second is best with chance `Phi(mean / root of the variances)`."""
+    means = np.linspace(-4, 4, 161)
+    for factor, miss in ((1, 1e-12), (3, 1e-5), (4, 2e-4), (10, 0.02), (1000, 0.06)):
+        found = thompson(np.stack([0 * means, means], axis=1), np.tile([1, 1 / factor], (161, 1)))[:, 1]
+        truth = 0.5 + np.asarray([erf(each / np.sqrt(2 + 2 / factor**2)) for each in means]) / 2
+        np.testing.assert_allclose(found, truth, rtol=0, atol=miss)
+        assert np.abs(found - truth).max() > miss / 5 or factor == 1  # the docstring claims no more than it must
+    assert thompson(np.asarray([[0.0, 0.2]]), np.asarray([[1.0, 0.01]]))[0, 1] == pytest.approx(0.537, abs=5e-4)
+
+
+def test_memory_of_thompson_grows_with_arms_and_not_with_their_square() -> None:
+    means = np.random.default_rng(0).normal(size=(4, 100))
+    tracemalloc.start()
+    thompson(means, np.ones_like(means))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * (4 * 100 * 48) * 8  # eight arrays [N, A, Q] of float64; one [N, A, A, Q] would be a hundred
 
 
 def test_arms_that_tie_share_and_a_first_round_is_uniform() -> None:

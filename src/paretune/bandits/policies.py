@@ -104,6 +104,12 @@ def thompson(means: FloatArray, deviations: FloatArray) -> FloatArray:
     Source:
         Agrawal and Goyal 2013, Thompson sampling for contextual bandits with linear payoffs.
 
+    Departures:
+        A quadrature of 48 nodes placed by each arm's own deviation. Chances of two arms are right to .00001 where their
+        deviations differ by a factor of up to 3, to .0002 up to 4, to .02 up to 10, and to .06 at worst: means 0 and .2
+        with deviations 1 and .01 give .537 for the second, in truth .579. Arms are drawn by these very chances, so
+        propensities are exact whatever they miss.
+
     Example:
         >>> thompson(np.asarray([[0.0, 0.0], [0.0, 1.0]]), np.ones((2, 2))).round(3).tolist()
         [[0.5, 0.5], [0.24, 0.76]]
@@ -112,10 +118,12 @@ def thompson(means: FloatArray, deviations: FloatArray) -> FloatArray:
         return greedy(means)
     spread = np.maximum(deviations, 1e-12)
     drawn = means[:, :, None] + np.sqrt(2) * spread[:, :, None] * _NODES  # [N, A, Q], payoffs of arm a
-    below = special.ndtr((drawn[:, :, None] - means[:, None, :, None]) / spread[:, None, :, None])  # [N, A, A, Q]
-    arms = np.arange(means.shape[1])
-    below[:, arms, arms] = 1.0  # no arm is compared with itself
-    chances = (below.prod(axis=2) * _MASSES).sum(axis=2)
+    above = np.ones_like(drawn)  # chance that all other arms are paid less
+    for other in range(means.shape[1]):  # one by one: together they would take A times the memory
+        below = special.ndtr((drawn - means[:, other, None, None]) / spread[:, other, None, None])
+        below[:, other] = 1.0  # no arm is compared with itself
+        above *= below
+    chances = (above * _MASSES).sum(axis=2)
     return np.asarray(chances / chances.sum(axis=1, keepdims=True))
 
 
