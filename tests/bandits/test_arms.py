@@ -32,3 +32,13 @@ def test_no_way_to_go_is_refused() -> None:
             arms_of(2, 1, step, 1.5)
     with pytest.raises(ConfigError, match="stretch must be positive, got 0"):
         arms_of(2, 1, 0.5, 0)
+
+
+def test_arms_beyond_what_can_be_pulled_are_refused_before_they_are_made() -> None:
+    # lattices of 3 experts have (d + 1) (d + 2) / 2 points: 42 divisions 946, 43 divisions 990, 44 divisions 1,035
+    assert len(arms_of(3, 43, 0.5, 1.0).steps) == 991
+    for divisions, stretch, got in ((44, 1.0, "1,036"), (43, 1.5, "1,982"), (10**6, 1.0, "500,001,500,002")):
+        with pytest.raises(
+            ConfigError, match=f"arms must be at most 1,000, got {got} of {divisions} divisions between"
+        ):
+            arms_of(3, divisions, 0.5, stretch)

@@ -77,6 +77,12 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str
         ContextualBanditSettings(**changes)
 
 
+def test_more_arms_than_can_be_pulled_are_refused_when_experts_are_known(task: Task) -> None:
+    settings = ContextualBanditSettings(divisions=600)  # for two experts 601 points, and all of them stretched
+    with pytest.raises(ConfigError, match="arms must be at most 1,000, got 1,204 of 600 divisions between 2 experts"):
+        ContextualBandit(settings).stages(task, WANTED, 6000, 0)
+
+
 def test_a_budget_without_pulls_is_refused(task: Task) -> None:
     with pytest.raises(BudgetError, match="budget must leave a completion for the bandit, got 3"):
         ContextualBandit(ContextualBanditSettings()).stages(task, WANTED, 3, 0)

@@ -54,7 +54,7 @@ class BanditSettings:
         if self.pulls_each_round < 1:
             raise ConfigError(f"pulls_each_round must be at least 1, got {self.pulls_each_round}. Try 64.")
         fresh(1, 1, 1, self.ridge)  # refuses a ridge that is none, as the next line does arms
-        arms_of(1, self.divisions, self.step, self.stretch)
+        arms_of(len(self.prior[0]), self.divisions, self.step, self.stretch)
 
 
 def bandit_stage(
