@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.optimum.pattern_search import pattern_search
 
 TOPS = np.asarray([[0.3, -0.2], [1.4, 0.9], [-0.05, 0.0]])
@@ -71,6 +71,26 @@ def test_values_that_are_no_number_are_never_the_best() -> None:
     found = pattern_search(broken, np.full((1, 1, 1), -0.5), step=0.25, rounds=4)
     assert found.values[0] == pytest.approx(0.0, abs=0.25)
     assert np.isfinite(found.points).all()
+
+
+def test_a_point_without_a_value_hides_no_better_one_beside_it() -> None:
+    starts = np.asarray([-1.0, 0.0, 1.0])[:, None, None]
+
+    def holed(tried: Any) -> Any:  # no value at -1 nor, in the first round, at 1.25; the top is at 2
+        return np.where(np.isin(tried[..., 0], (-1.0, 1.25)), np.nan, -((tried[..., 0] - 2) ** 2))
+
+    found = pattern_search(holed, starts, step=0.25, rounds=0)
+    assert (found.points.item(), found.values.item()) == (1.0, -1.0)
+    # of the neighbours of 1, .75 and 1.25, one is worse and one has no value: half the step finds 1.125
+    assert pattern_search(holed, starts, step=0.25, rounds=2).values.item() >= -(0.875**2)
+
+
+def test_a_function_without_a_value_at_any_start_is_refused() -> None:
+    def second(tried: Any) -> Any:
+        return np.where(np.arange(3) == 1, np.nan, bowls(tried))
+
+    with pytest.raises(NonFiniteError, match=r"starts must have a value .*, got none for function 1 of 3\. Start"):
+        pattern_search(second, np.zeros((2, 3, 2)), step=0.25, rounds=1)
 
 
 def test_flat_functions_leave_searches_where_they_start() -> None:

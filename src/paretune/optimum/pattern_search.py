@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.errors import ConfigError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 
 FloatArray = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def pattern_search(
     `S + rounds 3^D` evaluations, whatever is found.
 
     Args:
-        evaluate: Values of C candidates of every function, `[C, N, D] -> [C, N]`.
+        evaluate: Values of C candidates of every function, `[C, N, D] -> [C, N]`; NaN where a point has none.
         starts: Where each search may start, `[S, N, D]`, within the bounds; it starts at the best.
         step: First distance to neighbours.
         rounds: How many.
@@ -56,6 +56,7 @@ def pattern_search(
     Raises:
         ShapeError: If `starts` is not `[S, N, D]`.
         ConfigError: If the step is not positive or a start out of bounds.
+        NonFiniteError: If no start of a function has a value.
 
     Source:
         Hooke and Jeeves 1961 (direct search); the quadratic step after Box and Wilson 1951.
@@ -71,7 +72,13 @@ def pattern_search(
     dimensions = given.shape[2]
     pattern = np.asarray([each for each in itertools.product((-1, 0, 1), repeat=dimensions) if any(each)], dtype=float)
     steps = np.full(given.shape[1], float(step))
-    best, values = _better(given[0], np.full(given.shape[1], -np.inf), given, evaluate(given))
+    started = evaluate(given)
+    if lost := np.flatnonzero(np.isnan(started).all(axis=0)).tolist():
+        raise NonFiniteError(
+            f"starts must have a value for every function, got none for function {lost[0]} of {given.shape[1]}. Start "
+            "where it has one."
+        )
+    best, values = _better(given[0], np.full(given.shape[1], -np.inf), given, started)
     for _ in range(rounds):
         centre, at_centre = best, values
         tried = np.clip(centre + pattern[:, None] * steps[None, :, None], low, high)  # [C, N, D]
@@ -92,8 +99,9 @@ def _better(
     best: FloatArray, values: FloatArray, tried: FloatArray, found: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the best points and values after C more candidates of each function."""
+    found = np.where(np.isnan(found), -np.inf, found)  # argmax would take a NaN for the highest
     first, places = found.argmax(axis=0), np.arange(len(best))
-    higher = found[first, places] > values  # a NaN is never higher
+    higher = found[first, places] > values
     return (
         np.where(higher[:, None], tried[first, places], best),
         np.where(higher, found[first, places], values),
