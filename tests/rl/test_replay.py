@@ -21,6 +21,7 @@ from paretune.models.mixing import Mixing
 from paretune.models.prompt_gate import PromptGate
 from paretune.models.scoring import completion_log_probs
 from paretune.objectives.scoring import Scorer
+from paretune.rl.advantages import grpo
 from paretune.rl.learner import Learner
 from paretune.rl.replay import History
 from paretune.rl.rollout import Prompts
@@ -234,6 +235,14 @@ def test_what_a_weighting_chooses_weighs_earlier_completions_too(task: Task, bas
 
 class FromGradients(Turned):
     needs = frozenset({"gram"})
+
+
+def test_advantages_of_a_method_are_refused(task: Task, base: BaseModel) -> None:
+    made = make(task, base, replace(SETTINGS, replay=0))
+    slots = Slots(advantages=grpo)
+    Learner(made.trainee, made.environment, made.settings, slots)
+    with pytest.raises(ConfigError, match=r"replay must be 0 with advantages paretune\.rl\.advantages:grpo, got 4: "):
+        Learner(made.trainee, made.environment, SETTINGS, slots)
 
 
 def test_weights_from_gradients_are_refused(task: Task, base: BaseModel) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.user_calls import called, where_found
 from paretune.rl.advantages import check_made
@@ -41,9 +42,14 @@ class Slots:
         """Return what makes advantages of rewards; None for leave-one-out.
 
         Raises:
-            ConfigError: If it cannot be imported.
+            ConfigError: If it cannot be imported, or says nothing of completions that are learned from again.
             MethodError: If it takes other arguments than an estimator is called with.
         """
+        if self.advantages is not None and settings.replay:  # the settings refuse theirs themselves
+            raise ConfigError(
+                f"replay must be 0 with advantages {where_found(self.advantages)}, got {settings.replay}: advantages "
+                "of earlier completions are made anew as for advantages 'leave_one_out'. Leave one of them out."
+            )
         return resolve_advantages(settings.advantages) if self.advantages is None else estimator_of(self.advantages)
 
     def shaped(self, rewards: Tensor, ranges: FloatArray, active: Sequence[int]) -> Tensor:
