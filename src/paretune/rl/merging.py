@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.models.low_rank import average_experts
 from paretune.rl.checkpoints import State
 from paretune.rl.learner import HandOver, Learner
@@ -32,11 +33,23 @@ class MergingLearner(Learner):
         """Prepare training.
 
         Args:
-            trainee: Experts; all have the same planned lengths.
+            trainee: Experts; all have the same planned lengths, and the same alpha.
             environment: Prompts and rewards.
             settings: How they learn.
             merge_every: Updates of a round.
+
+        Raises:
+            ConfigError: If a round is no update.
+            ShapeError: If experts are planned for different lengths, or scaled differently.
         """
+        if merge_every < 1:
+            raise ConfigError(f"merge_every must be at least 1 update, got {merge_every}. Try 8.")
+        lengths, alphas = {member.lengths for member in trainee.members}, {*trainee.bank.alphas.tolist()}
+        if len(lengths) > 1 or len(alphas) > 1:
+            name, found = ("lengths", lengths) if len(lengths) > 1 else ("alphas", alphas)
+            raise ShapeError(
+                f"experts must be averaged with equal {name}, got {sorted(found)}. Train the others on their own."
+            )
         super().__init__(trainee, environment, settings)
         self.merge_every, self.merged = merge_every, 0
         self.discarded: list[float] = []
