@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.models import divergences
 from paretune.models.divergences import (
     DIVERGENCES,
     alpha_divergence,
@@ -152,6 +153,16 @@ def test_experts_that_all_but_exclude_a_token_are_mixed_without_overflow(name: s
     made = MIXES[name](logits.log_softmax(dim=-1), torch.full((3,), 1 / 3).log(), torch.tensor([0.5, 0.5]))
     assert bool(torch.isfinite(made).all())
     assert float(made[0]) > -1e-6  # the only token that both may say
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "jensen_shannon"])
+def test_a_normaliser_that_is_not_found_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.tensor([[0.0, -20.0, 5.0], [0.0, 9.0, -20.0]], dtype=torch.float64).log_softmax(dim=-1)
+    reference, half = torch.tensor([0.9, 0.05, 0.05]).double().log(), torch.tensor([0.5, 0.5])
+    assert MIXES[name](logits, reference, half).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+    monkeypatch.setattr(divergences, "STEPS", 0)  # left in the middle between its bounds
+    with pytest.raises(NonFiniteError, match=r"found in 0 steps, got probabilities whose sum is off by \d"):
+        MIXES[name](logits, reference, half)
 
 
 def test_what_is_no_table_of_log_probabilities_is_refused() -> None:

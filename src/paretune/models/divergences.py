@@ -162,6 +162,9 @@ def _normalised(terms: Terms, low: Tensor, high: Tensor, rises: bool) -> Tensor:
         low: Where the sum is not above one, or, if it falls, not below, `[...]`.
         high: The other bound.
         rises: Whether the sum rises with the number.
+
+    Raises:
+        NonFiniteError: If a sum is not finite, or none of one is found.
     """
     with torch.no_grad():
         root = (low + high) / 2
@@ -181,6 +184,12 @@ def _normalised(terms: Terms, low: Tensor, high: Tensor, rises: bool) -> Tensor:
             step_to = torch.where(good, newton, (low + high) / 2) if step % 3 < 2 else (low + high) / 2
             root = torch.where(done, root, step_to)
     logs, slopes = terms(root)
+    away = float(logs.detach().logsumexp(dim=-1).abs().max()) if logs.numel() else 0.0
+    if not away <= NORMALISED:  # float32 never comes as close as CLOSE; the step below takes care of what is left
+        raise NonFiniteError(
+            f"a normaliser must be found in {STEPS} steps, got probabilities whose sum is off by {away:.3g} in its "
+            "logarithm. Take weights nearer to one."
+        )
     slope = (logs.softmax(dim=-1) * slopes).sum(dim=-1).detach()
     logs, _ = terms(root - logs.logsumexp(dim=-1) / slope)
     return logs.log_softmax(dim=-1)
