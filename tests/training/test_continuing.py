@@ -19,6 +19,7 @@ from paretune.core.task import Objective, Task
 from paretune.executors.jobs import Link
 from paretune.methods import resolve_method
 from paretune.methods.defaults import adaptation, addition
+from paretune.methods.entries import method_entry
 from paretune.methods.experts import ExpertSettings, start_of
 from paretune.models.loading import load_base
 from paretune.models.solutions import SolutionSet, load_solutions
@@ -299,6 +300,30 @@ def test_one_more_expert_among_those_of_their_own_start_has_its_own_too(soup: So
     before = method(method.Settings(start="own")).stages(task, np.full((1, 2), 0.5), 64, 0)
     assert starts["shared"] == 0
     assert starts["own"] not in [start_of(each) for each in before]
+
+
+def test_settings_that_one_more_expert_does_not_read_are_refused(soup: SolutionSet, task: Task) -> None:
+    more, point = with_third(task), np.full((1, 3), 1 / 3)
+    message = "must be left out where one expert is added and all are mixed as they were, got"
+    with pytest.raises(ConfigError, match=f"stretch {message} 1.5. Remove it, or write how='retrain'"):
+        add_objective(soup, more, 64, settings={**SMALL, "stretch": 1.5})
+    unread: list[tuple[str, dict[str, Any]]] = [
+        ("mod", {"correction": "importance"}), ("mod", {"divergence": "reverse_kl"}), ("hidden_mixing", {"block": 0}),
+        ("hidden_mixing", {"block": -1, "norm": "after"}), ("gated_experts", {"gate": "block"}),
+        ("iterative_soups", {"merge_every": 2}),
+    ]  # fmt: skip
+    read: list[tuple[str, dict[str, Any]]] = [
+        ("mod", {"experts": "single_objective"}), ("rewarded_soups", {"start": "own"}),
+        ("rewarded_soups", {"feedback": "told", "learning_rate": 1e-3}), ("gated_experts", {"gate": "none"}),
+    ]  # fmt: skip
+    for name, settings in unread + read:
+        method = method_entry(name, settings, "x").method
+        if (name, settings) in read:
+            assert len(addition(soup, method, more, point, 64, 0, given=settings).stages) == 1
+            continue
+        with pytest.raises(ConfigError, match=f"{' and '.join(sorted(settings))} {message}"):
+            addition(soup, method, more, point, 64, 0, given=settings)
+        assert addition(soup, method, more, point, 640, 0, "retrain", settings).stages
 
 
 def test_another_method_or_kind_of_experts_is_trained_again(soup: SolutionSet, task: Task) -> None:

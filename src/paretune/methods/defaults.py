@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -15,6 +15,7 @@ from paretune.core.answers import Combined, answer_to_plain, answered
 from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import FloatArray, corners
+from paretune.core.printable import brief
 from paretune.core.protocols import Assembly, Method, Mixer
 from paretune.core.seeds import stream_key
 from paretune.core.stages import GATE, Stage, StageContext, StageResult
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
 
 How = Literal["modular", "retrain"]
+NO_GATE = ("gate", "none")  # what every solution set has that gets one more expert
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +279,7 @@ def keep_experts(context: StageContext) -> None:
 
 def addition(
     solutions: SolutionSet, method: Method, task: Task, preferences: FloatArray, budget: int, seed: int,
-    how: How | None = None,
+    how: How | None = None, given: Collection[str] = (),
 ) -> Continuation:  # fmt: skip
     """Answer for one objective more: by one more expert where a method has one per objective, else by training again.
 
@@ -289,10 +291,12 @@ def addition(
         budget: Completions to train with.
         seed: Of the training.
         how: `modular` or `retrain`; by default the first where it is possible.
+        given: Names of the method's settings that somebody wrote.
 
     Raises:
         BudgetError: If the budget is too small.
-        ConfigError: If `how` is `modular`, and the solution set has not one expert for each objective.
+        ConfigError: If `how` is `modular`, and the solution set has not one expert for each objective, or settings are
+            given that one more expert does not read.
         TaskError: If the task is not that of the solution set with one objective more.
     """
     new = new_objective(solutions, task)
@@ -312,6 +316,7 @@ def addition(
             return Assembly(made.experts, made.answer, made.mixer, {**made.notes, "added": _added("retrain", results)})
 
         return Continuation(stages, again)
+    check_read_by_expert(method.settings, given)
     (length,) = split_budget(budget, 1, method.settings.group_size)
     expert = expert_stage(method.settings, corners(len(task.objectives))[new], length, seed)
     if getattr(method.settings, "start", "") == "own":  # one that no expert there is has, wherever its objective stands
@@ -325,6 +330,25 @@ def addition(
         return Assembly(experts, Combined(np.eye(len(experts))), solutions.mixer, notes)
 
     return Continuation((expert,), one_more)
+
+
+def check_read_by_expert(settings: ExpertSettings, given: Collection[str]) -> None:
+    """Refuse settings that say how experts are planned or mixed: one more expert changes neither.
+
+    Args:
+        settings: Of the method; what kind its experts are and how they start is read.
+        given: Names of those that somebody wrote.
+
+    Raises:
+        ConfigError: If one of them is neither read nor what the solution set has anyway.
+    """
+    planning = {each.name for each in fields(settings) if each.metadata.get("planning")} - {"experts", "start"}
+    unread = [name for name in sorted(planning.intersection(given)) if (name, getattr(settings, name)) != NO_GATE]
+    if unread:
+        raise ConfigError(
+            f"{' and '.join(unread)} must be left out where one expert is added and all are mixed as they were, got "
+            f"{' and '.join(brief(getattr(settings, name)) for name in unread)}. Remove it, or write how='retrain'."
+        )
 
 
 def one_expert_each(solutions: SolutionSet) -> bool:

@@ -122,7 +122,8 @@ def add_objective(
         progress: Hears of completions made.
 
     Raises:
-        ConfigError: If the method, a setting, the budget or the seed cannot be used, or `how` is not possible.
+        ConfigError: If the method, a setting, the budget or the seed cannot be used, `how` is not possible, or a
+            setting is given that one more expert does not read.
         BudgetError: If the budget is too small.
         TaskError: If the task is not that of the solution set with one objective more.
         StudyError: If the output folder already holds something else, or another call is training into it.
@@ -147,7 +148,9 @@ def add_objective(
         given = wanted_preferences(preferences, instance.objective_names)
     asked = (instance, given, completions_of(budget), seed, how)
     own: Any = getattr(entry.method, "addition", None)
-    made: Continuation = addition(solutions, entry.method, *asked) if own is None else own(solutions, *asked)
+    made: Continuation = (
+        addition(solutions, entry.method, *asked, entry.given) if own is None else own(solutions, *asked)
+    )
     named = replace(solutions, method=entry.label, family=entry.method.family)
     return _continued(named, made, instance, seed, output, progress)
 
