@@ -18,7 +18,8 @@ from paretune.core.stages import in_order
 from paretune.core.task import Objective, Task
 from paretune.executors.jobs import Link
 from paretune.methods import resolve_method
-from paretune.methods.defaults import adaptation, addition
+from paretune.methods.addition import addition
+from paretune.methods.defaults import adaptation
 from paretune.methods.entries import method_entry
 from paretune.methods.experts import ExpertSettings, start_of
 from paretune.models.loading import load_base

@@ -19,7 +19,8 @@ from paretune.core.stages import in_order
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
 from paretune.methods import METHODS, resolve_method
-from paretune.methods.defaults import Continuation, How, adaptation, addition
+from paretune.methods.addition import How, addition
+from paretune.methods.defaults import Continuation, adaptation
 from paretune.methods.entries import method_entry, on_task
 from paretune.methods.experts import ExpertSettings
 from paretune.records.layout import given_path
