@@ -136,6 +136,20 @@ def test_no_link_between_documents_is_broken(root: Path) -> None:
     assert broken == []
 
 
+def test_no_link_to_a_heading_is_broken(root: Path) -> None:
+    documents = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    anchors = {document.resolve(): _anchors(document) for document in documents}
+    broken = [
+        f"{document.relative_to(root)} -> {target}"
+        for document in documents
+        for target in _targets(document)
+        if "#" in target
+        and (page := (document.parent / (target.partition("#")[0] or document.name)).resolve()) in anchors
+        and target.partition("#")[2] not in anchors[page]
+    ]
+    assert broken == []
+
+
 def test_every_method_has_its_entry_in_papers_in_the_order_of_the_table(root: Path) -> None:
     from paretune.methods import METHODS
 
@@ -173,8 +187,28 @@ def _package(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
+def _prose(document: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def _targets(document: Path) -> list[str]:
+    """Return the local targets of a document's links."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", _prose(document))
+    return [target for target in targets if "://" not in target and not target.startswith("mailto:")]
+
+
 def _links(document: Path) -> list[str]:
-    """Return the local targets of a document's links, without anchors."""
-    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = (target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text))
-    return [target for target in targets if target and "://" not in target and not target.startswith("mailto:")]
+    """Return the local targets of a document's links, without anchors and links inside the document."""
+    return [name for target in _targets(document) if (name := target.partition("#")[0])]
+
+
+def _anchors(document: Path) -> set[str]:
+    """Return what links to a document's headings are made of, as GitHub and mkdocs make it."""
+    headings = re.findall(r"^#+ +(.+?) *$", _prose(document), re.MULTILINE)
+    bare = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    found: dict[str, int] = {}  # how often each was there before
+    for heading in bare:
+        name = re.sub(r"[^\w\- ]", "", heading).replace(" ", "-")
+        found[name] = found.get(name, 0) + 1
+    return {f"{name}-{number}" if number else name for name, count in found.items() for number in range(count)}
