@@ -22,6 +22,14 @@ def test_a_policy_of_which_nothing_could_learn_is_refused(base: BaseModel) -> No
         Conditioned(bank, gate, np.ones((2, 3)), 0, (8,), Ledger(8))
 
 
+def test_a_draw_beside_the_one_preference_of_all_prompts_is_refused(base: BaseModel) -> None:
+    bank, one = bank_of(base, 2), np.array([0.25, 0.75])
+    policy = Conditioned(bank, None, np.eye(2), 0, (8,), Ledger(8), preference=one)
+    assert policy.preferences(0, 3, 2).tolist() == [[0.25, 0.75]] * 2
+    with pytest.raises(ConfigError, match=r"draw must be left out where all prompts .*, got 'stratified'\. Remove it"):
+        Conditioned(bank, None, np.eye(2), 0, (8,), Ledger(8), draw="stratified", preference=one)
+
+
 @pytest.mark.parametrize(("trains", "learns"), [("both", ["bank", "gate"]), ("gate", ["gate"]), ("experts", ["bank"])])
 def test_what_does_not_learn_is_in_no_optimiser_and_has_no_gradient(
     base: BaseModel, trains: str, learns: list[str]

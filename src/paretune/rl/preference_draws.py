@@ -8,7 +8,8 @@ from paretune.core.checks import check_choice
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 
-DRAWS = ("uniform", "stratified", "corners")
+UNIFORM = "uniform"  # where nothing else is said
+DRAWS = (UNIFORM, "stratified", "corners")
 
 
 def drawn_preferences(draw: str, objectives: int, seed: int, update: int, groups: int) -> FloatArray:

@@ -21,7 +21,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
 from paretune.rl.gate_terms import GateTerms, Heard
-from paretune.rl.preference_draws import drawn_preferences
+from paretune.rl.preference_draws import UNIFORM, drawn_preferences
 from paretune.rl.settings import TRAINS
 
 
@@ -179,7 +179,7 @@ class Conditioned:
         gate_learning_rate: float | None = None,
         trains: str = "both",
         gate_terms: GateTerms | None = None,
-        draw: str = "uniform",
+        draw: str = UNIFORM,
         preference: FloatArray | None = None,
     ) -> None:
         """Train a bank and a gate as one policy.
@@ -200,9 +200,15 @@ class Conditioned:
 
         Raises:
             ShapeError: If the prior is not for the bank's experts.
-            ConfigError: If a gate is to learn and there is none, or terms are asked of one that cannot have them.
+            ConfigError: If a gate is to learn and there is none, terms are asked of one that cannot have them, or
+                preferences are to be drawn in a way of their own beside the one that all prompts are for.
         """
         check_choice("trains", trains, TRAINS)
+        if preference is not None and draw != UNIFORM:
+            raise ConfigError(
+                f"draw must be left out where all prompts are for one preference, got '{draw}'. Remove it, or the "
+                "preference."
+            )
         answer = Combined(prior) if isinstance(prior, np.ndarray) else prior
         if answer.experts != bank.experts:
             raise ShapeError(
