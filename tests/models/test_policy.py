@@ -73,6 +73,17 @@ def test_equal_prompts_with_equal_seeds_share_their_noise(llama: BaseModel) -> N
     assert other.texts[12:] != made.texts[12:]
 
 
+def test_numbers_of_numpy_are_understood_one_for_all_or_one_per_prompt(llama: BaseModel) -> None:
+    policy = policy_of(llama)
+    plain = policy.generate(PROMPTS, [0] * 4, seed=3, temperature=0.5)
+    for seed, temperature in ((np.int64(3), np.float32(0.5)), (np.full(4, 3), torch.full((4,), 0.5)), ([3] * 4, 0.5)):
+        made = policy.generate(PROMPTS, [0] * 4, seed=seed, temperature=temperature)  # type: ignore[arg-type]  # of numpy
+        assert made.texts == plain.texts
+    for broken, got in (("abcd", "'abcd'"), (None, "None"), ([0, 1], "2"), ([0, 1, "2", 3], r"\[0, 1, '2', 3\]")):
+        with pytest.raises(ShapeError, match=rf"seed must be one number or one per prompt \(4\), got {got}\."):
+            policy.generate(PROMPTS, [0] * 4, seed=broken)  # type: ignore[arg-type]  # what is refused
+
+
 def test_rows_may_differ_in_preference_seed_temperature_and_top_p(llama: BaseModel) -> None:
     policy = policy_of(llama)
     made = policy.generate(PROMPTS, [0, 1, 2, 0], 4, [0.5, 1.0, 2.0, 1.0], [1.0, 0.5, 1.0, 0.9], [1, 2, 3, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paretune.core.errors import ShapeError
+from paretune.core.user_calls import shown
 from paretune.models.base import BaseModel
 from paretune.models.decoding import Rollout
 
@@ -25,7 +27,8 @@ class Completions:
         token_ids: Sampled ids `[B, T]`, right-padded.
         lengths: Tokens of each row `[B]`.
         texts: Decoded completions, special tokens left out.
-        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end.
+        log_probs: `[B, T]` under the policy at temperature 1, in nats, 0 behind the end; of a row that was drawn out of
+            several by weight (`models.resampled`) all NaN.
         reference_log_probs: The same under the base model; all NaN unless asked for.
         finish: `stop` or `length`, one per row.
         row_ids: (policy index, prompt index, sample) of each row.
@@ -128,12 +131,23 @@ def gathered(
 
 
 def per_prompt(name: str, value: float | Sequence[float], count: int) -> list[float]:
-    """Return one number for each prompt, given as such or as one for all."""
-    if isinstance(value, (int, float)):
-        return [value] * count
-    if len(value) != count:
-        raise ShapeError(f"{name} must be one number or one per prompt ({count}), got {len(value)}.")
-    return list(value)
+    """Return one number for each prompt, given as such or as one for all; numbers and arrays of numpy will do.
+
+    Raises:
+        ShapeError: If it is neither.
+
+    Example:
+        >>> per_prompt("seed", np.int64(3), 2), per_prompt("top_p", [0.5, 1.0], 2)
+        ([3, 3], [0.5, 1.0])
+    """
+    given: Any = value.tolist() if isinstance(value, (np.ndarray, np.generic, Tensor)) else value
+    if isinstance(given, Real):
+        return [given] * count  # type: ignore[list-item]  # a float or an int, as the signature has it
+    listed = isinstance(given, Sequence) and all(isinstance(each, Real) for each in given)
+    if not listed or len(given) != count:
+        got = len(given) if listed else shown(value)
+        raise ShapeError(f"{name} must be one number or one per prompt ({count}), got {got}.")
+    return list(given)
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,9 @@ class Asked:
         limit: Longest completion.
         reference: Whether log-probabilities under the base model are wanted too.
         end_ids: Token ids that end a completion; None: the base model's.
+
+    Raises:
+        ShapeError: If there are to be no samples, or none of a token.
     """
 
     prompts: Sequence[str]
