@@ -44,15 +44,6 @@ class Batch:
     texts: tuple[str, ...]
     plain_ids: tuple[tuple[int, ...], ...] | None = None
 
-    def take(self, index: Tensor) -> Batch:
-        """Return some rows."""
-        chosen = index.tolist()
-        return Batch(
-            tuple(self.rows[row] for row in chosen), tuple(self.prompt_ids[row] for row in chosen),
-            self.token_ids[index], self.lengths[index], self.log_probs[index],
-            tuple(self.texts[row] for row in chosen),
-        )  # fmt: skip
-
 
 class Sampler(Protocol):
     """Anything that can sample for a trainee; another engine can fill this in."""
