@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import micro_task
@@ -90,6 +91,18 @@ def test_a_saved_gate_is_loaded_for_all_sets_of_its_experts(llama: BaseModel, tm
         load_gate_of(bank, tmp_path / "gate.safetensors", 1)
     with pytest.raises(AdapterError, match="experts must be 4 sets of equally many, got 6"):
         load_gate_of(bank, tmp_path / "gate.safetensors", 4)
+
+
+def test_a_file_that_names_no_gate_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    with pytest.raises(AdapterError, match=r"gate '.*other\.safetensors' must be readable, got: "):
+        gate_class(other)
+    other.write_bytes(b"no tensors")
+    with pytest.raises(AdapterError, match=r"gate '.*other\.safetensors' must be readable, got: "):
+        gate_class(other)
+    save_file({"flat": torch.zeros(1, 1)}, other)
+    with pytest.raises(AdapterError, match=r"must be a gate's file, got no 'class' in it\. Name its file"):
+        gate_class(other)
 
 
 def test_sets_are_a_gates_alone_and_written_where_there_are_several() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from paretune.core.errors import AdapterError
@@ -95,6 +95,16 @@ def load_gate_of(bank: ExpertBank, path: Path, sets: int) -> TrainedGate | GateO
 
 
 def gate_class(path: Path) -> str:
-    """Return the `module:Class` of a gate that `TrainedGate.save` wrote, as its file says."""
-    with safe_open(path, framework="pt") as file:
-        return str(file.metadata()["class"])
+    """Return the `module:Class` of a gate that `TrainedGate.save` wrote, as its file says.
+
+    Raises:
+        AdapterError: If the file is missing, damaged or no gate's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            name = (file.metadata() or {}).get("class")
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"gate '{path}' must be readable, got: {error}. Copy or train it again.") from error
+    if name is None:
+        raise AdapterError(f"gate '{path}' must be a gate's file, got no 'class' in it. Name its file.")
+    return str(name)
