@@ -11,12 +11,14 @@ from torch import Tensor
 import micro_task
 import reader_oracle
 from paretune.core.errors import ModelError, ShapeError
+from paretune.core.model_config import BLOCKWISE
 from paretune.core.protocols import Continued, Norm
 from paretune.core.seeds import row_keys
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
 from paretune.models.decoding import sample
 from paretune.models.mixing import Mixing
+from paretune.models.readers.hidden import FINAL_NORM
 from paretune.models.readers.reader import Reader
 from paretune.models.scoring import completion_log_probs
 from reader_oracle import CLOSE, NEW, PROMPTS, ROWS
@@ -61,6 +63,10 @@ def by_hand(
     mixed = sum((share * state for share, state in zip(shares, states, strict=True)), torch.zeros(()))
     with replaced(bank.blocks[block], [], mixed):
         return reader_oracle.logits(base, bank, behind, ids).log_softmax(dim=0)
+
+
+def test_all_kinds_whose_hidden_states_are_mixed_have_a_final_norm_to_mix_after() -> None:
+    assert tuple(FINAL_NORM) == BLOCKWISE
 
 
 @pytest.mark.parametrize(
