@@ -182,6 +182,7 @@ class Policy:
 
         Raises:
             ShapeError: If the gate reads prompts, and there is not one for each row.
+            MixingError: If probabilities are mixed, and weights are negative or sum to more than one.
         """
         if self.bank is None:
             return Mixing.reference(len(policy_index))
