@@ -1,12 +1,12 @@
 """How much of what one policy per preference gains each row keeps, from the kept outcomes per prompt alone.
 
-    python recipes/meta_policy/kept.py docs/results/data/meta_policy/main --against linear --budget 45056
+    python recipes/meta_policy/kept.py docs/results/data/meta_policy/two --against linear_slower
 
 Writes `kept.csv` into the folder. For each task, budget and row: captured share, with its t-interval over instances;
 the worst weight's share, a ratio of sums over instances; and the *kept gain*, the sum over instances and weights of
-`J - J(base)` over that of the row it is held against, with the interval of a ratio of means. All of that over the
-weights of the grid; of weights that no method was given, beside it, how far their shares are from the straight line
-between those of their neighbours on the grid, at most (two objectives only).
+`J - J(base)` over that of the row it is held against, with the interval of a ratio of means, over the instances of both
+(`kept_instances`). All of that over the weights of the grid; of weights that no method was given, beside it, how far
+their shares are from the straight line between those of their neighbours on the grid, at most (two objectives only).
 
 Writes `paired.csv` too: captured share of one row, `--row`, less that of every other at the same budget.
 """
@@ -35,6 +35,7 @@ from paretune.statistics.paired import paired_difference, paired_p_value
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from csv_lines import text, write_lines  # type: ignore[import-not-found]  # one folder up
 
+SAME = 0.02  # of captured share, between trainings of one row by code that rounds otherwise
 FloatArray = NDArray[np.float64]
 Key = tuple[str, int, str]  # task, budget, row
 
@@ -52,8 +53,10 @@ class Gains:
 def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
     """Return what each row gained on each instance, by task, budget and row.
 
+    Of a row that several parts have, as they do the standing ones, the first stays.
+
     Raises:
-        RecordError: If the best policies of a task are not known.
+        RecordError: If the best policies of a task are not known, or two parts have a row of one name that differs.
     """
     known = {(each.kind, each.task, each.seed): each for each in blocks if each.kind != "cell"}
     found: dict[Key, dict[int, Gains]] = defaultdict(dict)
@@ -72,9 +75,14 @@ def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
                 prompt_gains(Outcome(of.rewards, of.kl), base.rewards[0], wanted, cell.beta)[:, None]
                 for of in (cell, best)
             )
-        found[cell.task, cell.budget_completions, cell.method][cell.seed] = Gains(
-            gained.sum(axis=1), possible.sum(axis=1), cell.costs or {}, cell.preferences
-        )
+        row = found[cell.task, cell.budget_completions, cell.method]
+        made = Gains(gained.sum(axis=1), possible.sum(axis=1), cell.costs or {}, cell.preferences)
+        one, other = (shares({0: each})[0] for each in (row.setdefault(cell.seed, made), made))
+        if abs(one - other) > SAME:
+            raise RecordError(
+                f"rows of one name must be the same row, got '{cell.method}' of {cell.task}, instance {cell.seed}, "
+                f"with {one:.3f} and {other:.3f} of the possible in two parts. Keep one of them, or read them apart."
+            )
     return found
 
 
@@ -172,7 +180,7 @@ def lines_of(found: Mapping[Key, Mapping[int, Gains]], against: str, budget: int
             kept = ratio_interval(
                 *([float(of_grid(row[seed], True).gained.sum()) for seed in common] for row in (seeds, rival))
             )
-            line |= dict(zip(("kept", "kept_low", "kept_high"), kept, strict=True))
+            line |= dict(zip(("kept", "kept_low", "kept_high"), kept, strict=True)) | {"kept_instances": len(common)}
         lines.append(line)
     return lines
 
@@ -200,7 +208,7 @@ def main() -> int:
     """Read all kept parts below a folder, write the tables and print them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the kept parts, or of a study's report")
-    parser.add_argument("--against", default="linear", help="row that gains are held against")
+    parser.add_argument("--against", default="linear_slower", help="row that gains are held against")
     parser.add_argument("--budget", type=int, default=45056, help="budget of that row in completions")
     parser.add_argument("--row", default="mixture_of_experts", help="row that all others are held against, in pairs")
     arguments = parser.parse_args()

@@ -119,6 +119,34 @@ def test_kept_gains_are_of_the_grid_and_other_weights_are_held_against_the_line_
     assert line["worst_weight_share"] == pytest.approx(2.4 / 4)  # at the centre: 1.0 + 1.4 of 2 + 2
     assert line["kept"] == pytest.approx(5.6 / 6.9)  # without the weight off the grid
     assert line["unseen_off"] == pytest.approx((0.8 + 0.6) / 2 - 0.6)  # (0, 1) has .8, the centre .6; (.25, .75) .6
+    # 2.7 and 2.9 are .0609 and .0594 off .8116 of 3.4 and 3.5: t(1) = 12.706 times .0601, over sqrt(2) and the mean
+    ratio = 5.6 / 6.9
+    off = np.asarray([2.7 - ratio * 3.4, 2.9 - ratio * 3.5]) / 3.45
+    half = 12.7062 * np.sqrt((off**2).sum()) / np.sqrt(2)
+    assert line["kept_high"] == pytest.approx(ratio + half, rel=1e-4)
+    assert line["kept_low"] == pytest.approx(ratio - half, rel=1e-4)
+    assert line["kept_instances"] == 2
+
+
+def test_pairs_are_of_the_instances_of_both_and_how_much_more_the_one_row_has(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from kept import Gains, pairs_of
+
+    def row(share: float) -> Gains:
+        return Gains(np.full(2, share), np.ones(2), {}, np.eye(2))
+
+    found = {
+        ("task", 8, "mixture"): {0: row(0.9), 1: row(0.8), 2: row(0.7), 3: row(0.1)},
+        ("task", 8, "soups"): {0: row(0.6), 1: row(0.6), 2: row(0.6)},
+        ("task", 8, "grid"): {7: row(0.6)},  # of no instance of the other
+        ("task", 16, "soups"): {0: row(0.6)},  # of another budget
+    }
+    (line,) = pairs_of(found, "mixture")
+    assert (line["row"], line["rival"], line["instances"]) == ("mixture", "soups", 3)
+    half = 4.30265 * 0.1 / np.sqrt(3)  # t(2), of .3, .2 and .1
+    assert_allclose([line["difference"], line["low"], line["high"]], [0.2, 0.2 - half, 0.2 + half], rtol=1e-4)
 
 
 def test_what_is_captured_at_equal_kl_is_a_share_of_what_the_best_policies_gain(
@@ -177,6 +205,12 @@ def test_where_the_preference_depends_on_the_prompt_gains_are_those_of_each_prom
     found = gains(blocks)["task", 8, "row"][0]
     assert_allclose(found.gained, [(0.3 + 0.2) / 2 - 0.2] * 2)
     assert_allclose(found.possible, [0.4 - 0.1] * 2)
+    rounded = block("cell", [[0.8, 0.1], [0.2, 0.701]], 2.0, wanted)  # of another part: the first stays
+    assert_allclose(gains([*blocks, rounded])["task", 8, "row"][0].gained, found.gained)
+    with pytest.raises(
+        RecordError, match=r"must be the same row, got 'row' of task, instance 0, with 0\.167 and 0\.333 "
+    ):
+        gains([*blocks, block("cell", [[0.8, 0.1], [0.2, 0.8]], 2.0, wanted)])
 
 
 @pytest.mark.parametrize("objectives", [2, 3])
