@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paretune.benchmark.plan import plan
-from paretune.core.errors import BudgetError, ConfigError, RecordError, StopRequested, StudyError
+from paretune.core.errors import BudgetError, ConfigError, RecordError, RewardError, StopRequested, StudyError
 from paretune.core.ledger import Ledger
 from paretune.core.sampled import counting_samples, note_sampled
 from paretune.core.stages import Stage
@@ -224,6 +224,26 @@ def test_stages_that_a_run_function_was_not_given_are_refused(study: Make, tmp_p
         RecordError, match=r"result must be of a stage that one of the .* needs, .* Stage\(needs=\.\.\.\)"
     ):
         context.result(stage)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "contextual", "sealed"),
+    [("told", True, True), ("utility", False, True), ("utility", True, False), ("oracle", True, False)],
+)
+def test_all_objectives_count_where_an_expert_learns_what_users_want_of_prompts(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feedback: str, contextual: bool, sealed: bool
+) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    ledger = Ledger()
+    ledger.count_rewards([8, 0], 8, ["", ""])  # the second says None to everything
+    monkeypatch.setattr(context, "ledger", lambda stage: ledger)
+    monkeypatch.setattr(type(context.task), "contextual", property(lambda task: contextual))
+    stage = Stage("expert", "a:b", {"feedback": feedback}, {"objective_weights": [1.0, 0.0]}, (), 64)
+    if sealed:
+        context._check_scored(stage)
+    else:
+        with pytest.raises(RewardError, match="reward of every objective must give at least one score, got none for 8"):
+            context._check_scored(stage)
 
 
 def test_a_stage_that_sampled_more_than_it_charged_is_not_sealed(study: Make, tmp_path: Path) -> None:

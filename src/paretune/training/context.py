@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from paretune.core.errors import BudgetError, ConfigError, RecordError, StopRequested
+from paretune.core.feedback import feedback_of
 from paretune.core.ledger import COUNTS, Ledger
 from paretune.core.sampled import Sampled
 from paretune.core.scores import check_scored
@@ -258,9 +259,11 @@ class GroupContext:
     def _check_scored(self, stage: Stage) -> None:
         """Refuse what was made without one reward of an objective that it is for, or whose reward broke its contract.
 
-        An expert may be trained where an objective without weight says None to everything.
+        An expert may be trained where an objective without weight says None to everything. Where it learns what users
+        want of each prompt, which its own weights do not say, all objectives count.
         """
-        ledger, weights = self.ledger(stage), stage.member.get("objective_weights")
+        told = feedback_of(stage.settings) == "told" or not self.task.contextual
+        ledger, weights = self.ledger(stage), stage.member.get("objective_weights") if told else None
         weighted = dict(enumerate(weights if isinstance(weights, list) else ()))
         missing = [count if weighted.get(k, 1) or ledger.faults[k] else 0 for k, count in enumerate(ledger.missing)]
         check_scored(ledger.scored, missing, ledger.fault_lines(self.task.objective_names))
