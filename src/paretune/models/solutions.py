@@ -129,8 +129,8 @@ class SolutionSet:
     def policies_for(self, preferences: ArrayLike) -> Policy:
         """Answer preferences `[M, K]` with one policy of M rows.
 
-        Where probabilities are mixed, it can be made for weights that are negative or sum to more than one, not asked: its
-        mixing raises MixingError.
+        Where probabilities are mixed, it can be made for weights that are negative or sum to more than one, but not
+        asked: its mixing raises MixingError.
 
         Raises:
             PreferenceError: If a preference has no K weights, none negative and one above 0.
