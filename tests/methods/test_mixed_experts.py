@@ -23,7 +23,7 @@ METHODS = [
     (MOD(MODSettings()), Mixer("log_probs")),
     (HiddenMixing(HiddenMixingSettings()), Mixer("hidden", -2, continued="soup")),
     (HiddenMixing(HiddenMixingSettings(block=0, continued="base")), Mixer("hidden", 0)),
-    (HiddenMixing(HiddenMixingSettings(block=-1, norm="after", continued="base")), Mixer("hidden", -1, norm="after")),
+    (HiddenMixing(HiddenMixingSettings(block=-1, norm="after")), Mixer("hidden", -1, continued="soup", norm="after")),
     (MOD(MODSettings(divergence="jensen_shannon")), Mixer("log_probs", divergence="jensen_shannon")),
     (MOD(MODSettings(correction="importance")), Mixer("log_probs", particles=8)),
     (MOD(MODSettings(correction="importance", particles=3)), Mixer("log_probs", particles=3)),

@@ -10,7 +10,7 @@ from paretune.core.answers import Combined
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
-from paretune.core.settings import check_read
+from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, adapters_of
@@ -45,6 +45,8 @@ class ContextualBanditSettings(CombiningSettings, FeedbackSettings):
             )
         self.bandit(rule=[[1.0]])
         check_read(self, "algorithm", {"exploration": [each for each in EXPLORATION if each != "greedy"]})
+        if self.context == "blind":
+            check_unread(self, ("features", "products"), "where context is 'blind', which says nothing of prompts")
 
     def bandit(self, rule: list[list[float]]) -> BanditSettings:
         """Return the settings of the bandit's stage around a rule `[K, E]`."""

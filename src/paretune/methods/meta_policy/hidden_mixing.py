@@ -12,6 +12,7 @@ from paretune.core.errors import ConfigError
 from paretune.core.model_config import check_block_of
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Continued, Mixer, Norm, method
+from paretune.core.settings import check_unread
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.experts import LATER, PLANNING, adapters_of
@@ -39,6 +40,8 @@ class HiddenMixingSettings(CombiningSettings, FeedbackSettings):
                 f"norm must be 'before' but behind the last block, -1, got 'after' behind block {self.block}. Write "
                 "'block: -1', or leave it out."
             )
+        if self.block == -1:
+            check_unread(self, ("continued",), "where block is -1, behind which nothing is left to read on")
 
 
 @method("hidden_mixing", "meta-policy")

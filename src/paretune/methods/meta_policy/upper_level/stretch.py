@@ -10,6 +10,7 @@ import numpy as np
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
+from paretune.core.settings import check_unread
 from paretune.methods.experts import LATER, ExpertSettings
 
 Origin = Literal["centre", "base"]
@@ -30,6 +31,8 @@ class StretchSettings(ExpertSettings):
                 f"stretch must be finite and above 0, got {self.stretch}. Write 1 to weigh experts as the preference "
                 "says, or try 1.2."
             )
+        if self.stretch == 1:
+            check_unread(self, ("stretch_from",), "without a stretch", "Remove it, or give stretch.")
 
 
 def stretched(prior: FloatArray, settings: StretchSettings) -> FloatArray:
