@@ -67,6 +67,15 @@ def test_utility_is_what_each_prompt_is_wanted_for_and_gain_is_over_the_base_by_
     assert found["J: all"].value == pytest.approx(0.8 - BETA)
 
 
+def test_utility_from_samples_pairs_each_prompt_with_what_is_wanted_of_it() -> None:
+    """Ids without leading zeros: test-10 is sorted before test-2, which the records name first."""
+    sampled = evaluation([[0.9, 0.1], [0.3, 0.7]], POINTS[0], TWO)
+    ids = ("test-2", "test-10")
+    own = replace(sampled, prompt_ids=ids, prompt_preferences=WANTED[0])
+    found = rows(Performance(), study([cell(evaluations=[own])], [INFO]))
+    assert found[""].value == own.utility(np.asarray(POINTS[0])) == pytest.approx(0.8)  # .9 and .7
+
+
 def test_utility_at_equal_kl_counts_what_is_wanted_of_each_prompt() -> None:
     found = rows(KlMatched(levels=(0.5,)), records(BEST))
     assert found["utility at KL 0.5"].value == pytest.approx(0.7)  # half way from .5 to .9

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
-from paretune.metrics.prompts import prompt_scores
+from paretune.metrics.prompts import prompt_scores, wanted_of_prompts
 from paretune.metrics.seeds import (
     Group,
     Measure,
@@ -81,9 +81,9 @@ def _utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
         found = prompt_scores(records)
         if isinstance(found, str) or found[1]:  # the mean then is over completions, not over prompts
             return float(achieved.mean())
-        wanted = [each for record in records if (each := record.prompt_preferences) is not None]
-        if wanted:
-            return np.asarray(np.einsum("npk,npk->p", found[0], np.stack(wanted)) / len(points))
+        wanted = wanted_of_prompts(records)
+        if wanted is not None:
+            return np.asarray(np.einsum("npk,npk->p", found[0], wanted) / len(points))
         return np.asarray(np.einsum("npk,nk->p", found[0], points) / len(points))
 
     return measure

@@ -15,8 +15,8 @@ FloatArray = NDArray[np.float64]
 def prompt_scores(records: Sequence[EvaluationRecord]) -> tuple[FloatArray, int] | str:
     """Return scores by prompt `[N, P, K]` of N evaluations of the same prompts, and how many prompts were left out.
 
-    They are exact where that is known of all of them, else means over samples. A prompt on which any of them lacks a
-    reward is left out of all.
+    They are exact where that is known of all of them, in the order of the records, else means over samples, in that of
+    sorted ids. A prompt on which any of them lacks a reward is left out of all.
     """
     first = records[0]
     if any(record.prompt_ids != first.prompt_ids for record in records):
@@ -36,3 +36,19 @@ def prompt_scores(records: Sequence[EvaluationRecord]) -> tuple[FloatArray, int]
     if not whole.any():
         return "has no prompt on which every candidate has all rewards"
     return scores[:, whole], int((~whole).sum())
+
+
+def wanted_of_prompts(records: Sequence[EvaluationRecord]) -> FloatArray | None:
+    """Return what is wanted of each prompt, `[N, P, K]`, in the order of `prompt_scores` where that leaves none out.
+
+    None where the preferences themselves are.
+
+    Args:
+        records: As `prompt_scores` takes them.
+    """
+    wanted = [each for record in records if (each := record.prompt_preferences) is not None]
+    if not wanted:
+        return None
+    exact = all(record.exact_rewards is not None for record in records)
+    named = list(dict.fromkeys(records[0].prompt_ids))  # means over samples are in the order of sorted ids
+    return np.stack(wanted)[:, slice(None) if exact else np.argsort(named)]
