@@ -12,7 +12,7 @@ from torch import Tensor
 
 import micro_task
 from paretune.core.answers import Combined, answer_from_plain, answer_to_plain
-from paretune.core.errors import ConfigError
+from paretune.core.errors import ConfigError, ShapeError
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
 from paretune.methods.meta_policy.merged_soups import (
@@ -197,3 +197,14 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 def test_experts_that_are_subtracted_have_no_signs_to_elect(task: Task) -> None:
     with pytest.raises(ConfigError, match=r"to be merged by ties must have weights of 0 or more .*, got -0\.75"):
         MergedSoups(MergedSoupsSettings(merge="ties", experts="mixed_reward")).stages(task, WANTED, 64, 0)
+
+
+def test_products_answer_preferences_of_their_objectives_and_of_no_others() -> None:
+    rule = Products([[2.0, 0.0], [0.0, 1.0]], "factors")  # as a file has it
+    assert rule.weights(np.asarray([[0.5, 0.5]]))[0].tolist() == [[1, 0.5, 0.5, 0.25]]
+    with pytest.raises(ShapeError, match=r"preferences must have one column per objective \(2\), got 3"):
+        rule.weights(np.full((1, 3), 1 / 3))
+    with pytest.raises(ShapeError, match=r"prior must have two dimensions and an entry, got shape \[2\]"):
+        Products(np.ones(2), "factors")
+    with pytest.raises(ShapeError, match="prior must be finite, got NaN or infinity"):
+        Products(np.full((2, 2), np.nan), "factors")

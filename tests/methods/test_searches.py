@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import micro_task
-from paretune.core.errors import RewardError, UnknownNameError
+from paretune.core.errors import RewardError, ShapeError, UnknownNameError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import das_dennis
 from paretune.core.protocols import Mixer
@@ -24,7 +24,7 @@ from paretune.methods.experts import ExpertSettings, corner_experts
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoupsSettings
 from paretune.methods.priors import SearchedPrior
-from paretune.methods.searches import TABLE, measure, search_stage, search_weights
+from paretune.methods.searches import TABLE, Searched, measure, search_stage, search_weights
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
 from paretune.models.gate import BlockGate
@@ -253,3 +253,12 @@ def test_missing_scores_are_left_out_and_told_to_the_ledger(
     assert spent.scored == spent.missing == [6 * 8 // 2] * 2
     assert spent.counts["reward_calls"] == 6 * 8 * 2
     assert spent.fault_lines(task.objective_names) == ["first said None", "second raised"]
+
+
+def test_a_search_answers_preferences_of_its_objectives_and_of_no_others() -> None:
+    found = Searched([[1, 0, 0], [0, 0.5, 0.5]], [[0.1, 0.9], [0.8, 0.2]])  # as a file has it
+    assert found.weights(np.asarray([[0.9, 0.1]]))[0].tolist() == [[0, 0.5, 0.5]]
+    with pytest.raises(ShapeError, match=r"preferences must have one column per objective \(2\), got 3"):
+        found.weights(np.full((1, 3), 1 / 3))
+    with pytest.raises(ShapeError, match="scores must be of the candidates that were measured, 2, got 1"):
+        Searched(np.eye(2), np.ones((1, 2)))

@@ -51,7 +51,7 @@ class Nearest:
     trained: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trained", _table("trained", self.trained))
+        object.__setattr__(self, "trained", number_table("trained", self.trained))
 
     @property
     def objectives(self) -> int:
@@ -69,7 +69,7 @@ class Nearest:
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        _check_columns(preferences, self.objectives)
+        check_columns(preferences, self.objectives)
         chosen = nearest(self.trained, preferences)
         exact = np.abs(self.trained[chosen] - preferences).max(axis=1) <= SUM_TOLERANCE  # as exact as it was typed
         return _one_hot(chosen, self.experts), ["exact" if same else "nearest" for same in exact]
@@ -92,7 +92,7 @@ class Selected:
     widths: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", _table("scores", self.scores))
+        object.__setattr__(self, "scores", number_table("scores", self.scores))
         object.__setattr__(self, "points", np.asarray(self.points, dtype=np.float64))
         object.__setattr__(self, "widths", np.asarray(self.widths, dtype=np.float64))
         self.worth(centre(self.objectives)[None])  # so that what cannot be asked is refused at once
@@ -118,7 +118,7 @@ class Selected:
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        _check_columns(preferences, self.objectives)
+        check_columns(preferences, self.objectives)
         return _one_hot(self.worth(preferences).round(12).argmax(axis=1), self.experts), ["selected"] * len(preferences)
 
 
@@ -166,7 +166,7 @@ class Combined:
     corners: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "corners", _table("corners", self.corners))
+        object.__setattr__(self, "corners", number_table("corners", self.corners))
 
     @property
     def objectives(self) -> int:
@@ -184,7 +184,7 @@ class Combined:
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        _check_columns(preferences, self.objectives)
+        check_columns(preferences, self.objectives)
         return preferences @ self.corners, ["combined"] * len(preferences)
 
 
@@ -209,7 +209,7 @@ class Untrained:
         Raises:
             ShapeError: If the preferences are of another number of objectives.
         """
-        _check_columns(preferences, self.objectives)
+        check_columns(preferences, self.objectives)
         return np.zeros((len(preferences), 0)), ["untrained"] * len(preferences)
 
 
@@ -340,7 +340,12 @@ def _array(value: object) -> object:
     return made.astype(np.float64) if made.dtype.kind in "iuf" else value
 
 
-def _table(name: str, value: ArrayLike) -> FloatArray:
+def number_table(name: str, value: ArrayLike) -> FloatArray:
+    """Return a table of numbers as float64.
+
+    Raises:
+        ShapeError: If it has not two dimensions, has no entry, or one that is not finite.
+    """
     table = np.asarray(value, dtype=np.float64)
     if table.ndim != 2 or not table.size:
         raise ShapeError(f"{name} must have two dimensions and an entry, got shape {list(table.shape)}. Correct it.")
@@ -349,7 +354,12 @@ def _table(name: str, value: ArrayLike) -> FloatArray:
     return table
 
 
-def _check_columns(preferences: FloatArray, objectives: int) -> None:
+def check_columns(preferences: FloatArray, objectives: int) -> None:
+    """Check that preferences are `[M, K]`.
+
+    Raises:
+        ShapeError: If they are of another number of objectives.
+    """
     if preferences.ndim != 2 or preferences.shape[1] != objectives:
         raise ShapeError(
             f"preferences must have one column per objective ({objectives}), got {preferences.shape[-1]}. "

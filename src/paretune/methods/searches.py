@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from paretune.core.answers import check_columns, number_table
 from paretune.core.checks import check_choice
-from paretune.core.errors import ConfigError, RewardError
+from paretune.core.errors import ConfigError, RewardError, ShapeError
 from paretune.core.preferences import SUM_TOLERANCE, FloatArray
 from paretune.core.protocols import Level, Mixer
 from paretune.core.settings import OPTIONAL, plain_settings
@@ -38,6 +39,15 @@ class Searched:
     candidates: FloatArray
     scores: FloatArray
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "candidates", number_table("candidates", self.candidates))
+        object.__setattr__(self, "scores", number_table("scores", self.scores))
+        if len(self.candidates) != len(self.scores):
+            raise ShapeError(
+                f"scores must be of the candidates that were measured, {len(self.candidates)}, got {len(self.scores)}. "
+                "Give a row of scores for each."
+            )
+
     @property
     def objectives(self) -> int:
         """Number of objectives K."""
@@ -49,7 +59,12 @@ class Searched:
         return int(self.candidates.shape[1])
 
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
-        """Answer preferences `[M, K]` with the expert weights of candidates, `[M, E]`."""
+        """Answer preferences `[M, K]` with the expert weights of candidates, `[M, E]`.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives.
+        """
+        check_columns(preferences, self.objectives)
         chosen = (preferences @ self.scores.T).round(DIGITS).argmax(axis=1)
         return np.asarray(self.candidates[chosen]), ["combined"] * len(preferences)
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from paretune.core.answers import Answer, Nearest
+from paretune.core.answers import Answer, Nearest, check_columns, number_table
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
@@ -37,6 +37,7 @@ class Products:
     rule: str
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prior", number_table("prior", self.prior))
         check_choice("rule of products", self.rule, ("factors", "peft_linear"))
 
     @property
@@ -50,7 +51,12 @@ class Products:
         return int(self.prior.shape[1]) ** 2
 
     def weights(self, preferences: FloatArray) -> tuple[FloatArray, list[str]]:
-        """Answer preferences `[M, K]` with the weights of the cross experts, `[M, E^2]`."""
+        """Answer preferences `[M, K]` with the weights of the cross experts, `[M, E^2]`.
+
+        Raises:
+            ShapeError: If the preferences are of another number of objectives.
+        """
+        check_columns(preferences, self.objectives)
         ups = downs = preferences @ self.prior
         if self.rule == "peft_linear":
             root = np.sqrt(np.abs(ups))
