@@ -45,7 +45,7 @@ from paretune.rl.outcomes import enumeration_of, tables
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from chosen_settings import load_choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
-from studies import DATA, Studies  # type: ignore[import-not-found]  # noqa: E402  # beside this file
+from studies import DATA, Studies, at_both_rates  # type: ignore[import-not-found]  # noqa: E402  # beside this file
 
 FloatArray = NDArray[np.float64]
 Level = Callable[[FloatArray], Outcome]  # expert weights [R, 1 or P, E] -> what these R policies do on P prompts
@@ -184,8 +184,8 @@ def all_levels(
 
 def soups() -> dict[str, dict[str, Any]]:
     """Return the rows of the studies whose experts these are."""
-    rows = Studies(load_choices(DATA / "chosen.json")).rows
-    return {"trained": rows["rewarded_soups"], "trained_slower": rows["rewarded_soups_slower"]}
+    rows: dict[str, dict[str, Any]] = at_both_rates({"trained": Studies(load_choices(DATA / "chosen.json")).soups})
+    return rows
 
 
 def table_levels(task: Task, grounds: dict[str, Ground], experts: dict[str, FloatArray]) -> dict[str, dict[str, Level]]:

@@ -31,7 +31,7 @@ from paretune.tasks import load_task
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from chosen_settings import load_choices  # type: ignore[import-not-found]  # one folder up
 from csv_lines import continued  # type: ignore[import-not-found]
-from studies import DATA, Studies  # type: ignore[import-not-found]  # beside this file
+from studies import DATA, Studies, at_both_rates  # type: ignore[import-not-found]  # beside this file
 
 TASK = {"rho": -0.4, "heterogeneity": 0.5, "objectives": 3}
 INSTANCES, DIVISIONS = (0, 1, 2), 4
@@ -80,7 +80,7 @@ def share(solutions: SolutionSet, exact: Exact, wanted: FloatArray) -> float:
 def lived(way: Way, task: Task, instance: int, tiny: bool) -> dict[str, object]:
     """Train for two objectives, let the third arrive, and return what each state captures."""
     two, each = of_two(task), 64 if tiny else EACH
-    settings = dict(Studies(load_choices(DATA / "chosen.json")).rows[way.row])
+    settings = dict(at_both_rates(Studies(load_choices(DATA / "chosen.json")).rows)[way.row])
     method = settings.pop("method")
     settings = {"epochs": 2} if tiny else settings
     pairs, all_three = das_dennis(2, DIVISIONS), das_dennis(3, DIVISIONS)

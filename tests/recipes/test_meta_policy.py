@@ -35,10 +35,11 @@ def test_gains_and_losses_are_shares_of_what_each_objective_could_gain(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "lines"), [("kinds", 10), ("split_gain", 1)])
+@pytest.mark.parametrize(("name", "lines"), [("kinds", 10), ("split_gain", 1), ("new_objective", 7)])
 def test_recipes_run(
     name: str, lines: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
     monkeypatch.setattr("sys.argv", [name, "--tiny", "-o", str(tmp_path / "found.csv")])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(root / "recipes" / "meta_policy" / f"{name}.py"), run_name="__main__")
@@ -47,8 +48,12 @@ def test_recipes_run(
     assert len(found) == lines
     if name == "split_gain":
         assert float(found[0]["best_for_all"]) >= float(found[0]["prior"])  # where its search starts
-    else:
+    elif name == "kinds":
         assert [line["share_by_half"] != "" for line in found] == [False] * 9 + [True]
+    else:
+        changed = [line["way"] for line in found if line["old_after"] != line["old_before"]]
+        assert changed == ["joint, no gate, trained again", "joint, trained again", "joint, trained again for less"]
+        assert {line["experts"] for line in found} == {"3"}
 
 
 def test_expert_weights_are_searched_for_all_prompts_or_for_each(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
