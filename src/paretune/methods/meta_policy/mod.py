@@ -45,11 +45,6 @@ class MODSettings(CombiningSettings, StretchSettings, FeedbackSettings):
             )
         if self.particles is not None:
             check_particles(self.particles, 2)
-        if self.stretch != 1 and self.divergence != "reverse_kl":
-            raise ConfigError(
-                f"stretch must be 1 but under the reverse KL, got {self.stretch} with divergence '{self.divergence}'. "
-                "For no other is the policy a product of powers, which weights of any sign have."
-            )
 
     @property
     def drawn_from(self) -> int:

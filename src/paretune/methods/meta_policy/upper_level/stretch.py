@@ -47,6 +47,8 @@ def stretched(prior: FloatArray, settings: StretchSettings) -> FloatArray:
       the whole of what objectives differ in, and the share c of what they have in common: as much as `base` where their
       sum is the same for every completion, and less KL to pay where c was a guess.
 
+    By another divergence, which `mod` can mix by, it is the same: weights `w / c` undo experts of rewards `c r_i`.
+
     Args:
         prior: Expert weights at each corner of the simplex, `[K, E]`.
         settings: How far, and from where.
