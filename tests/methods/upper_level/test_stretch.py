@@ -44,7 +44,7 @@ def test_half_trained_experts_stretched_by_two_are_the_best_policy(origin: Origi
 
 @pytest.mark.parametrize("name", get_args(Divergence))
 def test_stretched_experts_of_any_divergence_are_those_trained_to_the_end(name: Divergence) -> None:
-    """With half of its reward an expert is half of itself and half of the reference: 2 g of these is g of exact ones."""
+    """Half of its reward makes an expert half itself and half the reference: 2 g of these is g of exact ones."""
     generator = np.random.default_rng(0)
     reference, *exact = torch.tensor(np.log(generator.dirichlet(np.ones(6), size=3)))
     half = [DIVERGENCES[name](each[None], reference, torch.tensor([0.5])) for each in exact]
