@@ -16,6 +16,7 @@ from paretune.core.settings import plain_settings
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import BankSettings, bank_stage
+from paretune.methods.entries import method_entry
 from paretune.methods.experts import (
     PLANNING,
     ExpertSettings,
@@ -72,6 +73,38 @@ def test_a_budget_that_others_have_spent_is_refused_without_a_negative_number(bu
         BudgetError, match=rf"^budget must give each of 2 experts at least one group of 8 .*, {message}$"
     ):
         split_budget(budget, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "budget", "setting"),
+    [
+        ("bone_soups", {"pilot_share": 0.05}, 4096, "pilot_share"),  # 9 mixtures of 64 are more than 204
+        ("bone_soups", {"pilot_share": 0.9, "pilot_measured_each": 1}, 100, "pilot_share"),
+        ("contextual_bandit", {}, 16, "bandit_share"),
+        ("contextual_bandit", {}, 20, "bandit_share"),  # 4 more give the bandit one more
+        ("emorl", {"search_share": 0.5}, 20, "search_share"),
+        ("searched_soups", {"search_share": 0.5}, 20, "search_share"),
+        ("gated_experts", {}, 20, "gate_share"),
+        (
+            "mixture_of_experts", {"experts": "single_objective"}, 16, "experts_share, prior_share or polish_share"
+        ),
+        ("weight_grid", {}, 25, "measured_each"),
+    ],
+)  # fmt: skip
+def test_experts_that_get_a_part_of_a_budget_are_told_what_leaves_them_too_little(
+    task: Task, name: str, settings: dict[str, Any], budget: int, setting: str
+) -> None:
+    """By how much the part is too small is not by how much the whole is: a number would not help."""
+    message = rf"That is what {setting} leaves of {budget:,} completions\. Raise these, or change the setting\.$"
+    with pytest.raises(BudgetError, match=rf"^budget must give each of .*[^ ]\. {message}") as caught:
+        method_entry(name, settings, "x").method.stages(task, np.eye(2), budget, 0)
+    assert "at least one group" in str(caught.value)
+    assert "Raise it by" not in str(caught.value)
+
+
+def test_a_part_that_is_the_whole_is_told_by_how_much_it_must_rise(task: Task) -> None:
+    with pytest.raises(BudgetError, match=r"got 7 for all of them\. Raise it by at least 1\.$"):
+        method_entry("mixture_of_experts", {}, "x").method.stages(task, np.eye(2), 7, 0)
 
 
 def test_a_stage_without_an_adapter_is_told_where_adapters_are_asked_for() -> None:

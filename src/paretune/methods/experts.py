@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -231,10 +232,36 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
     if groups < 1:
         got = f"{budget} for all of them" if budget > 0 else "none: all of it is spent elsewhere"
         raise BudgetError(
-            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {got}. "
-            f"Raise it by at least {parts * group_size - budget:,}."
+            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {got}."
+            f"{_ADVICE} {parts * group_size - budget:,}."
         )
     return [(groups + (1 if part < left else 0)) * group_size for part in range(parts)]
+
+
+_ADVICE = " Raise it by at least"  # of a budget that is split
+
+
+@contextmanager
+def left_by(setting: str, left: int, budget: int) -> Iterator[None]:
+    """Name the setting that leaves experts too little of a budget: by how much the whole has to rise nobody says here.
+
+    Args:
+        setting: Its name, such as `search_share`.
+        left: What is split in this context.
+        budget: The whole one.
+
+    Raises:
+        BudgetError: If the part is too small.
+    """
+    try:
+        yield
+    except BudgetError as error:
+        if left == budget:
+            raise
+        rule = str(error).partition(_ADVICE)[0]
+        raise BudgetError(
+            f"{rule} That is what {setting} leaves of {budget:,} completions. Raise these, or change the setting."
+        ) from error
 
 
 def start_of(expert: Stage) -> int:

@@ -20,6 +20,7 @@ from paretune.methods.experts import (
     ExpertSettings,
     adapters_of,
     chosen_expert_stage,
+    left_by,
     settings_of,
     split_budget,
     whole_passes,
@@ -104,14 +105,17 @@ class BoneSoups:
         each = whole_passes(own.pilot_measured_each, len(task.splits["development"]))
         measured = len(BETAS) * len(wanted) * each
         mixed = np.vstack([MixedReward(beta).mixing(objectives) for beta in BETAS])
-        pilots = experts_for(own, mixed, int(own.pilot_share * budget) - measured, seed)
+        share = int(own.pilot_share * budget) - measured
+        with left_by("pilot_share", share, budget):
+            pilots = experts_for(own, mixed, share, seed)
         asked = ChoiceSettings(
             list(BETAS), own.extrapolation, wanted.tolist(), each, task.judged_on, list(task.reference_point)
         )
         run = "paretune.methods.meta_policy.bone_soups:choose_beta"
         choice = Stage("choice", run, asdict(asked), needs=pilots, completions=measured, seed=seed)
         left = budget - measured - sum(pilot.completions for pilot in pilots)
-        lengths = split_budget(left, objectives, own.group_size)
+        with left_by("pilot_share", left, budget):
+            lengths = split_budget(left, objectives, own.group_size)
         experts = (chosen_expert_stage(own, choice, row, length, seed) for row, length in enumerate(lengths))
         return (*pilots, choice, *experts)
 

@@ -13,7 +13,7 @@ from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of
+from paretune.methods.experts import PLANNING, adapters_of, left_by
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import CombiningSettings
 from paretune.methods.meta_policy.upper_level.bandit import BanditSettings, bandit_stage, rule_of, whole_rounds
@@ -83,7 +83,8 @@ class ContextualBandit:
         pulls = whole_rounds(int(budget * own.bandit_share), own.pulls_each_round)
         if pulls < 1:
             raise BudgetError(f"budget must leave a completion for the bandit, got {budget}. Raise it.")
-        experts = own.expert_kind.stages(own, task, budget - pulls, seed)
+        with left_by("bandit_share", budget - pulls, budget):
+            experts = own.expert_kind.stages(own, task, budget - pulls, seed)
         return (*experts, bandit_stage(own.bandit(rule_of(own.expert_kind.prior(objectives))), experts, pulls, seed))
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:

@@ -16,7 +16,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Level, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import PLANNING, adapters_of, weighed
+from paretune.methods.experts import PLANNING, adapters_of, left_by, weighed
 from paretune.methods.hierarchical_grid import Space
 from paretune.methods.meta_policy.lower_level import CombiningSettings
 from paretune.methods.searches import check_mixable, read_search, search_stage
@@ -96,7 +96,9 @@ class EMORL:
             int(settings.search_share * budget),
             len(task.splits["development"]),
         )
-        experts = settings.expert_kind.stages(settings, task, budget - evaluations * each, seed)
+        left = budget - evaluations * each
+        with left_by("search_share", left, budget):
+            experts = settings.expert_kind.stages(settings, task, left, seed)
         return (
             *experts,
             search_stage(

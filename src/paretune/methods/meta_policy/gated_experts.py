@@ -15,7 +15,7 @@ from paretune.core.settings import check_unread
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import GatedSettings, bank_stage, gate_path
-from paretune.methods.experts import PLANNING, adapters_of, corner_experts, split_budget
+from paretune.methods.experts import PLANNING, adapters_of, corner_experts, left_by, split_budget
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class GatedExperts:
         if not gate:
             return corner_experts(own, objectives, budget, seed)
         (length,) = split_budget(max(own.group_size, int(budget * own.gate_share)), 1, own.group_size)
-        experts = corner_experts(own, objectives, budget - length, seed)
+        with left_by("gate_share", budget - length, budget):
+            experts = corner_experts(own, objectives, budget - length, seed)
         return (*experts, bank_stage(own, length, seed, gate, experts, trains="gate"))
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:

@@ -18,7 +18,7 @@ from paretune.core.settings import check_unread
 from paretune.core.stages import GATE, Stage, StageResult
 from paretune.core.task import Task
 from paretune.methods.banks import STARTS, DrawnBankSettings, GatedSettings, bank_stage, gate_path
-from paretune.methods.experts import LATER, adapters_of, split_budget
+from paretune.methods.experts import LATER, adapters_of, left_by, split_budget
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import ExpertKind, make_kind, spelled
 from paretune.methods.meta_policy.lower_level.trained_for import least_norm_prior
@@ -180,7 +180,8 @@ class MixtureOfExperts:
             return (*experts, *own.prior_kind.stages(own, task, experts, rule, searched, seed))
         left -= sum(each.completions for each in experts)
         polish = max(group, int(own.polish_share * budget)) // group * group if own.polish_share else 0
-        (length,) = split_budget(left - polish, 1, group)
+        with left_by("experts_share, prior_share or polish_share", left - polish, budget):
+            (length,) = split_budget(left - polish, 1, group)
         prior = None if np.array_equal(rule, np.eye(len(task.objectives))) else rule
         other = prior_from(own.prior_kind, found)
         trains = own.trains if gate else "both"  # the same where there is no gate to stay as it is

@@ -9,7 +9,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.stages import Stage, StageResult
 from paretune.core.task import Task
-from paretune.methods.experts import adapters_of
+from paretune.methods.experts import adapters_of, left_by
 from paretune.methods.meta_policy.lower_level.averaged import AveragedSettings
 from paretune.methods.meta_policy.upper_level.searching import (
     SearchingSettings,
@@ -57,7 +57,9 @@ class SearchedSoups:
         settings, prior = self.settings, self.settings.expert_kind.prior(len(task.objectives))
         plan = planned_search(settings, task, preferences, prior, budget)
         _, evaluations, each = plan
-        experts = settings.expert_stages(task, budget - evaluations * each, seed)
+        left = budget - evaluations * each
+        with left_by("search_share", left, budget):
+            experts = settings.expert_stages(task, left, seed)
         space = search_space(settings, preferences, prior)
         return (*experts, searching_stage(settings, task, experts, space, plan, seed))
 

@@ -17,6 +17,7 @@ from paretune.methods.experts import (
     PLANNING,
     adapters_of,
     expert_stage,
+    left_by,
     measurement_stage,
     split_budget,
     trained_weights,
@@ -74,7 +75,9 @@ class WeightGrid:
             raise BudgetError(
                 f"budget must leave a completion to measure each of {len(grid)} members with, got {budget}. Raise it."
             )
-        lengths = split_budget(budget - measured * len(grid), len(grid), self.settings.group_size)
+        left = budget - measured * len(grid)
+        with left_by("measured_each", left, budget):
+            lengths = split_budget(left, len(grid), self.settings.group_size)
         experts = tuple(
             expert_stage(self.settings, row, length, seed) for row, length in zip(grid, lengths, strict=True)
         )
