@@ -12,7 +12,7 @@ from paretune.core.errors import ConfigError, NonFiniteError
 from paretune.core.ledger import Ledger
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
-from paretune.methods.meta_policy.bilevel import Bilevel, BilevelSettings, BilevelStep, min_norm_step, parted
+from paretune.methods.meta_policy.bilevel import Bilevel, BilevelSettings, BilevelStep, min_norm_step, split_step
 from paretune.methods.meta_policy.starts import InnerLevel, OuterSettings
 
 ROUNDING = 1e-12  # of the product of two lengths: doubles
@@ -94,11 +94,14 @@ def test_what_nobody_can_gain_from_moves_nothing() -> None:
 
 def test_a_step_is_parted_in_whole_groups() -> None:
     outer = OuterSettings(tasks=3, inner_updates=2)
-    assert parted(3 * 3 * 16, outer, 4) == ([32, 32, 32], 16)  # a whole one: two updates of 16, and a batch as large
-    assert parted(4, outer, 4) == ([0], 4)
-    assert parted(8, outer, 4) == ([4], 4)
+    assert split_step(3 * 3 * 16, outer, 4) == (
+        [32, 32, 32],
+        16,
+    )  # a whole one: two updates of 16, and a batch as large
+    assert split_step(4, outer, 4) == ([0], 4)
+    assert split_step(8, outer, 4) == ([4], 4)
     for groups in range(1, 40):
-        lengths, validation = parted(4 * groups, outer, 4)
+        lengths, validation = split_step(4 * groups, outer, 4)
         assert sum(lengths) + validation * len(lengths) == 4 * groups
         assert validation >= 4
         assert all(length % 4 == 0 for length in [*lengths, validation])

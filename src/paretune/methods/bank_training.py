@@ -63,7 +63,7 @@ def train_bank(context: StageContext) -> None:
                     gate.save(context.artefact(stage, GATE))
 
             if gate is not None and gate.prompt_passes:
-                _meet(gate, base, task)
+                _read_all_prompts(gate, base, task)
             train(context, trainee, [Run(stages, save)], name=stages[0].trajectory_key(task))
         finally:
             unwrap(base)
@@ -134,7 +134,7 @@ def _gate(
     return made
 
 
-def _meet(gate: TrainedGate, base: BaseModel, task: Task) -> None:
+def _read_all_prompts(gate: TrainedGate, base: BaseModel, task: Task) -> None:
     """Let a gate read all prompts of training now, in their order: states do not depend on when training resumed.
 
     They depend on the batch: with two threads on a CPU, those of one prompt in thirty change in their last bit.

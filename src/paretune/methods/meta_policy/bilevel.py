@@ -108,7 +108,7 @@ class BilevelStep:
 
     def make(self, theta: Tensor, number: int, completions: int) -> Tensor:
         """Return the start after outer step `number`, made of so many completions."""
-        lengths, validation = parted(completions, self.outer, self.inner.learning.group_size)
+        lengths, validation = split_step(completions, self.outer, self.inner.learning.group_size)
         adapted = self.inner.train(theta, number, lengths) if any(lengths) else theta[None]
         length = self.outer.outer_length * self.inner.learning.learning_rate * completions / self.size
         moved, weights = min_norm_step(theta, self.gradients(adapted, number, validation), length)
@@ -129,7 +129,7 @@ class BilevelStep:
         return found.cpu()
 
 
-def parted(completions: int, outer: OuterSettings, group_size: int) -> tuple[list[int], int]:
+def split_step(completions: int, outer: OuterSettings, group_size: int) -> tuple[list[int], int]:
     """Part the completions of an outer step among its inner trainings and the validation batches behind them.
 
     Args:
@@ -142,9 +142,9 @@ def parted(completions: int, outer: OuterSettings, group_size: int) -> tuple[lis
         single group is all for validation: of the start itself.
 
     Example:
-        >>> parted(2 * 3 * 16, OuterSettings(tasks=2, inner_updates=2), group_size=8)
+        >>> split_step(2 * 3 * 16, OuterSettings(tasks=2, inner_updates=2), group_size=8)
         ([32, 32], 16)
-        >>> parted(24, OuterSettings(tasks=2, inner_updates=2), group_size=8)
+        >>> split_step(24, OuterSettings(tasks=2, inner_updates=2), group_size=8)
         ([16], 8)
     """
     lengths = split_budget(completions, max(1, min(outer.tasks, completions // (2 * group_size))), group_size)

@@ -84,17 +84,17 @@ def tree_nodes(leaves: FloatArray) -> list[Node]:
         same = np.abs(below - nodes[number].weights).max(axis=1) <= SAME_PREFERENCE
         if len(below) == 1 and same[0]:  # the node is its leaf
             continue
-        for part in parted(below):
+        for part in split_leaves(below):
             nodes.append(Node(part.mean(axis=0), number, nodes[number].depth + 1))
             waiting.append((len(nodes) - 1, part))
     return nodes
 
 
-def parted(leaves: FloatArray) -> list[FloatArray]:
+def split_leaves(leaves: FloatArray) -> list[FloatArray]:
     """Part preferences in two, by which of the two that are farthest apart is nearer; one alone stays one part.
 
     Example:
-        >>> [part.tolist() for part in parted(np.asarray([[1, 0], [0.9, 0.1], [0, 1]]))]
+        >>> [part.tolist() for part in split_leaves(np.asarray([[1, 0], [0.9, 0.1], [0, 1]]))]
         [[[1.0, 0.0], [0.9, 0.1]], [[0.0, 1.0]]]
     """
     distances = np.linalg.norm(leaves[:, None] - leaves[None], axis=2).round(12)
