@@ -17,6 +17,7 @@ from paretune.methods.training import measure_experts, train_experts
 def test_means_by_fold_are_those_on_paper() -> None:
     """Prompts 0 and 8 are one fold, (1 + 3) / 2, and 4 is one of its own; in the second column one value is missing."""
     values = np.asarray([[1.0, np.nan], [2.0, 4.0], [3.0, 5.0], [7.0, 6.0]])
+    assert fold_numbers([0, 4, 5, 9], 5).tolist() == [0, 4, 0, 4]
     folds = fold_numbers([0, 1, FOLDS, 4])
     assert folds.tolist() == [0, 1, 0, 4]
     means = fold_means(*fold_sums(values, folds))

@@ -12,14 +12,18 @@ from paretune.core.preferences import FloatArray
 FOLDS = 8  # 35 ways to halve them; two prompts each where there are 16
 
 
-def fold_numbers(prompts: Sequence[int]) -> NDArray[np.int64]:
+def fold_numbers(prompts: Sequence[int] | NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
     """Return the fold of each completion, from the number of its prompt in the split: folds share no prompt.
+
+    Args:
+        prompts: Number of the prompt of each.
+        folds: How many there are.
 
     Example:
         >>> fold_numbers([0, 1, 9, 16]).tolist()
         [0, 1, 1, 0]
     """
-    return np.asarray(prompts, dtype=np.int64) % FOLDS
+    return np.asarray(prompts, dtype=np.int64) % folds
 
 
 def fold_sums(values: FloatArray, folds: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:

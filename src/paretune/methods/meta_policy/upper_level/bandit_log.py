@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from paretune.bandits import policies, ridge
 from paretune.bandits.off_policy import Estimator, Log, estimate
 from paretune.core.preferences import FloatArray
+from paretune.methods.folds import fold_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,9 @@ def off_policy_values(
     contexts, weights, outputs = contexts[whole], payoff_weights[whole], pulls.outputs[whole]
     arms, count = pulls.arms[whole], pulls.chances.shape[1]
     rows = np.arange(len(arms))
-    folds = pulls.prompts[whole] % FOLDS if len(np.unique(pulls.prompts[whole] % FOLDS)) > 1 else rows % FOLDS
+    folds = fold_numbers(pulls.prompts[whole], FOLDS)
+    if len(np.unique(folds)) == 1:
+        folds = fold_numbers(rows, FOLDS)
 
     def answered(known: ridge.Ridge, where: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
         """Return payoffs as predicted, and all chance for the arm that answers, `[n, A]` both."""
