@@ -48,7 +48,7 @@ def test_contexts_hold_prompt_preference_and_their_products() -> None:
 
 def test_features_out_of_range_are_refused() -> None:
     for features in (0, MOST_FEATURES + 1):
-        with pytest.raises(ShapeError, match="features must be between 1 and 32"):
+        with pytest.raises(ConfigError, match="features must be between 1 and 32"):
             compression(np.ones((3, 40)), features)
     with pytest.raises(ShapeError, match="at least one prompt"):
         compression(np.ones((0, 4)), 2)

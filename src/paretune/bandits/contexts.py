@@ -35,10 +35,13 @@ def compression(states: FloatArray, features: int) -> Compression:
         features: Number of components q, at most `MOST_FEATURES`.
 
     Raises:
-        ShapeError: If there are no prompts, or the number of features is out of range.
+        ConfigError: If the number of features is out of range.
+        ShapeError: If there are no prompts.
+
+    Source:
+        Principal components, divided by their deviations (whitening); a sign for each, and 0 for what is flat, are ours.
     """
-    if not 1 <= features <= MOST_FEATURES:
-        raise ShapeError(f"features must be between 1 and {MOST_FEATURES}, got {features}. Try 8.")
+    check_context(features, 0)
     if states.ndim != 2 or not len(states):
         raise ShapeError(f"states must be [P, D] of at least one prompt, got shape {list(states.shape)}.")
     mean = states.mean(axis=0)
@@ -91,6 +94,9 @@ def context_rows(prompts: FloatArray, preferences: FloatArray, products: int) ->
 
     Raises:
         ShapeError: If there are fewer components.
+
+    Source:
+        Ours.
 
     Example:
         >>> context_rows(np.asarray([[2.0, 3.0]]), np.asarray([[1.0, 0.0]]), 1).round(3).tolist()
