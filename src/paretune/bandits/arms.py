@@ -10,9 +10,7 @@ import numpy as np
 from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray, das_dennis
 
-MOST_ARMS = (
-    1000  # each is pulled in its turn before it is known; at 1,000 a round of 64 takes 25 MB by Thompson sampling
-)
+MOST_ARMS = 1000  # each has to be pulled; chances of a round of 64 then take 25 MB an array by Thompson sampling
 
 
 class Arms(NamedTuple):

@@ -13,8 +13,8 @@ from paretune.core.preferences import SUM_TOLERANCE, FloatArray
 EXPLORATION = {  # algorithm -> how much it explores where a setting does not say
     "greedy": 0.0,
     "epsilon_greedy": 0.1,  # chance of an arm at random
-    "linucb": 1.5,  # standard deviations of a prediction; .3 at noise of .2 had least regret in our trials
-    "thompson": 0.75,  # of them, likewise .15 at noise of .2
+    "linucb": 1.5,  # standard deviations of a prediction; untuned
+    "thompson": 0.75,  # of them, by which draws are spread; untuned
     "squarecb": 10.0,  # of gaps in standard deviations of the noise, times the root of the pulls: Vowpal Wabbit's
 }
 TIE = 1e-9  # payoffs that are one

@@ -32,6 +32,9 @@ def least_norm_prior(trained: FloatArray) -> FloatArray:
 
     Raises:
         ConfigError: If the experts' weights do not span those of all preferences.
+
+    Source:
+        Xie et al. 2025 (Bone Soups) where P is square; the shortest solution where it is not is ours.
     """
     if np.linalg.matrix_rank(trained) < trained.shape[1]:
         raise ConfigError(

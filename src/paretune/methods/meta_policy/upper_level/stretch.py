@@ -53,6 +53,9 @@ def stretched(prior: FloatArray, settings: StretchSettings) -> FloatArray:
         prior: Expert weights at each corner of the simplex, `[K, E]`.
         settings: How far, and from where.
 
+    Source:
+        Ours; `soups_stretched` in docs/results/meta_policy.md is `centre` by 1.5.
+
     Example:
         >>> stretched(np.eye(2), StretchSettings(stretch=1.5)).tolist()
         [[1.25, -0.25], [-0.25, 1.25]]
