@@ -39,7 +39,7 @@ def compression(states: FloatArray, features: int) -> Compression:
         ShapeError: If there are no prompts.
 
     Source:
-        Principal components, divided by their deviations (whitening); a sign for each, and 0 for what is flat, are ours.
+        Principal components, divided by their deviations (whitening); their signs, and 0 for what is flat, are ours.
     """
     check_context(features, 0)
     if states.ndim != 2 or not len(states):
