@@ -30,22 +30,24 @@ def continued(file: Path, keys: Iterable[Line], make: Callable[[Line], Line]) ->
             print(*map(text, lines[-1].values()), sep="  ", flush=True)
 
 
-def text(value: object) -> str:
-    """Return a value as a table has it, real numbers with four decimals; nothing for None."""
+def text(value: object, figures: int = FIGURES) -> str:
+    """Return a value as a table has it, real numbers with four decimals, or `figures`; nothing for None."""
     if value is None:
         return ""
-    return f"{value:.{FIGURES}f}" if isinstance(value, float) else str(value)
+    return f"{value:.{figures}f}" if isinstance(value, float) else str(value)
 
 
-def write_lines(lines: Sequence[Line], file: Path) -> None:
-    """Write lines by the names of their columns; nothing where there are none."""
+def write_lines(lines: Sequence[Line], file: Path, figures: int = FIGURES) -> None:
+    """Write lines by the names of their columns, all of them or none; nothing where there are none."""
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as handle:
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(
             handle, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n"
         )
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: text(each) for name, each in line.items()})
+            writer.writerow({name: text(each, figures) for name, each in line.items()})
+    partial.replace(file)

@@ -16,7 +16,6 @@ not run again. `draw_ladder.py` makes table and figure.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 import time
@@ -45,6 +44,7 @@ from paretune.rl.outcomes import enumeration_of, tables
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from chosen_settings import load_choices  # type: ignore[import-not-found]  # noqa: E402  # one folder up
+from csv_lines import write_lines  # type: ignore[import-not-found]  # noqa: E402
 from studies import DATA, Studies, at_both_rates  # type: ignore[import-not-found]  # noqa: E402  # beside this file
 
 FloatArray = NDArray[np.float64]
@@ -61,6 +61,7 @@ WEIGHTS = 6  # 0, .2, ..., 1
 SIMPLEX = np.linspace(0, 1, 11)  # g_1 of what every search on the simplex begins with
 SIMPLEX_STEP, SIMPLEX_ROUNDS = 0.05, 3  # 1 + 3 evaluations a round
 FREE_STEP, FREE_ROUNDS = 0.25, 4  # 1 + 9 a round
+DECIMALS = 6
 MOST = 60  # evaluations of one fit, all it starts from included
 ROWS_AT_ONCE = 8  # policies whose tables are made together
 TINY = {"alphabet": 4, "length": 2}
@@ -113,7 +114,7 @@ def main() -> int:
                 file = arguments.output / f"{part}-{instance}.csv"
                 if not file.exists():
                     began = time.perf_counter()
-                    write(file, run_instance(part, instance, arguments.tiny))
+                    write_lines(run_instance(part, instance, arguments.tiny), file, DECIMALS)
                     print(f"{file}: {time.perf_counter() - began:.0f} s", flush=True)
     except ParetuneError as error:
         print(f"ladder: {error}", file=sys.stderr)
@@ -317,19 +318,6 @@ def values_of(level: Level, weights: FloatArray, wanted: FloatArray, beta: float
     rewards = made.rewards.reshape(candidates, preferences, -1, wanted.shape[1])
     values = np.einsum("cmpk,mk->cmp", rewards, wanted) - beta * made.kl.reshape(rewards.shape[:3])
     return np.asarray(values.mean(axis=2, keepdims=True) if own == 1 else values)
-
-
-def write(file: Path, lines: list[dict[str, object]]) -> None:
-    """Write lines as comma-separated values, all at once, so that a file is whole or not there."""
-    partial = file.with_suffix(".part")
-    with partial.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        for line in lines:
-            writer.writerow(
-                {name: f"{value:.6f}" if isinstance(value, float) else value for name, value in line.items()}
-            )
-    partial.replace(file)
 
 
 if __name__ == "__main__":

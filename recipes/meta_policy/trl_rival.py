@@ -31,7 +31,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ import numpy as np
 from kinds import Exact  # type: ignore[import-not-found]  # beside this file
 
 from paretune.core.answers import Nearest
-from paretune.core.errors import ParetuneError
+from paretune.core.errors import ConfigError, ParetuneError
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.protocols import Assembly
@@ -52,10 +52,14 @@ from paretune.optimum.exact import gains
 from paretune.rl.outcomes import tables
 from paretune.tasks import load_task
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from csv_lines import write_lines  # type: ignore[import-not-found]  # one folder up
+
 PARTS = {"competing": (-0.8, 0.0), "competing_mixed": (-0.8, 0.5)}  # rho, heterogeneity
 INSTANCES, TUNING = (0, 1, 2), 10_000
 COMPLETIONS, DIVISIONS = 4096, 10  # R, of each of eleven preferences
 SWEPT_DIVISIONS = 2  # of the sweep: both corners and the centre
+DECIMALS = 6
 GROUP, BATCH, RANK, ALPHA = 8, 64, 8, 16
 TINY = {"alphabet": 4, "length": 2}
 
@@ -230,18 +234,6 @@ def exact_gains(solutions: SolutionSet, task: Task, preferences: FloatArray) -> 
     return gains(scores.mean(axis=1), exact.base.mean(axis=0), exact.best.mean(axis=1), preferences)
 
 
-def write(file: Path, lines: Iterable[dict[str, object]]) -> None:
-    """Write lines as CSV, whole or not at all."""
-    rows = list(lines)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(file)
-
-
 def lines_of(
     part: str, instance: int, completions: int, settings: TrlSettings, found: Trained
 ) -> list[dict[str, object]]:
@@ -290,11 +282,12 @@ def main() -> int:
             swept = "".join(f"-{value}" for value in asdict(settings).values()) if arguments.sweep else ""
             file = arguments.output / f"{part}-{instance}{swept}.csv"
             if file.exists():
+                check_same(file, {"completions": completions, **asdict(settings)})
                 continue
             began = time.perf_counter()
             task = task_of(part, instance, arguments.tiny)
             found = trained(task, das_dennis(len(task.objectives), divisions), completions, instance, settings)
-            write(file, lines_of(part, instance, completions, settings, found))
+            write_lines(lines_of(part, instance, completions, settings, found), file, DECIMALS)
             print(
                 f"{file.name}: share {found.share:.3f}, {found.seconds.mean():.1f} CPU s a run, "
                 f"{time.perf_counter() - began:.0f} s",
@@ -304,6 +297,21 @@ def main() -> int:
         print(f"trl_rival: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def check_same(file: Path, settings: Mapping[str, int | float | str]) -> None:
+    """Check that a table was made with these settings.
+
+    Raises:
+        ConfigError: If it was made with others.
+    """
+    with file.open(encoding="utf-8", newline="") as handle:
+        line = next(csv.DictReader(handle))
+    for name, value in settings.items():
+        if type(value)(line[name]) != value:
+            raise ConfigError(
+                f"{name} must be {line[name]}, with which '{file}' was made, got {value}. Choose another output folder."
+            )
 
 
 def task_of(part: str, instance: int, tiny: bool) -> Task:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from paretune.core.errors import ConfigError
+
 pytest.importorskip("torch")
 
 
@@ -179,6 +181,16 @@ def test_benchmarks_run(name: str, root: Path, tmp_path: Path) -> None:
     else:
         assert {*found["cpu_seconds_ratio"]} == {"block", "none"}
         assert found["trl"]["cpu_seconds"] > 0
+
+
+def test_a_table_of_the_rival_is_of_one_way_to_train(benchmark_of: Any, root: Path) -> None:
+    rival = benchmark_of("trl_rival")
+    kept = root / "docs/results/data/meta_policy/trl/competing-0.csv"
+    rival.check_same(kept, {"completions": 4096, "num_iterations": 4, "learning_rate": 5e-3, "scale_rewards": "none"})
+    with pytest.raises(
+        ConfigError, match=r"num_iterations must be 4, with which '.*competing-0\.csv' was made, got 1\."
+    ):
+        rival.check_same(kept, {"completions": 4096, "num_iterations": 1})
 
 
 @pytest.mark.slow

@@ -93,10 +93,10 @@ RUNGS_OF_ONE = (
 
 def test_steps_are_signed_and_add_up_to_the_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import draw_ladder
-    import ladder
+    from csv_lines import write_lines
 
     for instance, possible in enumerate((0.1, 0.3)):
-        ladder.write(tmp_path / f"competing-{instance}.csv", lines(instance, possible))
+        write_lines(lines(instance, possible), tmp_path / f"competing-{instance}.csv", 6)
     monkeypatch.setattr("sys.argv", ["draw_ladder.py", str(tmp_path), str(tmp_path)])
     assert draw_ladder.main() == 0
     with (tmp_path / "split.csv").open() as file:
