@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import ShapeError, UnknownNameError
+from paretune.core.errors import NonFiniteError, ShapeError, UnknownNameError
 from paretune.core.task import Task
 from paretune.methods.judging import judged_scores
 from paretune.tasks import load_task
@@ -37,6 +37,13 @@ def test_missing_scores_stay_missing(task: Task) -> None:
     found = judged_scores(replace(task, judged_on="J"), np.asarray([[np.nan, 0.5]]), np.asarray([1.0]))
     assert np.isnan(found[0, 0])
     assert found[0, 1] == pytest.approx(0.4)
+
+
+def test_a_kl_that_nobody_knows_is_no_j(task: Task) -> None:
+    unknown = np.asarray([2.0, np.nan])  # of a policy of several particles
+    with pytest.raises(NonFiniteError, match=r"kl must be finite where the task is judged on J, got NaN.* particles"):
+        judged_scores(replace(task, judged_on="J"), SCORES, unknown)
+    assert judged_scores(task, SCORES, unknown) is SCORES
 
 
 def test_a_kl_for_each_candidate_is_needed(task: Task) -> None:

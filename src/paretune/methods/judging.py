@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import NonFiniteError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.core.task import Task
 
@@ -20,6 +20,7 @@ def judged_scores(task: Task, scores: FloatArray, kl: FloatArray) -> FloatArray:
         kl: Sequence-level KL of each in nats, `[E]`.
 
     Raises:
+        NonFiniteError: If J is asked for, and a KL is not known.
         ShapeError: If there is not one KL for each candidate.
 
     Example:
@@ -33,4 +34,11 @@ def judged_scores(task: Task, scores: FloatArray, kl: FloatArray) -> FloatArray:
             f"kl must have one entry for each row of scores {list(scores.shape)}, got shape {list(kl.shape)}. Measure "
             "both of the same candidates."
         )
-    return np.asarray(scores - task.beta * kl[:, None]) if task.judged_on == "J" else scores
+    if task.judged_on != "J":
+        return scores
+    if not np.isfinite(kl).all():
+        raise NonFiniteError(
+            "kl must be finite where the task is judged on J, got NaN or infinity. A policy of several particles has no "
+            "KL of its completions: measure one of a single particle, or write judged_on: utility."
+        )
+    return np.asarray(scores - task.beta * kl[:, None])
