@@ -178,7 +178,7 @@ def measure(asked: Asked, trl: TrlSettings, settings: Mapping[str, object], gate
         "part": asked.part, "instance": asked.instance, "goal": GOAL, "threads": 1,
         "trl": {**vars(trl), "cpu_seconds": seconds, "share": rival.share, "completions_each": asked.completions},
         "mixture_of_experts": {"settings": dict(settings), "gates": sides},
-        "cpu_seconds_ratio": {gate: side["cpu_seconds_ratio"] for gate, side in sides.items()},
+        "cpu_seconds_ratio": sides[gates[0]]["cpu_seconds_ratio"],  # of the others beside their curves
     }  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--part", choices=sorted(PARTS), default="competing")
     parser.add_argument("--instance", type=int, default=0)
     parser.add_argument("--completions", type=int, default=COMPLETIONS, help="R, of each of TRL's runs")
-    parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES))
+    parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES), help="of the first the ratio is told")
     parser.add_argument("--step", type=int, default=STEP, help="completions between two budgets of the mixture")
     parser.add_argument("--most", type=float, default=MOST, help="budget of the mixture, a share of TRL's in all")
     parser.add_argument("--settings", type=json.loads, default=SETTINGS, help="of mixture_of_experts, as JSON")

@@ -179,8 +179,11 @@ def test_benchmarks_run(name: str, root: Path, tmp_path: Path) -> None:
         assert all(each["same_point"] for mode in found["modes"].values() for each in mode.values())
         assert all(mode["no_memo"]["measured"] > mode["no_memo"]["measured_by_all"] for mode in found["modes"].values())
     else:
-        assert {*found["cpu_seconds_ratio"]} == {"block", "none"}
-        assert found["trl"]["cpu_seconds"] > 0
+        gates = found["mixture_of_experts"]["gates"]
+        assert {*gates} == {"block", "none"}
+        assert found["cpu_seconds_ratio"] == gates["block"]["cpu_seconds_ratio"]
+        for each in (gate for gate in gates.values() if gate["cpu_seconds_ratio"]):
+            assert each["cpu_seconds_ratio"] == pytest.approx(found["trl"]["cpu_seconds"] / each["cpu_seconds"])
 
 
 def test_a_table_of_the_rival_is_of_one_way_to_train(benchmark_of: Any, root: Path) -> None:
