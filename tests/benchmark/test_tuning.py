@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from paretune.benchmark import measuring
 from paretune.benchmark.measurements import TRIAL
@@ -15,12 +17,13 @@ from paretune.benchmark.measuring import assemble, measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan, PlannedCell
 from paretune.benchmark.runner import planned_records, run
-from paretune.benchmark.tuning import CellScore, best, measure_of, read_score, score, write_score
+from paretune.benchmark.tuning import CellScore, _sampled, best, measure_of, read_score, score, write_score
 from paretune.core.errors import RecordError
 from paretune.core.task import Task
 from paretune.executors.jobs import quiet_link
 from paretune.records.files import write_json
 from paretune.records.writing import write_lock
+from paretune.tasks import load_task
 from paretune.training.groups import begin_group, populations
 from paretune.training.stages import job_task, run_group
 from table_jobs import payloads
@@ -74,6 +77,19 @@ def test_shares_are_compared_only_where_every_cell_with_a_score_knows_one() -> N
     assert measure_of([known, sampled]) == "utility"
     assert measure_of([known, exact([0.0], [0.0], [0.5])]) == "utility"  # nothing to gain: its share is not defined
     assert measure_of([diverged]) == "utility"
+
+
+def test_a_policy_without_a_known_kl_has_no_j_and_keeps_its_utility(monkeypatch: pytest.MonkeyPatch) -> None:
+    import paretune.rl.evaluation
+
+    task = load_task("counselling")
+    records = [SimpleNamespace(scores=np.asarray([0.5, 0.3]), kl=kl) for kl in (2.0, float("nan"))]
+    monkeypatch.setattr(paretune.rl.evaluation, "evaluate", lambda *arguments, **named: records)
+    policy: Any = None
+    sampled = [dataclasses.replace(task, judged_on=each, beta=0.1) for each in ("J", "utility")]
+    judged, plain = (_sampled(policy, each, np.eye(2), 4, 0, quiet_link()).utilities for each in sampled)
+    assert_allclose(judged, [0.5 - 0.2, np.nan])
+    assert_allclose(plain, [0.5, 0.3])
 
 
 def test_scores_survive_their_file_missing_ones_too_and_a_damaged_file_is_refused(tmp_path: Path) -> None:

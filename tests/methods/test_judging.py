@@ -44,6 +44,8 @@ def test_a_kl_that_nobody_knows_is_no_j(task: Task) -> None:
     with pytest.raises(NonFiniteError, match=r"kl must be finite where the task is judged on J, got NaN.* particles"):
         judged_scores(replace(task, judged_on="J"), SCORES, unknown)
     assert judged_scores(task, SCORES, unknown) is SCORES
+    nothing = np.asarray([[0.8, 0.2], [np.nan, np.nan]])  # neither scores nor KL: there was nothing to measure
+    assert np.isnan(judged_scores(replace(task, judged_on="J"), nothing, unknown)[1]).all()
 
 
 def test_a_kl_for_each_candidate_is_needed(task: Task) -> None:

@@ -236,6 +236,8 @@ def _sampled(
         wanted = task.prompt_preferences(task.splits["development"], given)
         utilities = np.array([record.utility_by(row) for record, row in zip(records, wanted, strict=True)])
         return CellScore(utilities - task.beta * kl if task.judged_on == "J" else utilities)
+    if task.judged_on == "J":  # of a policy of several particles no KL is known, so what it gained is not either
+        scores = np.where(np.isfinite(kl)[:, None], scores, np.nan)
     judged = judged_scores(task, scores, kl)
     return CellScore(np.array([utility(row, point) for row, point in zip(judged, given, strict=True)]))
 

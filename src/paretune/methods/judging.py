@@ -20,7 +20,7 @@ def judged_scores(task: Task, scores: FloatArray, kl: FloatArray) -> FloatArray:
         kl: Sequence-level KL of each in nats, `[E]`.
 
     Raises:
-        NonFiniteError: If J is asked for, and a KL is not known.
+        NonFiniteError: If J is asked for, and a KL is not known of what has scores.
         ShapeError: If there is not one KL for each candidate.
 
     Example:
@@ -36,7 +36,7 @@ def judged_scores(task: Task, scores: FloatArray, kl: FloatArray) -> FloatArray:
         )
     if task.judged_on != "J":
         return scores
-    if not np.isfinite(kl).all():
+    if (~np.isfinite(kl) & np.isfinite(scores).any(axis=1)).any():
         raise NonFiniteError(
             "kl must be finite where the task is judged on J, got NaN or infinity. A policy of several particles has "
             "no KL of its completions: measure one of a single particle, or write judged_on: utility."
