@@ -18,7 +18,7 @@ PAPER: dict[str, Any] = {
     "linewidth": 0,
     "pad": 1.5,
 }  # behind numbers, over hatching
-NAME_WIDTH = 1.6  # inches that a name and its mark take in a legend
+MARK_WIDTH, LETTER_WIDTH, ROW_HEIGHT = 0.6, 0.066, 0.2  # inches of a legend: a mark, a letter of a name, a row
 DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
 STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
@@ -40,9 +40,11 @@ def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Write a legend above a figure, in as many rows as it needs."""
-    columns = max(1, int(figure.get_figwidth() / NAME_WIDTH))
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), columns))
+    """Write a legend above a figure, in as many rows as its names need; the figure grows by all but the first."""
+    width = MARK_WIDTH + LETTER_WIDTH * max(map(len, labels))
+    columns = min(len(labels), max(1, int(figure.get_figwidth() / width)))
+    figure.set_figheight(figure.get_figheight() + ROW_HEIGHT * (-(-len(labels) // columns) - 1))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def plain_text(name: str) -> str:
