@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,7 +20,8 @@ from paretune.methods.estimators_asked import check_without_greedy
 from paretune.methods.experts import PLANNING, ExpertSettings, expert_settings, expert_stage, settings_of, split_budget
 from paretune.methods.per_preference import PerPreferenceSettings, best_trained, planned_policies
 from paretune.methods.telling import Telling
-from paretune.methods.training import STATE, environment, trajectories
+from paretune.methods.training import environment, trajectories
+from paretune.methods.whole_rounds import grow
 from paretune.rl.settings import LearnerSettings
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def planned_start(
     share = max(group, round(settings.meta_share * budget))
     (length,) = split_budget(min(share, budget - group), 1, group)
     start = Stage(
-        kind, where_found(run), {**expert_settings(settings), **asdict(settings.outer())}, {}, (), length, seed
-    )
+        kind, where_found(run), {**expert_settings(settings), **asdict(settings.outer())}, {}, (), length, seed,
+        version=2,  # of its state: steps count as rounds
+    )  # fmt: skip
     planned = planned_policies(settings, preferences, budget - length)
     return (start, *(expert_stage(settings, row, each, seed, start_from=start) for row, each in planned))
 
@@ -121,28 +122,49 @@ class OuterStep(Protocol):
 def find_start(context: StageContext, prepare: Callable[[InnerLevel], OuterStep]) -> None:
     """Find a start for each trajectory by outer steps, leaving it as `adapter` at every length.
 
-    Whole outer steps are made once and stay: a longer run goes on with the next one. What they leave of a length is
-    one step of fewer completions.
+    What whole outer steps leave of a length is one step of fewer completions.
     """
-    from paretune.rl.checkpoints import save_state
-
     for stages in trajectories(context):
         inner = InnerLevel(context, stages[-1])
-        step, ledger = prepare(inner), context.ledger(stages[-1])
-        checkpoint = context.checkpoint_folder() / f"{stages[0].trajectory_key(context.task)}.safetensors"
-        theta, first = inner.begun(checkpoint, context.start_folder(stages[0]))
-        whole = {stage.completions: stage.completions // step.size for stage in stages}
-        for number in range(first, max(whole.values()) + 1):
-            state: State = {"start": theta}, {"steps": number, "ledger": ledger.state()}
-            save_state(checkpoint, *state)
-            for stage in (each for each in stages if whole[each.completions] == number):
-                left = stage.completions - ledger.completions
-                with inner.telling.only_if(stage is stages[-1]):
-                    inner.leave(stage, step.make(theta, number, left) if left else theta, state)
-                if stage is not stages[-1]:
-                    ledger.resume(state[1]["ledger"])
-            if number < max(whole.values()):
-                theta = step.make(theta, number, step.size)
+        grow(context, stages, _Start(inner, prepare(inner)))
+
+
+class _Start:
+    """A start as `grow` sees it."""
+
+    untold = 0  # copies are told of as they train
+
+    def __init__(self, inner: InnerLevel, step: OuterStep) -> None:
+        self.inner, self.step, self.fresh, self.telling = inner, step, inner.first, inner.telling
+
+    def whole(self, length: int) -> int:
+        """Return how many whole outer steps a length has room for."""
+        return length // self.step.size
+
+    def written(self, theta: Tensor) -> State:
+        """Return the start `[P]`."""
+        return {"start": theta}, {}
+
+    def read(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Tensor:
+        """Return what was written."""
+        del plain
+        return tensors["start"]
+
+    def make(self, theta: Tensor, number: int) -> Tensor:
+        """Return the start after a whole step."""
+        return self.step.make(theta, number, self.step.size)
+
+    def hand_over(self, stage: Stage, theta: Tensor, number: int) -> None:
+        """Make a step of what is left of a length, write the start and seal."""
+        from paretune.models.adapters import save_adapter
+
+        context = self.inner.context
+        left = stage.completions - context.ledger(self.inner.stage).completions
+        if left:
+            theta = self.step.make(theta, number, left)
+        with self.inner.holding(theta[None]) as bank:
+            save_adapter(bank, 0, context.artefact(stage, "adapter"))
+        context.seal(stage, {"steps": number})
 
 
 class InnerLevel:
@@ -174,32 +196,6 @@ class InnerLevel:
             return bank.flat[0].detach().cpu().clone()
         finally:
             bank.unwrap()
-
-    def begun(self, checkpoint: Path, shorter: Path | None) -> tuple[Tensor, int]:
-        """Return the start `[P]` and its steps as a killed or a shorter run left them; else the first one.
-
-        Args:
-            checkpoint: Of the run.
-            shorter: Folder of the state of a shorter run's end, if there is one.
-        """
-        from paretune.rl.checkpoints import read_state
-
-        path = checkpoint if checkpoint.exists() or shorter is None else shorter / STATE
-        if not path.exists():
-            return self.first(), 0
-        tensors, plain = read_state(path)
-        self.context.ledger(self.stage).resume(plain["ledger"])
-        return tensors["start"], plain["steps"]
-
-    def leave(self, stage: Stage, theta: Tensor, whole: State) -> None:
-        """Seal a stage with its start `[P]`, and the state at its last whole step, from which a longer run goes on."""
-        from paretune.models.adapters import save_adapter
-        from paretune.rl.checkpoints import save_state
-
-        with self.holding(theta[None]) as bank:
-            save_adapter(bank, 0, self.context.artefact(stage, "adapter"))
-        save_state(self.context.end_folder(stage) / STATE, *whole)
-        self.context.seal(stage, {"steps": whole[1]["steps"]})
 
     @contextmanager
     def holding(self, parameters: Tensor) -> Iterator[ExpertBank]:

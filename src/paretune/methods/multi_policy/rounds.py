@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,9 +21,14 @@ from paretune.methods.multi_policy.individuals import Individual, from_state, to
 from paretune.methods.multi_policy.members import Members
 from paretune.methods.multi_policy.selection import MeasuredSet, selected
 from paretune.methods.multi_policy.set_settings import SetSettings
+from paretune.methods.whole_rounds import grow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from paretune.rl.checkpoints import State
 
 FRONT = "front.json"  # the artefact that says who is left
-STATE = "state.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,49 +113,46 @@ def set_stage(
 def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], Rounds]) -> None:
     """Train a set for each trajectory, leaving `experts/000` and so on, and `front.json`, at every length.
 
-    Whole rounds are made once and stay: a longer run goes on with the next one. What a length has beyond them is spent
-    on a copy, as the method ends and on a last measurement of all that live; or, where not even one whole round fits,
-    on a round of fewer or less trained individuals.
+    What a length has beyond whole rounds is spent as the method ends and on a last measurement of all that live; or,
+    where not even one whole round fits, on a round of fewer or less trained individuals.
     """
     from paretune.methods.training import trajectories
-    from paretune.rl.checkpoints import read_state, save_state
 
     for stages in trajectories(context):
-        rounds = prepare(context, stages[-1])
-        ledger = rounds.members.ledger
-        due = {stage.completions: rounds.whole(stage.completions) for stage in stages}
-        checkpoint = context.checkpoint_folder() / f"{rounds.members.trajectory}.safetensors"
-        found, first = Found(), 0
-        start = None if checkpoint.exists() else context.start_folder(stages[0])
-        path = checkpoint if start is None else start / STATE
-        if path.exists():
-            tensors, plain = read_state(path)
-            found, first = Found(tuple(from_state(tensors, plain)), tuple(plain["lineage"])), plain["rounds"]
-            ledger.resume(plain["ledger"])
-        for number in range(first, max(due.values()) + 1):
-            tensors, plain = to_state(found.living)
-            plain = {**plain, "rounds": number, "lineage": list(found.lineage), "ledger": ledger.state()}
-            save_state(checkpoint, tensors, plain)
-            for stage in (each for each in stages if due[each.completions] == number):
-                save_state(context.end_folder(stage) / STATE, tensors, plain)
-                with rounds.members.telling.only_if(stage is stages[-1]):
-                    _hand_over(rounds, stage, found, number)
-                if stage is not stages[-1]:
-                    ledger.resume(plain["ledger"])
-            if number < max(due.values()):
-                found = rounds.make(found, number)
+        grow(context, stages, _Set(prepare(context, stages[-1])))
 
 
-def _hand_over(rounds: Rounds, stage: Stage, found: Found, number: int) -> None:
-    """Spend what is left of a length, write the front and seal."""
-    members = rounds.members
-    left = stage.completions - members.ledger.completions
-    last = _finished(rounds, stage, found, number) if found.living else _short_round(rounds, left)
-    front, notes = members.front(last.living), rounds.notes(last)
-    _write(members, stage, front, last, notes)
-    measured = {"measured": [each.as_record() for each in last.living], "living": [each.number for each in front]}
-    members.log({**measured, **notes}, number)
-    members.context.seal(stage, {"members": len(front), "rounds": number, **notes})
+class _Set:
+    """A set as `grow` sees it."""
+
+    untold = 0  # members are told of as they train
+
+    def __init__(self, rounds: Rounds) -> None:
+        self.rounds, self.whole, self.make, self.telling = rounds, rounds.whole, rounds.make, rounds.members.telling
+
+    def fresh(self) -> Found:
+        """Return an empty set."""
+        return Found()
+
+    def written(self, found: Found) -> State:
+        """Return who lives, and who ever did."""
+        tensors, plain = to_state(found.living)
+        return tensors, {**plain, "lineage": list(found.lineage)}
+
+    def read(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Found:
+        """Return what was written."""
+        return Found(tuple(from_state(tensors, plain)), tuple(plain["lineage"]))
+
+    def hand_over(self, stage: Stage, found: Found, number: int) -> None:
+        """Spend what is left of a length, write the front and seal."""
+        members, rounds = self.rounds.members, self.rounds
+        left = stage.completions - members.ledger.completions
+        last = _finished(rounds, stage, found, number) if found.living else _short_round(rounds, left)
+        front, notes = members.front(last.living), rounds.notes(last)
+        _write(members, stage, front, last, notes)
+        measured = {"measured": [each.as_record() for each in last.living], "living": [each.number for each in front]}
+        members.log({**measured, **notes}, number)
+        members.context.seal(stage, {"members": len(front), "rounds": number, **notes})
 
 
 def _finished(rounds: Rounds, stage: Stage, found: Found, number: int) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,13 @@ from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
 from paretune.methods.telling import Telling
+from paretune.methods.whole_rounds import grow
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from paretune.models.bandit_gate import BanditGate
+    from paretune.rl.checkpoints import State
 
 FITTED_ON = 512  # training prompts, the first ones, whose states the compression is fitted to
 
@@ -31,44 +35,15 @@ FITTED_ON = 512  # training prompts, the first ones, whose states the compressio
 def run_bandit(context: StageContext) -> None:
     """Pull arms for each trajectory, leaving `gate.safetensors` and `pulls.parquet` at every length.
 
-    Whole rounds are made once and stay: a longer run goes on with the next one. What a length has beyond them is pulled
-    by what was learned until then, and belongs to that length alone.
+    What a length has beyond whole rounds is pulled by what was learned until then.
     """
-    from paretune.methods.training import STATE, trajectories
+    from paretune.methods.training import trajectories
     from paretune.models.loading import load_base, unwrap
-    from paretune.rl.checkpoints import read_state, save_state
 
-    task = context.task
-    base = load_base(task.model)
+    base = load_base(context.task.model)
     for stages in trajectories(context):
         try:
-            bandit, ledger = _Bandit(context, stages[-1]), context.ledger(stages[-1])
-            due = {stage.completions: stage.completions // bandit.size for stage in stages}
-            checkpoint = context.checkpoint_folder() / f"{stages[0].trajectory_key(task)}.safetensors"
-            begun = None if checkpoint.exists() else context.start_folder(stages[0])
-            path = checkpoint if begun is None else begun / STATE
-            pulls, first = bandit.none(), 0
-            if path.exists():
-                tensors, plain = read_state(path)
-                pulls, first = Pulls.of({name: each.numpy() for name, each in tensors.items()}), plain["rounds"]
-                ledger.resume(plain["ledger"])
-            for number in range(first, max(due.values()) + 1):
-                spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
-                state = pulls.tensors(), {"rounds": number, "ledger": spent}
-                save_state(checkpoint, *state)
-                if number > first:
-                    bandit.telling.progress(bandit.size)  # a stop is noticed here: the round is kept
-                for stage in (each for each in stages if due[each.completions] == number):
-                    save_state(context.end_folder(stage) / STATE, *state)
-                    left = stage.completions - ledger.completions
-                    with bandit.telling.only_if(stage is stages[-1]):
-                        last = bandit.pulled(pulls, left) if left else pulls
-                        bandit.telling.progress(left)
-                    bandit.hand_over(stage, last)
-                    if stage is not stages[-1]:
-                        ledger.resume(spent)
-                if number < max(due.values()):
-                    pulls = bandit.pulled(pulls, bandit.size)
+            grow(context, stages, _Bandit(context, stages[-1]))
         finally:
             unwrap(base)
 
@@ -86,6 +61,7 @@ class _Bandit:
         self.context, self.stage, self.task, self.telling = context, stage, context.task, Telling(context)
         self.own = settings_of(BanditSettings, stage)
         self.ledger, self.size = context.ledger(stage), self.own.pulls_each_round
+        self.untold = self.size
         self.bank = load_bank(load_base(self.task.model), adapters_of(map(context.result, stage.needs)))
         made = prompts(self.bank.base, self.task, "train")
         self.rows, ids = made.rows, made.prompt_ids
@@ -112,13 +88,31 @@ class _Bandit:
         empty = ridge.fresh(len(self.arms.scales), inputs, self.gate.outputs, own.ridge)
         self.known = 0, empty  # pulls of whole rounds, and what they taught
 
-    def none(self) -> Pulls:
+    def whole(self, length: int) -> int:
+        """Return how many whole rounds a length has room for."""
+        return length // self.size
+
+    def fresh(self) -> Pulls:
         """Return a log without pulls."""
         arms, objectives = len(self.arms.scales), len(self.task.objectives)
         return Pulls(
             np.zeros(0, dtype=np.int64), np.zeros((0, objectives)), np.zeros((0, arms)), np.zeros(0, dtype=np.int64),
             np.zeros((0, self.bank.experts)), np.zeros((0, self.gate.outputs)),
         )  # fmt: skip
+
+    def written(self, pulls: Pulls) -> State:
+        """Return the pulls."""
+        return pulls.tensors(), {}
+
+    def read(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Pulls:
+        """Return what was written."""
+        del plain
+        return Pulls.of({name: each.numpy() for name, each in tensors.items()})
+
+    def make(self, pulls: Pulls, number: int) -> Pulls:
+        """Return pulls with a whole round more."""
+        del number
+        return self.pulled(pulls, self.size)
 
     def weights(self, preferences: FloatArray, arms: NDArray[np.int64]) -> FloatArray:
         """Return the expert weights of arms `[N]` for preferences, `[N, E]`."""
@@ -203,12 +197,17 @@ class _Bandit:
             rewards = np.where(wanted > 0, wanted * rewards, 0.0).sum(axis=1, keepdims=True)
         return np.column_stack([rewards, kl])
 
-    def hand_over(self, stage: Stage, pulls: Pulls) -> None:
-        """Write the gate that pulls teach, and the log, and seal a stage.
+    def hand_over(self, stage: Stage, pulls: Pulls, number: int) -> None:
+        """Pull what a stage has left, write the gate that pulls teach, and the log, and seal it.
 
         Raises:
             RewardError: If no pull has all of its rewards.
         """
+        del number
+        left = stage.completions - self.ledger.completions
+        if left:
+            pulls = self.pulled(pulls, left)
+            self.telling.progress(left)
         if not pulls.whole.any():
             raise RewardError(
                 f"pulls of a bandit must have all of their rewards to teach anything, got none in {len(pulls.arms)}. "
