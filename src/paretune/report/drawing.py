@@ -40,7 +40,12 @@ def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Write a legend above a figure, in as many rows as its names need; the figure grows by all but the first."""
+    """Write a legend above a figure, in as many rows as its names need; the figure grows by all but the first.
+
+    Where nothing is named there is none.
+    """
+    if not labels:
+        return
     width = MARK_WIDTH + LETTER_WIDTH * max(map(len, labels))
     columns = min(len(labels), max(1, int(figure.get_figwidth() / width)))
     figure.set_figheight(figure.get_figheight() + ROW_HEIGHT * (-(-len(labels) // columns) - 1))

@@ -155,10 +155,13 @@ def heat_map_figure(part: Comparison) -> Figure | None:
 
 
 def cost_figure(part: Comparison, rows: Sequence[MetricRow], colours: dict[str, str]) -> Figure | None:
-    """Plot what ranks are by against completions, seconds (filled: sum, hollow: longest chain) and decoding speed."""
+    """Plot what ranks are by against completions, seconds (filled: sum, hollow: longest chain) and decoding speed.
+
+    None where nothing but ceilings has a value: they cost nothing that others could pay.
+    """
     score, values = judged(part, rows)
     spent = [cost for cost in costs(part, rows) if not part.method(cost.method).ceiling]
-    if all(value.value is None for value in values.values()):
+    if all(values[cost.method].value is None for cost in spent):
         return None
     figure = blank_figure(11.0, 3.4)
     first, second, third = figure.subplots(1, 3, sharey=True)
