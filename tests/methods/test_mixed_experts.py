@@ -12,7 +12,7 @@ import pytest
 
 from paretune.core.errors import ConfigError, ModelError
 from paretune.core.preferences import das_dennis
-from paretune.core.protocols import Mixer
+from paretune.core.protocols import Divergence, Mixer
 from paretune.core.task import Task
 from paretune.methods.meta_policy.hidden_mixing import HiddenMixing, HiddenMixingSettings
 from paretune.methods.meta_policy.mod import MOD, MODSettings
@@ -63,6 +63,20 @@ def test_models_and_blocks_whose_states_cannot_be_mixed_are_refused_when_planned
 def test_settings_of_mod_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MODSettings(**settings)
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon"])
+def test_weights_that_undo_mixed_rewards_are_refused_under_a_divergence_of_no_expert(
+    divergence: Divergence, task: Task, finish: Any
+) -> None:
+    """The inverse of .7 and .3 is 1.75 and -.75; a stretch below 1 brings weights inwards."""
+    method = MOD(MODSettings(experts="mixed_reward", divergence=divergence))
+    with pytest.raises(ConfigError, match=rf"'{divergence}', got \[1.75, -0.75\]. Experts are trained under the rev"):
+        method.stages(task, WANTED, 1004, 3)
+    with pytest.raises(ConfigError, match="Leave out divergence, or stretch and mixed rewards"):
+        method.assemble(task, WANTED, {})
+    for fine in ({"stretch": 0.5}, {"experts": {"kind": "mixed_reward", "beta": 1.0}}):
+        assert MOD(MODSettings(divergence=divergence, **fine)).stages(task, WANTED, 1004, 3)  # type: ignore[arg-type]
 
 
 def test_a_side_of_the_norm_where_there_is_none_is_refused() -> None:

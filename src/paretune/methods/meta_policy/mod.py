@@ -20,6 +20,7 @@ from paretune.methods.meta_policy.lower_level import CombiningSettings
 from paretune.methods.meta_policy.upper_level.stretch import StretchSettings, stretched
 
 Correction = Literal["none", "importance"]
+ROUNDING = 1e-9  # of expert weights, where a kind finds them by an inverse
 PARTICLES = 8  # with exact experts 95 % or more of what is lost token by token comes back, see docs/papers.md
 
 
@@ -27,7 +28,8 @@ PARTICLES = 8  # with exact experts 95 % or more of what is lost token by token 
 class MODSettings(CombiningSettings, StretchSettings, FeedbackSettings):
     """Settings of `MOD`, beside those of its experts, which are the same whatever all but `experts` say."""
 
-    # what the experts are taken to have been kept near the base model by; they are trained under the reverse KL
+    # what the experts are taken to have been kept near the base model by. They are trained under the reverse KL: with
+    # another one it is a control, for weights of the simplex and their multiples below 1
     divergence: Divergence = field(default="reverse_kl", metadata=LATER)
     # towards the product over whole completions: "importance" samples several and draws one by its weight
     correction: Correction = field(default="none", metadata=LATER)
@@ -67,18 +69,37 @@ class MOD:
 
     Departures:
         Completions are sampled from the mixture; published is greedy and beam search on sums that are not normalised.
-        The forward KL has its normaliser, Jensen-Shannon its own formula: see docs/papers.md.
+        The forward KL has its normaliser, Jensen-Shannon its own formula: see docs/papers.md. Experts are trained under
+        the reverse KL, so either is a control, and weights below 0 or of a sum above 1 are refused: they undo what
+        experts lack, or what they were told of other objectives, under the reverse KL alone.
     """
 
     settings: MODSettings
 
     def stages(self, task: Task, preferences: FloatArray, budget: int, seed: int) -> tuple[Stage, ...]:
-        """Return the experts, by default one per objective; `preferences` play no part in training."""
+        """Return the experts, by default one per objective; `preferences` play no part in training.
+
+        Raises:
+            ConfigError: If these experts cannot be weighed so under the divergence.
+        """
+        self._prior(len(task.objectives))
         return self.settings.expert_kind.stages(self.settings, task, budget, seed)
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the experts' log-probabilities, weighed by the prior of their kind: by default the preference."""
         settings = self.settings
         mixer = Mixer("log_probs", divergence=settings.divergence, particles=settings.drawn_from)
-        prior = stretched(settings.expert_kind.prior(len(task.objectives)), settings)
-        return Assembly(adapters_of(results.values()), Combined(prior), mixer)
+        return Assembly(adapters_of(results.values()), Combined(self._prior(len(task.objectives))), mixer)
+
+    def _prior(self, objectives: int) -> FloatArray:
+        """Return the expert weights at each corner, `[K, E]`; all others lie between."""
+        settings = self.settings
+        prior = stretched(settings.expert_kind.prior(objectives), settings)
+        beyond = (prior < -ROUNDING).any(axis=1) | (prior.sum(axis=1) > 1 + ROUNDING)
+        if settings.divergence != "reverse_kl" and beyond.any():
+            raise ConfigError(
+                f"expert weights must not be negative or sum to more than 1 under divergence '{settings.divergence}', "
+                f"got {prior[beyond.argmax()].round(3).tolist()}. Experts are trained under the reverse KL, and such "
+                "weights undo what they lack only under it. Leave out divergence, or stretch and mixed rewards."
+            )
+        return prior

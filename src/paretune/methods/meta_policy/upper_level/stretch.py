@@ -47,7 +47,8 @@ def stretched(prior: FloatArray, settings: StretchSettings) -> FloatArray:
       the whole of what objectives differ in, and the share c of what they have in common: as much as `base` where their
       sum is the same for every completion, and less KL to pay where c was a guess.
 
-    By another divergence, which `mod` can mix by, it is the same: weights `w / c` undo experts of rewards `c r_i`.
+    That is so for experts trained under the reverse KL, as all are, and mixed under it. Mixed by another divergence,
+    weights `w / c` undo nothing, and one below 0 can give a single token nearly everything: `mod` refuses them there.
 
     Args:
         prior: Expert weights at each corner of the simplex, `[K, E]`.
