@@ -25,22 +25,30 @@ from matplotlib.axes import Axes
 from paretune.core.errors import ParetuneError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from draw_kept import legend  # type: ignore[import-not-found]  # beside this file
+from draw_kept import legend, numbers, title  # type: ignore[import-not-found]  # beside this file
 from kept import read_gains, shares  # type: ignore[import-not-found]
 
 CLASSES = {"told": "rewards and w", "utility": "a scalar utility per completion"}
 ORACLE = "linear_oracle_slower"
-COLOURS = {
-    "joint_prompt": "#ff7f0e", "joint_prompt_blind": "#ffbb78", "joint_block": "#d62728",
-    "joint_block_blind": "#ff9896", "joint_none": "#1f77b4", "split_gate": "#2ca02c", "split_gate_blind": "#98df8a",
-    "split_bandit": "#9467bd", "split_bandit_blind": "#c5b0d5", "split_none": "#8c564b", "linear_slower": "#444444",
-}  # fmt: skip
+ROWS = {
+    "joint_prompt": ("mixture, prompt gate", "#ff7f0e"),
+    "joint_prompt_blind": ("prompt gate that reads no prompt", "#ff7f0e"),
+    "joint_block": ("mixture, block gate", "#d62728"),
+    "joint_block_blind": ("block gate that reads no prompt", "#d62728"),
+    "joint_none": ("mixture, no gate", "#1f77b4"),
+    "split_gate": ("experts of halves, prompt gate", "#2ca02c"),
+    "split_gate_blind": ("experts of halves, gate that reads no prompt", "#2ca02c"),
+    "split_bandit": ("experts of halves, bandit", "#9467bd"),
+    "split_bandit_blind": ("experts of halves, bandit that reads no prompt", "#9467bd"),
+    "split_none": ("experts of halves, averaged", "#8c564b"),
+    "linear_slower": ("linear, learning rate .01", "#444444"),
+}  # names of rows, as shown, and their colours; what reads no prompt is dashed
 LOWEST = -0.1  # what lies below is not drawn
 
 
 def panel(axes: Axes, rows: Mapping[str, Mapping[int, list[float]]], feedback: str) -> None:
     """Draw the rows of one task and one class, each by budget."""
-    styles = {f"{name}_{feedback}": (name, colour, "-") for name, colour in COLOURS.items()}
+    styles = {f"{row}_{feedback}": (*shown, "--" if row.endswith("_blind") else "-") for row, shown in ROWS.items()}
     for row, (name, colour, style) in {**styles, ORACLE: ("linear, told w(x)", "black", ":")}.items():
         budgets = sorted(rows.get(row, {}))
         if not budgets:
@@ -82,9 +90,9 @@ def main() -> int:
         sharey=True,
     )
     for line, (feedback, said) in zip(panels, CLASSES.items(), strict=True):
-        for axes, (task, rows) in zip(line, sorted(found.items()), strict=True):
-            panel(axes, rows, feedback)
-            axes.set_title(f"{task}\nlearns from {said}", fontsize=9)
+        for axes, task in zip(line, sorted(found, key=numbers), strict=True):
+            panel(axes, found[task], feedback)
+            axes.set_title(f"{title(task)}\nlearns from {said}", fontsize=9)
         line[0].set_ylabel("captured share", fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("completions", fontsize=9)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 YARDSTICK = 45056  # completions of one policy of 4,096 for each of eleven preferences
-COLOURS = {
-    "mixture_of_experts": "#d62728", "preference_conditioned": "#1f77b4", "gate_blind": "#ff9896",
-    "gate_shuffled": "#c49c94",
-}  # fmt: skip
+ROWS = {
+    "mixture_of_experts": ("mixture_of_experts", "#d62728"),
+    "preference_conditioned": ("preference_conditioned", "#1f77b4"),
+    "gate_blind": ("its gate reads no prompt", "#ff9896"),
+    "gate_shuffled": ("its gate reads another prompt", "#c49c94"),
+}  # names of rows, as shown, and their colours
+RELATIONS = {-1: "competing", 0: "independent", 1: "correlated"}  # by the sign of rho
 Line = Mapping[str, str]
+
+
+def numbers(task: str) -> list[float]:
+    """Return the numbers in a task's name, by which competing objectives come first: rho, h, context."""
+    return [float(each) for each in re.findall(r"[-+]?\d+(?:\.\d+)?", task)]
+
+
+def title(task: str) -> str:
+    """Return a task's name as the page writes it.
+
+    Example:
+        >>> title("controlled-rho-0.8-h0.5-c0.6")
+        'rho -.8 (competing), h .5, context .6'
+    """
+    rho, *others = numbers(task)
+    figures = [re.sub(r"^(-?)0\.", r"\1.", f"{each:g}") for each in (rho, *others)]
+    named = [f"{name} {each}" for name, each in zip(("rho", "h", "context"), figures)]
+    named[0] += f" ({RELATIONS[(rho > 0) - (rho < 0)]})"
+    return ", ".join(named)
 
 
 def read(file: Path) -> dict[str, dict[str, list[Line]]]:
@@ -35,7 +58,7 @@ def read(file: Path) -> dict[str, dict[str, list[Line]]]:
     found: dict[str, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     with file.open(encoding="utf-8", newline="") as handle:
         for line in csv.DictReader(handle):
-            if line.get("kept") and line["method"] in COLOURS and int(line["budget"]) < YARDSTICK:
+            if line.get("kept") and line["method"] in ROWS and int(line["budget"]) < YARDSTICK:
                 found[line["task"]][line["method"]].append(line)
     for rows in found.values():
         for lines in rows.values():
@@ -45,8 +68,8 @@ def read(file: Path) -> dict[str, dict[str, list[Line]]]:
 
 def panel(axes: Axes, rows: Mapping[str, Sequence[Line]]) -> None:
     """Draw the rows of one task."""
-    for name, colour in COLOURS.items():
-        lines = rows.get(name, ())
+    for row, (name, colour) in ROWS.items():
+        lines = rows.get(row, ())
         if not lines:
             continue
         costs = [int(line["budget"]) / YARDSTICK for line in lines]
@@ -78,14 +101,14 @@ def main() -> int:
     found = read(arguments.folder / "kept.csv")
     wide = -(-len(found) // 2)
     figure, panels = plt.subplots(2, wide, figsize=(4 * wide, 7), squeeze=False, layout="constrained", sharex=True)
-    for axes, (task, rows) in zip(panels.T.flatten(), found.items(), strict=False):
-        panel(axes, rows)
-        axes.set_title(task, fontsize=10)
+    for axes, task in zip(panels.T.flatten(), sorted(found, key=numbers), strict=False):
+        panel(axes, found[task])
+        axes.set_title(title(task), fontsize=10)
     for axes in panels[1]:
         axes.set_xlabel(f"completions, as a share of {YARDSTICK:,}", fontsize=9)
     for axes in panels[:, 0]:
         axes.set_ylabel("kept gain", fontsize=9)
-    legend(figure, 5)
+    legend(figure, 4)
     figure.savefig(arguments.output / "meta_policy_kept.png", dpi=110)
     return 0
 

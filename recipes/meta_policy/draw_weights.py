@@ -9,7 +9,6 @@ instances, the band goes from the least to the most of them. Writes `meta_policy
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from matplotlib.axes import Axes
 from paretune.core.errors import ParetuneError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from draw_kept import legend  # type: ignore[import-not-found]  # beside this file
+from draw_kept import legend, numbers, title  # type: ignore[import-not-found]  # beside this file
 from kept import Gains, of_grid, read_gains  # type: ignore[import-not-found]
 
 FIRST = "mixture_of_experts"
@@ -38,11 +37,6 @@ ROWS = {
     "one_policy_tuned": ("one_policy", "#999999"),
 }  # names of rows, as shown, and their colours
 LOWEST = -0.25  # what lies below is not drawn
-
-
-def numbers(named: tuple[str, object]) -> list[float]:
-    """Return the numbers in a task's name, by which competing objectives come first."""
-    return [float(each) for each in re.findall(r"[-+]?\d+(?:\.\d+)?", named[0])]
 
 
 def panel(axes: Axes, rows: Mapping[str, Mapping[int, Gains]]) -> None:
@@ -89,9 +83,9 @@ def main() -> int:
         return 2
     high = -(-len(compared) // 2)
     figure, panels = plt.subplots(high, 2, figsize=(9, 3.6 * high), squeeze=False, layout="constrained", sharey=True)
-    for axes, (task, rows) in zip(panels.flatten(), sorted(compared.items(), key=numbers), strict=False):
-        panel(axes, rows)
-        axes.set_title(task, fontsize=10)
+    for axes, task in zip(panels.flatten(), sorted(compared, key=numbers), strict=False):
+        panel(axes, compared[task])
+        axes.set_title(title(task), fontsize=10)
     for axes in panels.flatten()[len(compared) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
