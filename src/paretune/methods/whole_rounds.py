@@ -22,12 +22,12 @@ class WholeRounds(Protocol[Grown]):
 
     Attributes:
         telling: What progress and events are passed on by.
-        untold: Completions of a whole round that `make` tells nobody of: told once the round is kept, so that a stop
-            loses nothing.
+        unreported_completions: Of a whole round, those that `make` reports to nobody: they are reported once the round
+            is kept, so that a stop loses nothing.
     """
 
     telling: Telling
-    untold: int
+    unreported_completions: int
 
     def whole(self, length: int) -> int:
         """Return how many whole rounds a length has room for."""
@@ -67,6 +67,7 @@ def grow(context: StageContext, stages: Sequence[Stage], rounds: WholeRounds[Gro
     """
     from paretune.rl.checkpoints import read_state, save_state
 
+    unreported = rounds.unreported_completions  # read first: a class without it fails before anything is trained
     ledger, longest = context.ledger(stages[-1]), stages[-1]
     checkpoint = context.checkpoint_folder() / f"{longest.trajectory_key(context.task)}.safetensors"
     shorter = None if checkpoint.exists() else context.start_folder(stages[0])
@@ -82,8 +83,8 @@ def grow(context: StageContext, stages: Sequence[Stage], rounds: WholeRounds[Gro
         spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
         state = tensors, {**plain, "rounds": number, "ledger": spent}
         save_state(checkpoint, *state)
-        if number > first and rounds.untold:
-            rounds.telling.progress(rounds.untold)
+        if number > first and unreported:
+            rounds.telling.progress(unreported)
         for stage in (each for each in stages if due[each.completions] == number):
             save_state(context.end_folder(stage) / STATE, *state)
             with rounds.telling.only_if(stage is longest):

@@ -130,16 +130,20 @@ def find_start(context: StageContext, prepare: Callable[[InnerLevel], OuterStep]
 
 
 class _Start:
-    """A start as `grow` sees it."""
+    """A start as the `WholeRounds` that `grow` makes: its parameters are what grows, an outer step is a round."""
 
-    untold = 0  # copies are told of as they train
+    unreported_completions = 0  # copies are reported as they train
 
     def __init__(self, inner: InnerLevel, step: OuterStep) -> None:
-        self.inner, self.step, self.fresh, self.telling = inner, step, inner.first, inner.telling
+        self.inner, self.step, self.telling = inner, step, inner.telling
 
     def whole(self, length: int) -> int:
         """Return how many whole outer steps a length has room for."""
         return length // self.step.size
+
+    def fresh(self) -> Tensor:
+        """Return the parameters of an expert that is the base model yet, `[P]`."""
+        return self.inner.first()
 
     def written(self, theta: Tensor) -> State:
         """Return the start `[P]`."""

@@ -21,6 +21,7 @@ from paretune.methods.multi_policy.individuals import Individual, from_state, to
 from paretune.methods.multi_policy.members import Members
 from paretune.methods.multi_policy.selection import MeasuredSet, selected
 from paretune.methods.multi_policy.set_settings import SetSettings
+from paretune.methods.training import trajectories
 from paretune.methods.whole_rounds import grow
 
 if TYPE_CHECKING:
@@ -116,19 +117,25 @@ def run_rounds(context: StageContext, prepare: Callable[[StageContext, Stage], R
     What a length has beyond whole rounds is spent as the method ends and on a last measurement of all that live; or,
     where not even one whole round fits, on a round of fewer or less trained individuals.
     """
-    from paretune.methods.training import trajectories
-
     for stages in trajectories(context):
         grow(context, stages, _Set(prepare(context, stages[-1])))
 
 
 class _Set:
-    """A set as `grow` sees it."""
+    """A set as the `WholeRounds` that `grow` makes: who was found is what grows, and its method makes the rounds."""
 
-    untold = 0  # members are told of as they train
+    unreported_completions = 0  # members are reported as they train
 
     def __init__(self, rounds: Rounds) -> None:
-        self.rounds, self.whole, self.make, self.telling = rounds, rounds.whole, rounds.make, rounds.members.telling
+        self.rounds, self.telling = rounds, rounds.members.telling
+
+    def whole(self, length: int) -> int:
+        """Return how many whole rounds a length has room for, as its method says."""
+        return self.rounds.whole(length)
+
+    def make(self, found: Found, number: int) -> Found:
+        """Return whom a whole round of its method leaves."""
+        return self.rounds.make(found, number)
 
     def fresh(self) -> Found:
         """Return an empty set."""

@@ -21,6 +21,7 @@ from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
 from paretune.methods.telling import Telling
+from paretune.methods.training import trajectories
 from paretune.methods.whole_rounds import grow
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def run_bandit(context: StageContext) -> None:
 
     What a length has beyond whole rounds is pulled by what was learned until then.
     """
-    from paretune.methods.training import trajectories
     from paretune.models.loading import load_base, unwrap
 
     base = load_base(context.task.model)
@@ -61,7 +61,7 @@ class _Bandit:
         self.context, self.stage, self.task, self.telling = context, stage, context.task, Telling(context)
         self.own = settings_of(BanditSettings, stage)
         self.ledger, self.size = context.ledger(stage), self.own.pulls_each_round
-        self.untold = self.size
+        self.unreported_completions = self.size
         self.bank = load_bank(load_base(self.task.model), adapters_of(map(context.result, stage.needs)))
         made = prompts(self.bank.base, self.task, "train")
         self.rows, ids = made.rows, made.prompt_ids
