@@ -71,7 +71,7 @@ def test_start_and_adapted_policies_share_the_budget(name: str, task: Task) -> N
     method = resolve_method(name)
     settings = method.Settings(group_size=4, completions_per_update=16, completions_each=32, meta_share=0.4)
     start, *adapted = method(settings).stages(task, das_dennis(2, 2), 202, 0)
-    assert (start.kind, start.completions) == (name, 80)  # .4 of 202 are 80.8
+    assert (start.kind, start.completions, start.version) == (name, 80, 1)  # .4 of 202 are 80.8
     assert [stage.completions for stage in adapted] == [40, 40, 40]  # of 122: 120 in whole groups
     assert all(stage.needs == (start,) for stage in adapted)
     assert sum(stage.completions for stage in in_order((start, *adapted), task)) == 200

@@ -18,7 +18,7 @@ from paretune.core.task import Task
 from paretune.methods.telling import Telling
 from paretune.methods.training import STATE, trajectories
 from paretune.methods.whole_rounds import grow
-from paretune.rl.checkpoints import read_state
+from paretune.rl.checkpoints import read_state, save_state
 
 ROUND = 8  # completions
 
@@ -168,6 +168,40 @@ def test_a_stop_at_any_report_loses_nothing(task: Task, tmp_path: Path, lengths:
         assert sum(sum(attempt.told) for attempt in attempts) == lengths[-1]
         for length in lengths:
             assert left(root, length, task) == left(tmp_path / "whole", length, task)
+
+
+class Clashing(Counting):
+    """One whose plain data has the names that `grow` has."""
+
+    def written(self, grown: list[int]) -> Any:
+        return {}, {"rounds": grown, "ledger": "mine", "grown": {"rounds": 5}}
+
+    def read(self, tensors: Mapping[str, Any], plain: Mapping[str, Any]) -> list[int]:
+        assert plain["ledger"] == "mine"
+        assert plain["grown"] == {"rounds": 5}
+        found: list[int] = plain["rounds"]
+        return found
+
+
+def test_what_is_written_may_have_any_names(task: Task, tmp_path: Path) -> None:
+    killed = Attempt(tmp_path, (27,), task, stop_at=2, kind=Clashing)
+    again = Attempt(tmp_path, (27,), task, kind=Clashing)
+    assert (killed.made, again.made) == ([0, 1], [2, -27])
+    assert count(tmp_path, 27, task) == [1, 4, 16, -3]
+
+
+@pytest.mark.parametrize("counted", ["rounds", "steps"])
+def test_states_of_earlier_days_are_gone_on_from(task: Task, tmp_path: Path, counted: str) -> None:
+    """There the plain data lay beside the rounds, which starts called steps."""
+    context = set_runs.context_of(tmp_path, [stage_of(27)], task)
+    rounds = Counting(context, stage_of(27))
+    tensors, plain = rounds.written(rounds.make(rounds.make([], 0), 1))
+    path = context.checkpoint_folder() / f"{stage_of(27).trajectory_key(task)}.safetensors"
+    save_state(path, tensors, {**plain, counted: 2, "ledger": rounds.ledger.state()})
+    again = Attempt(tmp_path, (27,), task)
+    assert again.made == [2, -27]
+    Attempt(tmp_path / "alone", (27,), task)
+    assert left(tmp_path, 27, task) == left(tmp_path / "alone", 27, task)
 
 
 def test_a_class_that_does_not_say_what_it_reports_trains_nothing(task: Task, tmp_path: Path) -> None:

@@ -74,14 +74,15 @@ def grow(context: StageContext, stages: Sequence[Stage], rounds: WholeRounds[Gro
     path = checkpoint if shorter is None else shorter / STATE
     grown, first = rounds.fresh(), 0
     if path.exists():
-        tensors, plain = read_state(path)
-        grown, first = rounds.read(tensors, plain), plain["rounds"]
-        ledger.resume(plain["ledger"])
+        tensors, kept = read_state(path)
+        plain, first = _grown_and_rounds(kept)
+        grown = rounds.read(tensors, plain)
+        ledger.resume(kept["ledger"])
     due = {stage.completions: rounds.whole(stage.completions) for stage in stages}
     for number in range(first, max(due.values()) + 1):
         tensors, plain = rounds.written(grown)
         spent = {**ledger.state(), "budget_completions": None}  # the same state whatever comes behind it
-        state = tensors, {**plain, "rounds": number, "ledger": spent}
+        state = tensors, {"grown": plain, "rounds": number, "ledger": spent}
         save_state(checkpoint, *state)
         if number > first and unreported:
             rounds.telling.progress(unreported)
@@ -93,3 +94,13 @@ def grow(context: StageContext, stages: Sequence[Stage], rounds: WholeRounds[Gro
                 ledger.resume(spent)
         if number < max(due.values()):
             grown = rounds.make(grown, number)
+
+
+def _grown_and_rounds(kept: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """Return the plain data of what was grown, and its whole rounds, from a state.
+
+    In states that were written before November 29, 2026, that data lay beside the rounds, which starts called steps.
+    """
+    if "grown" in kept:
+        return kept["grown"], kept["rounds"]
+    return kept, kept["rounds"] if "rounds" in kept else kept["steps"]

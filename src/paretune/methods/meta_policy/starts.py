@@ -93,9 +93,8 @@ def planned_start(
     share = max(group, round(settings.meta_share * budget))
     (length,) = split_budget(min(share, budget - group), 1, group)
     start = Stage(
-        kind, where_found(run), {**expert_settings(settings), **asdict(settings.outer())}, {}, (), length, seed,
-        version=2,  # of its state: steps count as rounds
-    )  # fmt: skip
+        kind, where_found(run), {**expert_settings(settings), **asdict(settings.outer())}, {}, (), length, seed
+    )
     planned = planned_policies(settings, preferences, budget - length)
     return (start, *(expert_stage(settings, row, each, seed, start_from=start) for row, each in planned))
 
