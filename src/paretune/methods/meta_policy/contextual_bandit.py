@@ -16,7 +16,7 @@ from paretune.core.task import Task
 from paretune.methods.experts import PLANNING, adapters_of, left_by
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import CombiningSettings
-from paretune.methods.meta_policy.upper_level.bandit import BanditSettings, bandit_stage, rule_of, whole_rounds
+from paretune.methods.meta_policy.upper_level.bandit import BanditSettings, bandit_stage, in_whole_rounds, rule_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ContextualBandit:
             BudgetError: If there is no pull for the bandit, or an expert would get less than one group.
         """
         own, objectives = self.settings, len(task.objectives)
-        pulls = whole_rounds(int(budget * own.bandit_share), own.pulls_each_round)
+        pulls = in_whole_rounds(int(budget * own.bandit_share), own.pulls_each_round)
         if pulls < 1:
             raise BudgetError(f"budget must leave a completion for the bandit, got {budget}. Raise it.")
         with left_by("bandit_share", budget - pulls, budget):

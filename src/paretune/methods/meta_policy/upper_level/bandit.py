@@ -89,11 +89,11 @@ def rule_of(prior: FloatArray) -> list[list[float]]:
     return rule
 
 
-def whole_rounds(completions: int, each: int) -> int:
+def in_whole_rounds(completions: int, each: int) -> int:
     """Return the largest number of completions that is whole rounds; all of them where they are less than one.
 
     Example:
-        >>> whole_rounds(200, 64), whole_rounds(40, 64)
+        >>> in_whole_rounds(200, 64), in_whole_rounds(40, 64)
         (192, 40)
     """
     return completions // each * each or completions
