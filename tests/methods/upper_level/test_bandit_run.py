@@ -135,6 +135,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_gate(task: Task, tmp_path: Pat
     assert again.sealed == whole.sealed
 
 
+def test_a_stop_behind_the_last_pulls_keeps_them(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
+    """A stop is noticed where pulls are reported: those beyond whole rounds are, once their length is finished."""
+    whole = run(task, tmp_path / "whole", experts, (27,))
+    stopped = run(task, tmp_path / "stopped", experts, (27,), stop_after=27)
+    assert stopped.sealed == whole.sealed
+    assert left(stopped, 27) == left(whole, 27)
+
+
 def test_lengths_of_one_run_are_those_of_runs_alone(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
     both = run(task, tmp_path / "both", experts, (11, 27))
     assert both.reported == 27

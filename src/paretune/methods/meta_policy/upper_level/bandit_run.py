@@ -207,7 +207,6 @@ class _Bandit:
         left = stage.completions - self.ledger.completions
         if left:
             pulls = self.pulled(pulls, left)
-            self.telling.progress(left)
         if not pulls.whole.any():
             raise RewardError(
                 f"pulls of a bandit must have all of their rewards to teach anything, got none in {len(pulls.arms)}. "
@@ -232,3 +231,5 @@ class _Bandit:
                 "left_out": int((~pulls.whole).sum()), **values,
             },
         )  # fmt: skip
+        if left:
+            self.telling.progress(left)  # where a stop is noticed: these pulls are kept
