@@ -23,6 +23,7 @@ from paretune.methods.experts import (
     adapters_of,
     expert_settings,
     expert_stage,
+    left_by,
     measurement_stage,
     settings_of,
     split_budget,
@@ -78,7 +79,6 @@ def test_a_budget_that_others_have_spent_is_refused_without_a_negative_number(bu
 @pytest.mark.parametrize(
     ("name", "settings", "budget", "setting"),
     [
-        ("bone_soups", {"pilot_share": 0.05}, 4096, "pilot_share"),  # 9 mixtures of 64 are more than 204
         ("bone_soups", {"pilot_share": 0.9, "pilot_measured_each": 1}, 100, "pilot_share"),
         ("contextual_bandit", {}, 16, "bandit_share"),
         ("contextual_bandit", {}, 20, "bandit_share"),  # 4 more give the bandit one more
@@ -95,11 +95,30 @@ def test_experts_that_get_a_part_of_a_budget_are_told_what_leaves_them_too_littl
     task: Task, name: str, settings: dict[str, Any], budget: int, setting: str
 ) -> None:
     """By how much the part is too small is not by how much the whole is: a number would not help."""
-    message = rf"That is what {setting} leaves of {budget:,} completions\. Raise these, or change the setting\.$"
+    message = rf"That is what {setting} leaves of {budget:,} completions\. Raise these, or change {setting}\.$"
     with pytest.raises(BudgetError, match=rf"^budget must give each of .*[^ ]\. {message}") as caught:
         method_entry(name, settings, "x").method.stages(task, np.eye(2), budget, 0)
     assert "at least one group" in str(caught.value)
     assert "Raise it by" not in str(caught.value)
+
+
+def test_pilots_are_told_who_gives_them_a_budget_and_what_spends_it(task: Task) -> None:
+    # pilot_share gives 5 % of 4096, and 3 betas at 3 preferences with 64 completions each are 576: more than all of it
+    with pytest.raises(
+        BudgetError,
+        match=r"^budget must give each of 6 experts at least one group of 8 completions, got none: .*\. That is what "
+        r"pilot_measured_each leaves of 204 completions that pilot_share gives\. Raise pilot_share, or change "
+        r"pilot_measured_each\.$",
+    ):
+        method_entry("bone_soups", {"pilot_share": 0.05}, "x").method.stages(task, np.eye(2), 4096, 0)
+
+
+@pytest.mark.parametrize("mine", ["experts must have 9 each, got 1. Raise it by at least 8.", "budget must be even."])
+def test_a_budget_error_of_code_of_a_users_own_is_left_as_it_is(mine: str) -> None:
+    """It may have another rule, and its advice may be worded as that of a budget that is split."""
+    with pytest.raises(BudgetError) as caught, left_by("gate_share", 9, 100):
+        raise BudgetError(mine)
+    assert str(caught.value) == mine
 
 
 def test_a_part_that_is_the_whole_is_told_by_how_much_it_must_rise(task: Task) -> None:

@@ -43,6 +43,17 @@ class BudgetError(ParetuneError):
     """A budget is too small for what was asked, or would be exceeded."""
 
 
+class SplitError(BudgetError):
+    """A budget gives each of its parts too little; who knows what it is itself a part of has better advice."""
+
+    def __init__(self, rule: str, advice: str) -> None:
+        super().__init__(rule, advice)
+        self.rule, self.advice = rule, advice
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.advice}"
+
+
 class ModelError(ParetuneError):
     """A base model cannot be loaded or adapted."""
 

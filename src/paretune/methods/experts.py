@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import AdapterError, BudgetError, ConfigError
+from paretune.core.errors import AdapterError, BudgetError, ConfigError, SplitError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.seeds import stream_key
 from paretune.core.settings import OPTIONAL, plain_settings
@@ -222,7 +222,7 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
         group_size: Completions per prompt.
 
     Raises:
-        BudgetError: If a part would get less than one group.
+        SplitError: A `BudgetError`, if a part would get less than one group.
 
     Example:
         >>> split_budget(6000, 4, 8)
@@ -231,36 +231,36 @@ def split_budget(budget: int, parts: int, group_size: int) -> list[int]:
     groups, left = divmod(budget // group_size, parts)
     if groups < 1:
         got = f"{budget} for all of them" if budget > 0 else "none: all of it is spent elsewhere"
-        raise BudgetError(
-            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {got}."
-            f"{_ADVICE} {parts * group_size - budget:,}."
+        raise SplitError(
+            f"budget must give each of {parts} experts at least one group of {group_size} completions, got {got}.",
+            f"Raise it by at least {parts * group_size - budget:,}.",
         )
     return [(groups + (1 if part < left else 0)) * group_size for part in range(parts)]
 
 
-_ADVICE = " Raise it by at least"  # of a budget that is split
-
-
 @contextmanager
-def left_by(setting: str, left: int, budget: int) -> Iterator[None]:
-    """Name the setting that leaves experts too little of a budget: by how much the whole has to rise nobody says here.
+def left_by(setting: str, left: int, budget: int, given_by: str = "") -> Iterator[None]:
+    """Let the refusal to split a part of a budget name the setting that leaves so little.
+
+    It does not say by how much to raise the budget: of what it is raised by, the setting would leave a part only.
 
     Args:
         setting: Its name, such as `search_share`.
         left: What is split in this context.
-        budget: The whole one.
+        budget: What the setting takes its part of.
+        given_by: The setting that this budget comes from; empty for the whole one.
 
     Raises:
         BudgetError: If the part is too small.
     """
     try:
         yield
-    except BudgetError as error:
+    except SplitError as error:
         if left == budget:
             raise
-        rule = str(error).partition(_ADVICE)[0]
+        whole = f"{budget:,} completions" + (f" that {given_by} gives" if given_by else "")
         raise BudgetError(
-            f"{rule} That is what {setting} leaves of {budget:,} completions. Raise these, or change the setting."
+            f"{error.rule} That is what {setting} leaves of {whole}. Raise {given_by or 'these'}, or change {setting}."
         ) from error
 
 

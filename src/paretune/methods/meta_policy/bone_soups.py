@@ -105,9 +105,9 @@ class BoneSoups:
         each = whole_passes(own.pilot_measured_each, len(task.splits["development"]))
         measured = len(BETAS) * len(wanted) * each
         mixed = np.vstack([MixedReward(beta).mixing(objectives) for beta in BETAS])
-        share = int(own.pilot_share * budget) - measured
-        with left_by("pilot_share", share, budget):
-            pilots = experts_for(own, mixed, share, seed)
+        given = int(own.pilot_share * budget)
+        with left_by("pilot_measured_each", given - measured, given, given_by="pilot_share"):
+            pilots = experts_for(own, mixed, given - measured, seed)
         asked = ChoiceSettings(
             list(BETAS), own.extrapolation, wanted.tolist(), each, task.judged_on, list(task.reference_point)
         )
