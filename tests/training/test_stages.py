@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paretune.benchmark.plan import plan
@@ -13,6 +14,7 @@ from paretune.core.ledger import Ledger
 from paretune.core.sampled import counting_samples, note_sampled
 from paretune.core.stages import Stage
 from paretune.executors.jobs import Link, quiet_link
+from paretune.methods.prompt_halves import half_of_prompts
 from paretune.records.files import DONE, is_done, read_json, write_json
 from paretune.records.layout import stage_folder
 from paretune.records.reading import read_stage
@@ -226,24 +228,50 @@ def test_stages_that_a_run_function_was_not_given_are_refused(study: Make, tmp_p
         context.result(stage)
 
 
+@pytest.mark.parametrize("fault", ["", "second raised"])  # it says None to everything, or fails throughout
+@pytest.mark.parametrize("weights", [[1.0, 0.0], None])  # an expert, or a bank that draws preferences
 @pytest.mark.parametrize(
-    ("feedback", "contextual", "sealed"),
-    [("told", True, True), ("utility", False, True), ("utility", True, False), ("oracle", True, False)],
+    ("feedback", "wanted"),
+    [
+        ("told", None),
+        ("utility", None),
+        *((each, row) for each in ("utility", "oracle") for row in ([1, 0], [0.5, 0.5])),
+    ],
 )
-def test_all_objectives_count_where_an_expert_learns_what_users_want_of_prompts(
-    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feedback: str, contextual: bool, sealed: bool
+def test_objectives_count_that_weights_name_or_somebody_wants_of_a_training_prompt(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feedback: str, wanted: Any, weights: Any, fault: str
 ) -> None:
+    """As in the learner, which stops within three updates: nothing is trained to the end and refused then."""
     context = context_of(study(seeds=1), tmp_path)
+    train = context.task.splits["train"]
     ledger = Ledger()
-    ledger.count_rewards([8, 0], 8, ["", ""])  # the second says None to everything
+    ledger.count_rewards([8, 0], 8, ["", fault])
     monkeypatch.setattr(context, "ledger", lambda stage: ledger)
-    monkeypatch.setattr(type(context.task), "contextual", property(lambda task: contextual))
-    stage = Stage("expert", "a:b", {"feedback": feedback}, {"objective_weights": [1.0, 0.0]}, (), 64)
-    if sealed:
-        context._check_scored(stage)
-    else:
+    if wanted is not None:
+        # the last training prompt is the one whose user wants it; prompts of other splits do not count
+        of_prompts = lambda task, rows, told: np.asarray([[wanted if each == train[-1] else [1, 0] for each in rows]])  # noqa: E731
+        monkeypatch.setattr(type(context.task), "prompt_preferences", of_prompts)
+    stage = Stage("expert", "a:b", {"feedback": feedback}, {"objective_weights": weights} if weights else {}, (), 64)
+    counts = weights is None if wanted is None else wanted == [0.5, 0.5]
+    if counts:
         with pytest.raises(RewardError, match="reward of every objective must give at least one score, got none for 8"):
             context._check_scored(stage)
+    else:
+        context._check_scored(stage)
+
+
+def test_of_an_expert_of_half_of_the_prompts_those_alone_count(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    kind, rows = type(context.task), context.task.splits["train"]
+    upper = {str(row["prompt_id"]): number >= 2 for number, row in enumerate(rows)}  # of whom alone it is wanted
+    monkeypatch.setattr(kind, "split_feature", lambda task, rows, by: np.asarray([upper[r["prompt_id"]] for r in rows]))
+    of_prompts = lambda task, rows, told: np.asarray([[[1, upper[each["prompt_id"]]] for each in rows]])  # noqa: E731
+    monkeypatch.setattr(kind, "prompt_preferences", of_prompts)
+    for half, wanted in (("below", [True, False]), ("above", [True, True])):
+        member = {"objective_weights": [1.0, 0.0], "prompts": half_of_prompts(half, "", 0.5)}
+        assert context._wanted(Stage("expert", "a:b", {"feedback": "utility"}, member, (), 64)).tolist() == wanted
 
 
 def test_a_stage_that_sampled_more_than_it_charged_is_not_sealed(study: Make, tmp_path: Path) -> None:

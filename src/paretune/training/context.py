@@ -9,15 +9,21 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.errors import BudgetError, ConfigError, RecordError, StopRequested
 from paretune.core.feedback import feedback_of
 from paretune.core.ledger import COUNTS, Ledger
+from paretune.core.preferences import centre, corners
 from paretune.core.sampled import Sampled
 from paretune.core.scores import check_scored
 from paretune.core.stages import GATE, Stage, StageResult, adapter_names, in_order
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
+from paretune.methods.prompt_halves import trained_prompts
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
 from paretune.records.layout import given_path, stage_folder
 from paretune.records.writing import write_ledger, write_stage
@@ -257,16 +263,25 @@ class GroupContext:
             )
 
     def _check_scored(self, stage: Stage) -> None:
-        """Refuse what was made without one reward of an objective that it is for, or whose reward broke its contract.
-
-        An expert may be trained where an objective without weight says None to everything. Where it learns what users
-        want of each prompt, which its own weights do not say, all objectives count.
-        """
-        told = feedback_of(stage.settings) == "told" or not self.task.contextual
-        ledger, weights = self.ledger(stage), stage.member.get("objective_weights") if told else None
-        weighted = dict(enumerate(weights if isinstance(weights, list) else ()))
-        missing = [count if weighted.get(k, 1) or ledger.faults[k] else 0 for k, count in enumerate(ledger.missing)]
+        """Refuse what was made without one reward of an objective that it is for, whatever rewards of others did."""
+        ledger, wanted = self.ledger(stage), self._wanted(stage)
+        missing = [count if wanted[k] else 0 for k, count in enumerate(ledger.missing)]
         check_scored(ledger.scored, missing, ledger.fault_lines(self.task.objective_names))
+
+    def _wanted(self, stage: Stage) -> NDArray[np.bool_]:
+        """Return which objectives a stage is for, `[K]`: the same for which the learner stops when rewards are lost.
+
+        Those that its weights name, all where it names none. Where it learns what users want of each prompt, which
+        weights do not say, those that somebody wants of a training prompt.
+        """
+        objectives = len(self.task.objectives)
+        weights: Any = stage.member.get("objective_weights")
+        alone = np.shape(weights) == (objectives,)
+        given = np.asarray([weights] if alone else [*corners(objectives), centre(objectives)], dtype=np.float64)
+        if feedback_of(stage.settings) != "told":
+            rows, chosen = self.task.splits["train"], trained_prompts(self.task, stage.member)
+            given = self.task.prompt_preferences(rows if chosen is None else [rows[each] for each in chosen], given)
+        return np.asarray((given > 0).any(axis=tuple(range(given.ndim - 1))))
 
     def checkpoint_folder(self) -> Path:
         """Return the folder that survives a kill."""
