@@ -318,6 +318,24 @@ def test_an_objective_that_a_prompt_is_wanted_for_has_weight_whatever_a_member_i
     assert learner.lengths[0].updates == (2 if stops else 5)  # the third is not made
 
 
+def test_an_update_that_nobody_wants_an_objective_of_keeps_the_count_of_its_failures(
+    task: Task, base: BaseModel
+) -> None:
+    """It fails throughout and is wanted in every other update: the third of those, 4, is not made."""
+    made = make(task, base, [(SECOND, 1, (16 * 8,))], score=outages(range(8)))
+    prompts = iter(range(1000))
+
+    def of_prompts(rows: Sequence[Row], told: Any) -> Any:
+        update = next(prompts) // 4  # 16 completions, in groups of 4
+        return np.broadcast_to(BOTH if update % 2 == 0 else SECOND, (len(told), len(rows), 2))
+
+    known = replace(made.environment, feedback="utility", prompt_preferences=of_prompts)
+    learner = Learner(made.trainee, known, SETTINGS)
+    with pytest.raises(RewardError, match="at least once in 3 updates, got none: warm"):
+        train(learner)
+    assert learner.lengths[0].updates == 4
+
+
 @pytest.mark.parametrize("micro_batch", [4, 8, 12])
 def test_smaller_backward_passes_give_the_same_update(task: Task, base: BaseModel, micro_batch: int) -> None:
     whole = parameters(task, base, BOTH, 1, 40)
