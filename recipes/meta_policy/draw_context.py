@@ -96,7 +96,7 @@ def main() -> int:
         line[0].set_ylabel("captured share", fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("completions", fontsize=9)
-    legend(figure, 5)
+    legend(figure, 3)
     figure.savefig(arguments.output / "meta_policy_context.png", dpi=110)
     return 0
 

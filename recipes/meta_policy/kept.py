@@ -77,13 +77,28 @@ def gains(blocks: Sequence[PerPrompt]) -> dict[Key, dict[int, Gains]]:
             )
         row = found[cell.task, cell.budget_completions, cell.method]
         made = Gains(gained.sum(axis=1), possible.sum(axis=1), cell.costs or {}, cell.preferences)
-        one, other = (shares({0: each})[0] for each in (row.setdefault(cell.seed, made), made))
-        if abs(one - other) > SAME:
-            raise RecordError(
-                f"rows of one name must be the same row, got '{cell.method}' of {cell.task}, instance {cell.seed}, "
-                f"with {one:.3f} and {other:.3f} of the possible in two parts. Keep one of them, or read them apart."
-            )
+        check_same_row(row.setdefault(cell.seed, made), made, f"'{cell.method}' of {cell.task}, instance {cell.seed},")
     return found
+
+
+def check_same_row(one: Gains, other: Gains, name: str) -> None:
+    """Check that two parts have the same row, up to how their code rounds; what is unknown in both is the same.
+
+    Raises:
+        RecordError: If they do not.
+    """
+    asked = [each.preferences.round(6).tolist() for each in (one, other)]
+    if asked[0] != asked[1]:
+        raise RecordError(
+            f"rows of one name must be the same row, got {name} for {len(asked[0])} and {len(asked[1])} preferences in "
+            "two parts, not the same ones. Keep one of them, or read them apart."
+        )
+    first, second = (shares({0: each})[0] for each in (one, other))
+    if not (abs(first - second) <= SAME or (np.isnan(first) and np.isnan(second))):
+        raise RecordError(
+            f"rows of one name must be the same row, got {name} with {first:.3f} and {second:.3f} of the possible in "
+            "two parts. Keep one of them, or read them apart."
+        )
 
 
 def read_gains(folder: Path) -> dict[Key, dict[int, Gains]]:
