@@ -39,9 +39,15 @@ def test_missing_scores_stay_missing(task: Task) -> None:
     assert found[0, 1] == pytest.approx(0.4)
 
 
-def test_a_kl_that_nobody_knows_is_no_j(task: Task) -> None:
-    unknown = np.asarray([2.0, np.nan])  # of a policy of several particles
-    with pytest.raises(NonFiniteError, match=r"kl must be finite where the task is judged on J, got NaN.* particles"):
+@pytest.mark.parametrize("none", [np.nan, np.inf])
+def test_a_kl_that_nobody_knows_is_no_j(task: Task, none: float) -> None:
+    """Of a policy of several particles, or of one that diverged: the refusal names both, and what to do about each."""
+    unknown = np.asarray([2.0, none])
+    with pytest.raises(
+        NonFiniteError,
+        match=r"kl must be finite where the task is judged on J, got NaN or infinity\. Where training diverged, so "
+        r"that log-probabilities are NaN, try a lower learning_rate\. A policy of several particles has no KL .* utility",
+    ):
         judged_scores(replace(task, judged_on="J"), SCORES, unknown)
     assert judged_scores(task, SCORES, unknown) is SCORES
     nothing = np.asarray([[0.8, 0.2], [np.nan, np.nan]])  # neither scores nor KL: there was nothing to measure

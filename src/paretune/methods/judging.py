@@ -38,7 +38,8 @@ def judged_scores(task: Task, scores: FloatArray, kl: FloatArray) -> FloatArray:
         return scores
     if (~np.isfinite(kl) & np.isfinite(scores).any(axis=1)).any():
         raise NonFiniteError(
-            "kl must be finite where the task is judged on J, got NaN or infinity. A policy of several particles has "
-            "no KL of its completions: measure one of a single particle, or write judged_on: utility."
+            "kl must be finite where the task is judged on J, got NaN or infinity. Where training diverged, so that "
+            "log-probabilities are NaN, try a lower learning_rate. A policy of several particles has no KL of its "
+            "completions: measure one of a single particle, or write judged_on: utility."
         )
     return np.asarray(scores - task.beta * kl[:, None])
