@@ -320,6 +320,9 @@ def test_what_cannot_learn_is_refused_when_it_is_planned(trained: Trained) -> No
         bank_stage(SETTINGS, 8, 0, PROMPT, (SOMEWHERE, GATED), trains="experts")
     with pytest.raises(ConfigError, match="trains must be one of both, experts, gate, got 'gates'"):
         bank_stage(SETTINGS, 8, 0, BLOCK, (SOMEWHERE,), trains="gates")
+    with pytest.raises(ConfigError, match=r"draw must be left out where all prompts .*, got 'corners'\. Remove it"):
+        bank_stage(DrawnBankSettings(draw="corners"), 8, 0, preference=np.asarray([0.25, 0.75]))
+    assert bank_stage(DrawnBankSettings(), 8, 0, preference=np.asarray([0.25, 0.75])).member
     with pytest.raises(ConfigError, match=r"gate must be one of block, .*, got 'bloc'\. Did you mean 'block'"):
         gate_path("bloc")
 

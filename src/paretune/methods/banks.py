@@ -17,7 +17,7 @@ from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.experts import LATER, PLANNING, ExpertSettings, expert_settings, weighed
 from paretune.methods.feedback import FeedbackSettings
-from paretune.rl.preference_draws import DRAWS
+from paretune.rl.preference_draws import DRAWS, UNIFORM, check_draw
 from paretune.rl.settings import TRAINS
 
 BANK = "paretune.methods.bank_training:train_bank"  # leaves experts, and the gate that weighs them
@@ -44,7 +44,7 @@ class DrawnBankSettings(BankSettings):
     """Settings of a bank that `bank_stage` trains: how the preferences are drawn that it is trained for, too."""
 
     # of each prompt: uniform; stratified, evenly over an update; corners, every other one; rl/preference_draws.py
-    draw: str = field(default="uniform", metadata=LATER)
+    draw: str = field(default=UNIFORM, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +66,7 @@ class StartSettings:
     prior: Sequence[Sequence[float]] | None = None  # [K, E]; None: one expert for each objective, the preference itself
     trains: str = "both"
     start: str = "independent"  # of experts that are new: a random A of their own, or one that they share
-    draw: str = "uniform"  # how preferences are drawn, see `rl.preference_draws`
+    draw: str = UNIFORM  # how preferences are drawn, see `rl.preference_draws`
     prior_from: Mapping[str, object] | None = None  # another prior, which its needs find: see `PriorFrom`
 
 
@@ -133,7 +133,8 @@ def bank_stage(
         that alone.
 
     Raises:
-        ConfigError: If what is to learn is not there, or what is to stay was never trained.
+        ConfigError: If what is to learn is not there, what is to stay was never trained, or preferences are to be drawn
+            in a way of their own beside the one that all prompts are for.
     """
     check_choice("trains", trains, TRAINS)
     if trains == "gate" and not (gate and experts):
@@ -148,7 +149,8 @@ def bank_stage(
         )
     check_choice("start", start, STARTS)
     rule = None if prior is None else weighed(np.eye(len(prior)), prior).tolist()
-    draw = str(getattr(settings, "draw", StartSettings.draw))
+    draw = str(getattr(settings, "draw", UNIFORM))
+    check_draw(draw, preference)
     started = asdict(StartSettings(rule, trains, start, draw, None if prior_from is None else prior_from.prior))
     return Stage(
         kind="gate" if trains == "gate" else "bank",

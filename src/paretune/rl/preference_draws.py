@@ -5,11 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from paretune.core.checks import check_choice
+from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import generator
 
 UNIFORM = "uniform"  # where nothing else is said
 DRAWS = (UNIFORM, "stratified", "corners")
+
+
+def check_draw(draw: str, preference: FloatArray | None) -> None:
+    """Refuse a way to draw preferences where there is none, or where nothing is drawn.
+
+    Args:
+        draw: One of `DRAWS`.
+        preference: The one that all prompts are for, `[K]`, or None.
+
+    Raises:
+        ConfigError: If there is no such draw, or preferences are to be drawn in a way of their own beside that one.
+    """
+    check_choice("draw", draw, DRAWS)
+    if preference is not None and draw != UNIFORM:
+        raise ConfigError(
+            f"draw must be left out where all prompts are for one preference, got '{draw}'. Remove it, or the "
+            "preference."
+        )
 
 
 def drawn_preferences(draw: str, objectives: int, seed: int, update: int, groups: int) -> FloatArray:

@@ -21,7 +21,7 @@ from paretune.models.bank import ExpertBank
 from paretune.models.gate import TrainedGate
 from paretune.models.mixing import Mixing
 from paretune.rl.gate_terms import GateTerms, Heard
-from paretune.rl.preference_draws import UNIFORM, drawn_preferences
+from paretune.rl.preference_draws import UNIFORM, check_draw, drawn_preferences
 from paretune.rl.settings import TRAINS
 
 
@@ -204,11 +204,7 @@ class Conditioned:
                 preferences are to be drawn in a way of their own beside the one that all prompts are for.
         """
         check_choice("trains", trains, TRAINS)
-        if preference is not None and draw != UNIFORM:
-            raise ConfigError(
-                f"draw must be left out where all prompts are for one preference, got '{draw}'. Remove it, or the "
-                "preference."
-            )
+        check_draw(draw, preference)
         answer = Combined(prior) if isinstance(prior, np.ndarray) else prior
         if answer.experts != bank.experts:
             raise ShapeError(
