@@ -94,10 +94,8 @@ def test_what_nobody_can_gain_from_moves_nothing() -> None:
 
 def test_a_step_is_parted_in_whole_groups() -> None:
     outer = OuterSettings(tasks=3, inner_updates=2)
-    assert split_step(3 * 3 * 16, outer, 4) == (
-        [32, 32, 32],
-        16,
-    )  # a whole one: two updates of 16, and a batch as large
+    # a whole one: two updates of 16, and a batch as large
+    assert split_step(3 * 3 * 16, outer, 4) == ([32, 32, 32], 16)
     assert split_step(4, outer, 4) == ([0], 4)
     assert split_step(8, outer, 4) == ([4], 4)
     for groups in range(1, 40):
