@@ -191,8 +191,8 @@ def test_where_the_preference_depends_on_the_prompt_gains_are_those_of_each_prom
     monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
     from kept import gains
 
-    def block(kind: Any, rewards: list[list[float]], kl: float, wanted: Any = None) -> PerPrompt:
-        corners = np.full((1, 2), np.nan) if kind == "base" else np.eye(2)
+    def block(kind: Any, rewards: list[list[float]], kl: float, wanted: Any = None, asked: Any = None) -> PerPrompt:
+        corners = np.full((1, 2), np.nan) if kind == "base" else np.eye(2) if asked is None else asked
         count = len(corners)
         return PerPrompt(
             kind=kind, task="task", seed=0, objectives=("first", "second"), audit=(), beta=0.1, preferences=corners,
@@ -216,6 +216,16 @@ def test_where_the_preference_depends_on_the_prompt_gains_are_those_of_each_prom
         RecordError, match=r"must be the same row, got 'row' of task, instance 0, with 0\.167 and 0\.333 "
     ):
         gains([*blocks, block("cell", [[0.8, 0.1], [0.2, 0.8]], 2.0, wanted)])
+    unknown = block("cell", [[0.8, 0.1], [0.2, 0.7]], np.nan, wanted)
+    for parts in ([*blocks, unknown], [*blocks[:2], unknown, blocks[2]]):
+        with pytest.raises(RecordError, match=r"with (0\.167 and nan|nan and 0\.167) of the possible in two parts"):
+            gains(parts)
+    assert np.isnan(gains([*blocks[:2], unknown, unknown])["task", 8, "row"][0].gained).all()
+    turned = block("cell", [[0.8, 0.1], [0.2, 0.7]], 2.0, wanted, np.eye(2)[::-1])
+    with pytest.raises(
+        RecordError, match=r"instance 0, for 2 and 2 preferences in two parts, not the same ones\. Keep"
+    ):
+        gains([*blocks, turned])
 
 
 @pytest.mark.parametrize("objectives", [2, 3])
