@@ -40,7 +40,7 @@ import numpy as np
 from kinds import Exact  # type: ignore[import-not-found]  # beside this file
 
 from paretune.core.answers import Nearest
-from paretune.core.errors import ConfigError, ParetuneError
+from paretune.core.errors import ConfigError, ParetuneError, RecordError
 from paretune.core.imports import import_name
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.protocols import Assembly
@@ -238,9 +238,10 @@ def lines_of(
     part: str, instance: int, completions: int, settings: TrlSettings, found: Trained
 ) -> list[dict[str, object]]:
     """Return one line for each preference, the weight of the first objective telling which."""
+    told = {name: repr(each) if isinstance(each, float) else each for name, each in asdict(settings).items()}
     return [
         {
-            "part": part, "instance": instance, "completions": completions, **asdict(settings),
+            "part": part, "instance": instance, "completions": completions, **told,
             "weight": round(float(preference[0]), 6), "gained": float(gained), "possible": float(possible),
             "cpu_seconds": round(float(seconds), 3),
         }
@@ -304,10 +305,17 @@ def check_same(file: Path, settings: Mapping[str, int | float | str]) -> None:
 
     Raises:
         ConfigError: If it was made with others.
+        RecordError: If it does not say so.
     """
     with file.open(encoding="utf-8", newline="") as handle:
-        line = next(csv.DictReader(handle))
+        line = next(csv.DictReader(handle), None)
+    if line is None:
+        raise RecordError(f"'{file}' must hold a line for each preference, got none. Remove it, and run this again.")
     for name, value in settings.items():
+        if line.get(name) is None:
+            raise RecordError(
+                f"'{file}' must have a column {name}, got {', '.join(line)}. Remove it, or name another folder."
+            )
         if type(value)(line[name]) != value:
             raise ConfigError(
                 f"{name} must be {line[name]}, with which '{file}' was made, got {value}. Choose another output folder."

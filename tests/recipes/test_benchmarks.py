@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from paretune.core.errors import ConfigError
+from paretune.core.errors import ConfigError, RecordError
 
 pytest.importorskip("torch")
 
@@ -194,6 +195,66 @@ def test_a_table_of_the_rival_is_of_one_way_to_train(benchmark_of: Any, root: Pa
         ConfigError, match=r"num_iterations must be 4, with which '.*competing-0\.csv' was made, got 1\."
     ):
         rival.check_same(kept, {"completions": 4096, "num_iterations": 1})
+
+
+def test_every_kept_table_of_the_rival_is_one_that_the_same_command_goes_on_from(benchmark_of: Any, root: Path) -> None:
+    rival = benchmark_of("trl_rival")
+    data = root / "docs/results/data/meta_policy"
+    for part in rival.PARTS:
+        for instance in rival.INSTANCES:
+            asked = {"completions": rival.COMPLETIONS, **asdict(rival.TrlSettings())}
+            rival.check_same(data / f"trl/{part}-{instance}.csv", asked)
+        for settings in rival.SWEPT:
+            name = "-".join(map(str, asdict(settings).values()))
+            asked = {"completions": rival.COMPLETIONS, **asdict(settings)}
+            rival.check_same(data / f"trl_sweep/{part}-{rival.TUNING}-{name}.csv", asked)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", r"'.*table\.csv' must hold a line for each preference, got none\. Remove it"),
+        ("completions,num_iterations\n", "must hold a line for each preference, got none"),
+        ("completions,gained\n4096,0.1\n", "must have a column num_iterations, got completions, gained. Remove it, or"),
+        ("completions,num_iterations\n4096\n", "must have a column num_iterations"),
+    ],
+)
+def test_a_table_that_does_not_say_how_it_was_made_is_refused(
+    table: str, message: str, benchmark_of: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "table.csv").write_text(table)
+    with pytest.raises(RecordError, match=message):
+        benchmark_of("trl_rival").check_same(tmp_path / "table.csv", {"completions": 4096, "num_iterations": 4})
+
+
+def test_a_table_keeps_settings_as_they_were_given_and_is_of_them_alone(
+    benchmark_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rival, calls = benchmark_of("trl_rival"), []
+
+    def trained(task: Any, preferences: Any, completions: int, seed: int, settings: Any) -> Any:
+        calls.append(settings)
+        numbers = np.full(len(preferences), 0.123456789)
+        return rival.Trained(preferences, numbers, numbers, numbers)
+
+    monkeypatch.setattr(rival, "trained", trained)
+    monkeypatch.setattr(rival, "prepare", lambda: None)
+
+    def run(*arguments: str) -> int:
+        command = ["trl_rival.py", "--tiny", "-o", str(tmp_path), "--part", "competing", *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        return int(rival.main())
+
+    assert run("--learning-rate", "2e-7") == 0
+    line = (tmp_path / "competing-0.csv").read_text().splitlines()[1]
+    assert line == "competing,0,128,4,2e-07,grpo,none,1.000000,0.123457,0.123457,0.123000"
+    assert (run("--learning-rate", "2e-7"), len(calls)) == (0, 1)  # what is there is not run again
+    assert run("--learning-rate", "3e-7") == 2
+    assert run("--learning-rate", "2e-7", "--num-iterations", "1") == 2
+    said = capsys.readouterr().err
+    assert "learning_rate must be 2e-07, with which" in said
+    assert "num_iterations must be 4, with which" in said
+    assert len(calls) == 1
 
 
 @pytest.mark.slow
