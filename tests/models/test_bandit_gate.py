@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gated import EXPERTS, OBJECTIVES, PROMPTS, ROWS, bank_of, preferences_of, prior_of
-from paretune.bandits.arms import arms_of
+from paretune.bandits.arms import MOST_ARMS, arms_of
 from paretune.bandits.contexts import Compression, compressed, compression, context_rows
 from paretune.bandits.policies import answers
 from paretune.bandits.ridge import fresh, predicted, updated
@@ -102,6 +102,13 @@ def test_a_saved_gate_comes_back_and_serves_a_policy_and_its_scales(llama: BaseM
     weights = scaled.mixing([0, 1], [(1, 2), (1, 2)]).resolved().dense()
     assert not weights[0].any()
     np.testing.assert_allclose(weights[1], policy.mixing([0], [(1, 2)]).resolved().dense()[0] / 2)
+
+
+def test_a_saved_gate_may_have_more_arms_than_are_planned_today(llama: BaseModel, tmp_path: Path) -> None:
+    gate = gate_of(llama, learned=False, divisions=43)  # 990 points and the rule, twice
+    assert len(gate.arms.steps) == 1982 > MOST_ARMS
+    gate.save(tmp_path / "gate.safetensors")
+    assert load_gate(bank_of(llama), tmp_path / "gate.safetensors").digest == gate.digest
 
 
 def test_what_does_not_fit_is_refused(llama: BaseModel) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paretune.bandits.arms import arms_of
+from paretune.bandits.arms import check_arms
 from paretune.bandits.contexts import check_context
 from paretune.bandits.policies import EXPLORATION, check_exploration
 from paretune.bandits.ridge import fresh
@@ -54,7 +54,7 @@ class BanditSettings:
         if self.pulls_each_round < 1:
             raise ConfigError(f"pulls_each_round must be at least 1, got {self.pulls_each_round}. Try 64.")
         fresh(1, 1, 1, self.ridge)  # refuses a ridge that is none, as the next line does arms
-        arms_of(len(self.prior[0]), self.divisions, self.step, self.stretch)
+        check_arms(len(self.prior[0]), self.divisions, self.step, self.stretch)
 
 
 def bandit_stage(
