@@ -181,6 +181,7 @@ def test_benchmarks_run(name: str, root: Path, tmp_path: Path) -> None:
         assert all(mode["no_memo"]["measured"] > mode["no_memo"]["measured_by_all"] for mode in found["modes"].values())
     else:
         gates = found["mixture_of_experts"]["gates"]
+        assert found["trl"]["cpu_seconds"] > 0  # whether or not a gate gains as much as TRL in so few updates
         assert {*gates} == {"block", "none"}
         assert found["cpu_seconds_ratio"] == gates["block"]["cpu_seconds_ratio"]
         for each in (gate for gate in gates.values() if gate["cpu_seconds_ratio"]):
@@ -264,6 +265,10 @@ def test_the_rival_runs_and_what_is_there_is_not_run_again(root: Path, tmp_path:
     assert "competing-0.csv: share" in run_tiny(root, "recipes/meta_policy/trl_rival.py", *arguments)
     assert len((tmp_path / "competing-0.csv").read_text().splitlines()) == 4  # a header, corners and centre
     assert "share" not in run_tiny(root, "recipes/meta_policy/trl_rival.py", *arguments)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run_tiny(root, "recipes/meta_policy/trl_rival.py", *arguments, "--num-iterations", "1")
+    assert refused.value.returncode == 2
+    assert "num_iterations must be 4, with which" in refused.value.stderr
 
 
 @pytest.mark.slow
