@@ -21,7 +21,7 @@ from paretune.methods.experts import adapters_of, settings_of
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values, write_pulls
 from paretune.methods.telling import Telling
-from paretune.methods.training import trajectories
+from paretune.methods.training import prompts, trajectories
 from paretune.methods.whole_rounds import grow
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ class _Bandit:
     """Pulls arms of one trajectory; every draw is a function of its seed, the pull's number and the pulls before it."""
 
     def __init__(self, context: StageContext, stage: Stage) -> None:
-        from paretune.methods.training import prompts
         from paretune.models.adapters import load_bank
         from paretune.models.bandit_gate import BanditGate
         from paretune.models.loading import load_base
