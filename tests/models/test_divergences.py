@@ -165,6 +165,23 @@ def test_a_normaliser_that_is_not_found_is_refused(name: str, monkeypatch: pytes
         MIXES[name](logits, reference, half)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_only_in_float32_may_the_root_be_as_far_as_its_sums_are(dtype: torch.dtype) -> None:
+    """Bounds that leave the root, 0, out: all steps end 1e-4 away, where the last softmax would hide it."""
+    table, bound = torch.tensor([0.25, 0.75], dtype=dtype).log(), torch.tensor(1e-4, dtype=dtype)
+
+    def terms(root: Tensor) -> tuple[Tensor, Tensor]:
+        return table + root[..., None], torch.ones_like(table)
+
+    if dtype == torch.float64:
+        with pytest.raises(
+            NonFiniteError, match=r"found in 100 steps, got probabilities whose sum is off by 0\.0001 in"
+        ):
+            divergences._normalised(terms, bound, bound, rises=True)
+    else:
+        torch.testing.assert_close(divergences._normalised(terms, bound, bound, rises=True), table)
+
+
 def test_what_is_no_table_of_log_probabilities_is_refused() -> None:
     experts, reference, half = torch.full((2, 4), 0.25).log(), torch.full((4,), 0.25).log(), torch.tensor([0.5, 0.5])
     with pytest.raises(ShapeError, match=r"expert_log_probs must be \[E, \.\.\., V\] .* got shapes \[2, 4\] and \[3\]"):

@@ -15,6 +15,8 @@ Terms = Callable[[Tensor], tuple[Tensor, Tensor]]
 STEPS = 100  # of the root finding; about ten are taken
 CLOSE = 1e-10  # of the logarithm of a sum of probabilities to 0; below, digits of float64 are lost
 NORMALISED = 1e-3  # what float32 leaves of a sum of 150,000 probabilities
+# how far from 0 a root may be found: in float64 a hundred steps end below CLOSE, or at 2e-8 for an alpha of 1e-8
+FOUND = {torch.float64: 1e-6, torch.float32: NORMALISED}
 LARGEST = 700.0  # exponent: exp(709) is the largest number in float64
 
 
@@ -185,7 +187,7 @@ def _normalised(terms: Terms, low: Tensor, high: Tensor, rises: bool) -> Tensor:
             root = torch.where(done, root, step_to)
     logs, slopes = terms(root)
     away = float(logs.detach().logsumexp(dim=-1).abs().max()) if logs.numel() else 0.0
-    if not away <= NORMALISED:  # float32 never comes as close as CLOSE; the step below takes care of what is left
+    if not away <= FOUND[logs.dtype]:  # the step below takes care of what is left
         raise NonFiniteError(
             f"a normaliser must be found in {STEPS} steps, got probabilities whose sum is off by {away:.3g} in its "
             "logarithm. Take weights nearer to one."
