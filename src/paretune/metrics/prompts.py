@@ -39,16 +39,24 @@ def prompt_scores(records: Sequence[EvaluationRecord]) -> tuple[FloatArray, int]
 
 
 def wanted_of_prompts(records: Sequence[EvaluationRecord]) -> FloatArray | None:
-    """Return what is wanted of each prompt, `[N, P, K]`, in the order of `prompt_scores` where that leaves none out.
+    """Return what users want of each prompt, `[N, P, K]`, or None where no evaluation says so.
 
-    None where the preferences themselves are.
+    None means that all users want of every prompt what their preferences say. The same holds for an evaluation that
+    does not say so beside others that do.
 
     Args:
-        records: As `prompt_scores` takes them.
+        records: As `prompt_scores` takes them; prompts come in its order, where that leaves none out.
     """
-    wanted = [each for record in records if (each := record.prompt_preferences) is not None]
-    if not wanted:
+    if all(record.prompt_preferences is None for record in records):
         return None
-    exact = all(record.exact_rewards is not None for record in records)
-    named = list(dict.fromkeys(records[0].prompt_ids))  # means over samples are in the order of sorted ids
-    return np.stack(wanted)[:, slice(None) if exact else np.argsort(named)]
+    named = list(dict.fromkeys(records[0].prompt_ids))
+    wanted = np.stack(
+        [
+            np.tile(record.preference, (len(named), 1)) if record.prompt_preferences is None
+            else record.prompt_preferences
+            for record in records
+        ]
+    )  # fmt: skip
+    if all(record.exact_rewards is not None for record in records):
+        return wanted
+    return wanted[:, np.argsort(named)]  # means over samples are in the order of sorted ids
