@@ -48,8 +48,8 @@ class Mixer:
         divergence: For `log_probs`: what keeps the mixture near the base model; see `models.divergences`.
         particles: For `log_probs` under `reverse_kl`: completions that are sampled for each one returned, of which one
             is drawn by its importance weight; see `models.resampled`. 1 takes each as it is.
-        gate: For `adapters`: file of what makes weights out of the answer's by preference and context: a network that
-            adds to them or chooses anew, or a bandit.
+        gate: For `adapters`: file of a gate. It reads preference and context, and changes the answer's weights or
+            chooses others. It is a network or a bandit.
         sets: For a gate: how many sets of experts there are, one behind the other, each of as many as the gate weighs.
             An answer weighs experts of one set alone, and so does the gate.
     """
