@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FIGURES = 4  # decimals
+DECIMALS = 4
 Line = Mapping[str, Any]
 
 
@@ -30,14 +30,14 @@ def continued(file: Path, keys: Iterable[Line], make: Callable[[Line], Line]) ->
             print(*map(text, lines[-1].values()), sep="  ", flush=True)
 
 
-def text(value: object, figures: int = FIGURES) -> str:
-    """Return a value as a table has it, real numbers with four decimals, or `figures`; nothing for None."""
+def text(value: object, decimals: int = DECIMALS) -> str:
+    """Return a value as a table has it, real numbers with so many decimals; nothing for None."""
     if value is None:
         return ""
-    return f"{value:.{figures}f}" if isinstance(value, float) else str(value)
+    return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
 
 
-def write_lines(lines: Sequence[Line], file: Path, figures: int = FIGURES) -> None:
+def write_lines(lines: Sequence[Line], file: Path, decimals: int = DECIMALS) -> None:
     """Write lines by the names of their columns, all of them or none; nothing where there are none."""
     if not lines:
         return
@@ -49,5 +49,5 @@ def write_lines(lines: Sequence[Line], file: Path, figures: int = FIGURES) -> No
         )
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: text(each, figures) for name, each in line.items()})
+            writer.writerow({name: text(each, decimals) for name, each in line.items()})
     partial.replace(file)
