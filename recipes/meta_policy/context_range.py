@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from paretune.core.errors import ParetuneError
 from paretune.core.preferences import das_dennis
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import Outcome, optimal_outcome, outcome, prompt_gains
@@ -59,7 +60,11 @@ def main() -> int:
         {"rho": rho, "heterogeneity": h, "context": context}
         for rho in RHOS for h in HETEROGENEITIES for context in contexts
     ]  # fmt: skip
-    continued(arguments.output, keys, make)
+    try:
+        continued(arguments.output, keys, make, arguments.tiny)
+    except ParetuneError as error:
+        print(f"context_range: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import paretune
+from paretune.core.errors import ParetuneError
 from paretune.core.preferences import FloatArray, corners, das_dennis
 from paretune.methods.meta_policy.lower_level import make_kind
 from paretune.methods.meta_policy.lower_level.split_experts import SplitExperts
@@ -167,7 +168,11 @@ def main() -> int:
     keys = [
         {**task, "instance": instance, "experts": name} for instance in instances for task in tasks for name in kinds
     ]
-    continued(arguments.output, keys, make)
+    try:
+        continued(arguments.output, keys, make, tiny)
+    except ParetuneError as error:
+        print(f"kinds: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 from kinds import Exact  # type: ignore[import-not-found]  # beside this file
 
 import paretune
+from paretune.core.errors import ParetuneError
 from paretune.core.preferences import FloatArray, das_dennis
 from paretune.core.task import Task
 from paretune.models.loading import unwrap
@@ -109,11 +111,16 @@ def main() -> int:
     family = load_task({"controlled": {**TASK, **(TINY if arguments.tiny else {})}})
     ways = {way.name: way for way in WAYS}
     instances = INSTANCES[:1] if arguments.tiny else INSTANCES
-    continued(
-        arguments.output,
-        [{"way": name, "instance": instance} for instance in instances for name in ways],
-        lambda key: lived(ways[key["way"]], family.instance(key["instance"]), key["instance"], arguments.tiny),
-    )
+
+    def make(key: Mapping[str, Any]) -> dict[str, object]:
+        return lived(ways[key["way"]], family.instance(key["instance"]), key["instance"], arguments.tiny)
+
+    keys = [{"way": name, "instance": instance} for instance in instances for name in ways]
+    try:
+        continued(arguments.output, keys, make, arguments.tiny)
+    except ParetuneError as error:
+        print(f"new_objective: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

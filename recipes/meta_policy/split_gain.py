@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 import paretune
+from paretune.core.errors import ParetuneError
 from paretune.core.preferences import FloatArray, corners, das_dennis
 from paretune.core.task import Task
 from paretune.methods.meta_policy.lower_level.split_experts import SplitExperts
@@ -163,7 +164,13 @@ def main() -> int:
         shares = [float(each) for each in sums / possible]
         return {**dict(zip(FOUND, shares, strict=True)), "gain": shares[3] - shares[2]}
 
-    continued(arguments.output, [{**task, "instance": instance} for instance in instances for task in tasks], make)
+    try:
+        continued(
+            arguments.output, [{**task, "instance": instance} for instance in instances for task in tasks], make, tiny
+        )
+    except ParetuneError as error:
+        print(f"split_gain: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
