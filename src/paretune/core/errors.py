@@ -46,12 +46,12 @@ class BudgetError(ParetuneError):
 class SplitError(BudgetError):
     """A budget gives each of its parts too little; who knows what it is itself a part of has better advice."""
 
-    def __init__(self, rule: str, advice: str) -> None:
+    def __init__(self, rule: str, advice: str = "") -> None:
         super().__init__(rule, advice)
         self.rule, self.advice = rule, advice
 
     def __str__(self) -> str:
-        return f"{self.rule} {self.advice}"
+        return f"{self.rule} {self.advice}".rstrip()
 
 
 class ModelError(ParetuneError):
