@@ -342,3 +342,20 @@ def test_kept_parts_of_one_task_are_read_as_one(root: Path, tmp_path: Path, monk
     write_per_prompt(synthetic_study(methods=("linear",)), tmp_path / "second" / "per_prompt.parquet")
     with pytest.raises(RecordError, match=r"must be of tasks whose best policies are known, got 'counselling'\. For"):
         read_gains(tmp_path / "second")
+
+
+@pytest.mark.parametrize(
+    ("task", "shown"),
+    [
+        ("controlled-rho-0.8-h0.5-c0.6", "rho -.8 (competing), h .5, context .6"),
+        ("controlled-rho+0-h0", "rho 0 (independent), h 0"),
+        ("controlled-rho+0.8-h0.5", "rho .8 (correlated), h .5"),
+    ],
+)
+def test_pictures_name_tasks_as_the_page_does(
+    task: str, shown: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "recipes" / "meta_policy"))
+    from draw_kept import title
+
+    assert title(task) == shown
