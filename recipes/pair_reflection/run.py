@@ -3,8 +3,10 @@
     python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR           # settings below
     python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR --tiny    # to see it run
     python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR --meta-policy --output NEW
+    python recipes/pair_reflection/run.py --data DIR --model DIR --reward-model DIR --sweep --output SWEEP
 
-With `--meta-policy` the rows are those of the study of that family, on two seeds.
+With `--meta-policy` the rows are those of the study of that family, on two seeds. With `--sweep` those that train
+policies of their own learn at every rate of a sweep, on a tuning seed and development prompts.
 Writes a task, a study and its results under `--output`. The same command finishes what a killed one left.
 """
 
@@ -37,6 +39,8 @@ COMPLETIONS_EACH = 3_000  # at least, for each policy of a method that trains ma
 LEARNING_RATE = 1e-3  # of 3e-4, 1e-3, 3e-3 on development prompts; README.md has the figures
 STEPS = {"epochs": 1, "average_decay": 0.0}  # which the learning rate was chosen for
 UPDATE_DTYPE = "bfloat16"  # updates take about a sixth less time than in fp32 on a CPU with bf16 arithmetic
+SWEPT_ROWS = ("mixture_of_experts", "rewarded_soups", "linear", "one_policy")  # mod has the experts of soups
+SWEPT_RATES = [3e-4, 1e-3, 3e-3]
 SAMPLES = 4  # completions for each test prompt and preference
 
 SPLITS = {"train": "train", "development": "dev", "test": "test"}  # ours -> the file's
@@ -52,7 +56,9 @@ def main() -> int:
     parser.add_argument("--reward-model", type=Path, required=True, help="folder of the reflection classifier")
     parser.add_argument("--output", type=Path, default=Path("results/pair_reflection"), help="new or unfinished folder")
     parser.add_argument("--tiny", action="store_true", help="a few prompts and updates")
-    parser.add_argument("--meta-policy", action="store_true", help="rows of that family, two seeds; another --output")
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--meta-policy", action="store_true", help="rows of that family, two seeds; another --output")
+    rows.add_argument("--sweep", action="store_true", help="sweep their learning rate; another --output")
     arguments = parser.parse_args()
     began, from_nothing = time.monotonic(), not (arguments.output / "study").exists()
     try:
@@ -68,7 +74,9 @@ def main() -> int:
     call = {"seconds": round(time.monotonic() - began), "from_nothing": from_nothing}
     (arguments.output / "call.json").write_text(json.dumps(call) + "\n", encoding="utf-8")
     print(summary(result))
-    if not arguments.meta_policy:
+    if arguments.sweep:
+        print(f"utility, KL and J: python recipes/learner/kl_of_sweep.py {arguments.output / 'study'}")
+    elif not arguments.meta_policy:
         print(f"page of results: python {Path(__file__).with_name('summarise.py')} {arguments.output}")
     return 0 if result.complete else 1
 
@@ -89,7 +97,8 @@ def write_study(arguments: argparse.Namespace) -> Path:
     shutil.copy(Path(__file__).with_name("rewards.py"), task / "rewards.py")
     write_yaml(task / "task.yaml", task_file(model, reward_model, arguments.tiny))
     study = output / "study.yaml"
-    write_yaml(study, study_file(arguments.tiny, arguments.meta_policy))
+    content = study_file(arguments.tiny, arguments.meta_policy or arguments.sweep)
+    write_yaml(study, swept(content) if arguments.sweep else content)
     return study
 
 
@@ -187,6 +196,15 @@ def study_file(tiny: bool, meta_policy: bool = False) -> dict[str, Any]:
         "preferences": {"grid": 1 if tiny else 2, "unseen": 1},
         "evaluation": {"samples": 1 if tiny else SAMPLES},
     }
+
+
+def swept(study: dict[str, Any]) -> dict[str, Any]:
+    """Return a study of the rows that train policies of their own which tunes their learning rate."""
+    methods = {name: dict(study["methods"][name]) for name in SWEPT_ROWS}
+    for settings in methods.values():
+        del settings["learning_rate"]
+    tune = {"learning_rate": SWEPT_RATES, "instances": 1}
+    return {**study, "name": "pair_sweep", "methods": methods, "seeds": [0], "tune": tune}
 
 
 def write_yaml(file: Path, content: dict[str, Any]) -> None:

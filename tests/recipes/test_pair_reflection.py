@@ -369,3 +369,14 @@ def test_rows_of_the_meta_policy_family_learn_alike_on_two_seeds(recipe: Path) -
     linear = {**study["methods"]["linear"]}
     assert linear.pop("completions_each") == 3000
     assert all(row == linear for name, row in study["methods"].items() if name != "linear")
+
+
+def test_the_sweep_tries_every_rate_for_each_row_that_trains_policies_of_its_own(recipe: Path) -> None:
+    run = load(recipe / "run.py", "pair_run")
+    study = run.study_file(False, True)
+    sweep = run.swept(study)
+    assert sweep["tune"] == {"learning_rate": [3e-4, 1e-3, 3e-3], "instances": 1}
+    assert {*sweep["methods"], "mod"} == {*study["methods"]}  # mod has the experts of soups
+    for name, settings in sweep["methods"].items():
+        assert settings == {key: value for key, value in study["methods"][name].items() if key != "learning_rate"}
+    assert sweep["budget"] == study["budget"]
