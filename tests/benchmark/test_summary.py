@@ -74,6 +74,26 @@ def test_a_plan_notes_once_for_each_row_where_policies_get_few_updates(tmp_path:
     ]
 
 
+def test_a_plan_names_the_rows_that_hear_nothing_of_what_a_prompts_user_wants(tmp_path: Path) -> None:
+    settings = {"rho": -0.8, "heterogeneity": 0.5}
+    study = {
+        "tasks": [{"controlled": {**settings, "context": 0.6}}],
+        "methods": {
+            "mixture_of_experts": {"gate": "prompt"},
+            "hears": {"method": "mixture_of_experts", "gate": "prompt", "feedback": "utility"},
+            "linear": {},
+        },
+        "budget": {"completions": 1024},
+        "seeds": 2,
+    }
+    notes = [line for line in plan_text(plan(study, tmp_path)).splitlines() if "depends on the prompt" in line]
+    assert len(notes) == 1
+    assert "mixture_of_experts and linear are told weights alone" in notes[0]  # one_policy stands in every study
+    assert "feedback: utility" in notes[0]
+    for quiet in ({"tasks": [{"controlled": settings}]}, {"methods": {"hears": study["methods"]["hears"]}}):
+        assert "depends on the prompt" not in plan_text(plan({**study, **quiet}, tmp_path / next(iter(quiet))))
+
+
 def test_a_plan_says_what_rows_cost_more_whose_longer_budgets_do_not_go_on_from_shorter_ones(tmp_path: Path) -> None:
     study = {
         "tasks": ["counselling"],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from paretune.benchmark.planned import Plan, PlannedCell, StudyResult
 from paretune.benchmark.study import Tune
 from paretune.benchmark.undivided import undivided
+from paretune.core.feedback import feedback_of
 from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
 from paretune.methods.banks import BANK
 from paretune.methods.entries import MethodEntry, has_setting
@@ -18,6 +19,7 @@ from paretune.report.wording import MANY, count, listing
 from paretune.tasks.checks import input_line
 
 LITTLE = 0.01  # of a row's completions: remainders of another division are not worth a line
+ONE_POLICY = "one_policy"  # which stands in every study
 FEW_UPDATES = 10  # of a policy: fewer move it hardly away from the base model
 
 
@@ -168,14 +170,31 @@ def _policies(plan: Plan) -> list[str]:
             f"note:     {one_policy(label, budget, {'method': cell.entry.source, **settings}, label not in whole)}"
             for cell in cells
             for label, settings in [(cell.entry.label, cell.entry.settings)]
-            if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != "one_policy"
+            if cell.policies == 1 and len(cell.training_preferences) > 1 and cell.entry.source != ONE_POLICY
         ]
     own = [
         other_utility(entry.label, {"method": entry.source, **entry.settings}, plan.study.metrics)
         for entry in plan.study.methods
     ]
     notes += [f"note:     {each}" for each in own if each]
-    return lines + notes + _few_updates(plan, list(first.values())[::-1]) + _trained_again(plan)
+    return lines + notes + _told(plan) + _few_updates(plan, list(first.values())[::-1]) + _trained_again(plan)
+
+
+def _told(plan: Plan) -> list[str]:
+    """Say, where what users want depends on the prompt, which rows cannot learn how, as they hear of none of it."""
+    tasks = dict.fromkeys(cell.task.name for cell in plan.cells if cell.task.contextual)
+    labels = [
+        each.label
+        for each in plan.study.methods
+        if each.method.family in FAMILIES and each.source != ONE_POLICY and feedback_of(each.settings) == "told"
+    ]
+    if not tasks or not labels:
+        return []
+    return [
+        f"note:     what users want depends on the prompt ({listing(list(tasks))}), and {listing(labels)} "
+        f"{'is' if len(labels) == 1 else 'are'} told weights alone, from which it cannot be learnt. With feedback: "
+        "utility a method hears what each completion is worth to its user (docs/studies.md)"
+    ]
 
 
 def _few_updates(plan: Plan, cells: Sequence[PlannedCell]) -> list[str]:
