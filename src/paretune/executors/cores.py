@@ -8,6 +8,8 @@ from typing import Literal
 from paretune.core.checks import check_count
 from paretune.core.limits import MAX_WORKERS
 
+THREADS = "OMP_NUM_THREADS"
+
 
 def check_workers(workers: object) -> int:
     """Return a number of workers as an int; it must be a whole number from 1 on.
@@ -26,8 +28,13 @@ def worker_count(asked: int | Literal["auto"], small: bool) -> int:
 
 
 def worker_threads(workers: int) -> int:
-    """Return how many threads each worker computes with: one where several share the cores, else one a core."""
-    return 1 if workers > 1 else cores()
+    """Return how many threads each worker computes with: one where several share the cores, else one a core.
+
+    A lower number in the environment variable OMP_NUM_THREADS, which PyTorch follows, is kept to.
+    """
+    asked = os.environ.get(THREADS, "")
+    most = int(asked) if asked.isascii() and asked.isdigit() and int(asked) > 0 else cores()
+    return 1 if workers > 1 else min(most, cores())
 
 
 def cores() -> int:
