@@ -74,7 +74,7 @@ def text_of(found: Mapping[str, Sequence[Entry]]) -> str:
         lines += [f"{kind}:"] if len(found) > 1 else []
         for entry in entries:
             family = f"{entry['family']:<15}" if "family" in entry else ""
-            lines.append(f"{'  ' if len(found) > 1 else ''}{entry['name']:<24}{family}{entry['description']}")
+            lines.append(f"{'  ' if len(found) > 1 else ''}{entry['name']:<23} {family}{entry['description']}")
             lines += _settings_lines(entry)
     return "\n".join(lines)
 
