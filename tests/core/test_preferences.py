@@ -228,3 +228,11 @@ def test_no_preference_at_all_is_refused() -> None:
 def test_a_named_weight_that_is_no_number_is_refused(weight: object) -> None:
     with pytest.raises(PreferenceError, match=r"preference must be a number for each objective, got .* for 'brevity'"):
         preference_from_mapping({"brevity": weight}, NAMES)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(("objectives", "divisions"), [(2, 10**9), (6, 60), (3, 500)])
+def test_a_lattice_of_more_points_than_could_be_of_use_is_refused_before_it_is_listed(
+    objectives: int, divisions: int
+) -> None:
+    with pytest.raises(PreferenceError, match="a grid must have at most 100,000 points, got"):
+        das_dennis(objectives, divisions)

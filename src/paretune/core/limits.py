@@ -27,6 +27,7 @@ MAX_SEEDS: Final = 200  # intervals need a few dozen
 MAX_SEED: Final = MAX_WHOLE  # seeds are a column of the records
 MAX_COMPLETIONS: Final = 1_000_000_000  # of a budget: four months at 100 a second
 MAX_PREFERENCES: Final = 2_000  # evaluated each, for every cell; planning takes a second a thousand
+MAX_GRID: Final = 100_000  # points of a lattice of the simplex: half a second to list; nobody trains so many experts
 MAX_BUDGETS: Final = 50  # a curve needs ten points
 MAX_CELLS: Final = 5_000  # tasks x methods x budgets x seeds, and trials of a sweep: planning takes 10 ms each
 MAX_SAMPLES: Final = 100_000  # completions of one prompt

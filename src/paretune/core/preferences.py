@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.checks import did_you_mean
 from paretune.core.errors import PreferenceError
+from paretune.core.limits import MAX_GRID
 from paretune.core.user_calls import shown
 
 FloatArray = NDArray[np.float64]
@@ -148,6 +149,9 @@ def centre(objectives: int) -> FloatArray:
 def das_dennis(objectives: int, divisions: int) -> FloatArray:
     """Return the simplex lattice with the given number of divisions, corners first, `[M, K]`.
 
+    Raises:
+        PreferenceError: If there is no such grid, or it has more points than could be of use.
+
     Source:
         Das and Dennis 1998, normal-boundary intersection.
 
@@ -161,6 +165,11 @@ def das_dennis(objectives: int, divisions: int) -> FloatArray:
             "divisions."
         )
     last = divisions + objectives - 1
+    if (size := math.comb(last, objectives - 1)) > MAX_GRID:
+        raise PreferenceError(
+            f"a grid must have at most {MAX_GRID:,} points, got {size:.3g} of {divisions:,} divisions over "
+            f"{objectives} objectives. Take fewer divisions."
+        )
     points = [  # a point says where K - 1 bars stand among the divisions
         [(high - low - 1) / divisions for low, high in itertools.pairwise((-1, *bars, last))]
         for bars in itertools.combinations(range(last), objectives - 1)
