@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,12 @@ import pytest
 import torch
 
 import micro_task
-from paretune.core.errors import BudgetError
+from paretune.core.errors import BudgetError, ConfigError
+from paretune.core.stages import Stage
 from paretune.core.task import Task
+from paretune.methods import resolve_method
+from paretune.methods.experts import ExpertSettings
+from paretune.methods.meta_policy.lower_level.single_objective import SingleObjective
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
 from paretune.models.adapters import save_adapter
 from paretune.models.bank import ExpertBank
@@ -54,6 +58,25 @@ def test_the_answer_is_the_exact_average_of_the_deltas(task: Task, finish: Any, 
         expected = soup(torch.tensor([[1, 2]])).logits[0, -1].log_softmax(dim=-1)
     got = policy.next_token_log_probs(["a b"], [[]])[0]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)  # of deltas of order 1, fp32
+
+
+@dataclass(frozen=True)
+class OwnRun(SingleObjective):
+    """Experts of one objective each that a run function of their own trains."""
+
+    def stages(self, settings: ExpertSettings, task: Task, budget: int, seed: int) -> tuple[Stage, ...]:
+        made = super().stages(settings, task, budget, seed)
+        return tuple(replace(each, run="elsewhere:train") for each in made)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("rewarded_soups", "own"), ("merged_soups", "own"), ("mixture_of_experts", "independent")]
+)
+def test_experts_that_begin_by_a_function_of_their_own_cannot_be_told_where(task: Task, name: str, start: str) -> None:
+    method = resolve_method(name)
+    settings = method.Settings(experts=f"{__name__}:OwnRun", start=start)
+    with pytest.raises(ConfigError, match="start must be left out for experts that have a run function of their own"):
+        method(settings).stages(task, WANTED, 640, 0)
 
 
 def test_a_budget_below_a_group_for_each_objective_is_refused(task: Task) -> None:

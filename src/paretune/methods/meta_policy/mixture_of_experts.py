@@ -20,13 +20,12 @@ from paretune.core.task import Task
 from paretune.methods.banks import STARTS, DrawnBankSettings, GatedSettings, bank_stage, gate_path
 from paretune.methods.experts import LATER, adapters_of, left_by, split_budget
 from paretune.methods.feedback import FeedbackSettings
-from paretune.methods.meta_policy.lower_level import ExpertKind, make_kind, spelled
+from paretune.methods.meta_policy.lower_level import ExpertKind, check_started_here, make_kind, spelled
 from paretune.methods.meta_policy.lower_level.trained_for import least_norm_prior
 from paretune.methods.priors import RULE, Prior, Rule, make_prior, prior_from
 from paretune.rl.settings import TRAINS
 
 NONE, BY_PLACE = "none", "by_place"
-TRAINING = "paretune.methods.training:train_experts"  # of experts whose start can be chosen
 MOST_DIVISIONS = 100  # of a grid of experts that is looked for by its size
 
 
@@ -202,12 +201,7 @@ class MixtureOfExperts:
         stages = kind.stages(FeedbackSettings(**given), task, budget, seed)
         if own.start != "independent":
             return stages
-        others = [each.run for each in stages if each.run != TRAINING]
-        if others:
-            raise ConfigError(
-                f"start must be left out for experts that have a run function of their own, got 'independent' and "
-                f"{others[0]}. Let that choose where they start."
-            )
+        check_started_here(stages, own.start)
         starts = [stream_key(seed, "expert", place) for place in range(len(stages))]
         return tuple(
             replace(each, member={**each.member, "start": start}) for each, start in zip(stages, starts, strict=True)

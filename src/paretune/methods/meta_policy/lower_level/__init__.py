@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from paretune.core.errors import ConfigError
 from paretune.core.named import make_named
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.experts import LATER, SINGLE_OBJECTIVE, ExpertSettings
+
+TRAINING = "paretune.methods.training:train_experts"  # of experts whose start can be chosen
 
 KINDS = {
     SINGLE_OBJECTIVE: "paretune.methods.meta_policy.lower_level.single_objective:SingleObjective",
@@ -48,6 +51,24 @@ class ExpertKind(Protocol):
         A preference w is answered by `w @ prior`, which may leave the simplex.
         """
         ...
+
+
+def check_started_here(experts: Sequence[Stage], start: str) -> None:
+    """Refuse to say where experts start that a run function of their own begins.
+
+    Args:
+        experts: Stages of a kind of experts.
+        start: What the setting of that name asks for.
+
+    Raises:
+        ConfigError: If a stage has one.
+    """
+    others = [each.run for each in experts if each.run != TRAINING]
+    if others:
+        raise ConfigError(
+            f"start must be left out for experts that have a run function of their own, got '{start}' and "
+            f"{others[0]}. Let that choose where they start."
+        )
 
 
 @dataclass(frozen=True)

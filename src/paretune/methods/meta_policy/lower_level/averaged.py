@@ -9,7 +9,7 @@ from paretune.core.checks import check_choice
 from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.experts import LATER, own_starts
-from paretune.methods.meta_policy.lower_level import CombiningSettings
+from paretune.methods.meta_policy.lower_level import CombiningSettings, check_started_here
 
 Start = Literal["shared", "own"]
 
@@ -30,6 +30,10 @@ class AveragedSettings(CombiningSettings):
 
         Raises:
             BudgetError: If an expert would get less than one group.
+            ConfigError: If experts are to start from an A of their own and have a run function of their own.
         """
         experts = self.expert_kind.stages(self, task, budget, seed)
-        return experts if self.start == "shared" else own_starts(experts)
+        if self.start == "shared":
+            return experts
+        check_started_here(experts, self.start)
+        return own_starts(experts)
