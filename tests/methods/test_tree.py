@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paretune.core.answers import answered
 from paretune.core.preferences import das_dennis
 from paretune.core.stages import in_order
 from paretune.core.task import Task
@@ -35,6 +36,32 @@ def test_every_preference_is_a_leaf_below_its_parent(count: int, objectives: int
     for leaf in leaves:
         assert min(np.abs(leaf - end).max() for end in ends) <= 1e-9  # of means of one
     assert all(node.parent is None or node.parent < number for number, node in enumerate(nodes))
+
+
+def test_leaves_that_are_one_end_the_tree() -> None:
+    same = np.asarray([[0.7, 0.3], [0.7, 0.3]])
+    assert [(node.weights.tolist(), node.parent) for node in tree_nodes(same)] == [([0.5, 0.5], None), ([0.7, 0.3], 0)]
+    assert [node.weights.tolist() for node in tree_nodes(same[:1])] == [[0.7, 0.3]]
+
+
+def test_one_policy_gets_the_whole_budget_whatever_it_is_for(task: Task) -> None:
+    settings = PerPreferenceSettings(group_size=4, completions_per_update=16, completions_each=80)
+    (only,) = Tree(settings).stages(task, np.asarray([[0.7, 0.3]]), 80, 0)
+    assert (only.completions, only.member["objective_weights"]) == (80, [0.7, 0.3])
+
+
+def test_of_nodes_with_the_same_weights_the_deepest_answers(task: Task, finish: Any) -> None:
+    """Of five leaves .5 is one, and the root has these weights, too."""
+    settings = PerPreferenceSettings(group_size=4, completions_per_update=16, completions_each=16)
+    leaves = das_dennis(2, 4)
+    method = Tree(settings)
+    stages = method.stages(task, leaves, 9 * 16, 0)
+    (root, leaf) = (each for each in stages if each.member["objective_weights"] == [0.5, 0.5])
+    assert leaf.settings["start_from"] == "adapter"
+    made = method.assemble(task, leaves, finish(stages, {"expert": {"scores": [0.5, 0.5], "kl": 0.0}}))
+    weights, _ = answered(made.answer, np.asarray([[0.5, 0.5]]))
+    assert leaf.key(task) in str(made.experts[int(weights[0].argmax())])
+    assert root.key(task) != leaf.key(task)
 
 
 def test_a_child_starts_from_its_parent_and_the_whole_tree_is_charged(task: Task) -> None:

@@ -72,17 +72,19 @@ class Tree:
 def tree_nodes(leaves: FloatArray) -> list[Node]:
     """Return the nodes of a tree with these leaves `[N, K]`, parents before their children, level by level.
 
+    A single leaf is the root, and leaves that are the same are one.
+
     Example:
         >>> [(node.weights.tolist(), node.parent) for node in tree_nodes(np.eye(2))]
         [([0.5, 0.5], None), ([1.0, 0.0], 0), ([0.0, 1.0], 0)]
     """
-    root = centre(leaves.shape[1])
+    root = leaves[0] if len(leaves) == 1 else centre(leaves.shape[1])
     nodes = [Node(root, None, 0)]
     waiting = [(0, leaves)]
     while waiting:
         number, below = waiting.pop(0)
         same = np.abs(below - nodes[number].weights).max(axis=1) <= SAME_PREFERENCE
-        if len(below) == 1 and same[0]:  # the node is its leaf
+        if same.all():  # the node is its leaf
             continue
         for part in split_leaves(below):
             nodes.append(Node(part.mean(axis=0), number, nodes[number].depth + 1))
