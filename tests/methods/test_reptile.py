@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from paretune.core.errors import ConfigError
+from paretune.core.ledger import Ledger
 from paretune.core.preferences import das_dennis
 from paretune.core.task import Task
 from paretune.methods.meta_policy.reptile import Reptile, ReptileSettings, ReptileStep, outer_step
@@ -17,6 +18,20 @@ SMALL = {
 }  # fmt: skip
 
 
+class Context:
+    """What an inner level asks of a stage's context."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def ledger(self, stage: object) -> Ledger:
+        return Ledger()
+
+    def log(self, event: object) -> None: ...
+
+    def progress(self, completions: int) -> None: ...
+
+
 def test_the_start_moves_a_share_of_the_way_to_the_mean() -> None:
     """theta + .25 ((2, 0) + (4, 8)) / 2 - theta) from (1, 0): (1 + .25 * 2, 0 + .25 * 4)."""
     made = outer_step(torch.tensor([1.0, 0.0]), [torch.tensor([2.0, 0.0]), torch.tensor([4.0, 8.0])], 0.25)
@@ -27,7 +42,6 @@ def test_the_start_moves_a_share_of_the_way_to_the_mean() -> None:
 
 def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
     """Outer step 0 of one task: an expert trained for its preference, from the same start, under its own noise."""
-    from paretune.core.ledger import Ledger
     from paretune.core.preferences import FloatArray
     from paretune.core.seeds import generator, stream_key
     from paretune.methods.training import environment
@@ -40,18 +54,7 @@ def test_one_task_and_a_rate_of_one_are_plain_training(task: Task) -> None:
     )
     start, *_ = Reptile(settings).stages(task, das_dennis(2, 2), 64, 0)
 
-    class Context:
-        def __init__(self) -> None:
-            self.task = task
-
-        def ledger(self, stage: object) -> Ledger:
-            return Ledger()
-
-        def log(self, event: object) -> None: ...
-
-        def progress(self, completions: int) -> None: ...
-
-    inner = InnerLevel(Context(), start)  # type: ignore[arg-type]  # all of a context that it asks for
+    inner = InnerLevel(Context(task), start)  # type: ignore[arg-type]  # all of a context that it asks for
     found = ReptileStep(inner).make(inner.first(), 0, 32)
     weights: FloatArray = generator(0, "reptile", 0).dirichlet([1.0, 1.0])
     bank = ExpertBank(inner.base, 1, 2)
@@ -69,6 +72,24 @@ def test_adapted_policies_start_from_what_was_found(task: Task) -> None:
     assert solutions.bank is not None
     moved = max(float(layer.B.detach().abs().max()) for layer in solutions.bank.layers.values())
     assert moved > 0.06  # one update of Adam at .03 moves no parameter by more than .03
+
+
+def test_a_step_goes_its_rate_of_the_way_for_preferences_of_its_own(task: Task) -> None:
+    settings = ReptileSettings(
+        rank=2, group_size=4, completions_per_update=16, learning_rate=3e-2, tasks=2, inner_updates=1, outer_rate=0.5
+    )
+    start, *_ = Reptile(settings).stages(task, das_dennis(2, 2), 128, 0)
+    inner = InnerLevel(Context(task), start)  # type: ignore[arg-type]  # all of a context that it asks for
+    theta = inner.first()
+    mean = inner.train(theta, 0, [16, 16]).mean(dim=0)
+    torch.testing.assert_close(ReptileStep(inner).make(theta, 0, 32), (theta + mean) / 2, atol=1e-6, rtol=0)
+    drawn = [[member.objective_weights.tolist() for member in inner.members(number, [16, 16])] for number in range(2)]
+    assert drawn[0] != drawn[1]
+
+
+def test_beta_is_not_steered_within_outer_steps() -> None:
+    with pytest.raises(ConfigError, match="target_kl must be 0 for reptile, got 2"):
+        ReptileSettings(target_kl=2.0)
 
 
 def test_a_rate_that_leads_nowhere_is_refused() -> None:

@@ -43,6 +43,14 @@ class ReptileSettings(StartSettings):
 
     outer_rate: float = field(default=0.5, metadata=PLANNING)  # share of the way to the mean of what the start becomes
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_kl:
+            raise ConfigError(
+                f"target_kl must be 0 for reptile, got {self.target_kl}: each short training of an outer step begins "
+                "with the task's beta, which steering would hardly have moved by its end. Write target_kl: 0."
+            )
+
     def outer(self) -> ReptileOuter:
         """Return what reaches the stage of the start beside the settings of its expert."""
         return ReptileOuter(self.tasks, self.inner_updates, self.outer_rate)
