@@ -66,6 +66,15 @@ def check_that_longer_runs_go_on(function: Run, short: Stage, long: Stage, task:
 
 def check_that_a_kill_changes_nothing(function: Run, stage: Stage, task: Task, root: Path, calls: int) -> None:
     """Stop at one of the calls that report progress, resume, and compare with a run that was left alone."""
+    assert _stopped_and_resumed(function, stage, task, root, calls).ledger.repeated["completions"] > 0
+
+
+def check_that_a_stop_loses_nothing(function: Run, stage: Stage, task: Task, root: Path, calls: int) -> None:
+    """The same, where all that was made before the stop is kept: nothing is made again."""
+    assert _stopped_and_resumed(function, stage, task, root, calls).ledger.repeated.get("completions", 0) == 0
+
+
+def _stopped_and_resumed(function: Run, stage: Stage, task: Task, root: Path, calls: int) -> StageResult:
     (whole,) = run(function, root / "whole", [stage], task)
     context, left = context_of(root / "killed", [stage], task), [calls]
     progress = context.progress
@@ -84,4 +93,4 @@ def check_that_a_kill_changes_nothing(function: Run, stage: Stage, task: Task, r
     (resumed,) = run(function, root / "killed", [stage], task)
     assert contents(resumed) == contents(whole)
     assert resumed.ledger.counts == whole.ledger.counts
-    assert resumed.ledger.repeated["completions"] > 0
+    return resumed

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import set_runs
 from paretune.core.errors import BudgetError, ConfigError
 from paretune.core.preferences import corners
 from paretune.core.task import Task
-from paretune.methods.meta_policy.iterative_soups import IterativeSoups, IterativeSoupsSettings
+from paretune.methods.meta_policy.iterative_soups import IterativeSoups, IterativeSoupsSettings, train_rounds
 from paretune.models.loading import load_base
 from paretune.training.train import train
 
@@ -111,6 +113,13 @@ def test_all_go_on_from_the_average_of_what_each_adds(task: Task) -> None:
     optimiser = learner.parameter_groups.optimisers["experts"]
     assert not optimiser.mean.any()
     assert optimiser.average.equal(bank.flat)
+
+
+@pytest.mark.parametrize("calls", [3, 7])  # within the second round of two updates of two experts, and in the fourth
+def test_a_stop_between_updates_loses_nothing(task: Task, tmp_path: Path, calls: int) -> None:
+    settings = IterativeSoupsSettings(**SMALL, merge_every=2)  # type: ignore[arg-type]  # of its fields
+    (stage,) = IterativeSoups(settings).stages(task, corners(2), 256, 0)
+    set_runs.check_that_a_stop_loses_nothing(train_rounds, stage, task, tmp_path, calls)
 
 
 def test_what_cannot_be_planned_is_refused(task: Task) -> None:

@@ -1,14 +1,16 @@
-"""Run functions that fail before they train leave the base model, which all jobs share, as it was."""
+"""Run functions that fail before they train leave the base model, which all jobs share, as it was; a stop is kept."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import set_runs
 from paretune.core.errors import MethodError, WeightingError
 from paretune.core.ledger import Ledger
 from paretune.core.stages import Stage
@@ -60,6 +62,14 @@ def test_a_run_function_that_fails_before_training_takes_its_bank_off(task: Task
             train_experts(context(task, stage))
     assert getattr(base.model, "_paretune_bank", None) is None
     assert not [name for name, _ in base.model.named_modules() if name.endswith("original")]
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("calls", [1, 3])
+def test_a_stop_between_updates_loses_nothing(task: Task, tmp_path: Path, calls: int) -> None:
+    settings = ExpertSettings(rank=2, group_size=4, completions_per_update=16, learning_rate=0.03)
+    stage = expert_stage(settings, np.asarray([0.5, 0.5]), 80, 0)
+    set_runs.check_that_a_stop_loses_nothing(train_experts, stage, task, tmp_path, calls)
 
 
 def test_what_cannot_be_called_in_a_slot_is_refused_with_the_slots_name(task: Task) -> None:
