@@ -18,13 +18,14 @@ from paretune.bandits import ridge
 from paretune.bandits.arms import arms_of
 from paretune.bandits.off_policy import Log, estimate
 from paretune.bandits.policies import answers
-from paretune.core.errors import RewardError, StopRequested
+from paretune.core.errors import NonFiniteError, RewardError, StopRequested
 from paretune.core.ledger import Ledger
 from paretune.core.seeds import stream_key
 from paretune.core.stages import GATE, Stage
 from paretune.core.task import Task
 from paretune.methods.meta_policy.contextual_bandit import ContextualBanditSettings
 from paretune.methods.meta_policy.upper_level.bandit import PULLS, BanditSettings, bandit_stage
+from paretune.methods.meta_policy.upper_level.bandit_log import Pulls
 from paretune.methods.meta_policy.upper_level.bandit_run import run_bandit
 from paretune.models.adapters import load_bank, save_adapter
 from paretune.models.bank import ExpertBank
@@ -265,6 +266,29 @@ def test_pulls_without_rewards_teach_nothing(
         RewardError, match="pulls of a bandit must have all of their rewards to teach anything, got none"
     ):
         run(task, tmp_path / "none", experts, (8,))
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1e30])
+def test_log_probabilities_that_overflow_are_no_missing_rewards(
+    task: Task, tmp_path: Path, experts: tuple[Path, ...], stretch: float
+) -> None:
+    """Of one arm in two, or of all; left out, an arm would teach nothing and be explored to the end."""
+    broken = experts if stretch > 1 else (experts[0], tmp_path / "broken")
+    if stretch == 1:
+        bank = micro_task.perturb(ExpertBank(load_base(task.model), 1, rank=2, alpha=4.0), seed=1)
+        with torch.no_grad():
+            for layer in bank.layers.values():
+                layer.B.mul_(1e30)
+        save_adapter(bank, 0, broken[1])
+        bank.unwrap()
+    with pytest.raises(
+        NonFiniteError, match=r"log-probabilities must be finite, got NaN or infinity in [1-8] of 8 pulls\. Train the"
+    ):
+        run(task, tmp_path, broken, (64,), replace(BANDIT, stretch=stretch))
+    log = Pulls.of({"prompts": np.zeros(2), "preferences": np.ones((2, 1)), "chances": np.ones((2, 1)),
+                    "arms": np.zeros(2), "expert_weights": np.ones((2, 1)),
+                    "outputs": np.asarray([[0.5, np.nan], [np.nan, 0.5]])})  # fmt: skip
+    assert log.whole.tolist() == [True, False]
 
 
 def test_pulls_are_sampled_under_the_weights_that_the_log_says(

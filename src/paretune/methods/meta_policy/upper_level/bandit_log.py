@@ -61,8 +61,8 @@ class Pulls:
 
     @property
     def whole(self) -> NDArray[np.bool_]:
-        """Which pulls have all that they are paid, `[N]`."""
-        return np.asarray(np.isfinite(self.outputs).all(axis=1))
+        """Which pulls have all of their rewards, `[N]`."""
+        return np.asarray(np.isfinite(self.outputs[:, :-1]).all(axis=1))
 
     def mean_payoff(self, payoff_weights: FloatArray) -> float | None:
         """Return the mean payoff of whole pulls under weights `[N, O]`; None where there is none."""

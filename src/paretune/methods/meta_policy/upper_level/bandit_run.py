@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paretune.bandits import policies, ridge
 from paretune.bandits.arms import arms_of
 from paretune.bandits.contexts import compressed, compression, context_rows, context_size
-from paretune.core.errors import RewardError
+from paretune.core.errors import NonFiniteError, RewardError
 from paretune.core.ledger import network_flops
 from paretune.core.preferences import FloatArray, random_preferences
 from paretune.core.seeds import generator, stream_key
@@ -174,7 +174,11 @@ class _Bandit:
     def _paid(
         self, rows: list[Mapping[str, object]], preferences: FloatArray, weights: FloatArray, numbers: range
     ) -> FloatArray:  # fmt: skip
-        """Return what pulls are paid, `[N, O]`: rewards or the utility, and KL; NaN where a reward is missing."""
+        """Return what pulls are paid, `[N, O]`: rewards or the utility, and KL; NaN where a reward is missing.
+
+        Raises:
+            NonFiniteError: If a log-probability is not finite.
+        """
         from paretune.models.policy import Policy
         from paretune.rl.scored_completions import scored_completions
 
@@ -190,6 +194,11 @@ class _Bandit:
         states = network_flops(self.bank.base.parameters, sum(map(len, made.prompt_ids)), self.gate.prompt_passes)
         self.ledger.charge(flops=states)  # of prompts, as in serving
         kl = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
+        if not np.isfinite(kl).all():
+            raise NonFiniteError(
+                f"log-probabilities must be finite, got NaN or infinity in {int((~np.isfinite(kl)).sum())} of {count} "
+                "pulls. Train the experts at a lower learning rate, or write a smaller stretch."
+            )
         rewards = scores.rewards
         if self.own.feedback == "utility":  # one number is all there is to know, or nothing
             wanted = self._wanted(rows, preferences)
