@@ -185,6 +185,14 @@ def test_budgets_that_are_too_small_for_a_part_are_refused(task: Task) -> None:
         planned(task, 16, **CORNERS)  # both experts take it all
     with pytest.raises(BudgetError, match="a completion to measure each of 3 mixtures"):
         planned(task, 29, prior=SEARCH, **CORNERS)
+    # experts alone: of 48, 43 for a search of three candidates: 12 completions each, three a prompt; 12 are left
+    alone = {**CORNERS, "experts_share": 1, "gate": "none"}
+    with pytest.raises(
+        BudgetError, match=r"got 12 for all of them\. That is what prior_share leaves of 48 completions"
+    ):
+        planned(task, 48, prior="search", prior_share=0.9, **alone)
+    with pytest.raises(BudgetError, match=r"got 12 for all of them\. Raise it by at least 4"):
+        planned(task, 12, **alone)
     with pytest.raises(ConfigError, match="prior must be 'rule' without a lower level, got 'search'"):
         planned(task, prior="search")
 

@@ -175,7 +175,8 @@ class MixtureOfExperts:
         found = own.prior_kind.stages(own, task, experts, rule, searched, seed)
         left = budget - sum(each.completions for each in found)
         if own.experts_alone:
-            experts = self._experts(task, left, seed)
+            with left_by("prior_share", left, budget):
+                experts = self._experts(task, left, seed)
             return (*experts, *own.prior_kind.stages(own, task, experts, rule, searched, seed))
         left -= sum(each.completions for each in experts)
         polish = max(group, int(own.polish_share * budget)) // group * group if own.polish_share else 0
