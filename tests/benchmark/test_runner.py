@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import StudyResult, run
-from paretune.benchmark.summary import summary
+from paretune.benchmark.summary import plan_text, summary
 from paretune.core.errors import BudgetError, ParetuneError, StudyError
 from paretune.records.merging import merged
 from paretune.records.study import CellRecord
@@ -280,6 +281,8 @@ def test_ctrl_c_stops_workers_keeps_state_and_exits(study: Make, tmp_path: Path)
     assert process.returncode != 0
     assert "stopping" in errors
     assert list(folder.glob("groups/*/checkpoint/state.json"))
+    said = plan_text(plan(made, folder))
+    assert re.search(r"to train \(\d+ of them begun: each goes on from its last checkpoint, with less to make\)", said)
     result = run(made, folder, progress=False)
     assert result.complete
     assert all(stage.counts["completions"] == 32 for stage in cells(result)["fake", 0].stages)

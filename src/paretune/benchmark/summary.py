@@ -76,6 +76,8 @@ def plan_text(plan: Plan) -> str:
         if plan.count(state)
     )
     missing = sum(stage.state != "finished" for stage in plan.stages)
+    begun = sum(stage.state == "unfinished" for stage in plan.stages)
+    so_far = f" ({begun} of them begun: each goes on from its last checkpoint, with less to make)" if begun else ""
     lines += [
         "",
         *([] if plan.sweep is None else state_lines(plan.sweep)),
@@ -83,7 +85,7 @@ def plan_text(plan: Plan) -> str:
         f"folder:   {plan.folder}",
         *_tuning(plan),
         f"cells:    {len(plan.cells)} ({states})",
-        f"stages:   {len(plan.stages)}, {missing} to train",
+        f"stages:   {len(plan.stages)}, {missing} to train{so_far}",
         *_policies(plan),
         *[f"input:    {input_line(task)}" for task in plan.tasks],
         f"training: {plan.completions_to_train:,} completions to make; {plan.completions_charged:,} charged to all "
