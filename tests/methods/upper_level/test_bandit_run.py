@@ -19,7 +19,7 @@ from paretune.bandits.arms import arms_of
 from paretune.bandits.off_policy import Log, estimate
 from paretune.bandits.policies import answers
 from paretune.core.errors import NonFiniteError, RewardError, StopRequested
-from paretune.core.ledger import Ledger
+from paretune.core.ledger import Ledger, network_flops
 from paretune.core.seeds import stream_key
 from paretune.core.stages import GATE, Stage
 from paretune.core.task import Task
@@ -190,6 +190,53 @@ def test_a_log_holds_what_pulls_were_chosen_and_paid_by(task: Task, tmp_path: Pa
     gate = load_gate(bank, tmp_path / "27" / GATE)
     bank.unwrap()
     np.testing.assert_allclose(gate.networks[0][2].detach(), ridge.coefficients(model), atol=1e-6)  # fp32
+
+
+def test_each_pass_pulls_every_prompt_once_in_an_order_of_its_own(
+    task: Task, tmp_path: Path, experts: tuple[Path, ...]
+) -> None:
+    run(task, tmp_path, experts, (16,))
+    asked = pq.read_table(tmp_path / "16" / PULLS).to_pydict()["prompt_id"]
+    assert sorted(asked[:8]) == sorted(asked[8:]) == sorted(str(row["prompt_id"]) for row in task.splits["train"])
+    assert asked[:8] != asked[8:]  # of 8! orders
+
+
+def test_what_the_gate_is_said_to_earn_is_of_the_gate_that_is_handed_over(
+    task: Task, tmp_path: Path, experts: tuple[Path, ...]
+) -> None:
+    """By inverse propensities from the log alone: the gate answers cautiously, and so does what is said of it."""
+    context = run(task, tmp_path, experts, (64,))
+    table = pq.read_table(tmp_path / "64" / PULLS).to_pydict()
+    bank = load_bank(load_base(task.model), experts)
+    gate = load_gate(bank, tmp_path / "64" / GATE)
+    bank.unwrap()
+    _, _, *learned = (each.detach().double().numpy() for each in gate.networks[0])
+    wanted, arms = np.asarray(table["preference"]), np.asarray(table["arm"])
+    outputs = np.column_stack([table[name] for name in ("reward_first", "reward_second", "kl")])
+    weights = np.column_stack([wanted, np.full(64, -task.beta)])
+    said = ridge.payoffs(ridge.Fitted(*learned), np.asarray(table["context"]), weights)
+    earned = {}
+    for caution in (0.0, BANDIT.caution):
+        kept = answers(said.means, said.deviations, caution) == arms
+        earned[caution] = float(np.mean(kept * (outputs * weights).sum(axis=1) / np.asarray(table["propensity"])))
+    assert abs(earned[0.0] - earned[BANDIT.caution]) > 0.01
+    sealed = context.sealed[64]
+    # coefficients in fp32 move no answer here, and nothing else of the estimate
+    assert sealed["off_policy"]["gate"]["ips"]["value"] == pytest.approx(earned[BANDIT.caution], rel=1e-9)
+    rule = sealed["off_policy"]["rule"]["ips"]["value"]
+    assert sealed["gain"]["gate"]["ips"]["value"] == pytest.approx(earned[BANDIT.caution] - rule, rel=1e-9)
+
+
+def test_reading_prompts_for_the_gate_is_charged(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
+    """One pass of the base model over the prompt of each pull; a first round is the same with and without."""
+    spent = {
+        kind: run(task, tmp_path / kind, experts, (8,), replace(BANDIT, context=kind)).spent[8]
+        for kind in ("own", "blind", "shuffled")
+    }
+    base = load_base(task.model)
+    read = sum(len(base.encode(str(row["prompt"]))) for row in task.splits["train"])
+    for kind in ("own", "shuffled"):
+        assert spent[kind]["flops"] - spent["blind"]["flops"] == network_flops(base.parameters, read, 1) > 0
 
 
 class Contextual(Task):
