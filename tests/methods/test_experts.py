@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import AdapterError, BudgetError, ConfigError
+from paretune.core.errors import AdapterError, BudgetError, ConfigError, TaskError
 from paretune.core.ledger import Ledger
 from paretune.core.settings import plain_settings
 from paretune.core.stages import Stage, StageResult
@@ -30,9 +30,12 @@ from paretune.methods.experts import (
     weighed,
     whole_passes,
 )
+from paretune.methods.meta_policy.bone_soups import BoneSoups, BoneSoupsSettings
+from paretune.methods.meta_policy.emorl import EMORL, EMORLSettings
 from paretune.methods.meta_policy.hidden_mixing import HiddenMixingSettings
-from paretune.methods.multi_policy.weight_grid import WeightGridSettings
-from paretune.methods.single_policy.linear import LinearSettings
+from paretune.methods.meta_policy.searched_soups import SearchedSoups, SearchedSoupsSettings
+from paretune.methods.multi_policy.weight_grid import WeightGrid, WeightGridSettings
+from paretune.methods.single_policy.linear import Linear, LinearSettings
 from paretune.rl.settings import LearnerSettings
 
 
@@ -289,6 +292,18 @@ def test_a_measurement_uses_every_prompt_equally_often_or_some_once(prompts: int
     assert whole % min(prompts, completions) == 0  # no prompt counts more than another
     assert completions - whole < prompts  # and less than one more pass is left out
     assert whole >= min(prompts, completions)
+
+
+def test_a_task_without_development_prompts_is_refused_where_something_is_measured(task: Task) -> None:
+    bare = replace(task, splits={**task.splits, "development": ()})
+    assert Linear(LinearSettings()).stages(bare, np.eye(2), 999, 0)  # measures nothing
+    measuring: tuple[Any, ...] = (
+        WeightGrid(WeightGridSettings()), EMORL(EMORLSettings()), SearchedSoups(SearchedSoupsSettings(search="random")),
+        BoneSoups(BoneSoupsSettings(pilot_share=0.4)),
+    )  # fmt: skip
+    for method in measuring:
+        with pytest.raises(TaskError, match="development prompts must be at least one where a method measures on them"):
+            method.stages(bare, np.eye(2), 9999, 0)
 
 
 @pytest.mark.parametrize(
