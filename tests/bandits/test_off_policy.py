@@ -8,6 +8,7 @@ from paretune.core.errors import ConfigError, NonFiniteError, ShapeError, Unknow
 from paretune.core.preferences import FloatArray
 
 ESTIMATORS: tuple[Estimator, ...] = ("ips", "snips", "doubly_robust")
+OTHER = "the policy that it is compared with"
 
 
 def test_three_pulls_by_hand() -> None:
@@ -29,6 +30,7 @@ def test_three_pulls_by_hand() -> None:
     other = np.tile([0.0, 1.0], (3, 1))
     difference = estimate(log, target, "ips", against=other)
     assert difference.value == pytest.approx((2 - 10 + 8) / 3)
+    assert difference.effective_pulls == found.effective_pulls  # of the other, one
     for each in ESTIMATORS:
         alone = estimate(log, target, each).value, estimate(log, other, each).value
         both = estimate(log, target, each, against=other).value
@@ -97,11 +99,14 @@ def test_what_a_log_does_not_tell_is_no_number(estimator: Estimator) -> None:
     log = Log(np.asarray([0, 0]), np.asarray([0.5, 0.5]), np.asarray([1.0, 3.0]), np.asarray([[1.0, 2.0]] * 2))
     always, never = np.asarray([[1.0, 0.0]] * 2), np.asarray([[0.0, 1.0]] * 2)
     assert estimate(log, always, estimator).value is not None
-    for target, against, pulls in ((never, None, 0), (always, never, 2), (never, always, 0), (never, never, 0)):
+    own, other = (f"no pull of the log is one that {who} would have made" for who in ("the policy", OTHER))
+    for target, against, pulls, reason in (
+        (never, None, 0, own), (always, never, 2, other), (never, always, 0, own), (never, never, 0, own)
+    ):  # fmt: skip
         found = estimate(log, target, estimator, against=against)
         assert (found.value, found.low, found.high) == (None, None, None)
         assert (found.pulls, found.effective_pulls) == (2, pulls)
-        assert found.reason == "no pull of the log is one that the policy would have made"
+        assert found.reason == reason
 
 
 def test_one_pull_has_a_value_and_no_interval() -> None:

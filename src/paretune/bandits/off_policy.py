@@ -75,7 +75,7 @@ class Estimate:
         high: Upper end.
         pulls: Of how many pulls.
         effective_pulls: `(sum of weights)^2 / sum of squares`: of how many pulls of the policy itself one can say as
-            much, at least 0.
+            much, at least 0. Of a difference, those of the target alone.
         clipped: How many propensities lay below the floor and were raised to it, which biases the value.
         reason: Why there is no value; empty where there is.
     """
@@ -108,6 +108,7 @@ def estimate(
         target: Chances of all arms under the policy in question, `[N, A]`.
         estimator: Which of the three.
         against: Chances under another policy; then the difference, target less that, with the interval of a paired one.
+            Where the log says nothing of one of the two there is none, and `reason` says which.
         floor: Lowest propensity that is taken as it is.
         below: What becomes of lower ones: `refuse` says how many there are, `clip` raises and counts them.
 
@@ -133,12 +134,13 @@ def estimate(
     rows = np.arange(len(log.arms))
     weights = target[rows, log.arms] / propensities
     found = _contributions(log, target, weights, estimator)
+    size = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
+    unseen = "the policy"
     if against is not None and found is not None:
         other = _contributions(log, against, against[rows, log.arms] / propensities, estimator)
-        found = None if other is None else found - other
-    size = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
+        found, unseen = None if other is None else found - other, "the policy that it is compared with"
     if found is None:
-        reason = "no pull of the log is one that the policy would have made"
+        reason = f"no pull of the log is one that {unseen} would have made"
         return Estimate(None, None, None, len(rows), size, low, reason)
     value = float(found.mean())
     if len(rows) < 2:
