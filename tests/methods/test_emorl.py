@@ -117,6 +117,9 @@ def test_what_cannot_be_searched_is_refused_when_planned(task: Task) -> None:
         FAITHFUL.stages(task, WANTED, 35, 0)
     with pytest.raises(ModelError, match="block must be one of the model's 2 blocks"):
         EMORL(EMORLSettings(mode="faithful", block=2)).stages(task, WANTED, 4000, 0)
+    thirteen = EMORLSettings(experts={"kind": "mgda", "divisions": 12})
+    with pytest.raises(ConfigError, match=r"experts of a grid search must be at most 11, got 13"):
+        EMORL(thirteen).stages(task, WANTED, 6000, 0)
 
 
 def test_probabilities_are_not_mixed_by_weights_that_are_no_distribution() -> None:

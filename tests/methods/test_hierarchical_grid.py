@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import ShapeError
+from paretune.core.errors import BudgetError, ConfigError, ShapeError
 from paretune.core.preferences import FloatArray, corners, das_dennis
-from paretune.methods.hierarchical_grid import Found, HierarchicalGrid, Space, hierarchical_search
+from paretune.methods.hierarchical_grid import MOST_DIMENSIONS, Found, HierarchicalGrid, Space, hierarchical_search
 
 
 def cube(experts: int, objectives: int = 2) -> Space:
@@ -157,3 +157,20 @@ def test_what_was_found_is_averaged() -> None:
     assert found.scores.tolist() == [[2, 1], [0, 4]]
     assert found.of(np.asarray([[1.0, 0.0]])).tolist() == [[0, 4]]
     assert found.best(np.asarray([0.75, 0.25])).tolist() == [0, 1]
+
+
+def test_a_grid_of_too_many_experts_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a simplex one dimension more than `MOST_DIMENSIONS` has experts."""
+    most = simplex(np.eye(MOST_DIMENSIONS + 1))
+    with pytest.raises(BudgetError, match=r"each of 2047 mixtures with, got 1500"):  # 2 (2 (...) + 1) + 1 = 2^11 - 1
+        most.affordable(5, 32, 1500, 64)
+    assert most.affordable(1, 32, 2047, 64) == (1, 2047, 1)
+    monkeypatch.delattr(HierarchicalGrid, "points")
+    with pytest.raises(
+        ConfigError, match=r"experts of a grid search must be at most 11, got 13: three .* are 3\^12 in all"
+    ):
+        simplex(np.eye(13)).affordable(5, 32, 1500, 64)
+    with pytest.raises(
+        ConfigError, match=r"experts of a grid search must be at most 10, got 11: three .* are 3\^11 in all"
+    ):
+        cube(11).affordable(5, 32, 10**9, 64)

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paretune.core.errors import BudgetError, ShapeError
+from paretune.core.errors import BudgetError, ConfigError, ShapeError
 from paretune.core.preferences import FloatArray
 from paretune.methods.experts import DIGITS, whole_passes
+
+# of a cube that is planned: it has 59,049 points, and halving it takes 4 s for each preference and round, four times as
+# long with each dimension more
+MOST_DIMENSIONS = 10
 
 # candidates [C, E], how often measured before -> mean scores [C, K], as the task judges them
 Measure = Callable[[FloatArray, int], FloatArray]
@@ -98,13 +102,27 @@ class Space:
 
     def most(self, rounds: int) -> int:
         """Return how many candidates some rounds measure at most: a halved cube has measured corners."""
-        new: int = 3**self.dimensions - 2**self.dimensions
-        return len(self.first()) + (rounds - 1) * len(self.utilities) * new
+        return len(self.first()) + (rounds - 1) * self._new()
 
     def affordable(self, rounds: int, measured_each: int, completions: int, prompts: int) -> tuple[int, int, int]:
-        """Plan a search of at most so many rounds that a budget allows; see `affordable`."""
-        most = [self.most(count) for count in range(1, rounds + 1)]
-        return affordable(most, measured_each, completions, prompts)
+        """Plan a search of at most so many rounds that a budget allows; see `affordable`.
+
+        Raises:
+            ConfigError: If there are too many experts for a grid, which is not made then.
+        """
+        if self.dimensions > MOST_DIMENSIONS:
+            most = MOST_DIMENSIONS + self.experts - self.dimensions
+            raise ConfigError(
+                f"experts of a grid search must be at most {most}, got {self.experts}: three points an axis are "
+                f"3^{self.dimensions} in all. Train fewer experts, or search their weights in another way."
+            )
+        first = len(self.first())
+        return affordable([first + count * self._new() for count in range(rounds)], measured_each, completions, prompts)
+
+    def _new(self) -> int:
+        """Return how many candidates a round behind the first measures at most."""
+        each: int = 3**self.dimensions - 2**self.dimensions
+        return len(self.utilities) * each
 
 
 def affordable(most: Sequence[int], measured_each: int, completions: int, prompts: int) -> tuple[int, int, int]:
