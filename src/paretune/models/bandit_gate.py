@@ -25,7 +25,8 @@ class BanditGate(TrainedGate):
 
     Arms are expert weights relative to the prior, which is the first of them: a gate that has learned nothing is its
     prior exactly. Parameters are what `learn` was told: how a prompt's states are compressed, coefficients of each
-    arm and output, and how well they are known. They are no network: no gradient reaches them.
+    arm and output, and how well they are known. They are no network: no gradient reaches them. Its setting `beta` is
+    the task's, or 0 where the task is judged on utility, as in other selections.
 
     Attributes:
         arms: What it chooses among.

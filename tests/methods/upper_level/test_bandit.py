@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,19 @@ def test_kinds_of_experts_bring_their_prior_and_settings_reach_the_bandit_alone(
     told, utility = stages(), stages(feedback="utility")
     assert utility[-1].settings["feedback"] == "utility"
     assert told[0].key(task) != utility[0].key(task)
+
+
+def test_what_a_task_is_judged_on_is_part_of_a_bandit_where_it_is_utility(task: Task) -> None:
+    def stages(judged_on: str) -> tuple[Stage, ...]:
+        judged = replace(task, judged_on=judged_on)  # type: ignore[arg-type]  # one of both
+        return ContextualBandit(ContextualBanditSettings()).stages(judged, WANTED, 6000, 3)
+
+    (*experts, own), (*others, other) = stages("J"), stages("utility")
+    assert [each.key(task) for each in experts] == [each.key(task) for each in others]
+    assert "judged_on" not in own.settings  # as stages were keyed before there was a choice
+    assert other.settings == {**own.settings, "judged_on": "utility"}
+    with pytest.raises(ConfigError, match="judged_on must be one of J, utility, got 'KL'"):
+        ContextualBanditSettings().bandit([[1.0]], "KL")  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize(

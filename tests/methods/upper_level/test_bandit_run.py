@@ -227,6 +227,40 @@ def test_what_the_gate_is_said_to_earn_is_of_the_gate_that_is_handed_over(
     assert sealed["gain"]["gate"]["ips"]["value"] == pytest.approx(earned[BANDIT.caution] - rule, rel=1e-9)
 
 
+def test_a_task_judged_on_utility_is_answered_by_it_and_explored_by_j(
+    task: Task, tmp_path: Path, experts: tuple[Path, ...]
+) -> None:
+    """A nat costs 5 there: by J the best arm is the nearest to the reference, by utility another one."""
+    dear = replace(task, beta=5.0)
+    settings = replace(BANDIT, caution=0.0, floor=0.4, algorithm="squarecb")
+    runs = {each: run(dear, tmp_path / each, experts, (64,), replace(settings, judged_on=each))
+            for each in ("J", "utility")}  # fmt: skip
+    logs = [(each.root / "64" / PULLS).read_bytes() for each in runs.values()]
+    assert logs[0] == logs[1]
+    assert runs["J"].events == runs["utility"].events
+    table = pq.read_table(tmp_path / "J" / "64" / PULLS).to_pydict()
+    wanted, arms = np.asarray(table["preference"]), np.asarray(table["arm"])
+    outputs = np.column_stack([table[name] for name in ("reward_first", "reward_second", "kl")])
+    bank, answered = load_bank(load_base(task.model), experts), {}
+    for each, cost in (("J", 5.0), ("utility", 0.0)):
+        gate = load_gate(bank, tmp_path / each / "64" / GATE)
+        _, _, *learned = (part.detach().double().numpy() for part in gate.networks[0])
+        weights = np.column_stack([wanted, np.full(64, -cost)])
+        said = ridge.payoffs(ridge.Fitted(*learned), np.asarray(table["context"]), weights)
+        answered[each] = answers(said.means, said.deviations, 0.0)
+        prompts = {str(row["prompt_id"]): bank.base.encode(str(row["prompt"])) for row in task.splits["train"]}
+        rows = torch.as_tensor(wanted, dtype=torch.float32)
+        found = gate.mixing(rows, rows, [prompts[name] for name in table["prompt_id"]]).resolved().dense()
+        expected = arms_of(2, BANDIT.divisions, BANDIT.step, BANDIT.stretch).weights(wanted)
+        np.testing.assert_allclose(found, expected[np.arange(64), answered[each]], atol=1e-6)  # fp32
+        paid = (outputs * weights).sum(axis=1) / np.asarray(table["propensity"])
+        sealed = runs[each].sealed[64]["off_policy"]
+        for name, chosen in (("gate", answered[each]), ("rule", 0 * arms)):
+            assert sealed[name]["ips"]["value"] == pytest.approx(float(np.mean((chosen == arms) * paid)), rel=1e-9)
+    bank.unwrap()
+    assert (answered["J"] != answered["utility"]).mean() > 0.3
+
+
 def test_reading_prompts_for_the_gate_is_charged(task: Task, tmp_path: Path, experts: tuple[Path, ...]) -> None:
     """One pass of the base model over the prompt of each pull; a first round is the same with and without."""
     spent = {

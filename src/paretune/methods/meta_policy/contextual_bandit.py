@@ -12,7 +12,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, Mixer, method
 from paretune.core.settings import check_read, check_unread
 from paretune.core.stages import GATE, Stage, StageResult
-from paretune.core.task import Task
+from paretune.core.task import JudgedOn, Task
 from paretune.methods.experts import PLANNING, adapters_of, left_by
 from paretune.methods.feedback import FeedbackSettings
 from paretune.methods.meta_policy.lower_level import CombiningSettings
@@ -48,10 +48,11 @@ class ContextualBanditSettings(CombiningSettings, FeedbackSettings):
         if self.context == "blind":
             check_unread(self, ("features", "products"), "where context is 'blind', which says nothing of prompts")
 
-    def bandit(self, rule: list[list[float]]) -> BanditSettings:
-        """Return the settings of the bandit's stage around a rule `[K, E]`."""
-        own = {each.name for each in fields(BanditSettings)} - {"prior", "feedback"}
-        return BanditSettings(prior=rule, feedback=self.feedback, **{name: getattr(self, name) for name in own})
+    def bandit(self, rule: list[list[float]], judged_on: JudgedOn = "J") -> BanditSettings:
+        """Return the settings of the stage around a rule `[K, E]`, for a task that is judged on J or utility."""
+        own = {each.name for each in fields(BanditSettings)} - {"prior", "feedback", "judged_on"}
+        named = {name: getattr(self, name) for name in own}
+        return BanditSettings(prior=rule, feedback=self.feedback, judged_on=judged_on, **named)
 
 
 @method("contextual_bandit", "meta-policy")
@@ -61,7 +62,8 @@ class ContextualBandit:
     An arm is a set of expert weights relative to the rule that would weigh the experts without a bandit, and the rule
     is one of them. A ridge regression for each arm and objective, and for the KL, learns from prompt and preference
     what a completion gets; an arm is then worth `w . r - beta KL` to any preference, so that one log serves all. Each
-    request is answered with the arm that is predicted to be worth most.
+    request is answered with the arm that is predicted to be worth most, by what the task is judged on: where that is
+    the utility, `w . r`.
 
     Source:
         Kong et al. 2025 (Visionary Perspective), the meta-policy's upper level; Li, Chu, Langford and Schapire 2010
@@ -85,7 +87,8 @@ class ContextualBandit:
             raise BudgetError(f"budget must leave a completion for the bandit, got {budget}. Raise it.")
         with left_by("bandit_share", budget - pulls, budget):
             experts = own.expert_kind.stages(own, task, budget - pulls, seed)
-        return (*experts, bandit_stage(own.bandit(rule_of(own.expert_kind.prior(objectives))), experts, pulls, seed))
+        settings = own.bandit(rule_of(own.expert_kind.prior(objectives)), task.judged_on)
+        return (*experts, bandit_stage(settings, experts, pulls, seed))
 
     def assemble(self, task: Task, preferences: FloatArray, results: Mapping[str, StageResult]) -> Assembly:
         """Answer with the experts under the gate; the notes say what it earns by its own log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from paretune.core.errors import ConfigError
 from paretune.core.preferences import FloatArray
 from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage
+from paretune.core.task import JudgedOn
 from paretune.methods.banks import CONTEXTS
 from paretune.methods.experts import weighed
 
@@ -41,6 +43,7 @@ class BanditSettings:
     context: str  # own, blind or shuffled
     prior: Sequence[Sequence[float]]  # [K, E], the rule
     feedback: str = field(default="told", metadata=OPTIONAL)
+    judged_on: JudgedOn = field(default="J", metadata=OPTIONAL)  # what arms are chosen to answer by
 
     def __post_init__(self) -> None:
         check_choice("algorithm", self.algorithm, EXPLORATION)
@@ -48,6 +51,7 @@ class BanditSettings:
         if not self.floor > 0:
             raise ConfigError(f"floor must be positive, got {self.floor}: every arm must have a chance. Try 0.05.")
         check_choice("context", self.context, CONTEXTS)
+        check_choice("judged_on", self.judged_on, get_args(JudgedOn))
         check_context(self.features, self.products)
         if not 0 <= self.caution < float("inf"):
             raise ConfigError(f"caution must be finite and not negative, got {self.caution}. Write 0 for none.")

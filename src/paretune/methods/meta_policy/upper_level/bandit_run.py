@@ -68,7 +68,8 @@ class _Bandit:
         own, objectives = self.own, len(self.task.objectives)
         settings: dict[str, object] = {
             "divisions": own.divisions, "step": own.step, "stretch": own.stretch, "features": own.features,
-            "products": own.products, "caution": own.caution, "beta": self.task.beta,
+            "products": own.products, "caution": own.caution,
+            "beta": self.task.beta if own.judged_on == "J" else 0.0,  # what a nat costs the answer
             "payoff": "utility" if own.feedback == "utility" else "rewards",
         }  # fmt: skip
         if own.context != "own":
@@ -130,9 +131,15 @@ class _Bandit:
             self.known = len(pulls.arms), model
         return model
 
+    def counted(self, preferences: FloatArray) -> FloatArray:
+        """Return what outputs count while it learns, `[N, O]`: J, whatever the task is judged on."""
+        weights = self.gate.payoff_weights(preferences)
+        weights[:, -1] = -self.task.beta
+        return weights
+
     def chances(self, model: ridge.Ridge, contexts: FloatArray, preferences: FloatArray) -> FloatArray:
         """Return the chance of each arm for decisions in contexts `[N, d]`, `[N, A]`."""
-        said = ridge.payoffs(ridge.fitted(model), contexts, self.gate.payoff_weights(preferences))
+        said = ridge.payoffs(ridge.fitted(model), contexts, self.counted(preferences))
         return policies.probabilities(
             self.own.algorithm, *said, int(model.counts.sum()), self.own.exploration, self.own.floor
         )
@@ -156,7 +163,7 @@ class _Bandit:
         self.telling.log(
             {
                 "pulls": len(pulls.arms), "arms": np.bincount(arms, minlength=chances.shape[1]).tolist(),
-                "payoff": made.mean_payoff(self.gate.payoff_weights(preferences)),
+                "payoff": made.mean_payoff(self.counted(preferences)),
             }
         )  # fmt: skip
         return pulls
