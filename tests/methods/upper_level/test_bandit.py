@@ -16,6 +16,7 @@ from paretune.core.stages import Stage
 from paretune.core.task import Task
 from paretune.methods.meta_policy.contextual_bandit import ContextualBandit, ContextualBanditSettings
 from paretune.methods.meta_policy.rewarded_soups import RewardedSoups, RewardedSoupsSettings
+from paretune.methods.meta_policy.upper_level import bandit as bandit_module
 from paretune.methods.meta_policy.upper_level.bandit_log import Pulls, off_policy_values
 
 WANTED = das_dennis(2, 2)
@@ -64,6 +65,20 @@ def test_what_a_task_is_judged_on_is_part_of_a_bandit_where_it_is_utility(task: 
     assert other.settings == {**own.settings, "judged_on": "utility"}
     with pytest.raises(ConfigError, match="judged_on must be one of J, utility, got 'KL'"):
         ContextualBanditSettings().bandit([[1.0]], "KL")  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_control_is_trained_anew_when_what_it_reads_changes(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings() -> dict[str, dict[str, object]]:
+        kinds = ("own", "blind", "shuffled")
+        planned = [ContextualBandit(ContextualBanditSettings(context=kind, features=8, products=4)) for kind in kinds]
+        stages = [each.stages(task, WANTED, 6000, 3)[-1] for each in planned]
+        return {kind: dict(stage.settings) for kind, stage in zip(kinds, stages, strict=True)}
+
+    before = settings()
+    assert not any("context_version" in each for each in before.values())  # keys of before
+    monkeypatch.setattr(bandit_module, "SHUFFLED_VERSION", 3)
+    after = settings()
+    assert after == {**before, "shuffled": {**before["shuffled"], "context_version": 3}}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from paretune.core.preferences import FloatArray
 from paretune.core.settings import OPTIONAL, plain_settings
 from paretune.core.stages import Stage
 from paretune.core.task import JudgedOn
-from paretune.methods.banks import CONTEXTS
+from paretune.methods.banks import CONTEXTS, SHUFFLED_VERSION
 from paretune.methods.experts import weighed
 
 PULLS = "pulls.parquet"  # the log
@@ -76,10 +76,12 @@ def bandit_stage(
         A stage of kind `bandit`, which leaves the gate and the log, and reports what each arm was pulled and what the
         gate earns by the log.
     """
+    # version 2 of what a shuffled gate reads is not written: stages were keyed without one, and stay what they are
+    renewed = settings.context == "shuffled" and SHUFFLED_VERSION > 2
     return Stage(
         kind="bandit",
         run=RUN,
-        settings=plain_settings(settings),
+        settings={**plain_settings(settings), **({"context_version": SHUFFLED_VERSION} if renewed else {})},
         needs=tuple(experts),
         completions=completions,
         seed=seed,
