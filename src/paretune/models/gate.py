@@ -351,7 +351,8 @@ class SmallNetwork(TrainedGate):
         """Return weights of a prior and what a network says, `[..., E]` both.
 
         The free form is their sum. The softmax form is `scale * softmax(offset / temperature + log(prior + FLOOR))`,
-        which starts next to the prior and lets an expert be recruited that has no weight there.
+        which lets an expert be recruited that has no weight there. Where offsets are zero it is next to the prior: for
+        E experts and a prior w on the simplex `scale (w + FLOOR) / (1 + FLOOR E)`.
         """
         if self.form == "free":
             return prior + offset
@@ -362,8 +363,9 @@ class SmallNetwork(TrainedGate):
 class BlockGate(SmallNetwork):
     """One small network a transformer block: `g_b = prior + MLP_b([layernorm(block input), preference])`.
 
-    The last layer starts at zero, so that an untrained gate is its prior exactly. What comes out need not be on the
-    simplex. The layer norm has no parameters.
+    The last layer starts at zero, so that an untrained gate is its prior exactly; in the softmax form next to it, see
+    `SmallNetwork.combined`. What comes out of the free form need not be on the simplex. The layer norm has no
+    parameters.
     """
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ class PromptGate(SmallNetwork):
     """One small network: `g = prior + MLP([states of the prompt, preference])`, the same for all blocks and tokens.
 
     It reads the states of the base model alone (`prompt_states`), so that weights belong to preference and prompt, and
-    a row runs under them as under any others. The last layer starts at zero: an untrained gate is its prior exactly.
+    a row runs under them as under any others. The last layer starts at zero: an untrained gate is its prior exactly, or
+    next to it in the softmax form, see `SmallNetwork.combined`.
     """
 
     level: ClassVar[GateLevel] = "prompt"
