@@ -27,7 +27,8 @@ from reader_oracle import CLOSE, recomputing
 
 LETTERS = range(1, 8)
 POOL = [[1, 2, 3, 4], [7, 2], [5]]  # of training prompts
-GATED = {"block 0": {}, "block 1": {"gate_block": 1}, "softmax": {"form": "softmax", "gate_scale": 1.5}}
+GATED = {"block 0": {}, "block 1": {"gate_block": 1}, "softmax": {"form": "softmax", "gate_scale": 1.5},
+         "temperature": {"form": "softmax", "gate_scale": 1.5, "gate_temperature": 2.0}}  # fmt: skip
 
 
 def gate_of(bank: ExpertBank, kind: type[SmallNetwork] = TokenGate, **settings: object) -> Any:
@@ -59,7 +60,7 @@ def by_formula(bank: ExpertBank, gate: TokenGate, row: int, completion: list[int
         offset = network(torch.cat([context, preference.expand(*context.shape[:2], -1)], dim=2))
         g = prior + offset
         if gate.form == "softmax":
-            raised = torch.exp(offset) * (prior.clamp(min=0) + 0.01)
+            raised = torch.exp(offset / gate.settings.get("gate_temperature", 1.0)) * (prior.clamp(min=0) + 0.01)
             g = 1.5 * raised / raised.sum(dim=2, keepdim=True)
         g[:, : len(prompt) - 1] = prior  # tokens before the last of the prompt
         now["g"] = g
@@ -79,6 +80,18 @@ def by_formula(bank: ExpertBank, gate: TokenGate, row: int, completion: list[int
         logits = model(torch.tensor([[*prompt, *completion]]), use_cache=False).logits[0]
     places = range(len(prompt) - 1, len(prompt) - 1 + len(completion))
     return torch.stack([logits[at].log_softmax(dim=-1)[token] for at, token in zip(places, completion, strict=True)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [BlockGate, TokenGate, PromptGate])
+def test_an_untrained_gate_is_its_prior_or_next_to_it_in_the_softmax_form(
+    llama: BaseModel, kind: type[SmallNetwork]
+) -> None:
+    bank, prior = bank_of(llama), torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])
+    nothing = torch.zeros(2, EXPERTS)
+    assert kind(bank, OBJECTIVES, 0).combined(prior, nothing).equal(prior)
+    gate = kind(bank, OBJECTIVES, 0, {"form": "softmax", "gate_scale": 1.5, "gate_temperature": 2.0})
+    torch.testing.assert_close(gate.combined(prior, nothing), 1.5 * (prior + 0.01) / 1.03)
 
 
 @torch.no_grad()
