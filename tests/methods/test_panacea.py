@@ -40,16 +40,22 @@ def test_a_policy_is_the_singular_value_form_with_the_preference_among_the_value
 
 
 @pytest.mark.usefixtures("base")
-def test_preference_experts_keep_their_rank_in_training_and_on_disk(task: Task, tmp_path: Path) -> None:
-    made = train("panacea", task, 160, settings={**SMALL, "preference_rank": 1}, output=tmp_path / "out")
+@pytest.mark.parametrize("preference_rank", [1, 5])
+def test_experts_are_all_trained_and_keep_their_rank_in_training_and_on_disk(
+    task: Task, tmp_path: Path, preference_rank: int
+) -> None:
+    given = {**SMALL, "preference_rank": preference_rank}
+    made = train("panacea", task, 160, settings=given, output=tmp_path / "out")
     assert made.bank is not None
-    assert made.bank.scales.tolist() == pytest.approx([16 / 3] * 3)
-    ranks = [json.loads((expert / "adapter_config.json").read_text())["r"] for expert in made.experts]
-    assert ranks == [3, 1, 1]
+    assert made.bank.scales.tolist() == pytest.approx([16 / 3] * 3)  # alpha over the rank of what all share
+    written = [json.loads((expert / "adapter_config.json").read_text()) for expert in made.experts]
+    ranks = [3, preference_rank, preference_rank]
+    assert [each["r"] for each in written] == ranks
+    assert [each["lora_alpha"] / each["r"] for each in written] == pytest.approx([16 / 3] * 3)
     for layer in made.bank.layers.values():
-        assert bool((layer.B[:, :, 0] != 0).any())
-        for expert in (1, 2):
-            assert torch.linalg.matrix_rank(layer.B[expert] @ layer.A[expert]) <= 1
+        assert (layer.B[:, :, 0] != 0).any(dim=1).all()  # B starts at 0: each expert has learned, the shared one too
+        for expert, rank in enumerate(ranks):
+            assert torch.linalg.matrix_rank(layer.B[expert] @ layer.A[expert]) <= rank
     assert made.policy_for([0.25, 0.75]).expert_weights.tolist() == [[1, 0.25, 0.75]]
 
 
