@@ -59,6 +59,9 @@ class Alone:
     def artefact(self, stage: Stage, name: str) -> Path:
         return self.folder / name
 
+    def checkpoint_folder(self) -> Path:
+        return self.folder / f"checkpoint-{id(self)}"
+
     def log(self, event: Mapping[str, object]) -> None:
         self.events.append(event)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from paretune.core.answers import check_columns, number_table
 from paretune.core.checks import check_choice
+from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, RewardError, ShapeError
 from paretune.core.preferences import SUM_TOLERANCE, FloatArray
 from paretune.core.protocols import Level, Mixer
@@ -20,6 +21,7 @@ from paretune.core.task import JudgedOn, Task
 from paretune.methods.experts import DIGITS, adapters_of, settings_of
 from paretune.methods.hierarchical_grid import Found, Measure, Space, hierarchical_search, keys_of
 from paretune.methods.judging import judged_scores
+from paretune.methods.kept_measurements import KeptMeasurements
 
 if TYPE_CHECKING:
     from paretune.models.bank import ExpertBank
@@ -241,6 +243,8 @@ def measure(
 ) -> tuple[FloatArray, FloatArray]:
     """Measure mixtures of the experts that a stage needs: what a search of one's own asks.
 
+    What was measured before a stop is known when the stage goes on, and is charged once.
+
     Args:
         context: Of the run function; completions are charged to the stage.
         stage: It needs the stages that left the experts.
@@ -281,6 +285,7 @@ class _Measured:
         from paretune.objectives.scoring import Scorer
 
         self.context, self.stage, self.bank, self.mixer, self.timed = context, stage, bank, mixer, timed
+        self.kept = KeptMeasurements(context, stage)
         self.gate = None if mixer.gate is None else load_gate(bank, mixer.gate)
         self.ledger, self.score = context.ledger(stage), Scorer(context.task.objectives)
         self.chosen = min(completions_each, len(context.task.splits["development"]))
@@ -293,6 +298,15 @@ class _Measured:
 
     def __call__(self, candidates: FloatArray, times: int) -> tuple[FloatArray, FloatArray]:
         """Return mean rewards `[C, K]` and KL `[C]` of candidates `[C, E]` that were measured so often before."""
+        gate = None if self.mixer.gate is None else file_digest(self.mixer.gate)
+        asked = {
+            "candidates": candidates.tolist(), "measured_before": int(times),
+            "completions_each": int(self.chosen * self.samples), "mixer": {**asdict(self.mixer), "gate": gate},
+        }  # fmt: skip
+        found = self.kept.answer(asked, lambda: self._made(candidates, times))
+        return np.asarray(found["scores"]), np.asarray(found["kl"])
+
+    def _made(self, candidates: FloatArray, times: int) -> dict[str, Any]:
         from paretune.core.seeds import stream_key
         from paretune.models.resampled import policy_class
         from paretune.rl.scored_completions import scored_completions
@@ -305,17 +319,16 @@ class _Measured:
             self.gate,
         )  # fmt: skip
         owners = [index for index in range(count) for _ in self.rows]
-        seed, before = stream_key(self.stage.seed, "search", times) % 2**63, self.ledger.completions
-        made, found = scored_completions(
+        seed = stream_key(self.stage.seed, "search", times) % 2**63
+        made, scored = scored_completions(
             policy, [*self.rows] * count, owners, self.score, objectives, self.samples, seed, self.ledger, self.timed
         )
-        scores = _means(found.rewards.reshape(count, each, objectives), task.objective_names)
+        scores = _means(scored.rewards.reshape(count, each, objectives), task.objective_names)
         ratios = (made.log_probs.double() - made.reference_log_probs.double()).sum(dim=1).numpy()
         kl = np.asarray(ratios.reshape(count, each).mean(axis=1))
-        known = {"candidates": candidates.tolist(), "scores": scores.tolist(), "kl": kl.tolist()}
-        self.context.log({**known, "measured_before": times})
-        self.context.progress(self.ledger.completions - before)
-        return scores, kl
+        found = {"scores": scores.tolist(), "kl": kl.tolist()}
+        self.context.log({"candidates": candidates.tolist(), **found, "measured_before": times})
+        return found
 
 
 def _means(rewards: FloatArray, names: Sequence[str]) -> FloatArray:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from paretune.core.task import Row, Split, Task
 from paretune.core.user_calls import called, check_takes
 from paretune.methods.experts import ExpertSettings, MeasurementSettings, adapters_of, settings_of, start_of
 from paretune.methods.folds import fold_means, fold_numbers, fold_sums
+from paretune.methods.kept_measurements import KeptMeasurements
 from paretune.methods.prompt_halves import trained_prompts
 from paretune.rl.settings import LearnerSettings
 
@@ -282,32 +284,49 @@ def measure_experts(context: StageContext) -> None:
 
     It seals `scores [E, K]`, mean rewards, None where every reward of an objective is missing, `kl [E]`, the mean KL of
     the same completions in nats, `folds [E, F, K + 1]`, both on each fold of the prompts, and `fold_counts`, of how
-    many completions each of these is the mean.
+    many completions each of these is the mean. An expert is measured once, however often the stage is stopped.
     """
     from paretune.models.adapters import load_bank
     from paretune.models.loading import load_base, unwrap
-    from paretune.objectives.scoring import Scorer
-    from paretune.rl.evaluation import evaluate
 
-    task = context.task
-    base = load_base(task.model)
+    base = load_base(context.task.model)
     for stage in context.stages:
         adapters = adapters_of(context.result(need) for need in stage.needs)
-        each = settings_of(MeasurementSettings, stage).completions_each
-        chosen = min(each, len(task.splits["development"]))
-        rows, samples = task.splits["development"][:chosen], each // chosen
         try:
-            records = evaluate(
-                one_by_one(load_bank(base, adapters), task), rows, Scorer(task.objectives), task.objective_names,
-                samples=samples, seed=stage.seed, split="development", ledger=context.ledger(stage),
-                progress=context.progress,
-            )  # fmt: skip
+            found = _measured_one_by_one(context, stage, one_by_one(load_bank(base, adapters), context.task))
         finally:
             unwrap(base)
-        scores = [[None if np.isnan(score) else float(score) for score in record.scores] for record in records]
-        folds, counts = zip(*(_folds(record, rows) for record in records), strict=True)
-        measured = {"scores": scores, "kl": [record.kl for record in records]}
-        context.seal(stage, {**measured, "folds": list(folds), "fold_counts": list(counts)})
+        context.seal(stage, {name: [each[name] for each in found] for name in found[0]})
+
+
+def _measured_one_by_one(context: StageContext, stage: Stage, policies: Policy) -> list[Mapping[str, Any]]:
+    """Return what is sealed of each expert, measured now or before a stop."""
+    from paretune.objectives.scoring import Scorer
+    from paretune.rl.evaluation import evaluate
+    from paretune.rl.requests import Requests
+
+    task, kept = context.task, KeptMeasurements(context, stage)
+    each = settings_of(MeasurementSettings, stage).completions_each
+    score, ledger = Scorer(task.objectives), context.ledger(stage)
+    chosen = min(each, len(task.splits["development"]))
+    rows, samples = task.splits["development"][:chosen], each // chosen
+
+    def measured(expert: int) -> dict[str, Any]:
+        alone = Requests(policies, policies.preferences[[expert]], np.full((1, chosen), expert))
+        (record,) = evaluate(
+            alone, rows, score, task.objective_names, samples=samples, seed=stage.seed, split="development",
+            ledger=ledger,
+        )  # fmt: skip
+        return _measurement(record, rows)
+
+    return [kept.answer({"expert": expert}, partial(measured, expert)) for expert in range(len(policies))]
+
+
+def _measurement(record: EvaluationRecord, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what is sealed of one expert."""
+    scores = [None if np.isnan(score) else float(score) for score in record.scores]
+    folds, counts = _folds(record, rows)
+    return {"scores": scores, "kl": record.kl, "folds": folds, "fold_counts": counts}
 
 
 def _folds(record: EvaluationRecord, rows: Sequence[Row]) -> tuple[list[list[float | None]], list[list[int]]]:
