@@ -186,6 +186,22 @@ def test_a_search_of_ones_own_measures_what_its_mixer_serves(
     assert len({str(scores) for scores in measured.values()}) == 4
 
 
+def test_each_time_a_candidate_is_measured_has_noise_of_its_own_and_the_same_noise_when_repeated(
+    task: Task, adapters: dict[int, Path], tmp_path: Path
+) -> None:
+    """What settles a search are the means of several measurements, which equal numbers would not change."""
+    stage, candidates = searched(task, adapters, tmp_path, 3).stages[0], np.asarray([[0.5, 0.5], [1, 0]])
+
+    def measured(times: int) -> Any:
+        own = Alone(task, (stage,), adapters, tmp_path, Ledger(2 * 8))
+        scores, kl = measure(cast(StageContext, own), stage, candidates, 8, times)
+        return np.column_stack([scores, kl])
+
+    first, second = measured(0), measured(1)
+    assert (first != second).any(axis=1).all()
+    np.testing.assert_array_equal(measured(1), second)
+
+
 def test_a_prior_beyond_the_simplex_is_searched_and_answers_there(
     task: Task, adapters: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

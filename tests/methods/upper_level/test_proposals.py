@@ -92,6 +92,23 @@ def test_a_step_of_mirror_descent_multiplies_by_the_exponentials_of_slopes() -> 
     np.testing.assert_allclose(search.ask(space, found, np.random.default_rng(0))[0], [0.8, 0.2])
 
 
+def test_a_second_step_of_mirror_descent_is_shorter_by_the_slopes_of_both() -> None:
+    """From (.8, .2) the points towards the corners are .84 and .64, so the slopes of `u = g_1` are (.2, -.8).
+
+    Their largest square, .64, is added to the first step's, .25: the ratio of weights, 4, is multiplied by
+    `exp(ln 2 (.2 + .8) / sqrt(.89)) = 2^(1 / sqrt(.89))`, to 8.34, where by the last slopes alone it would be 9.51.
+    """
+    space = simplex(np.asarray([[0.5, 0.5]]))
+    search, found = MirrorDescent(0.2, math.log(2)), Found()
+    for _ in range(2):
+        asked = search.ask(space, found, np.random.default_rng(0))
+        found.add(asked, np.stack([asked[:, 0], asked[:, 0]], axis=1) * 7)
+    np.testing.assert_allclose(asked[:, 0], [0.8, 0.84, 0.64])
+    ratio = 4 * 2 ** (1 / math.sqrt(0.89))
+    after = search.ask(space, found, np.random.default_rng(0))[0]
+    np.testing.assert_allclose(after, [ratio / (1 + ratio), 1 / (1 + ratio)])
+
+
 def test_mirror_descent_stays_where_it_knows_nothing_and_leaves_a_corner() -> None:
     space = simplex(np.asarray([[1.0, 0.0]]))
     search, found = MirrorDescent(0.2, 1.0), Found()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from paretune.core.errors import BudgetError, ConfigError, ModelError
 from paretune.core.preferences import das_dennis
 from paretune.core.protocols import Mixer
+from paretune.core.seeds import generator
 from paretune.core.task import Task
 from paretune.methods.meta_policy.emorl import EMORL, EMORLSettings
 from paretune.methods.meta_policy.searched_soups import SearchedSoups, SearchedSoupsSettings
+from paretune.methods.meta_policy.upper_level import searching
+from paretune.methods.meta_policy.upper_level.proposals import GROWTH
 from paretune.methods.meta_policy.upper_level.searching import priced
 
 WANTED = das_dennis(2, 2)
@@ -79,6 +83,37 @@ def test_the_price_of_weights_steers_the_answer_as_it_did_the_search(task: Task,
         chosen[l1] = assembly.answer.weights(np.asarray([[0.3, 0.7]]))[0][0].tolist()
     assert chosen == {0.05: [0.5, 0.5], 0.03: [1.0, 0.5]}
     np.testing.assert_allclose(priced(np.asarray([[1.0, -0.5]]), np.asarray([[0.6, 0.2]]), 0.1), [[0.45, 0.05]])
+
+
+def test_the_price_of_weights_steers_the_search(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all measure alike, a search at a price goes on from its cheapest candidate, and one without from its first.
+
+    Children are their parent and normal changes of the step, within [0, 1]. A round in which the best known value rose,
+    as it does at a price where a child's sum is below the parent's 1, makes steps half as long again; others shorter.
+    """
+    asked: dict[float, list[Any]] = {0.0: [], 0.5: []}
+    for l1, calls in asked.items():
+        method = SearchedSoups(SearchedSoupsSettings(search="gradient_free", l1=l1, candidates=3, rounds=2))
+        *_, stage = method.stages(task, np.asarray([[0.5, 0.5]]), 4000, 7)
+
+        def ask(context: Any, stage: Any, mixer: Any, each: int, find: Any, calls: list[Any] = calls) -> None:
+            def alike(candidates: Any, times: int) -> Any:
+                calls.append(candidates)
+                return np.full((len(candidates), 2), 0.6)
+
+            find(2, alike)
+
+        monkeypatch.setattr(searching, "run_search", ask)
+        searching.search_by_rounds(cast(Any, SimpleNamespace(stages=(stage,))))
+    drawn = generator(7, "search", "gradient_free")
+    changes = [drawn.normal(size=(1, 3, 2))[0] for _ in range(2)]
+    children = (0.5 + 0.2 * changes[0]).clip(0, 1)
+    cheapest = children[children.sum(axis=1).argmin()]
+    assert cheapest.sum() < 1
+    for own, again, step in ((asked[0.0], [0.5, 0.5], 0.2 * GROWTH**-0.25), (asked[0.5], cheapest, 0.2 * GROWTH)):
+        np.testing.assert_allclose(own[0], [[0.5, 0.5]])
+        np.testing.assert_allclose(own[1], children)
+        np.testing.assert_allclose(own[2], (again + step * changes[1]).clip(0, 1))
 
 
 @pytest.mark.parametrize(
