@@ -34,6 +34,7 @@ from paretune.methods.meta_policy.bone_soups import BoneSoups, BoneSoupsSettings
 from paretune.methods.meta_policy.emorl import EMORL, EMORLSettings
 from paretune.methods.meta_policy.hidden_mixing import HiddenMixingSettings
 from paretune.methods.meta_policy.searched_soups import SearchedSoups, SearchedSoupsSettings
+from paretune.methods.multi_policy.evolution import Evolution, EvolutionSettings
 from paretune.methods.multi_policy.weight_grid import WeightGrid, WeightGridSettings
 from paretune.methods.single_policy.linear import Linear, LinearSettings
 from paretune.rl.settings import LearnerSettings
@@ -299,10 +300,10 @@ def test_a_task_without_development_prompts_is_refused_where_something_is_measur
     assert Linear(LinearSettings()).stages(bare, np.eye(2), 999, 0)  # measures nothing
     measuring: tuple[Any, ...] = (
         WeightGrid(WeightGridSettings()), EMORL(EMORLSettings()), SearchedSoups(SearchedSoupsSettings(search="random")),
-        BoneSoups(BoneSoupsSettings(pilot_share=0.4)),
+        BoneSoups(BoneSoupsSettings(pilot_share=0.4)), Evolution(EvolutionSettings()),
     )  # fmt: skip
     for method in measuring:
-        with pytest.raises(TaskError, match="development prompts must be at least one where a method measures on them"):
+        with pytest.raises(TaskError, match=r"development prompts of task '.+' must be at least one where"):
             method.stages(bare, np.eye(2), 9999, 0)
 
 

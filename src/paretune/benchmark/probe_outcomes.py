@@ -163,7 +163,7 @@ def pilot_outcomes(task: Task, completions: int, seed: int, units: FloatArray, p
     budget = completions // group * group * count
     solutions = train(PILOT_METHOD, task, budget, seed, progress=_link(progress, budget))
     stages = [read_stage(adapter.parents[2], adapter.parent.name) for adapter in solutions.experts]
-    rows = task.splits["development"]
+    rows = task.development_rows()
     samples = -(-PILOT_EVALUATED // len(rows))
     policies = solutions.policies_for(corners(count))
     made = len(rows) * samples

@@ -198,14 +198,14 @@ class TrialScore:
             Table(
                 cell.folder, cell.task.name, cell.seed,
                 {**cell.answered, "samples": _samples(study, cell), **context_of(cell.task)}, (cell.name,), cell.stages,
-                len(cell.task.splits["development"]) * len(cell.preferences) * _samples(study, cell),
+                len(cell.task.development_rows()) * len(cell.preferences) * _samples(study, cell),
             )
             for cell in cells
         ]  # fmt: skip
 
     def run(self, job: TableJob, link: Link) -> None:
         """Score its policies, exactly where completions can be listed."""
-        rows = job.task.splits["development"]
+        rows = job.task.development_rows()
         policy, given = job.answering(job.preferences, rows), job.preferences
         if job.task.enumeration is None:
             found = _sampled(policy, job.task, given, job.samples, job.seed, link)
@@ -228,12 +228,12 @@ def _sampled(
     from paretune.rl.evaluation import evaluate
 
     records = evaluate(
-        policy, task.splits["development"], Scorer(task.objectives), objectives=task.objective_names, audit=(),
+        policy, task.development_rows(), Scorer(task.objectives), objectives=task.objective_names, audit=(),
         samples=samples, seed=seed, split="development", progress=link.progress,
     )  # fmt: skip
     scores, kl = np.stack([each.scores for each in records]), np.array([each.kl for each in records])
     if task.contextual:
-        wanted = task.prompt_preferences(task.splits["development"], given)
+        wanted = task.prompt_preferences(task.development_rows(), given)
         utilities = np.array([record.utility_by(row) for record, row in zip(records, wanted, strict=True)])
         return CellScore(utilities - task.beta * kl if task.judged_on == "J" else utilities)
     if task.judged_on == "J":  # of a policy of several particles no KL is known, so what it gained is not either
@@ -252,7 +252,7 @@ def _exact(policy: Policy | Requests, task: Task, given: FloatArray, seed: int, 
     from paretune.objectives.scoring import Scorer
     from paretune.rl.outcomes import enumeration_of, outcomes, tables
 
-    rows = task.splits["development"]
+    rows = task.development_rows()
     log_reference, rewards = tables(task, rows, Scorer(task.objectives))
     found = outcomes(policy, rows, enumeration_of(task), log_reference, rewards, (1.0,), seed, link.progress)
     means, kl = found.rewards[:, 0].mean(axis=1), found.kl[:, 0].mean(axis=1)  # [M, K] and [M]

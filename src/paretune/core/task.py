@@ -225,6 +225,22 @@ class Task:
                 )
         return np.asarray(values, dtype=np.float64)
 
+    def development_rows(self) -> tuple[Row, ...]:
+        """Return the prompts that something is selected or tuned on.
+
+        A task made in Python may have none, for methods that do neither.
+
+        Raises:
+            TaskError: If there are none.
+        """
+        rows = self.splits["development"]
+        if not rows:
+            raise TaskError(
+                f"development prompts of task '{self.name}' must be at least one where something is measured on them, "
+                "got none. Set some training prompts aside for it, or choose a method that measures nothing."
+            )
+        return rows
+
     @property
     def prompt_format(self) -> PromptFormat:
         """How a prompt becomes the model's input."""

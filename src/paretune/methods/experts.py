@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import AdapterError, BudgetError, ConfigError, SplitError, TaskError
+from paretune.core.errors import AdapterError, BudgetError, ConfigError, SplitError
 from paretune.core.preferences import FloatArray, corners
 from paretune.core.seeds import stream_key
 from paretune.core.settings import OPTIONAL, plain_settings
@@ -186,18 +186,10 @@ def weighed(preferences: FloatArray, rule: FloatArray) -> FloatArray:
 def whole_passes(completions: int, prompts: int) -> int:
     """Return how many completions measure an expert evenly: one for some prompts, or equally many for all of them.
 
-    Raises:
-        TaskError: If there are no development prompts: a task may lack them where nothing is measured.
-
     Example:
         >>> whole_passes(128, 64), whole_passes(100, 64), whole_passes(20, 64)
         (128, 64, 20)
     """
-    if prompts < 1:
-        raise TaskError(
-            "development prompts must be at least one where a method measures on them, got none. Set some training "
-            "prompts aside for it, or choose a method that measures nothing."
-        )
     return completions if completions <= prompts else completions // prompts * prompts
 
 

@@ -119,7 +119,7 @@ class SearchedPrior:
             )
         space = self._space(rule)
         rounds, evaluations, each = space.affordable(
-            self.rounds, self.measured_each, budget, len(task.splits["development"])
+            self.rounds, self.measured_each, budget, len(task.development_rows())
         )
         return (search_stage(experts, space, rounds, evaluations, each, "adapters", None, seed, task.judged_on),)
 

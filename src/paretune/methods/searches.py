@@ -288,8 +288,8 @@ class _Measured:
         self.kept = KeptMeasurements(context, stage)
         self.gate = None if mixer.gate is None else load_gate(bank, mixer.gate)
         self.ledger, self.score = context.ledger(stage), Scorer(context.task.objectives)
-        self.chosen = min(completions_each, len(context.task.splits["development"]))
-        self.rows, self.samples = context.task.splits["development"][: self.chosen], completions_each // self.chosen
+        self.chosen = min(completions_each, len(context.task.development_rows()))
+        self.rows, self.samples = context.task.development_rows()[: self.chosen], completions_each // self.chosen
         if self.chosen * self.samples != completions_each:
             raise ConfigError(
                 f"completions_each must be at most the {self.chosen} development prompts or a multiple of them, got "

@@ -308,8 +308,8 @@ def _measured_one_by_one(context: StageContext, stage: Stage, policies: Policy) 
     task, kept = context.task, KeptMeasurements(context, stage)
     each = settings_of(MeasurementSettings, stage).completions_each
     score, ledger = Scorer(task.objectives), context.ledger(stage)
-    chosen = min(each, len(task.splits["development"]))
-    rows, samples = task.splits["development"][:chosen], each // chosen
+    chosen = min(each, len(task.development_rows()))
+    rows, samples = task.development_rows()[:chosen], each // chosen
 
     def measured(expert: int) -> dict[str, Any]:
         alone = Requests(policies, policies.preferences[[expert]], np.full((1, chosen), expert))

@@ -102,7 +102,7 @@ class BoneSoups:
         if not own.pilot_share:
             return own.expert_kind.stages(own, task, budget, seed)
         wanted = grid_preferences(objectives, DIVISIONS)
-        each = whole_passes(own.pilot_measured_each, len(task.splits["development"]))
+        each = whole_passes(own.pilot_measured_each, len(task.development_rows()))
         measured = len(BETAS) * len(wanted) * each
         mixed = np.vstack([MixedReward(beta).mixing(objectives) for beta in BETAS])
         given = int(own.pilot_share * budget)

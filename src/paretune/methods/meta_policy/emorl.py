@@ -94,7 +94,7 @@ class EMORL:
             settings.rounds,
             settings.measured_each,
             int(settings.search_share * budget),
-            len(task.splits["development"]),
+            len(task.development_rows()),
         )
         left = budget - evaluations * each
         with left_by("search_share", left, budget):

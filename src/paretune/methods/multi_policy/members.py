@@ -110,7 +110,7 @@ class Members:
         from paretune.methods.training import one_by_one
         from paretune.rl.evaluation import evaluate
 
-        rows, found, began = self.task.splits["development"], list(individuals), time.perf_counter()
+        rows, found, began = self.task.development_rows(), list(individuals), time.perf_counter()
         bank = self.bank(individuals)
         try:
             policies = one_by_one(bank, self.task)

@@ -94,7 +94,9 @@ def set_stage(
         BudgetError: If they cannot have them.
         ConfigError: If advantages are made with greedy completions, or cannot be imported.
         MethodError: If they take other arguments than an estimator is called with.
+        TaskError: If there are no development prompts to measure on.
     """
+    task.development_rows()
     group = settings.group_size
     if "greedy_rewards" in asked_for(settings.advantages):
         raise ConfigError(

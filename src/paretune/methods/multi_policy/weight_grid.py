@@ -70,7 +70,7 @@ class WeightGrid:
         """Return the grid's experts and their measurement; `preferences` play no part in training."""
         grid = self.grid(len(task.objectives), budget)
         measured = min(self.settings.measured_each, budget // (4 * len(grid)))  # at most a quarter of a small budget
-        measured = whole_passes(measured, len(task.splits["development"]))
+        measured = whole_passes(measured, len(task.development_rows()))
         if measured < 1:
             raise BudgetError(
                 f"budget must leave a completion to measure each of {len(grid)} members with, got {budget}. Raise it."

@@ -125,7 +125,7 @@ def planned_search(
         ConfigError: If the preferences' own weights cannot be mixed at the level of the settings.
     """
     space = search_space(settings, preferences, prior)
-    share, prompts = int(settings.search_share * budget), len(task.splits["development"])
+    share, prompts = int(settings.search_share * budget), len(task.development_rows())
     if settings.search == "grid":
         return space.affordable(settings.rounds, settings.measured_each, share, prompts)
     first, more = len(distinct(space.first_candidates)), settings.proposals().each(space)
