@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from functools import partial
 from typing import Any
 
@@ -153,6 +154,73 @@ def test_experts_that_all_but_exclude_a_token_are_mixed_without_overflow(name: s
     made = MIXES[name](logits.log_softmax(dim=-1), torch.full((3,), 1 / 3).log(), torch.tensor([0.5, 0.5]))
     assert bool(torch.isfinite(made).all())
     assert float(made[0]) > -1e-6  # the only token that both may say
+
+
+def solved(name: str, experts: Tensor, reference: Tensor, weights: Tensor) -> list[float]:
+    """Return the mixture by halving, in decimal numbers, whose exponents have no bounds to speak of."""
+    # 1 - e^x of x = e^-700 has 300 digits
+    with localcontext(prec=400 if name == "jensen_shannon" else 60, Emin=-(10**9), Emax=10**9):
+        own, w = [Decimal(float(log)).exp() for log in reference], [Decimal(float(each)) for each in weights]
+        ratios = [[q / Decimal(float(log)).exp() for log, q in zip(expert, own, strict=True)] for expert in experts]
+        if name == "jensen_shannon":
+            powers = [[(1 / (1 + each)).ln() * by for each in row] for by, row in zip(w, ratios, strict=True)]
+            sums = [-sum(column) for column in zip(*powers, strict=True)]
+        else:
+            powers = [[each ** {"alpha 3": 3}.get(name, 1) * by for each in row]
+                      for by, row in zip(w, ratios, strict=True)]  # fmt: skip
+            sums = [sum(column) for column in zip(*powers, strict=True)]
+        least = min(sums)
+
+        def mixed(log: Decimal) -> list[Decimal]:  # of t; of C / (1 - C), turned round
+            if name == "jensen_shannon":
+                left = 1 / (1 + (-log).exp())
+                share = [(1 - left) * (least - each).exp() for each in sums]
+                return [q * c / (left + (1 - left) * (1 - (least - each).exp()))
+                        for q, c, each in zip(own, share, sums, strict=True)]  # fmt: skip
+            root = Decimal(1) / {"alpha 3": 3}.get(name, 1)
+            return [q / (each - least + log.exp()) ** root for q, each in zip(own, sums, strict=True)]
+
+        low, high = Decimal(-10000), Decimal(0)
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if sum(mixed(middle)) > 1 else (low, middle)
+        return [float(each.ln()) for each in mixed(high)]
+
+
+@pytest.mark.parametrize(("name", "spread"), [("forward_kl", 400), ("alpha 3", 100), ("jensen_shannon", 300)])
+@pytest.mark.parametrize("weights", [(0.3, 0.7), (0.5, 0.2), (1.0, 0.0), (1.3, -0.3)])
+def test_experts_that_are_hundreds_of_nats_apart_are_mixed_as_exactly(
+    name: str, spread: float, weights: tuple[float, ...]
+) -> None:
+    """Tokens whose sums, or how far these are apart, no number of float64 could be: e^1000 and e^-1000."""
+    generator, mix = torch.Generator().manual_seed(0), {**MIXES, "alpha 3": partial(alpha_divergence, alpha=3.0)}[name]
+    logits = spread * torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    *experts, reference = logits.log_softmax(dim=-1)
+    both, given = torch.stack(experts).requires_grad_(), torch.tensor(weights, dtype=torch.float64)
+    made = mix(both, reference, given)
+    rows = [solved(name, both[:, row].detach(), reference[row], given) for row in range(4)]
+    expected = torch.tensor(rows, dtype=torch.float64)
+    # sums of probabilities are right to 1e-10, and so are logarithms of 3e-7 to 3e-4
+    torch.testing.assert_close(made.exp(), expected.exp(), atol=1e-9, rtol=0)
+    likely = expected > -15
+    torch.testing.assert_close(made[likely], expected[likely], atol=1e-3, rtol=0)
+    made.exp().square().sum().backward()
+    assert bool(torch.isfinite(both.grad).all())  # type: ignore[arg-type]  # there is one
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_tokens_that_are_equal_have_gradients(name: str) -> None:
+    logits, own = torch.tensor([[1.0, -1.0, -3.0], [-1.0, 1.0, -3.0]]).double(), torch.full((3,), 1 / 3).double().log()
+
+    def mixed(raw: Tensor) -> Tensor:
+        return MIXES[name](raw.log_softmax(dim=-1), own, torch.tensor([0.5, 0.5]))
+
+    assert torch.autograd.gradcheck(mixed, (logits.requires_grad_(),), atol=1e-6)
+
+
+def test_nothing_times_the_largest_number_is_nothing_in_float32() -> None:
+    log_sum, share = divergences._log_sum(torch.tensor([-200.0]), torch.zeros(1), torch.zeros(1))
+    assert (log_sum.item(), share.item()) == (-200, 1)
 
 
 @pytest.mark.parametrize("name", ["forward_kl", "jensen_shannon"])

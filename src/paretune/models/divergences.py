@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from paretune.core.errors import NonFiniteError, ShapeError
@@ -17,7 +18,6 @@ CLOSE = 1e-10  # of the logarithm of a sum of probabilities to 0; below, digits 
 NORMALISED = 1e-3  # what float32 leaves of a sum of 150,000 probabilities
 # how far from 0 a root may be found: in float64 a hundred steps end below CLOSE, or at 2e-8 for an alpha of 1e-8
 FOUND = {torch.float64: 1e-6, torch.float32: NORMALISED}
-LARGEST = 700.0  # exponent: exp(709) is the largest number in float64
 
 
 def reverse_kl(expert_log_probs: Tensor, reference_log_probs: Tensor, expert_weights: Tensor) -> Tensor:
@@ -55,6 +55,10 @@ def reverse_kl(expert_log_probs: Tensor, reference_log_probs: Tensor, expert_wei
 def forward_kl(expert_log_probs: Tensor, reference_log_probs: Tensor, expert_weights: Tensor) -> Tensor:
     """Mix by `f(x) = -ln x`: `p = 1 / (Z / p_ref + sum_e w_e / p_e)`, see `reverse_kl`.
 
+    Raises:
+        ShapeError: See `reverse_kl`.
+        NonFiniteError: See `alpha_divergence`.
+
     Departures:
         Z is found; published code leaves it out and normalises the weighted harmonic mean in its place, which solves
         another problem as soon as experts differ.
@@ -76,21 +80,21 @@ def alpha_divergence(
         expert_weights: `[E]`, or `[E, ...]`.
         alpha: Above 0.
 
+    Raises:
+        ShapeError: If alpha is not finite and above 0; see `reverse_kl` too.
+        NonFiniteError: If no normaliser is found: weights are too far from one for what float64 can hold.
+
     Departures:
         z is found; published code leaves it out.
     """
     if not (math.isfinite(alpha) and alpha > 0):
         raise ShapeError(f"alpha must be above 0, got {alpha}. The limit 0 is reverse_kl.")
     experts, reference, weights = _checked(expert_log_probs, reference_log_probs, expert_weights)
-    # beyond LARGEST the token has a probability of 0 either way
-    inverse = (alpha * (reference - experts)).clamp(max=LARGEST).exp()
-    sums = (weights * inverse).sum(dim=0)
-    least, place = sums.min(dim=-1, keepdim=True)
-    above = sums - least  # z = t - least, t > 0
+    place, log_scale, above = _above_least(alpha * (reference - experts), weights)
 
-    def terms(log_t: Tensor) -> tuple[Tensor, Tensor]:
-        whole = log_t.exp()[..., None] + above
-        return reference - whole.log() / alpha, -log_t.exp()[..., None] / whole / alpha
+    def terms(log_t: Tensor) -> tuple[Tensor, Tensor]:  # z = t - least, t > 0
+        whole, share = _log_sum(log_t[..., None], above, log_scale)
+        return reference - whole / alpha, -share / alpha
 
     # the token of the least sum has at most all probability, t^(-1/a) p_ref <= 1; with all sums like it, t is 1
     low = alpha * reference.gather(-1, place)[..., 0].detach()
@@ -103,18 +107,25 @@ def jensen_shannon(expert_log_probs: Tensor, reference_log_probs: Tensor, expert
     From `f'(x) = ln(2 x / (1 + x))` comes `p / (p + p_ref) = c prod_e (p_e / (p_e + p_ref))^{w_e}`, c such that p sums
     to one.
 
+    Raises:
+        ShapeError: See `reverse_kl`.
+        NonFiniteError: See `alpha_divergence`.
+
     Departures:
         Published code takes the geometric mean of the experts, which is the answer for the reverse KL.
     """
     experts, reference, weights = _checked(expert_log_probs, reference_log_probs, expert_weights)
-    product = (weights * (experts - torch.logaddexp(experts, reference))).sum(dim=0)
-    most, place = product.max(dim=-1, keepdim=True)
-    log_q = product - most  # p / (p + p_ref) = C q, 0 < C < 1
+    # p / (p + p_ref) = C q, 0 < C < 1, -ln q = sum_e w_e ln((p_e + p_ref) / p_e), less the least of it
+    place, log_scale, above = _above_least(_log_softplus(reference - experts), weights)
+    log_q = -above * log_scale.exp()
+    tiny = log_q > -1e-8  # digits of 1 - e^x would be lost: the first terms of (1 - e^x) / x
+    wide = log_q.where(~tiny, torch.full_like(log_q, -1.0))
+    rest = above * (1 + log_q / 2).where(tiny, torch.expm1(wide) / wide)  # 1 - q, over e^scale
 
     def terms(log_odds: Tensor) -> tuple[Tensor, Tensor]:
-        odds = log_odds[..., None]
-        rest = torch.sigmoid(-odds) - torch.sigmoid(odds) * torch.expm1(log_q)  # 1 - C q, without cancellation
-        return reference + torch.nn.functional.logsigmoid(odds) + log_q - rest.log(), torch.sigmoid(-odds) / rest
+        log_c, log_left = (F.logsigmoid(sign * log_odds[..., None]) for sign in (1, -1))
+        whole, share = _log_sum(log_left, rest, log_c + log_scale)  # 1 - C q = (1 - C) + C (1 - q)
+        return reference + log_c + log_q - whole, share
 
     # the largest ratio, C / (1 - C), belongs to one token, p_ref C / (1 - C) <= 1; were it that of all, it were 1
     high = -reference.gather(-1, place)[..., 0].detach()
@@ -151,6 +162,56 @@ def _checked(
         if name and bool((table.logsumexp(dim=-1).abs() > NORMALISED).any()):
             raise ShapeError(f"{name} must be normalised, got other numbers. Apply log_softmax to logits.")
     return experts, reference, weights.reshape(*weights.shape, *[1] * (len(shape) - weights.ndim))
+
+
+def _above_least(exponents: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which token has the least `sum_e w_e e^{x_e}`, and how far above it the others are, `e^scale above`.
+
+    The exponents may be of any size: where experts are hundreds of nats apart, neither the sums nor their differences
+    can be held in float64.
+
+    Args:
+        exponents: x, `[E, ..., V]`.
+        weights: w, `[E, ..., 1]`, any numbers.
+
+    Returns:
+        The token, `[..., 1]`, scale `[..., V]`, without a gradient, and above `[..., V]`, which is not negative.
+    """
+    largest = (exponents + weights.abs().log()).detach().amax(dim=0)  # of experts with a weight
+    largest = largest.where(largest.isfinite(), torch.zeros_like(largest))
+    sums = (weights * _exp(exponents - largest)).sum(dim=0)  # times e^largest
+    logs = largest + sums.detach().abs().log()
+    known = logs.where(sums != 0, torch.full_like(logs, torch.inf)).amin(dim=-1, keepdim=True)
+    # rises with the sum: sign times how far the logarithm is above the lowest; 0 where the sum is 0
+    rank = (sums.detach().sign() * (logs - known + 1)).where(sums != 0, torch.zeros_like(logs))
+    place = rank.argmin(dim=-1, keepdim=True)
+    least, of_least = sums.gather(-1, place), largest.gather(-1, place)
+    scale = torch.maximum(largest, of_least)
+    above = sums * (largest - scale).exp() - least * (of_least - scale).exp()
+    above = above + (-above.detach()).clamp(min=0)  # rounding, where sums are all but equal; they keep their gradients
+    return place, scale, above.scatter(-1, place, 0.0)
+
+
+def _exp(values: Tensor) -> Tensor:
+    """Return `e^x`, and a number in the place of infinity, so that 0 times it is 0."""
+    return values.clamp(max=math.log(torch.finfo(values.dtype).max) - 1).exp()
+
+
+def _log_softplus(values: Tensor) -> Tensor:
+    """Return `log(log(1 + e^x))`, which is x where that is below what float64 tells from it."""
+    low = values < -40
+    return values.where(low, F.softplus(values.where(~low, torch.zeros_like(values))).log())
+
+
+def _log_sum(log_first: Tensor, factor: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `log(e^first + factor e^exponent)` for a factor that is not negative, and the share of the first.
+
+    A factor of 0 has its gradient: equal tokens move apart when their experts do.
+    """
+    largest = torch.maximum(log_first, exponent + factor.detach().log()).detach()
+    first = (log_first - largest).exp()
+    whole = first + factor * _exp(exponent - largest)
+    return largest + whole.log(), first / whole
 
 
 def _normalised(terms: Terms, low: Tensor, high: Tensor, rises: bool) -> Tensor:
@@ -193,5 +254,8 @@ def _normalised(terms: Terms, low: Tensor, high: Tensor, rises: bool) -> Tensor:
             "logarithm. Take weights nearer to one."
         )
     slope = (logs.softmax(dim=-1) * slopes).sum(dim=-1).detach()
-    logs, _ = terms(root - logs.logsumexp(dim=-1) / slope)
+    last = logs.logsumexp(dim=-1) / slope.where(slope != 0, torch.full_like(slope, torch.inf))
+    # where all but a tail is right whatever the number, the slope is rounding, and no step but its derivative is taken
+    astray = ((root - last < low) | (root - last > high)).detach()
+    logs, _ = terms(root - last + last.detach().where(astray, torch.zeros_like(root)))
     return logs.log_softmax(dim=-1)
