@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.models import divergences
 from paretune.models.divergences import (
     DIVERGENCES,
@@ -260,6 +260,6 @@ def test_what_is_no_table_of_log_probabilities_is_refused() -> None:
         jensen_shannon(experts + 1, reference, half)
     with pytest.raises(ShapeError, match=r"reference_log_probs must be finite, got NaN or infinity\. Mask no"):
         jensen_shannon(experts, torch.tensor([0.5, 0.5, 0.0, 0.0]).log(), half)
-    for alpha in (0.0, -1.0, float("nan")):
-        with pytest.raises(ShapeError, match=r"alpha must be above 0, got .*\. The limit 0 is reverse_kl"):
+    for alpha in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"alpha must be finite and above 0, got .*\. The limit 0 is reverse_kl"):
             alpha_divergence(experts, reference, half, alpha)

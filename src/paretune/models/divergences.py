@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 
 Terms = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -81,14 +81,15 @@ def alpha_divergence(
         alpha: Above 0.
 
     Raises:
-        ShapeError: If alpha is not finite and above 0; see `reverse_kl` too.
+        ConfigError: If alpha is not finite and above 0.
+        ShapeError: See `reverse_kl`.
         NonFiniteError: If no normaliser is found: weights are too far from one for what float64 can hold.
 
     Departures:
         z is found; published code leaves it out.
     """
     if not (math.isfinite(alpha) and alpha > 0):
-        raise ShapeError(f"alpha must be above 0, got {alpha}. The limit 0 is reverse_kl.")
+        raise ConfigError(f"alpha must be finite and above 0, got {alpha}. The limit 0 is reverse_kl.")
     experts, reference, weights = _checked(expert_log_probs, reference_log_probs, expert_weights)
     place, log_scale, above = _above_least(alpha * (reference - experts), weights)
 
