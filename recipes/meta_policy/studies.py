@@ -153,9 +153,9 @@ class Studies:
         return study("three", of, at_both_rates({name: self.rows[name] for name in names}), THREE, 5, 4)
 
     def three_yardstick(self) -> Study:
-        """The yardstick of three objectives."""
+        """The yardstick of three objectives: a policy of R for each point of the grid, and one for its centre."""
         of = tasks((-0.4, 0.0), (0.5,), objectives=3)
-        return study("three-yardstick", of, at_both_rates({"linear": self.rows["linear"]}), [15 * R], 5, 4)
+        return study("three-yardstick", of, at_both_rates({"linear": self.rows["linear"]}), [16 * R], 5, 4)
 
     def upper_levels(self, share: float = 0.25) -> dict[str, Row]:
         """Return what learns to combine experts that soups would average, from a share of the budget.
