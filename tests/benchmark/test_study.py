@@ -243,7 +243,7 @@ def test_what_is_too_much_or_no_number_is_refused_at_once(tmp_path: Path, lines:
 SETTINGS_REFUSALS = {
     "unknown": (
         {"update_seconds": 1},
-        r"fake: settings of .* must be among its own, got 'update_seconds'. Did you mean 'updates_seconds'\?",
+        r"fake.update_seconds must be one of the settings of .*'update_seconds'. Did you mean 'updates_seconds'\?",
     ),
     "wrong type": ({"updates_seconds": "slow"}, "fake.updates_seconds must be a valid number, got 'slow'"),
     "out of range": ({"updates_seconds": -1}, "fake: updates_seconds must be at least 0, got -1"),

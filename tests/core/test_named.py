@@ -43,7 +43,7 @@ def test_a_part_is_named_by_word_by_class_or_with_settings() -> None:
         (3.5, "shape must name its kind, got 3.5"),
         (
             {"kind": "small", "sizes": 3},
-            "shape: settings of small must be among its own, got 'sizes'. Did you mean 'size'",
+            "shape.sizes must be one of the settings of small, got 'sizes'. Did you mean 'size'",
         ),
         (f"{__name__}:Plain", r"must be a dataclass, whose fields are its settings, got a plain class\. Put @datacl"),
         ("json:JSONDecoder", "must be a class with area, got one without area"),

@@ -79,7 +79,7 @@ def test_an_unknown_setting_is_told_what_was_meant_before_the_list_of_all() -> N
     for given, guess in (("stps", "Did you mean 'steps'?"), ("colour", "Remove it.")):
         with pytest.raises(ConfigError) as refused:
             make_settings(Settings, {given: 1}, "mine")
-        assert str(refused.value) == f"mine: settings of mine must be among its own, got '{given}'. {guess} {known}"
+        assert str(refused.value) == f"mine.{given} must be one of the settings of mine, got '{given}'. {guess} {known}"
     with pytest.raises(
         ConfigError, match=r"^mine: settings of mine must be left out, as it has none, got 'steps'\. Remove it\.$"
     ):

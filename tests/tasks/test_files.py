@@ -346,7 +346,7 @@ BAD_KEYS = {
     "unknown learner setting": (
         {"learner": {"lerning_rate": 0.1}},
         ConfigError,
-        r"learner: settings of the learner must be among its own, got 'lerning_rate'\. Did you mean 'learning_rate'",
+        r"learner.lerning_rate must be one of the settings of the learner, got .*Did you mean 'learning_rate'",
     ),
     "learner out of range": ({"learner": {"epochs": 0}}, ConfigError, r"learner: epochs must be at least 1"),
     "learner in quotes": ({"learner": {"learning_rate": "a"}}, ConfigError, r"learner\.learning_rate must be .* 'a'"),

@@ -162,7 +162,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(task: Path
     ):
         train("rewarded_soup", task, BUDGET, output=out)
     with pytest.raises(
-        ConfigError, match=r"^train: settings of rewarded_soups must be among its own, got 'rnk'. Did you mean 'rank'\?"
+        ConfigError, match=r"^train.rnk must be one of the settings of rewarded_soups, got 'rnk'. Did you mean 'rank'\?"
     ):
         train("rewarded_soups", task, BUDGET, settings={"rnk": 2}, output=out)
     assert not out.exists()
@@ -235,6 +235,6 @@ def test_a_method_that_plans_more_than_its_budget_is_refused(task: Path, monkeyp
 def test_training_takes_the_learner_settings_of_its_task(task: Path) -> None:
     spoilt = replace(load_task(task), learner={"lerning_rate": 1.0})
     with pytest.raises(
-        ConfigError, match=r"learner of task .*, for linear: settings of linear must be among .*'lerning_rate'"
+        ConfigError, match=r"learner of task .*, for linear.lerning_rate must be one of the settings of linear, got"
     ):
         train("linear", spoilt, BUDGET)

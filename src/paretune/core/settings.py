@@ -144,7 +144,7 @@ def _check_settings_keys(cls: type, values: Mapping[str, object], path: str, own
                 )
             guess = did_you_mean(str(key), names) or " Remove it."  # before the list, which is long
             raise ConfigError(
-                f"{path}: settings of {owner} must be among its own, got '{key}'.{guess} It has "
+                f"{path}.{key} must be one of the settings of {owner}, got '{key}'.{guess} It has "
                 f"{', '.join(sorted(names))}."
             )
         if is_dataclass(hints.get(key)) and isinstance(value, Mapping):
