@@ -226,7 +226,5 @@ def test_a_ceiling_that_trains_without_the_learner_keeps_its_own_settings() -> N
 
 def test_a_tasks_learner_settings_that_no_learner_has_are_refused() -> None:
     task = replace(load_task("counselling"), learner={"lerning_rate": 1.0})
-    with pytest.raises(
-        ConfigError, match=r"learner of task 'counselling', for linear.lerning_rate must be one of"
-    ):
+    with pytest.raises(ConfigError, match=r"learner of task 'counselling', for linear.lerning_rate must be one of"):
         on_task(method_entry("linear", {}, "methods.linear"), task)
