@@ -157,6 +157,12 @@ class Studies:
         of = tasks((-0.4, 0.0), (0.5,), objectives=3)
         return study("three-yardstick", of, at_both_rates({"linear": self.rows["linear"]}), [16 * R], 5, 4)
 
+    def three_equal(self) -> Study:
+        """Rivals of three objectives that train policies for single preferences, at .2 of 15 R."""
+        of = tasks((-0.4, 0.0), (0.5,), objectives=3)
+        rows = {name: self.rows[f"{name}_equal"] for name in ("linear", "weight_grid")}
+        return study("three-equal", of, at_both_rates(rows), THREE[1:], 5, 4)
+
     def upper_levels(self, share: float = 0.25) -> dict[str, Row]:
         """Return what learns to combine experts that soups would average, from a share of the budget.
 
@@ -263,8 +269,8 @@ class Studies:
 
 
 NAMES = (
-    "yardstick", "main", "equal", "eleven", "wide", "support", "controls", "three", "three_yardstick", "others",
-    "levels", "two_levels", "given", "context",
+    "yardstick", "main", "equal", "eleven", "wide", "support", "controls", "three", "three_yardstick", "three_equal",
+    "others", "levels", "two_levels", "given", "context",
 )  # fmt: skip
 
 
