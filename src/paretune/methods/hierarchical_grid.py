@@ -116,7 +116,7 @@ class Space:
                 f"experts of a grid search must be at most {most}, got {self.experts}: three points an axis are "
                 f"3^{self.dimensions} in all. Train fewer experts, or search their weights in another way."
             )
-        first = len(self.first())
+        first = self.most(1)  # once: it lists the whole grid
         return affordable([first + count * self._new() for count in range(rounds)], measured_each, completions, prompts)
 
     def _new(self) -> int:
