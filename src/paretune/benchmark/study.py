@@ -118,7 +118,7 @@ class Study:
         folder: Where relative paths start; None for a built-in study.
         tune: The sweep that chooses settings of the methods; None where they are as given.
         metrics: A user's own metrics, `module:Class`, beside the built-in ones.
-        measurements: A user's own measurements, those that its metrics need among them.
+        measurements: Those of `ON_REQUEST` that it names, and a user's own, those that its metrics need among them.
         rows: Label of a method -> where it lies in the file, for messages.
     """
 
@@ -274,7 +274,7 @@ def _of_the_original(path: Path, place: Place, name: str) -> tuple[Place, str]:
 
 
 def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
-    """Check a user's own metrics and measurements, and return those of the latter that must be run."""
+    """Check metrics and measurements that are named, and return those of the latter that must be run."""
     found = []
     for key, named in (("measurements", file.measurements), ("metrics", file.metrics)):
         for index, name in enumerate(named):

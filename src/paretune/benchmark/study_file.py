@@ -46,6 +46,7 @@ def _seeds(value: object) -> object:
 
 Natural = Annotated[int, Field(ge=1)]
 Reference = Annotated[str, Field(pattern=f"^{REFERENCE.pattern}$")]
+Measured = Annotated[str, Field(pattern=f"^({REFERENCE.pattern}|[a-z_]+)$")]
 Seeds = Annotated[
     list[Annotated[int, Field(ge=0, le=MAX_SEED)]],
     BeforeValidator(_seeds),
@@ -143,13 +144,13 @@ class StudyKeys(FilePart):
     evaluation: EvaluationKeys = EvaluationKeys()
     tune: TuneKeys | None = None
     metrics: list[Reference] = []
-    measurements: list[Reference] = []
+    measurements: list[Measured] = []
     workers: _Workers = "auto"
     parts: dict[Name, PartKeys] = {}
 
 
 RULES = {
-    "metrics": "be names of your own, each 'module:Class'",
+    "metrics": "be names of measurements, or of your own, each 'module:Class'",
     "measurements": "be names of your own, each 'module:Class'",
     "workers": f"be 'auto' or a whole number from 1 to {MAX_WORKERS:,}",
     "name": f"be at most {MAX_NAME} letters, digits, '.', '_' and '-', a letter or digit first",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.checks import check_choice
 from paretune.core.imports import import_name
+from paretune.records.layout import MEASURED
 
 if TYPE_CHECKING:
     from paretune.core.protocols import MetricRow
@@ -69,6 +70,9 @@ def _explained(study: StudyRecords, needs: Sequence[str], row: MetricRow) -> Met
         if needed and (not table.cells or mine.intersection(table.cells)):
             return _because(row, f"{table.measurement} is missing ({table.folder}: {study.missing[table.folder]})")
     never = [need for need in needs if study.tables and need not in {table.measurement for table in study.tables}]
+    on_request = [need for need in never if need in MEASURED]
+    if on_request:
+        return _because(row, f"{on_request[0]} is missing: name it under `measurements` in the study, and run it again")
     if never and row.metric not in METRICS:
         return _because(row, f"{never[0]} is missing: the study does not measure it")
     return row

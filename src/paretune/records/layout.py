@@ -7,6 +7,7 @@ from pathlib import Path
 from paretune.core.errors import RecordError
 
 EVALUATION, OUTCOMES, TRUTH, TIMING = "evaluation.parquet", "outcomes.json", "truth.json", "timing.json"  # files
+MEASURED = ("adaptation", "scaling", "attribution")  # tables of a cell that are made on request, `<name>.json` each
 EVALUATIONS = "evaluations"  # folder in a cell's
 TABLES = ("runs", "tuning", "references", "truths", "timing")  # folders of a study that tables lie below
 

@@ -6,7 +6,7 @@ Layout:
     runs/<cell>/                    cell.json, solution.json, DONE.json | FAILED.json
     runs/<cell>/evaluations/        <index>.parquet: a table
     runs/<cell>/outcomes/           outcomes.json: a table
-    runs/<cell>/<measurement>/      a user's own table
+    runs/<cell>/<measurement>/      <measurement>.json of one on request, or a user's own table
     tuning/<cell>/                  score.json: a table, of a cell of the sweep over settings
     references/<task>-<seed>/       evaluation.parquet: a table, the base model on the test prompts
     truths/<task>-<seed>/           truth.json: a table, what can be reached, where completions can be listed
@@ -38,6 +38,7 @@ from paretune.records.evaluations import read_evaluation
 from paretune.records.files import AGAIN, DONE, check_sealed, read_json, read_marker, read_signed
 from paretune.records.layout import (
     EVALUATION,
+    MEASURED,
     OUTCOMES,
     TABLES,
     TIMING,
@@ -262,6 +263,7 @@ class _Reader:
             stages=tuple(self.stages[key] for key in keys),
             evaluations=tuple(evaluations),
             outcomes=outcomes,
+            measured=self._measured(planned.cell),
             tables={
                 table.measurement: self.folder / table.folder
                 for table in self.study.tables
@@ -269,6 +271,11 @@ class _Reader:
             },
             message="",
         )
+
+    def _measured(self, cell: str) -> dict[str, Mapping[str, Any]]:
+        folder = cell_folder(self.folder, cell)
+        found = {name: self.read(folder / name / f"{name}.json", read_json) for name in MEASURED}
+        return {name: plain for name, plain in found.items() if plain is not None}
 
     def references(self) -> tuple[dict[tuple[str, int], EvaluationRecord], dict[tuple[str, int], TruthRecord]]:
         """Read how base models did; where completions can be listed, with what can be reached, or not at all."""

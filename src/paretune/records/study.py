@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,7 @@ class CellRecord:
     stages: tuple[StageRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     outcomes: OutcomeRecord | None = None  # at every scale of the experts' weights, where it was asked for
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what is measured on request, by its name
     tables: Mapping[str, Path] = field(default_factory=dict)  # folders of a user's measurements, by `module:Class`
     feedback: str = "told"
 

@@ -1,6 +1,7 @@
 """What is run on finished policies and on base models, one file each. What they leave are tables, charged to nobody.
 
-A metric, or a study, names a measurement of a user's own as `module:Class`.
+Those in `MEASUREMENTS` are made in every study. Those in `ON_REQUEST` train or sample for longer: a study names them
+under `measurements`. A metric, or a study, names a measurement of a user's own as `module:Class`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ MEASUREMENTS = {
     "outcomes": "paretune.benchmark.measurements.outcomes:Outcomes",
     "timing": "paretune.benchmark.measurements.timing:Timing",
 }
+ON_REQUEST: dict[str, str] = {}  # each writes `<name>.json` into its table, see `CellRecord.measured`
 TRIAL = "paretune.benchmark.tuning:TrialScore"  # what measures the trials of a sweep, and nothing else does
 PLACES = ("runs", "references", "truths", "timing")  # folders of a study that a user's tables may lie below
 PARTS = ("name", "version", "alone", "jobs", "run")
@@ -32,16 +34,17 @@ def source_of(name: str) -> str:
     """Return where a measurement is found, `module:Class`.
 
     Raises:
-        UnknownNameError: If it is no `module:Class`, and not one of `MEASUREMENTS`.
+        UnknownNameError: If it is no `module:Class`, and not one of `MEASUREMENTS` and `ON_REQUEST`.
     """
-    return name if ":" in name else MEASUREMENTS[check_choice("measurement", name, MEASUREMENTS)]
+    known = {**MEASUREMENTS, **ON_REQUEST}
+    return name if ":" in name else known[check_choice("measurement", name, known)]
 
 
 def load_measurement(name: str) -> Any:
     """Return a measurement by its name, or a user's own by `module:Class`.
 
     Raises:
-        UnknownNameError: If the name is not one of `MEASUREMENTS`.
+        UnknownNameError: If the name is not one of `MEASUREMENTS` and `ON_REQUEST`.
         ConfigError: If it cannot be imported, or is no measurement.
     """
     return import_name("measurement", source_of(name), PARTS)()
@@ -51,14 +54,15 @@ def users_measurement(name: str) -> str:
     """Check the name of a measurement that a study or a metric gives, and return it.
 
     Raises:
-        UnknownNameError: If it is no `module:Class`, and not one of `MEASUREMENTS`.
+        UnknownNameError: If it is no `module:Class`, and not one of `MEASUREMENTS` and `ON_REQUEST`.
         ConfigError: If it cannot be imported or is no measurement, or what it calls itself can be no folder of its own.
     """
     own = load_measurement(name).name
-    if ":" in name and (not str(own).isidentifier() or own in (*MEASUREMENTS, "evaluations")):
+    if ":" in name and (not str(own).isidentifier() or own in (*MEASUREMENTS, *ON_REQUEST, "evaluations")):
+        known = ", ".join((*MEASUREMENTS, *ON_REQUEST))
         raise ConfigError(
-            f"name of measurement '{name}' must be letters, digits and '_', and none of {', '.join(MEASUREMENTS)}, got "
-            f"{own!r}. Rename it."
+            f"name of measurement '{name}' must be letters, digits and '_', and none of {known}, got {own!r}. Rename "
+            "it."
         )
     return name
 
