@@ -23,7 +23,7 @@ OFFLINE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_H
 PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not network"
 SLOW := $(OFFLINE) $(BIN)/python -m pytest -n 2 -v --durations 0 --durations-min 1 -m slow
 
-.PHONY: help bench test slow check fuzz format format-check lint levels types test-and-examples benchmark-tools clean
+.PHONY: help bench test slow check fuzz docs format format-check lint levels types test-and-examples benchmark-tools clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -38,7 +38,12 @@ test: $(VENV)/.test ## set up and run the tests
 slow: $(VENV)/.test ## run the tests that take minutes, naming each as it goes
 	@$(SLOW) tests
 
-check: format-check lint levels types test-and-examples fuzz ## format, lint, import levels, types, tests, examples in the docs, fuzz
+check: format-check lint levels types test-and-examples fuzz docs ## format, lint, import levels, types, tests, examples in the docs, fuzz, links of the docs
+
+docs: $(VENV)/.docs ## make the documentation a site in build/site, every link checked
+	@echo "check: docs"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>&1 | { grep -v '^INFO' || true; }
+	@echo "docs: open build/site/index.html; for the search, $(BIN)/mkdocs serve"
 
 fuzz: $(VENV)/.test ## give the commands 2,000 mutated files and 60 mutated command lines
 	@echo "check: fuzz"
@@ -109,6 +114,11 @@ $(VENV)/.test: $(VENV)/.runtime
 $(VENV)/.check: $(VENV)/.test
 	@echo "setup: format, lint and type tools"
 	@$(EDITABLE) '.[check]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	@echo "setup: documentation tools"
+	@$(EDITABLE) '.[docs]'
 	@touch $@
 
 $(VENV)/.benchmark: $(VENV)/.test

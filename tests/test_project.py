@@ -117,12 +117,27 @@ def test_changelog_speaks_of_this_version(root: Path, project: dict[str, Any]) -
 
 def test_every_page_of_the_docs_is_linked_from_the_index(root: Path) -> None:
     docs = root / "docs"
-    linked = {(docs / target).resolve() for target in _links(docs / "index.md")}
+    contents = [docs / "index.md", docs / "results" / "README.md", docs / "api" / "index.md"]
+    linked = {(page.parent / target).resolve() for page in contents for target in _links(page)}
     pages = {page.resolve() for page in docs.rglob("*.md")} - {(docs / "index.md").resolve()}
-    results = {page for page in pages if page.parent.name == "results" and page.name != "README.md"}
-    in_results = {(docs / "results" / target).resolve() for target in _links(docs / "results" / "README.md")}
-    assert sorted(map(str, pages - results - linked)) == []
-    assert sorted(map(str, results - linked - in_results)) == []
+    assert sorted(map(str, pages - linked)) == []
+
+
+def test_every_page_of_the_docs_has_a_place_in_the_site(root: Path) -> None:
+    text = (root / "mkdocs.yml").read_text(encoding="utf-8")
+    (nav,) = re.findall(r"\nnav:\n(.*?)\n\n", text, re.DOTALL)
+    placed = re.findall(r"- ([\w/]+\.md)", nav)
+    pages = [page.relative_to(root / "docs").as_posix() for page in (root / "docs").rglob("*.md")]
+    assert sorted(each for each in placed if not each.startswith("repository/")) == sorted(pages)
+
+
+def test_the_api_pages_name_every_room_of_pure_functions(root: Path) -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (root / "docs" / "api").glob("*.md"))
+    shown = re.findall(r"^::: paretune\.([\w.]+)$", pages, re.MULTILINE)
+    rooms = ("metrics", "objectives", "pareto", "relations", "statistics", "gradients", "bandits", "optimum")
+    assert [room for room in rooms if room not in shown] == []
+    public = {f"{module.removeprefix('paretune.')}.{name}" for name, module in paretune._PUBLIC.items()}
+    assert sorted(name for name in public if name not in shown and name.rpartition(".")[0] not in shown) == []
 
 
 def test_no_link_between_documents_is_broken(root: Path) -> None:
