@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paretune.core.errors import NonFiniteError, ShapeError
+from paretune.statistics.rank_correlation import mid_ranks, rank_correlation
+
+
+def test_ranks_alone_count() -> None:
+    # ranks 1 2 3 4 and 1 2 4 3: 1 - 6 * 2 / (4 * 15) = .8
+    assert rank_correlation([1, 2, 3, 400], [0.1, 0.2, 0.9, 0.3]) == pytest.approx(0.8)
+    assert rank_correlation([1, 2, 3], [3, 2, 1]) == -1.0
+
+
+def test_ties_share_their_ranks() -> None:
+    assert mid_ranks(np.array([3.0, 1.0, 3.0, 2.0, 3.0])).tolist() == [4.0, 1.0, 4.0, 2.0, 4.0]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 12))
+def test_it_is_what_scipy_computes(seed: int, count: int) -> None:
+    first, second = np.random.default_rng(seed).integers(0, 5, size=(2, count)).astype(float)
+    found = rank_correlation(first, second)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        assert found == "constant"
+    else:
+        assert found == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+
+
+def test_two_points_tell_nothing_and_a_constant_neither() -> None:
+    assert rank_correlation([1, 2], [1, 2]) == "fewer than 3 points"
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) == "constant"
+
+
+def test_refusals() -> None:
+    with pytest.raises(ShapeError, match="first and second must be of the same points, got 3 and 2"):
+        rank_correlation([1, 2, 3], [1, 2])
+    with pytest.raises(NonFiniteError, match="second must be finite"):
+        rank_correlation([1, 2, 3], [1, 2, np.nan])
