@@ -1,0 +1,1 @@
+"""Which part of a policy what it does comes from."""
