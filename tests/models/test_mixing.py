@@ -118,7 +118,9 @@ def test_a_gated_mixing_whose_parts_disagree_is_refused() -> None:
         with pytest.raises(ShapeError, match=r"preferences must be finite and \[4, 3\], one row for each"):
             Mixing.gated(prior, AnyGate(), broken)
     for scale in (torch.rand(3), torch.rand(4, 1), torch.full((4,), torch.inf)):
-        with pytest.raises(ShapeError, match=r"scale must be finite, one per row \(4\), got"):
+        with pytest.raises(
+            ShapeError, match=r"scale must be finite, one per row \(4\), or one per row and expert, got"
+        ):
             Mixing.gated(prior, AnyGate(), preferences, scale)
 
 

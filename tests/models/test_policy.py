@@ -263,3 +263,51 @@ def test_what_a_mixer_is_made_of_by_default_tells_policies_apart_as_it_always_di
 def test_a_policy_that_does_not_resample_refuses_particles(llama: BaseModel) -> None:
     with pytest.raises(ConfigError, match=r"a mixer of 4 particles must be served by a policy that resamples, got Pol"):
         Policy(llama, None, PromptFormat(), 4, 6, PREFERENCES, [""] * 3, np.eye(3), Mixer("log_probs", particles=4))
+
+
+LEVELS = [
+    Mixer(), Mixer("log_probs"), Mixer("probabilities"), Mixer("hidden", 0), Mixer("hidden", 1, continued="soup"),
+    Mixer(gate=Path("gate.safetensors")),
+]  # fmt: skip
+
+
+def mixed_by(base: BaseModel, mixer: Mixer, weights: Any = ((0.5, 0.2, 0.3),)) -> Policy:
+    bank = gated.bank_of(base)
+    gate = None if mixer.gate is None else gated.gate_of(bank)
+    even = np.full((len(weights), 2), 0.5)
+    return Policy(base, bank, PromptFormat(), 4, 6, even, ["mine"] * len(weights), np.asarray(weights), mixer, gate)
+
+
+def scored(policy: Policy, index: int = 0) -> torch.Tensor:
+    return policy.next_token_log_probs(["a b c", "d"], [[1, 2], []], [index, index])
+
+
+@pytest.mark.parametrize("mixer", LEVELS, ids=lambda mixer: f"{mixer.level}-{mixer.block}-{mixer.gate}")
+def test_leaving_an_expert_out_is_as_if_it_had_learned_nothing(llama: BaseModel, mixer: Mixer, tmp_path: Path) -> None:
+    """At every level: an expert of zeros adds no delta, and its stream is the base model's."""
+    if mixer.gate is not None:
+        mixer = Mixer(gate=tmp_path / mixer.gate)
+        (tmp_path / "gate.safetensors").write_bytes(b"tells its policies from others")
+    policy = mixed_by(llama, mixer)
+    kept = policy.keeping([0, 0, 0], [[True, True, True], [True, False, True], [False, False, False]])
+    whole, left, none = scored(policy), scored(kept, 1), scored(kept, 2)
+    assert torch.equal(scored(kept, 0), whole)
+    assert kept.identity(0) == policy.identity(0)
+    assert len({kept.identity(index) for index in range(3)}) == 3
+    assert policy.bank is not None
+    policy.bank.flat[1].zero_()
+    torch.testing.assert_close(left, scored(policy), atol=CLOSE, rtol=0)
+    assert float((left - whole).abs().max()) > 100 * CLOSE  # it had learned something
+    policy.bank.flat.zero_()
+    torch.testing.assert_close(none, scored(policy), atol=CLOSE, rtol=0)
+
+
+def test_of_hidden_states_the_base_model_gets_the_part_of_the_weights_that_is_left_out(llama: BaseModel) -> None:
+    kept = mixed_by(llama, Mixer("hidden", 0), [[1.0, 0.6, -0.4]]).keeping([0, 0], [[True, False, False], [False] * 3])
+    assert kept.scales.tolist() == [0.5, 0.0]  # 1 of 1 + .6 + .4, and nothing
+    np.testing.assert_allclose(kept.expert_weights[0] * kept.scales[0], [1.0, 0.0, 0.0])
+
+
+def test_experts_that_stay_must_be_said_of_each_policy_and_expert(llama: BaseModel) -> None:
+    with pytest.raises(ShapeError, match=r"kept must have one entry per policy and expert \[2, 3\], got \[3\]"):
+        mixed_by(llama, Mixer()).keeping([0, 0], [True, True, False])

@@ -11,7 +11,7 @@ from paretune.core.errors import MixingError, ShapeError
 from paretune.core.user_calls import shown
 from paretune.models.capture import Capture
 from paretune.models.merged_linear import merged_linear
-from paretune.models.mixing import GateFrom, Mixing, selected
+from paretune.models.mixing import GateFrom, Mixing, by_expert, selected
 
 
 class BankedLinear(nn.Module):
@@ -162,7 +162,7 @@ class Pin:
         """Turn expert weights `[B, T, E]` into what layers multiply by, `[B, T, E r]`."""
         scale = self.mixing.scale
         if scale is not None:
-            weights = weights * scale.to(weights.device)[:, None, None]
+            weights = weights * by_expert(scale).to(weights.device)[:, None]
         return (weights * self.scales).to(self._dtype).repeat_interleave(self._rank, dim=2)
 
     def open_gate(self, block: int, hidden: Tensor) -> None:

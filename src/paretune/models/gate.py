@@ -164,7 +164,7 @@ class TrainedGate:
             prior: Expert weights of the rows without it, `[B, E]`.
             preferences: Of the rows, `[B, K]`.
             prompts: Token ids of the rows' prompts; needed where `reads_prompts`.
-            scale: What multiplies all weights of a row, `[B]`.
+            scale: What multiplies all weights of a row, `[B]`, or each of them, `[B, E]`.
 
         Raises:
             ShapeError: If the prompts are needed and are not there, one for each row.

@@ -47,11 +47,11 @@ class GateOfSets:
             prior: Expert weights of the rows without it, `[B, S E]`.
             preferences: Of the rows, `[B, K]`.
             prompts: Token ids of the rows' prompts; needed where the gate reads them.
-            scale: What multiplies all weights of a row, `[B]`.
+            scale: What multiplies all weights of a row, `[B]`, or each of them, `[B, S E]`.
         """
-        own = self.gate.mixing(self._own(prior)[0], preferences, prompts, scale)
+        own = self.gate.mixing(self._own(prior)[0], preferences, prompts)
         gate, row_gate = (None if each is None else self for each in (own.gate, own.row_gate))
-        return replace(own, experts=self.experts, expert_weights=prior, gate=gate, row_gate=row_gate)
+        return replace(own, experts=self.experts, expert_weights=prior, gate=gate, row_gate=row_gate, scale=scale)
 
     def weights(self, block: int, hidden: Tensor, prior: Tensor, preferences: Tensor) -> Tensor:
         """Return g for the tokens of one block, `[B, T, S E]`; see `Gate.weights`."""

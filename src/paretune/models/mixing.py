@@ -50,8 +50,8 @@ class Mixing:
             H]`; None for the input itself. A control of what context buys: 0 leaves nothing to read.
         listener: Hears of the weights that a gate chooses.
         lengths: Tokens of each row's completion, for the listener, `[B]`.
-        scale: What multiplies the weights of a row as a whole, behind the gate, or in mixed hidden states, `[B]`; None
-            for 1.
+        scale: What multiplies the weights of a row behind the gate, as a whole, `[B]`, or each expert's, `[B, E]`; in
+            mixed hidden states as a whole. None for 1.
         level: Where the experts are mixed.
         block: For hidden states: number of the block behind which they are mixed; see `core.protocols.Mixer`.
         continued: For hidden states: what the one stream behind that block runs under.
@@ -109,8 +109,8 @@ class Mixing:
             expert_weights: The prior, `[B, E]`.
             gate: The gate.
             preferences: Of the rows, `[B, K]`.
-            scale: Multiplies all weights of a row, `[B]`: 0 is the base model exactly, between 0 and 1 lie policies of
-                less KL.
+            scale: Multiplies all weights of a row, `[B]`, or each of them, `[B, E]`: 0 is the base model exactly,
+                between 0 and 1 lie policies of less KL.
             shown: What the gate of each block reads in place of the block's input, `[B, blocks, H]`.
 
         Raises:
@@ -142,7 +142,7 @@ class Mixing:
             gate: The gate.
             preferences: Of the rows, `[B, K]`.
             context: What the gate reads of the rows' prompts, `[B, D]`.
-            scale: Multiplies all weights of a row, `[B]`.
+            scale: Multiplies all weights of a row, `[B]`, or each of them, `[B, E]`.
 
         Raises:
             ShapeError: If the arguments disagree on rows, experts or objectives, or are not finite.
@@ -171,8 +171,11 @@ class Mixing:
                 f"preferences must be finite and [{rows}, {gate.objectives}], one row for each of expert_weights, got "
                 f"shape {list(preferences.shape)}. Give the gate the preferences it was trained on."
             )
-        if scale is not None and (scale.shape != (rows,) or not bool(torch.isfinite(scale).all())):
-            raise ShapeError(f"scale must be finite, one per row ({rows}), got {scale.tolist()}.")
+        shapes = (rows,), (rows, mixing.experts)
+        if scale is not None and (scale.shape not in shapes or not bool(torch.isfinite(scale).all())):
+            raise ShapeError(
+                f"scale must be finite, one per row ({rows}), or one per row and expert, got {scale.tolist()}."
+            )
         return replace(mixing, preferences=preferences, scale=scale)
 
     @classmethod
@@ -267,7 +270,7 @@ class Mixing:
         if self.expert_weights is not None:
             weights = self.expert_weights
             if self.scale is not None:
-                weights = weights * self.scale.to(weights.device)[:, None]
+                weights = weights * by_expert(self.scale).to(weights.device)
             return weights.to(dtype)
         members = list(range(self.experts)) if self.members is None else list(self.members)
         return torch.eye(self.experts, dtype=dtype)[members].repeat_interleave(self.rows_each, dim=0)
@@ -308,7 +311,7 @@ class Mixing:
             self.listener.hear(chosen[:, None], parts[1], every, 0)
         chosen = selected(gate, chosen)
         if self.scale is not None:
-            chosen = chosen * self.scale.to(chosen.device)[:, None]
+            chosen = chosen * by_expert(self.scale).to(chosen.device)
         return Mixing.of_rows(chosen)
 
     @property
@@ -374,6 +377,11 @@ class Mixing:
         elif gated or self.level == "hidden":
             read = self.preferences, self.scale, self.shown
         return _row_bytes([self.dense(), *(part for part in read if part is not None)])
+
+
+def by_expert(scale: Tensor) -> Tensor:
+    """Return the scale of some rows, `[B]` or `[B, E]`, as what multiplies their expert weights."""
+    return scale if scale.ndim == 2 else scale[:, None]
 
 
 def selected(gate: Gate | RowGate, weights: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from paretune.core.checks import check_texts
@@ -52,6 +53,8 @@ class Policy:
         gate: The loaded gate, or None.
         scales: What the weights of each preference are multiplied by where it is not in them already: behind a gate,
             and where hidden states are mixed, `[M]`.
+        kept: Which experts a gate may mix for each preference, `[M, E]`: it weighs all, and the others' weights are
+            dropped. All of them but in `keeping`.
         preference_text: How a preference is written in front of each prompt; None where it is not. The base
             model, which scale 0 leaves, and weights of 0 without a gate, reads the prompt alone.
     """
@@ -77,6 +80,7 @@ class Policy:
         self.preferences, self.answers, self.expert_weights = preferences, tuple(answers), expert_weights
         self.mixer, self.gate, self.preference_text = mixer or Mixer(), gate, preference_text
         self.scales: FloatArray = np.ones(len(preferences))
+        self.kept: NDArray[np.bool_] = np.ones(expert_weights.shape, dtype=np.bool_)
         if self.mixer.particles > 1 and not self.resamples:
             raise ConfigError(
                 f"a mixer of {self.mixer.particles} particles must be served by a policy that resamples, got "
@@ -97,14 +101,52 @@ class Policy:
             scales: S factors, such as 0.5.
         """
         factors = np.asarray(scales, dtype=np.float64)
-        count = len(factors)
-        made = copy.copy(self)
-        made.preferences = np.repeat(self.preferences, count, axis=0)
-        made.answers = tuple(answer for answer in self.answers for _ in range(count))
-        made.expert_weights = np.repeat(self.expert_weights, count, axis=0)
-        made.scales = np.repeat(self.scales, count) * np.tile(factors, len(self))
+        made = self._rows(np.repeat(np.arange(len(self)), len(factors)))
+        made.scales = made.scales * np.tile(factors, len(self))
         if self.gate is None and self.mixer.level != "hidden":  # nothing lies between weights and what multiplies them
             made.expert_weights, made.scales = made.expert_weights * made.scales[:, None], np.ones(len(made.scales))
+        return made
+
+    def keeping(self, index: Sequence[int], kept: ArrayLike) -> Policy:
+        """Return R policies: that of one preference each, with some of its experts alone; the others weigh 0.
+
+        Nothing is renormalised. Deltas of the experts that stay are added to the base model, and of mixed
+        log-probabilities, probabilities and hidden states it gets what the others leave, as in `scaled`: no expert is
+        the base model, all are the policy itself. Weights of hidden states need not sum to one; there it is the
+        others' part of `sum_e |g_e|`. A gate weighs all experts as before, and the weights of the others are dropped.
+
+        Args:
+            index: Which of the M preferences, R of them.
+            kept: Which experts stay, `[R, E]`.
+
+        Raises:
+            ShapeError: If there is not one entry for each policy and expert.
+        """
+        chosen, wanted = np.asarray(kept, dtype=np.bool_), (len(index), self.expert_weights.shape[1])
+        if chosen.shape != wanted:
+            raise ShapeError(
+                f"kept must have one entry per policy and expert {list(wanted)}, got {list(chosen.shape)}. Say of each "
+                "expert whether it stays."
+            )
+        made = self._rows(np.asarray(index, dtype=np.int64))
+        if self.gate is not None:
+            made.kept = made.kept & chosen
+            return made
+        whole = np.abs(made.expert_weights).sum(axis=1)
+        made.expert_weights = np.where(chosen, made.expert_weights, 0.0)
+        if self.mixer.level == "hidden":  # weighed by `scale * g`, and the base model's own states by `1 - scale`
+            parts = np.abs(made.expert_weights).sum(axis=1)
+            shares = np.divide(parts, whole, out=np.ones(len(parts)), where=whole > 0)
+            made.expert_weights = made.expert_weights / np.where(shares > 0, shares, 1.0)[:, None]
+            made.scales = made.scales * shares
+        return made
+
+    def _rows(self, index: NDArray[np.int64]) -> Policy:
+        """Return the policies of some preferences, in the order of `index` `[R]`."""
+        made = copy.copy(self)
+        made.preferences, made.answers = self.preferences[index], tuple(self.answers[place] for place in index)
+        made.expert_weights, made.scales = self.expert_weights[index], self.scales[index]
+        made.kept = self.kept[index]
         return made
 
     def identity(self, index: int) -> bytes:
@@ -118,10 +160,11 @@ class Policy:
         """
         own, read = (b"" if self._is_plain() else str(index).encode()), b""
         if self.mixer.gate is not None or self.mixer.level == "hidden":
-            if self.scales[index] == 0:  # the base model, whatever the gate says
+            kept = self.kept[index]
+            if self.scales[index] == 0 or not kept.any():  # the base model, whatever the gate says
                 return own + bytes((self.expert_weights[index] * 0.0).tobytes())
             seen = self.preferences[index] + 0.0 if self.mixer.gate is not None else ()
-            read = np.append(seen, self.scales[index]).tobytes()
+            read = np.append(seen, self.scales[index]).tobytes() + (b"" if kept.all() else kept.tobytes())
         # -0.0 and 0.0 are one weight
         read += self.said(index).encode()
         return b"".join((own, self._mixed, read, (self.expert_weights[index] + 0.0).tobytes()))
@@ -142,7 +185,8 @@ class Policy:
 
     def said(self, index: int) -> str:
         """Return the text in front of prompts that the policy of one preference answers; empty where there is none."""
-        mixed = self.scales[index] and (self.mixer.gate is not None or self.expert_weights[index].any())
+        weighed = self.kept[index] if self.mixer.gate is not None else self.expert_weights[index]
+        mixed = self.scales[index] and weighed.any()
         if self.preference_text is None or not mixed:
             return ""
         return self.preference_text.of(self.preferences[index])
@@ -193,6 +237,8 @@ class Policy:
             torch.tensor(each[index], dtype=torch.float32, device=device) for each in (self.preferences, self.scales)
         )
         if self.gate is not None:
+            if not (kept := self.kept[index]).all():
+                scale = scale[:, None] * torch.tensor(kept, dtype=torch.float32, device=device)
             return self.gate.mixing(weights, preferences, prompts, scale)
         if mixer.level == "hidden":
             return Mixing.of_hidden_states(weights, mixer.block, mixer.continued, scale, mixer.norm)

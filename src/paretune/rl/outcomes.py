@@ -6,6 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,23 @@ from paretune.rl.requests import Requests
 
 SAMPLES = 64  # of each prompt where a policy can only be sampled
 SUM_TOLERANCE = 1e-3  # of the probabilities of all completions
+
+
+@dataclass(frozen=True, eq=False)
+class PromptScores:
+    """What R requests get on P prompts.
+
+    Attributes:
+        rewards: Expected rewards `[R, P, K]`.
+        kl: KL to the base model in nats `[R, P]`; NaN where there is none.
+        policies: How many different policies were scored.
+        reason: Why rewards are no exact expectations; empty where they are.
+    """
+
+    rewards: FloatArray
+    kl: FloatArray
+    policies: int
+    reason: str = ""
 
 
 def all_texts(base: BaseModel, enumeration: Enumeration) -> list[str]:
@@ -173,34 +191,80 @@ def outcomes(
         ShapeError: If the probabilities of all completions do not sum to 1.
     """
     scaled = Requests.of(policy, len(rows)).scaled(scales)  # preference-major: M blocks of S rows
-    prompts = [str(row["prompt"]) for row in rows]
-    known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
-    reason, began = "", time.perf_counter()
-    found = []
-    for index in range(len(scaled)):
-        key = scaled.identity(index)
-        if key not in known:
-            try:
-                table = scaled.policy.completion_table(
-                    prompts, enumeration.token_ids, enumeration.length, scaled.places[index].tolist()
-                )
-                made = outcome(_whole(table, type(scaled.policy).__name__), log_reference, rewards)
-                known[key] = made.rewards, made.kl
-            except EnumerationError as error:
-                reason = str(error)
-                known[key] = _sampled(scaled.policy, scaled.places[index].tolist(), prompts, enumeration, rewards, seed)
-            progress(0)
-        found.append(known[key])
+    began = time.perf_counter()
+    found = listed_scores(scaled, rows, enumeration, log_reference, rewards, seed, progress)
     shape = (len(policy), len(scales), len(rows))
     return OutcomeRecord(
         preferences=policy.preferences,
         scales=np.asarray(scales, dtype=np.float64),
-        rewards=np.stack([each for each, _ in found]).reshape(*shape, rewards.shape[2]),
-        kl=np.stack([kl for _, kl in found]).reshape(shape),
-        exact=not reason,
-        seconds=(time.perf_counter() - began) / len(known),
-        reason=reason,
+        rewards=found.rewards.reshape(*shape, rewards.shape[2]),
+        kl=found.kl.reshape(shape),
+        exact=not found.reason,
+        seconds=(time.perf_counter() - began) / found.policies,
+        reason=found.reason,
     )
+
+
+def listed_scores(
+    asked: Requests,
+    rows: Sequence[Row],
+    enumeration: Enumeration,
+    log_reference: FloatArray,
+    rewards: FloatArray,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda completions: None,
+) -> PromptScores:
+    """Score requests where all completions can be listed; equal policies are scored once.
+
+    Args:
+        asked: R requests.
+        rows: P prompts.
+        enumeration: How completions are listed.
+        log_reference: All completions under the base model `[P, Y]`.
+        rewards: `[P, Y, K]`.
+        seed: Of the samples, where the policy can only be sampled.
+        progress: Told after each policy, so that a stop is noticed.
+
+    Raises:
+        ShapeError: If the probabilities of all completions do not sum to 1.
+    """
+    prompts = [str(row["prompt"]) for row in rows]
+    known: dict[bytes, tuple[FloatArray, FloatArray]] = {}
+    reason, found = "", []
+    for index in range(len(asked)):
+        key = asked.identity(index)
+        if key not in known:
+            try:
+                table = asked.policy.completion_table(
+                    prompts, enumeration.token_ids, enumeration.length, asked.places[index].tolist()
+                )
+                made = outcome(_whole(table, type(asked.policy).__name__), log_reference, rewards)
+                known[key] = made.rewards, made.kl
+            except EnumerationError as error:
+                reason = str(error)
+                known[key] = _sampled(asked.policy, asked.places[index].tolist(), prompts, enumeration, rewards, seed)
+            progress(0)
+        found.append(known[key])
+    return PromptScores(np.stack([each for each, _ in found]), np.stack([kl for _, kl in found]), len(known), reason)
+
+
+def sampled_scores(records: Sequence[EvaluationRecord], prompts: int, samples: int) -> PromptScores:
+    """Return the means of evaluations over the samples of each prompt, NaN where a prompt has no reward.
+
+    Args:
+        records: R evaluations on the same prompts.
+        prompts: Number of prompts P.
+        samples: Completions of each.
+    """
+    count = len(records[0].objectives)
+    rewards, kl = [], []
+    for record in records:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a prompt without any reward has the mean NaN
+            rewards.append(np.nanmean(record.rewards[:, :count].reshape(prompts, samples, count), axis=1))
+        kl.append((record.log_probs - record.reference_log_probs).reshape(prompts, samples).mean(axis=1))
+    policies, why = len({record.identity for record in records}), f"estimated from {samples} samples of each prompt"
+    return PromptScores(np.stack(rewards), np.stack(kl), policies, why)
 
 
 def sampled_outcomes(
@@ -233,22 +297,16 @@ def sampled_outcomes(
     records = [
         record for index, last in enumerate(answered) for record in (*made[index * lower : (index + 1) * lower], last)
     ]
-    prompts, count = len(rows), len(objectives)
-    rewards, kl = [], []
-    for record in records:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a prompt without any reward has the mean NaN
-            rewards.append(np.nanmean(record.rewards[:, :count].reshape(prompts, samples, count), axis=1))
-        kl.append((record.log_probs - record.reference_log_probs).reshape(prompts, samples).mean(axis=1))
-    shape = (len(policy), len(SCALES), prompts)
+    found = sampled_scores(records, len(rows), samples)
+    shape = (len(policy), len(SCALES), len(rows))
     return OutcomeRecord(
         preferences=policy.preferences,
         scales=np.asarray(SCALES),
-        rewards=np.stack(rewards).reshape(*shape, count),
-        kl=np.stack(kl).reshape(shape),
+        rewards=found.rewards.reshape(*shape, len(objectives)),
+        kl=found.kl.reshape(shape),
         exact=False,
         seconds=(time.perf_counter() - began) / len(made),
-        reason=f"estimated from {samples} samples of each prompt",
+        reason=found.reason,
     )
 
 

@@ -61,6 +61,19 @@ class Requests:
             self.policy.scaled(scales), np.repeat(self.preferences, count, axis=0), places.reshape(-1, places.shape[2])
         )
 
+    def keeping(self, index: Sequence[int], kept: NDArray[np.bool_]) -> Requests:
+        """Return R requests, each one of these answered with some of the experts alone, see `Policy.keeping`.
+
+        Args:
+            index: Which of the M preferences, R of them.
+            kept: Which experts stay, `[R, E]`.
+        """
+        pairs = [(place, row) for row, each in enumerate(index) for place in dict.fromkeys(self.places[each].tolist())]
+        number = {pair: place for place, pair in enumerate(pairs)}
+        places = [[number[place, row] for place in self.places[each].tolist()] for row, each in enumerate(index)]
+        policy = self.policy.keeping([place for place, _ in pairs], kept[[row for _, row in pairs]])
+        return Requests(policy, self.preferences[list(index)], np.asarray(places, dtype=np.int64))
+
     def identity(self, index: int) -> bytes:
         """Return what tells how one preference is answered from others: equal bytes, scored once."""
         found = [self.policy.identity(place) for place in self.places[index].tolist()]
