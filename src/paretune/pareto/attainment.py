@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.errors import ConfigError, ShapeError
-from paretune.pareto.front import check_reference_point, check_some_scores
+from paretune.pareto.front import check_reference_point, check_scores
 
 SHARES = (0.1, 0.5, 0.9)  # the best seeds, the median seed, nearly all seeds
 
@@ -46,7 +46,8 @@ def attainment_surface(points: Sequence[ArrayLike], share: float, reference_poin
     and no straight line between points, which nobody measured.
 
     Args:
-        points: One set of scores a seed, `[N, 2]` each, higher is better; seeds may have different numbers of them.
+        points: One set of scores a seed, `[N, 2]` each, higher is better; seeds may have different numbers of them, and
+            one without any counts as a seed that attains nothing.
         share: Of the seeds, above 0; see `seeds_attaining`.
         reference_point: `[2]`; what is not above it in both objectives is left out.
 
@@ -56,7 +57,7 @@ def attainment_surface(points: Sequence[ArrayLike], share: float, reference_poin
         share attains nothing above the reference point.
 
     Raises:
-        ShapeError: If there is no seed, or a set has no point or not two objectives.
+        ShapeError: If there is no seed, or a set has not two objectives.
         NonFiniteError: If a score is NaN or infinite.
         ConfigError: If the share is out of range.
 
@@ -72,12 +73,14 @@ def attainment_surface(points: Sequence[ArrayLike], share: float, reference_poin
     """
     if len(points) == 0:
         raise ShapeError("points must have one set a seed, got none. Leave out methods without a seed.")
-    sets = [check_some_scores(each, "points", 2) for each in points]
     corner = check_reference_point(reference_point, 2)
-    count = seeds_attaining(share, len(sets))
-    seeds = np.repeat(np.arange(len(sets)), [len(each) for each in sets])
-    level = 100 * (count - 0.5) / len(sets)  # rounded up to whole seeds there; half a seed less is safe from rounding
-    edge = -moocore.eaf(-np.concatenate(sets), seeds, percentiles=[level])[:, :2]  # it takes lower as better
+    sets = [_pairs(each) for each in points]
+    count, some = seeds_attaining(share, len(sets)), [each for each in sets if len(each)]
+    if count > len(some):
+        return np.zeros((0, 2))
+    seeds = np.repeat(np.arange(len(some)), [len(each) for each in some])
+    level = 100 * (count - 0.5) / len(some)  # rounded up to whole seeds there; half a seed less is safe from rounding
+    edge = -moocore.eaf(-np.concatenate(some), seeds, percentiles=[level])[:, :2]  # it takes lower as better
     edge = edge[(edge > corner).all(axis=1)]
     if len(edge) == 0:
         return np.zeros((0, 2))
@@ -85,3 +88,10 @@ def attainment_surface(points: Sequence[ArrayLike], share: float, reference_poin
     across = np.repeat(np.append(corner[0], first), 2)[1:]
     down = np.repeat(np.append(second, corner[1]), 2)[:-1]
     return np.stack([across, down], axis=1)
+
+
+def _pairs(points: ArrayLike) -> NDArray[np.float64]:
+    scores = check_scores(points, "points")
+    if scores.shape[1] != 2:
+        raise ShapeError(f"points must have two objectives, got {scores.shape[1]}. Choose two of them to draw.")
+    return scores

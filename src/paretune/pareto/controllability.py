@@ -47,9 +47,10 @@ def controllability(preferences: ArrayLike, scores: ArrayLike) -> NDArray[np.flo
         )
     more, higher = _order(wanted, SAME_PREFERENCE), _order(reached, SAME_SCORE)  # [M, M, K]
     asked = np.abs(more).sum(axis=(0, 1))
-    return np.divide((more * higher).sum(axis=(0, 1)), asked, out=np.full(asked.shape, np.nan), where=asked > 0)
+    followed = (more * higher).sum(axis=(0, 1))
+    return np.asarray(np.divide(followed, asked, out=np.full(asked.shape, np.nan), where=asked > 0))
 
 
 def _order(values: NDArray[np.float64], same: float) -> NDArray[np.float64]:
     differences = values[:, None] - values[None]
-    return np.where(np.abs(differences) <= same, 0.0, np.sign(differences))
+    return np.asarray(np.where(np.abs(differences) <= same, 0.0, np.sign(differences)))
