@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.statistics.paired import paired_p_value
-from paretune.statistics.ties import holm, tie_groups
+from paretune.statistics.ties import holm, holm_adjusted, tie_groups
 
 matrices = st.integers(1, 5).flatmap(
     lambda seeds: st.lists(st.lists(st.integers(0, 9), min_size=seeds, max_size=seeds), min_size=1, max_size=6)
@@ -135,3 +135,20 @@ def test_missing_values_and_wrong_shapes_are_refused():
 def test_confidence_in_percent_is_refused():
     with pytest.raises(ConfigError, match=r"got 95.*Write 95 % as 0.95"):
         tie_groups([[0.1, 0.2], [0.8, 0.9]], confidence=95)
+
+
+def test_adjusted_p_values_are_multiplied_by_what_is_left_and_never_fall():
+    # sorted .01, .02, .03, .5 times 4, 3, 2, 1: .04, .06, .06, .5
+    assert holm_adjusted([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm_adjusted([0.6, 0.9]).tolist() == [1.0, 1.0]
+    assert holm_adjusted([]).tolist() == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.001, 0.999))
+def test_an_adjusted_p_value_is_at_most_the_level_where_holm_rejects(p_values, level):
+    assert (holm_adjusted(p_values) <= level).tolist() == holm(p_values, level).tolist()
+
+
+def test_an_adjusted_p_value_of_no_probability_is_refused():
+    with pytest.raises(NonFiniteError, match="Write 1 where no test was made"):
+        holm_adjusted([0.5, float("nan")])

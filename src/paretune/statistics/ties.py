@@ -105,6 +105,37 @@ def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
         >>> holm([0.04, 0.01], 0.05).tolist()
         [True, True]
     """
+    sample, order = _sorted_p_values(p_values)
+    limits = level / np.arange(len(sample), 0, -1)
+    rejected = np.zeros(len(sample), dtype=np.bool_)
+    rejected[order] = np.logical_and.accumulate(sample[order] <= limits)
+    return rejected
+
+
+def holm_adjusted(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values adjusted for their number, `[H]`: `holm` rejects at a level those that are at most that level.
+
+    Args:
+        p_values: One per hypothesis, `[H]`.
+
+    Raises:
+        ShapeError: If there is more than one dimension.
+        NonFiniteError: If a p-value is NaN or not between 0 and 1.
+
+    Source:
+        Holm 1979; the i-th smallest of H p-values times H - i + 1, at least as large as those before it, at most 1.
+
+    Example:
+        >>> holm_adjusted([0.04, 0.01]).tolist()
+        [0.04, 0.02]
+    """
+    sample, order = _sorted_p_values(p_values)
+    adjusted = np.empty(len(sample))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(sample[order] * np.arange(len(sample), 0, -1)))
+    return adjusted
+
+
+def _sorted_p_values(p_values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     sample = np.asarray(p_values, dtype=np.float64)
     if sample.ndim != 1:
         raise ShapeError(f"p_values must be a list, got shape {list(sample.shape)}. Correct one family at a time.")
@@ -112,8 +143,4 @@ def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
         raise NonFiniteError(
             f"p_values must lie between 0 and 1, got {sample.tolist()}. Write 1 where no test was made."
         )
-    order = np.argsort(sample, kind="stable")
-    limits = level / np.arange(len(sample), 0, -1)
-    rejected = np.zeros(len(sample), dtype=np.bool_)
-    rejected[order] = np.logical_and.accumulate(sample[order] <= limits)
-    return rejected
+    return sample, np.argsort(sample, kind="stable")
