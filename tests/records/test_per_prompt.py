@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,7 @@ def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
     study = builders.synthetic_study()
     table = pq.read_table(write_per_prompt(study, tmp_path / "new.parquet")).drop_columns(["wanted"])
     shared = json.loads(table.schema.metadata[b"paretune"])
+    shared |= json.loads(zlib.decompress(base64.b64decode(shared.pop("content"))))
     count = len(shared["blocks"][0]["preferences"])
     prompts = len(set(table["prompt"].to_pylist()))
     wanted = np.random.default_rng(0).random((count, prompts, 3))

@@ -5,9 +5,11 @@ Later comparisons read it instead of training again. Texts, tokens and stages st
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -19,16 +21,22 @@ from numpy.typing import NDArray
 from paretune.core.errors import RecordError
 from paretune.core.text_files import parsed_json
 from paretune.records.evaluation import EvaluationRecord, weighed_sum
-from paretune.records.files import AGAIN, write_bytes
+from paretune.records.files import AGAIN, to_json, write_bytes
+from paretune.records.layout import evaluations_folder, reference_folder
 from paretune.records.outcomes import TruthRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
+from paretune.records.tables import plain_parts
+from paretune.records.writing import task_plain
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["cell", "base", "optimum"]
 FILE = "per_prompt.parquet"
-SCHEMA, _METADATA = 2, b"paretune"
-READ = (1, SCHEMA)  # versions; the first had what users want of each prompt in the metadata
+SCHEMA, _METADATA = 3, b"paretune"
+READ = (1, 2, SCHEMA)  # versions; the first two had less in the metadata, and the first what users want of each prompt
 COSTS = ("completions", "tokens", "flops")  # counts of stages; their seconds beside them
+LATER = ("cell", "feedback", "made_of", "tested", "measured")  # fields that files of earlier versions lack
+_NOTHING = base64.b64encode(zlib.compress(b"{}"))
+ANSWERED = ("training", "training_preferences", "preferences", "measurement", "version")  # else of an evaluation's key
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,14 @@ class PerPrompt:
         costs: `completions`, `tokens`, `flops` and `seconds` of all its stages, shared or not.
         prompt_preferences: What the users of the preferences want of each prompt, `[M, P, K]`; None where that is the
             preference itself, and of the base model.
+        cell: Name of the cell's folder.
+        feedback: Class of what its method is told, see `core.feedback`.
+        made_of: What its training depended on, part by part, see `benchmark.changes.made_of`; empty in files of an
+            earlier version.
+        tested: What its evaluation depended on beside its policies and preferences: test prompts, decoding, rewards of
+            the audit; empty likewise, and where rewards have changed since.
+        stages: Keys of its stages.
+        measured: What was measured of it on request, by the measurement's name.
     """
 
     kind: Kind
@@ -78,6 +94,12 @@ class PerPrompt:
     policies: int = 0
     costs: Mapping[str, float] | None = None
     prompt_preferences: FloatArray | None = None
+    cell: str = ""
+    feedback: str = "told"
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    tested: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def scores(self) -> FloatArray:
@@ -142,7 +164,8 @@ def write_per_prompt(study: StudyRecords, path: Path) -> Path:
     """Write what every finished cell, the base models and the best policies do on every test prompt.
 
     One row is one preference on one prompt; what was measured has 32 bits. What holds for all rows of a block is in
-    the file's metadata, as JSON.
+    the file's metadata, with the study's tasks, stages, decoding times and environment: JSON, whose `content` is JSON
+    again, zlib's and in base64.
 
     Args:
         study: The study; unfinished cells are left out.
@@ -151,7 +174,7 @@ def write_per_prompt(study: StudyRecords, path: Path) -> Path:
     Raises:
         RecordError: If the disk is full.
     """
-    blocks = list(_blocks(study))
+    blocks = blocks_of(study)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("block", "preference", "prompt", "rewards", "audit", "made", "kl", "wanted")
     }
@@ -167,17 +190,19 @@ def write_per_prompt(study: StudyRecords, path: Path) -> Path:
         columns["wanted"] += (
             [None] * (count * prompts) if by_prompt is None else by_prompt.reshape(count * prompts, -1).tolist()
         )
-    single, shared = pa.float32(), {"schema_version": SCHEMA, "study": study.name, "blocks": [*map(_plain, blocks)]}
+    single, shared = pa.float32(), {"schema_version": SCHEMA, "study": study.name, "content": _packed(study, blocks)}
     schema = pa.schema(
         [
             ("block", pa.int32()), ("preference", pa.int32()), ("prompt", pa.string()), ("rewards", pa.list_(single)),
             ("audit", pa.list_(single)), ("made", pa.list_(pa.int32())), ("kl", single),
             ("wanted", pa.list_(pa.float64())),
-        ],
-        metadata={_METADATA: json.dumps(shared).encode()},
+        ]
     )  # fmt: skip
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd", compression_level=19)
+    # with the schema of Arrow the file would hold its metadata twice
+    with pq.ParquetWriter(sink, schema, compression="zstd", compression_level=19, store_schema=False) as file:
+        file.write_table(pa.table(columns, schema=schema))
+        file.add_key_value_metadata({_METADATA: json.dumps(shared).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, sink.getvalue().to_pybytes())
     return path
@@ -189,10 +214,20 @@ def read_per_prompt(path: Path) -> tuple[PerPrompt, ...]:
     Raises:
         RecordError: If the file is missing, damaged, of another version or no such file.
     """
+    return read_with_shared(path)[1]
+
+
+def read_with_shared(path: Path) -> tuple[dict[str, Any], tuple[PerPrompt, ...]]:
+    """Read what `write_per_prompt` wrote, with what the metadata holds beside the blocks, as plain data.
+
+    Raises:
+        RecordError: If the file is missing, damaged, of another version or no such file.
+    """
     try:
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
         shared = parsed_json(table.schema.metadata[_METADATA])
         if shared["schema_version"] in READ:
+            shared |= parsed_json(zlib.decompress(base64.b64decode(shared.pop("content", _NOTHING))))
             owner = table["block"].to_numpy()
             names = [name for name in table.column_names if name not in ("block", "preference")]
             columns = {name: table[name].to_pylist() for name in names}
@@ -200,15 +235,40 @@ def read_per_prompt(path: Path) -> tuple[PerPrompt, ...]:
             for number, plain in enumerate(shared["blocks"]):
                 rows = np.flatnonzero(owner == number)
                 blocks.append(_block(plain, {name: [column[row] for row in rows] for name, column in columns.items()}))
-            return tuple(blocks)
+            return shared, tuple(blocks)
     except FileNotFoundError as error:
         raise RecordError(f"{path} must exist, got no such file. {AGAIN}") from error
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, zlib.error, pa.ArrowException) as error:
         raise RecordError(f"{path} must hold outcomes per prompt, got damaged content ({error}). {AGAIN}") from error
     raise RecordError(
         f"{path} must have schema version {' or '.join(map(str, READ))}, got {shared['schema_version']}. Read it with "
         "the paretune that wrote it."
     )
+
+
+def blocks_of(study: StudyRecords) -> tuple[PerPrompt, ...]:
+    """Return what `write_per_prompt` writes of a study, before it is rounded."""
+    return tuple(_blocks(study))
+
+
+def shared_of(study: StudyRecords) -> dict[str, Any]:
+    """Return what holds for a whole study, as plain data: what a file's metadata has beside the blocks."""
+    used = {stage.key: vars(stage) for cell in study.cells if cell.state == "done" for stage in cell.stages}
+    unfinished = [cell for cell in study.cells if cell.state != "done"]
+    named = ("cell", "task", "method", "budget_completions", "seed", "state", "reason")
+    return {
+        "study": study.name,
+        "tasks": {name: task_plain(info) for name, info in study.tasks.items()},
+        "environment": study.environment,
+        "stages": used,
+        "timings": [vars(timing) for timing in study.timings],
+        "unfinished": [{name: getattr(cell, name) for name in named} for cell in unfinished],
+    }
+
+
+def _packed(study: StudyRecords, blocks: Sequence[PerPrompt]) -> str:
+    text = to_json(Path(FILE), {**shared_of(study), "blocks": [*map(_plain, blocks)]}, indent=None)
+    return base64.b64encode(zlib.compress(text.encode(), level=9)).decode()
 
 
 def _blocks(study: StudyRecords) -> Iterator[PerPrompt]:
@@ -218,7 +278,11 @@ def _blocks(study: StudyRecords) -> Iterator[PerPrompt]:
             yield found
     for (name, seed), record in study.references.items():
         if name in study.tasks:
-            yield _of_records("base", study, name, seed, [record], np.full((1, len(record.objectives)), np.nan))
+            points = np.full((1, len(record.objectives)), np.nan)
+            yield replace(
+                _of_records("base", study, name, seed, [record], points),
+                tested=_tested(study, "reference", reference_folder(Path(), name, seed)),
+            )
     for (name, seed), truth in study.truths.items():
         if name in study.tasks:
             yield _of_truth(study, name, seed, truth)
@@ -240,7 +304,8 @@ def _of_cell(study: StudyRecords, cell: CellRecord) -> PerPrompt | None:
     answers = [(point, found) for point in points if (found := cell.evaluation(point)) is not None]
     if not answers:
         return None
-    stages = {stage.key: stage for stage in cell.stages}.values()
+    stages_of = {stage.key: stage for stage in cell.stages}
+    stages = stages_of.values()
     costs = {name: float(sum(stage.counts.get(name, 0.0) for stage in stages)) for name in COSTS}
     costs["seconds"] = float(sum(stage.seconds for stage in stages))
     wanted, records = zip(*answers, strict=True)
@@ -250,7 +315,19 @@ def _of_cell(study: StudyRecords, cell: CellRecord) -> PerPrompt | None:
         method=cell.method, family=cell.family, budget_completions=cell.budget_completions,
         answers=tuple(record.answer for record in records), policies=sum(stage.adapters for stage in stages),
         costs=costs, prompt_preferences=np.stack(by_prompt) if by_prompt else None,
+        cell=cell.cell, feedback=cell.feedback, made_of=cell.made_of,
+        tested=_tested(study, "evaluation", evaluations_folder(Path(), cell.cell)),
+        stages=tuple(stages_of), measured=cell.measured,
     )  # fmt: skip
+
+
+def _tested(study: StudyRecords, measurement: str, folder: Path) -> dict[str, Any]:
+    """Return what a table of evaluations depends on beside what it is of; nothing where rewards have changed since."""
+    name = folder.as_posix()
+    for table in study.tables:
+        if (table.measurement, table.folder) == (measurement, name) and name not in study.missing:
+            return {name: part for name, part in plain_parts(table).items() if name not in ANSWERED}
+    return {}
 
 
 def _of_records(
@@ -317,5 +394,6 @@ def _block(plain: Mapping[str, Any], columns: Mapping[str, list[Any]]) -> PerPro
         audit_rewards=shaped("audit", np.float64), made=shaped("made", np.int64),
         kl=np.asarray(columns["kl"], dtype=np.float64).reshape(count, -1), answers=tuple(plain["answers"]),
         prompt_preferences=None if wanted is None else np.asarray(wanted, np.float64),
+        stages=tuple(plain.get("stages", ())), **{name: plain[name] for name in LATER if name in plain},
         **{name: plain[name] for name in same},
     )  # fmt: skip

@@ -123,7 +123,7 @@ def read_lock(folder: Path) -> StudyRecords:
             name=lock["name"],
             folder=folder,
             resolved=lock["resolved"],
-            tasks={name: _task(info) for name, info in lock["tasks"].items()},
+            tasks={name: task_from_plain(info) for name, info in lock["tasks"].items()},
             cells=tuple(_planned(cell) for cell in lock["cells"]),
             tables=tuple(Table(**{**each, "cells": tuple(each["cells"])}) for each in lock["tables"]),
             environment=lock["environment"],
@@ -244,7 +244,7 @@ class _Reader:
         with _fields_of(path):
             if _planned(cell) != planned:
                 raise RecordError(f"{path} must describe cell {planned.cell}, got {cell['cell']}. {AGAIN}")
-            keys = list(cell["stages"])
+            keys, made_of = list(cell["stages"]), dict(cell.get("made_of", {}))
         for key in keys:
             if key not in self.stages:
                 self.stages[key] = read_stage(self.folder, key)
@@ -270,6 +270,7 @@ class _Reader:
                 if ":" in table.measurement and planned.cell in table.cells and table.folder not in self.missing
             },
             message="",
+            made_of=made_of,
         )
 
     def _measured(self, cell: str) -> dict[str, Mapping[str, Any]]:
@@ -352,7 +353,8 @@ def _planned(cell: Mapping[str, Any]) -> CellRecord:
     )
 
 
-def _task(info: Mapping[str, Any]) -> TaskInfo:
+def task_from_plain(info: Mapping[str, Any]) -> TaskInfo:
+    """Return what `writing.task_plain` made plain."""
     return TaskInfo(
         name=info["name"],
         objectives=tuple(

@@ -112,7 +112,10 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class CellRecord:
-    """One method on one task at one budget with one seed; `feedback` is its class, see `core.feedback`."""
+    """One method on one task at one budget with one seed; `feedback` is its class, see `core.feedback`.
+
+    What its training depended on, part by part, is `made_of`, see `benchmark.changes.made_of`.
+    """
 
     cell: str
     task: str
@@ -129,6 +132,7 @@ class CellRecord:
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what is measured on request, by its name
     tables: Mapping[str, Path] = field(default_factory=dict)  # folders of a user's measurements, by `module:Class`
     feedback: str = "told"
+    made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
         """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""

@@ -30,7 +30,7 @@ def write_lock(folder: Path, study: StudyRecords) -> None:
             "schema_version": SCHEMA_VERSION,
             "name": study.name,
             "resolved": study.resolved,
-            "tasks": {name: _task(info) for name, info in study.tasks.items()},
+            "tasks": {name: task_plain(info) for name, info in study.tasks.items()},
             "environment": study.environment,
             "cells": [_identity(cell) for cell in study.cells],
             "tables": [vars(table) for table in study.tables],
@@ -143,7 +143,8 @@ def _tuning(record: TuningRecord) -> dict[str, object]:
     }
 
 
-def _task(info: TaskInfo) -> dict[str, object]:
+def task_plain(info: TaskInfo) -> dict[str, object]:
+    """Return what the judge needs to know of a task as plain data; `reading.task_from_plain` is the inverse."""
     return {
         "name": info.name,
         "objectives": [
