@@ -41,7 +41,8 @@ REFUSALS = {
     ),
     "unknown nested key": (
         {"budget": {"completion": 3}},
-        r"budget.completion must be one of the keys completions, got 'completion'. Did you mean 'completions'\?",
+        r"budget.completion must be one of the keys completions, got 'completion'. Did you mean 'completions'\? Write "
+        r"`completions: 3`\.$",
     ),
     "no budget": ({"budget": None}, "budget must hold keys and values, got None"),
     "budget of nothing": ({"budget": {"completions": 0}}, "completions.* must be greater than or equal to 1, got 0"),
@@ -92,7 +93,7 @@ REFUSALS = {
     "tuning of no value": ({"tune": {"reward": []}}, r"tune.reward must be a setting's list of values, got \[\]"),
     "misspelt key of tuning": (
         {"tune": {"instanzes": 3, "reward": [1]}},
-        r"tune.instanzes .*Did you mean 'instances'\?",
+        r"tune.instanzes .*Did you mean 'instances'\? Write `instances: 3`\.",
     ),
     "no tuning instance": (
         {"tune": {"reward": [1], "instances": 0}},
@@ -114,7 +115,10 @@ REFUSALS = {
         {"tune": {"learning_rate": [1]}},
         "tune.learning_rate must be a setting of a method that is tuned, got 'learning_rate', which none of fake has",
     ),
-    "tuning of a misspelt setting": ({"tune": {"rewards": [1]}}, r"tune.rewards must be .*Did you mean 'reward'\?"),
+    "tuning of a misspelt setting": (
+        {"tune": {"rewards": [1]}},
+        r"tune.rewards must be .*Did you mean 'reward'\? Write `reward: \[1\]`\.",
+    ),
     "tuning of what is given": (
         {"tune": {"reward": [1]}, "methods": {"fake": {"method": "fake_study:Fake", "reward": 0.3}}},
         "tune.reward must be left to tuning, got it also under methods.fake",
@@ -125,7 +129,7 @@ REFUSALS = {
     ),
     "tuning with a value out of range": (
         {"tune": {"updates_seconds": [0, -1]}},
-        "tune: methods.fake: updates_seconds must be at least 0, got -1",
+        "tune: methods.fake.updates_seconds must be at least 0, got -1",
     ),
     "tuning with one value in two forms": (
         {"tune": {"reward": [1, 1.0]}},
@@ -137,11 +141,11 @@ REFUSALS = {
     ),
     "unknown method": (
         {"methods": {"liner": {}}},
-        r"methods.liner must be one of .*got 'liner'. Did you mean 'linear'\?",
+        r"methods.liner must be one of .*got 'liner'. Did you mean 'linear'\? Write `linear: {}`\.",
     ),
     "unknown method under a label": (
         {"methods": {"mine": {"method": "liner"}}},
-        r"methods.mine.method must be one of .*got 'liner'. Did you mean 'linear'\?",
+        r"methods.mine.method must be one of .*got 'liner'. Did you mean 'linear'\? Write `method: \"linear\"`\.",
     ),
     "unknown module": ({"methods": {"mine": {"method": "nowhere:It"}}}, "methods.mine: method must be .*'nowhere:It'"),
     "not a method": (
@@ -243,10 +247,11 @@ def test_what_is_too_much_or_no_number_is_refused_at_once(tmp_path: Path, lines:
 SETTINGS_REFUSALS = {
     "unknown": (
         {"update_seconds": 1},
-        r"fake.update_seconds must be one of the settings of .*'update_seconds'. Did you mean 'updates_seconds'\?",
+        r"fake.update_seconds must be one of the settings of .*'update_seconds'. "
+        r"Did you mean 'updates_seconds'\? Write `updates_seconds: 1`\.",
     ),
     "wrong type": ({"updates_seconds": "slow"}, "fake.updates_seconds must be a valid number, got 'slow'"),
-    "out of range": ({"updates_seconds": -1}, "fake: updates_seconds must be at least 0, got -1"),
+    "out of range": ({"updates_seconds": -1}, "fake.updates_seconds must be at least 0, got -1"),
 }
 
 
@@ -262,6 +267,23 @@ def test_messages_name_file_and_line(study: Make, tmp_path: Path) -> None:
         ConfigError, match=r"mine.yaml:2:1: methods must|mine.yaml:4:3: budget.completion must be one of the keys"
     ):
         load_study(path)
+
+
+def test_a_setting_is_refused_at_its_own_line_with_the_line_to_write(tmp_path: Path) -> None:
+    start = "tasks: [counselling]\nbudget: {completions: 64}\nmethods:\n  linear:\n    rank: 4\n"
+    for line, message in (
+        (
+            "learning_rat: 0.001",
+            "learning_rat must be one of the settings of linear, got 'learning_rat'. Did you mean ",
+        ),
+        ("learning_rate: fast", "learning_rate must be a valid number, got 'fast'"),
+        ("learning_rate: -1", "learning_rate must be "),
+    ):
+        path = write(tmp_path, f"{start}    {line}\n")
+        with pytest.raises(ConfigError) as refused:
+            load_study(path)
+        assert f"mine.yaml:6:5: methods.linear.{message}" in str(refused.value)
+        assert ("Write `learning_rate: 0.001`." in str(refused.value)) == ("rat:" in line)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

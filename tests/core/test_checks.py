@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.checks import MOST_SHOWN, check_choice, check_seed, check_texts, did_you_mean, text_pairs
+from paretune.core.checks import (
+    LONGEST_VALUE,
+    MOST_SHOWN,
+    check_choice,
+    check_seed,
+    check_texts,
+    did_you_mean,
+    text_pairs,
+    yaml_line,
+)
 from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
 from paretune.core.task import Objective
 from paretune.objectives.scoring import Scorer
+from paretune.tasks.strict_yaml import read_yaml
 
 
 def test_a_known_name_passes() -> None:
@@ -24,6 +35,24 @@ def test_an_unknown_name_is_refused_with_all_choices_and_the_closest() -> None:
     assert isinstance(caught.value, ConfigError)
     with pytest.raises(UnknownNameError, match=r"^gate must be one of block, token, got 'x'\. Name one of these\.$"):
         check_choice("gate", "x", ["token", "block"])
+
+
+def test_the_closest_name_comes_with_its_corrected_line() -> None:
+    known = ("rank", "learning_rate")
+    assert did_you_mean("rnk", known, lambda meant: yaml_line(meant, [4, 8])) == (
+        " Did you mean 'rank'? Write `rank: [4, 8]`."
+    )
+    assert did_you_mean("colour", known, lambda meant: yaml_line(meant, 4)) == ""
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'token'\? Write `gate: token`\.$"):
+        check_choice("gate", "tokn", ["token", "block"], line=lambda meant: f"gate: {meant}")
+
+
+def test_a_corrected_line_is_what_a_settings_file_reads(tmp_path: Path) -> None:
+    for value in (0.001, 5e-4, "text: with a colon", True, None, [0, 1], {"kind": "cone", "eps": 0.2}):
+        (tmp_path / "study.yaml").write_text(yaml_line("key", value), encoding="utf-8")
+        assert read_yaml(tmp_path / "study.yaml")[0] == {"key": value}
+    assert yaml_line("key", "x" * LONGEST_VALUE) == "key: ..."
+    assert yaml_line("key", "\x1b[2J\u202e") == 'key: "\\u001b[2J\\u202e"'  # which controls no terminal
 
 
 def test_many_choices_are_counted_where_a_command_lists_them() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from paretune.core.errors import ConfigError
-from paretune.core.settings import check_read, check_unread, make_settings
+from paretune.core.settings import Written, check_read, check_unread, make_settings
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Bare:
 
 def test_an_unknown_setting_is_told_what_was_meant_before_the_list_of_all() -> None:
     known = "It has extra, inner, limit, name, quick, rate, rates, steps."
-    for given, guess in (("stps", "Did you mean 'steps'?"), ("colour", "Remove it.")):
+    for given, guess in (("stps", "Did you mean 'steps'? Write `steps: 1`."), ("colour", "Remove it.")):
         with pytest.raises(ConfigError) as refused:
             make_settings(Settings, {given: 1}, "mine")
         assert str(refused.value) == f"mine.{given} must be one of the settings of mine, got '{given}'. {guess} {known}"
@@ -84,6 +84,55 @@ def test_an_unknown_setting_is_told_what_was_meant_before_the_list_of_all() -> N
         ConfigError, match=r"^mine: settings of mine must be left out, as it has none, got 'steps'\. Remove it\.$"
     ):
         make_settings(Bare, {"steps": 1}, "mine")
+
+
+SPOTS = {("inner",): 4, ("inner", "widht"): 5, ("rate",): 6, ("rates", 1): 7}
+
+
+def written(*keys: str | int) -> str:
+    return f"study.yaml:{SPOTS[keys]}: {'.'.join(map(str, keys))}" if keys else "study.yaml:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"inner": {"widht": 8}},
+            "study.yaml:5: inner.widht must be one of the settings of inner, got 'widht'. Did you mean 'width'? Write "
+            "`inner.width=8`. It has level, width.",
+        ),
+        ({"rate": "slow"}, "study.yaml:6: rate must be a valid number, got 'slow'. Correct it."),
+        ({"rate": True}, "study.yaml:6: rate must be a number, got True. Correct it."),
+        ({"rates": [1, "2"]}, "study.yaml:7: rates.1 must be a number, got the text '2'. Write it without quotes."),
+    ],
+)
+def test_a_message_names_the_line_of_the_key_and_the_corrected_one(given: dict[str, Any], message: str) -> None:
+    where = Written(written, lambda keys, value: f"{'.'.join(keys)}={value}")
+    with pytest.raises(ConfigError) as refused:
+        make_settings(Settings, given, where)
+    assert str(refused.value) == message
+
+
+@dataclass(frozen=True)
+class Checked:
+    rate: float = 0.1
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise ConfigError(f"rate must be at least 0, got {self.rate}. Raise it.")
+        if self.rate > self.steps:
+            raise ConfigError(f"a rate above steps must not be, got {self.rate}. Lower it.")
+
+
+def test_a_rule_of_a_dataclass_is_told_at_the_setting_that_its_sentence_starts_with() -> None:
+    for given, message in (
+        ({"rate": -1.0}, "study.yaml:6: rate must be at least 0, got -1.0. Raise it."),
+        ({"steps": 0}, "study.yaml:1: a rate above steps must not be, got 0.1. Lower it."),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            make_settings(Checked, given, Written(written))
+        assert str(refused.value) == message
 
 
 def test_settings_that_a_choice_does_not_read_are_refused_where_they_are_not_their_default() -> None:

@@ -238,14 +238,15 @@ BAD_KEYS = {
     "unknown key": (
         {"betta": 0.1},
         UnknownNameError,
-        r"task\.yaml:\d+:1: betta must be one of the keys .*audit, .*, got 'betta'\. Did you mean 'beta'\?",
+        r"task\.yaml:\d+:1: betta must be one of the keys .*audit, .*, got 'betta'\. Did you mean 'beta'\? Write "
+        r"`beta: 0\.1`\.$",
     ),
     "unknown key in place of a needed one": ({"modle": "x", "model": ...}, UnknownNameError, r"Did you mean 'model'\?"),
     "unknown key of an objective": (
         objective(rang=[0, 1]),
         UnknownNameError,
         r"task\.yaml:\d+:5: objectives\.brief\.rang must be one of the keys pass, range, reward, version, got 'rang'\."
-        r" Did you mean 'range'\?",
+        r" Did you mean 'range'\? Write `range: \[0, 1\]`\.$",
     ),
     "unknown key of prompts": (prompts(dev="x"), UnknownNameError, r"prompts\.dev must be one of the keys"),
     "unknown key of a reward model": (
@@ -346,9 +347,14 @@ BAD_KEYS = {
     "unknown learner setting": (
         {"learner": {"lerning_rate": 0.1}},
         ConfigError,
-        r"learner.lerning_rate must be one of the settings of the learner, got .*Did you mean 'learning_rate'",
+        r"^[^:]*task\.yaml:\d+:3: learner.lerning_rate must be one of the settings of the learner, got .*"
+        r"'learning_rate'\? Write `learning_rate: 0\.1`\. It has",
     ),
-    "learner out of range": ({"learner": {"epochs": 0}}, ConfigError, r"learner: epochs must be at least 1"),
+    "learner out of range": (
+        {"learner": {"epochs": 0}},
+        ConfigError,
+        r"task\.yaml:\d+:\d+: learner\.epochs must be at least 1",
+    ),
     "learner in quotes": ({"learner": {"learning_rate": "a"}}, ConfigError, r"learner\.learning_rate must be .* 'a'"),
     "unknown objective": (
         objective(reward="emphaty"),

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,13 @@ from paretune.benchmark.built_in import STUDIES_FOLDER, built_in_studies
 from paretune.benchmark.measurements import MEASUREMENTS, users_measurement
 from paretune.benchmark.study_file import StudyKeys, TuneKeys, validate
 from paretune.benchmark.wanted import Wanted, check_wanted, wanted_of
-from paretune.core.checks import check_choice, did_you_mean
+from paretune.core.checks import check_choice, did_you_mean, yaml_line
 from paretune.core.errors import ConfigError, ParetuneError, RecordError, VersionError
 from paretune.core.feedback import FEEDBACKS
 from paretune.core.preferences import FloatArray, add_points, random_preferences
 from paretune.core.protocols import FAMILIES
 from paretune.core.seeds import FIRST_TUNING_SEED, generator
+from paretune.core.settings import Written
 from paretune.core.task import Task
 from paretune.core.user_folders import look_in
 from paretune.methods.entries import MethodEntry, has_setting, method_entry, on_task, with_settings
@@ -223,7 +225,10 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
     look_in(*imports)
     tasks = _tasks(file.tasks, place)
     check_wanted(file, tasks, place)
-    methods = tuple(method_entry(label, value, place.at("methods", label)) for label, value in file.methods.items())
+    methods = tuple(
+        method_entry(label, value, Written(partial(place.at, "methods", label)))
+        for label, value in file.methods.items()
+    )
     return Study(
         file.name or default_name, place.name, text, tasks, methods,
         budgets=_distinct(file.budget.completions, place.at("budget", "completions")),
@@ -312,9 +317,10 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
     for name, values in settings.items():
         if not isinstance(values, list) or not values:
             known = ", ".join(TuneKeys.model_fields)
+            guess = did_you_mean(name, TuneKeys.model_fields, partial(yaml_line, value=values))
             raise ConfigError(
                 f"{place.at('tune', name)} must be a setting's list of values, got {values!r}."
-                f"{did_you_mean(name, TuneKeys.model_fields) or f' Write [value, value], or one of the keys {known}.'}"
+                f"{guess or f' Write [value, value], or one of the keys {known}.'}"
             )
     made = Tune(
         settings={name: tuple(values) for name, values in settings.items()},
@@ -333,9 +339,10 @@ def _tune(file: StudyKeys, tune: TuneKeys, methods: Sequence[MethodEntry], place
     for name in made.settings:
         if not any(has_setting(entry.settings, name) for entry in tuned):
             names = dict.fromkeys(each for entry in tuned for each in entry.settings)
+            guess = did_you_mean(name, names, partial(yaml_line, value=settings[name]))
             raise ConfigError(
                 f"{place.at('tune', name)} must be a setting of a method that is tuned, got '{name}', which none of "
-                f"{', '.join(entry.label for entry in tuned)} has.{did_you_mean(name, names) or ' Remove it.'}"
+                f"{', '.join(entry.label for entry in tuned)} has.{guess or ' Remove it.'}"
             )
     for entry in filter(made.tunes, tuned):
         _check_tuned(made, entry, file.methods[entry.label], place)

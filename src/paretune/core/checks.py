@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Set
+import json
+from collections.abc import Callable, Iterable, Mapping, Set
 from numbers import Integral
 from pathlib import Path
 
 from paretune.core.errors import ConfigError, ShapeError, UnknownNameError
 from paretune.core.limits import MAX_SEED
-from paretune.core.printable import brief, is_writable
+from paretune.core.printable import brief, is_writable, printable_line
 
 
-def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the closest choice, or an empty string when nothing is close."""
+def did_you_mean(value: str, choices: Iterable[str], line: Callable[[str], str] | None = None) -> str:
+    """Return ` Did you mean 'x'?` for the closest choice, or an empty string when nothing is close.
+
+    Args:
+        value: What was written.
+        choices: What can be written.
+        line: From the closest choice to the corrected line, which follows: ` Write `x: 3`.`
+    """
     close = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    if not close:
+        return ""
+    return f" Did you mean '{close[0]}'?" + ("" if line is None else f" Write `{line(close[0])}`.")
+
+
+LONGEST_VALUE = 60  # letters of a value in a corrected line; of a longer one its writer knows the rest
+
+
+def yaml_value(value: object) -> str:
+    """Return a value as a settings file has it, in one line; three dots for a long one."""
+    text = json.dumps(value, ensure_ascii=False, default=str)  # which is YAML, too
+    return printable_line(text) if len(text) <= LONGEST_VALUE else "..."
+
+
+def yaml_line(key: str, value: object) -> str:
+    """Return a key with its value as a line of a settings file.
+
+    Example:
+        >>> yaml_line("learning_rate", 0.001)
+        'learning_rate: 0.001'
+    """
+    return f"{key}: {yaml_value(value)}"
 
 
 MOST_SHOWN = 12  # choices that a message lists: behind more, nobody finds what to do
 
 
-def check_choice(name: str, value: str, choices: Iterable[str], listed: str = "") -> str:
+def check_choice(
+    name: str, value: str, choices: Iterable[str], listed: str = "", line: Callable[[str], str] | None = None
+) -> str:
     """Return `value` if it is one of `choices`.
 
     Args:
@@ -29,13 +59,14 @@ def check_choice(name: str, value: str, choices: Iterable[str], listed: str = ""
         value: Of the choice.
         choices: All that it may be.
         listed: A command that lists them, in whose place a message counts more than `MOST_SHOWN`.
+        line: From the closest choice to the corrected line, where the message is to show it.
 
     Raises:
         UnknownNameError: If it is not; the message lists the choices and suggests the closest.
     """
     known = sorted(choices)
     if value not in known:
-        guess = did_you_mean(value, known)
+        guess = did_you_mean(value, known, line)
         if listed and len(known) > MOST_SHOWN:
             raise UnknownNameError(
                 f"{name} must be one of {len(known)} names, got '{value}'.{guess} `{listed}` lists all."

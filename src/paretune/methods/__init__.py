@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from paretune.core.checks import check_choice
 from paretune.core.imports import import_name
 from paretune.core.protocols import Method
@@ -51,17 +53,18 @@ METHODS = {
 PARTS = ("name", "family", "version", "Settings", "stages", "assemble")
 
 
-def check_method_name(name: str, path: str = "method") -> str:
+def check_method_name(name: str, path: str = "method", line: Callable[[str], str] | None = None) -> str:
     """Return the name of a method that is in the table, or `module:Class` of a user's own.
 
     Args:
         name: Of the method.
         path: Opens the message.
+        line: From the closest name to the corrected line, where the message is to show it.
 
     Raises:
         UnknownNameError: If it is neither.
     """
-    return name if ":" in name else check_choice(path, name, METHODS, "paretune ls methods")
+    return name if ":" in name else check_choice(path, name, METHODS, "paretune ls methods", line)
 
 
 def resolve_method(name: str) -> type[Method]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from paretune.core.checks import yaml_line
 from paretune.core.errors import ConfigError, MethodError
 from paretune.core.feedback import FEEDBACKS
 from paretune.core.protocols import Method
-from paretune.core.settings import make_settings, plain_settings
+from paretune.core.settings import Written, make_settings, plain_settings, written_at
 from paretune.core.task import Task
 from paretune.core.user_code import loaded_code
 from paretune.methods.feedback import FeedbackSettings
@@ -41,35 +42,39 @@ class MethodEntry:
     given: frozenset[str] = frozenset()
 
 
-def method_entry(label: str, value: Any, path: str) -> MethodEntry:
+def method_entry(label: str, value: Any, path: str | Written) -> MethodEntry:
     """Check one entry of `methods` and make the method.
 
     Args:
         label: Its key in the study.
         value: Its settings; `method` among them names the method where the key does not.
-        path: Opens the message when it is broken.
+        path: Opens the message when it is broken; or says so of each setting.
 
     Raises:
         ConfigError: If the method, a setting or a value breaks its rule.
     """
     from paretune.methods import check_method_name, resolve_method
 
+    where = written_at(path)
     settings = {} if value is None else value
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"{path} must hold settings, got {settings!r}. Write '{label}: {{}}' for the defaults.")
+        raise ConfigError(f"{where.at()} must hold settings, got {settings!r}. Write '{label}: {{}}' for the defaults.")
     settings = dict(settings)
     source = str(settings.pop("method", label))
-    check_method_name(source, path if source == label else f"{path}.method")
+    if source == label:
+        check_method_name(source, where.at(), lambda meant: yaml_line(meant, settings))
+    else:
+        check_method_name(source, where.at("method"), lambda meant: where.line(["method"], meant))
     try:
         cls: Any = resolve_method(source)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    _check_has_feedback(cls.Settings, settings, path)
-    made = make_settings(cls.Settings, settings, path, source)
+        raise ConfigError(f"{where.at()}: {error}") from error
+    _check_has_feedback(cls.Settings, settings, where.at("feedback"))
+    made = make_settings(cls.Settings, settings, where, source)
     return MethodEntry(
         label=label,
         source=source,
-        method=_make(cls, made, path),
+        method=_make(cls, made, where.at()),
         settings=dataclasses.asdict(made),
         kept=plain_settings(made),
         version=loaded_code([source] if ":" in source else []).get(source, cls.version),
@@ -162,7 +167,7 @@ def _check_has_feedback(kind: type, given: Mapping[str, object], path: str) -> N
     if own not in FEEDBACKS and given.get("feedback") in FEEDBACKS:
         *others, last = _methods_with(str(given["feedback"]))
         raise ConfigError(
-            f"{path}.feedback must be left out: the method reads the reward of each objective, for the preference that "
+            f"{path} must be left out: the method reads the reward of each objective, for the preference that "
             f"it is told, got '{given['feedback']}'. Take {', '.join(others)} or {last}."
         )
 

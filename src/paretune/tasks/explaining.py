@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paretune.core.checks import did_you_mean
+from paretune.core.checks import did_you_mean, yaml_line
 from paretune.core.errors import ConfigError, UnknownNameError
 from paretune.core.printable import brief
 from paretune.tasks.strict_yaml import KeyPath, Place
@@ -42,7 +42,7 @@ def explain(
     where = place.at(*path)
     if detail["type"] == "extra_forbidden":
         known = sorted(known_keys(path[:-1]))
-        guess = did_you_mean(key, known) or " Remove it."
+        guess = did_you_mean(key, known, lambda meant: yaml_line(meant, detail["input"])) or " Remove it."
         return UnknownNameError(f"{where} must be one of the keys {', '.join(known)}, got '{key}'.{guess}")
     if detail["type"] == "missing":
         return ConfigError(f"{where} must be given, got nothing. {advice.get(key, 'Add it.')}")

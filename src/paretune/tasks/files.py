@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from paretune.core.errors import ConfigError, ModelError, ParetuneError, TaskErr
 from paretune.core.file_lists import Tally, matching
 from paretune.core.limits import LEAST_RANGE
 from paretune.core.model_files import check_model_files
-from paretune.core.settings import make_settings
+from paretune.core.settings import Written, make_settings
 from paretune.core.task import SPLITS, Objective, Row, Split, Task
 from paretune.core.user_code import code_files, files_digest
 from paretune.core.user_files import data_digests
@@ -66,7 +67,7 @@ def _build(data: Mapping[str, object], place: Place, name: str, source: str | Ma
     if keys.folder is not None:
         place = Place(place.name, place.resolve(keys.folder), place.spots)
     _check(keys, place)
-    learner = make_settings(LearnerSettings, keys.learner, place.at("learner"), "the learner")
+    learner = make_settings(LearnerSettings, keys.learner, Written(partial(place.at, "learner")), "the learner")
     model = _model(keys.model, place, "model")
     read = _depends(keys, place)
     objectives, audit = (

@@ -123,7 +123,7 @@ def test_the_default_is_no_part_of_a_stage_and_other_kinds_are_told_apart(name: 
 @pytest.mark.parametrize(
     ("experts", "message"),
     [
-        ("soup", "^methods.soups: experts must be one of .*got 'soup'"),
+        ("soup", "^methods.soups.experts must be one of .*got 'soup'"),
         ({"beta": 0.7}, r"experts must name its kind, got \{'beta': 0.7\}"),
         ({"kind": "mixed_reward", "alpha": 1}, "experts.alpha must be one of the settings of mixed_reward, got"),
         (
