@@ -12,6 +12,7 @@ from builders import cell, study, synthetic_study
 from paretune.core.errors import ConfigError, UnknownNameError
 from paretune.core.protocols import MetricRow, MetricValue, Table
 from paretune.metrics import METRICS, load_metric, measure_all
+from paretune.records.layout import MEASURED
 
 STUDIES = {
     "whole": {},
@@ -73,20 +74,31 @@ def test_every_value_is_finite_or_missing_with_a_reason(name, records):
             assert len(value.per_seed) >= 2
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if name != "inference_efficiency"])
+ON_REQUEST = [name for name in METRICS if {*load_metric(name).needs} & {*MEASURED}]  # the made-up study has none of it
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("inference_efficiency", *ON_REQUEST)])
 def test_metric_names_the_seeds_it_lost(name):
     lost = {"failed": {("linear", 1): "crash"}, "pending": [("weight_grid", 2)]}
     rows = load_metric(name).measure(synthetic_study(exact=True, **lost))
     for row in rows:
-        assert ("2 of 3 seeds: seed 1 failed (crash)" in row.value.reason) == (row.method == "linear")
-        assert ("2 of 3 seeds: seed 2 has not finished" in row.value.reason) == (row.method == "weight_grid")
+        assert ("seed 1 failed (crash)" in row.value.reason) == (row.method == "linear")
+        assert ("seed 2 has not finished" in row.value.reason) == (row.method == "weight_grid")
+        counted = "2 of 3 seeds: " if row.value.value is not None else " of 3 seeds: "
+        assert (counted in row.value.reason) or row.method == "rewarded_soups"
 
 
 @pytest.mark.parametrize("name", ["performance", "pass_ratio", "pareto_optimality", "training_efficiency"])
 def test_metric_of_no_finished_cell_has_no_value(name):
     rows = load_metric(name).measure(synthetic_study(**STUDIES["all failed"]))
+    whole = load_metric(name).measure(synthetic_study())
     assert {row.value.value for row in rows if row.method == "linear"} == {None}
-    assert None not in {row.value.value for row in rows if row.method == "rewarded_soups"}
+    assert has_value(rows, "rewarded_soups") == has_value(whole, "rewarded_soups")
+    assert any(has_value(whole, "rewarded_soups").values())
+
+
+def has_value(rows, method):
+    return {row.label: row.value.value is not None for row in rows if row.method == method}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -134,7 +146,7 @@ def test_users_own_metric_is_named_by_module_and_class(monkeypatch):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_says_which_measurements_it_needs(name):
-    assert set(load_metric(name).needs) <= {"evaluation", "reference", "truth", "outcomes", "timing"}
+    assert set(load_metric(name).needs) <= {"evaluation", "reference", "truth", "outcomes", "timing", *MEASURED}
 
 
 NEEDED = [(name, need) for name in METRICS for need in load_metric(name).needs]
@@ -162,7 +174,7 @@ def without(records, need):
         if need == "outcomes":
             lost["evaluations"] = tuple(unknown(answer) for answer in each.evaluations)
         cells.append(replace(each, **lost))
-    gone = {"truth": {"truths": {}}, "timing": {"timings": ()}}.get(need, {})
+    gone = {"truth": {"truths": {}}, "reference": {"references": {}}, "timing": {"timings": ()}}.get(need, {})
     return replace(records, tables=tuple(tables), missing=missing, cells=tuple(cells), **gone)
 
 

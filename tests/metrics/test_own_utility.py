@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import cell, outcomes, study, synthetic_study, task_info, truth
+from builders import cell, evaluation, outcomes, study, synthetic_study, task_info, truth
 from paretune.core.protocols import MetricValue
 from paretune.metrics.own_utility import OwnUtility
 from paretune.records.outcomes import TruthRecord
@@ -57,3 +57,16 @@ def test_a_seed_without_a_known_optimum_is_named() -> None:
     for row in OwnUtility().measure(study([made], [replace(INFO)])):
         assert row.value.value is None
         assert "seed 0 has no known optimum" in row.value.reason
+
+
+def test_kinds_that_need_ranges_have_no_value_where_a_range_has_no_ends() -> None:
+    first = replace(INFO.objectives[0], range=(-np.inf, np.inf), pass_threshold=None)
+    for info in (replace(INFO, listed=listed, objectives=(first, INFO.objectives[1])) for listed in (True, False)):
+        scored = outcomes(np.full((1, 1, 1, 2), 0.4), np.zeros((1, 1, 1)), [[0.5, 0.5]], scales=(1.0,))
+        made = cell(evaluations=[evaluation([[0.4, 0.4]], [0.5, 0.5], ("reflection", "empathy"))], outcomes=scored)
+        rows = OwnUtility().measure(study([made], [info], truths={("counselling", 0): TRUTH}))
+        found = {row.label.split(", ")[1]: row.value for row in rows}
+        assert found["linear"].value is not None
+        assert "without a range with two ends (reflection)" in found["chebyshev"].reason
+        assert "without a pass threshold, and no range with two ends (reflection)" in found["thresholds"].reason
+        assert found["chebyshev"].value is found["thresholds"].value is None

@@ -1,9 +1,13 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import cell, evaluation, study, task_info
+from builders import cell, evaluation, study, synthetic_study, task_info
+from paretune.metrics.own_utility import OwnUtility
 from paretune.metrics.performance import Performance
 
 TWO = ("reflection", "empathy")
@@ -153,3 +157,32 @@ def test_from_twenty_seeds_prompts_are_drawn_within_them_and_the_rule_is_named()
     # lifts of 0 to .19 on two of three preferences' utilities, and on both objectives of the third: mean .095
     assert many[""].value == pytest.approx((0.6 + 0.8 + 0.45) / 3 + 0.095)
     assert many[""].low < many[""].value < many[""].high
+
+
+def test_chebyshev_counts_the_worst_weighted_shortfall_of_the_range():
+    rows = measured(seed_cell())
+    # reflection: 1 - .6 alone; empathy: 1 - .8; both: the larger of .5 x .6 and .5 x .5
+    assert rows["chebyshev: seen"].value == pytest.approx((-0.4 - 0.2) / 2)
+    assert rows["chebyshev: unseen"].value == pytest.approx(-0.3)
+    assert rows["chebyshev: all"].value == pytest.approx((-0.4 - 0.2 - 0.3) / 3)
+
+
+def test_chebyshev_needs_ranges_with_ends_and_the_objectives_a_preference_weighs():
+    info = task([[1, 0], [0, 1]], [False, False])
+    unbounded = replace(info.objectives[0], range=(-math.inf, 1.0))
+    rows = measured(seed_cell(), info=replace(info, objectives=(unbounded, info.objectives[1])))
+    assert rows["chebyshev: all"].value is None
+    assert "seed 0 has an objective without a range with two ends (reflection)" in rows["chebyshev: all"].reason
+    blind = cell(evaluations=[evaluation([[0.6, np.nan]], point, TWO) for point in ([1, 0], [0, 1])])
+    assert "seed 0 has no empathy reward for empathy" in measured(blind, info=info)["chebyshev: all"].reason
+    corner = measured(blind, info=task([[1, 0]], [False]))
+    assert corner["chebyshev: all"].value == pytest.approx(-0.4)
+    assert "chebyshev: unseen" not in corner
+
+
+def test_chebyshev_is_what_own_utility_says_where_the_optimum_is_not_known():
+    records = synthetic_study()
+    kinds = {(row.method, row.label): row.value for row in OwnUtility().measure(records)}
+    for row in Performance().measure(records):
+        if row.label == "chebyshev: all":
+            assert row.value.value == kinds[row.method, "mean utility, chebyshev"].value

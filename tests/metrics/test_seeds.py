@@ -13,6 +13,7 @@ from paretune.metrics.seeds import (
     measured_utilities,
     over_seeds,
     preference_labels,
+    span,
 )
 
 TASK = task_info(preferences=[[1, 0, 0], [0, 0.5, 0.5]])
@@ -25,6 +26,21 @@ def test_value_is_the_mean_over_seeds_with_its_interval():
     assert value.low == pytest.approx(2 - 4.302653 / math.sqrt(3), abs=1e-6)
     assert value.per_seed == {0: 1.0, 1: 2.0, 2: 3.0}
     assert value.reason == ""
+
+
+def test_an_interval_ends_where_nothing_more_is_possible():
+    cells = [cell(seed=0), cell(seed=1)]
+    value = over_seeds(cells, lambda each: 0.2 + 0.5 * each.seed, within=(0, 1))  # t of 2 seeds: -2.7 to 3.6
+    assert (value.low, value.high) == (0.0, 1.0)
+    beyond = over_seeds(cells, lambda each: -1e-17, within=(0, 1))  # rounding: the value stays inside its interval
+    assert (beyond.low, beyond.value, beyond.high) == (-1e-17, -1e-17, -1e-17)
+    many = [cell(seed=seed) for seed in range(20)]
+    drawn = over_seeds(many, lambda each: np.array([0.0, float(each.seed == 0)]), within=(0.01, 0.03))
+    assert (drawn.low, drawn.high) == (0.01, 0.03)  # the bootstrap's too
+
+
+def test_counts_are_written_once_where_they_agree():
+    assert (span([5]), span([3, 4, 5])) == ("5", "3 to 5")
 
 
 def test_lost_seeds_are_left_out_and_named():

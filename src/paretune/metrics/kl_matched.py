@@ -96,8 +96,26 @@ class KlMatched:
         return rows
 
 
+class Scaled(NamedTuple):
+    """What the policies of one cell reach, one a preference, as the weights of their experts are scaled.
+
+    Attributes:
+        kl: KL to the base model in nats, `[M, S]`.
+        utilities: For the user of the preference, `[M, S]`.
+    """
+
+    kl: FloatArray
+    utilities: FloatArray
+
+
 def curve(cell: CellRecord, task: TaskInfo) -> Curve | str:
     """Return a finished cell's curve, or why it has none."""
+    found = scaled(cell, task)
+    return found if isinstance(found, str) else Curve(found.kl.mean(axis=0), found.utilities.mean(axis=0))
+
+
+def scaled(cell: CellRecord, task: TaskInfo) -> Scaled | str:
+    """Return what each policy of a finished cell reaches at every scale, or why that is not known."""
     record = cell.outcomes
     if record is None:
         return "has no policies scored at several scales (evaluation: kl_matched)"
@@ -111,10 +129,10 @@ def curve(cell: CellRecord, task: TaskInfo) -> Curve | str:
         wanted = [each.prompt_preferences for each in evaluated if each and each.prompt_preferences is not None]
         if len(wanted) < len(evaluated):
             return "has no evaluation that says what users want of each prompt"
-        utilities = np.einsum("mpk,mspk->s", np.stack(wanted)[:, whole], record.rewards[:, :, whole])
+        utilities = np.einsum("mpk,mspk->ms", np.stack(wanted)[:, whole], record.rewards[:, :, whole])
     else:
-        utilities = np.einsum("mk,mspk->s", record.preferences, record.rewards[:, :, whole])
-    return Curve(record.kl[:, :, whole].mean(axis=(0, 2)), utilities / (len(record.preferences) * whole.sum()))
+        utilities = np.einsum("mk,mspk->ms", record.preferences, record.rewards[:, :, whole])
+    return Scaled(record.kl[:, :, whole].mean(axis=2), utilities / whole.sum())
 
 
 def common_levels(found: Iterable[Curve | str]) -> tuple[float, ...]:

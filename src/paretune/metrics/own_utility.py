@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
+from paretune.metrics.by_preference import Figures, figures, mean_of, without
 from paretune.metrics.exact import ExactScores, exact_scores, without_front
-from paretune.metrics.seeds import Group, groups, measured_scores, over_seeds
+from paretune.metrics.seeds import Group, groups, over_seeds
 from paretune.pareto.scalarisation import best_chebyshev, best_threshold, chebyshev_utility, threshold_utility
+from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 FloatArray = NDArray[np.float64]
@@ -24,10 +26,12 @@ class Kind(NamedTuple):
     Attributes:
         value: Utility of scores `[K]` for a preference `[K]`.
         best: Highest utility for a preference of any mixture of scores `[N, K]`.
+        lacking: What the task lacks for this kind to be defined; empty where it lacks nothing.
     """
 
     value: Callable[[FloatArray, FloatArray], float]
     best: Callable[[FloatArray, FloatArray], float]
+    lacking: str = ""
 
 
 class OwnUtility:
@@ -40,7 +44,7 @@ class OwnUtility:
 
     Rows by label: where the best policies are known, `share of the possible gain, ...`, a ratio of sums over
     preferences, with what mixtures of the exact front's points attain as what is possible; elsewhere `mean utility,
-    ...` of measured scores.
+    ...` of measured scores. A kind that needs ranges has no value where an objective's range has no ends.
 
     Source:
         Ours; Steuer and Choo 1983 for the Chebyshev utility.
@@ -69,7 +73,7 @@ class OwnUtility:
 
         def share(label: str, kind: Kind) -> Callable[[CellRecord], float | str]:
             def measure(cell: CellRecord) -> float | str:
-                scored = found[cell.seed]
+                scored = kind.lacking or found[cell.seed]
                 if isinstance(scored, str):
                     return scored
                 key = (task.name, cell.seed, label)
@@ -81,33 +85,46 @@ class OwnUtility:
 
             return measure
 
-        def mean(kind: Kind) -> Callable[[CellRecord], float | str]:
-            def measure(cell: CellRecord) -> float | str:
-                scores = without_front(task) or measured_scores(cell, task)
-                return scores if isinstance(scores, str) else float(_values(kind, scores, task).mean())
-
-            return measure
-
-        title = "share of the possible gain" if task.listed else "mean utility"
+        if task.listed:
+            return [
+                group.row(
+                    self.name, f"share of the possible gain, {label}", over_seeds(group.cells, share(label, kind))
+                )
+                for label, kind in kinds(task).items()
+            ]
         return [
             group.row(
                 self.name,
-                f"{title}, {label}",
-                over_seeds(group.cells, share(label, kind) if task.listed else mean(kind)),
+                f"mean utility, {label}",
+                mean_of(group, {seed: own_utility(cell, task, kind) for seed, cell in group.done.items()}),
             )
             for label, kind in kinds(task).items()
         ]
 
 
+def own_utility(cell: CellRecord, task: TaskInfo, kind: Kind) -> Figures:
+    """Return the utility of one kind that the measured scores of a finished cell have for each preference."""
+    lacking = without_front(task) or kind.lacking
+    if lacking:
+        return without(task, lacking)
+
+    def figure(record: EvaluationRecord, preference: FloatArray) -> float | str:
+        wanted = preference > 0
+        lost = np.flatnonzero(wanted & np.isnan(record.scores))
+        if len(lost):
+            return f"{record.objectives[lost[0]]} reward"
+        return kind.value(np.where(wanted, record.scores, 0.0), preference)  # what has no weight may have no score
+
+    return figures(cell, task, figure)
+
+
 def kinds(task: TaskInfo) -> dict[str, Kind]:
     """Return the utilities of a task by their labels."""
     low, high = np.asarray([objective.range for objective in task.trained], dtype=np.float64).T
+    bounded = np.isfinite(low) & np.isfinite(high)
     limits = np.asarray(
-        [
-            sum(objective.range) / 2 if objective.pass_threshold is None else objective.pass_threshold
-            for objective in task.trained
-        ]
-    )
+        [sum(each.range) / 2 if each.pass_threshold is None else each.pass_threshold for each in task.trained]
+    )  # not finite in the middle of a range without ends
     return {
         "linear": Kind(
             lambda scores, wanted: float(scores @ wanted), lambda front, wanted: float((front @ wanted).max())
@@ -115,12 +132,19 @@ def kinds(task: TaskInfo) -> dict[str, Kind]:
         "chebyshev": Kind(
             lambda scores, wanted: float(chebyshev_utility(scores, wanted, high, low)),
             lambda front, wanted: best_chebyshev(front, wanted, high, low),
+            _lacking(task, bounded, "range with two ends"),
         ),
         "thresholds": Kind(
             lambda scores, wanted: float(threshold_utility(scores, wanted, limits, BEYOND)),
             lambda front, wanted: best_threshold(front, wanted, limits, BEYOND),
+            _lacking(task, np.isfinite(limits), "pass threshold, and no range with two ends"),
         ),
     }
+
+
+def _lacking(task: TaskInfo, known: NDArray[np.bool_], what: str) -> str:
+    lost = np.flatnonzero(~known)
+    return f"has an objective without a {what} ({task.trained[lost[0]].name})" if len(lost) else ""
 
 
 def _values(kind: Kind, scores: FloatArray, task: TaskInfo) -> FloatArray:

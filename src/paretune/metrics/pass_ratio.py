@@ -53,7 +53,7 @@ def _ratio(group: Group, objectives: Sequence[ObjectiveInfo]) -> MetricValue:
     missing = sum(count[2] for count in counts.values() if not isinstance(count, str))
     total = sum(count[1] + count[2] for count in counts.values() if not isinstance(count, str))
     note = f"{missing} of {total} completions lack a reward and are left out" if missing else ""
-    return over_seeds(group.cells, _share(counts), note)
+    return over_seeds(group.cells, _share(counts), note, within=(0, 1))
 
 
 def _share(counts: dict[int, tuple[int, int, int] | str]) -> Measure:

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
+from paretune.metrics.audit import audit_rows
+from paretune.metrics.by_preference import mean_of
+from paretune.metrics.over_optimisation import over_optimisation_rows
+from paretune.metrics.own_utility import kinds, own_utility
 from paretune.metrics.prompts import prompt_scores, wanted_of_prompts
+from paretune.metrics.regret import BestKnown, regret_rows
 from paretune.metrics.seeds import (
     Group,
     Measure,
@@ -32,46 +37,64 @@ class Performance:
     Rows by label: empty, all preferences of the task; `seen` and `unseen`, the grid and the random points no method was
     given; `gain over base`, the difference to the base model on the same prompts, paired by seed; `preference: ...`,
     one; `kl: all` and `kl: ...`, achieved KL to the base model in nats, which is not utility but its price; `J: all`,
-    utility less `beta KL`, with beta of the seed's own task instance: what a task may be judged on in its place.
+    utility less `beta KL`, with beta of the seed's own task instance: what a task may be judged on in its place;
+    `chebyshev: all`, `seen` and `unseen`, for users who mind the worst weighted shortfall to the highest reward instead
+    of the sum, in shares of the ranges, 0 at best. Of the worst preference and of regret see `metrics.regret`, of audit
+    objectives `metrics.audit`, of over-optimisation and length `metrics.over_optimisation`.
+
+    Intervals are over seeds: Student's t; from 20 seeds the nested bootstrap where a value is a mean over prompts.
 
     Source:
-        Kong et al. 2025, performance.
+        Kong et al. 2025, performance; Steuer and Choo 1983 for the Chebyshev utility.
     """
 
     name = "performance"
     title = "Achieved utility"
     unit = "reward"
     higher_is_better = True
-    needs = ("evaluation", "outcomes")
+    needs = ("evaluation", "reference", "outcomes", "truth")
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""
-        return [row for group in groups(study) for row in self._rows(group, study)]
+        known = BestKnown(study)
+        return [row for group in groups(study) for row in self._rows(group, study, known)]
 
-    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+    def _rows(self, group: Group, study: StudyRecords, known: BestKnown) -> list[MetricRow]:
         task, cells = group.task, group.cells
         everything = np.ones(len(task.preferences), dtype=np.bool_)
         parts = {"": everything, "seen": ~task.unseen, "unseen": task.unseen}
         single = dict(zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True))
         parts |= {f"preference: {label}": chosen for label, chosen in single.items()}
         rows = [
-            group.row(self.name, label, over_seeds(cells, _utility(task, chosen), _note(group, chosen)))
+            group.row(self.name, label, over_seeds(cells, achieved_utility(task, chosen), _note(group, chosen)))
             for label, chosen in parts.items()
             if chosen.any()
         ]
-        gain = over_seeds(cells, _gain(group, study), _note(group, everything))
+        note = _note(group, everything)
+        gain = over_seeds(cells, _gain(group, study), note)
         rows.append(group.row(self.name, "gain over base", gain))
         for label, chosen in {"all": everything, **single}.items():
-            rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(group, chosen))))
-        rows.append(group.row(self.name, "J: all", over_seeds(cells, _j(group, study), _note(group, everything))))
-        return rows
+            rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(task, chosen))))
+        rows.append(group.row(self.name, "J: all", over_seeds(cells, achieved_j(group.task, study), note)))
+        chebyshev = {seed: own_utility(cell, task, kinds(task)["chebyshev"]) for seed, cell in group.done.items()}
+        for label, chosen in {"all": everything, "seen": ~task.unseen, "unseen": task.unseen}.items():
+            if chosen.any():
+                value = mean_of(group, chebyshev, chosen, _note(group, chosen), within=(-np.inf, 0))
+                rows.append(group.row(self.name, f"chebyshev: {label}", value))
+        return [
+            *rows,
+            *regret_rows(self.name, group, study, known),
+            *audit_rows(self.name, group, study),
+            *over_optimisation_rows(self.name, group, study),
+        ]
 
 
 def _note(group: Group, chosen: NDArray[np.bool_]) -> str:
     return left_out(group.cells, group.task, chosen)
 
 
-def _utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
+def achieved_utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
+    """Return the measure of the mean utility over chosen preferences `[M]`, of each prompt where that is known."""
     points = task.preferences[chosen]
 
     def measure(cell: CellRecord) -> float | NDArray[np.float64] | str:
@@ -107,12 +130,13 @@ def _gain(group: Group, study: StudyRecords) -> Measure:
     return measure
 
 
-def _j(group: Group, study: StudyRecords) -> Measure:
-    everything = np.ones(len(group.task.preferences), dtype=np.bool_)
+def achieved_j(task: TaskInfo, study: StudyRecords) -> Measure:
+    """Return the measure of the mean utility less `beta KL` over all preferences."""
+    everything = np.ones(len(task.preferences), dtype=np.bool_)
 
     def measure(cell: CellRecord) -> float | str:
-        achieved, beta = measured_utilities(cell, group.task, everything), study.beta(cell.task, cell.seed)
-        price = _kl(group, everything)(cell)
+        achieved, beta = measured_utilities(cell, task, everything), study.beta(cell.task, cell.seed)
+        price = _kl(task, everything)(cell)
         if isinstance(achieved, str):
             return achieved
         if isinstance(price, str):
@@ -124,9 +148,9 @@ def _j(group: Group, study: StudyRecords) -> Measure:
     return measure
 
 
-def _kl(group: Group, chosen: NDArray[np.bool_]) -> Measure:
+def _kl(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
-        records = answers(cell, group.task, chosen)
+        records = answers(cell, task, chosen)
         if isinstance(records, str):
             return records
         found = float(np.mean([record.kl for record in records]))

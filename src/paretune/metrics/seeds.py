@@ -12,9 +12,10 @@ from paretune.core.preferences import preference_label
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
-from paretune.statistics.intervals import BOOTSTRAP_FROM, mean_interval
+from paretune.statistics.intervals import BOOTSTRAP_FROM, Interval, mean_interval
 
 MAX_DIGITS = 6  # of a weight in a label
+ANYWHERE = (-np.inf, np.inf)
 
 FloatArray = NDArray[np.float64]
 Measure = Callable[[CellRecord], float | FloatArray | str]  # a finished cell's value, one a prompt, or why it has none
@@ -35,6 +36,11 @@ class Group(NamedTuple):
     budget_completions: int
     cells: tuple[CellRecord, ...]
 
+    @property
+    def done(self) -> dict[int, CellRecord]:
+        """Its finished cells by seed."""
+        return {cell.seed: cell for cell in self.cells if cell.state == "done"}
+
     def row(self, metric: str, label: str, value: MetricValue) -> MetricRow:
         """Return the row that holds a value of this group."""
         return MetricRow(self.task.name, self.method, self.budget_completions, metric, value, label)
@@ -49,19 +55,27 @@ def groups(study: StudyRecords) -> Iterator[Group]:
         yield Group(study.tasks[task], method, budget, tuple(members))
 
 
-def over_seeds(cells: Sequence[CellRecord], measure: Measure, note: str = "") -> MetricValue:
-    """Measure every finished cell and return the mean over seeds with its interval.
+class BySeed(NamedTuple):
+    """What was measured of the cells of a group.
 
-    Student-t over seeds; from 20 seeds with a value for each of P prompts the nested bootstrap, which the reason names.
+    Attributes:
+        values: Seed -> finite value; a mean over prompts where there is one a prompt.
+        prompts: Those of the prompts `[P]` of each seed that has them.
+        missing: How many seeds have a value, which have none, and why; empty where all have one.
+    """
+
+    values: dict[int, float]
+    prompts: list[FloatArray]
+    missing: str
+
+
+def by_seed(cells: Sequence[CellRecord], measure: Measure) -> BySeed:
+    """Measure every finished cell, and name those that have no value.
 
     Args:
         cells: One a seed.
         measure: From a finished cell to its value, or to the reason why it has none; where the value is a mean over
             prompts, to those of the prompts `[P]`.
-        note: What a reader must know although there is a value; goes to the end of the reason.
-
-    Returns:
-        The value. Seeds without one are left out of the mean and named in the reason.
     """
     values: dict[int, float] = {}
     prompts: list[FloatArray] = []
@@ -76,27 +90,49 @@ def over_seeds(cells: Sequence[CellRecord], measure: Measure, note: str = "") ->
             values[cell.seed] = float(np.mean(result))
             prompts += [result] if isinstance(result, np.ndarray) else []
     missing = f"{len(values)} of {len(cells)} seeds: {', '.join(lost)}" if lost else ""
-    missing = missing or ("" if values else "no cells")
+    return BySeed(values, prompts, missing or ("" if values else "no cells"))
+
+
+def over_seeds(
+    cells: Sequence[CellRecord], measure: Measure, note: str = "", within: tuple[float, float] = ANYWHERE
+) -> MetricValue:
+    """Measure every finished cell and return the mean over seeds with its interval.
+
+    Student-t over seeds; from 20 seeds with a value for each of P prompts the nested bootstrap, which the reason names.
+
+    Args:
+        cells: One a seed.
+        measure: See `by_seed`.
+        note: What a reader must know although there is a value; goes to the end of the reason.
+        within: Lowest and highest possible value: an interval ends there at the latest.
+
+    Returns:
+        The value. Seeds without one are left out of the mean and named in the reason.
+    """
+    values, prompts, missing = by_seed(cells, measure)
     if len(values) >= BOOTSTRAP_FROM and len(prompts) == len(values) and len({each.shape for each in prompts}) == 1:
         found = mean_interval(np.stack(prompts))
         return MetricValue(
-            found.mean, found.low, found.high, values, _joined(missing, f"interval: {found.method}", note)
+            found.mean, *_ends(found, within), values, joined(missing, f"interval: {found.method}", note)
         )
-    return seed_mean(values, missing, note)
+    return seed_mean(values, missing, note, within)
 
 
-def seed_mean(values: Mapping[int, float], missing: str = "", note: str = "") -> MetricValue:
+def seed_mean(
+    values: Mapping[int, float], missing: str = "", note: str = "", within: tuple[float, float] = ANYWHERE
+) -> MetricValue:
     """Return the mean of one finite value a seed with its Student-t interval.
 
     Args:
         values: Seed -> value.
         missing: Which seeds have none, and why.
         note: Goes to the end of the reason.
+        within: Lowest and highest possible value: the interval ends there at the latest.
     """
     if not values:
-        return MetricValue(None, reason=_joined(missing, note))
+        return MetricValue(None, reason=joined(missing, note))
     found = mean_interval(list(values.values()))
-    return MetricValue(found.mean, found.low, found.high, values, _joined(missing, found.reason, note))
+    return MetricValue(found.mean, *_ends(found, within), values, joined(missing, found.reason, note))
 
 
 def answers(cell: CellRecord, task: TaskInfo, chosen: NDArray[np.bool_] | None = None) -> list[EvaluationRecord] | str:
@@ -185,11 +221,25 @@ def _unscored(records: Sequence[EvaluationRecord], wanted: Iterable[NDArray[np.b
     return ""
 
 
+def _ends(found: Interval, within: tuple[float, float]) -> tuple[float | None, float | None]:
+    """Return the ends of an interval within what is possible; the mean stays inside whatever rounding did to it."""
+    if found.low is None or found.high is None:
+        return None, None
+    lowest, highest = within
+    return max(found.low, min(lowest, found.mean)), min(found.high, max(highest, found.mean))
+
+
 def _state(cell: CellRecord) -> str:
     if cell.state == "pending":
         return "has not finished"
     return f"failed ({cell.reason or 'unknown'})"
 
 
-def _joined(*reasons: str) -> str:
+def span(counts: Sequence[int]) -> str:
+    """Write counts as `5`, or `3 to 5` where they differ; at least one, in rising order."""
+    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+
+
+def joined(*reasons: str) -> str:
+    """Return several reasons as one, those that are empty left out."""
     return "; ".join(reason for reason in reasons if reason)

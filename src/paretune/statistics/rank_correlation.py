@@ -32,7 +32,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | str:
         >>> rank_correlation([1, 2, 3, 4], [1, 4, 9, 9.5])
         1.0
         >>> rank_correlation([1, 2, 3], [5, 5, 5])
-        'constant'
+        'one of the two is constant'
     """
     one, other = finite_values(first, "first"), finite_values(second, "second")
     if len(one) != len(other):
@@ -44,7 +44,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | str:
         return f"fewer than {FEWEST} points"
     x, y = (mid_ranks(each) - (len(one) + 1) / 2 for each in (one, other))
     if not x.any() or not y.any():
-        return "constant"
+        return "one of the two is constant"
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))  # rounding may pass 1 by a bit
 
 
