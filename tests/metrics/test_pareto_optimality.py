@@ -14,6 +14,7 @@ from paretune.pareto.polar import hypervolume_pair
 
 TWO = ("reflection", "empathy")
 NAN = float("nan")
+IGD, EPSILON = (f"{name}, to the best known front (lower is better)" for name in ("IGD+", "additive epsilon"))
 
 
 def measured(rewards: Sequence[ArrayLike], reference_point: Sequence[float] = (0.0, 0.0)) -> dict[str, MetricValue]:
@@ -41,6 +42,11 @@ def test_labels_say_naive_or_cross_fitted_how_many_candidates_and_from_where() -
         "expected utility, cross-fitted, 2 candidates",
         "evaluation sd: reflection",
         "evaluation sd: empathy",
+        IGD,
+        EPSILON,
+        "controllability: reflection",
+        "controllability: empathy",
+        "controllability: mean",
     ]
 
 
@@ -127,3 +133,72 @@ def test_label_is_the_same_for_every_method() -> None:
     assert {row.label for row in rows if row.label.startswith("naive")} == {
         "naive, 7 candidates, reference point (0, 0, 0)"
     }
+
+
+POINTS = [[1, 0], [0, 1], [0.5, 0.5]]
+
+
+def rows_of(*scored: tuple[str, int, Sequence[Sequence[float]]], method: str = "linear") -> dict[str, MetricValue]:
+    """Methods, seeds and the scores of the policies that answer three preferences."""
+    info = task_info(preferences=POINTS, objectives=TWO, audit=())
+    cells = [
+        cell(name, seed, [evaluation([each], point, TWO) for each, point in zip(scores, POINTS, strict=False)])
+        for name, seed, scores in scored
+    ]
+    return {row.label: row.value for row in ParetoOptimality().measure(study(cells, [info])) if row.method == method}
+
+
+def test_distance_to_what_all_methods_of_the_study_reach_together() -> None:
+    mine, other = [[0.6, 0.2], [0.2, 0.6], [0.3, 0.3]], [[0.5, 0.5], [0.5, 0.4], [0.1, 0.9]]
+    # front: (.6, .2), (.5, .5) and (.1, .9); (.2, .6) is not dominated either. Lacking of mine: 0; to (.5, .5) from
+    # (.2, .6) .3, from (.6, .2) .3, from (.3, .3) .283; to (.1, .9) from (.2, .6) .3; to (.2, .6) nothing
+    rows = rows_of(("linear", 0, mine), ("weight_grid", 0, other))
+    assert rows[IGD].value == pytest.approx((0.08**0.5 + 0.3) / 4)
+    assert rows[EPSILON].value == pytest.approx(0.3)  # (.1, .9) needs .3 from (.2, .6); (.5, .5) only .2 from (.3, .3)
+    assert rows[IGD].reason == (
+        "one seed: no interval; front of 4 points from 2 methods: it depends on which methods the study has"
+    )
+    # theirs to (.6, .2): .1 from (.5, .5); to (.2, .6): .1 from (.5, .5)
+    theirs = rows_of(("linear", 0, mine), ("weight_grid", 0, other), method="weight_grid")
+    assert theirs[IGD].value == pytest.approx(0.2 / 4)
+    assert theirs[EPSILON].value == pytest.approx(0.1)
+
+
+def test_only_policies_of_the_seed_make_its_front() -> None:
+    mine, worse, better = [[0.6, 0.2]] * 3, [[0.1, 0.1]] * 3, [[0.9, 0.9]] * 3
+    rows = rows_of(("linear", 0, mine), ("linear", 1, mine), ("weight_grid", 0, worse), ("weight_grid", 1, better))
+    assert rows[EPSILON].per_seed == {0: 0.0, 1: pytest.approx(0.7)}
+    assert rows[EPSILON].low == 0.0  # no distance is below 0, whatever Student's t says
+
+
+def test_a_method_alone_has_no_known_front_to_be_compared_with() -> None:
+    rows = rows_of(("linear", 0, [[0.6, 0.2]] * 3), ("weight_grid", 0, [[0.6, 0.2]] * 2))  # the other is not complete
+    for label in (IGD, EPSILON):
+        assert rows[label].value is None
+        assert "seed 0 has no other method in the study to be compared with" in rows[label].reason
+
+
+def test_where_the_exact_front_is_known_no_other_is_made() -> None:
+    labels = {row.label for row in ParetoOptimality().measure(synthetic_study(exact=True))}
+    assert not [label for label in labels if "best known front" in label]
+
+
+def test_controllability_is_how_surely_more_weight_raises_the_score() -> None:
+    # reflection: weights 1, 0, .5 and scores .6, .2, .7: of three pairs two follow, .5 -> 1 goes against: 1/3
+    rows = rows_of(("linear", 0, [[0.6, 0.1], [0.2, 0.6], [0.7, 0.3]]))
+    assert rows["controllability: reflection"].value == pytest.approx(1 / 3)
+    assert rows["controllability: empathy"].value == pytest.approx(1.0)
+    assert rows["controllability: mean"].value == pytest.approx(2 / 3)
+
+
+def test_controllability_needs_scores_and_preferences_that_differ() -> None:
+    rows = rows_of(("linear", 0, [[0.6, 0.1], [0.2, NAN], [0.7, 0.3]]))
+    assert rows["controllability: reflection"].value is None
+    assert "seed 0 has no empathy reward for empathy" in rows["controllability: mean"].reason
+    info = task_info(preferences=[[0.5, 0.5]], unseen=[False], objectives=TWO, audit=())
+    records = study([cell(evaluations=[evaluation([[0.5, 0.5]], [0.5, 0.5], TWO)])], [info])
+    found = {row.label: row.value for row in ParetoOptimality().measure(records)}
+    assert found["controllability: mean"].value is None
+    assert found["controllability: mean"].reason == (
+        "0 of 1 seeds: seed 0 has no two preferences that differ in the weight of reflection"
+    )

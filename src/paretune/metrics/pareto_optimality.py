@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
 from paretune.metrics.exact import without_front
+from paretune.metrics.known_front import KnownFronts, known_front_rows
 from paretune.metrics.prompts import prompt_scores
-from paretune.metrics.seeds import Group, Measure, answers, groups, measured_scores, names, over_seeds
+from paretune.metrics.seeds import ANYWHERE, Group, Measure, answers, groups, measured_scores, names, over_seeds
+from paretune.pareto.controllability import controllability
 from paretune.pareto.cross_fitting import EstimatePair
 from paretune.pareto.polar import hypervolume_pair
 from paretune.pareto.utility import expected_utility_pair
@@ -41,10 +46,14 @@ class ParetoOptimality:
     compared. A prompt on which any candidate lacks a reward is left out for all of them.
 
     Rows by label: `naive, ...` and `cross-fitted, ...`, the hypervolume; `expected utility, naive, ...` and
-    `expected utility, cross-fitted, ...`; `evaluation sd: ...`, the noise of a candidate's mean on an objective.
+    `expected utility, cross-fitted, ...`; `evaluation sd: ...`, the noise of a candidate's mean on an objective;
+    `controllability: ...`, from -1 to 1, how surely more weight on an objective raises its score, and `controllability:
+    mean` over objectives; where completions cannot be listed, the distances of `metrics.known_front`, elsewhere those
+    to the exact front are in `metrics.true_front`. Intervals are Student-t over seeds.
 
     Source:
-        Kong et al. 2025, Pareto-optimality; Zitzler and Thiele 1998; Zintgraf et al. 2015.
+        Kong et al. 2025, Pareto-optimality; Zitzler and Thiele 1998; Zintgraf et al. 2015; Somers 1962 for
+        controllability.
     """
 
     name = "pareto_optimality"
@@ -55,10 +64,11 @@ class ParetoOptimality:
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""
-        return [row for group in groups(study) for row in self._rows(group)]
+        fronts = KnownFronts(study)
+        return [row for group in groups(study) for row in self._rows(group, fronts)]
 
-    def _rows(self, group: Group) -> list[MetricRow]:
-        task, found = group.task, {cell.seed: _pairs(cell, group.task) for cell in group.cells if cell.state == "done"}
+    def _rows(self, group: Group, fronts: KnownFronts) -> list[MetricRow]:
+        task, found = group.task, {seed: _pairs(cell, group.task) for seed, cell in group.done.items()}
         candidates = f"{len(task.preferences)} candidates"
         corner = ", ".join(f"{coordinate:g}" for coordinate in task.reference_point)
         above = f"{candidates}, reference point ({corner})"
@@ -70,10 +80,44 @@ class ParetoOptimality:
         }
         figures |= {f"evaluation sd: {name}": _noise(index) for index, name in enumerate(names(task))}
         note = _dropped(found)
-        return [
-            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), note))
+        rows = [
+            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), note, _within(label)))
             for label, figure in figures.items()
         ]
+        if not task.listed:
+            rows += known_front_rows(self.name, group, fronts)
+        return [*rows, *self._controllability(group)]
+
+    def _controllability(self, group: Group) -> Iterator[MetricRow]:
+        task = group.task
+        found = {seed: _control(cell, task) for seed, cell in group.done.items()}
+        every = np.eye(len(task.trained), dtype=np.bool_)
+        parts = {**dict(zip(names(task), every, strict=True)), "mean": np.ones(len(every), dtype=np.bool_)}
+        for label, chosen in parts.items():
+            value = over_seeds(group.cells, _chosen(found, chosen), within=(-1, 1))
+            yield group.row(self.name, f"controllability: {label}", value)
+
+
+def _within(label: str) -> tuple[float, float]:
+    return ANYWHERE if label.startswith("expected utility") else (0, np.inf)
+
+
+def _control(cell: CellRecord, task: TaskInfo) -> NDArray[np.float64] | str:
+    """Return how surely more weight raises the score of each objective, `[K]`, or why that is not known."""
+    scores = measured_scores(cell, task)
+    if isinstance(scores, str):
+        return scores
+    found = controllability(task.preferences, scores)
+    same = np.flatnonzero(np.isnan(found))
+    return f"has no two preferences that differ in the weight of {names(task)[same[0]]}" if len(same) else found
+
+
+def _chosen(found: dict[int, NDArray[np.float64] | str], chosen: NDArray[np.bool_]) -> Measure:
+    def measure(cell: CellRecord) -> float | str:
+        each = found[cell.seed]
+        return each if isinstance(each, str) else float(each[chosen].mean())
+
+    return measure
 
 
 def _pairs(cell: CellRecord, task: TaskInfo) -> Pairs | str:

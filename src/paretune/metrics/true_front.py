@@ -73,10 +73,16 @@ class TrueFront:
             }
         return [
             group.row(
-                self.name, label, over_seeds(group.cells, _measure(found, figure), note if label == volume else "")
+                self.name,
+                label,
+                over_seeds(group.cells, _measure(found, figure), note * (label == volume), _within(label)),
             )
             for label, figure in figures.items()
         ]
+
+
+def _within(label: str) -> tuple[float, float]:
+    return (0, np.inf) if "lower is better" in label else (0, 1)
 
 
 def reference_point(each: ExactScores) -> FloatArray:
