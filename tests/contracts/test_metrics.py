@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import cell, study, synthetic_study
+from builders import cell, study, synthetic_study, task_info
 from paretune.core.errors import ConfigError, UnknownNameError
 from paretune.core.protocols import MetricRow, MetricValue, Table
 from paretune.metrics import METRICS, load_metric, measure_all
@@ -155,7 +155,7 @@ NEEDED = [(name, need) for name in METRICS for need in load_metric(name).needs]
 @pytest.mark.parametrize(("name", "need"), NEEDED)
 def test_a_missing_measurement_gives_no_value_and_is_named(name, need):
     """Of what a metric needs, one at a time is taken away, and its values of that method become reasons."""
-    records = without(synthetic_study(exact=True), need)
+    records = without(synthetic_study(exact=True, task=task_info(judged_on="J")), need)
     rows = [row for row in measure_all(records, [name]) if row.method == "linear"]
     assert rows
     exact = [row for row in rows if row.value.value is None]

@@ -23,6 +23,7 @@ METRICS = {
     "kl_matched": "paretune.metrics.kl_matched:KlMatched",
     "training_efficiency": "paretune.metrics.training_efficiency:TrainingEfficiency",
     "inference_efficiency": "paretune.metrics.inference_efficiency:InferenceEfficiency",
+    "stability": "paretune.metrics.stability:Stability",
 }
 PARTS = ("name", "title", "unit", "higher_is_better", "needs", "measure")
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.exact import ExactScores, exact_scores
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds, preference_labels
-from paretune.records.study import CellRecord, StudyRecords
+from paretune.records.study import StudyRecords
 
+FloatArray = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
@@ -48,7 +49,7 @@ class CapturedShare:
             parts |= {"seen": ~task.unseen, "unseen": task.unseen}
             single = zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True)
             parts |= {f"preference: {label}": chosen for label, chosen in single}
-        found = {cell.seed: exact_scores(study, cell, task) for cell in group.cells if cell.state == "done"}
+        found = {seed: exact_scores(study, cell, task) for seed, cell in group.done.items()}
         return [
             group.row(
                 self.name, label, over_seeds(group.cells, _share(group, found, chosen), _note(group, found, chosen))
@@ -58,17 +59,18 @@ class CapturedShare:
         ]
 
 
-def _share(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> Measure:
-    def measure(cell: CellRecord) -> float | str:
-        scored = found[cell.seed]
-        if isinstance(scored, str):
-            return scored
-        gained, possible = scored.gains(group.task.preferences, chosen)
-        if not possible.sum() > 0:
-            return "has nothing to gain over the base model"
-        return float(gained.sum() / possible.sum())
+def share(scored: ExactScores | str, preferences: FloatArray, chosen: Bools) -> float | str:
+    """Return the captured share of the chosen ones `[M]` of a task's preferences `[M, K]`, or why there is none."""
+    if isinstance(scored, str):
+        return scored
+    gained, possible = scored.gains(preferences, chosen)
+    if not possible.sum() > 0:
+        return "has nothing to gain over the base model"
+    return float(gained.sum() / possible.sum())
 
-    return measure
+
+def _share(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> Measure:
+    return lambda cell: share(found[cell.seed], group.task.preferences, chosen)
 
 
 def _note(group: Group, found: dict[int, ExactScores | str], chosen: Bools) -> str:
