@@ -54,6 +54,10 @@ REPLIES = (
     "You want things to be different.",
     "Mhm.",
 )
+ENVIRONMENT = {
+    "paretune": "0.1.0", "code": "c0de", "python": "3.11.9", "torch": "2.9.0", "cpu": "test", "cores": 2,
+    "threads_per_worker": 1, "gpu": "",
+}  # fmt: skip
 BASE_SCORES = np.array([0.30, 0.35, 0.45, 0.70])  # of the reference policy: K objectives, then the audit
 
 
@@ -150,10 +154,18 @@ def stage(
     seconds: float = 10.0,
     key: str | None = None,
     conflicts: Sequence[float | None] = (),
+    cpu_share: float | None = 1.0,
+    attempts: Sequence[Mapping[str, object]] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> StageRecord:
-    """Return a stage; its key is `key`, or the digest of its name."""
+    """Return a stage; its key is `key`, or the digest of its name.
+
+    `cpu_share` is that of its CPU seconds in its seconds, None where they were not measured. One attempt on an idle
+    machine unless `attempts` says otherwise.
+    """
     tokens = 12.0 * completions if tokens is None else tokens
     zero = dict.fromkeys(("prompts", "completions", "tokens", "reward_calls", "flops"), 0.0)
+    phases = {"sampling": 0.5 * seconds, "scoring": 0.2 * seconds, "update": 0.3 * seconds}
     return StageRecord(
         key=digest(name) if key is None else key,
         kind=kind,
@@ -167,11 +179,19 @@ def stage(
         },
         repeated=zero,
         seconds=seconds,
-        phases={"sampling": 0.5 * seconds, "scoring": 0.2 * seconds, "update": 0.3 * seconds},
+        phases=phases,
         peak_memory_bytes=400_000_000,
         adapters=int(kind == "expert"),
         conflicts=tuple(conflicts),
+        cpu_phases={phase: None if cpu_share is None else cpu_share * each for phase, each in phases.items()},
+        attempts=(attempt(),) if attempts is None else tuple(attempts),
+        settings={"completions_per_update": 64, "group_size": 8} if settings is None else settings,
     )
+
+
+def attempt(**changes: object) -> dict[str, object]:
+    """Return what an attempt ran on: one thread of an idle machine of two cores."""
+    return {**ENVIRONMENT, "device": "cpu", "dtypes": ["float32"], "load": 1.0, "machine_cores": 2, **changes}
 
 
 def cell(
@@ -200,6 +220,7 @@ def cell(
         stages=tuple(stages),
         evaluations=tuple(evaluations),
         outcomes=outcomes,
+        environment=ENVIRONMENT if state == "done" else {},
     )
 
 

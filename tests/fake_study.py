@@ -274,7 +274,11 @@ def stand_ins() -> dict[str, types.ModuleType]:
     )
     contents: dict[str, dict[str, object]] = {
         "paretune.models.solutions": {"SolutionSet": FakeSolutions},
-        "paretune.models.loading": {"load_base": lambda model: None, "unwrap_all": lambda: None},
+        "paretune.models.loading": {
+            "load_base": lambda model: None,
+            "unwrap_all": lambda: None,
+            "loaded_dtypes": lambda model: [],
+        },
         "paretune.rl.evaluation": {"evaluate": fake_evaluate, "reference_policy": lambda base, task: nothing},
     }
     modules = {name: types.ModuleType(name) for name in contents}

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import builders
 from builders import assert_same, synthetic_study, task_info, tuning
 from paretune.core.digests import digest
 from paretune.core.errors import RecordError, VersionError
@@ -33,8 +34,10 @@ from paretune.records.writing import write_cell, write_ledger, write_lock, write
 
 def write_stage_record(folder, stage):
     path = stage_folder(folder, stage.key)
-    write_json(path / "stage.json", {"kind": stage.kind, "needs": stage.needs})
+    write_json(path / "stage.json", {"kind": stage.kind, "needs": stage.needs, "settings": stage.settings})
     ledger = Ledger(counts=dict(stage.counts), seconds=dict(stage.phases), repeated=dict(stage.repeated))
+    ledger.cpu_seconds = dict(stage.cpu_phases)
+    ledger.attempts = {f"2026-11-{number:02d}": each for number, each in enumerate(stage.attempts)}
     ledger.peak_memory_bytes = stage.peak_memory_bytes
     write_ledger(folder, stage.key, ledger)
     mark_done(path, artefacts=["adapter"] * stage.adapters)
@@ -92,7 +95,7 @@ def write_study(folder, study):
         plain = {
             name: getattr(cell, name) for name in ("cell", "task", "method", "family", "budget_completions", "seed")
         }
-        path = write_cell(folder, {**plain, "stages": [stage.key for stage in cell.stages]}, {"threads": 1})
+        path = write_cell(folder, {**plain, "stages": [stage.key for stage in cell.stages]}, cell.environment)
         if cell.state == "failed":
             mark_failed(path, cell.reason, cell.message)
             continue
@@ -113,6 +116,19 @@ def write_study(folder, study):
 def small_study(**changes):
     info = task_info(preferences=[[1.0, 0.0, 0.0], [0.2, 0.1, 0.7]], unseen=[False, True], test_prompts=2, samples=1)
     return synthetic_study(seeds=(0, 1), task=info, **changes)
+
+
+def test_a_stage_of_an_earlier_version_is_read_without_its_cpu_seconds_and_attempts(tmp_path):
+    now = builders.stage("expert", 64)
+    write_stage_record(tmp_path, now)
+    path = stage_folder(tmp_path, now.key)
+    ledger = json.loads((path / "ledger.json").read_text())
+    assert (ledger.pop("cpu_seconds").keys(), len(ledger.pop("attempts"))) == (now.phases.keys(), 1)
+    (path / "ledger.json").write_text(json.dumps(ledger))
+    mark_done(path, artefacts=["adapter"])
+    before = read_stage(tmp_path, now.key)
+    assert (before.seconds, before.cpu_seconds, before.attempts) == (10.0, None, ({},))
+    assert read_stage(tmp_path, now.key) == replace(now, cpu_phases=dict.fromkeys(now.phases), attempts=({},))
 
 
 @pytest.fixture

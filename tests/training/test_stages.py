@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,42 @@ def test_what_a_kill_lost_is_repeated_and_not_charged(study: Make, tmp_path: Pat
     assert (result.stage, result.values, result.artefacts) == (stage, {"loss": 1.5}, {})
     assert record.seconds > 0
     assert record.peak_memory_bytes > 1_000_000
+
+
+def test_a_stage_remembers_the_attempts_that_its_seconds_are_of(
+    study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, loads = study(seeds=1), iter([4.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+    monkeypatch.setattr("os.getloadavg", lambda: (next(loads), 0.0, 0.0))
+    lost = context_of(made, tmp_path)  # sees a load of 4, and leaves no checkpoint
+    stage = lost.stages[0]
+    lost.ledger(stage).charge(completions=8)
+    killed = context_of(made, tmp_path)
+    killed.ledger(stage).add_seconds("update", 3.0, 2.5)
+    saved = killed.ledger(stage).state()
+    resumed = context_of(made, tmp_path)
+    ledger = resumed.ledger(stage)
+    ledger.resume(saved)
+    ledger.add_seconds("update", 1.0, 0.5)
+    ledger.restore(ledger.state())  # as between the lengths of one attempt
+    resumed.seal(stage, {})
+    record = read_stage(tmp_path, stage.key(resumed.task))
+    assert (record.seconds, record.cpu_seconds) == (4.0, 3.0)
+    assert [each["load"] for each in record.attempts] == [2.0, 1.0]  # two of three
+    assert {each["device"] for each in record.attempts} == {"cpu"}
+    assert {"cpu", "cores", "threads_per_worker", "torch", "code", "dtypes"} <= record.attempts[1].keys()
+
+
+def test_a_stage_that_times_nothing_is_given_wall_and_cpu_seconds_of_its_run(study: Make, tmp_path: Path) -> None:
+    context = context_of(study(seeds=1), tmp_path)
+    began = time.process_time()
+    while time.process_time() - began < 0.05:
+        pass
+    context.seal(context.stages[0], {})
+    record = read_stage(tmp_path, context.key(context.stages[0]))
+    assert record.cpu_seconds is not None
+    assert 0.05 / len(context.stages) <= record.cpu_seconds  # its share of what all of them took
+    assert record.seconds == record.phases["total"]
 
 
 def test_lengths_of_a_trajectory_share_a_ledger_with_the_longest_budget(study: Make, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.benchmark.changes import changes, made_of
-from paretune.benchmark.environment import environment
 from paretune.benchmark.keys import training_key
 from paretune.benchmark.measurements import MEASUREMENTS, TRIAL, check_tables, load_measurement, source_of
 from paretune.benchmark.planned import PlannedCell
@@ -29,6 +28,7 @@ from paretune.core.stages import in_order
 from paretune.core.task import Row, Task
 from paretune.core.user_calls import called
 from paretune.core.user_code import loaded_code
+from paretune.executors.environment import environment
 from paretune.executors.jobs import Link
 from paretune.methods.asking import asked_stages, assembled
 from paretune.methods.entries import MethodEntry, method_entry

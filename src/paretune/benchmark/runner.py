@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from paretune.benchmark.changes import Identity, remove_replaced
-from paretune.benchmark.environment import environment
 from paretune.benchmark.folder import check_folder, default_folder, digests, settle
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
@@ -22,6 +21,7 @@ from paretune.core.digests import bytes_digest
 from paretune.core.task import Task
 from paretune.executors import Executor
 from paretune.executors.cores import worker_threads
+from paretune.executors.environment import environment
 from paretune.executors.processes import LocalProcesses
 from paretune.metrics import measure_all
 from paretune.records.files import write_bytes

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from paretune.benchmark.environment import environment
 from paretune.benchmark.estimates import missing_completions
 from paretune.benchmark.measurements import load_measurement
 from paretune.benchmark.measuring import table_payload
@@ -17,6 +16,7 @@ from paretune.core.protocols import Measurement, Table
 from paretune.core.task import Task
 from paretune.executors import Job
 from paretune.executors.cores import worker_threads
+from paretune.executors.environment import environment
 from paretune.records.files import DONE, FAILED, is_done, mark_failed
 from paretune.records.layout import cell_folder, stage_folder
 from paretune.records.study import CellRecord, FailureReason

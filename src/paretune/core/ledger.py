@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from paretune.core.errors import BudgetError
 
 COUNTS = ("prompts", "completions", "tokens", "reward_calls", "flops")
+MEASURED = ("seconds", "cpu_seconds", "peak_memory_bytes", "attempts")  # what differs between equal runs
+EARLIER = "earlier"  # name of attempts of which nothing is known but that there were some
 
 
 def network_flops(parameters: int, tokens: int, passes: float) -> int:
@@ -25,22 +27,47 @@ def network_flops(parameters: int, tokens: int, passes: float) -> int:
     return round(2 * parameters * tokens * passes)
 
 
+class Seconds(NamedTuple):
+    """A point in time, or a span of it.
+
+    Attributes:
+        wall: Seconds on the wall.
+        cpu: Seconds that cores worked on this process, all its threads together.
+    """
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """Return the time now; only spans between two of these mean anything."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def passed(self, parts: int = 1) -> Seconds:
+        """Return what has passed since, or the share of one of several that spent it together."""
+        now = Seconds.now()
+        return Seconds((now.wall - self.wall) / parts, (now.cpu - self.cpu) / parts)
+
+
 @dataclass
 class Ledger:
     """Counts of one stage and its budget of completions.
 
     Rollouts and scoring charge it; completions are charged before they are sampled, so a budget is never exceeded.
-    After a kill, what the lost work had spent is kept apart in `repeated`, not charged to the method.
+    After a kill, what the lost work had spent is kept apart in `repeated`, not charged to the method. CPU seconds of a
+    phase are None where some of them were not measured.
     """
 
     budget_completions: int | None = None
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # on the wall, by phase
+    cpu_seconds: dict[str, float | None] = field(default_factory=dict)  # of the same phases
     repeated: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     peak_memory_bytes: int = 0
     scored: list[int] = field(default_factory=list)  # rewards that were made, by objective
     missing: list[int] = field(default_factory=list)  # and those that could not be made
     faults: list[str] = field(default_factory=list)  # what each reward did wrong last, for people
+    attempts: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # whose seconds these are: begun -> ran on
 
     @property
     def completions(self) -> int:
@@ -86,16 +113,18 @@ class Ledger:
         """Return what each reward did wrong last, or that it said None."""
         return [fault or f"{name} said None" for fault, name in zip(self.faults, names, strict=False)]
 
-    def add_seconds(self, phase: str, seconds: float) -> None:
-        """Add seconds to a phase."""
+    def add_seconds(self, phase: str, seconds: float, cpu_seconds: float | None = None) -> None:
+        """Add seconds to a phase, and CPU seconds where they were measured."""
+        known = self.cpu_seconds.get(phase, 0.0)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+        self.cpu_seconds[phase] = None if known is None or cpu_seconds is None else known + cpu_seconds
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the seconds that a block of code takes to a phase."""
-        began = time.perf_counter()
+        began = Seconds.now()
         yield
-        self.add_seconds(phase, time.perf_counter() - began)
+        self.add_seconds(phase, *began.passed())
 
     def state(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -103,18 +132,25 @@ class Ledger:
             "budget_completions": self.budget_completions,
             "counts": dict(self.counts),
             "seconds": dict(self.seconds),
+            "cpu_seconds": dict(self.cpu_seconds),
             "repeated": dict(self.repeated),
             "peak_memory_bytes": self.peak_memory_bytes,
             "scored": list(self.scored),
             "missing": list(self.missing),
             "faults": list(self.faults),
+            "attempts": dict(self.attempts),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the counts of `state()`, in place."""
+        """Take over the counts of `state()`, in place.
+
+        States that were written before November 30, 2026, know neither CPU seconds nor attempts.
+        """
         self.budget_completions = state["budget_completions"]
         self.counts = dict(state["counts"])
         self.seconds = dict(state["seconds"])
+        self.cpu_seconds = dict(state.get("cpu_seconds", dict.fromkeys(self.seconds)))
+        self.attempts = dict(state.get("attempts", {EARLIER: {}} if self.seconds else {}))
         self.repeated = dict(state["repeated"])
         self.peak_memory_bytes = int(state["peak_memory_bytes"])
         for name in ("scored", "missing", "faults"):

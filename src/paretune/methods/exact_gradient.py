@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from paretune.core.answers import Nearest
 from paretune.core.errors import ConfigError, TaskError
+from paretune.core.ledger import Seconds
 from paretune.core.preferences import FloatArray
 from paretune.core.protocols import Assembly, method
 from paretune.core.stages import Stage, StageContext, StageResult
@@ -123,7 +123,7 @@ def train_exactly(context: StageContext) -> None:
         values = torch.zeros(len(wanted))
         ledgers = [context.ledger(stage) for stage in context.stages]
         for update in range(settings.updates):
-            began = time.perf_counter()
+            began = Seconds.now()
             rate = settings.learning_rate * min(1.0, 3 * (settings.updates - update) / settings.updates)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -131,9 +131,9 @@ def train_exactly(context: StageContext) -> None:
             bank.flat.grad = bank.take_gradients()
             optimiser.step()
             bank.flat.grad = None
-            share = (time.perf_counter() - began) / len(ledgers)
+            share = began.passed(len(ledgers))
             for ledger in ledgers:
-                ledger.add_seconds("update", share)
+                ledger.add_seconds("update", *share)
             context.progress(0)
             context.log({"update": update + 1, "objective": values.tolist(), "learning_rate": rate})
         for index, stage in enumerate(context.stages):

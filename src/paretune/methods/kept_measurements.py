@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from paretune.core.digests import digest
+from paretune.core.ledger import Ledger, Seconds
 from paretune.core.stages import Stage, StageContext
 
 UNTIMED = "total"  # the phase of a stage that times nothing itself
@@ -51,16 +51,19 @@ class KeptMeasurements:
             ledger.resume(self._kept[name]["ledger"])
             known: dict[str, Any] = self._kept[name]["answer"]
             return known
-        began = time.perf_counter()
+        began = Seconds.now()
         made = make()
-        seconds = time.perf_counter() - began
+        seconds = began.passed()
         if UNTIMED in ledger.seconds:  # it went on after a stop: the time of this attempt alone would be too little
-            ledger.add_seconds(UNTIMED, seconds)
+            ledger.add_seconds(UNTIMED, *seconds)
         spent = ledger.state()
         del spent["budget_completions"]  # the stage's own is kept
         if not spent["seconds"]:
-            last = [*self._kept.values()][-1]["ledger"]["seconds"] if self._kept else {}
-            spent["seconds"] = {UNTIMED: last.get(UNTIMED, 0.0) + seconds}
+            kept = Ledger()
+            if self._kept:
+                kept.resume([*self._kept.values()][-1]["ledger"])
+            kept.add_seconds(UNTIMED, *seconds)
+            spent |= {"seconds": kept.seconds, "cpu_seconds": kept.cpu_seconds}
         self._kept[name] = {"answer": made, "ledger": spent}
         save_state(self._file, {}, self._kept)
         self._context.progress(ledger.completions - before)

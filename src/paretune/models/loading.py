@@ -42,9 +42,17 @@ def load_base(model: str, device: str | None = None, dtype: torch.dtype | None =
         ModelError: If the folder or hub id cannot be loaded whole as a causal language model, or is of a kind that
             cannot be read row by row, see `models.soundness`.
     """
-    device = device or default_device()
-    name = str(user_path(model).resolve()) if user_path(model).exists() else model
+    device, name = device or default_device(), _name(model)
     return _load_once(name, model_digest(name), device, dtype or default_dtype(device, name))
+
+
+def loaded_dtypes(model: str) -> list[str]:
+    """Return the number formats in which a base model is loaded in this process, `float32` for example."""
+    return sorted({str(base.dtype).removeprefix("torch.") for base in _loaded if base.name == _name(model)})
+
+
+def _name(model: str) -> str:
+    return str(user_path(model).resolve()) if user_path(model).exists() else model
 
 
 def look_at_base(folder: str) -> None:

@@ -198,6 +198,9 @@ def read_stage(folder: Path, key: str) -> StageRecord:
             scored=tuple(ledger.scored),
             missing=tuple(ledger.missing),
             conflicts=tuple(done["values"].get("conflicts", ())),
+            cpu_phases=ledger.cpu_seconds,
+            attempts=tuple(ledger.attempts.values()),
+            settings=stage["settings"],
         )
 
 
@@ -245,6 +248,7 @@ class _Reader:
             if _planned(cell) != planned:
                 raise RecordError(f"{path} must describe cell {planned.cell}, got {cell['cell']}. {AGAIN}")
             keys, made_of = list(cell["stages"]), dict(cell.get("made_of", {}))
+            environment = dict(cell["environment"])
         for key in keys:
             if key not in self.stages:
                 self.stages[key] = read_stage(self.folder, key)
@@ -271,6 +275,7 @@ class _Reader:
             },
             message="",
             made_of=made_of,
+            environment=environment,
         )
 
     def _measured(self, cell: str) -> dict[str, Mapping[str, Any]]:

@@ -94,6 +94,10 @@ class StageRecord:
         missing: Rewards that were not.
         conflicts: Share of its optimiser steps that turned against each objective, None for one that its preference
             leaves out; empty where it is not known, as gradients of objectives were not made.
+        cpu_phases: Seconds that cores worked for it, per phase; None where that was not measured.
+        attempts: What each attempt at it ran on, of those that its seconds are the sum of; see `training.attempts`.
+            Empty mappings where that was not recorded.
+        settings: What its run function is given.
     """
 
     key: str
@@ -108,6 +112,15 @@ class StageRecord:
     scored: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
     conflicts: tuple[float | None, ...] = ()
+    cpu_phases: Mapping[str, float | None] = field(default_factory=dict)
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Seconds that cores worked for it; None where they were not measured in all of its phases."""
+        known = [self.cpu_phases.get(phase) for phase in self.phases]
+        return None if None in known else float(sum(each or 0.0 for each in known))
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,7 @@ class CellRecord:
     tables: Mapping[str, Path] = field(default_factory=dict)  # folders of a user's measurements, by `module:Class`
     feedback: str = "told"
     made_of: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)  # versions and hardware it was put together on
 
     def evaluation(self, preference: NDArray[np.float64]) -> EvaluationRecord | None:
         """Return how it answered a preference `[K]` on the test prompts, or None where it did not."""

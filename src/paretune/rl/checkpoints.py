@@ -11,17 +11,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from paretune.core.errors import RecordError
+from paretune.core.ledger import EARLIER, MEASURED
 from paretune.core.text_files import parsed_json
 from paretune.models.tensor_files import write_tensors
 from paretune.records.files import replacing
 from paretune.records.states import DIGEST, UNSEALED, read_measured, seal_state, state_trouble, write_measured
 
 State = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by name, plain data
-MEASURED = ("seconds", "peak_memory_bytes")  # of a ledger: they differ between equal runs, so they lie in a file beside
+LOST = {"seconds": {}, "cpu_seconds": {}, "peak_memory_bytes": 0, "attempts": {EARLIER: {}}}
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Write a state with its digest, all or nothing; equal states of equal runs are equal files.
+
+    What ledgers measured lies in a file beside it.
 
     Raises:
         RecordError: If the disk is full; the former state is still there then.
@@ -50,7 +53,7 @@ def read_state(path: Path) -> State:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"checkpoint must be readable, got '{path}' ({error}). Delete it and run again.") from error
     ledgers = list(_ledgers(plain))
-    measured = read_measured(path) or [{"seconds": {}, "peak_memory_bytes": 0}] * len(ledgers)
+    measured = read_measured(path) or [LOST] * len(ledgers)
     for ledger, values in zip(ledgers, measured, strict=True):
         ledger.update(values)
     return tensors, plain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paretune.core.ledger import network_flops
+from paretune.core.ledger import Seconds, network_flops
 from paretune.core.preferences import FloatArray
 from paretune.core.scores import Score, Scores
 from paretune.core.task import Row
@@ -197,10 +196,11 @@ class Rollouts:
     @contextmanager
     def timed(self, active: Sequence[int], phase: str) -> Iterator[None]:
         """Charge each active member its share of the seconds that a phase takes."""
-        start = time.perf_counter()
+        began = Seconds.now()
         yield
+        share = began.passed(len(active))
         for index in active:
-            self.trainee.members[index].ledger.add_seconds(phase, (time.perf_counter() - start) / len(active))
+            self.trainee.members[index].ledger.add_seconds(phase, *share)
 
     def _complete(
         self, active: Sequence[int], prompts: Prompts, places: Sequence[int], keys: np.typing.NDArray[np.uint64],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import BudgetError, ConfigError, RecordError, StopRequested
 from paretune.core.feedback import feedback_of
-from paretune.core.ledger import COUNTS, Ledger
+from paretune.core.ledger import COUNTS, Ledger, Seconds
 from paretune.core.preferences import centre, corners
 from paretune.core.sampled import Sampled
 from paretune.core.scores import check_scored
@@ -27,6 +27,7 @@ from paretune.methods.prompt_halves import trained_prompts
 from paretune.records.files import DONE, FAILED, append_jsonl, is_done, mark_done, read_json
 from paretune.records.layout import given_path, stage_folder
 from paretune.records.writing import write_ledger, write_stage
+from paretune.training.attempts import Attempt
 from paretune.training.finished import CHECKPOINT, STAGE, finished_prefixes, longest_prefix, stage_result
 from paretune.training.groups import read_spent, write_spent
 
@@ -38,8 +39,9 @@ SPENT_SECONDS = 0.5  # between two notes of what has been spent: what a kill can
 class CountingLedger(Ledger):
     """A ledger that also counts what this attempt spends, wherever a checkpoint sets its counts back to."""
 
-    def __init__(self, budget_completions: int | None) -> None:
+    def __init__(self, budget_completions: int | None, attempt: Attempt) -> None:
         super().__init__(budget_completions)
+        self._attempt = attempt
         self.spent = dict.fromkeys(COUNTS, 0.0)
         self.started: dict[str, float] | None = None  # counts when this attempt began to spend: its checkpoint's
 
@@ -48,6 +50,11 @@ class CountingLedger(Ledger):
         budget = self.budget_completions
         super().restore(state)
         self.budget_completions = budget
+
+    def state(self) -> dict[str, object]:
+        """Return plain data for JSON, this attempt as it is by now among the others."""
+        self.attempts[self._attempt.began] = self._attempt.plain()
+        return super().state()
 
     def charge(self, **amounts: float) -> None:
         """Add to the counts, and to what was spent."""
@@ -79,13 +86,14 @@ class GroupContext:
         self._sealed: set[str] = set()  # in this attempt
         for key in set(self._keys.values()) - self._already:  # what a kill left half-written, or something damaged
             shutil.rmtree(stage_folder(root, key), ignore_errors=True)
-        self._began = time.monotonic()
+        self._began = Seconds.now()
         self._noted = 0.0
+        self._attempt = Attempt(task.model, link.threads)
         self._ledgers: dict[str, CountingLedger] = {}
         for stage in self.stages:
             trajectory = stage.trajectory_key(task)
             longest = max(each.completions for each in self.stages if each.trajectory_key(task) == trajectory)
-            self._ledgers.setdefault(trajectory, CountingLedger(longest))
+            self._ledgers.setdefault(trajectory, CountingLedger(longest, self._attempt))
         spent = read_spent(group)
         self._earlier, self._inherited = spent["spent"], spent["inherited"]
         self._readable = {each.key(task) for each in in_order(self.stages, task)}
@@ -239,7 +247,7 @@ class GroupContext:
             ledger.repeated[name] = max(0.0, spent - started[name])
         ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
         if not ledger.seconds:
-            ledger.add_seconds("total", (time.monotonic() - self._began) / len(self._ledgers))
+            ledger.add_seconds("total", *self._began.passed(len(self._ledgers)))
         events = self._group / "events.jsonl"
         if events.exists():
             shutil.copyfile(events, folder / "events.jsonl")
@@ -310,6 +318,7 @@ class GroupContext:
         if not force and time.monotonic() - self._noted < SPENT_SECONDS:
             return
         self._noted = time.monotonic()
+        self._attempt.look()
         total = {
             trajectory: {name: ledger.spent[name] + self._earlier.get(trajectory, {}).get(name, 0) for name in COUNTS}
             for trajectory, ledger in self._ledgers.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.core.errors import RewardError
+from paretune.core.ledger import Seconds
 from paretune.core.preferences import FloatArray
 from paretune.core.seeds import stream_key
 from paretune.core.stages import Stage, StageContext
@@ -110,7 +110,7 @@ class Members:
         from paretune.methods.training import one_by_one
         from paretune.rl.evaluation import evaluate
 
-        rows, found, began = self.task.development_rows(), list(individuals), time.perf_counter()
+        rows, found, began = self.task.development_rows(), list(individuals), Seconds.now()
         bank = self.bank(individuals)
         try:
             policies = one_by_one(bank, self.task)
@@ -132,7 +132,7 @@ class Members:
                 position += size * samples
         finally:
             bank.unwrap()
-        self.ledger.add_seconds("measuring", time.perf_counter() - began)
+        self.ledger.add_seconds("measuring", *began.passed())
         return found
 
     def ordered(self, individuals: Sequence[Individual]) -> list[Individual]:

@@ -1,4 +1,4 @@
-"""What a study ran on: versions and hardware, by an allow-list, so that nothing private is recorded."""
+"""What a job runs on: versions and hardware, by an allow-list, so that nothing private is recorded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from paretune.core.digests import digest, file_digest
 from paretune.core.version import VERSION
 from paretune.executors.cores import cores
 
@@ -28,6 +29,7 @@ def environment(threads: int) -> dict[str, object]:
     """
     return {
         "paretune": VERSION,
+        "code": _code(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
@@ -36,6 +38,12 @@ def environment(threads: int) -> dict[str, object]:
         "threads_per_worker": threads,
         "gpu": gpu(),
     }
+
+
+def _code() -> str:
+    """Digest this library's own code, which between two releases has one version and many states."""
+    root = Path(__file__).parents[1]
+    return digest({file.relative_to(root).as_posix(): file_digest(file) for file in root.rglob("*.py")}, 12)
 
 
 def _version(package: str) -> str:

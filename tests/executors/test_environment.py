@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from paretune.benchmark.environment import environment, gpu
 from paretune.executors.cores import cores, worker_threads
+from paretune.executors.environment import environment, gpu
 
 INFORMATION = """\
 Model: \t\t NVIDIA H200
@@ -77,3 +77,18 @@ def test_threads_are_those_a_worker_computes_with(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of this process, not of its workers
     assert environment(worker_threads(2))["threads_per_worker"] == 1
     assert environment(worker_threads(1))["threads_per_worker"] == cores()
+
+
+def test_the_code_of_this_library_has_a_digest_of_every_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.cache_clear()
+    package = tmp_path / "paretune"
+    (package / "executors").mkdir(parents=True)
+    (package / "deep.py").write_text("x = 1")
+    monkeypatch.setattr("paretune.executors.environment.__file__", str(package / "executors" / "environment.py"))
+    before = environment(1)["code"]
+    environment.cache_clear()
+    assert environment(1)["code"] == before
+    (package / "deep.py").write_text("x = 2")
+    environment.cache_clear()
+    assert environment(1)["code"] != before
+    environment.cache_clear()
