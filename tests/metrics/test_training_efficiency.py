@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import cell, stage, study
+from builders import attempt, cell, evaluation, stage, study, synthetic_study, task_info
 from paretune.metrics.training_efficiency import COSTS, TrainingEfficiency, longest_chain, stage_sum
 
 
@@ -31,6 +31,80 @@ def test_sum_and_longest_chain_of_a_diamond():
     assert rows["sum: tokens"].value == 12 * 470
     assert rows["chain: flops"].value == pytest.approx(6e6 * 12 * 370)
     assert rows["peak: memory_bytes"].value == 400_000_000
+    assert rows["sum: prompts"].value == 470 / 8
+    assert rows["chain: reward_calls"].value == 3 * 370
+    assert rows["sum: cpu_seconds"].value == 13.5  # one thread, always at work
+    assert "sum: gpu_seconds" not in rows
+
+
+def test_gpu_seconds_are_those_for_which_a_gpu_was_held():
+    held = [attempt(device="NVIDIA H200")]
+    a, b, gate, polish = diamond()
+    rows = measured(cell(stages=[replace(a, attempts=held), b, replace(gate, attempts=held), polish]))
+    assert rows["sum: gpu_seconds"].value == 10.0  # a and the gate: b and the polish ran on the CPU
+    assert rows["chain: gpu_seconds"].value == 10.0
+    rows = measured(cell(stages=[replace(a, attempts=[*held, attempt()])]))
+    assert rows["sum: gpu_seconds"].value is None
+    assert "seed 0 has a stage (expert) whose gpu seconds were not counted" in rows["sum: gpu_seconds"].reason
+
+
+def test_cpu_seconds_that_were_not_measured_are_no_value():
+    old = stage("a", 100, cpu_share=None, attempts=[{}])
+    rows = measured(cell(stages=[old, stage("b", 100)]))
+    assert rows["sum: cpu_seconds"].value is None
+    assert rows["sum: cpu_seconds"].reason.endswith("seed 0 has a stage (expert) whose cpu seconds were not counted")
+    assert rows["sum: seconds"].value == 20.0
+    assert "sum: gpu_seconds" not in rows
+
+
+def test_what_makes_seconds_mean_less_stands_beside_seconds_alone():
+    cells = [cell(seed=seed, stages=[stage("a", 100, attempts=[attempt(load=3.1)] * 2)]) for seed in range(2)]
+    rows = measured(*cells)
+    said = "trained in 2 attempts (seeds 0, 1); machine was busy: load 3.1 on 2 cores (seeds 0, 1)"
+    assert rows["sum: seconds"].reason == rows["chain: seconds"].reason == said
+    assert rows["sum: seconds"].value == 10.0
+    assert rows["sum: completions"].reason == rows["sum: cpu_seconds"].reason == ""
+
+
+def test_cost_to_cover_the_grid_and_of_one_more_preference():
+    """Corners have a policy, the centre and an unseen one have their neighbours': two at (100 + 300) / 2 more."""
+    info = task_info(
+        preferences=[[1, 0], [0, 1], [0.5, 0.5], [0.2, 0.8]], unseen=[False] * 3 + [True], audit=(),
+        objectives=("reflection", "empathy"),
+    )  # fmt: skip
+    words = ["exact", "exact", "nearest", "nearest"]
+    answers = [
+        evaluation([[0.5, 0.5]], point, ("reflection", "empathy"), answer=word, expert_weights=[1.0, 0.0])
+        for point, word in zip(info.preferences, words, strict=True)
+    ]
+    cells = [cell(seed=0, evaluations=answers, stages=diamond()[:2])]
+    rows = {row.label: row.value for row in TrainingEfficiency().measure(study(cells, [info]))}
+    cover, marginal = rows["cost to cover the grid: completions"], rows["marginal: completions"]
+    assert (cover.value, marginal.value) == (600, 200)
+    assert (rows["cost to cover the grid: seconds"].value, rows["marginal: seconds"].value) == (16.5, 5.5)
+    assert cover.reason == (
+        "one seed: no interval; 1 of 3 preferences are answered by the policy of another one, and counted at the mean "
+        "cost of a policy"
+    )
+    assert marginal.reason == "one seed: no interval; preferences it was not given: nearest"
+
+
+def test_families_differ_in_what_one_more_preference_costs():
+    """In the synthetic study linear trains 4 policies of 1400 for 7 preferences, and its 3 mixed ones have none."""
+    rows = TrainingEfficiency().measure(synthetic_study())
+    found = {(row.method, row.label): row.value.value for row in rows}
+    assert found["linear", "marginal: completions"] == 1400
+    assert found["linear", "cost to cover the grid: completions"] == 4 * 1400 + 3 * 1400
+    for method in ("weight_grid", "rewarded_soups"):
+        assert found[method, "marginal: completions"] == 0.0
+        assert found[method, "cost to cover the grid: completions"] == found[method, "sum: completions"] == 6000
+
+
+def test_a_cell_without_its_answers_has_no_cost_of_a_preference():
+    rows = measured(cell(stages=diamond()))
+    assert rows["marginal: completions"].value is None
+    assert rows["cost to cover the grid: seconds"].value is None
+    assert "seed 0 has no evaluation for" in rows["marginal: completions"].reason
 
 
 def test_shared_stage_is_charged_in_full_to_each_cell():

@@ -9,12 +9,10 @@ from statistics import fmean
 import numpy as np
 
 from paretune.core.protocols import FAMILIES, MetricRow, MetricValue
-from paretune.metrics.captured_share import share
-from paretune.metrics.exact import exact_scores
-from paretune.metrics.performance import achieved_j, achieved_utility
+from paretune.metrics.judged import noun_of, quality
 from paretune.metrics.seeds import BySeed, Group, Measure, by_seed, groups, joined
 from paretune.metrics.training_efficiency import COSTS
-from paretune.records.study import CellRecord, StudyRecords, TaskInfo
+from paretune.records.study import CellRecord, StudyRecords
 from paretune.statistics.spread import Spread, coefficient_of_variation, standard_deviation
 
 FEWEST = 3  # seeds; two show one difference, and nothing of how differences vary
@@ -83,23 +81,6 @@ class Stability:
     def _cost(self, group: Group, found: BySeed, unit: str) -> Iterator[MetricRow]:
         yield group.row(self.name, f"cost: {unit}, {VARIATION} {LOWER}", _variation(found, unit))
         yield group.row(self.name, f"cost: {unit}, worst seed {LOWER}", _worst(found, max, unit))
-
-
-def noun_of(task: TaskInfo) -> str:
-    """Name what the seeds of a task are compared in."""
-    if task.judged_on == "J":
-        return "captured share" if task.listed else "achieved J"
-    return "achieved utility"
-
-
-def quality(study: StudyRecords, task: TaskInfo) -> Measure:
-    """Return the measure of what the seeds of a task are compared in."""
-    everything = np.ones(len(task.preferences), dtype=np.bool_)
-    if task.judged_on != "J":
-        return achieved_utility(task, everything)
-    if task.listed:
-        return lambda cell: share(exact_scores(study, cell, task), task.preferences, everything)
-    return achieved_j(task, study)
 
 
 def rank_stability(method: str, own: BySeed, rivals: Mapping[str, Mapping[int, float]]) -> MetricValue:
