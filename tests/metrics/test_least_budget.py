@@ -86,7 +86,7 @@ def test_without_the_base_model_there_is_no_gain_and_lost_seeds_are_named():
     lost = [replace(each, state="failed") if each.seed == 1 else each for each in records.cells]
     value = found(replace(records, cells=tuple(lost)))["linear"]
     assert value.value == 2000
-    assert "linear at 2,000: 1 of 2 seeds: seed 1 failed" in value.reason
+    assert "with 2,000 completions 1 of 2 seeds: seed 1 failed" in value.reason
 
 
 def test_methods_that_hear_more_of_what_users_want_are_no_measure_where_it_depends_on_the_prompt():

@@ -27,9 +27,8 @@ def least_budgets(study: StudyRecords) -> Iterator[Gained]:
             classes.setdefault(group.cells[0].feedback if task.contextual else "", []).append(group)
         for rivals in classes.values():
             largest = max(each.budget_completions for each in rivals)
-            several = any(each.budget_completions < largest for each in rivals)
             measure = gain(study, task)
-            found = [(each, over_seeds(each.cells, measure)) for each in rivals] if several else []
+            found = [(each, over_seeds(each.cells, measure)) for each in rivals]
             for group in rivals:
                 if group.budget_completions == largest:
                     yield group, _least(found, group, noun_of(task))
@@ -37,22 +36,22 @@ def least_budgets(study: StudyRecords) -> Iterator[Gained]:
 
 def _least(found: Sequence[Gained], mine: Group, noun: str) -> MetricValue:
     largest = f"{mine.budget_completions:,} completions"
-    if not found:
-        return MetricValue(None, reason="the study has one budget: run several")
+    lost = [
+        f"with {group.budget_completions:,} completions {value.reason}"
+        for group, value in found
+        if group.method == mine.method and len(value.per_seed) < len(group.cells)
+    ]
+    if len({group.budget_completions for group, _ in found}) == 1:
+        return MetricValue(None, reason=joined("the study has one budget: run several", *lost))
     best = {
         group.method: value.value
         for group, value in found
         if group.budget_completions == mine.budget_completions and value.value is not None
     }
     if not best or max(best.values()) <= 0:
-        return MetricValue(None, reason=f"no method gains over the base model with {largest}")
+        return MetricValue(None, reason=joined(f"no method gains over the base model with {largest}", *lost))
     leader = max(best, key=lambda name: best[name])
     said = f"the best is {leader}: gain {best[leader]:.3g} in {noun} with {largest}"
-    lost = [
-        f"{group.method} at {group.budget_completions:,}: {value.reason}"
-        for group, value in found
-        if group.method in (mine.method, leader) and len(value.per_seed) < len(group.cells)
-    ]
     reached = [
         group.budget_completions
         for group, value in found
