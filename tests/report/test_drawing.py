@@ -8,10 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-import builders
-from paretune.metrics import measure_all
 from paretune.report.drawing import STYLE, add_legend, blank_figure, save_figure
-from paretune.report.figures import write_figures
 
 
 @pytest.mark.parametrize(("count", "name"), [(3, "linear"), (46, "linear"), (46, "conditioned_slower (meta-policy)")])
@@ -29,13 +26,6 @@ def test_a_figure_grows_with_its_legend(tmp_path: Path, count: int, name: str) -
     assert drawn.height > 2.5 * figure.dpi
     assert legend.width < 6.0 * figure.dpi
     assert legend.y0 > drawn.y1
-
-
-def test_a_study_of_ceilings_alone_has_its_figures_but_that_of_costs(tmp_path: Path) -> None:
-    study = builders.synthetic_study(methods=("exact_gradient",), exact=True)
-    drawn = {file.stem for file in write_figures(study, measure_all(study), tmp_path)}
-    assert "front" in drawn
-    assert "cost" not in drawn
 
 
 def test_without_names_there_is_no_legend() -> None:

@@ -11,8 +11,8 @@ from paretune.metrics import measure_all
 from paretune.optimum.estimated import estimated_front
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import comparisons
-from paretune.report.optimum import OptimumEstimate, optimum_estimate, optimum_sentence, optimum_table
 from paretune.report.page import render_page
+from paretune.report.sections.optimum import OptimumEstimate, optimum_estimate, optimum_sentence, optimum_table
 
 NAMES = ("kind", "short")
 PROMPTS = 3

@@ -10,14 +10,13 @@ import builders
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import comparisons
-from paretune.report.overall import (
+from paretune.report.sections.overall import (
     Overall,
     improvement_table,
     mean_table,
     middle_mean,
     overall_sentence,
     overalls,
-    profile_data,
     profiles,
 )
 
@@ -171,13 +170,9 @@ def test_chances_of_improvement_compare_on_the_same_task() -> None:
 def test_profiles_need_twenty_runs_of_every_method() -> None:
     few = collected(study({"linear": [[0.5] * 9, [0.1] * 9], "weight_grid": [[0.7] * 9, [0.3] * 9]}))
     assert profiles(few) == "Performance profiles are left out: they need 20 runs of each method, and there are 18."
-    assert profile_data(few, {})["methods"] == []
     many = collected(study({"linear": [[0.5] * 10, [0.1] * 10], "weight_grid": [[0.7] * 10, [0.3] * 10]}))
     found = profiles(many)
     assert not isinstance(found, str)
     assert found["linear"].share[0] == 1.0
     assert found["linear"].share[-1] == 0.0
     assert (found["weight_grid"].share >= found["linear"].share).all()
-    drawn = profile_data(many, {"linear": "#000000", "weight_grid": "#111111"})["methods"]
-    assert isinstance(drawn, list)
-    assert [line["name"] for line in drawn] == ["linear", "weight_grid"]

@@ -16,8 +16,11 @@ from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
 from paretune.report.completeness import OWN_UTILITY
 from paretune.report.embedded_data import embedded_json, shown_preferences
-from paretune.report.metric_lines import NAIVE
-from paretune.report.page import render_page
+from paretune.report.metric_parts import remarks
+from paretune.report.page import page_text, render_page
+from paretune.report.section import blocks
+from paretune.report.sections import SECTIONS
+from paretune.report.view import View
 
 HOSTILE = (
     "<script>window.pwned=1</script>",
@@ -124,8 +127,8 @@ def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) ->
         (tag, list(attributes)) for tag, attributes in safe.tags
     ]
     embedded = [json.loads(text) for text in hostile.scripts if text.startswith("{")]
-    assert len(embedded) == 2  # the study's, and that of its one task and budget
-    prompt = embedded[1]["samples"]["preferences"][0]["prompts"][0]["prompt"]
+    (samples,) = (each for each in embedded if "notice" in each)
+    prompt = samples["preferences"][0]["prompts"][0]["prompt"]
     assert prompt == builders.PROMPTS[0] + poison  # inert, and still whole
 
 
@@ -205,7 +208,8 @@ def test_nothing_is_loaded_from_anywhere(page: str) -> None:
 
 
 def test_links_to_files_beside_the_page_are_relative() -> None:
-    text = render_page(builders.synthetic_study(seeds=(0,)), [], ["tables.csv", "figures/front.svg"])
+    view = View(builders.synthetic_study(seeds=(0,)), [])
+    text = page_text(view, blocks(view, SECTIONS), ["tables.csv", "figures/front.svg"])
     links = [attributes["href"] for tag, attributes in outline(text).tags if tag == "a"]
     assert "figures/front.svg" in links
     assert not any(re.match(r"[a-z]+:|//", link or "") for link in links)
@@ -222,7 +226,7 @@ def test_the_content_policy_forbids_everything_but_the_two_scripts(page: str) ->
     meta = next(attributes for tag, attributes in outline(page).tags if attributes.get("http-equiv"))
     policy = meta["content"] or ""
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert policy.count("'sha256-") == 2
+    assert policy.count("'sha256-") == 2  # plotly's, which is put in place behind the first paint, and our own
     assert "connect-src 'none'" in policy
     assert "http" not in policy
     assert "unsafe-eval" not in policy
@@ -230,7 +234,9 @@ def test_the_content_policy_forbids_everything_but_the_two_scripts(page: str) ->
 
 def test_sections_come_in_the_order_of_the_readers_questions(page: str) -> None:
     sections = [attributes["id"] for tag, attributes in outline(page).tags if tag == "section"]
-    assert sections == ["complete", "summary", "front", "preferences", "metrics", "cost", "texts", "appendix"]
+    metrics = ["performance", "pareto", "training", "inference", "stability"]
+    metrics += ["adaptability", "scalability", "explainability"]
+    assert sections == ["answer", "front", "relations", *metrics, "kl", "texts", "trust", "appendix"]
 
 
 def test_a_complete_study_has_no_banner(page: str) -> None:
@@ -244,7 +250,7 @@ def test_failed_and_pending_cells_are_told_first_with_their_reasons() -> None:
     assert "Incomplete: 2 cells failed and 1 cell not run yet of 9." in text
     for reason in ("✕ failed: out of memory", "✕ failed: the method's own code failed", "… not run"):
         assert reason in text
-        assert text.index(reason) < text.index("Who leads on average?")
+    assert text.index("Incomplete") < text.index("Who leads on average?")
 
 
 @pytest.mark.parametrize(("seeds", "said"), [((0,), "Only 1 seed: one run shows no spread"), ((0, 1), "Only 2 seeds")])
@@ -265,18 +271,19 @@ def test_missing_rewards_are_counted_with_their_cause() -> None:
     assert f"empathy: {2 * 66} because the reward function raised an error" in text
 
 
-def test_every_reason_of_every_metric_is_on_the_page() -> None:
+def test_reasons_stand_beside_the_metrics_they_are_of_each_once() -> None:
     study = builders.synthetic_study(failed={("linear", seed): "crash" for seed in range(3)}, timed=False, missing=1)
-    rows = measure_all(study)
-    text = words(render(study, rows))
-    reasons = {row.value.reason for row in rows if row.value.reason}
-    assert reasons
-    for reason in reasons:
-        assert reason in text, reason
+    (part,) = View(study, measure_all(study)).parts
+    labels = [label for label in part.labels("performance") if not label.startswith(("preference: ", "kl: "))]
+    said = remarks(part, "performance", labels)
+    (lost,) = (each for each in said if each.startswith("All preferences: 0 of 3 seeds"))
+    assert lost.endswith("seed 2 failed (crash) (linear).")
+    assert len(said) == len(set(said)) <= 13
+    assert "No figures: decoding was not timed." in words(render(study))
 
 
 def test_hypervolume_is_labelled_naive(page: str) -> None:
-    assert NAIVE in words(page)
+    assert "Naive: evaluation noise pushes it up." in words(page)
 
 
 def test_a_metric_of_a_users_own_is_shown_by_its_name() -> None:
@@ -304,7 +311,8 @@ def test_two_budgets_are_kept_apart() -> None:
     text = render(replace(small, cells=small.cells + large.cells))
     selects = [attributes.get("id") for tag, attributes in outline(text).tags if tag == "select"]
     assert "part" in selects
-    assert {"pair-0", "pair-1", "baseline-0", "baseline-1"} <= set(selects)
+    assert {"preference-0", "preference-1"} <= set(selects)
+    assert "Quality against cost, 2 budgets" in text
 
 
 def many_preferences(methods: int, count: int) -> StudyRecords:
@@ -327,8 +335,7 @@ def many_preferences(methods: int, count: int) -> StudyRecords:
 def test_too_many_points_are_thinned_out_and_the_reader_is_told() -> None:
     text = render(many_preferences(4, 1_300), [])
     assert len(text.encode()) < EIGHT_MEGABYTES
-    assert "Showing 1,000 of 1,300 preferences" in words(text)
-    assert "Showing 40 of 1,300 preferences; the average covers all." in words(text)
+    assert "Showing 1,000 of 1,300 preferences, corners first; the tables hold all." in words(text)
 
 
 @pytest.mark.slow

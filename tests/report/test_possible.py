@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,13 @@ import builders
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
-from paretune.report.comparison import comparisons, shown_colours
-from paretune.report.controlled import panel_data, panels, share_table, volume_table
+from paretune.report.comparison import comparisons
 from paretune.report.findings import findings
-from paretune.report.kl_curves import kl_curves, kl_data, kl_notes, kl_tables, optimum
 from paretune.report.page import render_page
+from paretune.report.sections import equal_kl, possible
+from paretune.report.sections.equal_kl import kl_curves, kl_notes, kl_tables, optimum
+from paretune.report.sections.possible import panels, share_table, volume_table
+from paretune.report.view import View
 from paretune.report.wording import MINUS
 
 METHODS = (builders.CEILING, *builders.METHODS)
@@ -57,18 +58,20 @@ def test_tasks_that_differ_in_rho_alone_make_one_line_a_method(study: StudyRecor
     assert panel.drawn
     assert panel.rhos == (-0.8, 0.6)
     assert panel.title == "6,000 completions, heterogeneity 0.1"
-    data = panel_data(panel, rows, shown_colours(parts))
-    lines = data["methods"]
-    assert isinstance(lines, list)
-    assert [line["name"] for line in lines] == [*builders.METHODS, builders.CEILING]
-    assert [line["ceiling"] for line in lines] == [False, False, False, True]
+    (chart,) = possible.data(View(study, rows))["charts"]
+    lines = chart.figure["data"]
+    assert [line["name"] for line in lines] == [*builders.METHODS, f"{builders.CEILING} (ceiling)"]
+    assert [line["line"]["dash"] for line in lines] == ["solid", "solid", "solid", "dash"]
     told = {(row.task, row.method): row.value for row in rows if (row.metric, row.label) == ("captured_share", "")}
     for line in lines:
-        for point, task in zip(line["points"], ("task -0.8", "task +0.6"), strict=True):
-            value = told[task, line["name"]]
-            assert point[1:] == pytest.approx([value.value, value.low, value.high], rel=1e-4)
+        for place, task in enumerate(("task -0.8", "task +0.6")):
+            value = told[task, line["meta"]["method"]]
+            assert value.high is not None
+            assert value.value is not None
+            assert line["y"][place] == value.value
+            assert line["error_y"]["array"][place] == pytest.approx(value.high - value.value)
     # beside one another around their rho, the range of which is 1.4
-    shifts = np.array([line["shift"] for line in lines])
+    shifts = np.array([line["x"][0] + 0.8 for line in lines])
     assert shifts.sum() == pytest.approx(0)
     assert np.diff(shifts) == pytest.approx([0.012 * 1.4] * 3)
 
@@ -115,17 +118,15 @@ def test_ordinary_tasks_have_no_panel_and_no_section() -> None:
     ordinary = builders.synthetic_study()
     assert panels(comparisons(ordinary), measure_all(ordinary)) == []
     page = render_page(ordinary, measure_all(ordinary))
-    for section in ("possible", "kl", "overall"):
+    for section in ("possible", "overall"):
         assert f'<section id="{section}"' not in page
+    assert "No policy was scored at several scales" in page
 
 
 def test_the_page_of_a_controlled_study_has_its_sections_and_data(study: StudyRecords) -> None:
     page = render_page(study, measure_all(study))
     for section in ("overall", "possible", "kl"):
         assert f'<section id="{section}"' in page
-    found = re.search(r'id="study-data">(.*?)</script>', page)
-    assert found is not None
-    assert len(json.loads(found[1])["panels"][0]["methods"]) == 4
     assert "What could be reached?" not in page  # it is known
 
 
@@ -174,7 +175,7 @@ def test_shares_beyond_the_edge_of_the_figure_are_named(study: StudyRecords) -> 
 def test_a_report_of_a_controlled_study_has_its_figures_and_its_table(tmp_path: Path, study: StudyRecords) -> None:
     folder = write_report(tmp_path, study).parent
     names = {file.name for file in (folder / "figures").iterdir()}
-    assert {"captured_share.svg", "captured_share.png", "kl_matched_1.svg", "kl_matched_2.svg"} <= names
+    assert {"possible.svg", "possible.pdf", "possible.png", "kl_1.svg", "kl_2.svg"} <= names
     with (folder / "tables" / "controlled.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * 4
@@ -217,10 +218,12 @@ def test_the_best_policies_are_drawn_where_they_are_known(study: StudyRecords) -
     ends = {curve.method.name: curve.utilities[-1].value for curve in kl_curves(parts[0], parts)}
     assert best[1] is not None
     assert all(value is not None and value < best[1] for value in ends.values())
-    unknown = replace(study, truths={})
-    data = kl_data(kl_curves(parts[0], parts), parts[0], unknown, shown_colours(parts))
-    assert data is not None
-    assert data["optimum"] is None
+    known, unknown = (View(each, []) for each in (study, replace(study, truths={})))
+    stars = [
+        sum(trace["name"] == "the best policies" for trace in equal_kl.data(view.parts[0])["charts"][0].figure["data"])
+        for view in (known, unknown)
+    ]
+    assert stars == [1, 0]
 
 
 def test_differences_at_equal_kl_are_to_the_best_method_and_never_to_the_ceiling(study: StudyRecords) -> None:

@@ -13,12 +13,12 @@ from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import summary_table
 from paretune.report.comparison import Comparison, comparisons, shown_colours
-from paretune.report.embedded_data import front_data
-from paretune.report.figures import cost_figure
 from paretune.report.findings import findings
 from paretune.report.page import render_page
 from paretune.report.palette import CEILING_COLOUR
 from paretune.report.ranking import interval_rule, main_table, ranking, ranks
+from paretune.report.sections import training
+from paretune.report.view import View
 from paretune.report.wording import MISSING
 from paretune.statistics.ties import tie_groups
 
@@ -89,9 +89,7 @@ def test_a_ceiling_changes_no_rank_no_sentence_and_no_colour() -> None:
 def test_a_ceiling_has_a_colour_and_a_mark_of_its_own(exact: StudyRecords, part: Comparison) -> None:
     colours = shown_colours((part,))
     assert colours[builders.CEILING] == CEILING_COLOUR
-    methods = front_data(part, colours)["methods"]
-    assert isinstance(methods, list)
-    assert [each["ceiling"] for each in methods] == [False, False, False, True]
+    assert View(exact, []).markers[builders.CEILING] == "triangle-up"
     page = render_page(exact, measure_all(exact))
     assert re.search(r"exact_gradient <span class=\"tag\">ceiling</span>", page)
     assert "3 methods and a ceiling compared" in page
@@ -118,6 +116,7 @@ def test_a_task_judged_on_j_is_ranked_by_what_kl_costs_too() -> None:
             builders.cell(
                 method, seed,
                 [builders.evaluation([[value + seed / 1000] * 2], each, NAMES, kl=kl) for each in info.preferences],
+                [builders.stage(f"{method} {seed}", 100)],
                 task="task",
             )
             for method, value, kl in (("linear", 0.7, 3.0), ("weight_grid", 0.6, 1.0))
@@ -125,7 +124,7 @@ def test_a_task_judged_on_j_is_ranked_by_what_kl_costs_too() -> None:
         ]  # fmt: skip
         references = {("task", seed): builders.evaluation([[0.5] * 2], None, NAMES) for seed in range(3)}
         study = builders.study(cells, [info], references)
-        (one,), rows = comparisons(study), measure_all(study, ["performance"])
+        (one,), rows = comparisons(study), measure_all(study, ["performance", "training_efficiency"])
         (other,) = {"linear", "weight_grid"} - {first}
         assert ranking(one, rows) == [(first, "1"), (other, "2")]
         said = {each.question: each.answer for each in findings(one, rows)}
@@ -137,13 +136,10 @@ def test_a_task_judged_on_j_is_ranked_by_what_kl_costs_too() -> None:
         heads = summary_table(study, rows).splitlines()[1]
         assert f"rank by {judged_on}" in heads
         assert ("achieved J" in heads) == (judged_on == "J")
-        page = render_page(study, rows)
-        assert page.count(f'aria-label="The {score} against') == 3
-        scores = [float(each) for each in re.findall(r'"score":\[([0-9.]+)', page)]
+        (drawn, _) = training.data(View(study, rows).parts[0])["charts"]
+        assert drawn.figure["layout"]["yaxis"]["title"]["text"].startswith(score)
+        scores = [trace["y"][0] for trace in drawn.figure["data"]]
         assert scores == pytest.approx([0.701, 0.601] if judged_on == "utility" else [0.401, 0.501], abs=1e-3)
-        figure = cost_figure(one, rows, dict.fromkeys(("linear", "weight_grid"), "#000000"))
-        assert figure is not None
-        assert figure.axes[0].get_ylabel().startswith(score)
     value = next(row.value for row in rows if (row.method, row.label) == ("weight_grid", "J: all"))
     assert value.value == pytest.approx(0.601 - 0.1)
 

@@ -11,15 +11,25 @@ import builders
 from paretune import report
 from paretune.core.errors import RecordError
 from paretune.metrics import measure_all
+from paretune.records.study import StudyRecords
 from paretune.report import summary_table, write_report
-from paretune.report.figures import write_figures
+from paretune.report.section import blocks, named_charts
+from paretune.report.sections import SECTIONS
+from paretune.report.static import write_charts
+from paretune.report.view import View
+
+
+def figures_of(study: StudyRecords, folder: Path) -> list[Path]:
+    view = View(study, measure_all(study))
+    return write_charts(named_charts(blocks(view, SECTIONS), 1), folder)
 
 
 def test_a_report_is_one_page_with_tables_and_figures_beside_it(tmp_path: Path) -> None:
     page = write_report(tmp_path, builders.synthetic_study())
     assert page == tmp_path / "report" / "index.html"
     files = {file.relative_to(page.parent).as_posix() for file in page.parent.rglob("*") if file.is_file()}
-    figures = {f"figures/{name}.{ending}" for name in ("front", "heat_map", "cost") for ending in ("svg", "png")}
+    names, endings = ("front", "performance", "training"), ("svg", "pdf", "png")
+    figures = {f"figures/{name}.{ending}" for name in names for ending in endings}
     assert files >= {"index.html", "tables.csv", "tables.md", "results.parquet"} | figures
     text = page.read_text("utf-8")
     assert all(f'href="{file}"' in text for file in files - {"index.html"})
@@ -44,8 +54,8 @@ def test_figures_survive_names_that_look_like_mathematics_or_lack_a_glyph(tmp_pa
     )
     answers = [builders.evaluation([[0.5, 0.6]], each, ("$x_", "友達")) for each in info.preferences]
     study = builders.study([builders.cell(seed=seed, evaluations=answers) for seed in (0, 1)], [info])
-    files = write_figures(study, measure_all(study), tmp_path)
-    assert {file.name for file in files} >= {"front.svg", "heat_map.svg", "cost.svg"}
+    files = figures_of(study, tmp_path)
+    assert {file.name for file in files} >= {"front.svg", "front.pdf", "performance.svg"}
     for file in files:
         if file.suffix == ".svg":
             ElementTree.parse(file)
@@ -53,8 +63,8 @@ def test_figures_survive_names_that_look_like_mathematics_or_lack_a_glyph(tmp_pa
 
 def test_figures_without_a_finished_cell_are_left_out(tmp_path: Path) -> None:
     pending = [(method, seed) for method in builders.METHODS for seed in range(3)]
-    study = builders.synthetic_study(pending=pending)
-    assert write_figures(study, measure_all(study), tmp_path) == []
+    study = builders.synthetic_study(pending=pending, timed=False)
+    assert figures_of(study, tmp_path) == []
 
 
 def test_the_terminal_table_has_one_aligned_line_per_method() -> None:
@@ -99,7 +109,7 @@ def test_the_terminal_says_of_a_task_that_has_not_run_that_alone() -> None:
 
 
 def test_files_of_the_report_take_no_private_name_from_each_other() -> None:
-    for file in Path(report.__file__).parent.glob("*.py"):
+    for file in Path(report.__file__).parent.rglob("*.py"):
         taken = [
             alias.name
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))

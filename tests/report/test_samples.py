@@ -6,7 +6,7 @@ import numpy as np
 
 import builders
 from paretune.report.comparison import Comparison, comparisons
-from paretune.report.samples import DISAGREEMENTS, FIRST_PROMPTS, MAX_CHARACTERS, prompt_samples, shown_seed
+from paretune.report.sections.samples import DISAGREEMENTS, FIRST_PROMPTS, MAX_CHARACTERS, prompt_samples, shown_seed
 
 NAMES = ("kind", "short")
 

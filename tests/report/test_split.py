@@ -10,7 +10,8 @@ from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords, TuningPoint, TuningRecord
 from paretune.report import write_report
 from paretune.report.page import render_page
-from paretune.report.split import split_curves, split_figure, split_sentence, split_table
+from paretune.report.sections.split import split_charts, split_curves, split_sentence, split_table
+from paretune.report.view import View
 
 
 def swept(method: str = "linear", rates: tuple[float, ...] = (0.1, 0.2)) -> TuningRecord:
@@ -45,7 +46,7 @@ def test_a_sweep_that_tried_one_split_or_none_or_chose_nothing_has_no_curve() ->
     assert split_curves([builders.tuning(), one, replace(swept(), chosen=None)]) == []
     study = of(builders.tuning())
     assert split_table(study) is None
-    assert split_figure(study, {"linear": "#000000"}) is None
+    assert split_charts(View(study, [])) == []
     assert split_sentence(study) == ""
 
 
@@ -55,7 +56,8 @@ def test_a_split_without_a_score_keeps_its_row_and_leaves_the_curve() -> None:
     table = split_table(of(record))
     assert table is not None
     assert [row[5] for row in table.rows] == pytest.approx([0.4, 0.6, None])
-    assert split_figure(of(record), {"linear": "#000000"}) is not None
+    (chart,) = split_charts(View(of(record), []))
+    assert chart.figure["data"][0]["x"] == [500, 1000]  # of the rate that was chosen; 2,000 has no score
 
 
 def test_the_report_shows_the_split_as_curve_table_and_words(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_the_report_shows_the_split_as_curve_table_and_words(tmp_path: Path) -> 
     assert "completions_each" in page
     assert "Splits of one budget" in page
     write_report(tmp_path, study)
-    assert (tmp_path / "report" / "figures" / "split.svg").stat().st_size > 5000
+    assert (tmp_path / "report" / "figures" / "appendix.svg").stat().st_size > 5000
     assert (tmp_path / "report" / "tables" / "split.csv").exists()
 
 
@@ -82,18 +84,16 @@ def test_of_many_methods_a_sentence_names_the_least_and_the_most() -> None:
     assert said.count(" chosen)") == 2
 
 
-def test_many_methods_have_a_panel_each_and_few_share_one() -> None:
+def test_few_methods_share_a_chart_and_two_measures_do_not() -> None:
     names = [f"method_{number}" for number in range(9)]
-    many, few = (split_figure(of(*map(swept, some)), dict.fromkeys(some, "#000000")) for some in (names, names[:8]))
-    assert many is not None
-    assert few is not None
-    assert [axes.get_title() for axes in many.axes if axes.get_visible()] == names
-    assert len(few.axes) == 1
-    assert [text.get_text() for text in few.legends[0].get_texts()] == names[:8]
-
-
-def test_two_measures_of_one_task_are_not_drawn_on_one_axis() -> None:
-    shares, utilities = swept("linear"), replace(swept("mod"), measure="utility")
-    figure = split_figure(of(shares, utilities), dict.fromkeys(("linear", "mod"), "#000000"))
-    assert figure is not None
-    assert [axes.get_ylabel().split(",")[0] for axes in figure.axes] == ["captured share", "mean utility"]
+    made = [builders.cell(name, 0) for name in names]
+    study = replace(of(*map(swept, names)), cells=tuple(made))
+    drawn = [chart.figure["data"] for chart in split_charts(View(study, []))]
+    assert list(map(len, drawn)) == [2 * 8, 2]  # a line and a ring each
+    shares, utilities = swept("linear"), replace(swept("weight_grid"), measure="utility")
+    charts = split_charts(View(of(shares, utilities), []))
+    heads = [chart.figure["layout"]["yaxis"]["title"]["text"].split(",")[0] for chart in charts]
+    assert heads == ["captured share", "mean utility"]
+    line, ring = charts[0].figure["data"]
+    assert (line["x"], ring["x"]) == ([500, 1000, 2000], [1000])
+    assert line["y"] == pytest.approx([0.4, 0.6, 0.5])

@@ -9,8 +9,8 @@ from paretune.metrics import measure_all
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import lone_policies
 from paretune.report.page import render_page
+from paretune.report.sections.tuning import chosen_table, tried_table, tuning_sentence
 from paretune.report.tables import to_csv
-from paretune.report.tuning import chosen_table, tried_table, tuning_sentence
 
 
 def test_a_study_without_tuning_says_nothing_of_it() -> None:

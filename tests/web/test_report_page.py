@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,14 @@ import pytest
 
 import builders
 from paretune.metrics import measure_all
+from paretune.report.comparison import comparisons
+from paretune.report.estimates import column_mean
 from paretune.report.page import render_page
+from paretune.report.wording import interval, number
 
 pytestmark = pytest.mark.web
 READY = "html[data-ready]"
+SLOW = 3  # this often slower a busy machine may be
 UNTOUCHED = """() => {
     for (const list of document.querySelectorAll("select")) {
         const index = Math.max(0, Array.from(list.options).findIndex(option => option.defaultSelected));
@@ -54,24 +60,48 @@ def visit(shown: Visit) -> Iterator[Visit]:
     assert shown.said == []
 
 
-def points(page: Any, pair: str) -> list[Any]:
+def drawn(page: Any, section: str) -> int:
+    """Scroll to a section and count its charts once they are drawn."""
+    page.evaluate("name => document.getElementById(name).scrollIntoView()", section)
+    page.wait_for_selector(f"#{section} [data-drawn] svg.main-svg")
+    return int(page.locator(f"#{section} [data-drawn]:visible").count())
+
+
+def points(page: Any) -> list[Any]:
+    """Return the methods of the first chart of trade-offs with the number of their points."""
     return page.evaluate(  # type: ignore[no-any-return]
-        "pair => document.querySelector(`#front-0 [data-pair='${pair}'] .canvas`).data"
-        ".filter(trace => trace.mode === 'markers').map(trace => [trace.name, trace.x.length])",
-        pair,
+        "() => document.querySelector('#front [data-figure]').data"
+        ".filter(trace => trace.meta && trace.meta.kind === 'points' && trace.visible !== false)"
+        ".map(trace => [trace.name, trace.x.length])"
+    )
+
+
+def slide(page: Any, objective: int, value: int) -> None:
+    page.evaluate(
+        "([k, value]) => { const each = document.querySelector(`#chooser-0 [data-weight='${k}']`);"
+        "each.value = value; each.dispatchEvent(new Event('input', { bubbles: true })); }",
+        [objective, value],
     )
 
 
 def test_the_page_draws_itself_in_silence_and_asks_for_nothing(shown: Visit) -> None:
+    assert drawn(shown.page, "front") >= 3
+    assert drawn(shown.page, "training") == 2
+    assert points(shown.page) == [["linear", 7], ["weight_grid", 7], ["rewarded_soups", 7]]
     assert shown.said == []
     assert len(shown.requests) == 1  # the file itself
-    assert shown.page.locator("#front-0 .plot:visible svg.main-svg").count() >= 3
-    assert shown.page.locator("#cost .plot svg.main-svg").count() >= 3
-    assert points(shown.page, "0-1") == [["linear", 7], ["weight_grid", 7], ["rewarded_soups", 7]]
+
+
+def test_the_first_paint_comes_before_a_second_has_passed(browser: Any, report: Path) -> None:
+    opened = Visit(browser, report)
+    times = opened.page.evaluate("performance.getEntriesByType('paint').map(each => each.startTime)")
+    assert times
+    assert min(times) < 1000 * SLOW
+    opened.page.close()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_never_scrolls_sideways(browser: Any, report: Path, width: int, scheme: str) -> None:
     opened = Visit(browser, report, width, scheme)
@@ -80,36 +110,117 @@ def test_the_page_never_scrolls_sideways(browser: Any, report: Path, width: int,
 
 
 def test_a_page_that_is_made_narrow_does_not_scroll_sideways(visit: Visit) -> None:
-    visit.page.set_viewport_size({"width": 400, "height": 900})
+    visit.page.set_viewport_size({"width": 390, "height": 900})
     visit.page.wait_for_timeout(300)  # charts are drawn anew
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
     visit.page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_the_selector_of_objectives_shows_one_pair(visit: Visit) -> None:
-    assert visit.page.locator("#front-0 .plot:visible").count() == 3
-    visit.page.select_option("#pair-0", "1-2")
-    shown = visit.page.locator("#front-0 .plot:visible")
-    assert shown.count() == 1
-    assert "empathy: mean reward" in shown.locator(".xtitle").text_content()
-    assert "brevity: mean reward" in shown.locator(".ytitle").text_content()
+def test_sliders_change_the_answer_and_keep_their_sum(visit: Visit) -> None:
+    head, lines = (visit.page.locator(f"#chooser-0 {name}") for name in (".head", ".answer-lines"))
+    slide(visit.page, 0, 100)
+    first = lines.text_content()
+    assert head.text_content() == "For reflection"
+    slide(visit.page, 2, 100)
+    assert head.text_content() == "For brevity"
+    assert lines.text_content() != first
+    slide(visit.page, 2, 40)
+    sliders = "Array.from(document.querySelectorAll('#chooser-0 [data-weight]')).map(each => Number(each.value))"
+    values = visit.page.evaluate(sliders)
+    assert values[2] == 40
+    assert abs(sum(values) - 100) <= 1  # whole percents
+    visit.page.click("#chooser-0 [data-preset='0']")
+    assert head.text_content() == "For reflection"
 
 
-def test_zooming_to_the_points_leaves_the_reference_corner_out(visit: Visit) -> None:
-    first_tick = "document.querySelector('#front-0 .canvas').layout.xaxis.range[0]"
-    assert visit.page.evaluate(first_tick) < 0
-    visit.page.check("#zoom-0")
+def test_a_preference_that_was_not_measured_is_marked_and_interpolated(visit: Visit) -> None:
+    note = visit.page.locator("#chooser-0 .interpolated")
+    visit.page.click("#chooser-0 [data-preset='0']")
+    assert not note.is_visible()
+    slide(visit.page, 0, 70)
+    assert note.is_visible()
+    assert "Interpolated for yours (an estimate): reflection 0." in note.text_content()
+    symbol = "document.querySelector('#chooser-0 [data-figure]').data[1].marker.symbol"
+    visit.page.wait_for_selector("#chooser-0 [data-drawn]")
+    assert visit.page.evaluate(symbol) == "circle-open"
+    visit.page.click("#chooser-0 [data-preset='0']")
+    assert visit.page.evaluate(symbol) == "circle"
+
+
+def test_the_table_of_gains_is_that_of_the_records(visit: Visit) -> None:
+    study = builders.synthetic_study(task=builders.task_info(test_prompts=12))
+    (part,) = comparisons(study)
+    visit.page.click("#chooser-0 [data-preset='1']")
+    visit.page.select_option("#chooser-0 .chosen-method", "linear")
+    gap = part.method("linear").scores[:, 1, 1] - part.base_scores[:, 1]
+    cell = visit.page.locator("#chooser-0 .gains tbody tr").first.locator("td").nth(1)
+    value = column_mean(gap, part.seeds)
+    assert cell.text_content() == number(value.value, signed=True) + interval(value, signed=True).split(" ", 1)[1]
+
+
+def test_a_held_choice_is_compared_with(visit: Visit) -> None:
+    visit.page.click("#chooser-0 [data-preset='0']")
+    visit.page.click("#chooser-0 .hold")
+    visit.page.click("#chooser-0 [data-preset='1']")
+    rows = visit.page.locator("#chooser-0 .gains tbody th").all_text_contents()
+    assert any(each.endswith("For reflection") for each in rows)
+
+
+def test_aspirations_choose_the_policy_that_falls_short_least(visit: Visit) -> None:
+    visit.page.check("#chooser-0 [value='aspirations']")
+    visit.page.evaluate(
+        "() => { const each = document.querySelector('#chooser-0 [data-least=\"1\"]'); each.value = 1;"
+        "each.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    assert visit.page.locator("#chooser-0 .head").text_content().startswith("For empathy, answered by ")
+    note = visit.page.locator("#chooser-0 .interpolated")
+    assert note.text_content().startswith("No measured policy reaches all of this. The closest lacks ")
+    visit.page.check("#chooser-0 [value='weights']")
+
+
+def test_a_choice_is_saved_as_json_that_the_command_line_reads(visit: Visit, tmp_path: Path) -> None:
+    visit.page.click("#chooser-0 [data-preset='equal']")
+    with visit.page.expect_download() as download:
+        visit.page.click("#chooser-0 .save")
+    path = tmp_path / "choice.json"
+    download.value.save_as(path)
+    kept = json.loads(path.read_text("utf-8"))
+    assert kept["kind"] == "paretune choice"
+    assert kept["schema_version"] == 1
+    assert kept["task"] == "counselling"
+    assert sum(kept["objectives"].values()) == pytest.approx(1, abs=1e-3)
+    assert list(kept["objectives"]) == ["reflection", "empathy", "brevity"]
+
+
+def test_a_link_brings_back_the_choice(browser: Any, report: Path, visit: Visit) -> None:
+    visit.page.click("#chooser-0 [data-preset='2']")
+    visit.page.click("#chooser-0 .link")
+    link = visit.page.url
+    opened = browser.new_page()
+    opened.goto(link)
+    opened.wait_for_selector(READY, state="attached")
+    assert opened.locator("#chooser-0 .head").text_content() == "For brevity"
+    opened.close()
+    visit.page.evaluate("history.replaceState(null, '', location.pathname)")
+
+
+def test_a_switch_draws_down_to_the_reference_point(visit: Visit) -> None:
+    drawn(visit.page, "front")
+    first_tick = "document.querySelector('#front [data-figure]').layout.xaxis.range[0]"
     assert visit.page.evaluate(first_tick) > 0
+    visit.page.locator("#front input[data-layout]").first.check()
+    assert visit.page.evaluate(first_tick) < 0
 
 
 def test_a_legend_button_hides_its_method_everywhere_by_keyboard(visit: Visit) -> None:
-    button = visit.page.locator("#legend-0 button[data-method='linear']")
+    drawn(visit.page, "front")
+    button = visit.page.locator("#front .legend button[data-method='linear']")
     button.focus()
     visit.page.keyboard.press("Enter")
     assert button.get_attribute("aria-pressed") == "false"
-    assert [name for name, _ in points(visit.page, "0-1")] == ["weight_grid", "rewarded_soups"]
+    assert [name for name, _ in points(visit.page)] == ["weight_grid", "rewarded_soups"]
     visit.page.keyboard.press("Enter")
-    assert len(points(visit.page, "0-1")) == 3
+    assert len(points(visit.page)) == 3
 
 
 def test_choosing_a_preference_changes_the_completions(visit: Visit) -> None:
@@ -130,45 +241,24 @@ def test_next_and_previous_walk_through_the_prompts(visit: Visit) -> None:
     assert shown.text_content() == builders.PROMPTS[0]
 
 
-def test_the_metrics_table_sorts_both_ways_and_keeps_gaps_last(visit: Visit) -> None:
-    button = visit.page.locator("#metrics-0 th button", has_text="value")
-    keys = "Array.from(document.querySelectorAll('#metrics-0 tbody tr')).map(row => row.cells[2].dataset.sort)"
+def test_a_table_sorts_both_ways_and_is_kept_as_csv(visit: Visit) -> None:
+    fold = visit.page.locator("#training details", has_text="The same as a table")
+    fold.locator("summary").click()
+    table = fold.locator("table")
+    button = table.locator("th button").nth(1)
+    keys = "table => Array.from(table.tBodies[0].rows).map(row => Number(row.cells[1].textContent.replace(/,/g, '')))"
     button.click()
-    rising = [float(each) for each in visit.page.evaluate(keys) if each]
-    assert rising == sorted(rising)
-    assert visit.page.locator("#metrics-0 th[aria-sort='ascending']").count() == 1
-    button.click()
-    falling = [float(each) for each in visit.page.evaluate(keys) if each]
+    falling = table.evaluate(keys)
     assert falling == sorted(falling, reverse=True)
-
-
-def test_the_metrics_table_narrows_down_to_one_metric_and_shows_details_on_request(visit: Visit) -> None:
-    rows = visit.page.locator("#metrics-0 tbody tr:visible")
-    everything = rows.count()
-    visit.page.check("#detail-0")
-    assert rows.count() > everything
-    visit.page.select_option("#metric-0", label="Pareto-optimality")
-    assert rows.count() == 3 * (4 + 3)  # two pairs, and the noise of three objectives
-
-
-def test_another_baseline_turns_its_own_row_into_the_baseline(visit: Visit) -> None:
-    row = visit.page.locator("#heat-0 tbody tr").first
-    assert "+" in row.locator("td").first.text_content()
-    visit.page.select_option("#baseline-0", label="linear")
-    assert set(row.locator("td").all_text_contents()) == {"baseline"}
-    assert visit.page.locator("#heat-status-0").text_content() == "Differences to: linear"
-    assert visit.page.locator("#heat-0 td.unclear").count() > 0
-
-
-def test_what_python_drew_and_what_the_script_fills_in_agree(shown: Visit, report: Path) -> None:
-    cells = "Array.from(document.querySelectorAll('#heat-0 td')).map(cell => [cell.textContent, cell.className])"
-    filled = shown.page.evaluate(cells)
-    drawn = shown.page.evaluate(
-        "html => { const page = new DOMParser().parseFromString(html, 'text/html');"
-        "return Array.from(page.querySelectorAll('#heat-0 td')).map(cell => [cell.textContent, cell.className]) }",
-        report.read_text("utf-8"),
-    )
-    assert filled == drawn
+    assert table.locator("th[aria-sort='descending']").count() == 1
+    button.click()
+    assert table.evaluate(keys) == sorted(falling)
+    with visit.page.expect_download() as download:
+        fold.locator("button.csv").click()
+    rows = list(csv.reader(Path(download.value.path()).read_text("utf-8").splitlines()))
+    assert rows[0][0] == "method"
+    assert len(rows) == 4
+    fold.locator("summary").click()
 
 
 def test_the_button_switches_to_dark_and_back(visit: Visit) -> None:
@@ -183,28 +273,29 @@ def test_the_button_switches_to_dark_and_back(visit: Visit) -> None:
 
 def test_a_reader_who_prefers_dark_gets_dark_charts(browser: Any, report: Path) -> None:
     opened = Visit(browser, report, scheme="dark")
-    colour = opened.page.evaluate("document.querySelector('#front-0 .canvas').layout.font.color")
+    drawn(opened.page, "front")
+    colour = opened.page.evaluate("document.querySelector('#front [data-figure]').layout.font.color")
     assert colour == "#e9e9e6"
     opened.page.close()
 
 
 def test_every_control_is_reached_by_keyboard_and_shows_its_focus(visit: Visit) -> None:
     reached = set()
-    for _ in range(160):  # from wherever the page was left, around to its start
+    for _ in range(220):  # from wherever the page was left, around to its start
         visit.page.keyboard.press("Tab")
         focused = visit.page.evaluate(
-            "[document.activeElement.id, document.activeElement.tagName,"
-            " getComputedStyle(document.activeElement).outlineStyle]"
+            "[document.activeElement.id || document.activeElement.className || document.activeElement.type,"
+            " document.activeElement.tagName, getComputedStyle(document.activeElement).outlineStyle]"
         )
         if focused[1] != "BODY":
             assert focused[2] != "none", focused
         reached.add(focused[0])
-    assert {"theme", "pair-0", "bars-0", "zoom-0", "baseline-0", "metric-0", "preference-0", "prompt-0"} <= reached
+    assert {"theme", "range", "chosen-method", "hold", "link", "save", "preference-0", "prompt-0"} <= reached
 
 
 def test_every_chart_says_in_words_what_it_shows(shown: Visit) -> None:
     charts = shown.page.locator("[role='img'].canvas")
-    assert charts.count() == 6
+    assert charts.count() > 10
     assert all(charts.nth(index).get_attribute("aria-label") for index in range(charts.count()))
 
 
@@ -232,7 +323,8 @@ def test_hostile_texts_run_nothing(browser: Any, tmp_path: Path) -> None:
     opened = Visit(browser, path)
     assert opened.page.evaluate("window.pwned") is None
     assert poison in opened.page.locator("#cards-0 blockquote").nth(1).text_content()
-    opened.page.hover("#front-0 .canvas .scatterlayer .point >> nth=0", force=True)
+    drawn(opened.page, "front")
+    opened.page.hover("#front .canvas .scatterlayer .point >> nth=0", force=True)
     assert opened.page.evaluate("window.pwned") is None
     assert opened.said == []
     assert len(opened.requests) == 1
@@ -245,10 +337,10 @@ def test_two_budgets_are_shown_one_at_a_time(browser: Any, tmp_path: Path) -> No
     path = tmp_path / "index.html"
     path.write_text(render_page(study, measure_all(study)), encoding="utf-8")
     opened = Visit(browser, path)
-    assert opened.page.locator("#front-0").is_visible()
-    assert not opened.page.locator("#front-1").is_visible()
+    front = opened.page.locator("#front [data-part]")
+    assert [front.nth(place).is_visible() for place in (0, 1)] == [True, False]
     opened.page.select_option("#part", label="counselling, 6,000 completions")
-    assert opened.page.locator("#front-1 svg.main-svg").count() > 0
-    assert not opened.page.locator("#front-0").is_visible()
+    assert [front.nth(place).is_visible() for place in (0, 1)] == [False, True]
+    assert drawn(opened.page, "front") >= 3
     assert opened.said == []
     opened.page.close()

@@ -266,6 +266,7 @@ class StudyRecords:
         tables: All that measurements were asked for.
         missing: Folder of each table that is not there -> why, in a few words.
         tuning: Finished sweeps over settings, one for each task and method that was tuned.
+        relations: (task, seed) -> how objectives relate under the base model, as `paretune probe` writes it.
     """
 
     name: str
@@ -281,6 +282,7 @@ class StudyRecords:
     tables: tuple[Table, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     tuning: tuple[TuningRecord, ...] = ()
+    relations: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
 
     def prompt_preferences(self, task: str, seed: int, preference: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Return what the user of a preference `[K]` wants of each test prompt, `[P, K]`, as any evaluation says it.

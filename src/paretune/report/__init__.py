@@ -33,28 +33,31 @@ def write_report(folder: Path, study: StudyRecords | None = None, measured: Sequ
     from paretune.metrics import measure_all
     from paretune.records.per_prompt import write_per_prompt_files
     from paretune.records.reading import read_study
-    from paretune.report.comparison import comparisons
-    from paretune.report.controlled import controlled_table
-    from paretune.report.figures import write_figures
-    from paretune.report.page import render_page
-    from paretune.report.split import split_table
+    from paretune.report.page import page_text
+    from paretune.report.section import blocks, named_charts
+    from paretune.report.sections import SECTIONS
+    from paretune.report.sections.possible import controlled_table
+    from paretune.report.sections.split import split_table
+    from paretune.report.sections.tuning import tried_table
+    from paretune.report.static import write_charts
     from paretune.report.tables import write_tables
-    from paretune.report.tuning import tried_table
+    from paretune.report.view import View
 
     records = read_study(folder) if study is None else study
     if records.folder is not None and records.folder.resolve() != folder.resolve():
         records = replace(records, folder=None)  # `study.yaml` is not here
-    rows = measure_all(records) if measured is None else measured
-    more = (controlled_table(comparisons(records), rows), tried_table(records), split_table(records))
+    view = View(records, measure_all(records) if measured is None else measured)
+    more = (controlled_table(view.comparisons, view.rows), tried_table(records), split_table(records))
     target = folder / "report"
     page = target / "index.html"
     with disk_errors():
         target.mkdir(parents=True, exist_ok=True)
-        files = write_tables(records, rows, target, [table for table in more if table is not None])
+        files = write_tables(records, view.rows, target, [table for table in more if table is not None])
         files += write_per_prompt_files(records, target)
-        files += write_figures(records, rows, target / "figures")
+        found = blocks(view, SECTIONS)
+        files += write_charts(named_charts(found, len(view.parts)), target / "figures")
         names = [file.relative_to(target).as_posix() for file in files]
-        page.write_text(render_page(records, rows, names), encoding="utf-8")
+        page.write_text(page_text(view, found, names), encoding="utf-8")
     return page
 
 

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.report.comparison import Comparison
-from paretune.report.wording import count
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -33,12 +30,6 @@ def blank_figure(width: float, height: float) -> Figure:
     return MatplotlibFigure(figsize=(width, height), layout="constrained")
 
 
-def add_note(figure: Figure, part: Comparison, more: str = "") -> None:
-    """Write below a figure what it was drawn from."""
-    note = f"{plain_text(part.title)}; mean over {count(len(part.seeds), 'seed')}, 95 % Student-t intervals{more}"
-    figure.supxlabel(note, fontsize=7, color="#666666")
-
-
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Write a legend above a figure, in as many rows as its names need; the figure grows by all but the first.
 
@@ -58,8 +49,11 @@ def plain_text(name: str) -> str:
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, and return both files."""
-    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
-    figure.savefig(files[0], metadata={"Date": None})
-    figure.savefig(files[1], dpi=150)
-    return files
+    """Write a figure as PDF, SVG and PNG, and return the files."""
+    files = {ending: path.parent / f"{path.name}.{ending}" for ending in ("svg", "pdf", "png")}
+    figure.draw_without_rendering()  # lays it out, which takes longest, once for all three
+    figure.set_layout_engine("none")
+    figure.savefig(files["svg"], metadata={"Date": None})
+    figure.savefig(files["pdf"], metadata={"CreationDate": None})
+    figure.savefig(files["png"], dpi=150)
+    return list(files.values())

@@ -1,4 +1,5 @@
 // Completions side by side. All text goes through textContent, so none of it can become markup.
+const texts = islands("sample-data");
 const marker = (method) => {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const shape = document.createElementNS("http://www.w3.org/2000/svg", "use");
@@ -9,60 +10,56 @@ const marker = (method) => {
   svg.append(shape);
   return svg;
 };
-const fillPrompts = (index) => {
-  const list = byId(`prompt-${index}`);
-  if (!list) return;
-  const chosen = parts[index].samples.preferences[Number(byId(`preference-${index}`).value)];
+const card = (part, sample) => {
+  const { objectives } = texts[part], method = choices[part].methods.find((each) => each.name === sample.source);
+  const box = make("article", "card"), title = make("h4");
+  if (method) { box.style.setProperty("--hue", method.colour); title.append(marker(method)); }
+  title.append(sample.source);
+  const finish = sample.finish === "length" ? "; stopped at the length limit" : "";
+  const how = sample.answer === "reference" ? "untrained, answers no preference" : `answer: ${sample.answer}`;
+  box.append(title, make("p", "how", how + finish), make("blockquote", "", sample.text + (sample.cut ? " … (cut here)" : "")));
+  if (!sample.text) box.querySelector("blockquote").append(make("span", "muted", "(empty)"));
+  const chips = make("ul", "chips");
+  objectives.forEach((objective, column) => {
+    const value = sample.rewards[column], label = (objective.audit ? "audit · " : "") + objective.name;
+    const chip = make("li", "chip" + (objective.audit ? " audit" : "") + (value === null ? " missing" : ""));
+    chip.append(value === null ? `${label}: missing (${sample.statuses[column].replaceAll("_", " ")})` : `${label} ${number(value)}`);
+    if (value !== null) {
+      const bar = make("i");
+      bar.style.width = `${Math.max(0, Math.min(100, 100 * (value - objective.low) / (objective.high - objective.low)))}%`;
+      chip.append(bar);
+    }
+    chips.append(chip);
+  });
+  chips.append(make("li", "chip total", sample.utility === null ? "utility: missing" : `utility ${number(sample.utility)}`));
+  box.append(chips);
+  return box;
+};
+const sampled = (part, column) => { // beside the reader's choice: what the method, the base model and the choice held say
+  const box = chooserOf(part).querySelector(".sampled"), known = texts[part];
+  const place = known ? known.columns.indexOf(column) : -1;
+  const prompt = place < 0 ? null : known.preferences[place].prompts[0];
+  box.querySelector(".prompt").textContent = prompt ? prompt.prompt : "The page holds no completions for this very preference; others stand under “What do they write?”.";
+  const shown = prompt ? prompt.samples.filter((each) => each.answer === "reference" || each.source === choices[part].methods[chosen[part].method].name) : [];
+  box.querySelector(".cards").replaceChildren(...shown.map((each) => card(part, each)));
+};
+const fillPrompts = (part) => {
+  const list = byId(`prompt-${part}`);
+  const { prompts } = texts[part].preferences[Number(byId(`preference-${part}`).value)];
   const before = list.selectedIndex;
-  list.replaceChildren(...chosen.prompts.map((each, position) => {
-    const text = each.prompt.length > 44 ? each.prompt.slice(0, 43) + "…" : each.prompt;
-    const option = make("option", "", `${each.prompt_id} · ${text} (${each.why})`);
-    option.value = String(position);
-    return option;
-  }));
-  list.selectedIndex = Math.min(Math.max(before, 0), chosen.prompts.length - 1);
-  fillSamples(index);
+  list.replaceChildren(...prompts.map((each) => make("option", "", `${each.prompt_id} · ${each.prompt.length > 44 ? each.prompt.slice(0, 43) + "…" : each.prompt} (${each.why})`)));
+  list.selectedIndex = Math.min(Math.max(before, 0), prompts.length - 1);
+  fillSamples(part);
 };
-const fillSamples = (index) => {
-  const { samples } = parts[index];
-  const chosen = samples.preferences[Number(byId(`preference-${index}`).value)];
-  const prompt = chosen.prompts[byId(`prompt-${index}`).selectedIndex];
-  const cards = byId(`cards-${index}`);
-  byId(`shown-prompt-${index}`).textContent = prompt ? prompt.prompt : "No completions are stored for this preference.";
-  cards.replaceChildren();
-  if (!prompt) return;
-  for (const sample of prompt.samples) {
-    const method = parts[index].front.methods.find((each) => each.name === sample.source);
-    const card = make("article", "card");
-    if (method) card.style.setProperty("--hue", method.colour);
-    const title = make("h4");
-    if (method) title.append(marker(method));
-    title.append(sample.source);
-    const finish = sample.finish === "length" ? "; stopped at the length limit" : "";
-    const how = sample.answer === "reference" ? "untrained, answers no preference" : `answer: ${sample.answer}`;
-    card.append(title, make("p", "how", how + finish), make("blockquote", "", sample.text + (sample.cut ? " … (cut here)" : "")));
-    if (!sample.text) card.querySelector("blockquote").append(make("span", "muted", "(empty)"));
-    const chips = make("ul", "chips");
-    samples.objectives.forEach((objective, column) => {
-      const value = sample.rewards[column];
-      const label = (objective.audit ? "audit · " : "") + objective.name;
-      const chip = make("li", "chip" + (objective.audit ? " audit" : "") + (value === null ? " missing" : ""));
-      chip.append(value === null ? `${label}: missing (${sample.statuses[column].replaceAll("_", " ")})` : `${label} ${number(value)}`);
-      if (value !== null) {
-        const bar = make("i");
-        bar.style.width = `${Math.max(0, Math.min(100, 100 * (value - objective.low) / (objective.high - objective.low)))}%`;
-        chip.append(bar);
-      }
-      chips.append(chip);
-    });
-    chips.append(make("li", "chip total", sample.utility === null ? "utility: missing" : `utility ${number(sample.utility)}`));
-    card.append(chips);
-    cards.append(card);
-  }
+const fillSamples = (part) => {
+  const { prompts } = texts[part].preferences[Number(byId(`preference-${part}`).value)];
+  const prompt = prompts[byId(`prompt-${part}`).selectedIndex];
+  byId(`shown-prompt-${part}`).textContent = prompt ? prompt.prompt : "No completions are stored for this preference.";
+  byId(`cards-${part}`).replaceChildren(...(prompt ? prompt.samples.map((each) => card(part, each)) : []));
 };
-const step = (index, by) => {
-  const list = byId(`prompt-${index}`);
+const step = (part, by) => {
+  const list = byId(`prompt-${part}`);
   if (!list.length) return;
   list.selectedIndex = (list.selectedIndex + by + list.length) % list.length;
-  fillSamples(index);
+  fillSamples(part);
 };

@@ -1,43 +1,40 @@
-// Connects controls to what they change, and draws the page for the first time.
-const drawPart = (index) => { drawFront(index); drawCosts(index); drawKl(index); drawPossible(); drawProfiles(); };
+// Connects controls to what they change, and shows the page for the first time.
 const showPart = () => {
-  all("[data-part]").forEach((each) => { each.hidden = Number(each.dataset.part) !== current(); });
-  drawPart(current());
+  all("[data-part]").forEach((each) => { each.hidden = each.dataset.part !== current(); });
+  watch();
 };
 const on = (id, event, act) => { const element = byId(id); if (element) element.addEventListener(event, act); };
-parts.forEach((part, index) => {
-  for (const id of ["pair", "zoom", "bars"]) on(`${id}-${index}`, "change", () => drawFront(index));
-  on(`baseline-${index}`, "change", () => fillHeat(index));
-  on(`preference-${index}`, "change", () => fillPrompts(index));
-  on(`prompt-${index}`, "change", () => fillSamples(index));
-  on(`previous-${index}`, "click", () => step(index, -1));
-  on(`next-${index}`, "click", () => step(index, 1));
-  for (const id of ["metric", "detail"]) on(`${id}-${index}`, "change", () => filterMetrics(index));
-  fillHeat(index);
-  fillPrompts(index);
+restore();
+Object.keys(choices).forEach(connect);
+Object.keys(texts).forEach((part) => {
+  on(`preference-${part}`, "change", () => fillPrompts(part));
+  on(`prompt-${part}`, "change", () => fillSamples(part));
+  on(`previous-${part}`, "click", () => step(part, -1));
+  on(`next-${part}`, "click", () => step(part, 1));
+  fillPrompts(part);
 });
 all("table.sortable").forEach(sortable);
+all("input[data-chart]").forEach((box) => box.addEventListener("change", () => draw(document.querySelector(`[data-figure="${box.dataset.chart}"]`))));
+all("details").forEach((each) => each.addEventListener("toggle", watch));
 all(".legend button[data-method]").forEach((button) => button.addEventListener("click", () => {
   const name = button.dataset.method;
   if (!hiddenMethods.delete(name)) hiddenMethods.add(name);
   all(".legend button[data-method]").forEach((each) => each.setAttribute("aria-pressed", String(!hiddenMethods.has(each.dataset.method))));
-  drawPart(current());
+  redraw();
 }));
 on("part", "change", showPart);
 const nameTheme = () => { byId("theme").textContent = dark() ? "Light mode" : "Dark mode"; };
-on("theme", "click", () => { root.dataset.theme = dark() ? "light" : "dark"; nameTheme(); drawPart(current()); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { nameTheme(); if (!printing) drawPart(current()); });
+on("theme", "click", () => { root.dataset.theme = dark() ? "light" : "dark"; nameTheme(); redraw(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { nameTheme(); redraw(); });
 window.addEventListener("beforeprint", () => {
-  printing = true;
   all("details").forEach((each) => { if (!each.open && !each.classList.contains("long")) { each.open = true; each.dataset.opened = "yes"; } });
-  root.dataset.before = root.dataset.theme ?? ""; root.dataset.theme = "light"; drawPart(current());
+  root.dataset.before = root.dataset.theme ?? ""; root.dataset.theme = "light"; all("[data-figure]").forEach(draw);
 });
 window.addEventListener("afterprint", () => {
-  printing = false;
   all("details[data-opened]").forEach((each) => { each.open = false; delete each.dataset.opened; });
   if (root.dataset.before) root.dataset.theme = root.dataset.before; else delete root.dataset.theme;
-  drawPart(current());
+  redraw();
 });
 nameTheme();
 showPart();
-root.dataset.ready = "yes";
+requestAnimationFrame(() => setTimeout(() => { loadPlotly(); root.dataset.ready = "yes"; }));

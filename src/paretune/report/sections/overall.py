@@ -1,4 +1,4 @@
-"""All runs of a budget together: interquartile means, probabilities of improvement, and performance profiles."""
+"""All runs of a budget together: interquartile means, chances of improvement, performance profiles."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics.seeds import seed_mean
+from paretune.report.charts import Chart, Look, Trace, figure, method_trace, plain
 from paretune.report.comparison import Comparison, MethodResult
-from paretune.report.embedded_data import rounded
 from paretune.report.measured import measured, rows_of
+from paretune.report.section import Section
 from paretune.report.tables import Table
+from paretune.report.view import View
 from paretune.report.wording import MISSING, count, interval, listing
 from paretune.statistics.improvement import probability_of_improvement
 from paretune.statistics.interquartile import interquartile_mean
@@ -145,31 +147,6 @@ def profiles(overall: Overall) -> dict[str, Profile] | str:
     return {name: performance_profile(runs, thresholds) for name, runs in ranked.items()}
 
 
-def profile_data(overall: Overall, colours: Mapping[str, str]) -> dict[str, object]:
-    """Return the profiles for the page; no method where there are none."""
-    found = profiles(overall)
-    drawn = {} if isinstance(found, str) else found
-    return {
-        "score": overall.score,
-        "methods": [
-            {
-                "name": name,
-                "colour": colours[name],
-                **{
-                    key: [rounded(float(value)) for value in column]
-                    for key, column in (
-                        ("thresholds", each.thresholds),
-                        ("share", each.share),
-                        ("low", each.low),
-                        ("high", each.high),
-                    )
-                },
-            }
-            for name, each in drawn.items()
-        ],
-    }
-
-
 def overall_sentence(overall: Overall) -> str:
     """Say what the runs are, and what was left out and why."""
     reasons = "; ".join(f"{name} ({reason})" for name, reason in overall.left_out.items())
@@ -240,3 +217,85 @@ def _scores(
 ) -> dict[str, list[Mapping[int, float]]]:
     by_part = [rows_of(part, rows) for part in parts]
     return {name: [measured(mine, name, *metric[:2]).per_seed for mine in by_part] for name in methods}
+
+
+HOW = (
+    "A run is one method with one seed on one task. A profile is the share of runs that score above each threshold; "
+    "bands are 95 % Wilson intervals (over seeds, where there are several tasks), each for its threshold alone."
+)
+
+
+def data(view: View) -> Mapping[str, object]:
+    """Say what the runs are, and draw their profiles."""
+    found = overalls(view.comparisons, view.rows)
+    return {
+        "sentences": [
+            f"{each.title}: {overall_sentence(each)}" if len(found) > 1 else overall_sentence(each) for each in found
+        ],
+        "charts": [chart for each in found for chart in _profiles(each, view)],
+        "tables": [
+            table for each in found for table in (mean_table(each), improvement_table(each)) if table is not None
+        ],
+        "notes": [said for each in found if isinstance(said := profiles(each), str)],
+        "how": HOW,
+    }
+
+
+def needs(view: View) -> str:
+    """Return why there is nothing to put together."""
+    return "" if overalls(view.comparisons, view.rows) else "one task and no instances"
+
+
+def _profiles(overall: Overall, view: View) -> list[Chart]:
+    found = profiles(overall)
+    if isinstance(found, str):
+        return []
+    traces: list[Trace] = []
+    for name, each in found.items():
+        look = Look(view.colours[name], view.markers[name])
+        x = [float(value) for value in each.thresholds]
+        for bound, fill in ((each.low, {}), (each.high, {"fill": "tonexty", "fillcolor": look.colour + "26"})):
+            traces.append(
+                method_trace(
+                    name,
+                    look,
+                    x,
+                    [float(value) for value in bound],
+                    mode="lines",
+                    line={"width": 0, "shape": "hv"},
+                    hoverinfo="skip",
+                    showlegend=False,
+                    **fill,
+                )
+            )
+        share = [float(value) for value in each.share]
+        traces.append(
+            method_trace(
+                name,
+                look,
+                x,
+                share,
+                mode="lines",
+                line={"shape": "hv"},
+                hovertemplate=f"<b>{plain(name)}</b><br>above %{{x:.3f}}: %{{y:.0%}}<extra></extra>",
+            )
+        )
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    drawn = figure(
+        traces,
+        f"{overall.score} of a run",
+        "share of runs above, better →",
+        yaxis={"range": [-0.02, 1.02]},
+        showlegend=True,
+        legend=legend,
+    )
+    return [
+        Chart(
+            drawn,
+            f"Share of runs whose {overall.score} lies above a threshold, by method",
+            f"Performance profile: {overall.title}",
+        )
+    ]
+
+
+SECTION = Section("overall", "All runs together", "All runs", data, needs, of="study")

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
+from paretune.report.charts import Chart, Curve, Look, curves
 from paretune.report.comparison import Comparison, MethodResult
-from paretune.report.embedded_data import rounded, triple
 from paretune.report.measured import measured, rows_of
-from paretune.report.palette import family_marker
+from paretune.report.section import Section
 from paretune.report.tables import Table
-from paretune.report.wording import MINUS, MISSING, interval, number, seconds
+from paretune.report.view import View
+from paretune.report.wording import MINUS, MISSING, interval, listing, number, seconds
 
 RHO = "rho"
 LIMITS = (-0.6, 1.4)  # of the axis at most: one share far below the base must not flatten all others
@@ -93,28 +94,6 @@ def panels(parts: Sequence[Comparison], rows: Sequence[MetricRow]) -> list[Panel
     return found
 
 
-def panel_data(panel: Panel, rows: Sequence[MetricRow], colours: Mapping[str, str]) -> dict[str, object]:
-    """Return the lines of a panel for the page."""
-    return {
-        "title": panel.title,
-        "limits": LIMITS,
-        "methods": [
-            {
-                "name": method.name,
-                "colour": colours[method.name],
-                "marker": family_marker(method.family),
-                "ceiling": method.ceiling,
-                "shift": rounded(panel.shift(place)),
-                "points": [
-                    [rounded(rho), *triple(value)]
-                    for rho, value in zip(panel.rhos, panel.shares(method.name, rows), strict=True)
-                ],
-            }
-            for place, method in enumerate(panel.methods)
-        ],
-    }
-
-
 def share_table(panel: Panel, rows: Sequence[MetricRow]) -> Table:
     """Return captured shares, a row a method and a column a correlation, the ceiling last."""
     title = f"Captured share of the possible gain in J [95 % interval over seeds]; {panel.title}"
@@ -189,3 +168,95 @@ def _scoring(panel: Panel, name: str) -> str:
 
 def _has(part: Comparison, name: str) -> bool:
     return any(method.name == name for method in part.methods)
+
+
+HOW = (
+    "The completions of these tasks can all be listed, so the best policy for every preference is known, and every "
+    "policy is scored without sampling. Captured share is the gain in J over the base model divided by the best "
+    "policies' gain: 0 for the base model, 1 for the best policies. rho is the rank correlation of any two objectives "
+    "under the base model. Each seed is another instance of the task. The ceiling, dashed, is no method: experts of "
+    "the same size trained on the exact objective. Relative hypervolume divides the volume of a method's policies by "
+    "that of the whole exact front; so few policies do not fill it, and where they lie on it matters."
+)
+
+
+def data(view: View) -> Mapping[str, object]:
+    """Draw captured share against the correlation, a panel for each budget."""
+    found = panels(view.comparisons, view.rows)
+    outside = [
+        f"Beyond the edge of “{each.title}”: {listing(each.outside(view.rows))}."
+        for each in found
+        if each.drawn and each.outside(view.rows)
+    ]
+    return {
+        "sentences": [],
+        "charts": [_chart(each, view) for each in found if each.drawn],
+        "tables": [table for each in found for table in (share_table(each, view.rows), volume_table(each, view.rows))],
+        "notes": outside,
+        "how": HOW,
+    }
+
+
+def needs(view: View) -> str:
+    """Return why this is not known."""
+    return "" if panels(view.comparisons, view.rows) else "no task whose optimum is known"
+
+
+def _chart(panel: Panel, view: View) -> Chart:
+    looks = {each.name: Look(view.colours[each.name], view.markers[each.name]) for each in panel.methods}
+    lines = []
+    for place, method in enumerate(panel.methods):
+        points = [
+            (rho + panel.shift(place), value)
+            for rho, value in zip(panel.rhos, panel.shares(method.name, view.rows), strict=True)
+            if value.value is not None
+        ]
+        lines.append(
+            Curve(
+                method.name,
+                [x for x, _ in points],
+                [value for _, value in points],
+                *(("dash", " (ceiling)") if method.ceiling else ()),
+            )
+        )
+    ends = [
+        end for line in lines for each in line.values for end in (each.value, each.low, each.high) if end is not None
+    ]
+    limits = [max(LIMITS[0], min([-0.05, *ends]) - 0.03), min(LIMITS[1], max([1.05, *ends]) + 0.05)]
+    lines_at = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"width": 1, "dash": "dot"}}
+        for y in (0, 1)
+    ]
+    named = [
+        {
+            "xref": "paper",
+            "x": 1,
+            "y": y,
+            "text": text,
+            "showarrow": False,
+            "xanchor": "right",
+            "yanchor": "bottom",
+            "font": {"size": 12},
+        }
+        for y, text in ((0, "base model"), (1, "the best policies"))
+    ]
+    drawn = curves(
+        lines,
+        looks,
+        "rho, correlation of the objectives: competing ← → agreeing",
+        "captured share, better →",
+        yaxis={"range": limits},
+        xaxis={"tickvals": list(panel.rhos)},
+        shapes=lines_at,
+        annotations=named,
+    )
+    return Chart(
+        drawn,
+        "Captured share against the correlation of the objectives, one line a method; the table holds the numbers",
+        panel.title,
+    )
+
+
+SECTION = Section(
+    "possible", "Correlated or competing: how much of what is possible?", "By correlation", data, needs, of="study"
+)

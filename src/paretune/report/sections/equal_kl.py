@@ -1,4 +1,4 @@
-"""Utility against KL: every method's curve as its policies are scaled, and what it reaches at equal KL."""
+"""What is reached at equal KL: policies scaled from nothing to full strength."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
-from paretune.metrics.kl_matched import Curve, curve
+from paretune.metrics.kl_matched import Curve as ScaledCurve
+from paretune.metrics.kl_matched import curve
 from paretune.records.outcomes import TruthRecord
 from paretune.records.study import StudyRecords
+from paretune.report.charts import Chart, Curve, curves, error_bars, method_trace, rounded
 from paretune.report.comparison import Comparison, MethodResult
-from paretune.report.embedded_data import rounded, triple
 from paretune.report.estimates import column_mean, difference
 from paretune.report.measured import rows_of
+from paretune.report.metric_parts import looks
+from paretune.report.section import Section
 from paretune.report.tables import Table
+from paretune.report.view import PartView
 from paretune.report.wording import MISSING, interval
 
 UTILITY = "utility at KL "
@@ -62,28 +66,6 @@ def kl_curves(part: Comparison, parts: Sequence[Comparison]) -> list[KlCurve]:
             )
         )
     return found
-
-
-def kl_data(
-    found: Sequence[KlCurve], part: Comparison, study: StudyRecords, colours: Mapping[str, str]
-) -> dict[str, object] | None:
-    """Return the curves for the page, and the mean optimum where it is known; None without any curve."""
-    if not found:
-        return None
-    names = [method.name for method in part.methods]
-    return {
-        "curves": [
-            {
-                "method": names.index(each.method.name),
-                "colour": colours[each.method.name],
-                "kl": [rounded(value) for value in each.kl],
-                "utility": [triple(value) for value in each.utilities],
-                "others": [[budget, rounded(kl), *triple(value)] for budget, kl, value in each.others],
-            }
-            for each in found
-        ],
-        "optimum": optimum(part, study),
-    }
 
 
 def optimum(part: Comparison, study: StudyRecords) -> list[float | None] | None:
@@ -167,7 +149,7 @@ def _apart(method: str, best: str, at: Mapping[str, MetricValue]) -> str:
     return "highest method" if method == best else interval(difference(at[method], at[best]), signed=True)
 
 
-def _curves(part: Comparison, method: MethodResult) -> dict[int, Curve]:
+def _curves(part: Comparison, method: MethodResult) -> dict[int, ScaledCurve]:
     found = {cell.seed: curve(cell, part.task) for cell in method.done}
     curves = {seed: each for seed, each in found.items() if not isinstance(each, str)}
     shapes = {each.kl.shape for each in curves.values()}
@@ -189,3 +171,75 @@ def _others(part: Comparison, name: str, parts: Sequence[Comparison]) -> list[tu
                 values = np.array([each.utilities[-1] for each in curves.values()])
                 points.append((other.budget_completions, kl, column_mean(values, list(curves))))
     return points
+
+
+HOW = (
+    "A policy that moves further from the base model has more room to gain. Every policy's experts are scaled from "
+    "nothing to full strength, without further training, so that methods can be compared at the same KL. Means over "
+    "preferences and seeds, with 95 % Student-t intervals over seeds; the last point of a line is the policy itself. "
+    "Hollow: the same method at the study's other budgets. Star: the best policies, where they are known."
+)
+
+
+def data(part: PartView) -> Mapping[str, object]:
+    """Draw utility against KL."""
+    found = kl_curves(part.comparison, part.view.comparisons)
+    lines = [
+        Curve(each.method.name, each.kl, each.utilities, *(("dash", " (ceiling)") if each.method.ceiling else ()))
+        for each in found
+    ]
+    look = looks(part)
+    drawn = curves(
+        lines,
+        look,
+        "KL to the base model, nats, nearer ←",
+        "utility, mean over preferences, better →",
+        xaxis={"rangemode": "tozero"},
+    )
+    for each in found:
+        values: list[MetricValue] = [value for _, _, value in each.others]
+        if values:
+            mine = look[each.method.name]
+            drawn["data"].append(
+                method_trace(
+                    each.method.name,
+                    mine,
+                    [kl for _, kl, _ in each.others],
+                    [value.value for value in values],
+                    showlegend=False,
+                    marker={"symbol": f"{mine.marker}-open", "line": {"width": 2}},
+                    error_y=error_bars(values, mine.colour),
+                    text=[f"{budget:,} completions" for budget, _, _ in each.others],
+                )
+            )
+    best = optimum(part.comparison, part.view.study)
+    if best is not None:
+        drawn["data"].append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "the best policies",
+                "x": best[:1],
+                "y": best[1:],
+                "marker": {"symbol": "star", "size": 14, "color": "#777777"},
+            }
+        )
+    return {
+        "sentences": [],
+        "charts": [Chart(drawn, "Utility against KL, one line a method; the table below holds the numbers")],
+        "tables": kl_tables(part.comparison, part.view.rows),
+        "notes": kl_notes(part.comparison, part.view.rows),
+        "how": HOW,
+    }
+
+
+def needs(part: PartView) -> str:
+    """Return why there are no curves."""
+    return (
+        ""
+        if kl_curves(part.comparison, ())
+        else "No policy was scored at several scales; `evaluation: {kl_matched: true}` in the study asks for it."
+    )
+
+
+SECTION = Section("kl", "What is reached at equal KL?", "Equal KL", data, needs)

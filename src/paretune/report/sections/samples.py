@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paretune.records.evaluation import EvaluationRecord, utility
+from paretune.report.charts import rounded
 from paretune.report.comparison import Comparison
+from paretune.report.heat_map import BASE
 
 FIRST_PROMPTS = 8
 DISAGREEMENTS = 4
+MAX_SAMPLE_CHARACTERS = 1_000_000  # of all tasks and budgets of a page together
 MAX_CHARACTERS = 1_500  # of one text; longer ones are cut with a notice
 
 
@@ -139,3 +142,31 @@ def _prompt_samples(
             )
         )
     return PromptSamples(prompt_id, prompt[:MAX_CHARACTERS], why, tuple(samples))
+
+
+def sample_data(comparison: Comparison, shown: Sequence[int], parts: int = 1) -> dict[str, object]:
+    """Return completions for each shown preference, until the room for text of a page of so many parts is used up."""
+    room, notice = MAX_SAMPLE_CHARACTERS // parts, ""
+    chosen = []
+    for column in shown:
+        prompts = []
+        for each in prompt_samples(comparison, comparison.task.preferences[column], BASE):
+            room -= len(each.prompt) + sum(len(sample.text) + 200 for sample in each.samples)
+            if room < 0:
+                notice = "Some completions were left out to keep this page small; the evaluation files hold all."
+                break
+            prompts.append(asdict(each))
+        chosen.append({"preference": comparison.labels[column], "prompts": prompts})
+    objectives = [
+        {"name": each.name, "audit": each.audit, "low": each.range[0], "high": each.range[1]}
+        for each in sorted(comparison.task.objectives, key=lambda each: each.audit)
+    ]
+    return {"objectives": objectives, "preferences": _rounded_deeply(chosen), "notice": notice}
+
+
+def _rounded_deeply(data: object) -> object:
+    if isinstance(data, float):
+        return rounded(data)
+    if isinstance(data, dict):
+        return {key: _rounded_deeply(value) for key, value in data.items()}
+    return [_rounded_deeply(value) for value in data] if isinstance(data, (list, tuple)) else data

@@ -1,0 +1,166 @@
+"""What the page answers a reader with a preference: who serves it best, is that separable, what is lost and spent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paretune.core.protocols import MetricValue
+from paretune.report.comparison import Comparison, FloatArray, MethodResult
+from paretune.report.costs import Cost
+from paretune.report.estimates import column_mean, difference
+from paretune.report.findings import Lead, lead
+from paretune.report.heat_map import separable
+from paretune.report.view import PartView
+from paretune.report.wording import MANY, interval, listing, number, seconds
+
+STEP = 0.05  # of weight: a preference that has less more of an objective is no answer to "more of it"
+
+
+def preference_lines(part: PartView, column: int) -> list[str]:
+    """Answer the questions of a reader with one measured preference, a sentence each.
+
+    Args:
+        part: The task and budget.
+        column: Which of its preferences.
+    """
+    comparison = part.comparison
+    values = {each.name: column_mean(each.judged[:, column], comparison.seeds) for each in comparison.ranked}
+    found = lead({name: value.per_seed for name, value in values.items()})
+    if found is None:
+        return ["No method has a result for this preference."]
+    best = comparison.method(found.leader)
+    cost = next(each for each in part.costs if each.method == best.name)
+    return [
+        each
+        for each in (
+            _who(comparison.task.judged_on, values, found),
+            cost_line(cost),
+            _against_base(comparison, best, column),
+            _pass_line(part, found),
+        )
+        if each
+    ]
+
+
+def _who(noun: str, values: dict[str, MetricValue], found: Lead) -> str:
+    best = f"{found.leader} has the highest {noun}, {interval(values[found.leader])}"
+    if len([each for each in values.values() if each.value is not None]) == 1:
+        return f"{found.leader} is the only method with a result: {noun} {interval(values[found.leader])}."
+    if found.tied and all(difference(values[name], values[found.leader]).low is None for name in found.tied):
+        return f"{best}. Too few seeds to say whether that is chance."
+    tied = listing([f"{name} ({interval(values[name])})" for name in found.tied][:MANY])
+    more = f" and {len(found.tied) - MANY} more" if len(found.tied) > MANY else ""
+    if not found.tied:
+        return f"{best}, and every other method can be told apart from it."
+    return f"{best}. That is not separable from {tied}{more}: the difference, paired by seed, may be 0."
+
+
+def cost_line(cost: Cost) -> str:
+    """Say what a method cost to train for all preferences, and how fast it is."""
+    if cost.completions.value is None:
+        return ""
+    line = (
+        f"{cost.method} cost {number(cost.completions.value)} completions and {seconds(cost.seconds_sum.value)} of "
+        "training a seed, for all preferences together"
+    )
+    return f"{line}; {speed_words(cost.speed_ratio)}." if cost.speed_ratio.value is not None else f"{line}."
+
+
+def speed_words(ratio: MetricValue) -> str:
+    """Say how fast a method decodes beside the base model."""
+    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
+        return f"it decodes as fast as the base model, as far as can be told (times its speed: {interval(ratio)})"
+    return f"it decodes at {interval(ratio)} times the base model's speed"
+
+
+def _everything(method: MethodResult) -> FloatArray:
+    """Return scores of objectives and audit, `[S, P, K + A]`."""
+    return np.concatenate([method.scores, method.audit_scores], axis=2)
+
+
+def names_of(comparison: Comparison) -> list[str]:
+    """Name the objectives and the audit, which says so."""
+    return [*comparison.objectives, *(f"{name} (audit)" for name in comparison.audit)]
+
+
+def _against_base(comparison: Comparison, method: MethodResult, column: int) -> str:
+    """Say in plain units what the policy gains and loses against the base model, and what may be unchanged."""
+    base = np.concatenate([comparison.base_scores, comparison.base_audit_scores], axis=1)
+    gaps = _everything(method)[:, column] - base
+    values = zip(names_of(comparison), (column_mean(each, comparison.seeds) for each in gaps.T), strict=True)
+    known = [(name, value) for name, value in values if value.value is not None]
+    if not known:
+        return ""
+    clear = [(name, value.value or 0.0) for name, value in known if separable(value)]
+    gained = [f"{number(value)} {name}" for name, value in clear if value > 0]
+    lost = [f"{number(-value)} {name}" for name, value in clear if value < 0]
+    same = [name for name, value in known if not separable(value)]
+    parts = [f"gains {listing(gained)}" if gained else "", f"loses {listing(lost)}" if lost else ""]
+    parts = [each for each in parts if each] or ["shows no change beyond chance"]
+    unsure = f"; {listing(same)} may be unchanged" if same and clear else ""
+    return f"Against the base model it {' and '.join(parts)}{unsure}."
+
+
+def more_of(comparison: Comparison, column: int, objective: int) -> int | None:
+    """Return the nearest measured preference that weighs an objective more; None where there is none."""
+    points = comparison.task.preferences
+    more = np.flatnonzero(points[:, objective] >= points[column, objective] + STEP)
+    if not len(more):
+        return None
+    towards = points[column] + STEP * (np.eye(points.shape[1])[objective] - points[column])
+    return int(more[np.argmin(np.abs(points[more] - towards).sum(axis=1))])
+
+
+def _pass_line(part: PartView, found: Lead) -> str:
+    """Say who passes most often, over all preferences, where that is not the leader or one tied with it."""
+    passed = {each.name: part.values("pass_ratio").get(each.name, MetricValue(None)) for each in part.comparison.ranked}
+    best = lead({name: value.per_seed for name, value in passed.items()})
+    mine = {found.leader, *found.tied}
+    if best is None or mine.intersection((best.leader, *best.tied)):
+        return ""
+    return (
+        f"By pass ratio, the share of completions good enough in all objectives at once, another leads over all "
+        f"preferences: {best.leader}, {interval(passed[best.leader])}; {found.leader} has "
+        f"{interval(passed[found.leader])}."
+    )
+
+
+def ranking_rows(part: PartView, column: int) -> list[list[object]]:
+    """Return the methods for one preference, best first: place in the study, value, its standing, scores.
+
+    The standing is `leads`, `tied` or `behind`.
+    """
+    comparison = part.comparison
+    values = {each.name: column_mean(each.judged[:, column], comparison.seeds) for each in comparison.ranked}
+    found = lead({name: value.per_seed for name, value in values.items()})
+    standing = {} if found is None else {found.leader: "leads", **dict.fromkeys(found.tied, "tied")}
+    place = {each.name: index for index, each in enumerate(comparison.methods)}
+    order = sorted(
+        (name for name in values if values[name].value is not None), key=lambda name: -(values[name].value or 0.0)
+    )
+    return [
+        [
+            place[name],
+            interval(values[name]),
+            standing.get(name, "behind"),
+            *(
+                number(column_mean(each, comparison.seeds).value)
+                for each in _everything(comparison.method(name))[:, column].T
+            ),
+        ]
+        for name in order
+    ]
+
+
+def centre_column(comparison: Comparison) -> int:
+    """Return the preference nearest to equal weights."""
+    points = comparison.task.preferences
+    return int(np.argmin(np.abs(points - 1 / points.shape[1]).sum(axis=1)))
+
+
+def head(part: PartView, column: int) -> str:
+    """Name a preference for a sentence."""
+    label = part.comparison.labels[column]
+    if column == centre_column(part.comparison) and np.ptp(part.comparison.task.preferences[column]) < 1e-6:
+        return f"For equal weights ({label})"
+    return f"For {label}" + (" (unseen in training)" if part.comparison.task.unseen[column] else "")

@@ -1,0 +1,188 @@
+"""Performance: what users of each preference get, beside the base model; the audit; the pass ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paretune.core.protocols import MetricValue
+from paretune.report.charts import ROW_HEIGHT, Chart, heat
+from paretune.report.embedded_data import shown_preferences
+from paretune.report.estimates import column_mean
+from paretune.report.heat_map import BASE, baselines, heat_map, separable
+from paretune.report.metric_parts import dot_chart, leader_sentence, metric_table, ranked, remarks, unmeasured
+from paretune.report.section import Section
+from paretune.report.tables import Table
+from paretune.report.view import PartView
+from paretune.report.wording import interval, number
+
+HOW = (
+    "Utility is the mean reward weighted by the preference, from the policy that the method itself answers it with. "
+    "Differences are paired by seed, with 95 % Student-t intervals; a figure in brackets may be 0. J is utility less "
+    "beta times KL. Regret is what is missing to the best policy known. The audit is scored and never trained on: a "
+    "method that gains utility and loses the audit has gamed the rewards."
+)
+MAX_COLUMNS = 40  # preferences of a heat map
+MOST_WRITTEN = 12  # columns of a heat map whose fields have room for figures
+METRIC, PASS, SHARE, KINDS = "performance", "pass_ratio", "captured_share", "own_utility"
+
+
+def data(part: PartView) -> Mapping[str, object]:
+    """Show what is judged, by method and by preference."""
+    noun, values = part.judged
+    mine = {name: values[name] for name in (each.name for each in part.comparison.methods) if name in values}
+    labels = [
+        each
+        for each in part.labels(METRIC)
+        if not each.startswith(("preference: ", "kl: ", "audit: ", "audit change: ")) or each == "kl: all"
+    ]
+    tables = [metric_table(part, METRIC, labels, "Performance [95 % interval over seeds]")]
+    tables += [
+        metric_table(part, name, part.labels(name), title)
+        for name, title in (
+            (SHARE, "Captured share of the possible gain in J"),
+            (PASS, "Pass ratio: share of completions that reach their thresholds"),
+            (KINDS, "Utility by kind of user"),
+        )
+        if _known(part, name)
+    ]
+    audits = [_audit(part, index) for index in range(len(part.comparison.audit))]
+    return {
+        "sentences": [leader_sentence(ranked(part, mine), noun), _pass_sentence(part), *_worst(part)],
+        "charts": [
+            *dot_chart(part, mine, noun[:1].upper() + noun[1:], f"{noun}, better →"),
+            *_differences(part),
+            *audits,
+            *dot_chart(
+                part, part.values(PASS), "Pass ratio", "share of completions good enough in all objectives, better →"
+            ),
+        ],
+        "tables": [*tables, by_preference(part)],
+        "notes": [
+            each
+            for name in (METRIC, PASS, SHARE)
+            for each in remarks(part, name, [x for x in part.labels(name) if x in labels])
+        ],
+        "how": HOW,
+    }
+
+
+def _known(part: PartView, metric: str) -> bool:
+    return any(each.value is not None for label in part.labels(metric) for each in part.values(metric, label).values())
+
+
+def _pass_sentence(part: PartView) -> str:
+    return leader_sentence(ranked(part, part.values(PASS)), "pass ratio")
+
+
+def _worst(part: PartView) -> list[str]:
+    """Say whom each method serves worst, where the metric tells."""
+    values = ranked(part, part.values(METRIC, "worst preference"))
+    said = leader_sentence(values, "worst preference: what the user served worst gets")
+    return [said] if said else []
+
+
+def _differences(part: PartView) -> list[Chart]:
+    """Draw differences to the base model, and to the method of the highest average."""
+    comparison = part.comparison
+    known = baselines(comparison)
+    if not known:
+        return []
+    _, values = part.judged
+    best = max(
+        (each for each in ranked(part, values).items() if each[1].value is not None),
+        key=lambda item: item[1].value or 0.0,
+        default=None,
+    )
+    shown = shown_preferences(len(comparison.labels), len(comparison.objectives), MAX_COLUMNS)
+    against = [known[0], *([best[0]] if best is not None and best[0] != known[0] else [])]
+    return [_heat(part, name, shown) for name in against]
+
+
+def _heat(part: PartView, baseline: str, shown: Sequence[int]) -> Chart:
+    comparison = part.comparison
+    found = heat_map(comparison, baseline, shown)
+    rows = [[*row, average] for row, average in zip(found.differences, found.averages, strict=True)]
+    columns = [
+        *(comparison.labels[column] + (" (unseen)" if comparison.task.unseen[column] else "") for column in shown),
+        "average",
+    ]
+    return _chart(
+        rows,
+        list(found.methods),
+        columns,
+        f"Difference to {BASE if baseline == BASE else baseline} in {comparison.task.judged_on}, by preference",
+    )
+
+
+def _chart(rows: Sequence[Sequence[MetricValue]], methods: Sequence[str], columns: Sequence[str], title: str) -> Chart:
+    texts = [
+        [
+            number(each.value, signed=True)
+            if separable(each) or each.value is None
+            else f"({number(each.value, signed=True)})"
+            for each in row
+        ]
+        for row in rows
+    ]
+    drawn = heat(
+        [[each.value for each in row] for row in rows], methods, [each.replace(", ", "\n") for each in columns], texts
+    )
+    drawn["data"][0]["customdata"] = [[interval(each, signed=True) for each in row] for row in rows]
+    drawn["data"][0]["hovertemplate"] = "%{y}, %{x}: %{customdata}<extra></extra>"
+    many = len(columns) > MOST_WRITTEN
+    if many:
+        drawn["data"][0].pop("texttemplate")
+    else:
+        drawn["layout"]["xaxis"]["tickangle"] = 0
+    note = "Hover for the figures." if many else "In brackets: may be 0, or no interval."
+    height = 170 + ROW_HEIGHT * len(methods)
+    return Chart(drawn, f"{title}; the table below holds the numbers", title, note, height, wide=True)
+
+
+def _audit(part: PartView, index: int) -> Chart:
+    """Draw what each method changed in an audit objective, by preference."""
+    comparison = part.comparison
+    shown = shown_preferences(len(comparison.labels), len(comparison.objectives), MAX_COLUMNS)
+    base = comparison.base_audit_scores[:, index]
+    rows = [
+        [column_mean(each.audit_scores[:, column, index] - base, comparison.seeds) for column in shown]
+        for each in comparison.methods
+    ]
+    return _chart(
+        rows,
+        [each.name for each in comparison.methods],
+        [comparison.labels[column] for column in shown],
+        f"Audit: change of {comparison.audit[index]}, which nothing trained for, by preference",
+    )
+
+
+def by_preference(part: PartView) -> Table:
+    """Return what every method reaches for every preference shown, and its audit."""
+    comparison = part.comparison
+    shown = shown_preferences(
+        len(comparison.labels), len(comparison.objectives), max(400 // max(len(comparison.methods), 1), 1)
+    )
+    lines = []
+    for method in comparison.methods:
+        for column in shown:
+            audits = [
+                interval(column_mean(method.audit_scores[:, column, k], comparison.seeds))
+                for k in range(len(comparison.audit))
+            ]
+            lines.append(
+                (
+                    method.name,
+                    comparison.labels[column],
+                    interval(column_mean(method.judged[:, column], comparison.seeds)),
+                    *audits,
+                )
+            )
+    columns = ("method", "preference", comparison.task.judged_on, *(f"{name} (audit)" for name in comparison.audit))
+    return Table(
+        "by_preference", "By preference, with the mean of every audit [95 % interval over seeds]", columns, tuple(lines)
+    )
+
+
+SECTION = Section(
+    "performance", "How well are users served? (1 performance)", "1 Performance", data, unmeasured(METRIC)
+)

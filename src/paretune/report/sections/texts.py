@@ -1,0 +1,35 @@
+"""Completions side by side: the same test prompt, answered by every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paretune.report.embedded_data import shown_preferences
+from paretune.report.section import Section
+from paretune.report.sections.samples import DISAGREEMENTS, FIRST_PROMPTS, sample_data, shown_seed
+from paretune.report.view import PartView
+
+MAX_PREFERENCES = 12  # whose completions the page holds: the files hold all
+
+
+def data(part: PartView) -> Mapping[str, object]:
+    """Choose prompts by rule."""
+    comparison = part.comparison
+    shown = shown_preferences(len(comparison.labels), len(comparison.objectives), MAX_PREFERENCES)
+    samples = sample_data(comparison, shown, len(part.view.parts))
+    return {
+        "seed": shown_seed(comparison),
+        "first": FIRST_PROMPTS,
+        "disagreements": DISAGREEMENTS,
+        "preferences": [comparison.labels[column] for column in shown],
+        "notice": samples["notice"],
+        "samples": {**samples, "columns": shown},
+    }
+
+
+def needs(part: PartView) -> str:
+    """Return why there are none."""
+    return "No finished cell holds completions yet." if shown_seed(part.comparison) is None else ""
+
+
+SECTION = Section("texts", "What do they write?", "Completions", data, needs, "texts.html.jinja")

@@ -1,0 +1,99 @@
+"""What the sections of the page read: a study with its metrics, and one task at one budget of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.records.study import StudyRecords
+from paretune.report.comparison import Comparison, comparisons, shown_colours
+from paretune.report.costs import Cost, costs
+from paretune.report.measured import judged, rows_of
+from paretune.report.palette import family_marker
+
+
+@dataclass(frozen=True)
+class View:
+    """A study as the page shows it.
+
+    Attributes:
+        study: Its records.
+        rows: Its metrics.
+    """
+
+    study: StudyRecords
+    rows: Sequence[MetricRow]
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """One for each task and budget."""
+        return comparisons(self.study)
+
+    @cached_property
+    def parts(self) -> tuple[PartView, ...]:
+        """The same as sections read them."""
+        return tuple(PartView(self, index, each) for index, each in enumerate(self.comparisons))
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """Method -> its colour, in all of the page."""
+        return shown_colours(self.comparisons)
+
+    @cached_property
+    def markers(self) -> dict[str, str]:
+        """Method -> the marker of its family."""
+        return {each.name: family_marker(each.family) for part in self.comparisons for each in part.methods}
+
+    def names_of(self, family: str) -> set[str]:
+        """Return the rows of a family, `ceiling` or `reference`."""
+        return {
+            each.name for part in self.comparisons for each in (*part.methods, *part.untrained) if each.family == family
+        }
+
+
+@dataclass(frozen=True)
+class PartView:
+    """One task at one budget, as sections of the page show it.
+
+    Attributes:
+        view: The whole study.
+        index: Its place on the page.
+        comparison: Its methods.
+    """
+
+    view: View
+    index: int
+    comparison: Comparison
+
+    @cached_property
+    def rows(self) -> list[MetricRow]:
+        """Its metrics."""
+        return rows_of(self.comparison, self.view.rows)
+
+    @cached_property
+    def judged(self) -> tuple[str, dict[str, MetricValue]]:
+        """What its methods are ranked by: the name, and the value of each."""
+        return judged(self.comparison, self.view.rows)
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """What each of its methods cost."""
+        return costs(self.comparison, self.view.rows)
+
+    @cached_property
+    def _by_label(self) -> Mapping[tuple[str, str], dict[str, MetricValue]]:
+        found: dict[tuple[str, str], dict[str, MetricValue]] = {}
+        for row in self.rows:
+            found.setdefault((row.metric, row.label), {})[row.method] = row.value
+        return found
+
+    def labels(self, metric: str) -> list[str]:
+        """Return the labels of a metric's rows, in its order."""
+        return [label for name, label in self._by_label if name == metric]
+
+    def values(self, metric: str, label: str = "") -> dict[str, MetricValue]:
+        """Return one row of a metric by method, in the order of the study; those without such a row are left out."""
+        found = self._by_label.get((metric, label), {})
+        return {each.name: found[each.name] for each in self.comparison.methods if each.name in found}
