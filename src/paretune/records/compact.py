@@ -11,7 +11,7 @@ from paretune.core.errors import RecordError
 from paretune.records.files import AGAIN
 from paretune.records.per_prompt import PerPrompt, blocks_of, read_with_shared, shared_of
 from paretune.records.reading import task_from_plain
-from paretune.records.study import StageRecord, StudyRecords, TaskInfo, TimingRecord
+from paretune.records.study import StageRecord, StudyRecords, TaskInfo
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class CompactStudy:
         tasks: Task name -> info.
         blocks: Finished cells in the order of the study, then base models, then best policies.
         stages: Key -> stage, of all finished cells.
-        timings: Decoding times.
+        timings: Decoding times, as plain data of `TimingRecord`.
         environment: Versions and hardware.
         unfinished: Name of each planned cell that is not finished -> its task, method, budget, seed, state and reason.
     """
@@ -32,7 +32,7 @@ class CompactStudy:
     tasks: Mapping[str, TaskInfo]
     blocks: tuple[PerPrompt, ...]
     stages: Mapping[str, StageRecord]
-    timings: tuple[TimingRecord, ...]
+    timings: tuple[Mapping[str, Any], ...]
     environment: Mapping[str, Any]
     unfinished: Mapping[str, Mapping[str, Any]]
 
@@ -75,15 +75,15 @@ def _compact(shared: Mapping[str, Any], blocks: tuple[PerPrompt, ...]) -> Compac
         name=shared["study"],
         tasks={name: task_from_plain(info) for name, info in shared["tasks"].items()},
         blocks=blocks,
-        stages={key: _record(StageRecord, plain) for key, plain in shared["stages"].items()},
-        timings=tuple(_record(TimingRecord, plain) for plain in shared["timings"]),
+        stages={key: _stage(plain) for key, plain in shared["stages"].items()},
+        timings=tuple(shared["timings"]),
         environment=shared["environment"],
         unfinished={each["cell"]: each for each in shared["unfinished"]},
     )
 
 
-def _record(kind: Any, plain: Mapping[str, Any]) -> Any:
-    """Make a dataclass of numbers, mappings and tuples from what JSON made of it."""
-    names = {each.name for each in fields(kind)}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
-                   if name in names})  # fmt: skip
+def _stage(plain: Mapping[str, Any]) -> StageRecord:
+    """Return a stage from what JSON made of it; what a later version knows more of it is left out."""
+    known = {each.name for each in fields(StageRecord)}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    return StageRecord(**{name: value for name, value in values.items() if name in known})

@@ -9,7 +9,7 @@ import base64
 import json
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -261,7 +261,7 @@ def shared_of(study: StudyRecords) -> dict[str, Any]:
         "tasks": {name: task_plain(info) for name, info in study.tasks.items()},
         "environment": study.environment,
         "stages": used,
-        "timings": [vars(timing) for timing in study.timings],
+        "timings": [asdict(timing) for timing in study.timings],
         "unfinished": [{name: getattr(cell, name) for name in named} for cell in unfinished],
     }
 
