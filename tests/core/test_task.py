@@ -78,3 +78,22 @@ def test_evaluation_depends_on_test_prompts_and_audit() -> None:
     assert task(audit=(Objective("z", "m:z"),)).evaluation_key() != key
     assert task(splits={"train": (), "development": (), "test": ()}).evaluation_key() != key
     assert task(beta=1.0).evaluation_key() == key
+
+
+def test_one_objective_more_is_the_first_audit_objective_that_has_a_finite_range() -> None:
+    endless, found, later = (
+        Objective(name, f"m:{name}", range=limits)
+        for name, limits in (("u", (0.0, float("inf"))), ("v", (-1.0, 2.0)), ("w", (0.0, 1.0)))
+    )
+    more = task(audit=(endless, found, later)).with_one_more()
+    assert more.objectives == (X, Y, found)
+    assert more.audit == (endless, later)
+    assert more.reference_point == (0.0, 0.0, -1.0)
+    assert more.training_key()["model"] == task().training_key()["model"]
+
+
+@pytest.mark.parametrize(("audit", "got"), [((), "got no audit objective"), (("u",), "got u")])
+def test_a_task_without_such_an_audit_objective_has_no_more(audit: tuple[str, ...], got: str) -> None:
+    made = task(audit=tuple(Objective(name, f"m:{name}", range=(0.0, float("inf"))) for name in audit))
+    with pytest.raises(TaskError, match=f"must have an audit objective with a finite range .*{got}"):
+        made.with_one_more()

@@ -11,7 +11,8 @@ import pytest
 from paretune.core.errors import TaskError, UnknownNameError
 from paretune.core.task import SPLITS
 from paretune.models.loading import load_base
-from paretune.rl.outcomes import reference_table
+from paretune.objectives.scoring import Scorer
+from paretune.rl.outcomes import all_rewards, all_texts, enumeration_of, reference_table
 from paretune.tasks import load_task
 from paretune.tasks.controlled import ControlledTask
 from paretune.tasks.controlled.fields import (
@@ -333,3 +334,39 @@ def test_what_only_begins_like_the_name_of_a_controlled_task_is_unknown(name: st
 def test_a_name_with_a_setting_out_of_range_is_refused() -> None:
     with pytest.raises(TaskError, match=r"rho of a controlled task must be between -1 and 1, got -1\.5"):
         load_task("controlled-rho-1.5")
+
+
+def scored(task: Any) -> np.ndarray[Any, Any]:
+    """Return rewards of all completions of the first test prompt by the task's own functions, `[Y, K]`."""
+    base, row = load_base(task.model), task.splits["test"][0]
+    texts = all_texts(base, enumeration_of(task))
+    return all_rewards([row], texts, Scorer(task.objectives), len(task.objectives))[0]
+
+
+@pytest.mark.parametrize("rho", [-0.8, 0.8])  # three objectives cannot all compete at -.8: the new one does not
+def test_one_objective_more_leaves_all_else_and_is_correlated_by_chance_alone(rho: float) -> None:
+    task = load(1, rho=rho, **SMALL)
+    more = task.with_one_more()
+    assert more.objective_names == ("first", "second", "third")
+    assert (more.model_digest, more.splits, more.beta) == (task.model_digest, task.splits, task.beta)
+    before, after = scored(task), scored(more)
+    np.testing.assert_array_equal(after[:, :2], before)
+    third = load_instance(ControlledSettings(rho=0.0, objectives=3, seed=1, **SMALL))
+    np.testing.assert_array_equal(after[:, 2], third.fields.rewards(third.prompts[32:33])[0][:, 2])
+    assert 0 <= after[:, 2].min() < after[:, 2].max() <= 1
+    # fields of a few dozen random numbers: chance leaves up to .4 here, and half of it on average; rho would be .8
+    assert np.abs(np.corrcoef(after.T)[2, :2]).max() < 0.5
+
+
+def test_an_instance_of_a_task_with_one_objective_more_has_it_too() -> None:
+    more = load(1, rho=0.0, **SMALL).with_one_more()
+    assert more.instance(1) is more
+    assert more.instance(2).objective_names == ("first", "second", "third")
+    assert more.instance(2).splits == load(2, rho=0.0, **SMALL).splits
+
+
+def test_there_are_names_for_five_objectives_and_one_is_added_at_a_time() -> None:
+    five = load(rho=0.0, objectives=5, **{**SMALL, "length": 4})
+    for task in (five, load(rho=0.0, **SMALL).with_one_more()):
+        with pytest.raises(TaskError, match="must have fewer than 5 objectives, and none that was added"):
+            task.with_one_more()

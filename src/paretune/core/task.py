@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -199,6 +199,23 @@ class Task:
     def contextual(self) -> bool:
         """Whether what a user wants depends on the prompt."""
         return self.context_key() is not None
+
+    def with_one_more(self) -> Task:
+        """Return the task with one objective more to train for: the first audit objective that has a finite range.
+
+        Raises:
+            TaskError: If it has none.
+        """
+        found = next((each for each in self.audit if np.isfinite(each.range).all()), None)
+        if found is None:
+            raise TaskError(
+                f"task '{self.name}' must have an audit objective with a finite range to become one objective more, "
+                f"got {', '.join(each.name for each in self.audit) or 'no audit objective'}. Name one under audit."
+            )
+        return replace(
+            self, objectives=(*self.objectives, found), audit=tuple(each for each in self.audit if each is not found),
+            reference_point=(*self.reference_point, found.range[0]),
+        )  # fmt: skip
 
     def split_feature(self, rows: Sequence[Row], column: str = "") -> NDArray[np.float64]:
         """Return a number of each prompt, by which prompts can be told apart, `[N]`.

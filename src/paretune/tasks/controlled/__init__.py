@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.digests import model_digest
+from paretune.core.errors import TaskError
 from paretune.core.preferences import FloatArray, onto_simplex
 from paretune.core.task import SPLITS, Enumeration, Objective, Row, Split, Task
 from paretune.tasks.controlled.settings import LETTERS, NAMES, PROMPTS_EACH, ControlledSettings
@@ -33,9 +34,29 @@ class ControlledTask(Task):
 
     def instance(self, seed: int) -> Task:
         """Return the instance that a seed names: another base model, other prompts and rewards, the same settings."""
+        if seed == self.settings.seed:
+            return self
         made = _make(replace(self.settings, seed=seed))
         object.__setattr__(made, "source", self.source)  # frozen; its source is that of the family
-        return made
+        return made.with_one_more() if len(self.objectives) > self.settings.objectives else made
+
+    def with_one_more(self) -> Task:
+        """Return this instance with one objective more, drawn by itself: only chance correlates it with the others.
+
+        Model, prompts, beta and the rewards that there were stay. An instance of one objective more would not do: all
+        its rewards are drawn anew.
+
+        Raises:
+            TaskError: If it has as many as there are names.
+        """
+        if len(self.objectives) > self.settings.objectives or self.settings.objectives == len(NAMES):
+            raise TaskError(
+                f"task '{self.name}' must have fewer than {len(NAMES)} objectives, and none that was added, to get one "
+                f"more, got {', '.join(self.objective_names)}. Start from one of fewer."
+            )
+        name = NAMES[len(self.objectives)]
+        new = Objective(name, "paretune.tasks.controlled.rewards:added", pass_threshold=PASS)
+        return replace(self, objectives=(*self.objectives, new), reference_point=(*self.reference_point, 0.0))
 
     def prompt_preferences(self, rows: Sequence[Row], preferences: FloatArray) -> FloatArray:
         """Return what the users of preferences `[M, K]` want of each prompt, `[M, P, K]`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -33,6 +34,24 @@ def _reward(objective: int) -> Callable[..., list[float]]:
 
 
 first, second, third, fourth, fifth = (_reward(objective) for objective in range(len(NAMES)))
+
+
+def added(
+    prompts: Sequence[str], completions: Sequence[str], instance: Sequence[str], **columns: object
+) -> list[float]:
+    """Score the objective that `ControlledTask.with_one_more` adds: the last of an instance of one more, at rho 0.
+
+    That instance has the same model and prompts, and rewards that are drawn apart from those of the other.
+    """
+    drawn = [_with_one_more(name) for name in instance]
+    last = ControlledSettings.from_text(drawn[0]).objectives - 1 if drawn else 0
+    return _reward(last)(prompts, completions, drawn)
+
+
+@lru_cache(maxsize=256)
+def _with_one_more(name: str) -> str:
+    settings = ControlledSettings.from_text(name)
+    return replace(settings, rho=0.0, objectives=settings.objectives + 1).text()
 
 
 @lru_cache(maxsize=256)  # prompts of a few instances, a few hundred kilobytes each at most
