@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,7 +24,7 @@ from paretune.core.digests import digest
 from paretune.core.errors import ConfigError, MethodError, ParetuneError, StudyError
 from paretune.core.feedback import feedback_of
 from paretune.core.preferences import FloatArray
-from paretune.core.protocols import Assembly, Table
+from paretune.core.protocols import Assembly, Method, Table
 from paretune.core.stages import in_order
 from paretune.core.task import Row, Task
 from paretune.core.user_calls import called
@@ -75,6 +76,22 @@ class TableJob:
         self._prompts = payload["prompts"]
 
     @property
+    def work(self) -> Path:
+        """A folder that outlives a kill, for stages that it trains; it goes when the table is sealed."""
+        target = self.root / self.table
+        return target.with_name(f".{target.name}.work")
+
+    @property
+    def training_link(self) -> Link:
+        """The link for stages that are trained in `work`: those are none of the study's, and nobody waits for them."""
+
+        def send(message: Mapping[str, Any]) -> None:
+            if message["kind"] != "sealed":
+                self.link.send(message)
+
+        return Link(send, self.link.stopped, self.link.threads)
+
+    @property
     def rows(self) -> Sequence[Row]:
         """The test prompts."""
         return self.task.splits["test"][: self._prompts]
@@ -82,6 +99,11 @@ class TableJob:
     @cached_property
     def _assembled(self) -> tuple[MethodEntry, Assembly]:
         return assemble(self.cell, self.root, self.task)
+
+    @property
+    def method(self) -> Method:
+        """The cell's method, with its settings."""
+        return self._assembled[0].method
 
     @cached_property
     def solutions(self) -> SolutionSet:
@@ -216,12 +238,14 @@ def measure(payload: Mapping[str, Any], link: Link) -> dict[str, object]:
     target = Path(payload["folder"]) / payload["table"]
     fresh = fresh_folder(target)
     table = Table(payload["table"], task.name, int(payload["seed"]), payload["depends_on"])
+    job = TableJob(payload, fresh, task, link)
     try:
         with called(f"measurement {source}") if "code" in payload["depends_on"] else nullcontext():
-            more = measurement.run(TableJob(payload, fresh, task, link), link)
+            more = measurement.run(job, link)
     finally:
         release_models()
     seal_table(fresh, target, table, more)
+    shutil.rmtree(job.work, ignore_errors=True)
     return {}
 
 

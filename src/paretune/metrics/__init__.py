@@ -24,6 +24,9 @@ METRICS = {
     "training_efficiency": "paretune.metrics.training_efficiency:TrainingEfficiency",
     "inference_efficiency": "paretune.metrics.inference_efficiency:InferenceEfficiency",
     "stability": "paretune.metrics.stability:Stability",
+    "adaptability": "paretune.metrics.adaptability:Adaptability",
+    "scalability": "paretune.metrics.scalability:Scalability",
+    "explainability": "paretune.metrics.explainability:Explainability",
 }
 PARTS = ("name", "title", "unit", "higher_is_better", "needs", "measure")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from paretune.core.digests import file_digest
 from paretune.core.errors import ConfigError, TaskError
 from paretune.core.preferences import check_preferences, grid_preferences, preference_from_mapping, wanted_preferences
 from paretune.core.settings import make_settings
-from paretune.core.stages import in_order
+from paretune.core.stages import StageResult, in_order
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
 from paretune.methods import METHODS, resolve_method
@@ -84,7 +84,7 @@ def adapt(
     own: Any = _own(solutions, "adaptation")
     if own is None:
         made: Continuation = adaptation(
-            solutions, instance, wanted, completions, seed, _learning(instance, dict(settings or {}))
+            solutions, instance, wanted, completions, seed, adapted_learning(instance, dict(settings or {}))
         )
     else:
         method = on_task(method_entry(solutions.method, dict(settings or {}), "adapt"), instance).method
@@ -162,27 +162,59 @@ def _own(solutions: SolutionSet, part: str) -> Any:
     return getattr(resolve_method(solutions.method), part, None) if known else None
 
 
-def _learning(task: Task, settings: dict[str, object]) -> ExpertSettings:
-    """Return how an expert learns: as settings say, else as suits the task."""
+def adapted_learning(task: Task, settings: dict[str, object]) -> ExpertSettings:
+    """Return how what is adapted learns: as settings say, else as suits the task."""
     own = {name: value for name, value in task.learner.items() if hasattr(LearnerSettings, name)}
     made: ExpertSettings = make_settings(ExpertSettings, {**own, **settings}, "adapt", "an adapted policy")
+    return made
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What a continuation has become.
+
+    Attributes:
+        solutions: The new solution set.
+        results: Of its stages, those that they need included.
+    """
+
+    solutions: SolutionSet
+    results: Mapping[str, StageResult]
+
+
+def continued_in(
+    work: Path, solutions: SolutionSet, plans: Sequence[Continuation], task: Task, seed: int, progress: Link | None
+) -> list[Continued]:
+    """Train what continuations of one solution set plan, stages of equal shape side by side, and assemble each.
+
+    Args:
+        work: Folder of the stages; a call that was killed goes on in it.
+        solutions: What is gone on from.
+        plans: What is to be trained.
+        task: The task instance.
+        seed: That names it.
+        progress: Hears of completions made.
+
+    Raises:
+        RewardError: If an objective was never scored.
+    """
+    from paretune.models.solutions import SolutionSet
+
+    kept = _given(solutions, work)
+    everything = in_order([stage for plan in plans for stage in plan.stages], task)
+    results = finished_results(work, everything, task, seed, progress)
+    made = []
+    for plan in plans:
+        own = {key: results[key] for key in (stage.key(task) for stage in in_order(plan.stages, task))}
+        assembly = plan.assemble(own, kept)
+        made.append(Continued(SolutionSet.from_assembly(task, assembly, solutions.method, solutions.family), own))
     return made
 
 
 def _continued(
     solutions: SolutionSet, made: Continuation, task: Task, seed: int, output: str | Path | None, progress: Link | None
 ) -> SolutionSet:
-    from paretune.models.solutions import SolutionSet
-
-    stages = in_order(made.stages, task)
-
-    def solutions_in(work: Path) -> SolutionSet:
-        kept = _given(solutions, work)
-        results = finished_results(work, stages, task, seed, progress)
-        assembly = made.assemble(results, kept)
-        return SolutionSet.from_assembly(task, assembly, solutions.method, solutions.family)
-
-    return made_in(output, solutions_in)
+    return made_in(output, lambda work: continued_in(work, solutions, [made], task, seed, progress)[0].solutions)
 
 
 def _given(solutions: SolutionSet, work: Path) -> tuple[Path, ...]:

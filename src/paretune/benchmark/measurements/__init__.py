@@ -24,7 +24,10 @@ MEASUREMENTS = {
     "outcomes": "paretune.benchmark.measurements.outcomes:Outcomes",
     "timing": "paretune.benchmark.measurements.timing:Timing",
 }
-ON_REQUEST: dict[str, str] = {}  # each writes `<name>.json` into its table, see `CellRecord.measured`
+ON_REQUEST: dict[str, str] = {
+    "adaptation": "paretune.benchmark.measurements.adaptation:Adaptation",
+    "scaling": "paretune.benchmark.measurements.scaling:Scaling",
+}  # each writes `<name>.json` into its table, see `CellRecord.measured`
 TRIAL = "paretune.benchmark.tuning:TrialScore"  # what measures the trials of a sweep, and nothing else does
 PLACES = ("runs", "references", "truths", "timing")  # folders of a study that a user's tables may lie below
 PARTS = ("name", "version", "alone", "jobs", "run")

@@ -1,0 +1,261 @@
+"""Adaptability: what some more training for a preference that nobody had in mind is worth, by how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.preferences import SAME_PREFERENCE
+from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
+from paretune.metrics.seeds import Group, groups, over_seeds
+from paretune.records.outcomes import TruthRecord
+from paretune.records.study import CellRecord, StudyRecords
+
+FloatArray = NDArray[np.float64]
+LENGTHS = (0, 64, 256, 1024)  # completions of adaptation that have rows; what the measurement `adaptation` makes
+UNIT = 64  # completions that move a point by one doubling along the axis of the area, an update's
+REACHED = 0.95  # share of the single-policy result's gain over the base model
+Value = Callable[[CellRecord], float | str]  # of a finished cell, or why it has none
+Curve = Mapping[int, Mapping[str, Any]]  # what there is at each length, by the completions asked for
+
+
+class Adaptability:
+    """Utility, and `J = utility - beta KL`, of users whose preference no method was given, after training for it.
+
+    What answers the preference is trained on (`paretune.adapt`) and scored on the test prompts after 0, 64, 256 and
+    1,024 completions: a learning curve from a method's own start. The curve *from scratch* is that of one new policy on
+    the base model, with the same learning, prompts and noise; so methods of a task and seed share it. Values are means
+    over the unseen preferences that were adapted to, the first two of a study.
+
+    Unit: that of rewards; completions where a label says so. Direction: higher is better, but for completions and
+    regret. Interval: Student-t over seeds.
+
+    No value: where the policy cannot be adapted, at any length but 0 (what mixes hidden states or log-probabilities of
+    several experts is no one policy to train on); J, where a policy can only be sampled and has no KL.
+
+    Rows by label, each for what the task is judged on and for the other of `J` and `utility`: `J after N completions`,
+    and `... from scratch`; `gain of the start, J`, at 0 completions above the base model; `area under the curve, J`,
+    and `... from scratch`, the mean of the curve over `log2(1 + completions / 64)`, by straight lines between its
+    points; `completions to 95 % of the single-policy result, J`. The single-policy result is what training from scratch
+    for the preference reaches with all completions of a cell's budget; the target is the base model and 95 % of that
+    gain. It is read on the same straight lines, 0 where the start is there already. Missing where a seed does not reach
+    it within 1,024 completions, for a mean over the others would choose among seeds. Where the best policy is known:
+    `regret to the optimum after N completions`, of J.
+
+    Source:
+        Kong et al. 2025, adaptability; the definitions are ours.
+    """
+
+    name = "adaptability"
+    title = "Adaptability"
+    unit = "as labelled"
+    higher_is_better = True
+    needs = ("adaptation", "truth")
+
+    def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
+        """Return the rows of every task, method and budget."""
+        return [row for group in groups(study) for row in self._rows(group, study)]
+
+    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+        cells, rows = group.cells, []
+        for noun in ("J", "utility") if group.task.judged_on == "J" else ("utility", "J"):
+            for origin, table in (("", own_curves), (" from scratch", scratch_curves)):
+                for length in LENGTHS:
+                    label = f"{noun} after {length:,} completions{origin}"
+                    rows.append((label, over_seeds(cells, _mean(study, table, _at(length, noun)))))
+                label = f"area under the curve{origin}, {noun}"
+                rows.append((label, over_seeds(cells, _mean(study, table, _area(noun)))))
+            rows.append((f"gain of the start, {noun}", over_seeds(cells, _start(study, noun))))
+            label = f"completions to 95 % of the single-policy result, {noun}"
+            rows.append((label, _completions(group, study, noun)))
+        for length in LENGTHS:
+            label = f"regret to the optimum after {length:,} completions"
+            rows.append((label, over_seeds(cells, _regret(study, length))))
+        return [group.row(self.name, label, value) for label, value in rows]
+
+
+Curves = list[Curve]
+Table = Callable[[StudyRecords, CellRecord], "Curves | str"]
+
+
+def own_curves(study: StudyRecords, cell: CellRecord) -> Curves | str:
+    """Return the curve of each preference that a cell was adapted to, or why there is none."""
+    if cell.family == REFERENCE:
+        return scratch_curves(study, cell)  # its cells of all budgets share one table
+    table = cell.measured.get("adaptation")
+    return "was not adapted" if table is None else _curves(table)
+
+
+def scratch_curves(study: StudyRecords, cell: CellRecord) -> Curves | str:
+    """Return the curves of one policy from scratch, on the task and seed of a cell, or why there are none."""
+    of_base = (
+        each.measured["adaptation"]
+        for each in study.cells
+        if (each.task, each.seed, each.family) == (cell.task, cell.seed, REFERENCE) and "adaptation" in each.measured
+    )
+    table = next(of_base, None)
+    return "has no adaptation of the row 'base', which is training from scratch" if table is None else _curves(table)
+
+
+def single_policy_results(study: StudyRecords, cell: CellRecord, noun: str) -> list[tuple[float, float]] | str:
+    """Return what the base model has, and what one policy has that is trained with the whole budget of a cell.
+
+    Args:
+        study: Its records.
+        cell: Says task, seed and budget.
+        noun: `J` or `utility`.
+
+    Returns:
+        Both for each preference that was adapted to, or why they are not known.
+    """
+    curves = scratch_curves(study, cell)
+    if isinstance(curves, str):
+        return curves
+    found = []
+    for curve in curves:
+        pair = [_at(asked, noun)(curve) for asked in (0, cell.budget_completions)]
+        if isinstance(pair[0], str) or isinstance(pair[1], str):
+            return "has no single-policy result: " + next(each for each in pair if isinstance(each, str))
+        found.append((pair[0], pair[1]))
+    return found
+
+
+def _curves(table: Mapping[str, Any]) -> Curves:
+    return [
+        {int(point["asked"]): {**point, "reason": each["reason"], "of": each["preference"]} for point in each["curve"]}
+        for each in table["preferences"]
+    ]
+
+
+def _at(asked: int, noun: str) -> Callable[[Curve], float | str]:
+    def value(curve: Curve) -> float | str:
+        point = curve.get(asked)
+        if point is None:
+            why = curve[0]["reason"] or "that length was not trained"
+            return f"has no policy after {asked:,} completions ({why})"
+        if point[noun] is None:
+            return f"has no {noun} after {asked:,} completions"
+        return float(point[noun])
+
+    return value
+
+
+def _line(curve: Curve, noun: str) -> tuple[FloatArray, FloatArray] | str:
+    """Return a curve's points, `log2(1 + completions / 64)` and values, or which one is missing."""
+    values = [_at(asked, noun)(curve) for asked in LENGTHS]
+    lost = next((each for each in values if isinstance(each, str)), "")
+    spent = np.asarray([curve[asked]["completions"] for asked in LENGTHS if asked in curve], dtype=np.float64)
+    return lost or (np.log2(1 + spent / UNIT), np.asarray(values, dtype=np.float64))
+
+
+def _area(noun: str) -> Callable[[Curve], float | str]:
+    def value(curve: Curve) -> float | str:
+        line = _line(curve, noun)
+        return line if isinstance(line, str) else float(np.trapezoid(line[1], line[0]) / line[0][-1])
+
+    return value
+
+
+def _mean(study: StudyRecords, table: Table, value: Callable[[Curve], float | str]) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        curves = table(study, cell)
+        if isinstance(curves, str):
+            return curves
+        values = [value(curve) for curve in curves]
+        lost = next((each for each in values if isinstance(each, str)), "")
+        return lost or float(np.mean([each for each in values if not isinstance(each, str)]))
+
+    return measure
+
+
+def _start(study: StudyRecords, noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        start, base = (_mean(study, table, _at(0, noun))(cell) for table in (own_curves, scratch_curves))
+        if isinstance(start, str) or isinstance(base, str):
+            return start if isinstance(start, str) else str(base)
+        return float(np.asarray(start) - np.asarray(base))
+
+    return measure
+
+
+def _completions(group: Group, study: StudyRecords, noun: str) -> MetricValue:
+    """Return the mean over seeds, or none where a finished seed never reaches the target."""
+    late = []
+
+    def measure(cell: CellRecord) -> float | str:
+        curves, results = own_curves(study, cell), single_policy_results(study, cell, noun)
+        if isinstance(curves, str) or isinstance(results, str):
+            return curves if isinstance(curves, str) else str(results)
+        found = []
+        for curve, (base, single) in zip(curves, results, strict=True):
+            if not single > base:
+                return f"has a single-policy result of {single:.3g}, no gain over the base model's {base:.3g}"
+            line = _line(curve, noun)
+            if isinstance(line, str):
+                return line
+            found.append(reached(*line, base + REACHED * (single - base)))
+        if None in found:
+            late.append(cell.seed)
+            return f"does not reach it within {LENGTHS[-1]:,} completions"
+        return float(np.mean([each for each in found if each is not None]))
+
+    value = over_seeds(group.cells, measure)
+    if not late:
+        return value
+    others = ", ".join(f"seed {seed}: {made:,.0f}" for seed, made in value.per_seed.items())
+    return MetricValue(None, reason=f"{value.reason}{others and f'; the others do ({others})'}")
+
+
+def reached(places: FloatArray, values: FloatArray, target: float) -> float | None:
+    """Return the completions after which a curve first is at a target, on straight lines; None where it never is.
+
+    Args:
+        places: `log2(1 + completions / 64)` of its points, rising.
+        values: Of its points.
+        target: What is to be reached.
+
+    Example:
+        >>> reached(np.asarray([0.0, 1.0]), np.asarray([0.0, 1.0]), 1.0)
+        64.0
+    """
+    above = np.flatnonzero(values >= target)
+    if not len(above):
+        return None
+    first = int(above[0])
+    if first == 0:
+        return 0.0
+    (left, right), (low, high) = places[first - 1 : first + 1], values[first - 1 : first + 1]
+    place = left + (right - left) * (target - low) / (high - low)
+    return float(UNIT * (2.0**place - 1))
+
+
+def _regret(study: StudyRecords, asked: int) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        truth = study.truths.get((cell.task, cell.seed))
+        if truth is None:
+            return "has no known optimum"
+        curves = own_curves(study, cell)
+        if isinstance(curves, str):
+            return curves
+        regrets = []
+        for curve in curves:
+            best, value = _optimum(truth, np.asarray(curve[0]["of"], dtype=np.float64)), _at(asked, "J")(curve)
+            if isinstance(value, str) or best is None:
+                return "has no known optimum for a preference" if best is None else str(value)
+            regrets.append(best - value)
+        return float(np.mean(regrets))
+
+    return measure
+
+
+def _optimum(truth: TruthRecord, preference: FloatArray) -> float | None:
+    """Return J of the best policy for a preference `[K]`, None where it was not computed."""
+    same = np.flatnonzero(np.abs(truth.preferences - preference).max(axis=1) <= SAME_PREFERENCE)
+    if not len(same):
+        return None
+    place = int(same[0])
+    wanted = preference if truth.prompt_preferences is None else truth.prompt_preferences[place]
+    return float(((wanted * truth.rewards[place]).sum(axis=1) - truth.beta * truth.kl[place]).mean())

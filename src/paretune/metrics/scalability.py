@@ -1,0 +1,232 @@
+"""Scalability: what one objective more, and one preference more, cost, and what they cost the users there were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from paretune.core.protocols import MetricRow, MetricValue
+from paretune.metrics.adaptability import single_policy_results
+from paretune.metrics.seeds import Group, groups, over_seeds
+from paretune.records.study import CellRecord, StudyRecords
+
+HALF = 0.5  # of a cell's budget: retraining for at most that much is a point
+NOTHING, LITTLE = 0.02, 0.2  # shares of a gain over the base model: losing at most that much is two points, or one
+MOST = 4.0  # the best grade
+Value = Callable[[CellRecord], float | str]  # of a finished cell, or why it has none
+
+
+class Scalability:
+    """Two changes made for real: an objective is added (`paretune.add_objective`), and a new preference is answered.
+
+    *New objective*: where a method has an expert for each objective, one more is trained, with a K-th of the cell's
+    budget; any other method trains all again, with the whole budget. The users that there were are those of each old
+    objective alone and of equal weights on all of them. *New preference*: an unseen one. A single-policy method that
+    trains for the preferences it is given trains one policy more, as long as its longest; any other method answers as
+    it is, and nothing is trained.
+
+    Unit: as labelled; changes, gains and losses are in rewards. Direction: a grade, a gain and a change are better when
+    higher, all else when lower. Interval: Student-t over the seeds that were measured, the first three of a study; that
+    of a grade within 0 and 4.
+
+    No value: the new objective, where a task has none to add, or a budget is too small to train for one more; the new
+    preference's loss and grade, where the measurement `adaptation` is missing, which has the single-policy result that
+    they are held against (see `Adaptability`); a share, where there was no gain to lose.
+
+    Rows by label, each after `new objective: ` or `new preference: `: `grade`; `experts trained`; `completions`; `share
+    of the budget`; `seconds`; `parameters trained`. Of an objective also: `experts kept`, of the old ones; `change on
+    the old objectives, J` (and `utility`), mean over those users, negative for a loss; `share of the old gain lost`, a
+    ratio of sums; `gain on the new objective, J`, above the base model, for who wants nothing else. Of a preference
+    also: `loss without training, J`, what answers it at first below the single-policy result; `loss, J`, after what the
+    method does; `share of the single-policy gain lost`, after it.
+
+    The grade adds two parts of 0 to 2. *Cost*: 2 where no expert that there was is trained again (objective), or
+    nothing is trained at all (preference); 1 where the training takes at most half the cell's budget; else 0. *Loss*: 2
+    where the share lost is at most .02; 1 where it is at most .2; else 0. Shares are of what the task is judged on. The
+    grade of an objective is 0 where nothing is gained on it. So 4 is: nothing retrained and nothing lost.
+
+    Source:
+        Kong et al. 2025, scalability; the definitions and the rule are ours.
+    """
+
+    name = "scalability"
+    title = "Scalability"
+    unit = "as labelled"
+    higher_is_better = False
+    needs = ("scaling", "adaptation")
+
+    def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
+        """Return the rows of every task, method and budget."""
+        return [row for group in groups(study) for row in self._rows(group, study)]
+
+    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+        judged = group.task.judged_on
+        nouns = (judged, "utility" if judged == "J" else "J")
+        measures: dict[str, Value] = {"new objective: grade": _objective_grade(judged)}
+        for label, name in COSTS.items():
+            measures[f"new objective: {label}"] = _cost("objective", name)
+        measures["new objective: experts kept"] = _cost("objective", "kept")
+        for noun in nouns:
+            measures[f"new objective: change on the old objectives, {noun}"] = _change(noun)
+            measures[f"new objective: gain on the new objective, {noun}"] = _gain(noun)
+        measures["new objective: share of the old gain lost"] = _lost(judged)
+        measures["new preference: grade"] = _preference_grade(study, judged)
+        for label, name in COSTS.items():
+            measures[f"new preference: {label}"] = _cost("preference", name)
+        for noun in nouns:
+            measures[f"new preference: loss without training, {noun}"] = _below_single(study, noun, "before")
+            measures[f"new preference: loss, {noun}"] = _below_single(study, noun, "after")
+        measures["new preference: share of the single-policy gain lost"] = _single_lost(study, judged)
+        asked = {cell for table in study.tables if table.measurement == "scaling" for cell in table.cells}
+        cells = [each for each in group.cells if each.cell in asked] or group.cells  # not all seeds are measured
+        return [
+            group.row(self.name, label, _within(over_seeds(cells, measure), label.endswith("grade")))
+            for label, measure in measures.items()
+        ]
+
+
+COSTS = {
+    "experts trained": "trained", "completions": "completions", "share of the budget": "share", "seconds": "seconds",
+    "parameters trained": "parameters",
+}  # fmt: skip
+
+
+def grade(retrained: bool, share_of_budget: float, share_lost: float) -> int:
+    """Return a grade of 0 to 4 by the rule of `Scalability`.
+
+    Args:
+        retrained: Whether something was trained that a modular method leaves as it is.
+        share_of_budget: Completions that were trained, of the cell's budget.
+        share_lost: Of a gain over the base model.
+
+    Example:
+        >>> grade(False, 0.5, 0.0), grade(True, 1.0, 0.1)
+        (4, 1)
+    """
+    cost = 2 if not retrained else int(share_of_budget <= HALF)
+    loss = 2 if share_lost <= NOTHING else int(share_lost <= LITTLE)
+    return cost + loss
+
+
+def _within(value: MetricValue, graded: bool) -> MetricValue:
+    if not graded or value.low is None or value.high is None:
+        return value
+    return MetricValue(value.value, max(0.0, value.low), min(MOST, value.high), value.per_seed, value.reason)
+
+
+def _part(cell: CellRecord, change: str) -> Mapping[str, Any] | str:
+    """Return what was measured of a change, or why nothing was."""
+    table = cell.measured.get("scaling")
+    if table is None:
+        return "was not measured"
+    part: Mapping[str, Any] = table[change]
+    return f"has no new {change} ({part['reason']})" if part["reason"] else part
+
+
+def _cost(change: str, name: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part = _part(cell, change)
+        if isinstance(part, str):
+            return part
+        return float(part["completions"] / cell.budget_completions if name == "share" else part[name])
+
+    return measure
+
+
+def _users(part: Mapping[str, Any], noun: str) -> np.ndarray[Any, np.dtype[np.float64]] | str:
+    """Return what each user of the old objectives has of the base model, before and after, `[N, 3]`."""
+    values = [[user[when][noun] for when in ("base", "before", "after")] for user in part["old"]]
+    if any(value is None for row in values for value in row):
+        return f"has no {noun} for a preference"
+    return np.asarray(values, dtype=np.float64)
+
+
+def _change(noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part = _part(cell, "objective")
+        users = part if isinstance(part, str) else _users(part, noun)
+        return users if isinstance(users, str) else float((users[:, 2] - users[:, 1]).mean())
+
+    return measure
+
+
+def _lost(noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part = _part(cell, "objective")
+        users = part if isinstance(part, str) else _users(part, noun)
+        if isinstance(users, str):
+            return users
+        base, before, after = users.sum(axis=0)
+        return float((before - after) / (before - base)) if before > base else "has no gain over the base model to lose"
+
+    return measure
+
+
+def _gain(noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part = _part(cell, "objective")
+        if isinstance(part, str):
+            return part
+        base, after = part["new"]["base"][noun], part["new"]["after"][noun]
+        return f"has no {noun} for the new objective" if base is None or after is None else float(after - base)
+
+    return measure
+
+
+def _single(study: StudyRecords, cell: CellRecord, noun: str) -> tuple[float, float] | str:
+    """Return what the base model and a single policy have for the new preference, the first that was adapted to."""
+    results = single_policy_results(study, cell, noun)
+    return results if isinstance(results, str) else results[0]
+
+
+def _below_single(study: StudyRecords, noun: str, when: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part, single = _part(cell, "preference"), _single(study, cell, noun)
+        if isinstance(part, str):
+            return part
+        if isinstance(single, str):
+            return single
+        value = part[when][noun]
+        return f"has no {noun} for the new preference" if value is None else float(single[1] - value)
+
+    return measure
+
+
+def _single_lost(study: StudyRecords, noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        loss, single = _below_single(study, noun, "after")(cell), _single(study, cell, noun)
+        if isinstance(loss, str):
+            return loss
+        if isinstance(single, str):
+            return single
+        possible = single[1] - single[0]
+        return float(loss / possible) if possible > 0 else "has a single-policy result without gain over the base model"
+
+    return measure
+
+
+def _objective_grade(noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part = _part(cell, "objective")
+        if isinstance(part, str):
+            return part
+        gain, lost = _gain(noun)(cell), _lost(noun)(cell)
+        if isinstance(gain, str) or isinstance(lost, str):
+            return gain if isinstance(gain, str) else lost
+        if gain <= 0:
+            return 0.0
+        return float(grade(part["kept"] < part["experts"], part["completions"] / cell.budget_completions, lost))
+
+    return measure
+
+
+def _preference_grade(study: StudyRecords, noun: str) -> Value:
+    def measure(cell: CellRecord) -> float | str:
+        part, lost = _part(cell, "preference"), _single_lost(study, noun)(cell)
+        if isinstance(part, str) or isinstance(lost, str):
+            return part if isinstance(part, str) else lost
+        return float(grade(part["trained"] > 0, part["completions"] / cell.budget_completions, lost))
+
+    return measure
