@@ -83,9 +83,30 @@ def test_utility_at_equal_kl_counts_what_is_wanted_of_each_prompt() -> None:
 
 @pytest.mark.parametrize("metric", [TrueFront(), OwnUtility(), ParetoOptimality()])
 def test_there_is_no_front_and_the_reason_is_said(metric: Any) -> None:
-    for value in rows(metric, records(BEST)).values():
-        assert value.value is None
-        assert "has no front: what users want depends on the prompt" in value.reason
+    for label, value in rows(metric, records(BEST)).items():
+        if not label.startswith("controllability: "):  # of mean scores, whoever wants them
+            assert value.value is None
+            assert "has no front: what users want depends on the prompt" in value.reason
+
+
+def test_regret_and_the_worst_preference_count_what_is_wanted_of_each_prompt() -> None:
+    found = rows(Performance(), records(BEST))
+    assert found["regret to the optimum: all (lower is better)"].value == pytest.approx(0.0)
+    assert found["worst preference"].value == pytest.approx(1.0)
+    assert "has no front" in found["chebyshev: all"].reason
+
+
+def test_the_best_known_policy_is_valued_by_what_is_wanted_of_each_prompt() -> None:
+    info = replace(INFO, listed=False, judged_on="utility")
+    answers = [
+        replace(evaluation([[0.9, 0.1], [0.3, 0.7]], point, TWO), prompt_preferences=np.asarray(wanted))
+        for point, wanted in zip(POINTS, WANTED, strict=True)
+    ]
+    better = replace(answers[0], rewards=np.full((2, 2), 1.0))
+    found = study([cell(evaluations=answers), cell("weight_grid", evaluations=[better, *answers[1:]])], [info])
+    lost = [row.value for row in Performance().measure(found) if row.label.startswith("regret to the best known: all")]
+    own = answers[0].utility(np.asarray(POINTS[0]))
+    assert [each.value for each in lost] == [pytest.approx((1 - own) / len(POINTS)), pytest.approx(0.0)]
 
 
 def test_samples_without_a_reward_that_is_wanted_are_left_out() -> None:

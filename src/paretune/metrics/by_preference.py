@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.preferences import preference_label
 from paretune.core.protocols import MetricValue
-from paretune.metrics.seeds import ANYWHERE, Group, joined, over_seeds, preference_labels
+from paretune.metrics.seeds import ANYWHERE, Group, joined, names, over_seeds, preference_labels
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, TaskInfo
 
@@ -53,11 +54,14 @@ def figures(cell: CellRecord, task: TaskInfo, figure: Figure) -> Figures:
         figure: From an evaluation and its preference `[K]` to a value, or to the name of what it lacks.
     """
     values, reasons = np.full(len(task.preferences), np.nan), []
-    for index, (preference, label) in enumerate(zip(task.preferences, preference_labels(task), strict=True)):
+    for index, preference in enumerate(task.preferences):
         record = cell.evaluation(preference)
         found = "evaluation" if record is None else figure(record, preference)
-        reasons.append(f"has no {found} for {label}" if isinstance(found, str) else "")
-        values[index] = np.nan if isinstance(found, str) else found
+        if isinstance(found, str):
+            reasons.append(f"has no {found} for {preference_label(preference, names(task))}")
+        else:
+            values[index] = found
+            reasons.append("")
     return Figures(values, tuple(reasons))
 
 

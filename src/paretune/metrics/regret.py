@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.by_preference import Figures, figures, mean_of, without, worst_of
 from paretune.metrics.exact import ExactScores, exact_scores
-from paretune.metrics.seeds import Group, joined, span
+from paretune.metrics.seeds import Group, joined, objectives_wanted, span
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
@@ -131,7 +131,7 @@ def worth(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> Figures:
 
 
 def _utility(record: EvaluationRecord, preference: FloatArray) -> float | str:
-    wanted = record.counts(preference).any(axis=0)
+    wanted = objectives_wanted(record, preference)
     lost = np.flatnonzero(wanted & np.isnan(record.scores))
     return f"{record.objectives[lost[0]]} reward" if len(lost) else record.utility(preference)
 

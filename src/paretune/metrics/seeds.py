@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -173,8 +174,15 @@ def measured_utilities(cell: CellRecord, task: TaskInfo, chosen: NDArray[np.bool
     if isinstance(records, str):
         return records
     pairs = zip(records, task.preferences[chosen], strict=True)
-    wanted = [np.asarray(record.counts(preference).any(axis=0)) for record, preference in pairs]
+    wanted = [objectives_wanted(record, preference) for record, preference in pairs]
     return _unscored(records, wanted) or cell.utilities(task.preferences[chosen])
+
+
+def objectives_wanted(record: EvaluationRecord, preference: FloatArray) -> NDArray[np.bool_]:
+    """Return which objectives count for the user of a preference on some prompt, `[K]`; it is the record's own."""
+    if record.prompt_preferences is None:
+        return np.asarray(preference > 0)
+    return np.asarray((record.prompt_preferences > 0).any(axis=0))
 
 
 def names(task: TaskInfo) -> list[str]:
@@ -186,10 +194,12 @@ def preference_labels(task: TaskInfo) -> list[str]:
     """Name the task's preferences, each differently: with as many decimals as that takes where two look alike."""
     labels = [preference_label(preference, names(task)) for preference in task.preferences]
     for digits in range(3, MAX_DIGITS + 1):
-        alike = [index for index, label in enumerate(labels) if labels.count(label) > 1]
-        for index in alike:
-            labels[index] = preference_label(task.preferences[index], names(task), digits)
-    return [f"{label} (#{index})" if labels.count(label) > 1 else label for index, label in enumerate(labels)]
+        counts = Counter(labels)
+        for index, label in enumerate(labels):
+            if counts[label] > 1:
+                labels[index] = preference_label(task.preferences[index], names(task), digits)
+    counts = Counter(labels)
+    return [f"{label} (#{index})" if counts[label] > 1 else label for index, label in enumerate(labels)]
 
 
 def left_out(cells: Sequence[CellRecord], task: TaskInfo, chosen: NDArray[np.bool_]) -> str:
@@ -202,7 +212,10 @@ def left_out(cells: Sequence[CellRecord], task: TaskInfo, chosen: NDArray[np.boo
     """
     done = [cell for cell in cells if cell.state == "done"]
     answered = [(cell.evaluation(preference), preference) for cell in done for preference in task.preferences[chosen]]
-    counted = [(record.rewards, record.counts(preference)) for record, preference in answered if record is not None]
+    known = [(record, preference) for record, preference in answered if record is not None]
+    if not any(np.isnan(record.rewards[:, : len(record.objectives)]).any() for record, _ in known):
+        return ""
+    counted = [(record.rewards, record.counts(preference)) for record, preference in known]
     parts = []
     for index, name in enumerate(names(task)):
         rewards = [rows[wanted[:, index], index] for rows, wanted in counted]

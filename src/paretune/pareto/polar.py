@@ -14,6 +14,7 @@ from paretune.pareto.front import check_reference_point, check_some_scores
 from paretune.pareto.hypervolume import hypervolume
 
 FloatArray = NDArray[np.float64]
+CHUNK = 512  # directions at once: 100 candidates' radii fit a core's cache, which halves the time
 DIRECTIONS = 4096  # with the correction below, within 1 % for up to four objectives and 10 % for six
 
 
@@ -88,16 +89,17 @@ def cross_fitted_hypervolume(
         ShapeError: If the shapes disagree.
         NonFiniteError: If a score or the reference point is NaN or infinite.
     """
-    radii, others = _radii(first, reference_point, directions), _radii(second, reference_point, directions)
-    if len(radii) != len(others):
+    mine, others = (_sides(half, reference_point, directions) for half in (first, second))
+    if len(mine) != len(others):
         raise ShapeError(
-            f"first and second must have the same candidates, got {len(radii)} and {len(others)}. "
+            f"first and second must have the same candidates, got {len(mine)} and {len(others)}. "
             "Score every candidate on both halves."
         )
-    rows = np.arange(len(directions))
-    chosen, valued = others[radii.argmax(axis=0), rows], radii[others.argmax(axis=0), rows]
-    objectives = directions.shape[1]
-    return _ball(objectives) * float((chosen**objectives + valued**objectives).mean() / 2)
+    inverses, objectives = np.asarray(1 / directions.T), directions.shape[1]
+    chosen, valued = (
+        _reach(on, _farthest(by, inverses), inverses) ** objectives for on, by in ((others, mine), (mine, others))
+    )
+    return _ball(objectives) * float((chosen + valued).mean() / 2)
 
 
 def polar_hypervolume(scores: ArrayLike, reference_point: ArrayLike, directions: FloatArray) -> float:
@@ -112,8 +114,9 @@ def polar_hypervolume(scores: ArrayLike, reference_point: ArrayLike, directions:
         ShapeError: If the shapes disagree.
         NonFiniteError: If a score or the reference point is NaN or infinite.
     """
+    sides, inverses = _sides(scores, reference_point, directions), np.asarray(1 / directions.T)
     objectives = directions.shape[1]
-    return _ball(objectives) * float((_radii(scores, reference_point, directions).max(axis=0) ** objectives).mean())
+    return _ball(objectives) * float((_reach(sides, _farthest(sides, inverses), inverses) ** objectives).mean())
 
 
 def polar_directions(objectives: int, count: int = DIRECTIONS) -> FloatArray:
@@ -140,15 +143,41 @@ def polar_directions(objectives: int, count: int = DIRECTIONS) -> FloatArray:
     return np.asarray(normals / np.linalg.norm(normals, axis=1, keepdims=True))
 
 
-def _radii(scores: ArrayLike, reference_point: ArrayLike, directions: FloatArray) -> FloatArray:
-    """Return how far each candidate's box reaches from the reference point in each direction, `[N, D]`."""
+def _sides(scores: ArrayLike, reference_point: ArrayLike, directions: FloatArray) -> FloatArray:
+    """Return the sides of each candidate's box above the reference point, `[N, K]`."""
     objectives = directions.shape[1]
     points = check_some_scores(scores, objectives=objectives)
-    sides = np.maximum(points - check_reference_point(reference_point, objectives), 0)
-    radii = np.full((len(sides), len(directions)), np.inf)
-    for objective, inverse in enumerate(1 / directions.T):  # not at once: [N, D, K] would not fit the cache
-        np.minimum(radii, sides[:, objective, None] * inverse, out=radii)
+    return np.maximum(points - check_reference_point(reference_point, objectives), 0)
+
+
+def _farthest(sides: FloatArray, inverses: FloatArray) -> NDArray[np.intp]:
+    """Return the candidate whose box reaches farthest in each direction, the first of several, `[D]`.
+
+    Args:
+        sides: `[N, K]`.
+        inverses: 1 over the directions, `[K, D]`.
+    """
+    beaten = (sides[:, None] > sides[None]).all(axis=2).any(axis=0)  # in all objectives: farthest in no direction
+    kept = np.flatnonzero(~beaten)
+    return np.concatenate(
+        [
+            kept[_radii(sides[kept], inverses[:, start : start + CHUNK]).argmax(axis=0)]
+            for start in range(0, inverses.shape[1], CHUNK)
+        ]
+    )
+
+
+def _radii(sides: FloatArray, inverses: FloatArray) -> FloatArray:
+    """Return how far each candidate's box reaches in each direction, `[N, D]`."""
+    radii = np.asarray(sides[:, 0, None] * inverses[0])
+    for side, inverse in zip(sides.T[1:], inverses[1:], strict=True):  # not at once: [N, D, K] would not fit the cache
+        np.minimum(radii, side[:, None] * inverse, out=radii)
     return radii
+
+
+def _reach(sides: FloatArray, chosen: NDArray[np.intp], inverses: FloatArray) -> FloatArray:
+    """Return how far the box of the candidate chosen for each direction reaches in it, `[D]`."""
+    return np.asarray((sides[chosen].T * inverses).min(axis=0))
 
 
 def _ball(objectives: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -86,7 +87,7 @@ class EvaluationRecord:
                     f"got {rows_of_prompts.shape}."
                 )
 
-    @property
+    @cached_property
     def scores(self) -> NDArray[np.float64]:
         """Mean reward of each of the K objectives over prompts, `[K]`.
 
@@ -96,7 +97,7 @@ class EvaluationRecord:
             return np.asarray(self.exact_rewards.mean(axis=0))
         return _means(self.rewards[:, : len(self.objectives)])
 
-    @property
+    @cached_property
     def audit_scores(self) -> NDArray[np.float64]:
         """Mean reward of each audit objective."""
         return _means(self.rewards[:, len(self.objectives) :])
