@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from paretune.benchmark.heartbeat import FILE as NOTES
 from paretune.benchmark.study import COPY, Study
 from paretune.core.digests import digest
 from paretune.core.errors import ConfigError, RecordError, StudyError, VersionError
@@ -22,7 +23,7 @@ ASIDE = "aside"  # folder for what is none of ours
 FOLDERS = (*PARENTS, "logs", "report")
 OUR_FILES = (COPY, "index.html", "events.jsonl")
 OUR_ENDINGS = (".json", ".parquet", ".safetensors")  # of no folder of ours
-OURS_BEFORE_THE_LOCK = ("logs", COPY)  # written before study.lock.json, beside hidden files
+OURS_BEFORE_THE_LOCK = ("logs", COPY, NOTES)  # written before study.lock.json, beside hidden files
 
 
 def settle(root: Path) -> list[str]:

@@ -16,6 +16,29 @@ LINE_SECONDS = 10.0  # between two plain lines
 
 
 @dataclass(frozen=True)
+class Running:
+    """A job under way.
+
+    Attributes:
+        name: Its name.
+        kind: `training`, or the name of a measurement.
+        cells: Names of the cells that it is done for.
+        seconds: Since it began.
+        silent_seconds: Since it was last heard of.
+        completions: Made so far.
+        planned_completions: The most that it is to make.
+    """
+
+    name: str
+    kind: str
+    cells: tuple[str, ...]
+    seconds: float
+    silent_seconds: float
+    completions: int
+    planned_completions: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where a run stands.
 
@@ -31,6 +54,8 @@ class Progress:
         doing: What is going on, for people.
         not_needed: Planned completions that nobody had to make, such as for preferences answered by the same policy.
         noun: What cells are called: those of a sweep over settings have another name.
+        mean_rate: Completions per second since the first of this call.
+        jobs: What is under way.
     """
 
     cells: int
@@ -44,6 +69,8 @@ class Progress:
     doing: str
     not_needed: int = 0
     noun: str = "cells"
+    mean_rate: float | None = None
+    jobs: tuple[Running, ...] = ()
 
     def line(self) -> str:
         """Return one line of text."""
@@ -91,6 +118,10 @@ class Meter:
             return None
         (start, first), (end, last) = self._points[0], self._points[-1]
         return (last - first) / (end - start) if end > start else None
+
+    def mean_rate(self, now: float) -> float | None:
+        """Return completions per second since the first were counted, or None before any time has passed."""
+        return self.total / (now - self._started) if self._started is not None and now > self._started else None
 
     def seconds_left(self, completions: int) -> float | None:
         """Return how long so many completions will take, or None while too little is known."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from paretune.benchmark.changes import Identity, remove_replaced
 from paretune.benchmark.folder import check_folder, default_folder, digests, settle
+from paretune.benchmark.heartbeat import signs_of_life
 from paretune.benchmark.plan import plan as make_plan
 from paretune.benchmark.planned import Plan, StudyResult
 from paretune.benchmark.progress import Display, display
@@ -70,7 +71,7 @@ def run(
     if not lock_path(root).exists():
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
-    with locked(root):
+    with locked(root), signs_of_life(root, shown) as shown:
         for line in settle(root):
             shown.say(line)
         everything, planned = _locked_plans(study, root, workers, part)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from paretune.benchmark.planned import Plan
-from paretune.benchmark.progress import Display, Meter, Progress, clock_text
+from paretune.benchmark.progress import Display, Meter, Progress, Running, clock_text
 from paretune.benchmark.work import PlannedJob, Work
 from paretune.executors import LAST, Event, Executor
 
@@ -30,6 +30,8 @@ class Scheduler:
         self.display = shown
         self.running: dict[str, PlannedJob] = {}
         self.heard: dict[str, float] = {}  # when each of them was last heard of, by the monotonic clock
+        self.said: dict[str, float] = {}  # when it was said of one that it is silent
+        self.begun: dict[str, tuple[float, int]] = {}  # when each of them began, and what was planned for it
         self.meter = Meter()
         self.not_needed = 0  # completions planned that nobody had to make: after a checkpoint, or answered alike
         self.stopping = False
@@ -62,6 +64,7 @@ class Scheduler:
                 self.executor.submit(planned.job)  # first: of one that was not taken, no end would ever be told
                 self.running[planned.job.name] = planned
                 self.heard[planned.job.name] = time.monotonic()
+                self.begun[planned.job.name] = time.monotonic(), planned.left
             self._show(work)
             if not self.running:
                 return
@@ -103,8 +106,8 @@ class Scheduler:
         """Say, each time it has gone on so long, that a job makes no progress; only people know whether it should."""
         now = time.monotonic()
         for name in self.running:
-            if now - self.heard[name] >= SILENT_SECONDS:
-                self.heard[name] = now
+            if now - max(self.heard[name], self.said.get(name, 0.0)) >= SILENT_SECONDS:
+                self.said[name] = now
                 self.display.say(f"{name} has made no progress for {clock_text(SILENT_SECONDS)}; Ctrl-C stops the run")
 
     @contextmanager
@@ -143,6 +146,15 @@ class Scheduler:
             Progress(
                 len(self.plan.cells), work.done_cells, len(running), len(work.failed_cells), self.meter.total, total,
                 self.meter.rate(), self.meter.seconds_left(left), doing, self.not_needed,
-                "tuning cells" if work.tuning else "cells",
+                "tuning cells" if work.tuning else "cells", self.meter.mean_rate(time.monotonic()),
+                tuple(self._running(planned) for planned in self.running.values()),
             )
         )  # fmt: skip
+
+    def _running(self, planned: PlannedJob) -> Running:
+        name, now = planned.job.name, time.monotonic()
+        began, total = self.begun[name]
+        heard = now - self.heard[name]
+        return Running(
+            name, planned.kind, tuple(sorted(planned.cells)), now - began, heard, total - planned.left, total
+        )
