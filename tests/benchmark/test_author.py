@@ -17,16 +17,18 @@ from typing import Any
 
 import pytest
 
+from paretune.benchmark.pairing import Source, pair
 from paretune.benchmark.plan import plan
 from paretune.cli.main import OK, SOME_FAILED, USAGE, execute
 from paretune.core.user_code import loaded_files
+from paretune.records.compact import compact
 from paretune.records.files import read_signed, write_signed
 from paretune.records.reading import read_study
 
 HERE = Path(__file__).parents[1]
 COMMAND = (
     "import sys, fake_study; from paretune.benchmark import measurements, runner, score; "
-    "measurements.MEASUREMENTS['timing'] = 'fake_study:FakeTiming'; "
+    "measurements.MEASUREMENTS.pop('relations'); measurements.MEASUREMENTS['timing'] = 'fake_study:FakeTiming'; "
     "fake_study.only_what_is_named(); runner.write_report = score.write_report = fake_study.write_report; "
     "from paretune.cli.main import execute; sys.exit(execute(sys.argv[1:]))"
 )
@@ -416,3 +418,57 @@ def test_an_edit_of_a_tuned_method_has_its_trials_and_its_cells_done_again_with_
 
 def test_a_folder_that_is_no_study_is_not_scored(day: Day) -> None:
     assert "must be a study, got no study.lock.json" in day.command("score", str(day.home), code=USAGE)[1]
+
+
+def apart(day: Day, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
+    """Score the study by the rewards of today, apart from its folder; return what was said, and the records."""
+    kept: list[Any] = []
+
+    def write(folder: Path, records: Any) -> Path:
+        kept.append(records)
+        return folder / "report" / "index.html"
+
+    monkeypatch.setattr("paretune.benchmark.score_apart.write_report", write)
+    printed = day.command("score", str(day.out), "-o", str(day.out.with_name("apart")))[0]
+    return printed, kept[0]
+
+
+def test_a_changed_objective_is_scored_apart_and_the_folder_stays_as_it_is(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day.edit("rewards.py", "[0.25]", "[0.75]")
+    refused = day.command("score", str(day.out), code=USAGE)[1]
+    files = {path: path.read_bytes() for path in day.out.rglob("*") if path.is_file()}
+    assert "got another 'brief'. Let paretune run train again what used it, or add -o DIR" in refused
+    printed, records = apart(day, monkeypatch)  # both lie in the edited file
+    assert "fake: scored again on brief, warm; its policies were trained before the change\n4 cells scored" in printed
+    evaluations = [each for cell in records.cells for each in cell.evaluations] + list(records.references.values())
+    assert {(*each.scores.tolist(), *each.audit_scores.tolist()) for each in evaluations} == {(0.5, 0.75, 0.125)}
+    assert "scored by changed rewards (fake: brief, warm); policies were trained before the change" in records.name
+    assert not day.sampled.exists()
+    assert {path: path.read_bytes() for path in day.out.rglob("*") if path.is_file()} == files
+    day.edit("rewards.py", "[0.75]", "[0.25]")
+    assert day.states() == {"fake": DONE, "mine": DONE}  # the edit can be taken back
+    assert day.scores() == {(0.5, 0.25, 0.125)}
+
+
+def test_what_was_scored_apart_is_not_compared_with_what_was_not(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
+    day.edit("rewards.py", "[0.25]", "[0.75]")
+    _, records = apart(day, monkeypatch)
+    sources = [Source("before", compact(read_study(day.out))), Source("after", compact(records))]
+    made = pair(sources)
+    assert {row.source.name for lineup in made.lineups for row in lineup.rows} == {"before"}
+    assert any("after on fake" in line and "other reward that scored it" in line for line in made.unpaired)
+    assert len(pair(sources[1:]).lineups[0].rows) == 2  # among themselves they are
+
+
+def test_rewards_that_have_not_changed_or_are_others_are_not_scored_apart(day: Day) -> None:
+    def refused() -> str:
+        return day.command("score", str(day.out), "-o", str(day.out.with_name("apart")), code=USAGE)[1]
+
+    assert "rewards must have changed since" in refused()
+    day.edit("mytask.py", '("warm", "brief")', '("brief", "warm")')
+    assert "must have the names they were trained under, warm, brief, got brief, warm" in refused()
+    day.edit("mytask.py", '("brief", "warm")', '("warm", "brief")')
+    errors = day.command("score", str(day.out), "-o", str(day.out), code=USAGE)[1]
+    assert "output must be a folder of its own" in errors

@@ -1,4 +1,4 @@
-"""Scoring a study again after a change of its audit, from the completions it has stored: `paretune score`."""
+"""Scoring a study again after a change of its audit or a metric, from what it has stored: `paretune score`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ class Rescored:
 def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study | None = None) -> Rescored:
     """Score the stored completions of a study again on every audit objective that was changed; nothing is sampled.
 
+    The report is written again whatever has changed, so that all metrics are those of today. Changed objectives, which
+    policies were trained for, are for `score_apart`.
+
     Args:
         folder: The study's folder.
         source: Its study file; by default the copy in the folder.
@@ -60,19 +63,14 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
     """
     root = Path(folder)
     before = read_lock(root)
-    study = load_study(source if source is not None else root / COPY)
-    check_folder(study, root)
-    if source is None and bytes_digest((root / COPY).read_bytes()) != before.resolved.get("copy"):
-        raise StudyError(
-            f"'{root / COPY}' must be as the run has written it, got changed content. Name the study file with --study."
-        )
+    study = study_of(root, source, before)
     cells: Counter[tuple[str, str]] = Counter()
     references: Counter[tuple[str, str]] = Counter()
     tables, left = list[Table](), list[tuple[str, str]]()
     with locked(root):
         settle(root)
         finished = {cell.folder.name: cell for cell in kept_cells(root) if cell.finished}
-        instances = _instances(study, before.tables)
+        instances = instances_of(study, before.tables)
         _check_objectives([finished[cell.cell] for cell in before.cells if cell.cell in finished], instances)
         for table in before.tables:
             measurement, task = SCORED.get(table.measurement), instances[table.task, table.seed]
@@ -89,7 +87,28 @@ def score(folder: str | Path, source: str | Path | Mapping[str, object] | Study 
     return Rescored(page, cells, references, tuple(left))
 
 
-def _instances(study: Study, tables: Sequence[Table]) -> dict[tuple[str, int], Task]:
+def study_of(root: Path, source: str | Path | Mapping[str, object] | Study | None, before: StudyRecords) -> Study:
+    """Return the study that a folder holds, as its file says it today.
+
+    Args:
+        root: The folder.
+        source: Its study file; None for the copy in the folder.
+        before: What the folder's lock says.
+
+    Raises:
+        StudyError: If it is another study, or the copy was changed.
+    """
+    study = load_study(source if source is not None else root / COPY)
+    check_folder(study, root)
+    if source is None and bytes_digest((root / COPY).read_bytes()) != before.resolved.get("copy"):
+        raise StudyError(
+            f"'{root / COPY}' must be as the run has written it, got changed content. Name the study file with --study."
+        )
+    return study
+
+
+def instances_of(study: Study, tables: Sequence[Table]) -> dict[tuple[str, int], Task]:
+    """Return the task instances that tables are of, by name and seed."""
     tasks = {task.name: task for task in study.tasks}
     names = sorted({(table.task, table.seed) for table in tables})
     return {(name, seed): tasks[name].instance(seed) for name, seed in names}
@@ -103,7 +122,8 @@ def _check_objectives(cells: Sequence[KeptCell], instances: Mapping[tuple[str, i
         if changed:
             raise StudyError(
                 f"objectives of task '{task.name}' must be those that stages were trained with, got another "
-                f"'{changed[0]}'. Let paretune run train again what used it; paretune score is for a changed audit."
+                f"'{changed[0]}'. Let paretune run train again what used it, or add -o DIR to report there what the "
+                "policies it has trained score under the changed reward."
             )
 
 
