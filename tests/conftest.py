@@ -126,6 +126,7 @@ def fakes(only_what_is_named: None, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("FAKE_TRACE", str(tmp_path / "evaluations.txt"))
     monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
+    monkeypatch.delitem(measurements.MEASUREMENTS, "relations")
     import fake_study
 
     monkeypatch.setattr(runner, "write_report", fake_study.write_report)

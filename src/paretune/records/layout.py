@@ -7,9 +7,10 @@ from pathlib import Path
 from paretune.core.errors import RecordError
 
 EVALUATION, OUTCOMES, TRUTH, TIMING = "evaluation.parquet", "outcomes.json", "truth.json", "timing.json"  # files
+RELATIONS = "relations.json"  # another one
 MEASURED = ("adaptation", "scaling", "attribution")  # tables of a cell that are made on request, `<name>.json` each
 EVALUATIONS = "evaluations"  # folder in a cell's
-TABLES = ("runs", "tuning", "references", "truths", "timing")  # folders of a study that tables lie below
+TABLES = ("runs", "tuning", "references", "truths", "relations", "timing")  # folders of a study that tables lie below
 
 
 def lock_path(study: Path) -> Path:
@@ -60,6 +61,11 @@ def reference_folder(study: Path, task: str, seed: int) -> Path:
 def truth_folder(study: Path, task: str, seed: int) -> Path:
     """Return what can be reached on a task instance whose completions can be listed."""
     return study / "truths" / f"{_file_name('task', task)}-{seed}"
+
+
+def relations_folder(study: Path, task: str, seed: int) -> Path:
+    """Return how the objectives of a task instance relate under its base model."""
+    return study / "relations" / f"{_file_name('task', task)}-{seed}"
 
 
 def timing_folder(study: Path, task: str, method: str) -> Path:

@@ -10,6 +10,7 @@ Layout:
     tuning/<cell>/                  score.json: a table, of a cell of the sweep over settings
     references/<task>-<seed>/       evaluation.parquet: a table, the base model on the test prompts
     truths/<task>-<seed>/           truth.json: a table, what can be reached, where completions can be listed
+    relations/<task>-<seed>/        relations.json: a table, of the first seed, how objectives relate
     timing/<task>-<method>/         timing.json: a table, decoding times
 
 A table is a folder with DONE.json, which names its files by their digests and what the table was made of by `key`; or
@@ -40,6 +41,7 @@ from paretune.records.layout import (
     EVALUATION,
     MEASURED,
     OUTCOMES,
+    RELATIONS,
     TABLES,
     TIMING,
     TRUTH,
@@ -49,6 +51,7 @@ from paretune.records.layout import (
     lock_path,
     outcomes_folder,
     reference_folder,
+    relations_folder,
     stage_folder,
     timing_folder,
     truth_folder,
@@ -102,6 +105,7 @@ def read_study(folder: Path) -> StudyRecords:
         references=references,
         truths=truths,
         timings=reader.timings(),
+        relations=reader.relations(),
         tuning=read_tuning(folder),
         missing=reader.missing | outdated,
     )
@@ -297,6 +301,12 @@ class _Reader:
             if record is not None:
                 references[task, seed] = record
         return references, truths
+
+    def relations(self) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """Read how the objectives of base models relate."""
+        names = sorted({(cell.task, cell.seed) for cell in self.study.cells})
+        found = {name: self.read(relations_folder(self.folder, *name) / RELATIONS, read_json) for name in names}
+        return {name: plain for name, plain in found.items() if plain is not None}
 
     def timings(self) -> tuple[TimingRecord, ...]:
         """Read decoding times."""

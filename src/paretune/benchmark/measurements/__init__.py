@@ -22,6 +22,7 @@ MEASUREMENTS = {
     "reference": "paretune.benchmark.measurements.reference:Reference",
     "truth": "paretune.benchmark.measurements.truth:Truth",
     "outcomes": "paretune.benchmark.measurements.outcomes:Outcomes",
+    "relations": "paretune.benchmark.measurements.relations:Relations",
     "timing": "paretune.benchmark.measurements.timing:Timing",
 }
 ON_REQUEST: dict[str, str] = {
