@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments
+from paretune.cli.compare import compare
 from paretune.cli.printing import (
     complain,
     complain_last,
@@ -23,6 +24,8 @@ from paretune.cli.printing import (
     say,
     say_json,
 )
+from paretune.cli.score import score
+from paretune.cli.status import status
 from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
 from paretune.core.preferences import preference_from_mapping
@@ -47,6 +50,8 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `execute` says how to go on
 )
+for command in (compare, score, status):
+    app.command(command)
 
 
 @app.command
@@ -153,30 +158,6 @@ def report(folder: Path, *others: Path, output: Output | None = None) -> int:
     page = write_report(target, records, rows)
     say("\n".join([summary_table(records, rows), *missing_tables(records), *missing_shares(records)]))
     say(f"\nreport: {page}")
-    return OK
-
-
-@app.command
-def score(folder: Path, *, study: Annotated[str | None, Parameter(name="--study")] = None) -> int:
-    """Score a study again after a change of its audit, from the completions it has stored. Nothing is sampled.
-
-    Args:
-        folder: Folder of a study.
-        study: Its study file; by default the copy in the folder.
-    """
-    from paretune.benchmark.score import score as score_study
-    from paretune.report.wording import count
-
-    done = score_study(folder, study)
-    for task, audit in sorted({*done.cells, *done.references}):
-        cells, bases = done.cells.get((task, audit), 0), done.references.get((task, audit), 0)
-        say(f"audit '{audit}' of {task}: scored again in {count(cells, 'cell')} and {count(bases, 'base model')}")
-    if not done.cells and not done.references:
-        why = "" if done.left else ": every stored reward of the audit is of the task as it is"
-        say(f"nothing to score again{why}")
-    for name, why in done.left:
-        say(f"{name}: left as it is, since {why}; paretune run samples anew")
-    say(f"\nreport: {done.page}")
     return OK
 
 
