@@ -19,7 +19,9 @@ def test_missing_rewards_are_said_in_the_terminal_with_objective_cause_and_what_
     assert "Mend the reward function" in text
 
 
-def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_for_all(tmp_path: Path) -> None:
+def test_a_plan_says_how_many_policies_or_experts_each_method_trains_and_which_trains_one_for_all(
+    tmp_path: Path,
+) -> None:
     study = {
         "tasks": ["counselling"],
         "methods": {
@@ -36,14 +38,16 @@ def test_a_plan_says_how_many_policies_each_method_trains_and_which_trains_one_f
     text = plan_text(plan(study, tmp_path))
     # linear: 1,200 and 6,000 over 1,500 each; weight_grid: corners and centre at least; soups: one an objective
     assert (
-        "policies: linear 1, weight_grid 4, rewarded_soups 3, slow 1, "
-        "mixture_of_experts 3, evolution as many as it finds, one_policy 1 (trained for counselling, 1,200 completions)"
-        in text
+        "policies: linear 1, weight_grid 4, slow 1, evolution as many as it finds, one_policy 1 "
+        "(trained for counselling, 1,200 completions)\n"
+        "experts:  rewarded_soups 3, mixture_of_experts 3 (combined to a policy for each preference; trained for "
+        "counselling, 1,200 completions)" in text
     )
     assert (
-        "policies: linear 4, weight_grid 4, rewarded_soups 3, slow 4, "
-        "mixture_of_experts 3, evolution as many as it finds, one_policy 1 (trained for counselling, 6,000 completions)"
-        in text
+        "policies: linear 4, weight_grid 4, slow 4, evolution as many as it finds, one_policy 1 "
+        "(trained for counselling, 6,000 completions)\n"
+        "experts:  rewarded_soups 3, mixture_of_experts 3 (combined to a policy for each preference; trained for "
+        "counselling, 6,000 completions)" in text
     )
     assert text.count("one policy only") == 2
     assert "note:     slow (linear) trains one policy only on 1,200 completions" in text  # which method that is

@@ -50,4 +50,4 @@ def test_a_plan_tells_the_size_of_a_bank(task: Task, tmp_path: Path) -> None:
     planned = plan(study, tmp_path / "out")
     policies = {cell.entry.label: cell.policies for cell in planned.cells}
     assert (policies["two"], policies["three"]) == (2, 3)
-    assert "policies: two 2, three 3," in plan_text(planned)
+    assert "experts:  two 2, three 3 (combined to a policy for each preference; " in plan_text(planned)

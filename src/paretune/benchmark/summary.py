@@ -9,7 +9,7 @@ from paretune.benchmark.planned import Plan, PlannedCell, StudyResult
 from paretune.benchmark.study import Tune
 from paretune.benchmark.undivided import undivided
 from paretune.core.feedback import feedback_of
-from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
+from paretune.core.protocols import CEILING, FAMILIES, REFERENCE, Family
 from paretune.methods.banks import BANK
 from paretune.methods.entries import MethodEntry, has_setting
 from paretune.report import summary_table
@@ -20,6 +20,7 @@ from paretune.tasks.checks import input_line
 
 LITTLE = 0.01  # of a row's completions: remainders of another division are not worth a line
 ONE_POLICY = "one_policy"  # which stands in every study
+META: Family = "meta-policy"  # of methods that combine experts: none of these is a policy by itself
 FEW_UPDATES = 10  # of a policy: fewer move it hardly away from the base model
 
 
@@ -160,14 +161,16 @@ def _lacking(plan: Plan, tune: Tune) -> dict[str, list[str]]:
 
 
 def _policies(plan: Plan) -> list[str]:
-    """Say how many policies each method trains, and of which one policy must answer every preference."""
+    """Say how many policies or experts each method trains, and of which one policy must answer every preference."""
     lines, notes, whole = [], [], undivided(plan.cells)
     first = {(cell.task.name, cell.budget, cell.entry.label): cell for cell in reversed(plan.cells)}
     for task, budget in dict.fromkeys((cell.task.name, cell.budget) for cell in plan.cells):
         mine = [cell for cell in first.values() if (cell.task.name, cell.budget) == (task, budget)][::-1]
         cells = [cell for cell in mine if cell.entry.method.family != REFERENCE]
-        counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
-        lines.append(f"policies: {counts} (trained for {task}, {budget:,} completions)")
+        where = f"(trained for {task}, {budget:,} completions)"
+        combining = [cell for cell in cells if cell.entry.method.family == META]
+        lines += _trained("policies: ", [cell for cell in cells if cell not in combining], where)
+        lines += _trained("experts:  ", combining, f"(combined to a policy for each preference; {where[1:]}")
         notes += [
             f"note:     {one_policy(label, budget, {'method': cell.entry.source, **settings}, label not in whole)}"
             for cell in cells
@@ -180,6 +183,11 @@ def _policies(plan: Plan) -> list[str]:
     ]
     notes += [f"note:     {each}" for each in own if each]
     return lines + notes + _told(plan) + _few_updates(plan, list(first.values())[::-1]) + _trained_again(plan)
+
+
+def _trained(noun: str, cells: Sequence[PlannedCell], where: str) -> list[str]:
+    counts = ", ".join(f"{cell.entry.label} {cell.policies or 'as many as it finds'}" for cell in cells)
+    return [f"{noun}{counts} {where}"] if cells else []
 
 
 def _told(plan: Plan) -> list[str]:
