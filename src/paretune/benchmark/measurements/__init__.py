@@ -28,6 +28,7 @@ MEASUREMENTS = {
 ON_REQUEST: dict[str, str] = {
     "adaptation": "paretune.benchmark.measurements.adaptation:Adaptation",
     "scaling": "paretune.benchmark.measurements.scaling:Scaling",
+    "attribution": "paretune.benchmark.measurements.attribution:Attribution",
 }  # each writes `<name>.json` into its table, see `CellRecord.measured`
 TRIAL = "paretune.benchmark.tuning:TrialScore"  # what measures the trials of a sweep, and nothing else does
 PLACES = ("runs", "references", "truths", "timing")  # folders of a study that a user's tables may lie below

@@ -1,0 +1,423 @@
+"""Attribution: what each expert of a policy adds, what another preference changes, where a gate uses which expert."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.attribution.gates import gate_use
+from paretune.attribution.shapley import (
+    MOST_EXACT,
+    Orders,
+    all_coalitions,
+    coalitions_of,
+    estimated_shapley,
+    joining_orders,
+    shapley_values,
+)
+from paretune.benchmark.measurements.evaluation import context_of
+from paretune.benchmark.measurements.weights_in_force import weights_in_force
+from paretune.benchmark.measuring import TableJob
+from paretune.benchmark.planned import PlannedCell, picked
+from paretune.benchmark.study import Study
+from paretune.core.digests import digest
+from paretune.core.preferences import FloatArray, centre, corners, preference_label
+from paretune.core.protocols import REFERENCE, Table
+from paretune.core.seeds import stream_key
+from paretune.core.task import Row
+from paretune.executors.jobs import Link
+from paretune.records.files import write_json
+from paretune.records.layout import stage_folder
+
+if TYPE_CHECKING:
+    from paretune.models.policy import Policy
+    from paretune.models.solutions import SolutionSet
+    from paretune.rl.outcomes import PromptScores
+    from paretune.rl.requests import Requests
+
+STEPS = (0.1, 0.2)  # by which one weight is raised: what is told, and what that is checked against
+PROMPTS, SAMPLES = 32, 4  # test prompts, the first ones, and completions of each where a policy has to be sampled
+TRACED = 2  # completions of each prompt that a gate is followed through
+MOST_POLICIES = 80  # scored for coalitions: 76 are all those of four experts at five preferences
+FEWEST_ORDERS = 4  # two pairs: one says nothing of how far off it is
+EVEN = "equal weights"
+UNGATED = "its experts are mixed by the preference alone"
+BoolArray = NDArray[np.bool_]
+
+
+class Attribution:
+    """What the policy for equal weights, and for each objective's weight .2 higher, owes to what.
+
+    The players are the experts that the answer to a preference weighs; behind a gate all of them, since it may weigh
+    any. A coalition is scored as the policy with the weights of these experts as they are and all others 0, nothing
+    renormalised: see `Policy.keeping`. No expert is the base model. All coalitions of up to six experts are scored; of
+    more, those of orders drawn at random. Preferences beside equal weights are left out where coalitions of all would
+    be more than 80 policies. Scores are exact where completions can be listed, else means over 4 samples, with the same
+    noise for all, of the first 32 test prompts.
+
+    `attribution.json` holds, with S columns, the K objectives, `KL` and `utility` (the weighed sum of scores):
+
+    - `columns`: names of the S columns.
+    - `points`: one for each preference, `at` (`equal weights`, `OBJECTIVE +.2`) and `preference` `[K]`. `experts` names
+      the players, E of them, and `expert_weights` `[E]` what the answer gives them. `base`, `policy` `[S]`: scores of
+      the base model and of the policy. `shapley` `[E, S]`, with its `standard_error` over prompts, and `order_error`
+      where orders were drawn. `removal` `[E, S]`: what the score loses without that expert. `prompts` `[S]`: those with
+      a value for every coalition. `coalitions`: how many were scored. `reason`: why there are no values.
+    - `sensitivity`: `steps` `[2]`; `changes` `[2, K, K + 1]`, how the objectives and the KL change when the weight of
+      each objective in turn is raised from equal weights by a step, all others shrunk in proportion; `standard_error`
+      likewise; `same_policy` `[2, K]`, whether the very same policy answers. Or a `reason`.
+    - `gate`: `points` like those above, each with `experts`, `blocks`, `positions` (first and last token of each bin),
+      `mean` `[E]`, `by_block` `[L, E]`, `by_position` `[Q, E]`, `by_prompt` `[P, E]`, `spread` `[E]` and `entropy`; see
+      `attribution.gates.GateUse`. Or a `reason`.
+    - `training`: `shares` `[K]` and `conflicts` `[K]` of the stages behind the policy for equal weights, see
+      `weights_in_force`.
+    - `cost`: `seconds`, `policies` and `completions` of this measurement.
+
+    None stands for a number that could not be made.
+    """
+
+    name, version, alone = "attribution", 1, False
+
+    def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
+        """Return one table a cell that has experts."""
+        return [
+            Table(
+                f"{cell.folder}/{self.name}", cell.task.name, cell.seed,
+                {
+                    **picked(cell, "training:training_key training_preferences"), **context_of(cell.task),
+                    "test prompts": digest(list(study.test_rows(cell.task)[:PROMPTS])),
+                },
+                (cell.name,), completions=_completions(cell, len(study.test_rows(cell.task)[:PROMPTS])),
+            )
+            for cell in cells
+            if cell.entry.method.family != REFERENCE
+        ]  # fmt: skip
+
+    def run(self, job: TableJob, link: Link) -> None:
+        """Score coalitions, follow the gate and read the logs of the cell's stages."""
+        write_json(job.folder / f"{self.name}.json", _Attributing(job, link).table())
+
+
+def _completions(cell: PlannedCell, prompts: int) -> int:
+    """Return how many completions a cell's table takes at most, fewest of one policy a preference."""
+    preferences = 1 + len(cell.task.objectives)
+    several = cell.entry.method.family == "meta-policy"
+    traced = preferences * TRACED if several else 0
+    scored = (MOST_POLICIES if several else 1 + preferences) + preferences - 1
+    return prompts * (traced + (0 if cell.task.enumeration is not None else scored * SAMPLES))
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A preference whose policy is taken apart.
+
+    Attributes:
+        at: Its name.
+        place: Its number among all that are answered.
+        players: The experts, by their numbers in the solution set, `[E]`.
+        coalitions: Those to score, `[C, E]`; none where there are too many experts.
+        orders: Orders of joining, where not all coalitions are scored.
+    """
+
+    at: str
+    place: int
+    players: NDArray[np.int64]
+    coalitions: BoolArray
+    orders: Orders | None = None
+
+
+class _Attributing:
+    """One cell while it is measured.
+
+    Attributes:
+        points: Preferences that are answered: equal weights, and each objective raised by the steps, the larger first.
+        asked: What answers them.
+    """
+
+    def __init__(self, job: TableJob, link: Link) -> None:
+        from paretune.rl.requests import Requests
+
+        self.began = time.perf_counter()
+        self.job, self.link, self.task = job, link, job.task
+        self.objectives = self.task.objective_names
+        self.rows: Sequence[Row] = job.rows[:PROMPTS]
+        middle = centre(len(self.objectives))
+        raised = [raised_weight(middle, k, step) for step in STEPS[::-1] for k in range(len(middle)) if len(middle) > 1]
+        self.points: FloatArray = np.stack([middle, *raised])
+        self.asked: Requests = Requests.of(job.answering(self.points, self.rows), len(self.rows))
+        self.names = expert_names(job.solutions, self.objectives)
+        self.columns = (*self.objectives, "KL", "utility")
+        self.completions = 0
+
+    def table(self) -> dict[str, object]:
+        """Return all that `attribution.json` holds."""
+        points, count = self._points(), len(self.objectives)
+        index = [each.place for each in points for _ in each.coalitions]
+        kept = [self._kept(each.players, row) for each in points for row in each.coalitions]
+        whole = np.ones(self.asked.policy.expert_weights.shape[1], dtype=np.bool_)
+        moves = list(range(len(self.points)))
+        asked = self.asked.keeping([*index, *moves], np.stack([*kept, *(whole for _ in moves)]))
+        scored = self._scores(asked)
+        values = self._values(scored, [*index, *moves])  # [R, P, S]
+        starts = np.cumsum([0, *(len(each.coalitions) for each in points)])
+        parts = [values[low:high] for low, high in itertools.pairwise(starts)]
+        found = [self._shared_out(each, part) for each, part in zip(points, parts, strict=True)]
+        sensitivity = self._sensitivity(values[starts[-1] :, :, : count + 1], asked, int(starts[-1]))
+        return {
+            "columns": list(self.columns),
+            "scores": scored.reason or "exact",
+            "points": found,
+            "sensitivity": sensitivity,
+            "gate": self._gate(points),
+            "training": weights_in_force(self._stages(points[0].players)),
+            "cost": {
+                "seconds": time.perf_counter() - self.began,
+                "policies": scored.policies,
+                "completions": self.completions,
+            },
+        }
+
+    def _points(self) -> list[_Point]:
+        """Return the preferences that are taken apart: as many as there may be policies, or equal weights alone."""
+        objectives = len(self.objectives)
+        count = 1 + objectives if len(self.points) > 1 else 1
+        names = [EVEN, *(f"{each} +{_short(STEPS[1])}" for each in self.objectives)]
+        players = [self._players(place) for place in range(count)]
+        all_of_them = sum(2 ** len(each) - 1 for each in players) + 1
+        if all_of_them > MOST_POLICIES or max(map(len, players)) > MOST_EXACT:
+            count = 1
+        return [self._point(names[place], place, players[place]) for place in range(count)]
+
+    def _point(self, at: str, place: int, players: NDArray[np.int64]) -> _Point:
+        experts = len(players)
+        if experts <= MOST_EXACT:
+            return _Point(at, place, players, all_coalitions(experts) if experts else np.zeros((0, 0), dtype=np.bool_))
+        alone = ~np.eye(experts, dtype=np.bool_)  # without one expert each
+        pairs = (MOST_POLICIES - 2 - experts) // (2 * (experts - 1))
+        if 2 * pairs < FEWEST_ORDERS:
+            return _Point(at, place, players, np.zeros((0, experts), dtype=np.bool_))
+        generator = np.random.default_rng(stream_key(self.job.seed, "attribution"))
+        orders = joining_orders(experts, 2 * pairs, generator)
+        return _Point(at, place, players, np.unique(np.vstack([coalitions_of(orders), alone]), axis=0), orders)
+
+    def _players(self, place: int) -> NDArray[np.int64]:
+        """Return the experts that a preference's policies weigh, or that their gate may."""
+        policy, own = self.asked.policy, np.unique(self.asked.places[place])
+        weighed = np.abs(policy.expert_weights[own]).max(axis=0) > 0 if policy.expert_weights.size else np.zeros(0)
+        return np.flatnonzero(weighed if policy.gate is None else np.ones_like(weighed))
+
+    def _kept(self, players: NDArray[np.int64], coalition: BoolArray) -> BoolArray:
+        kept = np.zeros(self.asked.policy.expert_weights.shape[1], dtype=np.bool_)
+        kept[players] = coalition
+        return kept
+
+    def _scores(self, asked: Requests) -> PromptScores:
+        """Score requests on the prompts, equal policies once."""
+        from paretune.objectives.scoring import Scorer
+        from paretune.rl.evaluation import evaluate
+        from paretune.rl.outcomes import listed_scores, sampled_scores, tables
+
+        task, job = self.task, self.job
+        score = Scorer(task.objectives)
+        if task.enumeration is not None:
+            log_reference, rewards = tables(task, self.rows, score)
+            return listed_scores(
+                asked, self.rows, task.enumeration, log_reference, rewards, job.seed, self.link.progress
+            )
+
+        def made(completions: int) -> None:
+            self.completions += completions
+            self.link.progress(completions)
+
+        records = evaluate(
+            asked, self.rows, score, self.objectives, samples=SAMPLES, seed=job.seed, progress=made
+        )  # fmt: skip
+        return sampled_scores(records, len(self.rows), SAMPLES)
+
+    def _values(self, scored: PromptScores, places: Sequence[int]) -> FloatArray:
+        """Return what requests get in every column, `[R, P, S]`."""
+        wanted = np.repeat(self.points[:, None], len(self.rows), axis=1)
+        if self.task.contextual:
+            wanted = self.task.prompt_preferences(self.rows, self.points)
+        utility = np.einsum("rpk,rpk->rp", wanted[list(places)], scored.rewards)
+        return np.concatenate([scored.rewards, scored.kl[..., None], utility[..., None]], axis=2)
+
+    def _shared_out(self, point: _Point, values: FloatArray) -> dict[str, object]:
+        """Return what the experts of one preference add, from the scores of its coalitions `[C, P, S]`."""
+        players = point.players
+        own = np.unique(self.asked.places[point.place])
+        plain: dict[str, object] = {
+            "at": point.at,
+            "preference": self.points[point.place].tolist(),
+            "experts": [self.names[each] for each in players],
+            "expert_weights": self.asked.policy.expert_weights[own].mean(axis=0)[players].tolist(),
+            "coalitions": len(point.coalitions),
+        }
+        if not len(point.coalitions):
+            why = "no expert is weighed: the base model answers"
+            if len(players):
+                why = f"{len(players)} experts are too many: {FEWEST_ORDERS} orders need over {MOST_POLICIES} policies"
+            return {**plain, "reason": why}
+        sizes = point.coalitions.sum(axis=1)
+        none, whole = int(sizes.argmin()), int(sizes.argmax())
+        without = [_place_of(point.coalitions, ~np.eye(len(players), dtype=np.bool_)[e]) for e in range(len(players))]
+        errors: FloatArray | None = None
+        if point.orders is None:
+            added = shapley_values(values)  # [E, P, S]
+        else:
+            added, _ = estimated_shapley(point.orders, point.coalitions, values)
+        mean = _Means(_known(values))
+        if point.orders is not None:
+            errors = estimated_shapley(point.orders, point.coalitions, mean.over_prompts(values))[1]
+        removal = values[whole] - values[without]
+        return {
+            **plain,
+            "base": _plain(mean.over_prompts(values[none])),
+            "policy": _plain(mean.over_prompts(values[whole])),
+            "shapley": _plain(mean.over_prompts(added)),
+            "standard_error": _plain(mean.errors(added)),
+            "order_error": None if errors is None else _plain(errors),
+            "removal": _plain(mean.over_prompts(removal)),
+            "prompts": mean.there.sum(axis=0).tolist(),
+            "reason": "",
+        }
+
+    def _sensitivity(self, values: FloatArray, asked: Requests, start: int) -> dict[str, object]:
+        """Return how scores change with the preference, from those of equal weights and of what is raised from it.
+
+        Args:
+            values: Objectives and KL of all preferences, `[M, P, K + 1]`.
+            asked: All requests.
+            start: Number of the request for equal weights; those for the others follow.
+        """
+        objectives = len(self.objectives)
+        if objectives < 2:
+            return {"reason": "there is one objective: a preference has nothing to move"}
+        mean = _Means(_known(values))
+        moved = (values[1:] - values[0]).reshape(len(STEPS), objectives, *values.shape[1:])[::-1]  # the smaller first
+        same = [asked.identity(start + each) == asked.identity(start) for each in range(1, len(values))]
+        return {
+            "steps": list(STEPS),
+            "changes": _plain(mean.over_prompts(moved)),
+            "standard_error": _plain(mean.errors(moved)),
+            "same_policy": np.asarray(same).reshape(len(STEPS), objectives)[::-1].tolist(),
+            "reason": "",
+        }
+
+    def _gate(self, points: Sequence[_Point]) -> dict[str, object]:
+        """Return where the gate uses which expert, at each preference that is taken apart."""
+        from paretune.models.gate_use import gate_weights
+
+        policy: Policy = self.asked.policy
+        if policy.gate is None:
+            return {"reason": UNGATED}
+        prompts, found = [str(row["prompt"]) for row in self.rows], []
+        for point in points:
+            made = policy.generate(prompts, self.asked.places[point.place].tolist(), TRACED, seed=self.job.seed)
+            self.completions += len(made.texts)
+            self.link.progress(len(made.texts))
+            weights = gate_weights(policy, made)[..., point.players]
+            use = gate_use(weights, np.asarray([prompt for _, prompt, _ in made.row_ids], dtype=np.int64))
+            found.append(
+                {
+                    "at": point.at,
+                    "preference": self.points[point.place].tolist(),
+                    "experts": [self.names[each] for each in point.players],
+                    "blocks": list(range(len(use.by_block))),
+                    "positions": [list(each) for each in use.positions],
+                    **{name: _plain(getattr(use, name)) for name in ("mean", "by_block", "by_position", "by_prompt")},
+                    "spread": _plain(use.spread),
+                    "entropy": _plain(np.asarray(use.entropy)),
+                }
+            )
+        return {"points": found, "reason": ""}
+
+    def _stages(self, players: NDArray[np.int64]) -> list[Path]:
+        """Return the folders of the stages that some experts, and the gate, are from."""
+        solutions, root = self.job.solutions, self.job.root.resolve()
+        files = [solutions.experts[each] for each in players]
+        files += [] if solutions.mixer.gate is None else [solutions.mixer.gate]
+        home = stage_folder(root, "any").parent
+        inside = [each.resolve().relative_to(home) for each in files if each.resolve().is_relative_to(home)]
+        return [home / each.parts[0] for each in inside]
+
+
+@dataclass(frozen=True, eq=False)
+class _Means:
+    """Means and standard errors over the prompts that count in each column, `[P, S]`."""
+
+    there: BoolArray
+
+    def over_prompts(self, values: FloatArray) -> FloatArray:
+        """Return means of `[..., P, S]`, `[..., S]`; NaN where no prompt counts."""
+        count = self.there.sum(axis=0)
+        total = np.where(self.there, values, 0.0).sum(axis=-2)
+        return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+    def errors(self, values: FloatArray) -> FloatArray:
+        """Return standard errors of those means; NaN where fewer than two prompts count."""
+        count = self.there.sum(axis=0)
+        far = np.where(self.there, values - self.over_prompts(values)[..., None, :], 0.0)
+        variance = np.square(far).sum(axis=-2) / np.maximum(count - 1, 1) / np.maximum(count, 1)
+        return np.asarray(np.where(count > 1, np.sqrt(variance), np.nan))
+
+
+def _known(values: FloatArray) -> BoolArray:
+    """Return which prompts have a value of every request, in each column: `[R, P, S]` to `[P, S]`."""
+    return np.asarray(np.isfinite(values).all(axis=0), dtype=np.bool_)
+
+
+def raised_weight(preference: FloatArray, objective: int, step: float) -> FloatArray:
+    """Return a preference `[K]` with one weight higher by a step, the others shrunk in proportion.
+
+    Example:
+        >>> raised_weight(np.array([0.5, 0.25, 0.25]), 0, 0.1).tolist()
+        [0.6, 0.2, 0.2]
+    """
+    left = 1 - preference[objective]
+    moved: FloatArray = preference * (left - step) / left
+    moved[objective] = preference[objective] + step
+    return moved
+
+
+def expert_names(solutions: SolutionSet, objectives: Sequence[str]) -> list[str]:
+    """Name the experts of a solution set, each differently.
+
+    By the preference that it was trained for, where the answer says that; by the objective at whose corner it answers
+    alone, and at no other; else by its number, from 1 on.
+    """
+    answer: Any = solutions.answer
+    numbers = [f"expert {number + 1}" for number in range(answer.experts)]
+    trained = getattr(answer, "trained", None)
+    if isinstance(trained, np.ndarray) and trained.shape == (answer.experts, len(objectives)):
+        found = [preference_label(row, objectives) for row in trained]
+    else:
+        found = list(numbers)
+        weighed = solutions.answer.weights(corners(len(objectives)))[0] != 0  # [K, E]
+        for k, name in enumerate(objectives):
+            (own,) = np.nonzero(weighed[k])
+            if len(own) == 1 and weighed[:, own[0]].sum() == 1:
+                found[own[0]] = name
+    return [name if found.count(name) == 1 else number for name, number in zip(found, numbers, strict=True)]
+
+
+def _short(step: float) -> str:
+    return f"{step:g}".removeprefix("0")
+
+
+def _place_of(coalitions: BoolArray, wanted: BoolArray) -> int:
+    return int(np.flatnonzero((coalitions == wanted).all(axis=1))[0])
+
+
+def _plain(values: FloatArray) -> Any:
+    """Return numbers as plain data, None for NaN."""
+    numbers = np.asarray(values, dtype=object)
+    numbers[np.isnan(np.asarray(values, dtype=np.float64))] = None
+    return numbers.tolist()

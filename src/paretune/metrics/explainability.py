@@ -1,0 +1,269 @@
+"""Explainability: what of a policy's scores each expert, each weight and each gate is answerable for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.attribution.faithfulness import pooled_rank_correlation
+from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
+from paretune.metrics.seeds import Group, groups, names, over_seeds
+from paretune.records.study import CellRecord, StudyRecords
+
+FloatArray = NDArray[np.float64]
+Table = Mapping[str, Any]  # what the measurement `attribution` leaves, see its docstring
+Found = float | str  # a value, or why there is none
+Pairs = Iterable[tuple[Any, Any]]  # what an attribution says of some parts, and what taking them away does
+EVEN = "equal weights"
+ALONE = "the only expert"  # at a preference that one expert answers, whatever its name: so methods share a row
+NO_RANKS = {
+    "shapley": "has one expert at each preference, or experts that all matter alike",
+    "mixing weights": "has one expert at each preference, or weighs all of them alike",
+    "gate use": "has a gate that uses all experts alike, or experts that all matter alike",
+    "sensitivity": "has the same scores wherever the preference moves",
+}
+
+
+class Explainability:
+    """What each expert adds to a score, what another preference changes, where a gate uses which expert; and whether
+    these attributions hold when what they name is taken away.
+
+    Unit: Shapley values and sensitivities are in the unit of the score, the KL in nats; gate weights, entropy, shares
+    and rank correlations have none. Direction: none, but for faithfulness, where higher is better. Interval: Student-t
+    over seeds; a note gives the mean standard error over prompts of one seed where scores are sampled.
+
+    No value: where the method has no gate, or one expert, or the measurement could not make the number; the reason says
+    which. A ranking of parts that are all alike has no correlation.
+
+    Rows by label:
+
+    - `shapley: OBJECTIVE, EXPERT`: the expert's Shapley value for equal weights, likewise for `KL` and `utility`, the
+      weighed sum; `..., at OBJECTIVE +.2` where that weight is .2 higher. They add up to the gain over the base model.
+      An expert is named by what it is for, else by its number. Where one answers alone it is `the only expert`, and
+      all of the gain is its own.
+    - `sensitivity: +.1 OBJECTIVE on OBJECTIVE`: what the second score, or the `KL`, changes when the weight of the
+      first rises by .1 from equal weights and all others shrink in proportion. `sensitivity: mean error at +.2`: how
+      far twice these changes are from those that a step of .2 makes, mean over all pairs of objectives.
+    - `gate: block N, EXPERT`, `gate: position 3-4, EXPERT`: mean weight in a block, from 0 on, and at some tokens of
+      the completion, from 1 on; `gate: spread over prompts, EXPERT`: standard deviation of its mean weight over
+      prompts; `gate: entropy`: 0 where each token uses one expert, 1 where all alike. All for equal weights.
+    - `gradient: share of OBJECTIVE`: its part of the weights that a weighting chose in training, mean over updates;
+      `gradient: steps against OBJECTIVE`: share of optimiser steps that turned against it.
+    - `faithfulness: shapley`, `mixing weights`, `gate use`: rank correlation, over experts, of the attribution with
+      what the score loses when that expert alone is taken out. The weights that the answer gives are the attribution
+      that anyone would make first, and what others must beat. Ranks are within one objective at one preference, and
+      correlations averaged; `faithfulness: shapley, OBJECTIVE` is of one objective. `faithfulness: sensitivity`: of
+      changes at .1 with those at .2, over the weights raised.
+
+    Source:
+        Kong et al. 2025, explainability; Shapley 1953. The checks by ablation follow Samek et al. 2017, who remove what
+        an attribution names and watch the score.
+
+    Departures:
+        Shares of the gradient are shares of weights: lengths of single objectives' gradients are not logged.
+    """
+
+    name = "explainability"
+    title = "Explainability"
+    unit = "as labelled"
+    higher_is_better = True
+    needs = ("attribution",)
+
+    def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
+        """Return the rows of every task, method and budget."""
+        every, rows = list(groups(study)), []
+        for group in every:
+            tables = [table for other in every if other.task.name == group.task.name for table in _tables(other)]
+            for label, value in _values(group, tables):
+                rows.append(group.row(self.name, label, value))
+        return rows
+
+
+def _values(group: Group, tables: Sequence[Table]) -> Iterator[tuple[str, MetricValue]]:
+    """Yield labels and values of a group; experts, blocks and positions are those of all methods of its task."""
+    objectives = names(group.task)
+
+    def value(read: Callable[[Table], Found], note: str = "") -> MetricValue:
+        return over_seeds(group.cells, lambda cell: _read(cell, read), note)
+
+    for (at, expert), column in product(_experts(tables), (*objectives, "KL", "utility")):
+        where = "" if at == EVEN else f", at {at}"
+        note = _note(group, at, expert, column)
+        yield f"shapley: {column}, {expert}{where}", value(_shapley(at, expert, column), note)
+    for raised, column in product(objectives, (*objectives, "KL")):
+        yield f"sensitivity: +.1 {raised} on {column}", value(_sensitivity(objectives, raised, column))
+    yield "sensitivity: mean error at +.2", value(_step_error)
+    for label, part, key, expert in _gate_parts(tables):
+        yield f"gate: {label}, {expert}", value(_gate(part, key, expert))
+    yield "gate: entropy", value(_gate("entropy", None, ""))
+    for k, each in enumerate(objectives):
+        yield f"gradient: share of {each}", value(_training("shares", k))
+        yield f"gradient: steps against {each}", value(_training("conflicts", k))
+    for kind in NO_RANKS:
+        yield f"faithfulness: {kind}", value(_faithfulness(kind, range(len(objectives))))
+        for k, each in enumerate(objectives):
+            yield f"faithfulness: {kind}, {each}", value(_faithfulness(kind, [k]))
+
+
+def _read(cell: CellRecord, read: Callable[[Table], Found]) -> Found:
+    if cell.family == REFERENCE:
+        return "has no experts: it is the base model"
+    table = cell.measured.get("attribution")
+    return "has no record of its attributions" if table is None else read(table)
+
+
+def _tables(group: Group) -> list[Table]:
+    return [cell.measured["attribution"] for cell in group.cells if "attribution" in cell.measured]
+
+
+def _names(point: Table) -> list[str]:
+    """Return the names of the experts of a point as rows have them."""
+    return [ALONE] if len(point["experts"]) == 1 else list(point["experts"])
+
+
+def _point(points: Sequence[Table], at: str) -> Table | None:
+    return next((point for point in points if point["at"] == at), None)
+
+
+def _experts(tables: Sequence[Table]) -> list[tuple[str, str]]:
+    """Return at which preferences which experts have Shapley values, by any method: equal weights first."""
+    found = [(point["at"], each) for table in tables for point in table["points"] for each in _names(point)]
+    order = list(dict.fromkeys(at for at, _ in found))
+    return sorted(dict.fromkeys(found), key=lambda pair: (pair[0] != EVEN, order.index(pair[0])))
+
+
+def _shapley(at: str, expert: str, column: str) -> Callable[[Table], Found]:
+    def read(table: Table) -> Found:
+        point = _point(table["points"], at)
+        if point is None:
+            return f"was taken apart at equal weights alone, not at {at}: it has too many experts for more"
+        if point["reason"]:
+            return f"has no Shapley values ({point['reason']})"
+        if expert not in _names(point):
+            return f"weighs no expert of this name at {at}"
+        found = point["shapley"][_names(point).index(expert)][table["columns"].index(column)]
+        return f"has no {column} of every coalition on any prompt" if found is None else float(found)
+
+    return read
+
+
+def _note(group: Group, at: str, expert: str, column: str) -> str:
+    """Say what a Shapley value is beside its interval: whose it is, and how far off sampling may leave it."""
+    errors = []
+    for table in _tables(group):
+        point = _point(table["points"], at)
+        if point is None or point["reason"] or expert not in _names(point):
+            continue
+        row, place = _names(point).index(expert), table["columns"].index(column)
+        sampled = [point["standard_error"]] * (table["scores"] != "exact") + [point["order_error"]]
+        found = [each[row][place] for each in sampled if each is not None and each[row][place] is not None]
+        errors += [float(np.hypot.reduce(found))] if found else []
+    parts = ["one expert answers, so all of the gain over the base model is its own"] * (expert == ALONE)
+    parts += [f"standard error of a seed {np.mean(errors):.2g}"] if errors else []
+    return "; ".join(parts)
+
+
+def _sensitivity(objectives: Sequence[str], raised: str, column: str) -> Callable[[Table], Found]:
+    place = (*objectives, "KL").index(column)
+
+    def read(table: Table) -> Found:
+        known = table["sensitivity"]
+        if known["reason"]:
+            return f"has no sensitivity ({known['reason']})"
+        found = known["changes"][0][objectives.index(raised)][place]
+        return f"has no {column} on any prompt" if found is None else float(found)
+
+    return read
+
+
+def _step_error(table: Table) -> Found:
+    known = table["sensitivity"]
+    if known["reason"]:
+        return f"has no sensitivity ({known['reason']})"
+    small, large = _array(known["changes"])[..., :-1]
+    error = float(np.abs(2 * small - large).mean())
+    return error if np.isfinite(error) else "has an objective without a score"
+
+
+def _gate_parts(tables: Sequence[Table]) -> list[tuple[str, str, Any, str]]:
+    """Return label, part of the table, key in it and expert of every mean weight that a gate of the task has."""
+    points = [point for table in tables for point in table["gate"].get("points", ()) if point["at"] == EVEN]
+    experts = list(dict.fromkeys(each for point in points for each in point["experts"]))
+    blocks = sorted({block for point in points for block in point["blocks"]})
+    bins = sorted({(low, high) for point in points for low, high in point["positions"]})
+    parts: list[tuple[str, str, Any]] = [(f"block {block}", "by_block", block) for block in blocks]
+    parts += [
+        (f"position {low}" if low == high else f"position {low}-{high}", "by_position", [low, high])
+        for low, high in bins
+    ]
+    parts += [("spread over prompts", "spread", None)] if points else []
+    return [(*part, expert) for part, expert in product(parts, experts)]
+
+
+def _gate(part: str, key: Any, expert: str) -> Callable[[Table], Found]:
+    def read(table: Table) -> Found:
+        gate = table["gate"]
+        if gate["reason"]:
+            return f"has no gate: {gate['reason']}"
+        point = _point(gate["points"], EVEN)
+        if point is None or (expert and expert not in point["experts"]):
+            return "has a gate over other experts"
+        found, places = point[part], {"by_block": "blocks", "by_position": "positions"}
+        if part in places:
+            if key not in point[places[part]]:
+                return f"has no {'block' if part == 'by_block' else 'completion'} that reaches there"
+            found = found[point[places[part]].index(key)]
+        found = found[point["experts"].index(expert)] if expert else found
+        return "has one prompt or one expert" if found is None else float(found)
+
+    return read
+
+
+def _training(part: str, objective: int) -> Callable[[Table], Found]:
+    def read(table: Table) -> Found:
+        found = table["training"][part]
+        if found is None:
+            return f"has none: {table['training'][f'{part}_reason']}"
+        return "is not trained for it" if found[objective] is None else float(found[objective])
+
+    return read
+
+
+def _faithfulness(kind: str, objectives: Sequence[int]) -> Callable[[Table], Found]:
+    def read(table: Table) -> Found:
+        if kind == "gate use" and table["gate"]["reason"]:
+            return f"has no gate: {table['gate']['reason']}"
+        if kind == "sensitivity" and table["sensitivity"]["reason"]:
+            return f"has no sensitivity ({table['sensitivity']['reason']})"
+        found = pooled_rank_correlation(_pairs(table, kind, objectives))
+        return NO_RANKS[kind] if found is None else found
+
+    return read
+
+
+def _pairs(table: Table, kind: str, objectives: Sequence[int]) -> Pairs:
+    """Yield groups of parts, one an objective and preference: what is attributed to each, and what ablation says."""
+    if kind == "sensitivity":
+        small, large = _array(table["sensitivity"]["changes"])
+        yield from ((small[:, k], large[:, k]) for k in objectives)
+        return
+    for point in table["points"]:
+        if point["reason"]:
+            continue
+        removal, shapley = _array(point["removal"]), _array(point["shapley"])
+        said: Any = point["expert_weights"]
+        if kind == "gate use":
+            use = _point(table["gate"]["points"], point["at"])
+            if use is None:
+                continue
+            said = use["mean"]
+        yield from ((shapley[:, k] if kind == "shapley" else said, removal[:, k]) for k in objectives)
+
+
+def _array(values: Any) -> FloatArray:
+    """Return nested lists as an array, None as NaN."""
+    return np.array(values, dtype=np.float64)
