@@ -117,7 +117,7 @@ def leader_sentence(
     if not found.behind:
         return f"No method can be told apart from the best in {what}: {best}, {write(values[best])}."
     tied = listing(list(found.tied)) if len(found.tied) <= MANY else count(len(found.tied), "method")
-    return f"{said}; {tied} cannot be told apart from it, {count(len(found.behind), 'method')} can."
+    return f"{said}; {tied} cannot be told apart from it, the others can."
 
 
 def ranked(part: PartView, values: Mapping[str, MetricValue]) -> dict[str, MetricValue]:

@@ -73,8 +73,8 @@ def _blocks(section: Section, view: View) -> Iterator[Block]:
 
 
 def named_charts(found: Sequence[Block], parts: int) -> Iterator[tuple[str, Chart]]:
-    """Name the charts of all blocks for files: by section, by part where there are several, and numbered."""
+    """Name charts for files: by section, and numbered; with several parts by part, and of each section the first."""
     for block in found:
         of = f"_{block.part.index + 1}" if block.part is not None and parts > 1 else ""
-        for number, chart in enumerate(block.data.get("charts", ())):
+        for number, chart in enumerate(block.data.get("charts", ())[: 1 if parts > 1 else None]):
             yield f"{block.section.name}{of}" + (f"-{number + 1}" if number else ""), chart

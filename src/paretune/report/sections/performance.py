@@ -23,6 +23,9 @@ HOW = (
 )
 MAX_COLUMNS = 40  # preferences of a heat map
 MOST_WRITTEN = 12  # columns of a heat map whose fields have room for figures
+DETAILS = ("preference: ", "kl: ")  # one row a preference: these stand in tables.csv
+WORST = "audit change, worst: "
+GAMED = ("audit", "over-optimisation", "length")  # rows that say whether rewards were gamed
 METRIC, PASS, SHARE, KINDS = "performance", "pass_ratio", "captured_share", "own_utility"
 
 
@@ -30,37 +33,37 @@ def data(part: PartView) -> Mapping[str, object]:
     """Show what is judged, by method and by preference."""
     noun, values = part.judged
     mine = {name: values[name] for name in (each.name for each in part.comparison.methods) if name in values}
-    labels = [
-        each
-        for each in part.labels(METRIC)
-        if not each.startswith(("preference: ", "kl: ", "audit: ", "audit change: ")) or each == "kl: all"
-    ]
+    labels = [each for each in part.labels(METRIC) if not each.startswith(DETAILS) or each == "kl: all"]
+    gamed = [each for each in labels if each.startswith(GAMED) and "," not in each.removeprefix(WORST)]
+    labels = [each for each in labels if not each.startswith(GAMED)]
+    titles = {
+        SHARE: "Captured share of the possible gain in J",
+        PASS: "Pass ratio: share of completions that reach their thresholds",
+        KINDS: "Utility by kind of user",
+    }
     tables = [metric_table(part, METRIC, labels, "Performance [95 % interval over seeds]")]
+    tables += [metric_table(part, METRIC, gamed, "Audit, length and over-optimisation [95 % interval over seeds]")]
     tables += [
-        metric_table(part, name, part.labels(name), title)
-        for name, title in (
-            (SHARE, "Captured share of the possible gain in J"),
-            (PASS, "Pass ratio: share of completions that reach their thresholds"),
-            (KINDS, "Utility by kind of user"),
-        )
-        if _known(part, name)
+        metric_table(part, name, part.labels(name), title) for name, title in titles.items() if _known(part, name)
     ]
-    audits = [_audit(part, index) for index in range(len(part.comparison.audit))]
+    passed = "share of completions good enough in all objectives, better \u2192"
     return {
-        "sentences": [leader_sentence(ranked(part, mine), noun), _pass_sentence(part), *_worst(part)],
+        "sentences": [
+            leader_sentence(ranked(part, mine), noun),
+            leader_sentence(ranked(part, part.values(PASS)), "pass ratio"),
+            _worst(part),
+            *(_audit_sentence(part, name) for name in part.comparison.audit),
+        ],
         "charts": [
-            *dot_chart(part, mine, noun[:1].upper() + noun[1:], f"{noun}, better →"),
+            *dot_chart(part, mine, noun[:1].upper() + noun[1:], f"{noun}, better \u2192"),
+            *dot_chart(part, part.values(PASS), "Pass ratio", passed),
             *_differences(part),
-            *audits,
-            *dot_chart(
-                part, part.values(PASS), "Pass ratio", "share of completions good enough in all objectives, better →"
-            ),
+            *(_audit(part, index) for index in range(len(part.comparison.audit))),
         ],
         "tables": [*tables, by_preference(part)],
         "notes": [
-            each
-            for name in (METRIC, PASS, SHARE)
-            for each in remarks(part, name, [x for x in part.labels(name) if x in labels])
+            *remarks(part, METRIC, [*labels, *gamed]),
+            *(each for name in (PASS, SHARE) for each in remarks(part, name, part.labels(name)[:1])),
         ],
         "how": HOW,
     }
@@ -70,15 +73,20 @@ def _known(part: PartView, metric: str) -> bool:
     return any(each.value is not None for label in part.labels(metric) for each in part.values(metric, label).values())
 
 
-def _pass_sentence(part: PartView) -> str:
-    return leader_sentence(ranked(part, part.values(PASS)), "pass ratio")
+def _worst(part: PartView) -> str:
+    """Say how the user fares whom each method serves worst."""
+    return leader_sentence(ranked(part, part.values(METRIC, "worst preference")), "gain of the user served worst")
 
 
-def _worst(part: PartView) -> list[str]:
-    """Say whom each method serves worst, where the metric tells."""
-    values = ranked(part, part.values(METRIC, "worst preference"))
-    said = leader_sentence(values, "worst preference: what the user served worst gets")
-    return [said] if said else []
+def _audit_sentence(part: PartView, name: str) -> str:
+    """Say which method loses most of an audit objective at one preference, and which preference that is."""
+    values = ranked(part, part.values(METRIC, f"{WORST}{name}"))
+    known = {method: value for method, value in values.items() if value.value is not None}
+    if not known:
+        return ""
+    lowest = min(known, key=lambda method: known[method].value or 0.0)
+    where = f" ({known[lowest].reason})" if known[lowest].reason else ""
+    return f"Audit: {lowest} changes {name} most for one user, by {interval(known[lowest], signed=True)}{where}."
 
 
 def _differences(part: PartView) -> list[Chart]:

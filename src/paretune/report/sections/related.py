@@ -104,11 +104,16 @@ def _at(found: OutcomeRelations, row: int, column: int) -> PairEstimate:
 
 
 def _pairs(names: Sequence[str], method: str, found: OutcomeRelations) -> list[str]:
-    """Say of every pair what +.10 of one does to the other, both ways."""
-    said = []
+    """Say of every pair what +.10 of one does to the other, both ways; pairs of which nothing can be told together."""
+    said, unclear = [], []
     for a, b in itertools.combinations(range(len(names)), 2):
-        ways = [_way(names[i], names[j], _at(found, i, j)) for i, j in ((a, b), (b, a))]
-        said.append(f"{names[a]} and {names[b]}: {listing([each for each in ways if each])} under {method}.")
+        ways = [(names[i], names[j], _at(found, i, j)) for i, j in ((a, b), (b, a))]
+        if all(each.low <= 0 <= each.high for _, _, each in ways):
+            unclear.append(f"{names[a]} and {names[b]}")
+        else:
+            said.append(f"{names[a]} and {names[b]}: {listing([_way(*each) for each in ways])} under {method}.")
+    if unclear:
+        said.append(f"Nothing shows that more of one costs or brings the other under {method}: {listing(unclear)}.")
     return said
 
 

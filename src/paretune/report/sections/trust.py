@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from paretune.metrics.configuration import configuration_check
+from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison
 from paretune.report.completeness import failure
 from paretune.report.header import commands, failures, lost_rewards
 from paretune.report.section import Section
+from paretune.report.tables import Table
 from paretune.report.view import View
 
 
@@ -23,11 +26,24 @@ def data(view: View) -> Mapping[str, object]:
             }
             for part in view.comparisons
         ],
+        "configuration": configuration_table(study),
+        "differs": [each.sentence for each in configuration_check(study) if each.state == "differs"],
         "failures": failures(study),
         "lost": lost_rewards(study),
         "commands": commands(study),
         "environment": [(name, str(value)) for name, value in study.environment.items()],
     }
+
+
+def configuration_table(study: StudyRecords) -> Table | None:
+    """Return whether the compared cells were run alike, item by item; None where nothing is compared."""
+    found = configuration_check(study)
+    lines = [
+        (f"{each.task}, {each.budget_completions:,} completions", each.item, each.state, each.sentence)
+        for each in found
+    ]
+    title = "Were the compared cells run alike?"
+    return Table("configuration", title, ("compared", "item", "state", "remarks"), tuple(lines)) if lines else None
 
 
 def _matrix_row(part: Comparison, name: str) -> dict[str, object]:
