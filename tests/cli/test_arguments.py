@@ -88,8 +88,8 @@ def test_a_preference_holds_plain_numbers(weight: str, refused: Callable[[Sequen
         (["rank=1", "rank=2"], "--set rank must be given once, got it twice."),
         (["a..b=1"], "--set must name a setting, dots for nested ones, got 'a..b'."),
         ([".".join("a" * 1500) + "=1"], "--set must name a setting, dots for nested ones, got"),
-        (["learning_rate=true"], "train.learning_rate must be a number, got True."),
-        (["learning_rate='1e-3'"], "train.learning_rate must be a number, got the text '1e-3'."),
+        (["learning_rate=true"], "--set learning_rate must be a number, got True."),
+        (["learning_rate='1e-3'"], "--set learning_rate must be a number, got the text '1e-3'."),
     ],
 )
 def test_a_setting_is_what_it_looks_like(

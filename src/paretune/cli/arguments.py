@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import App, CycloptsError, Parameter, Token, UnknownCommandError, UnknownOptionError
 
-from paretune.core.checks import check_count, user_path
+from paretune.core.checks import check_count, did_you_mean, user_path
 from paretune.core.errors import ConfigError
 from paretune.core.limits import MAX_COMPLETIONS, MAX_SAMPLES, MAX_SEED, MAX_WORKERS
 from paretune.core.printable import brief, is_writable
@@ -27,6 +28,29 @@ def check_arguments(arguments: Sequence[str]) -> None:
                 f"argument {number} must be UTF-8 text without NUL, got {brief(argument)}. Correct it, or the encoding "
                 "of the terminal."
             )
+
+
+def usage_error(error: CycloptsError, arguments: Sequence[str], app: App) -> str:
+    """Return what is wrong with a command line; where an option or command is misspelt, with the corrected line."""
+    if isinstance(error, UnknownOptionError) and error.token is not None:
+        wrong, noun = error.token.keyword or error.token.value, "option"
+        known = {name for each in error.argument_collection or () for name in each.names}
+    elif isinstance(error, UnknownCommandError) and error.unused_tokens:
+        wrong, noun = error.unused_tokens[0], "command"
+        known = {name for name in app if not name.startswith("-")}
+    else:
+        return str(error.__cause__ or error)
+    command = shlex.join(["paretune", *(error.command_chain or ())])
+    guess = did_you_mean(wrong, sorted(known), lambda meant: _corrected(arguments, wrong, meant))
+    advice = guess or f" `{command} --help` explains them."
+    return f"{noun} must be one of {', '.join(sorted(known))}, got '{wrong}'.{advice}"
+
+
+def _corrected(arguments: Sequence[str], wrong: str, meant: str) -> str:
+    """Return a command line with one word corrected."""
+    place = next(index for index, each in enumerate(arguments) if each.partition("=")[0] == wrong)
+    word = meant + arguments[place].removeprefix(wrong)
+    return shlex.join(["paretune", *arguments[:place], word, *arguments[place + 1 :]])
 
 
 def _whole(least: int, most: int) -> Callable[[Any, Sequence[Token]], int]:

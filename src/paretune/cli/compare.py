@@ -39,7 +39,7 @@ def compare(
         paretune compare results/mine --with controlled
         paretune compare results/mine results/theirs
         paretune compare --study results/mine linear rewarded_soups
-        paretune compare --study results/mine --with controlled mine mixture_of_experts --format latex
+        paretune compare --study results/mine --with controlled mine --format latex
     """
     from paretune.benchmark.compared_tables import rendered, write_compared
     from paretune.benchmark.comparing import compared

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments
+from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments, usage_error
 from paretune.cli.compare import compare
+from paretune.cli.examples import show_examples
 from paretune.cli.printing import (
     complain,
     complain_last,
@@ -71,6 +72,10 @@ def run(
         workers: Worker processes; by default what the study says.
         part: Run this part of the study alone.
         quiet: Show no progress.
+
+    Example:
+        paretune run quick -o results/quick
+        paretune run study.yaml -o results/mine --workers 2
     """
     from paretune.benchmark.runner import run as run_study
     from paretune.benchmark.summary import summary
@@ -101,6 +106,9 @@ def plan(
         part: Look at this part of the study alone.
         measure: Run parts of it for a few seconds, once for each machine, to say how long it takes; this calls rewards.
         as_json: Print JSON.
+
+    Example:
+        paretune plan study.yaml -o results/mine
     """
     from paretune.benchmark.plan import plan as make_plan
     from paretune.benchmark.summary import plan_text
@@ -120,6 +128,10 @@ def report(folder: Path, *others: Path, output: Output | None = None) -> int:
         folder: Folder of a study.
         others: Folders of other parts of the same study.
         output: Folder of the merged report; needed for several folders.
+
+    Example:
+        paretune report results/mine
+        paretune report results/part-1 results/part-2 -o results/both
     """
     from paretune.cli.values import import_folders
     from paretune.metrics import measure_all
@@ -169,6 +181,10 @@ def list_names(kind: Kind | None = None, name: str | None = None, *, as_json: Js
         kind: What to list; everything by default.
         name: One of these; a method may be module:Class.
         as_json: Print JSON.
+
+    Example:
+        paretune ls methods
+        paretune ls methods rewarded_soups
     """
     from paretune.cli.listing import KINDS, listing, text_of
 
@@ -203,12 +219,17 @@ def train(
         preferences: What to train for, such as empathy=0.7,brevity=0.3, or empathy=7,brevity=3; those left out count
             0. May be given several times; by default a grid of two divisions with its centre.
         settings: A setting of the method, as key=value; may be given several times, dots for nested ones.
+
+    Example:
+        paretune train rewarded_soups --task counselling -o out
+        paretune train linear -t my_task/ -p empathy=1,brevity=1 --set rank=4 -o one
     """
-    from paretune.cli.values import LineLink, parse_preference, parse_settings
+    from paretune.cli.values import LineLink, check_settings, parse_preference, parse_settings
     from paretune.training.train import train as train_method
 
     look_in(os.getcwd())  # a user's module:Class lies beside them, not beside this program
     given = parse_settings(settings or [])
+    check_settings(method, given)
     wanted = [parse_preference(each) for each in preferences] if preferences else None
     solutions = train_method(method, task, budget, seed, wanted, given, output, LineLink(budget))
     experts = "1 expert" if len(solutions.experts) == 1 else f"{len(solutions.experts)} experts"
@@ -241,6 +262,10 @@ def probe(
         pilot: Completions to train an expert for each objective with, to tell it instead.
         output: Folder to write to; by default results/probe-TASK.
         as_json: Print JSON.
+
+    Example:
+        paretune probe counselling
+        paretune probe my_task/ --from results/mine
     """
     from paretune.benchmark.probe import probe as probe_task
     from paretune.cli.relations import StepLines, print_probe
@@ -281,6 +306,9 @@ def generate(
         top_p: Share of the probability mass that is sampled from.
         seed: Another seed, other completions.
         as_json: Print JSON.
+
+    Example:
+        paretune generate out -p empathy=0.7,brevity=0.3 "I want to sleep better."
     """
     from paretune.cli.values import check_sampling, given, import_folders, parse_preference, stand_in
     from paretune.records.layout import lock_path
@@ -309,6 +337,9 @@ def generate(
     for row, text in zip(rows, made.texts, strict=True):
         say(text if len(prompts) == 1 else f"{row['prompt']}\n  {text}")
     return OK
+
+
+show_examples(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -340,7 +371,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
             result: Any = app(given, exit_on_error=False, print_error=False, result_action="return_value")
             flush_output()  # here an error has a handler
     except CycloptsError as error:
-        complain(f"paretune: {_cut(str(error.__cause__ or error))}")
+        complain(f"paretune: {_cut(usage_error(error, given, app))}")
         return USAGE
     except KeyboardInterrupt:
         complain("stopped; run the same command again to go on")

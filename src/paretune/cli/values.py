@@ -12,12 +12,16 @@ from typing import Any
 from paretune.benchmark.progress import LINE_SECONDS
 from paretune.cli.printing import complain
 from paretune.core.answers import Answer, Nearest
+from paretune.core.checks import yaml_value
 from paretune.core.errors import ConfigError, PreferenceError
 from paretune.core.limits import MAX_NESTING
 from paretune.core.preferences import FloatArray, preference_label
 from paretune.core.printable import brief
+from paretune.core.settings import Written
 from paretune.executors.cores import cores
 from paretune.executors.jobs import Link
+from paretune.methods import check_method_name
+from paretune.methods.entries import method_entry
 from paretune.records.study import StudyRecords
 from paretune.tasks.strict_yaml import plain_value, read_value
 
@@ -86,6 +90,20 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {path} must be given once, got it twice. Remove one.")
         place[name] = value
     return settings
+
+
+def check_settings(method: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a method as `--set` gave them, and say how to type them right.
+
+    Raises:
+        ConfigError: If the method, a setting or a value breaks its rule.
+    """
+    check_method_name(method)
+    typed = Written(
+        at=lambda *keys: f"--set {'.'.join(map(str, keys))}" if keys else "train",
+        line=lambda keys, value: f"--set {'.'.join(keys)}={yaml_value(value)}",
+    )
+    method_entry(method, settings, typed)
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
