@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +128,19 @@ def test_classes_of_feedback_are_apart() -> None:
     assert [(lineup.feedback, [row.label for row in lineup.rows]) for lineup in made.lineups] == [
         ("told", ["linear"]), ("oracle", ["mine"]),
     ]  # fmt: skip
+
+
+def test_an_instance_has_the_same_digests_in_another_process_and_another_folder(tmp_path: Path) -> None:
+    code = (
+        "import json; from paretune.tasks import load_task; from paretune.core.digests import digest; "
+        "task = load_task({'controlled': {'alphabet': 3, 'length': 2}}).instance(1); "
+        "keys = {**task.training_key(), 'test': digest(list(task.splits['test']))}; "
+        "print(json.dumps({name: digest(key) for name, key in keys.items()}))"
+    )
+    found = []
+    for number in range(2):
+        environment = {**os.environ, "PARETUNE_CACHE": str(tmp_path / str(number)), "PYTHONHASHSEED": str(number)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+    assert found[0] == found[1]
+    assert {"model", "train", "test", "beta"} <= found[0].keys()
