@@ -64,8 +64,12 @@ def static(chart: Chart) -> Figure:
         line = axes.axvline if shape["x0"] == shape["x1"] else axes.axhline
         line(shape["x0"] if shape["x0"] == shape["x1"] else shape["y0"], color="#777777", lw=0.8, ls="--")
     for note in layout.get("annotations", ()):
-        place = axes.get_yaxis_transform()
-        axes.text(note["x"], note["y"], _text(note["text"]), transform=place, ha="right", va="bottom", fontsize=7)
+        upright = note.get("yref") == "paper"  # else the other axis is
+        place = axes.get_xaxis_transform() if upright else axes.get_yaxis_transform()
+        axes.text(
+            note["x"], note["y"], _text(note["text"]), transform=place, fontsize=7, ha="right",
+            va="top" if upright else "bottom", rotation=90 if upright else 0,
+        )  # fmt: skip
     for name in "xy":
         _axis(axes, layout[f"{name}axis"], name, positions[name])
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))

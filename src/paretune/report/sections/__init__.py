@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paretune.report.section import Section
 from paretune.report.sections import (
+    across,
     adaptability,
     answer,
     appendix,
@@ -28,6 +29,7 @@ SECTIONS: tuple[Section, ...] = (
     answer.SECTION,
     front.SECTION,
     related.SECTION,
+    across.SECTION,
     possible.SECTION,
     performance.SECTION,
     pareto.SECTION,

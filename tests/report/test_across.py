@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import builders
+from paretune.records.study import StudyRecords
+from paretune.report.sections.across import data, interaction_of, measured_correlation, needs, places_of, relative_gains
+from paretune.report.view import View
+
+NAMES = ("kind", "short")
+
+
+def study_of(tasks: dict[str, tuple[float, dict[str, float]]], seeds: int = 4) -> StudyRecords:
+    """Tasks with a measured correlation and scores of methods, alike in both objectives; the base model has .5."""
+    infos, cells, references, relations = [], [], {}, {}
+    for task, (correlation, scores) in tasks.items():
+        info = builders.task_info(task, [[1, 0], [0, 1]], objectives=NAMES, audit=(), test_prompts=1, samples=1)
+        infos.append(info)
+        relations[task, 0] = {"rewards": {"values": [[1.0, correlation], [correlation, 1.0]]}}
+        for seed in range(seeds):
+            references[task, seed] = builders.evaluation([[0.5] * 2], None, NAMES)
+            for method, score in scores.items():
+                rows = [[score + (seed - 1.5) * 0.001 * (len(method) % 3)] * 2]
+                answers = [builders.evaluation(rows, point, NAMES) for point in info.preferences]
+                cells.append(builders.cell(method, seed, answers, task=task))
+    return replace(builders.study(cells, infos, references), relations=relations)
+
+
+CROSSING = {"a": (-0.5, {"linear": 0.9, "weight_grid": 0.7}), "b": (0.5, {"linear": 0.6, "weight_grid": 0.7})}
+
+
+def test_gains_are_shares_of_the_best_methods() -> None:
+    gains = relative_gains(View(study_of(CROSSING), ()).comparisons[0])
+    # (.9 - .5) / .4 and (.7 - .5) / .4, means over seeds
+    assert sum(gains["linear"].values()) / 4 == pytest.approx(1.0)
+    assert sum(gains["weight_grid"].values()) / 4 == pytest.approx(0.5)
+
+
+def test_a_task_on_which_nothing_is_gained_has_no_shares() -> None:
+    worse = {"a": (0.0, {"linear": 0.4, "weight_grid": 0.3})}
+    assert relative_gains(View(study_of(worse), ()).comparisons[0]) == {}
+
+
+def test_tasks_stand_by_their_measured_correlation_and_a_crossing_is_found() -> None:
+    view = View(study_of(CROSSING), ())
+    assert measured_correlation(view, view.comparisons[0]) == -0.5
+    found = data(view)
+    (sentence,) = found["sentences"]  # type: ignore[misc]
+    assert "differences between methods depend on the task" in sentence
+    assert "nothing shows" not in sentence
+    assert sentence.endswith("Highest mean gain: linear on a and weight_grid on b.")
+    (chart,) = found["charts"]  # type: ignore[misc]
+    assert [trace["x"] for trace in chart.figure["data"]] == [[-0.5, 0.5]] * 2
+    (table,) = found["tables"]  # type: ignore[misc]
+    assert table.columns[1] == "a (correlation −0.500)"
+
+
+def test_methods_that_a_task_lacks_take_no_part_in_the_test() -> None:
+    more = {"a": (-0.5, {**CROSSING["a"][1], "rewarded_soups": 0.8}), "b": CROSSING["b"]}
+    (places,) = places_of(View(study_of(more), ())).values()
+    _, names = interaction_of(places)
+    assert names == ["linear", "weight_grid"]
+
+
+def test_it_needs_two_tasks_whose_relations_are_known() -> None:
+    assert needs(View(study_of({"a": CROSSING["a"]}), ()))
+    assert needs(View(replace(study_of(CROSSING), relations={}), ()))
+    assert not needs(View(study_of(CROSSING), ()))
