@@ -120,7 +120,7 @@ def _sentence(budget: int, places: Sequence[Place]) -> str:
     head = f"{budget:,} completions, {count(len(places), 'task')}, {count(len(names), 'method')}: "
     if found.p_value is None or found.share is None:
         return (
-            f"{head}whether differences between methods depend on the task cannot be interaction_of ({found.reason})."
+            f"{head}whether differences between methods depend on the task cannot be tested ({found.reason})."
         )
     clear = found.p_value < LEVEL
     best = {
