@@ -15,7 +15,7 @@ from paretune.core.errors import ModelError
 from paretune.core.prompt_format import PromptFormat
 from paretune.models.bank import ExpertBank
 from paretune.models.base import BaseModel
-from paretune.models.loading import default_device, default_dtype, load_base, unwrap
+from paretune.models.loading import default_device, default_dtype, load_base, loaded_dtypes, unwrap
 from paretune.models.policy import Policy
 from paretune.tasks.controlled.model import save_model
 
@@ -29,6 +29,8 @@ def gpt2_letters(tmp_path: Path) -> BaseModel:
 def test_a_base_model_is_frozen_and_loaded_once(folders: dict[str, Path]) -> None:
     base = load_base(str(folders["llama"]), device="cpu")
     assert load_base(str(folders["llama"]), device="cpu").model is base.model
+    assert loaded_dtypes(str(folders["llama"])) == ["float32"]
+    assert loaded_dtypes(str(folders["llama"] / "nothing")) == []
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert base.digest == model_digest(base.name)
