@@ -52,8 +52,7 @@ class Status:
             are left, of another part or failed; `stopped`, where it was interrupted or its process has died.
         cells: How many cells are `done`, `running`, `pending`, `failed`.
         now: What is under way, as `benchmark.progress.Running` has it; nothing unless it runs.
-        doing: What cells are called that are counted in `tuning`, done of all, while settings are tried; else empty.
-        tuning: Trials of the sweep that are done, and all of them.
+        tuning: Trials of the sweep that are done, and all of them, while settings are tried; else None.
         completions: Made by the last call, and the most that it is to make; None before it has said so.
         per_second: Completions per second over the last half minute; None unless it runs and that is known.
         minutes_left: Least and most, at the speed of the last half minute and of the whole call; None likewise.
