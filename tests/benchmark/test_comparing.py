@@ -51,6 +51,18 @@ def test_a_steady_difference_is_told_apart_and_holm_counts_the_other_methods() -
     ]  # fmt: skip
 
 
+def test_a_difference_that_would_count_alone_does_not_among_several() -> None:
+    # differences .077, .077, .137: mean .097, error .02, t = 4.85, p = 1 - 4.85 / sqrt(4.85^2 + 2) = .03998
+    mine, other = (0.6, 0.7, 0.8), (0.523, 0.623, 0.663)
+    alone = only(records({"mine": mine, "linear": other}), "mine")
+    (pair_,) = alone.against_subject(named(alone, "utility"))
+    assert (pair_.p_value, pair_.verdict) == (pytest.approx(0.03998, abs=1e-5), "higher")
+    among = only(records({"mine": mine, "linear": other, "grid": other}), "mine")
+    found = among.against_subject(named(among, "utility"))
+    assert [each.adjusted for each in found] == pytest.approx([0.07996, 0.07996], abs=2e-5)
+    assert [each.verdict for each in found] == ["not told apart", "not told apart"]
+
+
 def test_one_seed_gives_no_verdict_no_rank_and_no_interval() -> None:
     found = only(records({"mine": (0.9,), "linear": (0.1,)}), "mine")
     (pair_,) = found.against_subject(named(found, "utility"))

@@ -14,9 +14,11 @@ import psutil
 import pytest
 
 from builders import synthetic_study
+from paretune.benchmark.folder import check_folder
 from paretune.benchmark.heartbeat import FILE, NOTE_SECONDS, Heartbeat, signs_of_life
 from paretune.benchmark.progress import Display, Progress, Running
 from paretune.benchmark.status import Status, status, status_text
+from paretune.benchmark.study import load_study
 from paretune.core.errors import RecordError
 from paretune.records.files import mark_done, mark_failed
 from paretune.records.layout import cell_folder, evaluations_folder
@@ -153,6 +155,11 @@ def test_progress_is_noted_every_few_seconds_and_shown_each_time(root: Path) -> 
     heartbeat.show(PROGRESS)
     assert (root / FILE).read_bytes() == first
     assert len(shown.shown) == 2
+
+
+def test_a_folder_that_a_kill_left_with_a_note_alone_may_be_used(tmp_path: Path) -> None:
+    Heartbeat(tmp_path, Display()).note("running")
+    assert check_folder(load_study("quick"), tmp_path) == ""
 
 
 def test_a_full_disk_does_not_end_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
