@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from paretune.core.errors import MixingError
 from paretune.core.preferences import FloatArray
+from paretune.models.bank import ExpertBank
 from paretune.models.completions import Completions
+from paretune.models.gate import TrainedGate
+from paretune.models.gate_sets import GateOfSets
 from paretune.models.mixing import Mixing, by_expert, selected
 from paretune.models.policy import Policy
 from paretune.models.readers.inputs import left_pad
@@ -23,14 +27,13 @@ ROWS_AT_ONCE = 64  # rows read together
 class _Heard:
     """Keeps the weights `[B, T', E]` that a gate chose in each block that asked it."""
 
-    mixing: Mixing
+    gate: TrainedGate | GateOfSets
     by_block: dict[int, Tensor] = field(default_factory=dict)
 
     def hear(self, weights: Tensor, prior: Tensor, inside: Tensor, block: int) -> None:
         """Take what is mixed of the weights `[B, T', E]` of one block."""
         del prior, inside
-        gate = self.mixing.gate
-        self.by_block[block] = weights if gate is None else selected(gate, weights)
+        self.by_block[block] = selected(self.gate, weights)
 
 
 @torch.no_grad()
@@ -61,24 +64,24 @@ def gate_weights(policy: Policy, completions: Completions) -> FloatArray:
         prompts = [completions.prompt_ids[row] for row in rows]
         mixing = policy.mixing([owners[row] for row in rows], prompts)
         ids, lengths = completions.token_ids[rows].to(policy.base.device), completions.lengths[rows]
-        found = _weights(policy, mixing, prompts, ids, lengths.to(policy.base.device))
+        found = _weights(policy.bank, policy.gate, mixing, prompts, ids, lengths.to(policy.base.device))
         inside = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
         parts.append(torch.where(inside[:, :, None, None], found.double().cpu(), torch.nan))
     return np.asarray(torch.cat(parts).numpy())
 
 
-def _weights(policy: Policy, mixing: Mixing, prompts: list[tuple[int, ...]], ids: Tensor, lengths: Tensor) -> Tensor:
+def _weights(
+    bank: ExpertBank, gate: TrainedGate | GateOfSets, mixing: Mixing, prompts: Sequence[tuple[int, ...]], ids: Tensor,
+    lengths: Tensor,
+) -> Tensor:  # fmt: skip
     """Return the weights of some rows, `[B, T, L, E]`."""
-    bank, gate = policy.bank, policy.gate
-    if bank is None or gate is None:
-        raise MixingError("policy must have a gate to tell its weights, got none.")
     blocks, steps = len(bank.blocks), ids.shape[1]
     if mixing.row_gate is not None:
         return mixing.resolved().dense()[:, None, None].expand(-1, steps, blocks, -1)
-    heard = _Heard(mixing)
-    before, real = left_pad(policy.base, prompts)
+    heard = _Heard(gate)
+    before, real = left_pad(bank.base, prompts)
     inside = torch.arange(steps, device=ids.device)[None, :] < lengths[:, None]
-    reader = Reader(policy.base, bank, mixing.heard_by(heard, lengths))
+    reader = Reader(bank.base, bank, mixing.heard_by(heard, lengths))
     first = before.shape[1] - 1
     reader.whole(torch.cat([before, ids], dim=1), torch.cat([real, inside], dim=1), keep=1, gate_from=first)
     prior, reads = mixing.dense().to(ids.device)[:, None].expand(-1, steps, -1), gate.reads_block
