@@ -101,6 +101,16 @@ def test_what_is_sampled_says_how_far_off_it_may_be() -> None:
     assert of(drawn)["shapley: warm, warm"].reason.endswith("standard error of a seed 0.05")
 
 
+def test_a_step_that_is_answered_by_the_same_policy_says_so() -> None:
+    step = table(scores="estimated")
+    assert of(step)["sensitivity: +.1 warm on KL"].reason.endswith("standard error of a seed 0.1")
+    assert "standard error" not in of(table())["sensitivity: +.1 warm on KL"].reason  # exact
+    step["sensitivity"]["same_policy"] = [[True, False], [True, False]]
+    found = of(step)
+    assert found["sensitivity: +.1 warm on KL"].reason.endswith("the same policy answers both")
+    assert "same policy" not in found["sensitivity: +.1 brief on KL"].reason
+
+
 def test_an_expert_that_answers_alone_has_a_row_that_says_so() -> None:
     alone = table(
         points=[point("equal weights", [1.0], [[0.3, 0.2, 0.5, 0.25]], [[0.3, 0.2, 0.5, 0.25]], experts=["x"])]

@@ -95,7 +95,8 @@ def _values(group: Group, tables: Sequence[Table]) -> Iterator[tuple[str, Metric
         note = _note(group, at, expert, column)
         yield f"shapley: {column}, {expert}{where}", value(_shapley(at, expert, column), note)
     for raised, column in product(objectives, (*objectives, "KL")):
-        yield f"sensitivity: +.1 {raised} on {column}", value(_sensitivity(objectives, raised, column))
+        place = objectives.index(raised), (*objectives, "KL").index(column)
+        yield f"sensitivity: +.1 {raised} on {column}", value(_sensitivity(*place, column), _step_note(group, *place))
     yield "sensitivity: mean error at +.2", value(_step_error)
     for label, part, key, expert in _gate_parts(tables):
         yield f"gate: {label}, {expert}", value(_gate(part, key, expert))
@@ -163,21 +164,31 @@ def _note(group: Group, at: str, expert: str, column: str) -> str:
         found = [each[row][place] for each in sampled if each is not None and each[row][place] is not None]
         errors += [float(np.hypot.reduce(found))] if found else []
     parts = ["one expert answers, so all of the gain over the base model is its own"] * (expert == ALONE)
-    parts += [f"standard error of a seed {np.mean(errors):.2g}"] if errors else []
-    return "; ".join(parts)
+    return "; ".join([*parts, *_error_note(errors)])
 
 
-def _sensitivity(objectives: Sequence[str], raised: str, column: str) -> Callable[[Table], Found]:
-    place = (*objectives, "KL").index(column)
+def _error_note(errors: Sequence[float]) -> list[str]:
+    return [f"standard error of a seed {np.mean(errors):.2g}"] if errors else []
 
+
+def _sensitivity(raised: int, place: int, column: str) -> Callable[[Table], Found]:
     def read(table: Table) -> Found:
         known = table["sensitivity"]
         if known["reason"]:
             return f"has no sensitivity ({known['reason']})"
-        found = known["changes"][0][objectives.index(raised)][place]
+        found = known["changes"][0][raised][place]
         return f"has no {column} on any prompt" if found is None else float(found)
 
     return read
+
+
+def _step_note(group: Group, raised: int, place: int) -> str:
+    """Say of a change whether it is of one policy with itself, and how far off sampling may leave it."""
+    known = [(table["scores"], table["sensitivity"]) for table in _tables(group) if not table["sensitivity"]["reason"]]
+    same = [each["same_policy"][0][raised] for _, each in known]
+    parts = ["the same policy answers both"] if same and all(same) else []
+    sampled = [each["standard_error"][0][raised][place] for scores, each in known if scores != "exact"]
+    return "; ".join(parts or _error_note([error for error in sampled if error is not None]))
 
 
 def _step_error(table: Table) -> Found:

@@ -106,12 +106,13 @@ class Attribution:
 
 
 def _completions(cell: PlannedCell, prompts: int) -> int:
-    """Return how many completions a cell's table takes at most, fewest of one policy a preference."""
+    """Return how many completions a cell's table takes at most; its experts are no more than its stages train."""
     preferences = 1 + len(cell.task.objectives)
     several = cell.entry.method.family == "meta-policy"
-    traced = preferences * TRACED if several else 0
-    scored = (MOST_POLICIES if several else 1 + preferences) + preferences - 1
-    return prompts * (traced + (0 if cell.task.enumeration is not None else scored * SAMPLES))
+    experts = (cell.policies or MOST_EXACT) if several else 1
+    coalitions = min(MOST_POLICIES, 1 + preferences * (2 ** min(experts, MOST_EXACT) - 1))
+    sampled = 0 if cell.task.enumeration is not None else (coalitions + preferences - 1) * SAMPLES
+    return prompts * (sampled + preferences * TRACED * several)
 
 
 @dataclass(frozen=True, eq=False)
