@@ -69,9 +69,7 @@ def devices(stage: StageRecord) -> set[str | None]:
 
 def threads(stages: Iterable[StageRecord]) -> list[int]:
     """Return with how many threads some stages were trained, each number once."""
-    return sorted(
-        {attempt["threads_per_worker"] for stage in stages for attempt in stage.attempts if "device" in attempt}
-    )
+    return sorted({attempt["threads_per_worker"] for stage in stages for attempt in stage.attempts if attempt})
 
 
 def seconds_note(cells: Sequence[CellRecord]) -> str:
@@ -92,7 +90,7 @@ def seconds_note(cells: Sequence[CellRecord]) -> str:
     said += [f"on {listed(places)}"] if len(places) > 1 else []
     crowded = {cell.seed: found for cell in done if (found := busy(cell.stages)).reasons}
     if crowded:
-        worst = max(crowded.values(), key=lambda each: (each.load or 0.0, -(each.share or 1.0)))
+        worst = max(crowded.values(), key=lambda each: (each.load or 0.0, -1.0 if each.share is None else -each.share))
         said.append(f"machine was busy: {', '.join(worst.reasons)} ({seeds(list(crowded))})")
     return "; ".join(said)
 
