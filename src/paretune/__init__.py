@@ -17,6 +17,7 @@ _PUBLIC = {  # name -> module that defines it; imported on first use, so that `i
     "plan": "paretune.benchmark.plan",
     "probe": "paretune.benchmark.probe",
     "load_solutions": "paretune.models.solutions",
+    "load_choice": "paretune.records.choices",
     "Task": "paretune.core.task",
     "Objective": "paretune.core.task",
     "ParetuneError": "paretune.core.errors",
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "adapt",
     "add_objective",
+    "load_choice",
     "load_solutions",
     "load_task",
     "plan",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from paretune.core.errors import ParetuneError
     from paretune.core.task import Objective, Task
     from paretune.models.solutions import load_solutions
+    from paretune.records.choices import load_choice
     from paretune.tasks import load_task
     from paretune.training.continuing import adapt, add_objective
     from paretune.training.train import train

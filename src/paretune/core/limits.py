@@ -31,6 +31,7 @@ MAX_GRID: Final = 100_000  # points of a lattice of the simplex: half a second t
 MAX_BUDGETS: Final = 50  # a curve needs ten points
 MAX_CELLS: Final = 5_000  # tasks x methods x budgets x seeds, and trials of a sweep: planning takes 10 ms each
 MAX_SAMPLES: Final = 100_000  # completions of one prompt
+MAX_QUESTIONS: Final = 200  # of a comparison of policies; ten tell what somebody wants, and nobody replies to more
 MAX_WORKERS: Final = 1_024  # processes; each takes 200 MB at least
 
 MAX_READ_FILES: Final = 10_000  # that a task's rewards, or a module, depend on: each load of the task digests them all
