@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from paretune.cli.values import import_folders, parse_preference, parse_settings, stand_in
+from paretune.cli.values import chosen_elsewhere, import_folders, parse_preference, parse_settings, stand_in
 from paretune.core.answers import Answer, Combined, Estimated, Nearest, Selected
-from paretune.core.errors import ConfigError
+from paretune.core.errors import ConfigError, RecordError
+from paretune.records.choices import Choice, write_choice
 
 NAMES = ("reflection", "empathy", "brevity")
 TRAINED = np.asarray([[0.0, 0.7, 0.3], [0.5, 0.25, 0.25]])
@@ -20,6 +22,27 @@ def said(answer: Answer, *preference: float) -> str:
 def test_a_preference_is_read_by_name() -> None:
     assert parse_preference("empathy=0.7, brevity=.3") == {"empathy": 0.7, "brevity": 0.3}
     assert parse_preference("reflection=1,empathy=1,brevity=1") == {"reflection": 1, "empathy": 1, "brevity": 1}
+
+
+def test_a_preference_is_read_from_a_file_of_weights_or_a_choice(tmp_path: Path) -> None:
+    write_choice(tmp_path / "choice.json", Choice({"empathy": 0.7}, study="s", task="t", method="linear"))
+    found = parse_preference(f"@{tmp_path / 'choice.json'}")
+    assert dict(found) == {"empathy": 0.7}
+    (tmp_path / "weights.json").write_text('{"empathy": 7, "brevity": 3}')
+    assert dict(parse_preference(f"@{tmp_path / 'weights.json'}")) == {"empathy": 7, "brevity": 3}
+    with pytest.raises(RecordError, match=r"gone.json must exist, got 'No such file"):
+        parse_preference("@gone.json")
+    (tmp_path / "weights.json").write_text("empathy=0.7")
+    with pytest.raises(ConfigError, match=r"weights.json:1 must hold JSON"):
+        parse_preference(f"@{tmp_path / 'weights.json'}")
+
+
+def test_a_choice_made_among_policies_of_another_method_says_so() -> None:
+    chosen = Choice({"empathy": 0.7}, study="s", task="t", method="linear")
+    note = "note: this preference was chosen among policies of 'linear'; these are of 'mod'"
+    assert chosen_elsewhere(chosen, "mod") == note
+    for preference, method in ((chosen, "linear"), (Choice({"empathy": 1.0}), "mod"), ({"empathy": 1.0}, "mod")):
+        assert chosen_elsewhere(preference, method) == ""
 
 
 def test_settings_are_yaml_and_may_be_nested() -> None:

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter, Token, UnknownCommandError, 
 
 from paretune.core.checks import check_count, did_you_mean, user_path
 from paretune.core.errors import ConfigError
-from paretune.core.limits import MAX_COMPLETIONS, MAX_SAMPLES, MAX_SEED, MAX_WORKERS
+from paretune.core.limits import MAX_COMPLETIONS, MAX_QUESTIONS, MAX_SAMPLES, MAX_SEED, MAX_WORKERS
 from paretune.core.printable import brief, is_writable
 from paretune.tasks.strict_yaml import plain_value
 
@@ -80,4 +80,5 @@ Workers = Annotated[int, Parameter(converter=_whole(1, MAX_WORKERS))]
 Seed = Annotated[int, Parameter(converter=_whole(0, MAX_SEED))]
 Budget = Annotated[int, Parameter(converter=_whole(1, MAX_COMPLETIONS))]
 Samples = Annotated[int, Parameter(converter=_whole(1, MAX_SAMPLES))]
+Questions = Annotated[int, Parameter(converter=_whole(1, MAX_QUESTIONS))]
 Number = Annotated[float, Parameter(converter=_number)]

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments, usage_error
 from paretune.cli.compare import compare
+from paretune.cli.elicit import elicit
 from paretune.cli.examples import show_examples
 from paretune.cli.printing import (
     complain,
@@ -51,7 +52,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `execute` says how to go on
 )
-for command in (compare, score, status):
+for command in (compare, elicit, score, status):
     app.command(command)
 
 
@@ -217,7 +218,8 @@ def train(
         budget: Completions it may make.
         seed: Training seed.
         preferences: What to train for, such as empathy=0.7,brevity=0.3, or empathy=7,brevity=3; those left out count
-            0. May be given several times; by default a grid of two divisions with its centre.
+            0. Or @choice.json, a saved choice. May be given several times; by default a grid of two divisions with its
+            centre.
         settings: A setting of the method, as key=value; may be given several times, dots for nested ones.
 
     Example:
@@ -300,7 +302,7 @@ def generate(
         folder: What train saved, or a cell of a study (runs/CELL).
         prompts: One or more prompts; needed.
         preference: Weights of the objectives, such as empathy=0.7,brevity=0.3, or empathy=7,brevity=3; those left out
-            count 0. Needed.
+            count 0. Or @choice.json, a saved choice. Needed.
         samples: Completions per prompt.
         temperature: 1 samples as trained; lower is less varied.
         top_p: Share of the probability mass that is sampled from.
@@ -309,8 +311,9 @@ def generate(
 
     Example:
         paretune generate out -p empathy=0.7,brevity=0.3 "I want to sleep better."
+        paretune generate out -p @choice.json "I want to sleep better."
     """
-    from paretune.cli.values import check_sampling, given, import_folders, parse_preference, stand_in
+    from paretune.cli.values import check_sampling, chosen_elsewhere, given, import_folders, parse_preference, stand_in
     from paretune.records.layout import lock_path
     from paretune.records.reading import read_lock
 
@@ -323,8 +326,12 @@ def generate(
     look_in(*reversed(import_folders(read_lock(study) if lock_path(study).is_file() else None)))
     solutions = load_solutions(folder)
     policy = solutions.policy_for(wanted)
-    if note := stand_in(solutions.answer, solutions.objectives, policy.preferences[0]):
-        complain(note)
+    for note in (
+        chosen_elsewhere(wanted, solutions.method),
+        stand_in(solutions.answer, solutions.objectives, policy.preferences[0]),
+    ):
+        if note:
+            complain(note)
     made = policy.generate(prompts, samples=samples, temperature=temperature, top_p=top_p, seed=seed)
     rows = [
         {"prompt": prompts[prompt], "sample": sample, "completion": text, "finish": finish}

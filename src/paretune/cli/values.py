@@ -22,18 +22,23 @@ from paretune.executors.cores import cores
 from paretune.executors.jobs import Link
 from paretune.methods import check_method_name
 from paretune.methods.entries import method_entry
+from paretune.records.choices import Choice, load_choice
 from paretune.records.study import StudyRecords
 from paretune.tasks.strict_yaml import plain_value, read_value
 
 PREFERENCE = re.compile(r"\s*[A-Za-z][\w-]*\s*=\s*[\d.]+\s*(,.*=.*)?")
 
 
-def parse_preference(text: str) -> dict[str, float]:
-    """Read `empathy=0.7,brevity=0.3`.
+def parse_preference(text: str) -> Mapping[str, float]:
+    """Read `empathy=0.7,brevity=0.3`, or the file that `@choice.json` names.
 
     Raises:
         PreferenceError: If a part is not a name and a number, or a name is given twice.
+        RecordError: If the file cannot be read.
+        ConfigError: If it holds no choice and no weights.
     """
+    if text.startswith("@"):
+        return load_choice(text[1:])
     preference: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
@@ -135,6 +140,13 @@ def stand_in(answer: Answer, objectives: Sequence[str], preference: FloatArray) 
     labels = [[preference_label(row, objectives, digits) for row in rows] for digits in (2, 4, 6)]
     wanted, trained = next((each for each in labels if each[0] != each[1]), labels[-1])  # the first to tell them apart
     return f"note: no policy was trained for {wanted}: answered by the one for {trained} ({word})"
+
+
+def chosen_elsewhere(preference: Mapping[str, float], method: str) -> str:
+    """Say that a saved choice was made among the policies of another method; else an empty string."""
+    if not isinstance(preference, Choice) or preference.method in ("", method):
+        return ""
+    return f"note: this preference was chosen among policies of '{preference.method}'; these are of '{method}'"
 
 
 def import_folders(study: StudyRecords | None) -> list[str]:
