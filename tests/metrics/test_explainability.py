@@ -143,6 +143,9 @@ def test_faithfulness_ranks_experts_within_objective_and_preference() -> None:
     assert found["faithfulness: shapley, brief"].value == 0
     # equal weights rank nothing; at warm +.2 the larger weight loses more in both
     assert found["faithfulness: mixing weights"].value == 1
+    # of the utility: .075 and .125 where .1 and .125 are said, 0 and 0 rank nothing
+    assert found["faithfulness: shapley, utility"].value == 1
+    assert "faithfulness: sensitivity, utility" not in found
 
 
 def test_weights_of_a_gate_have_rows_by_block_position_and_prompt() -> None:

@@ -55,9 +55,10 @@ class Explainability:
       `gradient: steps against OBJECTIVE`: share of optimiser steps that turned against it.
     - `faithfulness: shapley`, `mixing weights`, `gate use`: rank correlation, over experts, of the attribution with
       what the score loses when that expert alone is taken out. The weights that the answer gives are the attribution
-      that anyone would make first, and what others must beat. Ranks are within one objective at one preference, and
-      correlations averaged; `faithfulness: shapley, OBJECTIVE` is of one objective. `faithfulness: sensitivity`: of
-      changes at .1 with those at .2, over the weights raised.
+      that anyone would make first, and what others must beat; they are the same for every objective, so of specialists
+      they tell who matters to the user (`..., utility`) and not for what. Ranks are within one objective at one
+      preference, and correlations averaged over objectives and preferences; `faithfulness: shapley, OBJECTIVE` is of
+      one objective. `faithfulness: sensitivity`: of changes at .1 with those at .2, over the weights raised.
 
     Source:
         Kong et al. 2025, explainability; Shapley 1953. The checks by ablation follow Samek et al. 2017, who remove what
@@ -106,7 +107,8 @@ def _values(group: Group, tables: Sequence[Table]) -> Iterator[tuple[str, Metric
         yield f"gradient: steps against {each}", value(_training("conflicts", k))
     for kind in NO_RANKS:
         yield f"faithfulness: {kind}", value(_faithfulness(kind, range(len(objectives))))
-        for k, each in enumerate(objectives):
+        single = [*enumerate(objectives), *([] if kind == "sensitivity" else [(len(objectives) + 1, "utility")])]
+        for k, each in single:
             yield f"faithfulness: {kind}, {each}", value(_faithfulness(kind, [k]))
 
 
@@ -244,23 +246,23 @@ def _training(part: str, objective: int) -> Callable[[Table], Found]:
     return read
 
 
-def _faithfulness(kind: str, objectives: Sequence[int]) -> Callable[[Table], Found]:
+def _faithfulness(kind: str, columns: Sequence[int]) -> Callable[[Table], Found]:
     def read(table: Table) -> Found:
         if kind == "gate use" and table["gate"]["reason"]:
             return f"has no gate: {table['gate']['reason']}"
         if kind == "sensitivity" and table["sensitivity"]["reason"]:
             return f"has no sensitivity ({table['sensitivity']['reason']})"
-        found = pooled_rank_correlation(_pairs(table, kind, objectives))
+        found = pooled_rank_correlation(_pairs(table, kind, columns))
         return NO_RANKS[kind] if found is None else found
 
     return read
 
 
-def _pairs(table: Table, kind: str, objectives: Sequence[int]) -> Pairs:
-    """Yield groups of parts, one an objective and preference: what is attributed to each, and what ablation says."""
+def _pairs(table: Table, kind: str, columns: Sequence[int]) -> Pairs:
+    """Yield groups of parts, one a score and preference: what is attributed to each, and what ablation says."""
     if kind == "sensitivity":
         small, large = _array(table["sensitivity"]["changes"])
-        yield from ((small[:, k], large[:, k]) for k in objectives)
+        yield from ((small[:, k], large[:, k]) for k in columns)
         return
     for point in table["points"]:
         if point["reason"]:
@@ -272,7 +274,7 @@ def _pairs(table: Table, kind: str, objectives: Sequence[int]) -> Pairs:
             if use is None:
                 continue
             said = use["mean"]
-        yield from ((shapley[:, k] if kind == "shapley" else said, removal[:, k]) for k in objectives)
+        yield from ((shapley[:, k] if kind == "shapley" else said, removal[:, k]) for k in columns)
 
 
 def _array(values: Any) -> FloatArray:
