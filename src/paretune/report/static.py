@@ -134,7 +134,7 @@ def _heat(axes: Axes, trace: Trace) -> None:
     colours = LinearSegmentedColormap.from_list("below_above", DIVERGING)
     axes.grid(visible=False)
     axes.imshow(values, cmap=colours, vmin=trace["zmin"], vmax=trace["zmax"], aspect="auto")
-    for row, column in np.ndindex(values.shape):
+    for row, column in np.ndindex(values.shape if "texttemplate" in trace else (0, 0)):  # else fields are too small
         axes.text(column, row, _text(trace["text"][row][column]), ha="center", va="center", fontsize=7)
     axes.set_xticks(range(len(trace["x"])), [_text(each) for each in trace["x"]], fontsize=7)
     axes.set_yticks(range(len(trace["y"])), [_text(each) for each in trace["y"]])
