@@ -29,6 +29,7 @@ from paretune.records.study import (
     StageRecord,
     StudyRecords,
     TaskInfo,
+    TimedBatch,
     TimingRecord,
     TuningMeasure,
     TuningPoint,
@@ -487,9 +488,34 @@ def _rewards(truth: NDArray[np.float64], info: TaskInfo, stream: Sequence[int | 
 
 
 def _timing(task: str, method: str, position: int) -> TimingRecord:
-    base = (2000.0, 2100.0, 1900.0, 2050.0, 1990.0)
+    base = (2000.0, 2100.0, 1900.0, 2050.0, 1990.0, 2200.0, 1800.0)
     ratio = 0.9 - 0.1 * position
-    return TimingRecord(task, method, 64, tuple(ratio * each for each in base), base, 2, "cpu")
+    return timing([ratio * each for each in base], base, method, task)
+
+
+def timing(
+    speeds: Sequence[float],
+    base: Sequence[float],
+    method: str = "linear",
+    task: str = "counselling",
+    rows: int = 64,
+    busy: float = 0.0,
+) -> TimingRecord:
+    """Return the timing of one number of rows, 32 new tokens each: tokens per second of every round.
+
+    The first token takes a tenth of a reply. Mixed preferences are half as fast as one, on two rows and more; the
+    policy holds 30 MB and the base model 20.
+    """
+    latency = {
+        name: tuple(rows * 32 / each if each else 0.0 for each in values)
+        for name, values in (("base", base), ("policy", speeds))
+    }
+    if rows > 1:
+        latency["mixed"] = tuple(2 * each for each in latency["policy"])
+    first = {name: tuple(each / 10 for each in values) for name, values in latency.items()}
+    held = {"base": 20_000_000, "policy": 30_000_000, "mixed": 40_000_000}
+    batch = TimedBatch(rows, 32, latency, first, {name: held[name] for name in latency}, "narrow")
+    return TimingRecord(task, method, (batch,), "cpu", 1, "cpu", busy)
 
 
 def study_of_experts(experts: int) -> StudyRecords:

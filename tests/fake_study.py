@@ -14,7 +14,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from paretune.executors.jobs import Link
 from paretune.methods.experts import adapters_of
 from paretune.records.files import write_json
 from paretune.records.layout import TIMING
+from paretune.records.study import TimedBatch, TimingRecord
 
 GROUP = 8
 
@@ -202,8 +203,10 @@ class FakeTiming(Timing):
     def run(self, job: TableJob, link: Link) -> None:
         if os.environ.get("FAKE_TIMING") == "fails":
             raise ValueError("bad timing")
-        timed = {"task": job.task.name, "method": job.cell["method"], "rows": 2, "threads": 1, "device": "cpu"}
-        write_json(job.folder / TIMING, {**timed, "tokens_per_second": [1.0], "base_tokens_per_second": [2.0]})
+        seconds = {"base": (1.0,), "policy": (2.0,)}
+        batch = TimedBatch(2, 1, seconds, seconds, {"base": 1, "policy": 2}, "narrow")
+        timed = TimingRecord(job.task.name, str(job.cell["method"]), (batch,), "cpu", 1, "cpu", 0.0)
+        write_json(job.folder / TIMING, asdict(timed))
 
 
 def write_report(folder: Path, *known: object) -> Path:

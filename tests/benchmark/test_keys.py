@@ -72,6 +72,12 @@ def test_an_edited_reward_of_the_audit_changes_the_evaluation_key_only(
     assert keys(before)["timing"] == keys(after)["timing"]
 
 
+def test_a_timing_depends_on_the_preferences_that_it_mixes_and_on_no_budget(study: Make) -> None:
+    before = keys(plan(study()))["timing"]
+    assert before != keys(plan(study(preferences={"grid": 2, "unseen": 2})))["timing"]
+    assert before == keys(plan(study(budget={"completions": 128})))["timing"]
+
+
 def test_a_cells_folder_can_be_read_by_people(study: Make) -> None:
     first = cell(study())
     assert first.name == f"fake-fake-64-s0-{first.training_key[:8]}"

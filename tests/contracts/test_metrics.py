@@ -71,7 +71,7 @@ def test_every_value_is_finite_or_missing_with_a_reason(name, records):
         else:
             assert math.isfinite(value.value)
             assert value.low <= value.value <= value.high
-            assert len(value.per_seed) >= 2
+            assert len(value.per_seed) >= 2 or name == "inference_efficiency"  # whose intervals are over rounds
 
 
 ON_REQUEST = [name for name in METRICS if {*load_metric(name).needs} & {*MEASURED}]  # the made-up study has none of it

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from paretune.core.protocols import Table
 from paretune.core.stages import Stage
 from paretune.core.task import Objective, Task
 from paretune.records.evaluations import write_evaluation
-from paretune.records.files import mark_done, mark_failed, read_signed, write_json, write_signed
+from paretune.records.files import AGAIN, mark_done, mark_failed, read_signed, write_json, write_signed
 from paretune.records.layout import (
     EVALUATION,
     OUTCOMES,
@@ -81,7 +81,7 @@ def write_study(folder, study):
 
     for timing in study.timings:
         sealed(
-            f"timing/{timing.task}-{timing.method}", {TIMING: lambda path, each=timing: write_json(path, vars(each))}
+            f"timing/{timing.task}-{timing.method}", {TIMING: lambda path, each=timing: write_json(path, asdict(each))}
         )
     for (task, seed), record in study.references.items():
         sealed(f"references/{task}-{seed}", {EVALUATION: lambda path, each=record: write_evaluation(each, path)})
@@ -337,6 +337,33 @@ def test_where_exact_scores_are_lost_sampled_ones_do_not_stand_in_and_no_other_c
     assert all(np.isnan(each.scores).all() and np.isnan(each.kl) for each in found[first.cell].evaluations)
     for cell in others:
         assert_same(cell, found[cell.cell])
+
+
+OLD_TIMING = {
+    "task": "counselling", "method": "linear", "rows": 64, "tokens_per_second": [90.0],
+    "base_tokens_per_second": [100.0], "threads": 2, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (OLD_TIMING, "must have all its fields, got trouble with 'batches'"),  # of version 2 of the measurement
+        ({**OLD_TIMING, "batches": []}, "must have timed some number of rows, got none"),
+        ({**OLD_TIMING, "batches": [{"rows": 1}]}, "must have all its fields, got trouble with 'latency_seconds'"),
+        ({**OLD_TIMING, "batches": 3}, "must have all its fields"),
+    ],
+)
+def test_a_timing_of_an_earlier_version_is_missing_and_costs_no_other(folder, content, trouble):
+    path = folder / "timing" / "counselling-linear"
+    values = read_signed(path / "DONE.json")["values"]
+    write_json(path / TIMING, content)
+    mark_done(path, values)
+    found = read_study(folder)
+    assert [timing.method for timing in found.timings] == ["weight_grid", "rewarded_soups"]
+    assert list(found.missing) == ["timing/counselling-linear"]
+    assert trouble in found.missing["timing/counselling-linear"]
+    assert AGAIN in found.missing["timing/counselling-linear"]
 
 
 def test_a_failed_table_is_missing_for_its_reason(folder):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from paretune.benchmark.measurements import TRIAL
-from paretune.benchmark.measurements.timing import REPEATS, ROWS
+from paretune.benchmark.measurements.timing import COMPLETIONS
 from paretune.benchmark.planned import Plan, PlannedCell, PlannedTable, Speed
 from paretune.benchmark.speed import UPDATES, Probe, Range, known_speeds, measure_speeds
 from paretune.core.digests import digest
@@ -168,7 +168,7 @@ def _evaluation(plan: Plan) -> list[Work]:
         instance, seed = task.instance(mine[0].table.seed), mine[0].table.seed
         most = [each.completions for each in mine]
         own = [each.completions * _apart(each, cells) for each in mine]
-        timed = sum(each.table.measurement == "timing" for each in mine) * 2.0 * (REPEATS + 1) * ROWS
+        timed = sum(each.table.measurement == "timing" for each in mine) * float(COMPLETIONS)
         sampling, tokens = _sampling(plan, instance, seed), task.max_completion_tokens
         found.append(Work(sampling, sum(most), sum(own), max(most), tokens, timed))
         if task.enumeration is not None:

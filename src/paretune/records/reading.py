@@ -64,6 +64,7 @@ from paretune.records.study import (
     StageRecord,
     StudyRecords,
     TaskInfo,
+    TimedBatch,
     TimingRecord,
     TuningPoint,
     TuningRecord,
@@ -330,8 +331,17 @@ def _without_scores(evaluation: EvaluationRecord) -> EvaluationRecord:
 def _timing(path: Path) -> TimingRecord:
     timing = read_json(path)
     with _fields_of(path):
-        speeds = {name: tuple(timing[name]) for name in ("tokens_per_second", "base_tokens_per_second")}
-        return TimingRecord(**{**timing, **speeds})
+        if not timing["batches"]:
+            raise RecordError(f"{path} must have timed some number of rows, got none. {AGAIN}")
+        return TimingRecord(**{**timing, "batches": tuple(_timed_batch(each) for each in timing["batches"])})
+
+
+def _timed_batch(batch: Mapping[str, Any]) -> TimedBatch:
+    rounds = {
+        name: {decoder: tuple(values) for decoder, values in batch[name].items()}
+        for name in ("latency_seconds", "first_token_seconds")
+    }
+    return TimedBatch(**{**batch, **rounds})
 
 
 def _failed(folder: Path, planned: CellRecord, found: Found, stages: dict[str, StageRecord]) -> CellRecord:

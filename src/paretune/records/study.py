@@ -176,26 +176,70 @@ class CellRecord:
 
 
 @dataclass(frozen=True)
+class TimedBatch:
+    """Rounds of decoding one number of rows at once, in which every decoder answers the same prompts.
+
+    Decoders are `base`, the base model without experts; `policy`, that of one preference; and, where there are several
+    rows and preferences, `mixed`, another preference in each row.
+
+    Attributes:
+        rows: Rows decoded at once.
+        new_tokens: Of each row.
+        latency_seconds: Decoder -> seconds from the raw prompts to all texts, one value a round.
+        first_token_seconds: Decoder -> the same of answers of one token.
+        peak_bytes: Decoder -> the most bytes of tensors that decoding held at once, parameters included.
+        ended: Why there were no further rounds: intervals were `narrow`, or the most `rounds` or `seconds` were spent.
+    """
+
+    rows: int
+    new_tokens: int
+    latency_seconds: Mapping[str, tuple[float, ...]]
+    first_token_seconds: Mapping[str, tuple[float, ...]]
+    peak_bytes: Mapping[str, int]
+    ended: str
+
+    def tokens_per_second(self, decoder: str) -> tuple[float, ...]:
+        """Return the speed of a decoder in every round."""
+        return tuple(self.rows * self.new_tokens / each for each in self.latency_seconds[decoder])
+
+
+@dataclass(frozen=True)
 class TimingRecord:
-    """Decoding speed of one method's policy beside the base model, interleaved, while nothing else runs.
+    """What decoding with one method's policy cost beside the base model, round by round, while nothing else ran.
 
     Attributes:
         task: Its task.
         method: Its method; the policy timed is that of the centre preference and the first seed.
-        rows: Rows decoded at once.
-        tokens_per_second: One value per repeat.
-        base_tokens_per_second: The base model's, measured in turn with the former.
+        batches: By increasing number of rows.
+        clock: `cpu` where seconds are those in which the process computed, `wall` where they are those that passed.
         threads: Threads used.
         device: `cpu` or the GPU's name.
+        busy: Share of the time that passed in which the process had to wait for other work; None by a clock on the
+            wall, which does not tell.
     """
 
     task: str
     method: str
-    rows: int
-    tokens_per_second: tuple[float, ...]
-    base_tokens_per_second: tuple[float, ...]
+    batches: tuple[TimedBatch, ...]
+    clock: Literal["cpu", "wall"]
     threads: int
     device: str
+    busy: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """The most rows that were decoded at once."""
+        return self.batches[-1].rows
+
+    @property
+    def tokens_per_second(self) -> tuple[float, ...]:
+        """The policy's speed in every round of the most rows."""
+        return self.batches[-1].tokens_per_second("policy")
+
+    @property
+    def base_tokens_per_second(self) -> tuple[float, ...]:
+        """The base model's speed in the same rounds."""
+        return self.batches[-1].tokens_per_second("base")
 
 
 @dataclass(frozen=True)
