@@ -20,6 +20,9 @@ UNIT = 64  # completions that move a point by one doubling along the axis of the
 REACHED = 0.95  # share of the single-policy result's gain over the base model
 Value = Callable[[CellRecord], float | str]  # of a finished cell, or why it has none
 Curve = Mapping[int, Mapping[str, Any]]  # what there is at each length, by the completions asked for
+Curves = list[Curve]  # one for each preference
+Scratch = Mapping[tuple[str, int], Curves]  # by task and seed
+Table = Callable[[Scratch, CellRecord], Curves | str]
 
 
 class Adaptability:
@@ -57,61 +60,62 @@ class Adaptability:
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""
-        return [row for group in groups(study) for row in self._rows(group, study)]
+        scratch = from_scratch(study)
+        return [row for group in groups(study) for row in self._rows(group, study, scratch)]
 
-    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+    def _rows(self, group: Group, study: StudyRecords, scratch: Scratch) -> list[MetricRow]:
         cells, rows = group.cells, []
         for noun in ("J", "utility") if group.task.judged_on == "J" else ("utility", "J"):
             for origin, table in (("", own_curves), (" from scratch", scratch_curves)):
                 for length in LENGTHS:
                     label = f"{noun} after {length:,} completions{origin}"
-                    rows.append((label, over_seeds(cells, _mean(study, table, _at(length, noun)))))
+                    rows.append((label, over_seeds(cells, _mean(scratch, table, _at(length, noun)))))
                 label = f"area under the curve{origin}, {noun}"
-                rows.append((label, over_seeds(cells, _mean(study, table, _area(noun)))))
-            rows.append((f"gain of the start, {noun}", over_seeds(cells, _start(study, noun))))
+                rows.append((label, over_seeds(cells, _mean(scratch, table, _area(noun)))))
+            rows.append((f"gain of the start, {noun}", over_seeds(cells, _start(scratch, noun))))
             label = f"completions to 95 % of the single-policy result, {noun}"
-            rows.append((label, _completions(group, study, noun)))
+            rows.append((label, _completions(group, scratch, noun)))
         for length in LENGTHS:
             label = f"regret to the optimum after {length:,} completions"
-            rows.append((label, over_seeds(cells, _regret(study, length))))
+            rows.append((label, over_seeds(cells, _regret(study, scratch, length))))
         return [group.row(self.name, label, value) for label, value in rows]
 
 
-Curves = list[Curve]
-Table = Callable[[StudyRecords, CellRecord], "Curves | str"]
+def from_scratch(study: StudyRecords) -> Scratch:
+    """Return the curves of one policy from scratch: those of the row `base`, once a task instance."""
+    return {
+        (each.task, each.seed): _curves(each.measured["adaptation"])
+        for each in study.cells
+        if each.family == REFERENCE and "adaptation" in each.measured
+    }
 
 
-def own_curves(study: StudyRecords, cell: CellRecord) -> Curves | str:
+def own_curves(scratch: Scratch, cell: CellRecord) -> Curves | str:
     """Return the curve of each preference that a cell was adapted to, or why there is none."""
     if cell.family == REFERENCE:
-        return scratch_curves(study, cell)  # its cells of all budgets share one table
+        return scratch_curves(scratch, cell)  # its cells of all budgets share one table
     table = cell.measured.get("adaptation")
     return "was not adapted" if table is None else _curves(table)
 
 
-def scratch_curves(study: StudyRecords, cell: CellRecord) -> Curves | str:
+def scratch_curves(scratch: Scratch, cell: CellRecord) -> Curves | str:
     """Return the curves of one policy from scratch, on the task and seed of a cell, or why there are none."""
-    of_base = (
-        each.measured["adaptation"]
-        for each in study.cells
-        if (each.task, each.seed, each.family) == (cell.task, cell.seed, REFERENCE) and "adaptation" in each.measured
-    )
-    table = next(of_base, None)
-    return "has no adaptation of the row 'base', which is training from scratch" if table is None else _curves(table)
+    missing = "has no adaptation of the row 'base', which is training from scratch"
+    return scratch.get((cell.task, cell.seed), missing)
 
 
-def single_policy_results(study: StudyRecords, cell: CellRecord, noun: str) -> list[tuple[float, float]] | str:
+def single_policy_results(scratch: Scratch, cell: CellRecord, noun: str) -> list[tuple[float, float]] | str:
     """Return what the base model has, and what one policy has that is trained with the whole budget of a cell.
 
     Args:
-        study: Its records.
+        scratch: See `from_scratch`.
         cell: Says task, seed and budget.
         noun: `J` or `utility`.
 
     Returns:
         Both for each preference that was adapted to, or why they are not known.
     """
-    curves = scratch_curves(study, cell)
+    curves = scratch_curves(scratch, cell)
     if isinstance(curves, str):
         return curves
     found = []
@@ -159,9 +163,9 @@ def _area(noun: str) -> Callable[[Curve], float | str]:
     return value
 
 
-def _mean(study: StudyRecords, table: Table, value: Callable[[Curve], float | str]) -> Value:
+def _mean(scratch: Scratch, table: Table, value: Callable[[Curve], float | str]) -> Value:
     def measure(cell: CellRecord) -> float | str:
-        curves = table(study, cell)
+        curves = table(scratch, cell)
         if isinstance(curves, str):
             return curves
         values = [value(curve) for curve in curves]
@@ -171,9 +175,9 @@ def _mean(study: StudyRecords, table: Table, value: Callable[[Curve], float | st
     return measure
 
 
-def _start(study: StudyRecords, noun: str) -> Value:
+def _start(scratch: Scratch, noun: str) -> Value:
     def measure(cell: CellRecord) -> float | str:
-        start, base = (_mean(study, table, _at(0, noun))(cell) for table in (own_curves, scratch_curves))
+        start, base = (_mean(scratch, table, _at(0, noun))(cell) for table in (own_curves, scratch_curves))
         if isinstance(start, str) or isinstance(base, str):
             return start if isinstance(start, str) else str(base)
         return float(np.asarray(start) - np.asarray(base))
@@ -181,12 +185,12 @@ def _start(study: StudyRecords, noun: str) -> Value:
     return measure
 
 
-def _completions(group: Group, study: StudyRecords, noun: str) -> MetricValue:
+def _completions(group: Group, scratch: Scratch, noun: str) -> MetricValue:
     """Return the mean over seeds, or none where a finished seed never reaches the target."""
     late = []
 
     def measure(cell: CellRecord) -> float | str:
-        curves, results = own_curves(study, cell), single_policy_results(study, cell, noun)
+        curves, results = own_curves(scratch, cell), single_policy_results(scratch, cell, noun)
         if isinstance(curves, str) or isinstance(results, str):
             return curves if isinstance(curves, str) else str(results)
         found = []
@@ -232,12 +236,12 @@ def reached(places: FloatArray, values: FloatArray, target: float) -> float | No
     return float(UNIT * (2.0**place - 1))
 
 
-def _regret(study: StudyRecords, asked: int) -> Value:
+def _regret(study: StudyRecords, scratch: Scratch, asked: int) -> Value:
     def measure(cell: CellRecord) -> float | str:
         truth = study.truths.get((cell.task, cell.seed))
         if truth is None:
             return "has no known optimum"
-        curves = own_curves(study, cell)
+        curves = own_curves(scratch, cell)
         if isinstance(curves, str):
             return curves
         regrets = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
-from paretune.metrics.adaptability import single_policy_results
+from paretune.metrics.adaptability import Scratch, from_scratch, single_policy_results
 from paretune.metrics.seeds import Group, groups, over_seeds
 from paretune.records.study import CellRecord, StudyRecords
 
@@ -59,9 +59,11 @@ class Scalability:
 
     def measure(self, study: StudyRecords) -> Sequence[MetricRow]:
         """Return the rows of every task, method and budget."""
-        return [row for group in groups(study) for row in self._rows(group, study)]
+        asked = {cell for table in study.tables if table.measurement == "scaling" for cell in table.cells}
+        scratch = from_scratch(study)
+        return [row for group in groups(study) for row in self._rows(group, scratch, asked)]
 
-    def _rows(self, group: Group, study: StudyRecords) -> list[MetricRow]:
+    def _rows(self, group: Group, scratch: Scratch, asked: Collection[str]) -> list[MetricRow]:
         judged = group.task.judged_on
         nouns = (judged, "utility" if judged == "J" else "J")
         measures: dict[str, Value] = {"new objective: grade": _objective_grade(judged)}
@@ -72,14 +74,13 @@ class Scalability:
             measures[f"new objective: change on the old objectives, {noun}"] = _change(noun)
             measures[f"new objective: gain on the new objective, {noun}"] = _gain(noun)
         measures["new objective: share of the old gain lost"] = _lost(judged)
-        measures["new preference: grade"] = _preference_grade(study, judged)
+        measures["new preference: grade"] = _preference_grade(scratch, judged)
         for label, name in COSTS.items():
             measures[f"new preference: {label}"] = _cost("preference", name)
         for noun in nouns:
-            measures[f"new preference: loss without training, {noun}"] = _below_single(study, noun, "before")
-            measures[f"new preference: loss, {noun}"] = _below_single(study, noun, "after")
-        measures["new preference: share of the single-policy gain lost"] = _single_lost(study, judged)
-        asked = {cell for table in study.tables if table.measurement == "scaling" for cell in table.cells}
+            measures[f"new preference: loss without training, {noun}"] = _below_single(scratch, noun, "before")
+            measures[f"new preference: loss, {noun}"] = _below_single(scratch, noun, "after")
+        measures["new preference: share of the single-policy gain lost"] = _single_lost(scratch, judged)
         cells = [each for each in group.cells if each.cell in asked] or group.cells  # not all seeds are measured
         return [
             group.row(self.name, label, _within(over_seeds(cells, measure), label.endswith("grade")))
@@ -175,15 +176,15 @@ def _gain(noun: str) -> Value:
     return measure
 
 
-def _single(study: StudyRecords, cell: CellRecord, noun: str) -> tuple[float, float] | str:
+def _single(scratch: Scratch, cell: CellRecord, noun: str) -> tuple[float, float] | str:
     """Return what the base model and a single policy have for the new preference, the first that was adapted to."""
-    results = single_policy_results(study, cell, noun)
+    results = single_policy_results(scratch, cell, noun)
     return results if isinstance(results, str) else results[0]
 
 
-def _below_single(study: StudyRecords, noun: str, when: str) -> Value:
+def _below_single(scratch: Scratch, noun: str, when: str) -> Value:
     def measure(cell: CellRecord) -> float | str:
-        part, single = _part(cell, "preference"), _single(study, cell, noun)
+        part, single = _part(cell, "preference"), _single(scratch, cell, noun)
         if isinstance(part, str):
             return part
         if isinstance(single, str):
@@ -194,9 +195,9 @@ def _below_single(study: StudyRecords, noun: str, when: str) -> Value:
     return measure
 
 
-def _single_lost(study: StudyRecords, noun: str) -> Value:
+def _single_lost(scratch: Scratch, noun: str) -> Value:
     def measure(cell: CellRecord) -> float | str:
-        loss, single = _below_single(study, noun, "after")(cell), _single(study, cell, noun)
+        loss, single = _below_single(scratch, noun, "after")(cell), _single(scratch, cell, noun)
         if isinstance(loss, str):
             return loss
         if isinstance(single, str):
@@ -222,9 +223,9 @@ def _objective_grade(noun: str) -> Value:
     return measure
 
 
-def _preference_grade(study: StudyRecords, noun: str) -> Value:
+def _preference_grade(scratch: Scratch, noun: str) -> Value:
     def measure(cell: CellRecord) -> float | str:
-        part, lost = _part(cell, "preference"), _single_lost(study, noun)(cell)
+        part, lost = _part(cell, "preference"), _single_lost(scratch, noun)(cell)
         if isinstance(part, str) or isinstance(lost, str):
             return part if isinstance(part, str) else lost
         return float(grade(part["trained"] > 0, part["completions"] / cell.budget_completions, lost))
