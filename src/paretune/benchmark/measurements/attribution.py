@@ -64,12 +64,13 @@ class Attribution:
 
     `attribution.json` holds, with S columns, the K objectives, `KL` and `utility` (the weighed sum of scores):
 
-    - `columns`: names of the S columns.
+    - `columns`: names of the S columns. `scores`: `exact`, or how they were estimated.
     - `points`: one for each preference, `at` (`equal weights`, `OBJECTIVE +.2`) and `preference` `[K]`. `experts` names
-      the players, E of them, and `expert_weights` `[E]` what the answer gives them. `base`, `policy` `[S]`: scores of
-      the base model and of the policy. `shapley` `[E, S]`, with its `standard_error` over prompts, and `order_error`
-      where orders were drawn. `removal` `[E, S]`: what the score loses without that expert. `prompts` `[S]`: those with
-      a value for every coalition. `coalitions`: how many were scored. `reason`: why there are no values.
+      the players, E of them, and `expert_weights` `[E]` are what the answer gives them, mean over prompts. `base`,
+      `policy` `[S]`: scores of the base model and of the policy. `shapley` `[E, S]`, with its `standard_error` over
+      prompts, and `order_error` where orders were drawn. `removal` `[E, S]`: what the score loses without that expert.
+      `prompts` `[S]`: those with a value for every coalition. `coalitions`: how many were scored. `reason`: why there
+      are no values.
     - `sensitivity`: `steps` `[2]`; `changes` `[2, K, K + 1]`, how the objectives and the KL change when the weight of
       each objective in turn is raised from equal weights by a step, all others shrunk in proportion; `standard_error`
       likewise; `same_policy` `[2, K]`, whether the very same policy answers. Or a `reason`.
@@ -237,9 +238,7 @@ class _Attributing:
             self.completions += completions
             self.link.progress(completions)
 
-        records = evaluate(
-            asked, self.rows, score, self.objectives, samples=SAMPLES, seed=job.seed, progress=made
-        )  # fmt: skip
+        records = evaluate(asked, self.rows, score, self.objectives, samples=SAMPLES, seed=job.seed, progress=made)
         return sampled_scores(records, len(self.rows), SAMPLES)
 
     def _values(self, scored: PromptScores, places: Sequence[int]) -> FloatArray:
@@ -252,8 +251,7 @@ class _Attributing:
 
     def _shared_out(self, point: _Point, values: FloatArray) -> dict[str, object]:
         """Return what the experts of one preference add, from the scores of its coalitions `[C, P, S]`."""
-        players = point.players
-        own = np.unique(self.asked.places[point.place])
+        players, own = point.players, self.asked.places[point.place]  # [E], [P]
         plain: dict[str, object] = {
             "at": point.at,
             "preference": self.points[point.place].tolist(),
@@ -269,14 +267,12 @@ class _Attributing:
         sizes = point.coalitions.sum(axis=1)
         none, whole = int(sizes.argmin()), int(sizes.argmax())
         without = [_place_of(point.coalitions, ~np.eye(len(players), dtype=np.bool_)[e]) for e in range(len(players))]
-        errors: FloatArray | None = None
+        mean, errors = _Means(_known(values)), None
         if point.orders is None:
             added = shapley_values(values)  # [E, P, S]
         else:
             added, _ = estimated_shapley(point.orders, point.coalitions, values)
-        mean = _Means(_known(values))
-        if point.orders is not None:
-            errors = estimated_shapley(point.orders, point.coalitions, mean.over_prompts(values))[1]
+            _, errors = estimated_shapley(point.orders, point.coalitions, mean.over_prompts(values))
         removal = values[whole] - values[without]
         return {
             **plain,
