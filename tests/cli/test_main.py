@@ -132,7 +132,8 @@ def test_a_plan_says_which_instances_it_draws_first(
     [
         (
             ["plan", "quik"],
-            "paretune: study must be one of controlled, counselling, full, quick, relations, got 'quik'. Did you mean 'quick'?\n",
+            "paretune: study must be one of controlled, counselling, full, quick, relations, got 'quik'. "
+            "Did you mean 'quick'?\n",
         ),
         (["run", "gone.yaml"], "paretune: study must be a file that exists, got 'gone.yaml'. Check the path.\n"),
         (

@@ -119,9 +119,7 @@ def _sentence(budget: int, places: Sequence[Place]) -> str:
     found, names = interaction_of(places)
     head = f"{budget:,} completions, {count(len(places), 'task')}, {count(len(names), 'method')}: "
     if found.p_value is None or found.share is None:
-        return (
-            f"{head}whether differences between methods depend on the task cannot be tested ({found.reason})."
-        )
+        return f"{head}whether differences between methods depend on the task cannot be tested ({found.reason})."
     clear = found.p_value < LEVEL
     best = {
         place.part.task.name: max(place.gains, key=lambda name: np.mean(list(place.gains[name].values())))
