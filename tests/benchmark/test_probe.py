@@ -133,7 +133,7 @@ def test_an_objective_turned_round_turns_its_row_round(folder: Path) -> None:
 
 def test_what_is_written_is_what_was_found(found: Probe) -> None:
     names = [file.name for file in found.files]
-    assert names == ["relations.json", "relations.svg", "relations.png"]
+    assert names == ["relations.json", "relations.svg", "relations.pdf", "relations.png"]
     plain = json.loads(found.files[0].read_text())
     assert plain == json.loads(json.dumps(found.plain()))
     assert plain["rewards"]["labels"][0][1] == "correlated"

@@ -32,7 +32,7 @@ def test_a_probe_prints_a_matrix_per_level_and_says_where_the_files_are(
     assert "gradients: cosine of policy gradients" in captured.out
     assert "missing: no policy was trained for one objective alone." in captured.out
     files = sorted(path.name for path in (tmp_path / "results" / "probe-letters").iterdir())
-    assert files == ["relations.json", "relations.png", "relations.svg"]
+    assert files == ["relations.json", "relations.pdf", "relations.png", "relations.svg"]
     assert "results/probe-letters/relations.json" in captured.out
     assert "sampling and scoring: 512 of 512\n" in captured.err
     assert "computing gradients: 512 of 512\n" in captured.err
