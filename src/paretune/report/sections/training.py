@@ -13,6 +13,7 @@ from paretune.report.view import PartView
 from paretune.report.wording import count, interval, listing, number, seconds
 
 METRIC = "training_efficiency"
+DETAILS = {f"chain: {each}" for each in ("prompts", "tokens", "reward_calls", "flops")}  # these stand in tables.csv
 HOW = (
     "Everything a method needed is charged to it: experts, selection and search; testing is not. A stage that several "
     "methods share is trained once and charged in full to each. The longest chain is the time left if everything that "
@@ -22,11 +23,12 @@ HOW = (
 
 def data(part: PartView) -> Mapping[str, object]:
     """Draw what is judged against completions and seconds, and over the budgets of the task."""
+    labels = [each for each in part.labels(METRIC) if each not in DETAILS]
     return {
         "sentences": [_sentence(part)],
         "charts": [*_against(part), *_budgets(part)],
-        "tables": [metric_table(part, METRIC, part.labels(METRIC), "Training cost, mean over finished seeds")],
-        "notes": remarks(part, METRIC, part.labels(METRIC)),
+        "tables": [metric_table(part, METRIC, labels, "Training cost, mean over finished seeds")],
+        "notes": remarks(part, METRIC, labels),
         "how": HOW,
     }
 
