@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from paretune.benchmark.folder import settle
+from paretune.benchmark.measurements import MEASUREMENTS
 from paretune.benchmark.measuring import measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import Plan
@@ -65,6 +66,7 @@ def listed(folder: Path) -> Iterator[None]:
     """Have the task's module found in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
+        patch.delitem(MEASUREMENTS, "relations")  # says nothing of scoring
         patch.setattr("paretune.benchmark.study.with_standing_rows", lambda methods, place: dict(methods))
         yield
     sys.modules.pop("listed", None)

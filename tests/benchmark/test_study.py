@@ -410,7 +410,19 @@ def test_preferences_grow_and_never_shrink() -> None:
 def test_built_in_studies_keep_to_known_keys(name: str) -> None:
     data, _ = read_yaml(built_in_studies()[name])
     assert data["name"] == name
-    assert set(data) <= {"name", "tasks", "methods", "budget", "seeds", "preferences", "evaluation", "workers", "parts"}
+    known = {
+        "name",
+        "tasks",
+        "methods",
+        "budget",
+        "seeds",
+        "preferences",
+        "evaluation",
+        "workers",
+        "parts",
+        "measurements",
+    }
+    assert set(data) <= known
 
 
 def test_the_commands_of_the_report_find_a_relative_task_and_an_own_method_from_the_studys_folder(

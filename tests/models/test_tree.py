@@ -89,8 +89,8 @@ def test_a_population_is_scored_as_rows_of_its_members(base: BaseModel) -> None:
     prompts = [base.encode(prompt) for prompt in PROMPTS]
     population = tree_log_probs(base, bank, Mixing.population(3, 3), prompts * 3, LETTERS, 2)
     rows = Mixing.of_rows(torch.eye(3).repeat_interleave(3, dim=0))
-    torch.testing.assert_close(
-        population, tree_log_probs(base, bank, rows, prompts * 3, LETTERS, 2), atol=CLOSE, rtol=0
+    torch.testing.assert_close(  # sums of another order, of numbers near 6: 25 roundings of fp32 were seen
+        population, tree_log_probs(base, bank, rows, prompts * 3, LETTERS, 2), atol=3 * CLOSE, rtol=0
     )
 
 
