@@ -33,6 +33,7 @@ from paretune.rl.settings import LearnerSettings, check_unweighed
 from paretune.rl.slots import Slots
 from paretune.rl.token_terms import token_terms
 from paretune.rl.trainees import Trainee
+from paretune.rl.update_report import completions_event
 
 FAILED_UPDATES = 3  # in a row without one reward of a weighted objective end training; an outage may last two
 
@@ -197,8 +198,15 @@ class Learner:
         for place, index in enumerate(active):
             own = slice(place * size, (place + 1) * size)
             self._recent[index] = self._recent[index].followed_by(scores.rewards[own], kl[own].numpy())
-            described = self._event(index, update, rewards[own], statuses[own], kl[own], batch.lengths[own])
-            events.append({**described, **report.of(place), "seconds": time.perf_counter() - started})
+            in_force = scored.weights[own]
+            if self.weightings.needs_gram:  # then those are the preference; the weights are chosen from gradients
+                in_force = torch.tensor(report.objective_weights[place], dtype=in_force.dtype).expand(size, -1)
+            described = completions_event(
+                rewards[own], scored.shaped[own], in_force, statuses[own], kl[own], batch.lengths[own],
+                self.settings.group_size,
+            )  # fmt: skip
+            seconds = time.perf_counter() - started
+            events.append({**self._event(index, update), **described, **report.of(place), "seconds": seconds})
             self.kl_control.observe(index, float(kl[own].mean()))
         return events
 
@@ -250,21 +258,8 @@ class Learner:
                     f"got none: {fault}. Correct the reward, then run the same command again; nothing finished is lost."
                 )
 
-    def _event(
-        self,
-        index: int,
-        update: Update,
-        rewards: Tensor,
-        statuses: np.typing.NDArray[np.str_],
-        kl: Tensor,
-        lengths: Tensor,
-    ) -> dict[str, object]:
-        """Describe the completions of one update of one member in plain data."""
-        present = ~rewards.isnan()
-        means = [
-            float(rewards[present[:, column], column].mean()) if bool(present[:, column].any()) else None
-            for column in range(rewards.shape[1])
-        ]
+    def _event(self, index: int, update: Update) -> dict[str, object]:
+        """Say which update of which member it is, and how many completions it is made of."""
         return {
             "member": index,
             "update": self.lengths[index].updates + 1,
@@ -272,10 +267,6 @@ class Learner:
             "measured": update.measured,
             **({"greedy": update.greedy} if update.greedy else {}),
             **({"beta": self.kl_control.betas[index]} if self.settings.target_kl else {}),
-            "reward_means": means,
-            "missing": [int(count) for count in (statuses != "ok").sum(axis=0)],
-            "kl": float(kl.mean()),
-            "mean_length": float(lengths.float().mean()),
         }
 
     def estimate(self, index: int) -> Mapping[str, object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
 
@@ -61,3 +63,53 @@ class UpdateReport:
         if self.stopped:
             event["stopped"] = self.stopped[place]
         return event
+
+
+def completions_event(
+    rewards: Tensor,
+    shaped: Tensor,
+    objective_weights: Tensor,
+    statuses: np.typing.NDArray[np.str_],
+    kl: Tensor,
+    lengths: Tensor,
+    group_size: int,
+) -> dict[str, object]:
+    """Describe the completions of one update of one member in plain data; what no completion tells is None.
+
+    Args:
+        rewards: As they were given `[B, K]`, NaN where missing.
+        shaped: What is weighed `[B, K]`: rewards after shaping.
+        objective_weights: Weights in force `[B, K]`.
+        statuses: Of the rewards `[B, K]`.
+        kl: Log-ratio to the base model of each completion `[B]`, nats.
+        lengths: Tokens of each completion `[B]`.
+        group_size: Completions of each prompt, one behind the other.
+    """
+    counted = objective_weights > 0
+    scalars = (shaped * objective_weights).masked_fill(~counted, 0.0).sum(dim=1)  # NaN where one that counts is missing
+    groups = scalars.view(-1, group_size)
+    unknown = groups.isnan()
+    flat = groups.masked_fill(unknown, -math.inf).amax(dim=1) <= groups.masked_fill(unknown, math.inf).amin(dim=1)
+    return {
+        "reward_means": [_mean(column) for column in rewards.T],
+        "reward_stds": [_std(column) for column in rewards.T],
+        "reward": _mean(scalars),
+        "reward_std": _std(scalars),
+        "mean_weights": objective_weights.mean(dim=0).tolist(),
+        "flat_groups": float(flat.double().mean()),
+        "missing": [int(count) for count in (statuses != "ok").sum(axis=0)],
+        "kl": float(kl.mean()),
+        "mean_length": float(lengths.float().mean()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+    }
+
+
+def _mean(values: Tensor) -> float | None:
+    present = values[~values.isnan()]
+    return float(present.mean()) if len(present) else None
+
+
+def _std(values: Tensor) -> float | None:
+    present = values[~values.isnan()]
+    return float(present.std()) if len(present) > 1 else None
