@@ -513,8 +513,7 @@ def timing(
     if rows > 1:
         latency["mixed"] = tuple(2 * each for each in latency["policy"])
     first = {name: tuple(each / 10 for each in values) for name, values in latency.items()}
-    held = {"base": 20_000_000, "policy": 30_000_000, "mixed": 40_000_000}
-    batch = TimedBatch(rows, 32, latency, first, {name: held[name] for name in latency}, "narrow")
+    batch = TimedBatch(rows, 32, latency, first, {"base": 20_000_000, "policy": 30_000_000}, "narrow")
     return TimingRecord(task, method, (batch,), "cpu", 1, "cpu", busy)
 
 

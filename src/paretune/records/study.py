@@ -187,7 +187,7 @@ class TimedBatch:
         new_tokens: Of each row.
         latency_seconds: Decoder -> seconds from the raw prompts to all texts, one value a round.
         first_token_seconds: Decoder -> the same of answers of one token.
-        peak_bytes: Decoder -> the most bytes of tensors that decoding held at once, parameters included.
+        peak_bytes: `base` and `policy` -> the most bytes of tensors that decoding held at once, parameters included.
         ended: Why there were no further rounds: intervals were `narrow`, or the most `rounds` or `seconds` were spent.
     """
 

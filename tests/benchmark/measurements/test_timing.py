@@ -114,10 +114,10 @@ def test_seconds_end_what_is_not_narrow_after_six_rounds_at_the_earliest(monkeyp
     assert [(batch.ended, len(batch.latency["base"])) for batch in found.values()] == [("seconds", 6)] * 2
 
 
-def test_memory_is_counted_for_each_decoder_and_number_of_rows() -> None:
+def test_memory_of_base_and_policy_is_counted_for_each_number_of_rows() -> None:
     found, _ = Machine(lambda decoder, rows, number: 1.0).timed(1, 2)
     assert found[1].peak_bytes == {"base": 1000, "policy": 1000}
-    assert found[2].peak_bytes == {"base": 2000, "policy": 2000, "mixed": 2000}
+    assert found[2].peak_bytes == {"base": 2000, "policy": 2000}
 
 
 @pytest.mark.parametrize(("waited", "busy"), [(0.0, 0.0), (1.0, 0.5), (3.0, 0.75), (-0.5, 0.0)])

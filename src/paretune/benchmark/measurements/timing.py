@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,6 +36,8 @@ NARROW = 0.025  # half the width of a ratio's interval, as a share of it, that i
 SECONDS = 8.0  # after which no round begins beyond the least
 COMPLETIONS = (1 + LEAST) * sum(rows * (2 if rows == 1 else 3) for rows in SIZES)  # that a timing decodes at least
 
+BASE, POLICY, MIXED = "base", "policy", "mixed"  # what decodes
+
 Ready = Callable[[str, int, int, bool], Callable[[], object]]
 Clock = Callable[[], float]
 
@@ -61,7 +63,7 @@ class Timing:
     or the seconds are spent; the record says what ended them. So a large model is decoded seven times at each number of
     rows, whatever that takes.
 
-    **Memory.** Once, in the call that warms up: see `TensorMemory`.
+    **Memory.** Of base and policy, once, in the call that warms up: see `TensorMemory`.
     """
 
     name, version, alone = "timing", 3, True
@@ -130,7 +132,7 @@ class Served:
 
     def decoders(self, rows: int) -> tuple[str, ...]:
         """Name what decodes so many rows: no mixture of preferences where there is one row, or one preference."""
-        return ("base", "policy", "mixed") if rows > 1 and len(self.policy) > 2 else ("base", "policy")
+        return (BASE, POLICY, MIXED) if rows > 1 and len(self.policy) > 2 else (BASE, POLICY)
 
     def ready(self, decoder: str, rows: int, number: int, first: bool) -> Callable[[], int]:
         """Return what answers the prompts of a round, and says how many tokens that made.
@@ -145,8 +147,8 @@ class Served:
         from paretune.models.prompt_states import forget_prompts
 
         asked = list(itertools.islice(itertools.cycle(self.prompts), number * rows, (number + 1) * rows))
-        policy = self.reference if decoder == "base" else self.policy
-        index = [1 + row % (len(policy) - 1) if decoder == "mixed" else 0 for row in range(rows)]
+        policy = self.reference if decoder == BASE else self.policy
+        index = [1 + row % (len(policy) - 1) if decoder == MIXED else 0 for row in range(rows)]
         forget_prompts(policy.base)  # a gate that reads prompts reads them anew, as of requests that arrive
         if policy.bank is None:
             unwrap(policy.base)  # the base model as it is
@@ -184,8 +186,8 @@ class Batch:
             self.ended = "seconds"
 
     def _narrow(self) -> bool:
-        base, policy = self.latency["base"], self.latency["policy"]
-        pairs = [(base, policy), *([(policy, self.latency["mixed"])] if "mixed" in self.latency else [])]
+        base, policy = self.latency[BASE], self.latency[POLICY]
+        pairs = [(base, policy), *([(policy, self.latency[MIXED])] if MIXED in self.latency else [])]
         for one, other in pairs:
             found = median_interval(np.array(one) / np.array(other))
             if found.low is None or found.high is None or found.high - found.low > 2 * NARROW * found.value:
@@ -231,9 +233,10 @@ def in_rounds(
         batch = Batch(rows, {name: [] for name in names}, {name: [] for name in names})
         for name in names:
             answer = ready(name, rows, 0, False)
-            with TensorMemory() as memory:
+            with TensorMemory() if name != MIXED else nullcontext() as memory:
                 answer()
-            batch.peak_bytes[name] = memory.peak_bytes
+            if memory is not None:
+                batch.peak_bytes[name] = memory.peak_bytes
         batches.append(batch)
     left, number = batches, 0
     while left:
