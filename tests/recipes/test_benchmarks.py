@@ -47,6 +47,16 @@ def test_a_policy_of_twice_the_seconds_serves_half_as_fast(benchmark_of: Any) ->
     assert found == {"least": 0.5, "median": 0.5, "base_seconds": 1.0, "policy_seconds": 2.0}
 
 
+def test_runs_agree_where_their_intervals_overlap(benchmark_of: Any) -> None:
+    found = benchmark_of("timing_agreement").agreement(
+        [{"ratio": (1.0, 0.9, 1.1)}, {"ratio": (1.2, 1.1, 1.3)}, {"ratio": (2.0, 1.5, 2.5)}]
+    )["ratio"]
+    # of three pairs the first two runs touch, at 1.1; the median 1.2 lies in the second interval alone; half widths as
+    # a share of the value: .1, .1 / 1.2, .25; the values' sd is sqrt((.4^2 + .2^2 + .6^2) / 2) = .52915 about 1.4
+    wanted = {"overlap": 1 / 3, "covers": 1 / 3, "half width": 0.1, "spread": 0.52915 / 1.2, "median": 1.2}
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_goal_is_met_on_distinct_prompts_alone(benchmark_of: Any) -> None:
     serving = benchmark_of("serving_cost")
     found = {"adapters": {"distinct": {"least": 0.74}, "shared": {"least": 0.9}}, "hidden": {}}
@@ -167,7 +177,7 @@ def test_foreign_adapters_answer_their_own_preferences(benchmark_of: Any, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["serving_cost", "search_cost", "time_to_policy"])
+@pytest.mark.parametrize("name", ["serving_cost", "search_cost", "time_to_policy", "timing_agreement"])
 def test_benchmarks_run(name: str, root: Path, tmp_path: Path) -> None:
     if name == "time_to_policy":
         pytest.importorskip("trl")
@@ -179,6 +189,9 @@ def test_benchmarks_run(name: str, root: Path, tmp_path: Path) -> None:
     elif name == "search_cost":
         assert all(each["same_point"] for mode in found["modes"].values() for each in mode.values())
         assert all(mode["no_memo"]["measured"] > mode["no_memo"]["measured_by_all"] for mode in found["modes"].values())
+    elif name == "timing_agreement":
+        assert [each["company"] for each in found["runs"]] == [False, True]
+        assert 0 < found["agreement"]["ratio to base, 1 row"]["median"] < 2
     else:
         gates = found["mixture_of_experts"]["gates"]
         assert found["trl"]["cpu_seconds"] > 0  # whether or not a gate gains as much as TRL in so few updates
