@@ -1,0 +1,127 @@
+"""The updates that logs of stages tell of, each once, however often a kill had it made and wherever it was copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretune.core.errors import RecordError
+from paretune.records.files import DONE, read_json
+
+EVENTS = "events.jsonl"
+MADE = ("completions", "measured", "greedy")  # all that an update has sampled
+
+Identity = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update of a run.
+
+    Attributes:
+        key: Trajectory of the stage that it is part of.
+        number: In the order of the run, from 1.
+        completions: That the run has made so far, those of this update included.
+        event: What its log says of it.
+    """
+
+    key: str
+    number: int
+    completions: int
+    event: Mapping[str, Any]
+
+
+class Updates:
+    """Reads what the logs of a folder have gained since the last look.
+
+    A population under way has one log; a finished stage keeps a copy of it. What a resumed run makes again is the same
+    update, and so is what a longer run makes again of the end of a shorter one.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Read from the beginning.
+
+        Args:
+            root: Folder of a study, or another that has stages.
+        """
+        self._root = root
+        self._read: dict[Path, int] = {}  # bytes of each population's log
+        self._told: dict[Path, set[str]] = {}  # keys of the runs that each tells of
+        self._whole: set[Path] = set()  # finished stages
+        self._made: dict[str, dict[Identity, int]] = {}
+        self._total: dict[str, int] = {}
+
+    @property
+    def live(self) -> set[str]:
+        """Keys of the runs that a population under way tells of."""
+        return set().union(*self._told.values())
+
+    def look(self) -> list[Update]:
+        """Return what is new."""
+        found = []
+        logs = sorted(self._root.glob(f"groups/*/{EVENTS}"))
+        self._told = {log: self._told.get(log, set()) for log in logs}
+        for log in logs:
+            for event in _events(self._gained(log)):
+                self._told[log].add(event["trajectory"])
+                found.append(self._update(event))
+        for done in sorted(self._root.glob(f"stages/*/{DONE}")):  # behind the logs: one of these may be gone by now
+            if done.parent not in self._whole:
+                self._whole.add(done.parent)
+                found += [self._update(event) for event in _own_events(done.parent)]
+        return [each for each in found if each is not None]
+
+    def _gained(self, log: Path) -> bytes:
+        """Return the lines that a log has gained; the end of one that is being written waits."""
+        try:
+            data = log.read_bytes()
+        except OSError:  # its population has finished between two lines of ours
+            return b""
+        start = self._read.get(log, 0)
+        start = start if start <= len(data) else 0  # of an attempt that began anew
+        self._read[log] = data.rfind(b"\n") + 1
+        return data[start : self._read[log]]
+
+    def _update(self, event: Mapping[str, Any]) -> Update | None:
+        """Return an update, or None for one that was told before."""
+        key, identity = event["trajectory"], _identity(event)
+        made, size = self._made.setdefault(key, {}), sum(event.get(name, 0) for name in MADE)
+        before = made.get(identity)
+        made[identity] = size  # a longer run makes the last update of a shorter one anew, and whole
+        self._total[key] = self._total.get(key, 0) + size - (before or 0)
+        return Update(key, len(made), self._total[key], event) if before is None else None
+
+
+def _identity(event: Mapping[str, Any]) -> Identity:
+    """Return what tells an update from the others of its run.
+
+    Where a run trains many policies for a while each, these are individuals of generations, or members of outer steps;
+    in a population that is a member's number, which depends on the company.
+    """
+    outer = event.get("step")
+    member = None if outer is None else event["member"]
+    return event.get("generation"), event.get("individual"), outer, member, event["update"]
+
+
+def _events(lines: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the updates of a learner among the lines of a log."""
+    for line in lines.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:  # torn by a kill
+            continue
+        if isinstance(event, dict) and {"trajectory", "member", "update", "reward_means"} <= event.keys():
+            yield event
+
+
+def _own_events(stage: Path) -> Iterator[dict[str, Any]]:
+    """Yield those that a finished stage has in the copy it keeps of its population's log."""
+    try:
+        key, lines = read_json(stage / "stage.json")["trajectory"], (stage / EVENTS).read_bytes()
+    except (RecordError, OSError):  # it is finished without a log
+        return
+    own = b"\n".join(line for line in lines.splitlines() if str(key).encode() in line)
+    yield from (event for event in _events(own) if event["trajectory"] == key)
