@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import told
 from paretune.core.errors import BudgetError, ConfigError, StopRequested, StudyError
 from paretune.executors.jobs import Link
 from paretune.methods import METHODS
@@ -19,6 +20,7 @@ from paretune.methods.single_policy.linear import Linear
 from paretune.tasks import load_task
 from paretune.training import train as module
 from paretune.training.train import train
+from told import steps
 
 BUDGET = {"completions": 256}
 ONCE = {"epochs": 1}  # what is learned is not the point here
@@ -75,6 +77,28 @@ def test_a_stopped_training_goes_on_to_the_same_experts(task: Path, tmp_path: Pa
     train("rewarded_soups", task, BUDGET, settings=ONCE, output=tmp_path / "whole")
     assert adapters(tmp_path / "out") == adapters(tmp_path / "whole")
     assert len(adapters(tmp_path / "out")) == 2
+
+
+def test_trackers_hear_of_every_update_of_a_training_once_across_a_stop(task: Path, tmp_path: Path) -> None:
+    def hears(link: Link | None = None) -> None:
+        train("rewarded_soups", task, BUDGET, 0, None, ONCE, tmp_path / "out", link, ["told:Recorder", "tensorboard"])
+
+    told.forget()
+    calls = itertools.count(1)
+    with pytest.raises(StopRequested):
+        hears(Link(lambda message: None, lambda: next(calls) == 3, 1))
+    heard = steps()
+    assert heard
+    hears()
+    assert steps() == {key: [1, 2] for key in heard}  # two experts, each two updates of 64
+    runs = {run.name: run for run in told.Recorder.runs.values()}
+    assert sorted(name[:-9] for name in runs) == ["tiny-s0-expert-early=1", "tiny-s0-expert-late=1"]
+    assert {(run.project, run.config["methods"]) for run in runs.values()} == {("tiny", "rewarded_soups")}
+    told_last = told.Recorder.heard[next(key for key, run in told.Recorder.runs.items() if "early" in run.name)][-1][1]
+    assert told_last["reward"] == told_last["rewards/early/mean"]  # what is optimised is the one objective
+    assert told_last["completions"] == 128
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"DONE.json", "experts", "solution.json", "tracking"}
+    assert {path.name for path in (tmp_path / "out" / "tracking" / "tensorboard").iterdir()} == runs.keys()
 
 
 def test_a_training_interrupted_within_an_update_goes_on_to_the_same_experts(

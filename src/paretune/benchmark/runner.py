@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from paretune.benchmark.progress import Display, display
 from paretune.benchmark.scheduling import Scheduler
 from paretune.benchmark.study import COPY, Study, load_study
 from paretune.benchmark.summary import state_lines
+from paretune.benchmark.tracked import runs_of
 from paretune.benchmark.undivided import undivided
 from paretune.benchmark.work import cell_record
 from paretune.core.digests import bytes_digest
@@ -31,6 +32,8 @@ from paretune.records.reading import read_study
 from paretune.records.study import ObjectiveInfo, StudyRecords, TaskInfo
 from paretune.records.writing import write_lock
 from paretune.report import write_report
+from paretune.tracking import check_trackers
+from paretune.tracking.following import following
 from paretune.training.checkpoints import remove_checkpoints
 from paretune.training.finished import mend_stage
 from paretune.training.locking import locked
@@ -44,6 +47,7 @@ def run(
     progress: bool | Display = True,
     part: str | None = None,
     executor: Executor | None = None,
+    trackers: Sequence[str] = (),
 ) -> StudyResult:
     """Run a study, or finish, extend or just reread it: whatever is on disk already is not done again.
 
@@ -54,12 +58,14 @@ def run(
         progress: Whether to show progress on stderr, or what to show it with.
         part: Name of one of the study's parts, to run its cells alone; by default all cells.
         executor: Runs the jobs, `workers` of them at once; by default in worker processes of this machine.
+        trackers: Names of trackers to tell of training, beside those that the study names.
 
     Returns:
         Report and records. Failed cells are part of them; the next call tries those again.
 
     Raises:
-        ConfigError: If the study breaks its rules.
+        ConfigError: If the study breaks its rules, or a tracker is unknown.
+        MissingDependencyError: If the package of a tracker is not installed.
         TaskError: If a task cannot be used.
         StudyError: If the folder is in use or holds another study.
         KeyboardInterrupt: After SIGINT or SIGTERM, once the workers have stopped; what is finished is kept.
@@ -67,14 +73,16 @@ def run(
     """
     study = load_study(source)
     root = Path(folder) if folder is not None else default_folder(study)
+    told = check_trackers((*study.trackers, *trackers))
     check_folder(study, root)  # before anything is written there
     if not lock_path(root).exists():
         make_plan(study, root, workers=workers, part=part)  # a study that cannot run leaves no folder behind
     shown = display(progress) if isinstance(progress, bool) else progress
-    with locked(root), signs_of_life(root, shown) as shown:
+    with locked(root), signs_of_life(root, shown) as shown, following(root, told) as follower:
         for line in settle(root):
             shown.say(line)
         everything, planned = _locked_plans(study, root, workers, part)
+        follower.describe(runs_of(everything))
         problems = []
         executor = executor or LocalProcesses(root, worker_threads(planned.workers))
         sweep = planned.sweep
@@ -82,6 +90,7 @@ def run(
             _say_and_mend(sweep, shown)
             problems += Scheduler(sweep, executor, shown).execute()
             everything, planned = _locked_plans(study, root, workers, part)  # with the settings that tuning has chosen
+            follower.describe(runs_of(everything))
         _say_and_mend(planned, shown)
         problems += Scheduler(planned, executor, shown).execute()
         remove_replaced(root, *_asked_for(everything))

@@ -32,6 +32,7 @@ from paretune.metrics import load_metric
 from paretune.records.layout import lock_path
 from paretune.records.reading import read_lock
 from paretune.tasks.strict_yaml import Place, read_yaml, to_yaml
+from paretune.tracking import load_tracker
 
 COPY = "study.yaml"  # a run's copy of the study file, in the study's folder
 
@@ -121,6 +122,7 @@ class Study:
         tune: The sweep that chooses settings of the methods; None where they are as given.
         metrics: A user's own metrics, `module:Class`, beside the built-in ones.
         measurements: Those of `ON_REQUEST` that it names, and a user's own, those that its metrics need among them.
+        trackers: Names of what training is told to, besides its logs; nothing depends on them.
         rows: Label of a method -> where it lies in the file, for messages.
     """
 
@@ -143,6 +145,7 @@ class Study:
     tune: Tune | None = None
     metrics: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
     rows: Mapping[str, str] = field(default_factory=dict)
 
     def training_preferences(self, task: Task) -> FloatArray:
@@ -181,6 +184,7 @@ class Study:
             "tune": None if self.tune is None else self.tune.plain(),
             "metrics": list(self.metrics),
             "measurements": list(self.measurements),
+            "trackers": list(self.trackers),
             "workers": self.workers,
         }
 
@@ -237,7 +241,7 @@ def load_study(source: str | Path | Mapping[str, object] | Study) -> Study:
         samples=file.evaluation.samples, prompts=file.evaluation.prompts, kl_matched=file.evaluation.kl_matched,
         workers=file.workers, imports=imports, parts=_parts(file, tasks, place), folder=imports[0] if imports else None,
         tune=None if file.tune is None else _tune(file, file.tune, methods, place),
-        metrics=tuple(file.metrics), measurements=_measurements(file, place),
+        metrics=tuple(file.metrics), measurements=_measurements(file, place), trackers=_trackers(file, place),
         rows={label: place.at("methods", label) for label in file.methods},
     )  # fmt: skip
 
@@ -289,6 +293,15 @@ def _measurements(file: StudyKeys, place: Place) -> tuple[str, ...]:
             except ConfigError as error:
                 raise type(error)(f"{place.at(key, index)}: {error}") from error
     return tuple(dict.fromkeys(each for each in found if each not in MEASUREMENTS))
+
+
+def _trackers(file: StudyKeys, place: Place) -> tuple[str, ...]:
+    for index, name in enumerate(file.trackers):
+        try:
+            load_tracker(name)
+        except ConfigError as error:
+            raise type(error)(f"{place.at('trackers', index)}: {error}") from error
+    return tuple(dict.fromkeys(file.trackers))
 
 
 def _parts(file: StudyKeys, tasks: Sequence[Task], place: Place) -> dict[str, Part]:

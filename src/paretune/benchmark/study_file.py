@@ -145,6 +145,7 @@ class StudyKeys(FilePart):
     tune: TuneKeys | None = None
     metrics: list[Reference] = []
     measurements: list[Measured] = []
+    trackers: list[Measured] = []
     workers: _Workers = "auto"
     parts: dict[Name, PartKeys] = {}
 
@@ -152,6 +153,7 @@ class StudyKeys(FilePart):
 RULES = {
     "metrics": "be names of your own, each 'module:Class'",
     "measurements": "be names of measurements, or of your own, each 'module:Class'",
+    "trackers": "be names of trackers, or of your own, each 'module:Class'",
     "workers": f"be 'auto' or a whole number from 1 to {MAX_WORKERS:,}",
     "name": f"be at most {MAX_NAME} letters, digits, '.', '_' and '-', a letter or digit first",
     "[key]": f"be a name of at most {MAX_NAME} characters, none of which controls a terminal",

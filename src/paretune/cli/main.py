@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from paretune.cli.arguments import Budget, Number, Output, Samples, Seed, Workers, check_arguments, usage_error
+from paretune.cli.arguments import (
+    Budget,
+    Number,
+    Output,
+    Samples,
+    Seed,
+    Trackers,
+    Workers,
+    check_arguments,
+    usage_error,
+)
 from paretune.cli.compare import compare
 from paretune.cli.elicit import elicit
 from paretune.cli.examples import show_examples
@@ -28,6 +38,7 @@ from paretune.cli.printing import (
 )
 from paretune.cli.score import score
 from paretune.cli.status import status
+from paretune.cli.track import track
 from paretune.core.disk_errors import explained
 from paretune.core.errors import ConfigError, MissingDependencyError, ParetuneError
 from paretune.core.preferences import preference_from_mapping
@@ -52,7 +63,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `execute` says how to go on
 )
-for command in (compare, elicit, score, status):
+for command in (compare, elicit, score, status, track):
     app.command(command)
 
 
@@ -63,6 +74,7 @@ def run(
     output: Output | None = None,
     workers: Workers | None = None,
     part: str | None = None,
+    trackers: Trackers | None = None,
     quiet: bool = False,
 ) -> int:
     """Run a study; run it again to finish, extend or repair it. Finished work is never repeated.
@@ -72,10 +84,13 @@ def run(
         output: Folder of the study; by default results/NAME.
         workers: Worker processes; by default what the study says.
         part: Run this part of the study alone.
+        trackers: Where else to show training: mlflow, tensorboard, trackio, wandb, or module:Class; may be given
+            several times.
         quiet: Show no progress.
 
     Example:
         paretune run quick -o results/quick
+        paretune run quick -o results/quick --tracker tensorboard
         paretune run study.yaml -o results/mine --workers 2
     """
     from paretune.benchmark.runner import run as run_study
@@ -83,7 +98,9 @@ def run(
 
     if quiet:
         logging.getLogger("paretune").setLevel(logging.WARNING)
-    result = run_study(study, output, workers=workers, progress=not quiet, part=part)
+    if trackers:
+        look_in(os.getcwd())  # as for train
+    result = run_study(study, output, workers=workers, progress=not quiet, part=part, trackers=trackers or ())
     say(summary(result))
     return OK if result.complete else SOME_FAILED
 
@@ -208,6 +225,7 @@ def train(
     seed: Seed = 0,
     preferences: Annotated[list[str] | None, Parameter(name=["--preference", "-p"], negative=())] = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    trackers: Trackers | None = None,
 ) -> int:
     """Train one method on one task and save its policies.
 
@@ -221,6 +239,8 @@ def train(
             0. Or @choice.json, a saved choice. May be given several times; by default a grid of two divisions with its
             centre.
         settings: A setting of the method, as key=value; may be given several times, dots for nested ones.
+        trackers: Where else to show training: mlflow, tensorboard, trackio, wandb, or module:Class; may be given
+            several times.
 
     Example:
         paretune train rewarded_soups --task counselling -o out
@@ -233,7 +253,8 @@ def train(
     given = parse_settings(settings or [])
     check_settings(method, given)
     wanted = [parse_preference(each) for each in preferences] if preferences else None
-    solutions = train_method(method, task, budget, seed, wanted, given, output, LineLink(budget))
+    link = LineLink(budget)
+    solutions = train_method(method, task, budget, seed, wanted, given, output, link, trackers or ())
     experts = "1 expert" if len(solutions.experts) == 1 else f"{len(solutions.experts)} experts"
     say(f"{solutions.method} with {experts} saved to {output}")
     names = ", ".join(f"{name}=..." for name in solutions.objectives)

@@ -26,6 +26,9 @@ from paretune.methods.asking import asked_stages, assembled
 from paretune.methods.entries import method_entry, on_task
 from paretune.records.files import DONE, read_json
 from paretune.records.layout import stage_folder
+from paretune.tracking import check_trackers
+from paretune.tracking.following import following
+from paretune.tracking.runs import TrackedStage, tracked_runs
 from paretune.training.finished import mend_stage, stage_result, stage_trouble
 from paretune.training.groups import PlannedStage, begin_group, begun_groups, needs, populations
 from paretune.training.locking import locked
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from paretune.models.solutions import SolutionSet
 
 _LOG = logging.getLogger(__name__)
+TRACKED = "tracking"  # folder for what trackers write, inside the output folder or the current one
 WORK = "training"  # inside the output folder until training has ended; a killed call goes on from it
 
 
@@ -47,6 +51,7 @@ def train(
     settings: Mapping[str, object] | None = None,
     output: str | Path | None = None,
     progress: Link | None = None,
+    trackers: Sequence[str] = (),
 ) -> SolutionSet:
     """Train a method on a task and return policies for any preference.
 
@@ -60,9 +65,11 @@ def train(
         settings: What differs from the method's defaults.
         output: Folder to save to. A call that was killed goes on where it stopped when it is made again.
         progress: Hears of completions made.
+        trackers: Names of trackers to tell of training: `tensorboard`, `wandb`, `mlflow`, `trackio`, or `module:Class`.
 
     Raises:
-        ConfigError: If the method, a setting, the budget or the seed cannot be used.
+        ConfigError: If the method, a setting, the budget, the seed or a tracker cannot be used.
+        MissingDependencyError: If the package of a tracker is not installed.
         PreferenceError: If a preference cannot be one, or is given twice.
         BudgetError: If the budget is too small for the method.
         RewardError: If an objective was never scored.
@@ -73,6 +80,7 @@ def train(
 
     check_seed(seed)
     check_method_name(method)
+    told = check_trackers(trackers)
     instance = (task if isinstance(task, Task) else load_task(task)).instance(seed)
     entry = on_task(method_entry(method, dict(settings or {}), "train"), instance)
     if preferences is None:
@@ -80,9 +88,13 @@ def train(
     else:
         given = wanted_preferences(preferences, instance.objective_names)
     stages = in_order(asked_stages(entry.method, instance, given, completions_of(budget), seed), instance)
+    files = Path(TRACKED) if output is None else Path(output) / TRACKED
+    runs = tracked_runs(instance.name, files, [TrackedStage(each, instance, [entry.label]) for each in stages])
 
     def solutions_in(work: Path) -> SolutionSet:
-        results = finished_results(work, stages, instance, seed, progress)
+        with following(work, told) as follower:
+            follower.describe(runs)
+            results = finished_results(work, stages, instance, seed, progress)
         assembly = assembled(entry.method, instance, given, results)
         return SolutionSet.from_assembly(instance, assembly, entry.label, entry.method.family)
 
