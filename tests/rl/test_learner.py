@@ -248,6 +248,24 @@ def test_rows_without_a_reward_are_ignored_not_zeroed(task: Task, base: BaseMode
     assert not zeroed.equal(start)
 
 
+def test_an_update_tells_the_scalar_that_its_weights_in_force_make(task: Task, base: BaseModel) -> None:
+    """Of rewards that are never missing, the mean of sums is the sum of means."""
+    given = [0.75, 0.25]
+    _, events = train(make(task, base, [(given, 1, (16,))]))
+    assert events[0]["mean_weights"] == given
+    assert events[0]["reward"] == pytest.approx(np.dot(given, events[0]["reward_means"]))
+
+    class Second(Fixed):
+        needs = frozenset({"gram"})
+
+        def weigh(self, seen: Any) -> FloatArray:
+            return np.asarray([0.0, 1.0])
+
+    _, events = train(make(task, base, [(given, 1, (16,))], slots=weighed_by(Second)))
+    assert events[0]["mean_weights"] == events[0]["objective_weights"] == [0.0, 1.0]
+    assert events[0]["reward"] == pytest.approx(events[0]["reward_means"][1])
+
+
 def test_missing_rewards_are_reported_apart_from_means(task: Task, base: BaseModel) -> None:
     def score(rows: Sequence[Row], completions: Sequence[str]) -> Scores:
         rewards = np.full((len(completions), 2), 0.25)
