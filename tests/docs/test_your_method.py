@@ -232,7 +232,7 @@ def test_a_documented_measurement_is_run_for_the_metric_that_needs_it(
             "measurements.0: measurement 'repeats:Variety' must be a class with name",
         ),
         ("measurements: ['repeats:Repeats2']", "measurements.0: measurement must be an importable 'module:name', got"),
-        ("measurements: [timing]", "measurements.0 must be"),
+        ("measurements: [tming]", "measurements.0: measurement must be one of"),
     ],
 )
 def test_what_is_no_measurement_or_metric_is_refused_with_its_place(
