@@ -96,7 +96,7 @@ def one(sizes: Sequence[int] | None) -> dict[str, Any]:
         "figures": {
             name: (value.value, value.low, value.high)
             for name, value in figures(timed).items()
-            if value.low is not None and value.low < value.high
+            if value.low is not None and value.high is not None and value.low < value.high
         },
     }
 
@@ -122,6 +122,7 @@ def measure(runs: int, arguments: Sequence[str], kept: Path | None) -> dict[str,
         kept: Where the runs are written, anew after each.
     """
     found: list[dict[str, Any]] = []
+    held: dict[str, dict[str, float]] = {}
     for number in range(runs):
         with company((os.cpu_count() or 1) * (number % 2)):
             command = [sys.executable, __file__, "--one", *arguments]

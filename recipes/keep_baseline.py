@@ -43,7 +43,9 @@ def keep(folder: Path, path: Path) -> Path:
         RecordError: If a cell or a table is missing, a cell does not say what it is made of, or the file is too large.
     """
     study = read_study(folder)
-    missing = {cell.cell: cell.message or cell.state for cell in study.cells if cell.state != "done"} | study.missing
+    missing = {cell.cell: cell.message or cell.state for cell in study.cells if cell.state != "done"} | dict(
+        study.missing
+    )
     done = [cell for cell in study.cells if cell.state == "done"]
     missing |= {cell.cell: "does not say what it is made of" for cell in done if not cell.made_of}
     if missing:
