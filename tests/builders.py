@@ -510,9 +510,9 @@ def timing(
         name: tuple(rows * 32 / each if each else 0.0 for each in values)
         for name, values in (("base", base), ("policy", speeds))
     }
+    first = {name: tuple(each / 10 for each in values) for name, values in latency.items()}
     if rows > 1:
         latency["mixed"] = tuple(2 * each for each in latency["policy"])
-    first = {name: tuple(each / 10 for each in values) for name, values in latency.items()}
     batch = TimedBatch(rows, 32, latency, first, {"base": 20_000_000, "policy": 30_000_000}, "narrow")
     return TimingRecord(task, method, (batch,), "cpu", 1, "cpu", busy)
 

@@ -51,13 +51,13 @@ def test_minutes_are_units_times_seconds_between_two_values(
     monkeypatch.setattr(estimates, "known_speeds", lambda probes: {each.key: seconds[each.kind] for each in probes})
     low, high = (each * 60 for each in estimates.estimated(planned, measure=False).minutes)
     # 2 seeds of 2 experts of 32 completions; 4 preferences, of which 2 experts answer in 2 policies at least, on 3
-    # prompts in 2 cells, and 2 base models; timing: 7 passes of 2 decoders over 1 row and 3 over 8 and 32, 854 rows,
+    # prompts in 2 cells, and 2 base models; timing: 7 passes of 2 decoders over 1 row and 3 over 4 and 16, 434 rows,
     # while nothing else runs
     assert planned.completions_to_train == 2 * 64
-    assert low == pytest.approx(8 + (128 * 1.0 + (2 * 4 * 3 + 6) * 0.1) / 1.25 / 2 + 854 * 0.1 / 1.25)
+    assert low == pytest.approx(8 + (128 * 1.0 + (2 * 4 * 3 + 6) * 0.1) / 1.25 / 2 + 434 * 0.1 / 1.25)
     # the longest group, 2 of the 4 experts, may come last
     tail = 64 * 2.0 * 1.25 / 2
-    assert high == pytest.approx(40 + (128 * 2.0 + (2 * 4 * 3 + 6) * 0.2) * 1.25 / 2 + tail + 854 * 0.2 * 1.25)
+    assert high == pytest.approx(40 + (128 * 2.0 + (2 * 4 * 3 + 6) * 0.2) * 1.25 / 2 + tail + 434 * 0.2 * 1.25)
 
 
 def test_what_is_known_is_not_measured_and_what_is_done_takes_no_time(

@@ -186,7 +186,7 @@ class TimedBatch:
         rows: Rows decoded at once.
         new_tokens: Of each row.
         latency_seconds: Decoder -> seconds from the raw prompts to all texts, one value a round.
-        first_token_seconds: Decoder -> the same of answers of one token.
+        first_token_seconds: `base` and `policy` -> the same of answers of one token.
         peak_bytes: `base` and `policy` -> the most bytes of tensors that decoding held at once, parameters included.
         ended: Why there were no further rounds: intervals were `narrow`, or the most `rounds` or `seconds` were spent.
     """

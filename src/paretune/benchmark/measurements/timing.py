@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from paretune.models.policy import Policy
 
-SIZES = (1, 8, 32)  # rows decoded at once: a single request, a few, a busy server's batch
+SIZES = (1, 4, 16)  # rows decoded at once: a single request, a few, many; more would take most of the seconds below
 LEAST = 6  # rounds: of fewer values the median has no 95 % interval
 MOST = 20  # rounds; stopping where an interval is narrow then costs it at most 1.5 points of its coverage (simulated)
 NARROW = 0.025  # half the width of a ratio's interval, as a share of it, that is narrow enough
@@ -230,7 +230,7 @@ def in_rounds(
         ready(name, sizes[0], 0, False)()
     for rows in sizes:
         names = decoders(rows)
-        batch = Batch(rows, {name: [] for name in names}, {name: [] for name in names})
+        batch = Batch(rows, {name: [] for name in names}, {BASE: [], POLICY: []})
         for name in names:
             answer = ready(name, rows, 0, False)
             with TensorMemory() if name != MIXED else nullcontext() as memory:
@@ -242,11 +242,12 @@ def in_rounds(
     while left:
         for batch in left:
             for name in order.permutation(list(batch.latency)):
-                for seconds, first in ((batch.first, True), (batch.latency, False)):
-                    answer = ready(str(name), batch.rows, number, first)
-                    start = clock()
-                    answer()
-                    seconds[str(name)].append(clock() - start)
+                for by, first in ((batch.first, True), (batch.latency, False)):
+                    if name in by:
+                        answer = ready(str(name), batch.rows, number, first)
+                        start = clock()
+                        answer()
+                        by[str(name)].append(clock() - start)
         number += 1
         for batch in left:
             batch.end(number, clock() - began)
