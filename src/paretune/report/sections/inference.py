@@ -30,7 +30,7 @@ def data(part: PartView) -> Mapping[str, object]:
         for label in shown
     }
     return {
-        "sentences": [_sentence(part, each) for each in ratios[-1:]],
+        "sentences": [_sentence(part, each) for each in ratios[:1]],
         "charts": row_charts(part, METRIC, axes, ground=1.0),
         "tables": [metric_table(part, METRIC, labels, "Decoding [95 % interval over repeats]")],
         "notes": [*_conditions(part), *remarks(part, METRIC, labels)],
