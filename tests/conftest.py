@@ -62,10 +62,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def own_folders() -> Iterator[None]:
-    """Look for users' modules, after a test, where they were looked for before it."""
+    """Look for users' modules, after a test, where they were looked for before it, and forget those it found."""
     before = list(sys.meta_path)
     yield
-    sys.meta_path[:] = [each for each in sys.meta_path if each in before or not isinstance(each, FolderFinder)]
+    added = [each for each in sys.meta_path if each not in before and isinstance(each, FolderFinder)]
+    if added:
+        sys.meta_path[:] = [each for each in sys.meta_path if each not in added]
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and any(each.holds(file) for each in added):
+                del sys.modules[name]
 
 
 @pytest.fixture(scope="session", autouse=True)
