@@ -563,7 +563,7 @@ def test_a_study_leaves_several_adapters_of_a_stage_where_they_are(task: Task, t
     }  # fmt: skip
     planned = plan(study, tmp_path / "out")
     assert (planned.cells[0].charged, len(planned.cells[0].stages)) == (64, 1)
-    assert "two as many as it finds, one_policy 1 (trained for" in plan_text(planned)
+    assert "experts:  two as many as it finds (combined to a policy for each preference; " in plan_text(planned)
     result = paretune.run(study, tmp_path / "out", progress=False)
     assert result.complete
     cell, *_ = result.records.cells  # behind it the rows that stand in every study
