@@ -75,8 +75,9 @@ def append(log: Path, *events: Mapping[str, object], end: str = "") -> None:
         file.write("".join(f"{json.dumps(each)}\n" for each in events) + end)
 
 
-def finished(root: Path, stage: str, key: str, *events: Mapping[str, object]) -> None:
+def finished(root: Path, stage: str, key: str, *events: Mapping[str, Any]) -> None:
     """Write a finished stage as far as trackers look at it."""
     append(root / "stages" / stage / "events.jsonl", *events)
-    (root / "stages" / stage / "stage.json").write_text(json.dumps({"trajectory": key}))
+    record = {"trajectory": key, "completions": sum(each["completions"] for each in events)}
+    (root / "stages" / stage / "stage.json").write_text(json.dumps(record))
     (root / "stages" / stage / "DONE.json").write_text("{}")

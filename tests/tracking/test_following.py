@@ -13,6 +13,7 @@ from paretune.core.errors import RecordError
 from paretune.records.files import read_signed
 from paretune.tracking import TrackedRun, following
 from paretune.tracking.following import FILE, Follower
+from paretune.tracking.updates import Updates
 from told import Failing, Recorder, append, event, finished, steps
 
 MINE = ["told:Recorder"]
@@ -199,6 +200,24 @@ def test_a_full_disk_ends_the_following_alone(tmp_path: Path, monkeypatch: pytes
     with following.following(tmp_path, MINE) as made:
         made.describe(RUNS)
     assert steps() == {}
+
+
+def test_runs_are_finished_even_if_following_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*given: object) -> None:
+        raise RuntimeError("broken")
+
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hook: said.append(hook.exc_value))
+    append(tmp_path / "groups" / "g" / "events.jsonl", event("one", 1))
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
+    with following.following(tmp_path, MINE) as made:
+        made.describe(RUNS)
+        deadline = time.monotonic() + 30
+        while not Recorder.heard and time.monotonic() < deadline:
+            time.sleep(0.01)
+        monkeypatch.setattr(Updates, "look", breaks)
+    assert [str(each) for each in said] == ["broken"]
+    assert (steps(), Recorder.open) == ({"one": [1]}, set())
 
 
 def test_without_trackers_no_thread_is_started_and_no_file_written(tmp_path: Path) -> None:

@@ -43,3 +43,9 @@ def test_what_could_not_be_made_is_left_out_and_never_zero() -> None:
     found = told(reward=None, reward_std=None, reward_means=[None, 0.25])
     assert not {"reward", "reward_std", "J", "rewards/warm/mean"} & found.keys()
     assert found["rewards/brief/mean"] == 0.25
+
+
+def test_values_of_somebody_elses_shape_are_left_out() -> None:
+    found = told(kl=None, grad_norm="large", mean_weights=1.0, clipped=[0.25, None], ratio=3.0)
+    assert not {"kl", "J", "grad_norm", "weights/warm", "clip_ratio/region_mean", "ratio"} & found.keys()
+    assert found["reward"] == 0.375

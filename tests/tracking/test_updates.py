@@ -46,13 +46,18 @@ def test_a_finished_stage_tells_only_what_its_population_had_not(tmp_path: Path)
     assert numbers(Updates(tmp_path)) == [("one", 1, 8), ("one", 2, 16)]
 
 
-def test_a_longer_run_makes_the_last_update_of_a_shorter_one_anew_and_whole(tmp_path: Path) -> None:
-    finished(tmp_path, "short", "one", event("one", 1), event("one", 2, completions=4))
-    append(tmp_path / "groups" / "g" / "events.jsonl", event("one", 2), event("one", 3))
-    updates = Updates(tmp_path)
-    told = {number: completions for _, number, completions in numbers(updates)}
-    assert told[3] == 24  # 8 a whole update, the 4 are among them
-    assert sorted(told) == [1, 2, 3]
+def test_a_run_that_goes_on_from_a_shorter_one_is_told_in_its_order(tmp_path: Path) -> None:
+    """It logs only what it adds, and makes the last update of the shorter one anew, and whole: 8, the 4 among them.
+
+    Digests name the folders, so that the longest may come first, and the shortest in the middle.
+    """
+    finished(tmp_path, "a-longest", "one", event("one", 4), event("one", 5, completions=80))
+    finished(tmp_path, "b-shortest", "one", event("one", 1), event("one", 2, completions=4))
+    finished(tmp_path, "c-longer", "one", event("one", 2), event("one", 3), event("one", 4, completions=4))
+    append(tmp_path / "groups" / "g" / "events.jsonl", event("one", 6))
+    found = Updates(tmp_path).look()
+    assert [each.event["update"] for each in found] == [each.number for each in found] == [1, 2, 3, 4, 5, 6]
+    assert [each.completions for each in found] == [8, 12, 24, 28, 112, 120]
 
 
 def test_the_log_of_an_attempt_that_began_anew_is_read_from_its_start(tmp_path: Path) -> None:
@@ -83,3 +88,16 @@ def test_other_lines_of_a_log_and_stages_without_one_are_passed_over(tmp_path: P
     finished(tmp_path, "torn", "two", event("two", 1))
     (tmp_path / "stages" / "torn" / "stage.json").write_text("{")
     assert Updates(tmp_path).look() == []
+
+
+def test_an_event_of_somebody_elses_shape_is_no_update(tmp_path: Path) -> None:
+    log = tmp_path / "groups" / "g" / "events.jsonl"
+    wrong = [
+        {"completions": None},
+        {"update": "2"},
+        {"trajectory": ["one"]},
+        {"generation": [1]},
+        {"reward_means": 0.5},
+    ]
+    append(log, event("one", 1), *(event("one", 2) | each for each in wrong))
+    assert numbers(Updates(tmp_path)) == [("one", 1, 8)]

@@ -167,11 +167,13 @@ def following(root: Path, trackers: Sequence[str]) -> Iterator[Follower]:
     over = threading.Event()
 
     def follow() -> None:
-        with suppress(RecordError):  # a full disk stops training, which says so
-            while not over.wait(LOOK_SECONDS):
+        try:
+            with suppress(RecordError):  # a full disk stops training, which says so
+                while not over.wait(LOOK_SECONDS):
+                    follower.look()
                 follower.look()
-            follower.look()
-        follower.close()
+        finally:
+            follower.close()
 
     thread = threading.Thread(target=follow, name="trackers", daemon=True)
     thread.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from paretune.tracking import TrackedRun
 from paretune.tracking.updates import Update
@@ -37,20 +36,34 @@ BY_OBJECTIVE = {
 def metrics_of(update: Update, run: TrackedRun) -> dict[str, float]:
     """Return the numbers of an update by name; what it does not tell, or could not be made, is left out."""
     event = update.event
-    found: dict[str, Any] = {name: event.get(key) for key, name in AS_THEY_ARE.items()}
+    found: dict[str, object] = {name: event.get(key) for key, name in AS_THEY_ARE.items()}
     for key, name in BY_OBJECTIVE.items():
-        found |= {name.format(each): value for each, value in zip(run.objectives, event.get(key) or (), strict=False)}
-    beta = event.get("beta", run.beta)
+        found |= {name.format(each): value for each, value in zip(run.objectives, _list(event.get(key)), strict=False)}
+    beta, kl, length, reward = (
+        _number(each) for each in (event.get("beta", run.beta), *map(event.get, ("kl", "mean_length", "reward")))
+    )
     found |= {"completions": update.completions, "beta": beta}
-    if event.get("mean_length"):
-        found["kl"] = event["kl"] / event["mean_length"]  # TRL's is by token
-    if event.get("reward") is not None:
-        found["J"] = event["reward"] - beta * event["kl"]
-    if event.get("clipped"):
-        found["clip_ratio/region_mean"] = sum(event["clipped"]) / (len(event["clipped"]) + 1)  # none in the first epoch
-        found["ratio"] = _mean(event["ratio"])
-    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+    if kl is not None and length:
+        found["kl"] = kl / length  # TRL's is by token
+    if reward is not None and kl is not None and beta is not None:
+        found["J"] = reward - beta * kl
+    clipped, ratios = ([_number(each) for each in _list(event.get(name))] for name in ("clipped", "ratio"))
+    if clipped:
+        found["clip_ratio/region_mean"] = _mean([0.0, *clipped])  # none in the first epoch
+        found["ratio"] = _mean(ratios)
+    numbers = {name: _number(value) for name, value in found.items()}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _number(value: object) -> float | None:
+    """Return a finite number, None for all else: a user's own stage logs what it likes."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return math.fsum(known) / len(known) if 0 < len(known) == len(values) else None

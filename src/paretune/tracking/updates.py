@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from paretune.records.files import DONE, read_json
 
 EVENTS = "events.jsonl"
 MADE = ("completions", "measured", "greedy")  # all that an update has sampled
+OUTER = ("generation", "individual", "step")  # of an update, where a run trains many policies for a while each
 
 Identity = tuple[object, ...]
 
@@ -60,19 +63,22 @@ class Updates:
         return set().union(*self._told.values())
 
     def look(self) -> list[Update]:
-        """Return what is new."""
-        found = []
+        """Return what is new, each run's in its order: a run that goes on from a shorter one logs only what it adds."""
         logs = sorted(self._root.glob(f"groups/*/{EVENTS}"))
-        self._told = {log: self._told.get(log, set()) for log in logs}
-        for log in logs:
-            for event in _events(self._gained(log)):
-                self._told[log].add(event["trajectory"])
-                found.append(self._update(event))
-        for done in sorted(self._root.glob(f"stages/*/{DONE}")):  # behind the logs: one of these may be gone by now
-            if done.parent not in self._whole:
-                self._whole.add(done.parent)
-                found += [self._update(event) for event in _own_events(done.parent)]
+        under_way = [(log, [*_events(self._gained(log))]) for log in logs]
+        self._told = {log: self._told.get(log, set()) | {each["trajectory"] for each in own} for log, own in under_way}
+        found = [self._update(event) for event in (*self._finished(), *itertools.chain(*(own for _, own in under_way)))]
         return [each for each in found if each is not None]
+
+    def _finished(self) -> list[dict[str, Any]]:
+        """Return what stages tell that have finished since the last look, shorter ones before those that extend them.
+
+        To be asked when the logs of populations are read: a population that finishes in between would be seen nowhere.
+        """
+        done = sorted({path.parent for path in self._root.glob(f"stages/*/{DONE}")} - self._whole)
+        self._whole.update(done)
+        lengths = sorted((_own_events(stage) for stage in done), key=operator.itemgetter(0))
+        return [event for _, events in lengths for event in events]
 
     def _gained(self, log: Path) -> bytes:
         """Return the lines that a log has gained; the end of one that is being written waits."""
@@ -101,27 +107,36 @@ def _identity(event: Mapping[str, Any]) -> Identity:
     Where a run trains many policies for a while each, these are individuals of generations, or members of outer steps;
     in a population that is a member's number, which depends on the company.
     """
-    outer = event.get("step")
-    member = None if outer is None else event["member"]
-    return event.get("generation"), event.get("individual"), outer, member, event["update"]
+    generation, individual, outer = (event.get(name) for name in OUTER)
+    return generation, individual, outer, None if outer is None else event["member"], event["update"]
 
 
 def _events(lines: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the updates of a learner among the lines of a log."""
+    """Yield the updates of a learner among the lines of a log, which a user's own stage may fill as it likes."""
     for line in lines.splitlines():
         try:
             event = json.loads(line)
         except ValueError:  # torn by a kill
             continue
-        if isinstance(event, dict) and {"trajectory", "member", "update", "reward_means"} <= event.keys():
+        if isinstance(event, dict) and _is_update(event):
             yield event
 
 
-def _own_events(stage: Path) -> Iterator[dict[str, Any]]:
-    """Yield those that a finished stage has in the copy it keeps of its population's log."""
+def _is_update(event: Mapping[str, Any]) -> bool:
+    counts = [event.get("member"), event.get("update"), *(event.get(name, 0) for name in (*MADE, *OUTER))]
+    return (
+        isinstance(event.get("trajectory"), str)
+        and isinstance(event.get("reward_means"), list)
+        and all(isinstance(each, int) for each in counts)
+    )
+
+
+def _own_events(stage: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Return a finished stage's length, and its updates in the copy that it keeps of its population's log."""
     try:
-        key, lines = read_json(stage / "stage.json")["trajectory"], (stage / EVENTS).read_bytes()
+        record, lines = read_json(stage / "stage.json"), (stage / EVENTS).read_bytes()
     except (RecordError, OSError):  # it is finished without a log
-        return
-    own = b"\n".join(line for line in lines.splitlines() if str(key).encode() in line)
-    yield from (event for event in _events(own) if event["trajectory"] == key)
+        return 0, []
+    key = record["trajectory"]
+    own = b"\n".join(line for line in lines.splitlines() if key.encode() in line)
+    return record["completions"], [event for event in _events(own) if event["trajectory"] == key]
