@@ -56,7 +56,7 @@ def test_policies_of_the_method_that_is_worth_most_are_offered(reads: Any) -> No
     assert candidates("out", method="linear").cell.seed == 1
     assert candidates("out", method=builders.CEILING).worth.max() == 1.0
     with pytest.raises(
-        StudyError, match=r"method 'one_policy' must have two policies .* got fewer. Name another with "
+        StudyError, match=r"method 'one_policy' must have two policies, to compare them, got 1\. Name another with "
     ):
         candidates("out", method="one_policy")
     with pytest.raises(UnknownNameError, match=r"method must be one of .*, got 'wight_grid'. Did you mean"):
@@ -79,10 +79,24 @@ def test_worth_is_less_the_price_of_kl_where_the_task_is_judged_on_it(reads: Any
     reads(builders.study([builders.cell("linear", 0, found)], [info(judged_on="J")]))
     offered = candidates("out")  # beta .05 times 2 nats
     assert offered.worth == pytest.approx(np.array([[0.8, 0.0], [0.0, 0.8], [0.5, 0.5]]))
+
+
+def test_what_keeps_policies_from_being_compared_is_said(reads: Any) -> None:
+    def refused(found: list[Any], task: Any) -> str:
+        reads(builders.study([builders.cell("linear", 0, found)], [task]))
+        with pytest.raises(StudyError) as caught:
+            candidates("out")
+        return str(caught.value)
+
+    scored = answers((0.9, 0.1), (0.1, 0.9), (0.6, 0.6))
+    lost = answers((0.9, 0.1), (np.nan, 0.9), (0.6, np.nan))
+    rest = "of 'counselling' must have two policies, to compare them, got "
+    assert f"{rest}1; left out: 2 without a score of every objective. Run" in refused(lost, info())
+    no_kl = answers((0.9, 0.1), (0.1, 0.9), (0.6, 0.6), kl=np.nan)
+    assert f"{rest}0; left out: 3 without a known KL, which" in refused(no_kl, info(judged_on="J"))
     family = info(judged_on="J", family_settings={"rho": 0.0})  # beta is that of the instance, which is not on record
-    reads(builders.study([builders.cell("linear", 0, found)], [family]))
-    with pytest.raises(StudyError, match="must have two policies that are scored"):
-        candidates("out")
+    assert f"{rest}0; left out: 3 without a record of what KL costs" in refused(scored, family)
+    assert f"{rest}0. Run a method with several." in refused([], info())
 
 
 def test_units_are_widths_of_ranges_or_how_far_policies_are_apart(reads: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,47 +109,73 @@ def candidates(folder: str | Path, task: str | None = None, method: str | None =
     labels = dict.fromkeys(cell.method for cell in cells)
     if method is not None:
         check_choice("method", method, labels)
-    of_method = {
-        label: _of_method(study, root, info, [each for each in cells if each.method == label]) for label in labels
-    }
-    choosable = {label: each for label, each in of_method.items() if len(each[0].evaluations) > 1}
+    offers = {label: _offer(study, root, info, [each for each in cells if each.method == label]) for label in labels}
+    choosable = {label: each for label, each in offers.items() if len(each.candidates.evaluations) > 1}
     if not choosable or (method is not None and method not in choosable):
         others = f" Name another with --method: {', '.join(choosable)}." if choosable else " Run a method with several."
         what = f"method '{method}'" if method is not None else f"a method of '{name}'"
-        raise StudyError(
-            f"{what} must have two policies that are scored on all objectives, to compare them, got fewer.{others}"
-        )
+        asked = [offers[method]] if method is not None else list(offers.values())
+        most = max(len(each.candidates.evaluations) for each in asked)
+        lacking = sum((each.lacking for each in asked), Counter[str]())
+        left_out = "".join(f"; left out: {count} without {part}" for part, count in lacking.items())
+        raise StudyError(f"{what} must have two policies, to compare them, got {most}{left_out}.{others}")
     if method is None:
-        ranked = [label for label in choosable if choosable[label][0].cell.family != "ceiling"] or list(choosable)
-        method = max(
-            ranked, key=lambda label: np.nan_to_num(choosable[label][1], nan=-np.inf)
-        )  # of equal ones the first
-    return choosable[method][0]
+        ranked = [label for label in choosable if choosable[label].candidates.cell.family != "ceiling"] or list(
+            choosable
+        )
+        method = max(ranked, key=lambda label: choosable[label].worth)  # of equal ones the first
+    return choosable[method].candidates
 
 
-def _of_method(
-    study: StudyRecords, root: Path, info: TaskInfo, cells: Sequence[CellRecord]
-) -> tuple[Candidates, float]:
-    """Return what a method's first cell at its largest budget offers, and what its answers are worth on average."""
+@dataclass(frozen=True, eq=False)
+class _Offer:
+    """What a method's first cell at its largest budget offers.
+
+    Attributes:
+        candidates: Its policies.
+        worth: Of the method's answers, mean over preferences and seeds; -inf where one is not known.
+        lacking: How many policies are left out, by what they lack.
+    """
+
+    candidates: Candidates
+    worth: float
+    lacking: Counter[str]
+
+
+def _offer(study: StudyRecords, root: Path, info: TaskInfo, cells: Sequence[CellRecord]) -> _Offer:
     largest = max(cell.budget_completions for cell in cells)
     chosen = sorted((cell for cell in cells if cell.budget_completions == largest), key=lambda cell: cell.seed)
     betas = {cell.seed: _beta(study, info, cell.seed) for cell in chosen}
-    worth = np.mean(
-        [
-            utility(_worth(each, betas[cell.seed]), each.preference)
-            for cell in chosen
-            for each in cell.evaluations
-            if each.split == "test"
-        ]
-    )
+    utilities = [
+        utility(_worth(each, betas[cell.seed]), each.preference)
+        for cell in chosen
+        for each in cell.evaluations
+        if each.split == "test"
+    ]
+    worth = float(np.mean(utilities)) if utilities else -np.inf
     first = chosen[0]
-    different: dict[str, EvaluationRecord] = {}
+    offered: dict[str, EvaluationRecord] = {}
+    lacking: dict[str, str] = {}
     for each in first.evaluations:
-        if each.split == "test" and np.isfinite(_worth(each, betas[first.seed])).all():
-            different.setdefault(each.identity, each)
-    folder = cell_folder(root, first.cell)
-    offered = tuple(different.values())
-    return Candidates(study.name, folder, info, first, offered, betas[first.seed]), float(worth)
+        if each.split == "test":
+            part = _lacks(each, betas[first.seed])
+            if part:
+                lacking[each.identity] = part
+            else:
+                offered.setdefault(each.identity, each)
+    made = Candidates(
+        study.name, cell_folder(root, first.cell), info, first, tuple(offered.values()), betas[first.seed]
+    )
+    return _Offer(made, worth if np.isfinite(worth) else -np.inf, Counter(lacking.values()))
+
+
+def _lacks(evaluation: EvaluationRecord, beta: float) -> str:
+    """Say what is missing to know what an evaluation is worth; empty where nothing is."""
+    if not np.isfinite(evaluation.scores).all():
+        return "a score of every objective"
+    if np.isnan(beta):
+        return "a record of what KL costs on their task instance"
+    return "a known KL, which the task is judged on" if beta and not np.isfinite(evaluation.kl) else ""
 
 
 def _beta(study: StudyRecords, info: TaskInfo, seed: int) -> float:
