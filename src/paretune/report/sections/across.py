@@ -23,8 +23,9 @@ HOW = (
     "of the base model. Up: the gain over the base model in what the task is judged on, as a share of the gain of the "
     "best method there, so that tasks with much to gain and with little stand side by side; 1 is the best method of "
     "the task. Intervals are Student-t over seeds. The test asks whether methods differ by the same amounts on every "
-    "task: within each instance values are taken relative to the mean of the methods, and instances are dealt out to "
-    "tasks anew 9,999 times. Methods that lack a task or a seed take no part in it."
+    "task: values are taken relative to the mean of the methods, and to what a seed does to each method on all tasks; "
+    "then the tasks of each seed are permuted, 9,999 times. Tasks share a seed where it draws the same model and "
+    "prompts for both, or where both train one base model. Methods that lack a task or a seed take no part in it."
 )
 
 
@@ -102,17 +103,23 @@ def relative_gains(part: Comparison) -> dict[str, dict[int, float]]:
 
 
 def interaction_of(places: Sequence[Place]) -> tuple[Interaction, list[str]]:
-    """Test the interaction of method and task over the methods that every task has; return these, too."""
+    """Test the interaction of method and task over the methods that every task has; return these, too.
+
+    Seeds of generated tasks are blocks: one seed draws model and prompts for all of them. Those of other tasks are
+    trainings of one base model, and blocks of the tasks that have that model.
+    """
     names = [name for name in places[0].gains if all(name in place.gains for place in places)]
-    kinds = []
+    kinds, blocks = [], []
     for place in places:
         seeds = set.intersection(*(set(place.gains[name]) for name in names)) if names else set()
         kinds.append(
             np.array([[place.gains[name][seed] for name in names] for seed in sorted(seeds)]).reshape(-1, len(names))
         )
+        source = "generated" if place.part.task.family_settings else place.part.task.model
+        blocks.append([(source, seed) for seed in sorted(seeds)])
     if any(not len(each) for each in kinds):
         return Interaction(None, None, "no seed has all methods on some task"), names
-    return interaction(kinds), names
+    return interaction(kinds, blocks), names
 
 
 def _sentence(budget: int, places: Sequence[Place]) -> str:
@@ -120,7 +127,12 @@ def _sentence(budget: int, places: Sequence[Place]) -> str:
     head = f"{budget:,} completions, {count(len(places), 'task')}, {count(len(names), 'method')}: "
     if found.p_value is None or found.share is None:
         return f"{head}whether differences between methods depend on the task cannot be tested ({found.reason})."
+    if found.least is not None and found.least > LEVEL:
+        few = f"so few tasks and seeds give no p-value below {found.least:.3f}"
+        return f"{head}whether differences between methods depend on the task cannot be tested ({few})."
     clear = found.p_value < LEVEL
+    alone = listing([places[place].part.task.name for place in found.left_out])
+    apart = f" Not tested, as no other task has its seeds: {alone}." * bool(alone)
     best = {
         place.part.task.name: max(place.gains, key=lambda name: np.mean(list(place.gains[name].values())))
         for place in places
@@ -133,7 +145,7 @@ def _sentence(budget: int, places: Sequence[Place]) -> str:
     )
     return (
         f"{head}{verdict} (tasks explain {number(found.share)} of how methods differ within instances, p = "
-        f"{found.p_value:.4f}). Highest mean gain: {leaders}."
+        f"{found.p_value:.4f}). Highest mean gain: {leaders}.{apart}"
     )
 
 
