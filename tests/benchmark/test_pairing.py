@@ -107,7 +107,9 @@ def test_seeds_that_one_method_lacks_count_for_none() -> None:
 def test_seeds_of_the_first_source_are_those_that_count() -> None:
     made = together(records({"mine": (0.6, 0.7)}), records({"linear": (0.5, 0.6, 0.6), "late": (0.1,)}))
     assert made.lineups[0].seeds == (0,)
+    assert "b on small at 100: seeds 2 of linear, of which a has no finished cell" in made.unpaired
     other = together(records({"mine": (0.6, 0.7)}), records({"late": (0.1,)}, seeds=(2,)))
+    assert other.unpaired == ["b on small at 100: seeds 2 of late, of which a has no finished cell"]
     assert labels(other) == [["mine"]]
     assert other.lineups[0].seeds == (0, 1)
 

@@ -156,8 +156,8 @@ def _unfinished(sources: Sequence[Source], methods: Sequence[str]) -> list[str]:
                 key = (source.name, cell["task"], cell["budget_completions"], why, cell["method"])
                 seeds.setdefault(key, []).append(cell["seed"])
     found: dict[tuple[str, str, int, str, str], list[str]] = {}
-    for (*where, method), mine in seeds.items():
-        found.setdefault((*where, _listed(mine)), []).append(method)  # type: ignore[arg-type]  # of where
+    for (name, task, budget, why, method), mine in seeds.items():
+        found.setdefault((name, task, budget, why, _listed(mine)), []).append(method)
     return [
         f"{name} on {task} at {budget:,}: seeds {numbers} of {_few(names)} {why}"
         for (name, task, budget, why, numbers), names in found.items()
@@ -187,6 +187,7 @@ def _rows(
     for source in sources:
         by_method: dict[str, dict[int, PerPrompt]] = {}
         refused: dict[tuple[str, ...], list[str]] = {}
+        unknown: dict[str, list[int]] = {}
         for cell in source.study.cells:
             if (cell.task, cell.budget_completions) != (task, budget):
                 continue
@@ -195,12 +196,17 @@ def _rows(
             if methods and cell.method not in methods:
                 continue
             known = instances.get(cell.seed)
-            if known is not None and (found := _differs(sources[0], source, known, cell)):
+            if known is None:
+                unknown.setdefault(cell.method, []).append(cell.seed)
+            elif found := _differs(sources[0], source, known, cell):
                 refused.setdefault(tuple(found), []).append(f"{cell.method} seed {cell.seed}")
-            elif known is not None:
+            else:
                 by_method.setdefault(cell.method, {})[cell.seed] = cell
+        where = f"{source.name} on {task} at {budget:,}"
         for reasons, names in refused.items():
-            unpaired.append(f"{source.name} on {task} at {budget:,}: {'; '.join(reasons)} ({_few(names)})")
+            unpaired.append(f"{where}: {'; '.join(reasons)} ({_few(names)})")
+        for seeds, names in _by_seeds(unknown).items():
+            unpaired.append(f"{where}: seeds {seeds} of {_few(names)}, of which {sources[0].name} has no finished cell")
         for method, cells in by_method.items():
             made_of = _made_of(next(iter(cells.values())))
             if method in seen and seen[method][1] == made_of:
@@ -255,24 +261,42 @@ def _lineup(
     if not any(row.ranked for row in together):
         return None
     seeds = tuple(sorted(own.intersection(*(row.cells for row in together if row.ranked))))
-    unpaired += [
-        f"{row.label} on {task} at {budget:,}: not all of the seeds {_listed(own)}"
-        for row in mine
-        if row not in together or not (row.ranked or row.cells.keys() >= set(seeds))
-    ]
-    lost: dict[str, list[str]] = {}
-    for row in together:
-        if row.ranked and (more := row.cells.keys() - set(seeds)):
-            lost.setdefault(_listed(more), []).append(row.label)
-    for names, labels in lost.items():
-        why = "which another method lacks; compare without that method to use them"
-        unpaired.append(f"{task} at {budget:,}: seeds {names} of {_few(labels)}, {why}")
+    unpaired += _left_out(f"{task} at {budget:,}", mine, together, own, set(seeds))
     if not seeds:
         return None
     kept = tuple(row for row in together if row.cells.keys() >= set(seeds))
     studies = [source.study for source in sources]
     base, best = (_instances(studies, kind, task, seeds) for kind in ("base", "optimum"))
     return Lineup(sources[0].study.tasks[task], budget, feedback, seeds, kept, base, best)
+
+
+def _left_out(
+    where: str, rows: Sequence[Row], together: Sequence[Row], own: set[int], seeds: set[int]
+) -> Iterator[str]:
+    """Say which rows take no part, and which seeds of the others.
+
+    Args:
+        where: The task and budget.
+        rows: All of them.
+        together: Those that have a seed in common with the first source.
+        own: Seeds of the first source.
+        seeds: Those that are compared.
+    """
+    for row in rows:
+        if row not in together or not (row.ranked or row.cells.keys() >= seeds):
+            yield f"{row.label} on {where}: not all of the seeds {_listed(own)}"
+    more = {row.label: row.cells.keys() - seeds for row in together if row.ranked}
+    for numbers, labels in _by_seeds({label: lost for label, lost in more.items() if lost}).items():
+        why = "which another method lacks; compare without that method to use them"
+        yield f"{where}: seeds {numbers} of {_few(labels)}, {why}"
+
+
+def _by_seeds(seeds: Mapping[str, Collection[int]]) -> dict[str, list[str]]:
+    """Return names by their seeds, so that a line tells of all that have the same."""
+    found: dict[str, list[str]] = {}
+    for name, own in seeds.items():
+        found.setdefault(_listed(own), []).append(name)
+    return found
 
 
 def _instances(studies: Sequence[CompactStudy], kind: str, task: str, seeds: Sequence[int]) -> dict[int, PerPrompt]:
