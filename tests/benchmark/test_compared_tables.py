@@ -35,6 +35,7 @@ def test_text_names_ranks_intervals_and_what_is_told_apart() -> None:
     assert "*" not in apart["weight_grid"]
     assert "3 seeds (0, 1, 2), 2 test prompts and 1 preference each" in text
     assert "Student-t over 3 seed means" in text
+    assert "Brackets are of one difference alone, so they may leave 0 out where there is no such mark." in text
     assert "not compared: b: other test prompts" in text
 
 

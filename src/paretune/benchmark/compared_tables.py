@@ -221,8 +221,9 @@ def _notes(compared: Compared) -> list[str]:
     ]
     if not one and len(compared.rivals(measures[0])) > 1:
         lines.append(
-            f"{APART} told apart from 0: paired t-test over seeds, corrected after Holm for the lines of its column; "
-            "KL is a price, neither good nor bad."
+            f"{APART} told apart from 0: paired t-test over seeds, corrected after Holm for the lines of its column. "
+            "Brackets are of one difference alone, so they may leave 0 out where there is no such mark. KL is a price, "
+            "neither good nor bad."
         )
     lines += [f"{measure.name}: {measure.note}." for measure in measures if measure.note]
     lines += [f"{name} has no {measure.name}: {why}." for measure in measures for name, why in measure.reasons.items()]
