@@ -46,7 +46,7 @@ def test_the_sum_is_of_shaped_rewards_and_means_are_of_those_given() -> None:
 def test_a_missing_reward_that_counts_leaves_its_sum_out_and_one_that_does_not_changes_nothing() -> None:
     found = described([[NAN, 1.0], [0.5, 1.0], [0.25, NAN], [0.75, 1.0]], [[1.0, 0.0]])
     assert (found["reward"], found["missing"]) == (0.5, [1, 1])
-    assert found["flat_groups"] == 0.5  # one sum alone has nothing to differ from
+    assert found["flat_groups"] == 0.0  # of the second group; one sum alone has nothing to differ from
     nothing = described([[NAN, 1.0], [NAN, 1.0]], [[1.0, 0.0]])
     assert (nothing["reward"], nothing["reward_std"], nothing["reward_means"]) == (None, None, [None, 1.0])
-    assert nothing["flat_groups"] == 1.0
+    assert nothing["flat_groups"] is None  # an outage is not the same as nothing to learn

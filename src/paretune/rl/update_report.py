@@ -89,6 +89,7 @@ def completions_event(
     scalars = (shaped * objective_weights).masked_fill(~counted, 0.0).sum(dim=1)  # NaN where one that counts is missing
     groups = scalars.view(-1, group_size)
     unknown = groups.isnan()
+    told = (~unknown).sum(dim=1) > 1  # one sum alone has nothing to differ from
     flat = groups.masked_fill(unknown, -math.inf).amax(dim=1) <= groups.masked_fill(unknown, math.inf).amin(dim=1)
     return {
         "reward_means": [_mean(column) for column in rewards.T],
@@ -96,7 +97,7 @@ def completions_event(
         "reward": _mean(scalars),
         "reward_std": _std(scalars),
         "mean_weights": objective_weights.mean(dim=0).tolist(),
-        "flat_groups": float(flat.double().mean()),
+        "flat_groups": float(flat[told].double().mean()) if told.any() else None,
         "missing": [int(count) for count in (statuses != "ok").sum(axis=0)],
         "kl": float(kl.mean()),
         "mean_length": float(lengths.float().mean()),
