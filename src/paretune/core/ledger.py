@@ -144,7 +144,7 @@ class Ledger:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the counts of `state()`, in place.
 
-        States that were written before November 30, 2026, know neither CPU seconds nor attempts.
+        States of earlier versions have neither `cpu_seconds` nor `attempts`: then both are unknown.
         """
         self.budget_completions = state["budget_completions"]
         self.counts = dict(state["counts"])
