@@ -9,7 +9,8 @@ import pytest
 import builders
 from paretune.core.protocols import MetricValue
 from paretune.metrics import measure_all
-from paretune.report.charts import Chart, Charts, Curve, Look, curves, dots, heat, plain
+from paretune.report.charts import Chart, Charts, Curve, curves, dots, heat, plain
+from paretune.report.palette import Look
 from paretune.report.section import Section, blocks, named_charts
 from paretune.report.sections import SECTIONS
 from paretune.report.view import PartView, View

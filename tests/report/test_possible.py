@@ -61,7 +61,7 @@ def test_tasks_that_differ_in_rho_alone_make_one_line_a_method(study: StudyRecor
     (chart,) = possible.data(View(study, rows))["charts"]
     lines = chart.figure["data"]
     assert [line["name"] for line in lines] == [*builders.METHODS, f"{builders.CEILING} (ceiling)"]
-    assert [line["line"]["dash"] for line in lines] == ["solid", "solid", "solid", "dash"]
+    assert [line["line"]["dash"] for line in lines] == ["dot", "dash", "solid", "longdash"]  # by family
     told = {(row.task, row.method): row.value for row in rows if (row.metric, row.label) == ("captured_share", "")}
     for line in lines:
         for place, task in enumerate(("task -0.8", "task +0.6")):

@@ -12,10 +12,10 @@ from paretune.core.task import JudgedOn
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import summary_table
-from paretune.report.comparison import Comparison, comparisons, shown_colours
+from paretune.report.comparison import Comparison, comparisons
 from paretune.report.findings import findings
 from paretune.report.page import render_page
-from paretune.report.palette import CEILING_COLOUR
+from paretune.report.palette import BROWN, Look
 from paretune.report.ranking import interval_rule, main_table, ranking, ranks
 from paretune.report.sections import training
 from paretune.report.view import View
@@ -80,16 +80,14 @@ def test_a_ceiling_changes_no_rank_no_sentence_and_no_colour() -> None:
             (
                 [each for each in ranking(one, rows) if each[1] != "ceiling"],
                 [each for each in findings(one, rows) if "possible gain" not in each.question],
-                {name: colour for name, colour in shown_colours((one,)).items() if name in builders.METHODS},
+                {name: look for name, look in View(study, rows).looks.items() if name in builders.METHODS},
             )
         )
     assert told[0] == told[1]
 
 
 def test_a_ceiling_has_a_colour_and_a_mark_of_its_own(exact: StudyRecords, part: Comparison) -> None:
-    colours = shown_colours((part,))
-    assert colours[builders.CEILING] == CEILING_COLOUR
-    assert View(exact, []).markers[builders.CEILING] == "triangle-up"
+    assert View(exact, []).looks[builders.CEILING] == Look(BROWN, "triangle-up", "longdash")
     page = render_page(exact, measure_all(exact))
     assert re.search(r"exact_gradient <span class=\"tag\">ceiling</span>", page)
     assert "3 methods and a ceiling compared" in page

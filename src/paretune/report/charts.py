@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from paretune.core.protocols import MetricValue
+from paretune.report.palette import Look
 from paretune.report.wording import interval
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
 DIGITS = 4  # significant; tables beside the page hold full precision
 POOLED = 6  # lists at least so long are kept once, however many figures have them
+LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}  # above a figure
 ROW_HEIGHT = 26  # pixels of a method's line
 
 
@@ -169,19 +171,11 @@ def method_trace(
         "x": list(x),
         "y": list(y),
         "marker": {"size": 10, "symbol": look.marker, "color": look.colour},
-        "line": {"color": look.colour, "width": 2},
+        "line": {"color": look.colour, "width": 2, "dash": look.dash},
     }
     for key, value in more.items():
         trace[key] = {**trace[key], **value} if isinstance(trace.get(key), dict) and isinstance(value, dict) else value
     return trace
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method looks in every chart."""
-
-    colour: str
-    marker: str
 
 
 def dots(
@@ -258,25 +252,24 @@ def curves(lines: Iterable[Curve], looks: Mapping[str, Look], across: str, up: s
             [value.value for value in each.values],
             mode="lines+markers",
             error_y=error_bars(each.values, looks[each.method].colour),
-            line={"dash": each.dash},
+            line={"dash": each.dash or looks[each.method].dash},
             suffix=each.suffix,
             text=[interval(value) for value in each.values],
             hovertemplate=f"<b>{plain(each.method)}{each.suffix}</b><br>%{{x:,}}: %{{text}}<extra></extra>",
         )
         for each in lines
     ]
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    return figure(traces, across, up, showlegend=True, legend=legend, **layout)
+    return figure(traces, across, up, showlegend=True, legend=LEGEND, **layout)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Values of one method along an axis."""
+    """Values of one method along an axis; its line has the method's dash where it has none of its own."""
 
     method: str
     x: Sequence[float]
     values: Sequence[MetricValue]
-    dash: str = "solid"
+    dash: str = ""
     suffix: str = ""
 
 

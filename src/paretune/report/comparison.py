@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +13,6 @@ from paretune.core.protocols import CEILING, FAMILIES, REFERENCE
 from paretune.metrics.seeds import preference_labels
 from paretune.records.evaluation import EvaluationRecord, utility
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
-from paretune.report.palette import method_colours
 
 FloatArray = NDArray[np.float64]
 
@@ -149,12 +147,6 @@ def _classes(study: StudyRecords, task: str, budget: int) -> list[str]:
         return [""]
     cells = [cell for cell in study.cells if (cell.task, cell.budget_completions) == (task, budget)]
     return sorted({cell.feedback for cell in cells if cell.family in FAMILIES} or {"told"}, key=FEEDBACKS.index)
-
-
-def shown_colours(parts: Sequence[Comparison]) -> dict[str, str]:
-    """Return a colour for each method of a report, and one of its own for a ceiling."""
-    methods = [method for part in parts for method in part.methods]
-    return method_colours([each.name for each in methods], {each.name for each in methods if each.ceiling})
 
 
 def _comparison(study: StudyRecords, task: TaskInfo, budget: int, feedback: str) -> Comparison:

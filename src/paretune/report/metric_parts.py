@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from paretune.core.protocols import MetricValue
-from paretune.report.charts import Chart, Look, dots, dots_height
+from paretune.report.charts import Chart, dots, dots_height
 from paretune.report.findings import lead
 from paretune.report.tables import Table, Value
 from paretune.report.view import PartView
 from paretune.report.wording import MANY, count, interval, listing, table_cell
 
 MAX_REMARKS = 12
-
-
-def looks(part: PartView) -> dict[str, Look]:
-    """Return how the methods of a part look."""
-    view = part.view
-    return {each.name: Look(view.colours[each.name], view.markers[each.name]) for each in part.comparison.methods}
 
 
 def unmeasured(metric: str) -> Callable[[PartView], str]:
@@ -45,7 +39,7 @@ def dot_chart(
     if all(value.value is None for value in values.values()):
         return []
     alt = f"{title}: {listing([f'{name} {interval(value)}' for name, value in values.items()])}"
-    drawn = dots(values, looks(part), across, ground)
+    drawn = dots(values, part.view.looks, across, ground)
     return [Chart(drawn, alt, title, note, dots_height(len(values)))]
 
 

@@ -20,6 +20,7 @@ from paretune.report.completeness import warnings
 from paretune.report.embedded_data import embedded_json
 from paretune.report.header import key_figures, subtitle
 from paretune.report.heat_map import BASE
+from paretune.report.palette import BASE_LOOK
 from paretune.report.section import Block, blocks
 from paretune.report.sections import SECTIONS
 from paretune.report.view import View
@@ -99,8 +100,8 @@ def _environment(view: View, charts: Charts, files: Sequence[str]) -> Environmen
     environment.filters["cell"] = table_cell
     environment.filters["embedded"] = embedded_json
     environment.globals |= {
-        "colours": view.colours,
-        "shapes": view.markers,
+        "looks": view.looks,
+        "base_look": BASE_LOOK,
         "base": BASE,
         "ceilings": view.names_of(CEILING),
         "untrained": view.names_of(REFERENCE),

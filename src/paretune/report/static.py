@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 WIDTH, WIDE, INCH = 6.0, 10.0, 100  # inches of a chart, and of one that takes the whole width; pixels of an inch
 SHAPES = {
-    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "star": "*", "x-thin": "x", "line-ns": "|",
+    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "cross": "P",
+    "pentagon": "p", "hourglass": "d", "star": "*", "x-thin": "x", "line-ns": "|",
 }  # fmt: skip
-DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+DASHES = {"solid": "-", "dash": "--", "longdash": (0, (8, 3)), "dot": ":"}
 
 
 def write_charts(charts: Iterable[tuple[str, Chart]], folder: Path) -> list[Path]:

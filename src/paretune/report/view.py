@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.records.study import StudyRecords
-from paretune.report.comparison import Comparison, comparisons, shown_colours
+from paretune.report.comparison import Comparison, comparisons
 from paretune.report.costs import Cost, costs
 from paretune.report.measured import judged, rows_of
-from paretune.report.palette import family_marker
+from paretune.report.palette import Look, looks_of
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,12 @@ class View:
         return tuple(PartView(self, index, each) for index, each in enumerate(self.comparisons))
 
     @cached_property
-    def colours(self) -> dict[str, str]:
-        """Method -> its colour, in all of the page."""
-        return shown_colours(self.comparisons)
-
-    @cached_property
-    def markers(self) -> dict[str, str]:
-        """Method -> the marker of its family."""
-        return {each.name: family_marker(each.family) for part in self.comparisons for each in part.methods}
+    def looks(self) -> dict[str, Look]:
+        """Method -> how it looks in all of the page."""
+        given: Any = self.study.resolved.get("methods")
+        named = {label: (settings or {}).get("method", label) for label, settings in (given or {}).items()}
+        every = [each for part in self.comparisons for each in (*part.methods, *part.untrained)]
+        return looks_of({each.name: (each.family, named.get(each.name, each.name)) for each in every})
 
     def names_of(self, family: str) -> set[str]:
         """Return the rows of a family, `ceiling` or `reference`."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from paretune.core.protocols import MetricValue
 from paretune.metrics.seeds import seed_mean
-from paretune.report.charts import Chart, Curve, Look, curves
+from paretune.report.charts import Chart, Curve, curves
 from paretune.report.comparison import Comparison
 from paretune.report.section import Section
 from paretune.report.tables import Table
@@ -155,7 +155,6 @@ def _value(gains: Mapping[int, float]) -> MetricValue:
 
 def _chart(budget: int, places: Sequence[Place], view: View) -> Chart:
     names = list(dict.fromkeys(name for place in places for name in place.gains))
-    looks = {name: Look(view.colours[name], view.markers[name]) for name in names}
     lines = []
     for name in names:
         mine = [place for place in places if name in place.gains]
@@ -168,7 +167,7 @@ def _chart(budget: int, places: Sequence[Place], view: View) -> Chart:
         for place in places
     ]  # fmt: skip
     drawn = curves(
-        lines, looks, "measured correlation of the objectives: competing \u2190 \u2192 agreeing",
+        lines, view.looks, "measured correlation of the objectives: competing \u2190 \u2192 agreeing",
         "share of the best method's gain, better \u2192", annotations=named,
     )  # fmt: skip
     title = f"Method by relation, {budget:,} completions"

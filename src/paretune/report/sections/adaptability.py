@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from paretune.core.protocols import MetricValue
 from paretune.report.charts import Chart, Curve, curves
-from paretune.report.metric_parts import leader_sentence, looks, metric_table, ranked, remarks, unmeasured
+from paretune.report.metric_parts import leader_sentence, metric_table, ranked, remarks, unmeasured
+from paretune.report.palette import GREY, Look
 from paretune.report.section import Section
 from paretune.report.view import PartView
 
-METRIC = "adaptability"
+METRIC, SCRATCH = "adaptability", "from scratch"
 AFTER = re.compile(r"^(?P<noun>utility|J) after (?P<made>[\d,]+) completions(?P<scratch> from scratch)?$")
 HOW = (
     "The policy that answers a preference nobody trained for is trained on for it, and measured on the test prompts "
@@ -45,24 +46,15 @@ def _curves(part: PartView, noun: str) -> list[Chart]:
                     )
     if not found:
         return []
-    scratch = next((points for (_, fresh), points in found.items() if fresh), None)
-    lines = [
-        Curve(name, [x for x, _ in points], [value for _, value in points])
-        for (name, fresh), points in found.items()
-        if not fresh
-    ]
-    if scratch and lines:
-        lines.append(
-            Curve(lines[0].method, [x for x, _ in scratch], [value for _, value in scratch], "dash", ": from scratch")
-        )
-    drawn = curves(lines, looks(part), "completions trained on for the new preference", f"{noun}, better →")
-    if scratch and lines:
-        drawn["data"][-1] |= {
-            "name": "from scratch",
-            "meta": {},
-            "line": {"color": "#777777", "width": 2, "dash": "dash"},
-        }
-        drawn["data"][-1]["marker"] = {**drawn["data"][-1]["marker"], "color": "#777777"}
+    scratch = next((points for (_, fresh), points in found.items() if fresh), [])
+    curve_of = {name: points for (name, fresh), points in found.items() if not fresh} | {SCRATCH: scratch}
+    lines = [Curve(name, [x for x, _ in points], [each for _, each in points]) for name, points in curve_of.items()]
+    drawn = curves(
+        [each for each in lines if each.x],
+        {**part.view.looks, SCRATCH: Look(GREY, "star", "dash")},
+        "completions trained on for the new preference",
+        f"{noun}, better →",
+    )
     return [
         Chart(
             drawn,

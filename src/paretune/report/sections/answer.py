@@ -10,7 +10,7 @@ from scipy import stats
 from paretune.report.charts import Chart, figure, plain, rounded
 from paretune.report.controls import controls_of
 from paretune.report.findings import findings
-from paretune.report.palette import family_marker
+from paretune.report.palette import GREY
 from paretune.report.ranking import interval_rule, main_table
 from paretune.report.section import Section
 from paretune.report.sections.answering import centre_column, head, more_of, names_of, preference_lines, ranking_rows
@@ -66,12 +66,12 @@ def _chart(part: PartView) -> Chart:
         "y": [],
         "text": [],
         "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"size": 9, "color": "#777777"},
+        "marker": {"size": 9, "color": GREY},
         "meta": {"kind": "measured"},
     }
     chosen = {
         **measured,
-        "marker": {"size": 15, "color": "#777777", "symbol": "circle-open", "line": {"width": 3}},
+        "marker": {"size": 15, "color": GREY, "symbol": "circle-open", "line": {"width": 3}},
         "meta": {"kind": "chosen"},
     }
     drawn = figure([measured, chosen], f"{plain(across)}: mean reward, better →", f"{plain(up)}: mean reward, better →")
@@ -111,8 +111,8 @@ def _island(part: PartView) -> dict[str, object]:
         "methods": [
             {
                 "name": each.name,
-                "colour": part.view.colours[each.name],
-                "marker": family_marker(each.family),
+                "colour": part.view.looks[each.name].colour,
+                "marker": part.view.looks[each.name].marker,
                 "ceiling": each.ceiling,
             }
             for each in methods

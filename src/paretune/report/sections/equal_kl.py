@@ -16,7 +16,7 @@ from paretune.report.charts import Chart, Curve, curves, error_bars, method_trac
 from paretune.report.comparison import Comparison, MethodResult
 from paretune.report.estimates import column_mean, difference
 from paretune.report.measured import rows_of
-from paretune.report.metric_parts import looks
+from paretune.report.palette import GREY
 from paretune.report.section import Section
 from paretune.report.tables import Table
 from paretune.report.view import PartView
@@ -185,10 +185,10 @@ def data(part: PartView) -> Mapping[str, object]:
     """Draw utility against KL."""
     found = kl_curves(part.comparison, part.view.comparisons)
     lines = [
-        Curve(each.method.name, each.kl, each.utilities, *(("dash", " (ceiling)") if each.method.ceiling else ()))
+        Curve(each.method.name, each.kl, each.utilities, suffix=" (ceiling)" if each.method.ceiling else "")
         for each in found
     ]
-    look = looks(part)
+    look = part.view.looks
     drawn = curves(
         lines,
         look,
@@ -221,7 +221,7 @@ def data(part: PartView) -> Mapping[str, object]:
                 "name": "the best policies",
                 "x": best[:1],
                 "y": best[1:],
-                "marker": {"symbol": "star", "size": 14, "color": "#777777"},
+                "marker": {"symbol": "star", "size": 14, "color": GREY},
             }
         )
     return {

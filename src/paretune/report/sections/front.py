@@ -13,8 +13,7 @@ from paretune.report.charts import Chart, Switch, Trace, error_bars, figure, met
 from paretune.report.comparison import Comparison, FloatArray, MethodResult
 from paretune.report.embedded_data import shown_preferences
 from paretune.report.estimates import column_mean
-from paretune.report.metric_parts import looks
-from paretune.report.palette import BASE_COLOUR
+from paretune.report.palette import GREY
 from paretune.report.section import Section
 from paretune.report.tables import Table
 from paretune.report.view import PartView
@@ -123,7 +122,7 @@ def _method(
     part: PartView, method: MethodResult, found: Sequence[tuple[int, list[MetricValue]]], a: int, b: int
 ) -> list[Trace]:
     """Draw a method's points, and the steps that its seeds attain."""
-    comparison, look = part.comparison, looks(part)[method.name]
+    comparison, look = part.comparison, part.view.looks[method.name]
     if not found:
         return []
     few = len(comparison.methods) * len(found) <= 60
@@ -145,7 +144,6 @@ def _method(
     corner = comparison.task.reference_point[[a, b]]
     seeds = [scores[np.isfinite(scores).all(axis=1)] for scores in method.scores[:, :, [a, b]]]
     seeds = [each for each in seeds if len(each)]
-    dash = "dash" if method.ceiling else "solid"
     steps = []
     for share, kind, width in ((0.5, "median", 1.5), (0.9, "band", 0.8), (0.1, "band", 0.8)):
         line = attained(seeds, share, corner)
@@ -161,7 +159,7 @@ def _method(
                     meta={"kind": kind},
                     opacity=0.75,
                     visible=kind == "median",
-                    line={"width": width, "dash": dash if kind == "median" else "dot"},
+                    line={"width": width},
                 )
             )
     return [*steps, points]
@@ -210,8 +208,8 @@ def _mark(name: str, x: float | None, y: float | None, symbol: str, lines: Seque
         "marker": {
             "symbol": symbol,
             "size": 14 if lines else 10,
-            "color": BASE_COLOUR,
-            "line": {"width": 2, "color": BASE_COLOUR},
+            "color": GREY,
+            "line": {"width": 2, "color": GREY},
         },
         "hovertemplate": "<br>".join([f"<b>{name}</b>", *lines]) + "<extra></extra>",
     }
@@ -247,7 +245,7 @@ def parallel(part: PartView) -> Chart:
         traces.append(
             method_trace(
                 method.name,
-                looks(part)[method.name],
+                part.view.looks[method.name],
                 [plain(name) for name in comparison.objectives],
                 heights,
                 mode="lines+markers",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics.seeds import seed_mean
-from paretune.report.charts import Chart, Look, Trace, figure, method_trace, plain
+from paretune.report.charts import LEGEND, Chart, Trace, figure, method_trace, plain
 from paretune.report.comparison import Comparison, MethodResult
 from paretune.report.measured import measured, rows_of
 from paretune.report.section import Section
@@ -252,7 +252,7 @@ def _profiles(overall: Overall, view: View) -> list[Chart]:
         return []
     traces: list[Trace] = []
     for name, each in found.items():
-        look = Look(view.colours[name], view.markers[name])
+        look = view.looks[name]
         x = [float(value) for value in each.thresholds]
         for bound, fill in ((each.low, {}), (each.high, {"fill": "tonexty", "fillcolor": look.colour + "26"})):
             traces.append(
@@ -280,14 +280,13 @@ def _profiles(overall: Overall, view: View) -> list[Chart]:
                 hovertemplate=f"<b>{plain(name)}</b><br>above %{{x:.3f}}: %{{y:.0%}}<extra></extra>",
             )
         )
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     drawn = figure(
         traces,
         f"{overall.score} of a run",
         "share of runs above, better →",
         yaxis={"range": [-0.02, 1.02]},
         showlegend=True,
-        legend=legend,
+        legend=LEGEND,
     )
     return [
         Chart(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
-from paretune.report.charts import Chart, Curve, Look, curves
+from paretune.report.charts import Chart, Curve, curves
 from paretune.report.comparison import Comparison, MethodResult
 from paretune.report.measured import measured, rows_of
 from paretune.report.section import Section
@@ -203,7 +203,6 @@ def needs(view: View) -> str:
 
 
 def _chart(panel: Panel, view: View) -> Chart:
-    looks = {each.name: Look(view.colours[each.name], view.markers[each.name]) for each in panel.methods}
     lines = []
     for place, method in enumerate(panel.methods):
         points = [
@@ -216,7 +215,7 @@ def _chart(panel: Panel, view: View) -> Chart:
                 method.name,
                 [x for x, _ in points],
                 [value for _, value in points],
-                *(("dash", " (ceiling)") if method.ceiling else ()),
+                suffix=" (ceiling)" if method.ceiling else "",
             )
         )
     ends = [
@@ -242,7 +241,7 @@ def _chart(panel: Panel, view: View) -> Chart:
     ]
     drawn = curves(
         lines,
-        looks,
+        view.looks,
         "rho, correlation of the objectives: competing ← → agreeing",
         "captured share, better →",
         yaxis={"range": limits},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paretune.core.protocols import MetricValue
 from paretune.metrics.seeds import seed_mean
 from paretune.records.study import StudyRecords, TuningMeasure, TuningRecord
-from paretune.report.charts import Chart, Curve, Look, curves, method_trace
+from paretune.report.charts import Chart, Curve, curves, method_trace
 from paretune.report.sections.tuning import MEASURES
 from paretune.report.tables import Table, Value
 from paretune.report.view import View
@@ -97,7 +97,7 @@ def split_sentence(study: StudyRecords) -> str:
 
 def split_charts(view: View) -> list[Chart]:
     """Draw score against the completions that each policy gets; a chart for each task and measure, of few methods."""
-    found = [curve for curve in split_curves(view.study.tuning) if curve.method in view.colours]
+    found = [curve for curve in split_curves(view.study.tuning) if curve.method in view.looks]
     kinds = dict.fromkeys((curve.task, curve.measure) for curve in found)
     groups = [[curve for curve in found if (curve.task, curve.measure) == kind] for kind in kinds]
     return [_chart(group[start : start + MANY], view) for group in groups for start in range(0, len(group), MANY)]
@@ -105,7 +105,6 @@ def split_charts(view: View) -> list[Chart]:
 
 def _chart(group: Sequence[SplitCurve], view: View) -> Chart:
     first = group[0]
-    looks = {each.method: Look(view.colours[each.method], view.markers[each.method]) for each in group}
     lines, rings = [], []
     for each in group:
         known = {split: value for split, value in each.points.items() if value.value is not None}
@@ -114,14 +113,14 @@ def _chart(group: Sequence[SplitCurve], view: View) -> Chart:
             ring = {"size": 18, "symbol": "circle-open", "line": {"width": 2}}
             rings.append(
                 method_trace(
-                    each.method, looks[each.method], [each.chosen], [known[each.chosen].value], marker=ring,
+                    each.method, view.looks[each.method], [each.chosen], [known[each.chosen].value], marker=ring,
                     showlegend=False, hoverinfo="skip",
                 )
             )  # fmt: skip
     tried = sorted({split for each in group for split in each.points})
     ticks = {"type": "log", "tickvals": tried, "ticktext": [f"{each:,.0f}" for each in tried]}
     up = f"{MEASURES[first.measure]}, better \u2192"
-    drawn = curves(lines, looks, "completions of each policy", up, xaxis=ticks)
+    drawn = curves(lines, view.looks, "completions of each policy", up, xaxis=ticks)
     drawn["data"] += rings
     title = f"How a budget is split: {first.task}, {first.budget_completions:,} completions"
     note = "Tuning instances, other settings as chosen; circled: the split chosen; 95 % Student-t intervals."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from paretune.core.protocols import MetricValue
 from paretune.report.charts import Chart, Curve, Trace, curves, error_bars, figure, method_trace, plain
 from paretune.report.measured import judged
-from paretune.report.metric_parts import looks, metric_table, remarks, unmeasured
+from paretune.report.metric_parts import metric_table, remarks, unmeasured
 from paretune.report.section import Section
 from paretune.report.view import PartView
 from paretune.report.wording import count, interval, listing, number, seconds
@@ -70,7 +70,7 @@ def _against(part: PartView) -> list[Chart]:
             value = values.get(cost.method, MetricValue(None))
             if value.value is None or part.comparison.method(cost.method).ceiling:
                 continue
-            look = looks(part)[cost.method]
+            look = part.view.looks[cost.method]
             spent = [(getattr(cost, name).value, look.marker + suffix) for name, suffix in series]
             spent = [each for each in spent if each[0] is not None]
             said += [f"{cost.method} {number(spent[0][0])}"] if spent else []
@@ -111,7 +111,7 @@ def _budgets(part: PartView) -> list[Chart]:
             if values.get(method.name, MetricValue(None)).value is not None
         ]
         lines.append(Curve(method.name, [x for x, _ in points], [value for _, value in points]))
-    drawn = curves(lines, looks(part), "completions a cell might spend", f"{noun}, better →", xaxis={"type": "log"})
+    drawn = curves(lines, part.view.looks, "completions a cell might spend", f"{noun}, better →", xaxis={"type": "log"})
     return [
         Chart(
             drawn,
