@@ -12,23 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.attribution.games import FEWEST_ORDERS, Game, Shares
 from paretune.attribution.gates import gate_use
-from paretune.attribution.shapley import (
-    MOST_EXACT,
-    Orders,
-    all_coalitions,
-    coalitions_of,
-    estimated_shapley,
-    joining_orders,
-    shapley_values,
-)
+from paretune.attribution.prompt_means import PromptMeans
+from paretune.attribution.shapley import MOST_EXACT
 from paretune.benchmark.measurements.evaluation import context_of
+from paretune.benchmark.measurements.expert_names import expert_names
 from paretune.benchmark.measurements.weights_in_force import weights_in_force
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell, picked
 from paretune.benchmark.study import Study
 from paretune.core.digests import digest
-from paretune.core.preferences import FloatArray, centre, corners, preference_label
+from paretune.core.preferences import FloatArray, centre
 from paretune.core.protocols import REFERENCE, Table
 from paretune.core.seeds import stream_key
 from paretune.core.task import Row
@@ -38,7 +33,6 @@ from paretune.records.layout import stage_folder
 
 if TYPE_CHECKING:
     from paretune.models.policy import Policy
-    from paretune.models.solutions import SolutionSet
     from paretune.rl.outcomes import PromptScores
     from paretune.rl.requests import Requests
 
@@ -46,10 +40,8 @@ STEPS = (0.1, 0.2)  # by which one weight is raised: what is told, and what that
 PROMPTS, SAMPLES = 32, 4  # test prompts, the first ones, and completions of each where a policy has to be sampled
 TRACED = 2  # completions of each prompt that a gate is followed through
 MOST_POLICIES = 80  # scored for coalitions: 76 are all those of four experts at five preferences
-FEWEST_ORDERS = 4  # two pairs: one says nothing of how far off it is
 EVEN = "equal weights"
 UNGATED = "its experts are mixed by the preference alone"
-BoolArray = NDArray[np.bool_]
 
 
 class Attribution:
@@ -123,24 +115,27 @@ class _Point:
     Attributes:
         at: Its name.
         place: Its number among all that are answered.
-        players: The experts, by their numbers in the solution set, `[E]`.
-        coalitions: Those to score, `[C, E]`; none where there are too many experts.
-        orders: Orders of joining, where not all coalitions are scored.
+        game: Its experts, and which coalitions of them are scored.
     """
 
     at: str
     place: int
-    players: NDArray[np.int64]
-    coalitions: BoolArray
-    orders: Orders | None = None
+    game: Game
 
 
 class _Attributing:
     """One cell while it is measured.
 
     Attributes:
-        points: Preferences that are answered: equal weights, and each objective raised by the steps, the larger first.
+        job: Its task instance, solution set and seed.
+        link: Is told of completions, and raises where the run is to stop.
+        rows: The P test prompts.
+        preferences: Those that are answered, `[M, K]`: equal weights, and each objective raised by a step, the larger
+            step first.
         asked: What answers them.
+        names: Of all experts.
+        columns: Names of the S columns of scores.
+        completions: Sampled so far.
     """
 
     def __init__(self, job: TableJob, link: Link) -> None:
@@ -152,33 +147,30 @@ class _Attributing:
         self.rows: Sequence[Row] = job.rows[:PROMPTS]
         middle = centre(len(self.objectives))
         raised = [raised_weight(middle, k, step) for step in STEPS[::-1] for k in range(len(middle)) if len(middle) > 1]
-        self.points: FloatArray = np.stack([middle, *raised])
-        self.asked: Requests = Requests.of(job.answering(self.points, self.rows), len(self.rows))
+        self.preferences: FloatArray = np.stack([middle, *raised])
+        self.asked: Requests = Requests.of(job.answering(self.preferences, self.rows), len(self.rows))
         self.names = expert_names(job.solutions, self.objectives)
         self.columns = (*self.objectives, "KL", "utility")
         self.completions = 0
 
     def table(self) -> dict[str, object]:
         """Return all that `attribution.json` holds."""
-        points, count = self._points(), len(self.objectives)
-        index = [each.place for each in points for _ in each.coalitions]
-        kept = [self._kept(each.players, row) for each in points for row in each.coalitions]
-        whole = np.ones(self.asked.policy.expert_weights.shape[1], dtype=np.bool_)
-        moves = list(range(len(self.points)))
-        asked = self.asked.keeping([*index, *moves], np.stack([*kept, *(whole for _ in moves)]))
+        points, experts = self._points(), self.asked.policy.expert_weights.shape[1]
+        places = [each.place for each in points for _ in each.game.coalitions] + list(range(len(self.preferences)))
+        whole = np.ones((len(self.preferences), experts), dtype=np.bool_)
+        asked = self.asked.keeping(places, np.vstack([*(each.game.within(experts) for each in points), whole]))
         scored = self._scores(asked)
-        values = self._values(scored, [*index, *moves])  # [R, P, S]
-        starts = np.cumsum([0, *(len(each.coalitions) for each in points)])
+        values = self._values(scored, places)  # [R, P, S]
+        starts = np.cumsum([0, *(len(each.game.coalitions) for each in points)])
         parts = [values[low:high] for low, high in itertools.pairwise(starts)]
-        found = [self._shared_out(each, part) for each, part in zip(points, parts, strict=True)]
-        sensitivity = self._sensitivity(values[starts[-1] :, :, : count + 1], asked, int(starts[-1]))
+        sensitivity = self._sensitivity(values[starts[-1] :, :, : len(self.objectives) + 1], asked, int(starts[-1]))
         return {
             "columns": list(self.columns),
             "scores": scored.reason or "exact",
-            "points": found,
+            "points": [self._shared_out(each, part) for each, part in zip(points, parts, strict=True)],
             "sensitivity": sensitivity,
             "gate": self._gate(points),
-            "training": weights_in_force(self._stages(points[0].players)),
+            "training": weights_in_force(self._stages(points[0].game.players)),
             "cost": {
                 "seconds": time.perf_counter() - self.began,
                 "policies": scored.policies,
@@ -188,37 +180,20 @@ class _Attributing:
 
     def _points(self) -> list[_Point]:
         """Return the preferences that are taken apart: as many as there may be policies, or equal weights alone."""
-        objectives = len(self.objectives)
-        count = 1 + objectives if len(self.points) > 1 else 1
         names = [EVEN, *(f"{each} +{_short(STEPS[1])}" for each in self.objectives)]
-        players = [self._players(place) for place in range(count)]
+        players = [self._players(place) for place in range(len(names) if len(self.preferences) > 1 else 1)]
         all_of_them = sum(2 ** len(each) - 1 for each in players) + 1
         if all_of_them > MOST_POLICIES or max(map(len, players)) > MOST_EXACT:
-            count = 1
-        return [self._point(names[place], place, players[place]) for place in range(count)]
-
-    def _point(self, at: str, place: int, players: NDArray[np.int64]) -> _Point:
-        experts = len(players)
-        if experts <= MOST_EXACT:
-            return _Point(at, place, players, all_coalitions(experts) if experts else np.zeros((0, 0), dtype=np.bool_))
-        alone = ~np.eye(experts, dtype=np.bool_)  # without one expert each
-        pairs = (MOST_POLICIES - 2 - experts) // (2 * (experts - 1))
-        if 2 * pairs < FEWEST_ORDERS:
-            return _Point(at, place, players, np.zeros((0, experts), dtype=np.bool_))
-        generator = np.random.default_rng(stream_key(self.job.seed, "attribution"))
-        orders = joining_orders(experts, 2 * pairs, generator)
-        return _Point(at, place, players, np.unique(np.vstack([coalitions_of(orders), alone]), axis=0), orders)
+            players = players[:1]
+        drawing = [np.random.default_rng(stream_key(self.job.seed, "attribution")) for _ in players]
+        games = [Game.of(each, MOST_POLICIES, draw) for each, draw in zip(players, drawing, strict=True)]
+        return [_Point(name, place, game) for place, (name, game) in enumerate(zip(names, games, strict=False))]
 
     def _players(self, place: int) -> NDArray[np.int64]:
         """Return the experts that a preference's policies weigh, or that their gate may."""
         policy, own = self.asked.policy, np.unique(self.asked.places[place])
         weighed = np.abs(policy.expert_weights[own]).max(axis=0) > 0 if policy.expert_weights.size else np.zeros(0)
         return np.flatnonzero(weighed if policy.gate is None else np.ones_like(weighed))
-
-    def _kept(self, players: NDArray[np.int64], coalition: BoolArray) -> BoolArray:
-        kept = np.zeros(self.asked.policy.expert_weights.shape[1], dtype=np.bool_)
-        kept[players] = coalition
-        return kept
 
     def _scores(self, asked: Requests) -> PromptScores:
         """Score requests on the prompts, equal policies once."""
@@ -243,48 +218,28 @@ class _Attributing:
 
     def _values(self, scored: PromptScores, places: Sequence[int]) -> FloatArray:
         """Return what requests get in every column, `[R, P, S]`."""
-        wanted = np.repeat(self.points[:, None], len(self.rows), axis=1)
+        wanted = np.repeat(self.preferences[:, None], len(self.rows), axis=1)
         if self.task.contextual:
-            wanted = self.task.prompt_preferences(self.rows, self.points)
+            wanted = self.task.prompt_preferences(self.rows, self.preferences)
         utility = np.einsum("rpk,rpk->rp", wanted[list(places)], scored.rewards)
         return np.concatenate([scored.rewards, scored.kl[..., None], utility[..., None]], axis=2)
 
     def _shared_out(self, point: _Point, values: FloatArray) -> dict[str, object]:
         """Return what the experts of one preference add, from the scores of its coalitions `[C, P, S]`."""
-        players, own = point.players, self.asked.places[point.place]  # [E], [P]
+        game, own = point.game, self.asked.places[point.place]  # [P]
         plain: dict[str, object] = {
             "at": point.at,
-            "preference": self.points[point.place].tolist(),
-            "experts": [self.names[each] for each in players],
-            "expert_weights": self.asked.policy.expert_weights[own].mean(axis=0)[players].tolist(),
-            "coalitions": len(point.coalitions),
+            "preference": self.preferences[point.place].tolist(),
+            "experts": [self.names[each] for each in game.players],
+            "expert_weights": self.asked.policy.expert_weights[own].mean(axis=0)[game.players].tolist(),
+            "coalitions": len(game.coalitions),
         }
-        if not len(point.coalitions):
-            why = "no expert is weighed: the base model answers"
-            if len(players):
-                why = f"{len(players)} experts are too many: {FEWEST_ORDERS} orders need over {MOST_POLICIES} policies"
-            return {**plain, "reason": why}
-        sizes = point.coalitions.sum(axis=1)
-        none, whole = int(sizes.argmin()), int(sizes.argmax())
-        without = [_place_of(point.coalitions, ~np.eye(len(players), dtype=np.bool_)[e]) for e in range(len(players))]
-        mean, errors = _Means(_known(values)), None
-        if point.orders is None:
-            added = shapley_values(values)  # [E, P, S]
-        else:
-            added, _ = estimated_shapley(point.orders, point.coalitions, values)
-            _, errors = estimated_shapley(point.orders, point.coalitions, mean.over_prompts(values))
-        removal = values[whole] - values[without]
-        return {
-            **plain,
-            "base": _plain(mean.over_prompts(values[none])),
-            "policy": _plain(mean.over_prompts(values[whole])),
-            "shapley": _plain(mean.over_prompts(added)),
-            "standard_error": _plain(mean.errors(added)),
-            "order_error": None if errors is None else _plain(errors),
-            "removal": _plain(mean.over_prompts(removal)),
-            "prompts": mean.there.sum(axis=0).tolist(),
-            "reason": "",
-        }
+        if len(game.coalitions):
+            return {**plain, **_shares(game.shared_out(values)), "reason": ""}
+        why = "no expert is weighed: the base model answers"
+        if len(game.players):
+            why = f"{len(game.players)} experts are too many: {FEWEST_ORDERS} orders need over {MOST_POLICIES} policies"
+        return {**plain, "reason": why}
 
     def _sensitivity(self, values: FloatArray, asked: Requests, start: int) -> dict[str, object]:
         """Return how scores change with the preference, from those of equal weights and of what is raised from it.
@@ -297,7 +252,7 @@ class _Attributing:
         objectives = len(self.objectives)
         if objectives < 2:
             return {"reason": "there is one objective: a preference has nothing to move"}
-        mean = _Means(_known(values))
+        mean = PromptMeans.of(values)
         moved = (values[1:] - values[0]).reshape(len(STEPS), objectives, *values.shape[1:])[::-1]  # the smaller first
         same = [asked.identity(start + each) == asked.identity(start) for each in range(1, len(values))]
         return {
@@ -320,13 +275,13 @@ class _Attributing:
             made = policy.generate(prompts, self.asked.places[point.place].tolist(), TRACED, seed=self.job.seed)
             self.completions += len(made.texts)
             self.link.progress(len(made.texts))
-            weights = gate_weights(policy, made)[..., point.players]
+            weights = gate_weights(policy, made)[..., point.game.players]
             use = gate_use(weights, np.asarray([prompt for _, prompt, _ in made.row_ids], dtype=np.int64))
             found.append(
                 {
                     "at": point.at,
-                    "preference": self.points[point.place].tolist(),
-                    "experts": [self.names[each] for each in point.players],
+                    "preference": self.preferences[point.place].tolist(),
+                    "experts": [self.names[each] for each in point.game.players],
                     "blocks": list(range(len(use.by_block))),
                     "positions": [list(each) for each in use.positions],
                     **{name: _plain(getattr(use, name)) for name in ("mean", "by_block", "by_position", "by_prompt")},
@@ -346,31 +301,6 @@ class _Attributing:
         return [home / each.parts[0] for each in inside]
 
 
-@dataclass(frozen=True, eq=False)
-class _Means:
-    """Means and standard errors over the prompts that count in each column, `[P, S]`."""
-
-    there: BoolArray
-
-    def over_prompts(self, values: FloatArray) -> FloatArray:
-        """Return means of `[..., P, S]`, `[..., S]`; NaN where no prompt counts."""
-        count = self.there.sum(axis=0)
-        total = np.where(self.there, values, 0.0).sum(axis=-2)
-        return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
-
-    def errors(self, values: FloatArray) -> FloatArray:
-        """Return standard errors of those means; NaN where fewer than two prompts count."""
-        count = self.there.sum(axis=0)
-        far = np.where(self.there, values - self.over_prompts(values)[..., None, :], 0.0)
-        variance = np.square(far).sum(axis=-2) / np.maximum(count - 1, 1) / np.maximum(count, 1)
-        return np.asarray(np.where(count > 1, np.sqrt(variance), np.nan))
-
-
-def _known(values: FloatArray) -> BoolArray:
-    """Return which prompts have a value of every request, in each column: `[R, P, S]` to `[P, S]`."""
-    return np.asarray(np.isfinite(values).all(axis=0), dtype=np.bool_)
-
-
 def raised_weight(preference: FloatArray, objective: int, step: float) -> FloatArray:
     """Return a preference `[K]` with one weight higher by a step, the others shrunk in proportion.
 
@@ -384,36 +314,19 @@ def raised_weight(preference: FloatArray, objective: int, step: float) -> FloatA
     return moved
 
 
-def expert_names(solutions: SolutionSet, objectives: Sequence[str]) -> list[str]:
-    """Name the experts of a solution set, each differently.
-
-    By the preference that it was trained for, where the answer says that; by the objective at whose corner it answers
-    alone, and at no other; else by its number, from 1 on.
-    """
-    answer: Any = solutions.answer
-    numbers = [f"expert {number + 1}" for number in range(answer.experts)]
-    trained = getattr(answer, "trained", None)
-    if isinstance(trained, np.ndarray) and trained.shape == (answer.experts, len(objectives)):
-        found = [preference_label(row, objectives) for row in trained]
-    else:
-        found = list(numbers)
-        weighed = solutions.answer.weights(corners(len(objectives)))[0] != 0  # [K, E]
-        for k, name in enumerate(objectives):
-            (own,) = np.nonzero(weighed[k])
-            if len(own) == 1 and weighed[:, own[0]].sum() == 1:
-                found[own[0]] = name
-    return [name if found.count(name) == 1 else number for name, number in zip(found, numbers, strict=True)]
-
-
 def _short(step: float) -> str:
     return f"{step:g}".removeprefix("0")
 
 
-def _place_of(coalitions: BoolArray, wanted: BoolArray) -> int:
-    return int(np.flatnonzero((coalitions == wanted).all(axis=1))[0])
+def _shares(made: Shares) -> dict[str, object]:
+    plain = {
+        name: _plain(getattr(made, name))
+        for name in ("base", "policy", "shapley", "standard_error", "removal", "prompts")
+    }
+    return {**plain, "order_error": None if made.order_error is None else _plain(made.order_error)}
 
 
-def _plain(values: FloatArray) -> Any:
+def _plain(values: NDArray[Any]) -> Any:
     """Return numbers as plain data, None for NaN."""
     numbers = np.asarray(values, dtype=object)
     numbers[np.isnan(np.asarray(values, dtype=np.float64))] = None
