@@ -124,16 +124,26 @@ class TableJob:
             "experts": [_relative(expert, self.root) for expert in assembly.experts],
         }
 
-    def answering(self, preferences: FloatArray, rows: Sequence[Row]) -> Policy | Requests:
-        """Return the cell's policies for preferences `[M, K]` on prompts.
+    def answering(
+        self, preferences: FloatArray, rows: Sequence[Row], solutions: SolutionSet | None = None,
+        task: Task | None = None,
+    ) -> Policy | Requests:  # fmt: skip
+        """Return the policies for preferences on prompts.
 
-        Where its feedback is the oracle's, each prompt is answered by the policy for what the user wants of it.
+        Where the cell's feedback is the oracle's, each prompt is answered by the policy for what the user wants of it.
+
+        Args:
+            preferences: `[M, K]`.
+            rows: The prompts.
+            solutions: That the cell's method has made; by default the cell's own.
+            task: Whose objectives the preferences weigh; by default the cell's.
         """
-        if not self.task.contextual or feedback_of(self.cell["settings"]) != "oracle":
-            return self.solutions.policies_for(preferences)
+        own, task = self.solutions if solutions is None else solutions, self.task if task is None else task
+        if not task.contextual or feedback_of(self.cell["settings"]) != "oracle":
+            return own.policies_for(preferences)
         from paretune.rl.requests import requests_for
 
-        return requests_for(self.solutions, preferences, self.task.prompt_preferences(rows, preferences))
+        return requests_for(own, preferences, task.prompt_preferences(rows, preferences))
 
     def with_prompt_preferences(self, records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
         """Return evaluations on the test prompts with what the users of their preferences want of these."""

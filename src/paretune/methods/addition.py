@@ -57,15 +57,13 @@ def addition(
         TaskError: If the task is not that of the solution set with one objective more.
     """
     new = new_objective(solutions, task)
-    kind = getattr(method.settings, "experts", SINGLE_OBJECTIVE)
-    single = (kind.get("kind") if isinstance(kind, dict) else kind) in (SINGLE_OBJECTIVE, "none")
-    possible = one_expert_each(solutions) and isinstance(method.settings, ExpertSettings) and single
-    if how == "modular" and not possible:
+    modular = takes_one_expert(solutions, method)
+    if how == "modular" and not modular:
         raise ConfigError(
             "how must be 'retrain' where a method has not one expert trained for each objective alone, got "
             f"'modular' for '{solutions.method}'. Leave it out."
         )
-    if how == "retrain" or not possible:
+    if how == "retrain" or not modular:
         stages = asked_stages(method, task, preferences, budget, seed)
 
         def again(results: Mapping[str, StageResult], kept: tuple[Path, ...]) -> Assembly:
@@ -106,6 +104,13 @@ def check_read_by_expert(settings: ExpertSettings, given: Collection[str]) -> No
             f"{' and '.join(unread)} must be left out where one expert is added and all are mixed as they were, got "
             f"{' and '.join(brief(getattr(settings, name)) for name in unread)}. Remove it, or write how='retrain'."
         )
+
+
+def takes_one_expert(solutions: SolutionSet, method: Method) -> bool:
+    """Whether one more expert, trained for the new objective alone, is all that a method needs."""
+    kind = getattr(method.settings, "experts", SINGLE_OBJECTIVE)
+    single = (kind.get("kind") if isinstance(kind, dict) else kind) in (SINGLE_OBJECTIVE, "none")
+    return one_expert_each(solutions) and isinstance(method.settings, ExpertSettings) and single
 
 
 def one_expert_each(solutions: SolutionSet) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from paretune.benchmark.measurements.evaluation import tested
-from paretune.benchmark.measurements.worth import at_most, policies_of, spent, worth
+from paretune.benchmark.measurements.worth import at_most, spent, worth
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
@@ -78,7 +78,7 @@ class Adaptation:
         asked = [(place, length) for place, each in enumerate(plans) if not isinstance(each, str) for length in each]
         chosen = [plan[length] for plan in plans if not isinstance(plan, str) for length in plan]
         made = continued_in(job.work, job.solutions, chosen, job.task, job.seed, job.training_link)
-        starts = worth(job, policies_of(job, job.solutions, points, job.task), points, job.task)
+        starts = worth(job, job.answering(points, job.rows), points, job.task)
         curves = [[{"asked": 0, **spent((), job.task), **start}] for start in starts]
         for (place, length), each in zip(asked, made, strict=True):
             (scored,) = worth(job, each.solutions.policies_for(points[[place]]), points[[place]], job.task)

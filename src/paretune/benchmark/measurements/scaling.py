@@ -11,7 +11,7 @@ import numpy as np
 
 from paretune.benchmark.measurements.adaptation import unseen_preferences
 from paretune.benchmark.measurements.evaluation import tested
-from paretune.benchmark.measurements.worth import at_most, base_policy, policies_of, spent, worth
+from paretune.benchmark.measurements.worth import at_most, base_policy, spent, worth
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
@@ -22,7 +22,7 @@ from paretune.core.protocols import FAMILIES, Table
 from paretune.core.stages import StageResult
 from paretune.core.task import Task
 from paretune.executors.jobs import Link
-from paretune.methods.addition import addition
+from paretune.methods.addition import addition, takes_one_expert
 from paretune.methods.asking import asked_stages, assembled
 from paretune.methods.defaults import Continuation
 from paretune.records.files import write_json
@@ -98,8 +98,8 @@ def new_objective(job: TableJob) -> dict[str, object]:
         return {"reason": plan}
     how, continuation = plan
     (made,) = continued_in(job.work, old, [continuation], task, job.seed, job.training_link)
-    had = worth(job, policies_of(job, old, known, job.task), before, task)
-    has = worth(job, policies_of(job, made.solutions, users, task), users, task)
+    had = worth(job, job.answering(known, job.rows), before, task)
+    has = worth(job, job.answering(users, job.rows, made.solutions, task), users, task)
     base = worth(job, base_policy(task, users, len(job.rows)), users, task)
     return {
         "name": task.objective_names[-1], "how": how, **spent(made.results.values(), task),
@@ -114,14 +114,13 @@ def _addition(job: TableJob, task: Task) -> tuple[str, Continuation] | str:
     given: FloatArray = np.asarray(job.cell["training_preferences"], dtype=np.float64)
     points = np.vstack([np.hstack([given, np.zeros((len(given), 1))]), corners(count)[-1], centre(count)])
     own: Any = getattr(method, "addition", None)
+    modular = takes_one_expert(job.solutions, method)
     try:
         if own is not None:
             return "own", own(job.solutions, task, points, budget, job.seed, None)
-        try:
-            each = budget // len(job.task.objectives)
-            return "modular", addition(job.solutions, method, task, points, each, job.seed, "modular")
-        except ConfigError:
-            return "retrain", addition(job.solutions, method, task, points, budget, job.seed, "retrain")
+        if modular:
+            return "modular", addition(job.solutions, method, task, points, budget // (count - 1), job.seed, "modular")
+        return "retrain", addition(job.solutions, method, task, points, budget, job.seed, "retrain")
     except (ConfigError, BudgetError) as error:
         return str(error)
 
@@ -131,7 +130,7 @@ def new_preference(job: TableJob) -> dict[str, object]:
     points: FloatArray = np.asarray(job.depends_on["new preference"], dtype=np.float64)
     if not len(points):
         return {"reason": "the study has no unseen preference: write preferences.unseen: 1"}
-    (before,) = worth(job, policies_of(job, job.solutions, points, job.task), points, job.task)
+    (before,) = worth(job, job.answering(points, job.rows), points, job.task)
     unchanged = {**spent((), job.task), "trained": 0, "parameters": 0, "before": before, "after": before, "reason": ""}
     plan = _one_policy_more(job, points)
     if plan is None:
@@ -139,7 +138,7 @@ def new_preference(job: TableJob) -> dict[str, object]:
     if isinstance(plan, str):
         return {**unchanged, "reason": plan}
     (made,) = continued_in(job.work, job.solutions, [plan], job.task, job.seed, job.training_link)
-    (after,) = worth(job, policies_of(job, made.solutions, points, job.task), points, job.task)
+    (after,) = worth(job, job.answering(points, job.rows, made.solutions), points, job.task)
     experts = _experts(job.solutions, made.solutions)
     return {**unchanged, **spent(made.results.values(), job.task), **experts, "after": after}
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.study import Study
-from paretune.core.feedback import feedback_of
 from paretune.core.preferences import FloatArray
 from paretune.core.stages import StageResult
 from paretune.core.task import Task
@@ -18,7 +17,6 @@ from paretune.records.evaluation import utility, weighed_sum
 
 if TYPE_CHECKING:
     from paretune.models.policy import Policy
-    from paretune.models.solutions import SolutionSet
     from paretune.rl.requests import Requests
 
 SPENT = ("completions", "tokens", "flops")  # counts of a ledger that tables keep, beside seconds
@@ -56,15 +54,6 @@ def base_policy(task: Task, wanted: FloatArray, prompts: int) -> Requests:
 
     reference = reference_policy(load_base(task.model), task)
     return Requests(reference, wanted, np.zeros((len(wanted), prompts), dtype=np.int64))
-
-
-def policies_of(job: TableJob, solutions: SolutionSet, preferences: FloatArray, task: Task) -> Policy | Requests:
-    """Return what a solution set that the cell's method has made answers to preferences `[M, K]`, as it is served."""
-    if not task.contextual or feedback_of(job.cell["settings"]) != "oracle":
-        return solutions.policies_for(preferences)
-    from paretune.rl.requests import requests_for
-
-    return requests_for(solutions, preferences, task.prompt_preferences(job.rows, preferences))
 
 
 def spent(results: Iterable[StageResult], task: Task) -> dict[str, float]:
