@@ -30,7 +30,7 @@ class InferenceEfficiency:
     the rounds' values (`median_interval`), that of the 95 % quantile is of a log-normal distribution, as the values
     themselves do not reach so far (`lognormal_quantile`). Bytes are counted and repeat: their interval has no width.
 
-    Rows by label, each followed by the number of rows (`, 16 rows`), the most rows first:
+    Rows by label, each followed by the number of rows (`, 8 rows`), the most rows first:
         tokens per second: New tokens of all rows together; higher is better.
         ratio to base: The policy's tokens per second over the base model's; 1 means that mixing is free. Its inverse
             is the ratio of their latencies.

@@ -15,6 +15,7 @@ import numpy as np
 from paretune.benchmark.measuring import TableJob
 from paretune.benchmark.planned import PlannedCell
 from paretune.benchmark.study import Study
+from paretune.core.digests import digest
 from paretune.core.preferences import centre
 from paretune.core.protocols import REFERENCE, Table
 from paretune.core.seeds import generator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from paretune.models.policy import Policy
 
-SIZES = (1, 4, 16)  # rows decoded at once: a single request, a few, many; more would take most of the seconds below
+SIZES = (1, 8)  # rows decoded at once: a single request, and a batch; more rows would take most of the seconds below
 LEAST = 6  # rounds: of fewer values the median has no 95 % interval
 MOST = 20  # rounds; stopping where an interval is narrow then costs it at most 1.5 points of its coverage (simulated)
 NARROW = 0.025  # half the width of a ratio's interval, as a share of it, that is narrow enough
@@ -43,7 +44,7 @@ Clock = Callable[[], float]
 
 
 class Timing:
-    """Latency, time to first token and memory of one cell of each method on each task: the first that is evaluated.
+    """Latency, time to first token and memory of one cell of each method on each task: the first budget's, first seed.
 
     Three decoders answer the same prompts: the **base** model without experts, the **policy** for equal weights, and,
     from two rows on, the method's policies **mixed**, each row for another of the study's preferences. In a *round*
@@ -66,7 +67,7 @@ class Timing:
     **Memory.** Of base and policy, once, in the call that warms up: see `TensorMemory`.
     """
 
-    name, version, alone = "timing", 3, True
+    name, version, alone = "timing", 4, True
 
     def jobs(self, study: Study, cells: Sequence[PlannedCell]) -> list[Table]:
         """Return one table for each task and method."""
@@ -81,6 +82,7 @@ class Timing:
                     "method code": first.made_of["code"], "model": first.task.model_digest,
                     "max_completion_tokens": first.task.max_completion_tokens,
                     "preferences": first.preferences.tolist(),  # those of a mixed batch
+                    "prompts": digest([row["prompt"] for row in first.task.splits["test"]]),
                 },
                 (first.name, *(cell.name for cell in others)),
             )
