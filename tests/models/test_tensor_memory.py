@@ -44,6 +44,13 @@ def test_what_was_there_before_counts_at_every_moment_also_before_it_is_read() -
     assert memory.peak_bytes == 5 * KB
 
 
+def test_tensors_made_of_numbers_of_pythons_are_gone_when_they_are_dropped() -> None:
+    with TensorMemory() as memory:
+        for _ in range(5):
+            torch.tensor([1.0] * 250) * 2
+    assert memory.peak_bytes == 2 * KB
+
+
 def test_tensors_in_lists_count() -> None:
     parts = [torch.ones(250), torch.ones(250)]
     with TensorMemory() as memory:

@@ -18,7 +18,8 @@ class TensorMemory(TorchDispatchMode):
     passes through Python meanwhile, so nothing is to be timed within. On a processor torch's own allocator keeps no
     count, a process's high-water mark holds what ran before, and `tracemalloc` does not see tensors.
 
-    What is not counted: what a kernel allocates within one operation, the allocator's gaps, and Python's objects.
+    What is not counted: what a kernel allocates within one operation, the allocator's gaps, and Python's objects. An
+    array of NumPy's that becomes a tensor within passes for one that was there before.
 
     Attributes:
         peak_bytes: The most bytes that were held at once.
@@ -45,7 +46,8 @@ class TensorMemory(TorchDispatchMode):
     ) -> Any:
         """Run one operation, and look at its arguments and results."""
         given = kwargs or {}
-        self._see((args, *given.values()), before=True)
+        made_of_python = func is torch.ops.aten.lift_fresh.default  # `torch.tensor` shows what it made as an argument
+        self._see((args, *given.values()), before=not made_of_python)
         results = func(*args, **given)
         self._see((results,), before=False)
         return results
