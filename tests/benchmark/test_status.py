@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_a_damaged_note_is_as_none(root: Path) -> None:
     (root / FILE).write_text("{torn")
     assert status(root).state == "stopped"
     assert status(root).age_seconds is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"process_began": None}, {"progress": {"done": 1}}, {"progress": {**asdict(PROGRESS), "jobs": [{}]}}]
+)
+def test_a_note_of_another_version_is_as_none(root: Path, other: dict[str, Any]) -> None:
+    Heartbeat(root, Display()).note("running")
+    assert changed(root, later="something new").state == "running"
+    found = changed(root, **other)
+    assert (found.state, found.age_seconds) == ("stopped", None)
 
 
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,6 +19,29 @@ from paretune.records.files import SCHEMA_VERSION, write_json
 FILE = "progress.json"
 NOTE_SECONDS = 5.0  # between two notes; each costs a write that is waited for
 State = Literal["running", "ended", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sign of life.
+
+    Attributes:
+        state: What has become of the call.
+        process: Number of its process.
+        process_began: Time at which that began: numbers of processes are used again.
+        host: Name of its machine.
+        began: Time at which the call began.
+        noted: Time of this note.
+        progress: Where the call stands; None before it has said so.
+    """
+
+    state: State
+    process: int
+    process_began: float
+    host: str
+    began: float
+    noted: float
+    progress: Progress | None
 
 
 class Heartbeat(Display):
@@ -51,20 +74,11 @@ class Heartbeat(Display):
         """Write down where the run stands; on a full disk nothing is written, and the run goes on."""
         self._noted = time.monotonic()
         process = psutil.Process()
+        note = Note(
+            state, process.pid, process.create_time(), platform.node(), self._began, time.time(), self._progress
+        )  # fmt: skip
         with suppress(RecordError):
-            write_json(
-                self._root / FILE,
-                {
-                    "schema_version": SCHEMA_VERSION,
-                    "state": state,
-                    "process": process.pid,
-                    "process_began": process.create_time(),  # numbers of processes are used again
-                    "host": platform.node(),
-                    "began": self._began,
-                    "noted": time.time(),
-                    "progress": None if self._progress is None else asdict(self._progress),
-                },
-            )
+            write_json(self._root / FILE, {"schema_version": SCHEMA_VERSION, **asdict(note)})
 
 
 @contextmanager

@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from paretune.benchmark.changes import finished_tables
-from paretune.benchmark.heartbeat import FILE, NOTE_SECONDS, is_alive
+from paretune.benchmark.heartbeat import FILE, NOTE_SECONDS, Note, is_alive
+from paretune.benchmark.progress import Progress, Running
 from paretune.core.errors import RecordError
 from paretune.records.files import DONE, FAILED, read_json
 from paretune.records.layout import cell_folder
@@ -51,7 +54,7 @@ class Status:
         state: `running`; `finished`, with all cells done; `ended`, where the last call did all that it could and cells
             are left, of another part or failed; `stopped`, where it was interrupted or its process has died.
         cells: How many cells are `done`, `running`, `pending`, `failed`.
-        now: What is under way, as `benchmark.progress.Running` has it; nothing unless it runs.
+        now: What is under way; nothing unless it runs.
         tuning: Trials of the sweep that are done, and all of them, while settings are tried; else None.
         completions: Made by the last call, and the most that it is to make; None before it has said so.
         per_second: Completions per second over the last half minute; None unless it runs and that is known.
@@ -65,7 +68,7 @@ class Status:
     name: str
     state: State
     cells: Mapping[str, int]
-    now: tuple[Mapping[str, Any], ...]
+    now: tuple[Running, ...]
     tuning: tuple[int, int] | None
     completions: tuple[int, int] | None
     per_second: float | None
@@ -98,27 +101,28 @@ def status(folder: str | Path) -> Status:
     root = Path(folder)
     planned = read_lock(root)
     note = _note(root)
-    progress: Mapping[str, Any] = (note or {}).get("progress") or {}
-    alive = note is not None and note["state"] == "running" and _is_alive(note)
-    now = tuple(progress.get("jobs", ())) if alive else ()
-    busy = {cell for job in now for cell in job["cells"]}
+    progress = None if note is None else note.progress
+    alive = note is not None and note.state == "running" and _is_alive(note)
+    running = progress if alive else None
+    now = () if running is None else running.jobs
+    busy = {cell for job in now for cell in job.cells}
     states = {cell.cell: _state(root, cell.cell, busy) for cell in planned.cells}
     cells = {state: list(states.values()).count(state) for state in ("done", "running", "pending", "failed")}
-    tuning = progress.get("noun", "cells") != "cells" and alive
     folders = {f"runs/{name}": name for name, state in states.items() if state == "failed"}
     folders |= {table.folder: table.folder for table in planned.tables if not table.stages}
-    made = (progress["completions"], progress["total_completions"]) if progress else None
     if alive:
         state: State = "running"
     elif cells["done"] == len(states):
         state = "finished"
     else:
-        state = "ended" if note is not None and note["state"] == "ended" else "stopped"
+        state = "ended" if note is not None and note.state == "ended" else "stopped"
     return Status(
-        root, planned.name, state, cells, now, (progress["done"], progress["cells"]) if tuning else None, made,
-        progress.get("rate") if alive else None, _minutes_left(progress) if alive else None,
-        None if note is None else max(0.0, time.time() - note["noted"]),
-        "" if note is None else f"{note['process']} on {note['host']}", tuple(_errors(root, folders)),
+        root, planned.name, state, cells, now,
+        None if running is None or running.noun == "cells" else (running.done, running.cells),
+        None if progress is None else (progress.completions, progress.total_completions),
+        None if running is None else running.rate, None if running is None else _minutes_left(running),
+        None if note is None else max(0.0, time.time() - note.noted),
+        "" if note is None else f"{note.process} on {note.host}", tuple(_errors(root, folders)),
     )  # fmt: skip
 
 
@@ -137,10 +141,10 @@ def status_text(found: Status) -> str:
             parts.append(_left(found.minutes_left))
         lines.append(", ".join(parts))
     for job in found.now:
-        of = f" of {job['planned_completions']:,}" if job["planned_completions"] else ""
+        of = f" of {job.planned_completions:,}" if job.planned_completions else ""
         lines.append(
-            f"now: {job['kind']} of {_cells(job['cells'], job['name'])}: {job['completions']:,}{of} completions in "
-            f"{seconds(job['seconds'])}, last heard of {seconds(job['silent_seconds'])} ago"
+            f"now: {job.kind} of {_cells(job.cells, job.name)}: {job.completions:,}{of} completions in "
+            f"{seconds(job.seconds)}, last heard of {seconds(job.silent_seconds)} ago"
         )
     for each in found.errors[:SHOWN]:
         more = f"; {each.log}" if each.log else ""
@@ -171,19 +175,18 @@ def _left(minutes: tuple[float, float] | None) -> str:
     return f"{low} to {high} minutes left" if low < high else f"about {count(low, 'minute')} left"
 
 
-def _note(root: Path) -> dict[str, Any] | None:
-    """Return what the last call has noted; None where nothing can be read."""
+def _note(root: Path) -> Note | None:
+    """Return what the last call has noted; None where nothing can be read, or another version wrote it otherwise."""
     try:
-        note = read_json(root / FILE)
-        return note if isinstance(note, dict) and {"state", "process", "noted", "host"} <= note.keys() else None
-    except RecordError:
+        return TypeAdapter(Note).validate_python(read_json(root / FILE))
+    except (RecordError, ValidationError):
         return None
 
 
-def _is_alive(note: Mapping[str, Any]) -> bool:
-    if note["host"] == platform.node():
-        return is_alive(note["process"], note["process_began"])
-    return bool(time.time() - note["noted"] < max(OUT_OF_REACH_SECONDS, 3 * NOTE_SECONDS))
+def _is_alive(note: Note) -> bool:
+    if note.host == platform.node():
+        return is_alive(note.process, note.process_began)
+    return time.time() - note.noted < max(OUT_OF_REACH_SECONDS, 3 * NOTE_SECONDS)
 
 
 def _state(root: Path, cell: str, busy: set[str]) -> str:
@@ -195,12 +198,11 @@ def _state(root: Path, cell: str, busy: set[str]) -> str:
     return "failed" if (folder / FAILED).exists() else "pending"
 
 
-def _minutes_left(progress: Mapping[str, Any]) -> tuple[float, float] | None:
-    rates = [rate for rate in (progress.get("rate"), progress.get("mean_rate")) if rate]
-    if progress.get("seconds_left") is None or len(rates) < 2:  # too little was measured
+def _minutes_left(progress: Progress) -> tuple[float, float] | None:
+    if progress.seconds_left is None or not progress.rate or not progress.mean_rate:  # too little was measured
         return None
-    left = progress["total_completions"] - progress["not_needed"] - progress["completions"]
-    low, high = sorted(max(0, left) / rate / 60 for rate in rates)
+    left = max(0, progress.total_completions - progress.not_needed - progress.completions)
+    low, high = sorted(left / rate / 60 for rate in (progress.rate, progress.mean_rate))
     return low, high
 
 
