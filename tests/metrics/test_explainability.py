@@ -11,6 +11,7 @@ import pytest
 from builders import cell, study, task_info
 from paretune.core.protocols import MetricValue
 from paretune.metrics.explainability import Explainability
+from paretune.records.study import TaskInfo
 
 TASK = task_info(objectives=("warm", "brief"), audit=())
 WHY = "its objectives were weighed by the preference itself"
@@ -59,19 +60,21 @@ def gated() -> dict[str, Any]:
     )
 
 
-def measured(*tables: Mapping[str, Any] | None, **methods: Mapping[str, Any]) -> dict[tuple[str, str], MetricValue]:
+def measured(
+    *tables: Mapping[str, Any] | None, task: TaskInfo = TASK, **methods: Mapping[str, Any]
+) -> dict[tuple[str, str], MetricValue]:
     """Return the value of each method and label; tables without a name are the seeds of `soup`."""
     cells = [
         replace(cell("soup", seed), measured={} if each is None else {"attribution": each})
         for seed, each in enumerate(tables)
     ]
     cells += [replace(cell(name), measured={"attribution": each}) for name, each in methods.items()]
-    rows = Explainability().measure(study(cells, [TASK]))
+    rows = Explainability().measure(study(cells, [task]))
     return {(row.method, row.label): row.value for row in rows}
 
 
-def of(*tables: Mapping[str, Any] | None) -> dict[str, MetricValue]:
-    return {label: value for (_, label), value in measured(*tables).items()}
+def of(*tables: Mapping[str, Any] | None, task: TaskInfo = TASK) -> dict[str, MetricValue]:
+    return {label: value for (_, label), value in measured(*tables, task=task).items()}
 
 
 def test_shapley_values_have_a_row_for_each_expert_and_score_at_each_preference() -> None:
@@ -122,7 +125,7 @@ def test_an_expert_that_answers_alone_has_a_row_that_says_so() -> None:
     assert "weighs no expert of this name at equal weights" in found["soup", "shapley: warm, the only expert"].reason
     assert "weighs no expert of this name" in found["single", "shapley: warm, brief"].reason
     for kind in ("shapley", "mixing weights"):
-        assert "has one expert at each preference" in found["single", f"faithfulness: {kind}"].reason
+        assert "has fewer than 3 experts at each preference" in found["single", f"faithfulness: {kind}"].reason
     assert "at equal weights alone, not at warm +.2" in found["single", "shapley: warm, warm, at warm +.2"].reason
 
 
@@ -132,20 +135,68 @@ def test_sensitivity_is_the_change_at_the_small_step() -> None:
     assert found["sensitivity: +.1 brief on KL"].value == 0.0
     # |.06 - .06|, |-.04 + .05|, |-.02 + .04|, |.08 - .08|: .03 over four
     assert found["sensitivity: mean error at +.2"].value == pytest.approx(0.0075)
-    assert found["faithfulness: sensitivity"].value == 1  # both objectives rank the two moves alike
+
+
+def three() -> dict[str, Any]:
+    """Experts a, b and c for equal weights and for warm +.2; columns warm, brief, KL, utility."""
+    even = point(
+        "equal weights", [0.2, 0.3, 0.5], [[0.3, 0.1, 9, 0.1], [0.2, 0.3, 9, 0.2], [0.1, 0.2, 9, 0.3]],
+        [[0.6, 0.3, 0, 0.1], [0.2, 0.2, 0, 0.2], [0.1, 0.1, 0, 0.3]], experts=["a", "b", "c"],
+    )  # fmt: skip
+    # 1e-12 is rounding: the last two tie
+    warmer = point(
+        "warm +.2", [0.5, 0.3, 0.2], [[0.3, 0.3, 9, 0], [0.2, 0.2, 9, 0], [0.1, 0.1, 9, 0]],
+        [[0.3, 0.3, 0, 0], [0.2, 0.1, 0, 0], [0.1, 0.1 + 1e-12, 0, 0]], experts=["a", "b", "c"],
+    )  # fmt: skip
+    return table(points=[even, warmer])
 
 
 def test_faithfulness_ranks_experts_within_objective_and_preference() -> None:
-    """Equal weights: shapley ranks as removal does for both. Warm +.2: for warm yes; for brief it says the reverse."""
-    found = of(table())
-    assert found["faithfulness: shapley"].value == pytest.approx((1 + 1 + 1 - 1) / 4)
-    assert found["faithfulness: shapley, warm"].value == 1
-    assert found["faithfulness: shapley, brief"].value == 0
-    # equal weights rank nothing; at warm +.2 the larger weight loses more in both
-    assert found["faithfulness: mixing weights"].value == 1
-    # of the utility: .075 and .125 where .1 and .125 are said, 0 and 0 rank nothing
-    assert found["faithfulness: shapley, utility"].value == 1
+    """Ranks of Shapley values and removals.
+
+    Equal weights, warm 3 2 1 and 3 2 1: 1. Brief 1 3 2 and 3 2 1: products of centred ranks -1 + 0 + 0, over 2: -.5.
+    Warm +.2, warm: 1. Brief 3 2 1 and 3 1.5 1.5: (1 x 1 + 0 + .5) / sqrt(2 x 1.5) = .866.
+    """
+    found = of(three())
+    assert found["faithfulness: shapley"].value == pytest.approx((1 - 0.5 + 1 + 0.75**0.5) / 4)
+    assert found["faithfulness: shapley, warm"].value == pytest.approx(1)
+    assert found["faithfulness: shapley, brief"].value == pytest.approx((-0.5 + 0.75**0.5) / 2)
+    # weights 1 2 3 against warm 3 2 1 and brief 3 2 1; at warm +.2 3 2 1 against 3 2 1 and 3 1.5 1.5
+    assert found["faithfulness: mixing weights"].value == pytest.approx((-1 - 1 + 1 + 0.75**0.5) / 4)
+    assert found["faithfulness: shapley, utility"].value == 1  # at warm +.2 nothing is ranked
     assert "faithfulness: sensitivity, utility" not in found
+
+
+def test_small_units_are_ranked_like_large_ones() -> None:
+    large, small = three(), three()
+    for each in small["points"]:
+        for part in ("shapley", "removal"):
+            each[part] = [[1e-10 * value for value in row] for row in each[part]]
+    label = "faithfulness: shapley"
+    assert of(small)[label].value == pytest.approx(of(large)[label].value)
+
+
+def test_two_experts_and_two_objectives_have_no_rank_correlation() -> None:
+    """Of two experts phi_1 - phi_2 = v(1) - v(2), which is the difference of the removals, too."""
+    found = measured(gated())
+    for kind in ("shapley", "mixing weights", "gate use"):
+        value = found["soup", f"faithfulness: {kind}"]
+        assert value.value is None
+        assert "has fewer than 3 experts at each preference" in value.reason
+    assert "by construction" in found["soup", "faithfulness: shapley, warm"].reason
+    assert "has fewer than 3 objectives" in found["soup", "faithfulness: sensitivity"].reason
+
+
+def test_two_experts_can_fail_the_relative_error() -> None:
+    """Equal weights |.1| + |.05| + |.05| + |.05|, warm +.2 |.1| + |.2| + |.1| + |.2|: .85 of .5 + .6."""
+    label = "faithfulness: shapley, relative error (lower is better)"
+    assert of(table())[label].value == pytest.approx(0.85 / 1.1)
+    alone = table(points=[point("equal weights", [1.0], [[0.3, 0.2, 0.5, 0.25]], [[0.3, 0.2, 0.5, 0.25]])])
+    assert "has one expert at each preference" in of(alone)[label].reason
+    unmissed = table(points=[point("equal weights", [0.5, 0.5], [[0.3] * 4, [0.2] * 4], [[0.0] * 4] * 2)])
+    assert "experts of which none is missed" in of(unmissed)[label].reason
+    unscored = table(points=[point("equal weights", [0.5, 0.5], [[None] * 4, [0.2] * 4], [[0.1] * 4] * 2)])
+    assert "an objective without a score" in of(unscored)[label].reason
 
 
 def test_weights_of_a_gate_have_rows_by_block_position_and_prompt() -> None:
@@ -156,8 +207,6 @@ def test_weights_of_a_gate_have_rows_by_block_position_and_prompt() -> None:
     assert found["gate: position 3-4, warm"].value == 0.5
     assert found["gate: entropy"].value == 0.75
     assert "has one prompt or one expert" in found["gate: spread over prompts, warm"].reason
-    # removal, warm: .2 > .1 and .3 > 0; brief: -.05 < .15 and .3 > 0. Use: warm, then brief
-    assert found["faithfulness: gate use"].value == pytest.approx((1 - 1 - 1 - 1) / 4)
 
 
 def test_without_a_gate_its_rows_say_why_they_are_empty() -> None:
@@ -171,15 +220,15 @@ def test_without_a_gate_its_rows_say_why_they_are_empty() -> None:
     ]
 
 
-def test_shares_of_the_gradient_are_those_in_the_logs() -> None:
+def test_weights_of_gradients_are_those_in_the_logs() -> None:
     logged = table(
         training={"shares": [0.75, 0.25], "shares_reason": "", "conflicts": None, "conflicts_reason": "no gradients"}
     )
     found = of(logged)
-    assert found["gradient: share of warm"].value == 0.75
+    assert found["gradient: weight of warm"].value == 0.75
     assert "has none: no gradients" in found["gradient: steps against warm"].reason
     found = of(table())
-    assert f"has none: {WHY}" in found["gradient: share of warm"].reason
+    assert f"has none: {WHY}" in found["gradient: weight of warm"].reason
     assert found["gradient: steps against warm"].value == 0.25
     assert "is not trained for it" in found["gradient: steps against brief"].reason
 
@@ -194,9 +243,39 @@ def test_what_could_not_be_measured_is_missing_with_its_reason() -> None:
     unknown = table()
     unknown["points"][0]["shapley"] = [[0.3, -0.1, None, 0.1]] * 2  # a policy that can only be sampled
     assert "has no KL of every coalition on any prompt" in of(unknown)["shapley: KL, warm"].reason
-    still = table()
-    still["sensitivity"]["changes"] = [[[0.0] * 3] * 2] * 2
-    assert "has the same scores wherever the preference moves" in of(still)["faithfulness: sensitivity"].reason
+
+
+def test_gate_use_and_sensitivity_are_ranked_too() -> None:
+    known = three()
+    use = {"at": "equal weights", "experts": ["a", "b", "c"], "blocks": [], "positions": [], "mean": [0.5, 0.2, 0.3]}
+    known["gate"] = {"reason": "", "points": [{**use, "spread": [0.1] * 3, "entropy": 0.5}]}
+    # use 3 1 2 against warm 3 2 1 and brief 3 2 1: 1 x 1 over 2 each; warm +.2 was not followed
+    assert of(known)["faithfulness: gate use"].value == pytest.approx(0.5)
+    many = task_info(objectives=("warm", "brief", "kind"), audit=())
+    untrained = {"shares": None, "shares_reason": WHY, "conflicts": None, "conflicts_reason": "no gradients"}
+    moved = [[0.03, 0.01, 0.0, 0], [0.02, 0.02, 0.0, 0], [0.01, 0.03, 0.0, 0]]
+    further = [[0.06, 0.03, 0.0, 0], [0.05, 0.02, 0.0, 0], [0.04, 0.01, 0.0, 0]]
+    steps = {"changes": [moved, further], "standard_error": [moved] * 2, "same_policy": [[False] * 3] * 2, "reason": ""}
+    # on warm 3 2 1 and 3 2 1, on brief 1 2 3 and 3 2 1, on kind nothing moves
+    assert (
+        of(table(points=[], sensitivity=steps, training=untrained), task=many)["faithfulness: sensitivity"].value == 0
+    )
+    assert (
+        of(table(points=[], sensitivity=steps, training=untrained), task=many)["faithfulness: sensitivity, warm"].value
+        == 1
+    )
+    still = {**steps, "changes": [[[0.0] * 4] * 3] * 2}
+    found = of(table(points=[], sensitivity=still, training=untrained), task=many)["faithfulness: sensitivity"]
+    assert "has the same scores wherever the preference moves (one of the two is constant)" in found.reason
+
+
+def test_intervals_end_where_shares_and_correlations_do() -> None:
+    shares = [[0.95, 0.05], [0.99, 0.01], [1.0, 0.0]]
+    logged = [table(training={"shares": each, "shares_reason": "", "conflicts": each}) for each in shares]
+    found = of(*logged)
+    assert found["gradient: weight of warm"].high == 1
+    assert found["gradient: weight of brief"].low == 0
+    assert found["gradient: steps against warm"].high == 1
 
 
 def test_a_cell_without_a_table_and_the_base_model_say_so() -> None:

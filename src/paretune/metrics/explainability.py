@@ -9,20 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.attribution.faithfulness import pooled_rank_correlation
 from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
-from paretune.metrics.seeds import Group, groups, names, over_seeds
+from paretune.metrics.seeds import ANYWHERE, Group, groups, names, over_seeds
 from paretune.records.study import CellRecord, StudyRecords
+from paretune.statistics.rank_correlation import FEWEST, pooled_rank_correlation
 
 FloatArray = NDArray[np.float64]
 Table = Mapping[str, Any]  # what the measurement `attribution` leaves, see its docstring
 Found = float | str  # a value, or why there is none
 Pairs = Iterable[tuple[Any, Any]]  # what an attribution says of some parts, and what taking them away does
 EVEN = "equal weights"
+SIZE_ERROR = "faithfulness: shapley, relative error (lower is better)"
 ALONE = "the only expert"  # at a preference that one expert answers, whatever its name: so methods share a row
+TWO_EXPERTS = f"has fewer than {FEWEST} experts at each preference"
+FEW_PARTS = {  # why an attribution of so few parts has no rank correlation
+    "shapley": f"{TWO_EXPERTS}: the Shapley values of two differ as their removals do, by construction",
+    "mixing weights": f"{TWO_EXPERTS}: the order of two numbers is right by chance half the time",
+    "gate use": f"{TWO_EXPERTS}: the order of two numbers is right by chance half the time",
+    "sensitivity": f"has fewer than {FEWEST} objectives: the order of two numbers is right by chance half the time",
+}
 NO_RANKS = {
-    "shapley": "has one expert at each preference, or experts that all matter alike",
-    "mixing weights": "has one expert at each preference, or weighs all of them alike",
+    "shapley": "has experts that all matter alike",
+    "mixing weights": "weighs all experts alike, or has experts that all matter alike",
     "gate use": "has a gate that uses all experts alike, or experts that all matter alike",
     "sensitivity": "has the same scores wherever the preference moves",
 }
@@ -51,21 +59,26 @@ class Explainability:
     - `gate: block N, EXPERT`, `gate: position 3-4, EXPERT`: mean weight in a block, from 0 on, and at some tokens of
       the completion, from 1 on; `gate: spread over prompts, EXPERT`: standard deviation of its mean weight over
       prompts; `gate: entropy`: 0 where each token uses one expert, 1 where all alike. All for equal weights.
-    - `gradient: share of OBJECTIVE`: its part of the weights that a weighting chose in training, mean over updates;
+    - `gradient: weight of OBJECTIVE`: with what share of all weights its gradient was summed in training, mean over
+      updates;
       `gradient: steps against OBJECTIVE`: share of optimiser steps that turned against it.
     - `faithfulness: shapley`, `mixing weights`, `gate use`: rank correlation, over experts, of the attribution with
       what the score loses when that expert alone is taken out. The weights that the answer gives are the attribution
       that anyone would make first, and what others must beat; they are the same for every objective, so of specialists
       they tell who matters to the user (`..., utility`) and not for what. Ranks are within one objective at one
       preference, and correlations averaged over objectives and preferences; `faithfulness: shapley, OBJECTIVE` is of
-      one objective. `faithfulness: sensitivity`: of changes at .1 with those at .2, over the weights raised.
+      one objective. `faithfulness: sensitivity`: of changes at .1 with those at .2, over the weights raised. No ranks
+      of fewer than three parts: of two experts, the difference of the Shapley values *is* that of the removals.
+    - `faithfulness: shapley, relative error (lower is better)`: how far Shapley values are from what the score loses
+      without the expert, `sum |shapley - removal| / sum |removal|` over experts, objectives and preferences. 0 where
+      nothing that an expert adds depends on which others are there. Two experts can fail this one.
 
     Source:
         Kong et al. 2025, explainability; Shapley 1953. The checks by ablation follow Samek et al. 2017, who remove what
         an attribution names and watch the score.
 
     Departures:
-        Shares of the gradient are shares of weights: lengths of single objectives' gradients are not logged.
+        The objectives' part in the gradient is told by their weights: how long single gradients are is not logged.
     """
 
     name = "explainability"
@@ -88,8 +101,8 @@ def _values(group: Group, tables: Sequence[Table]) -> Iterator[tuple[str, Metric
     """Yield labels and values of a group; experts, blocks and positions are those of all methods of its task."""
     objectives = names(group.task)
 
-    def value(read: Callable[[Table], Found], note: str = "") -> MetricValue:
-        return over_seeds(group.cells, lambda cell: _read(cell, read), note)
+    def value(read: Callable[[Table], Found], note: str = "", within: tuple[float, float] = ANYWHERE) -> MetricValue:
+        return over_seeds(group.cells, lambda cell: _read(cell, read), note, within)
 
     for (at, expert), column in product(_experts(tables), (*objectives, "KL", "utility")):
         where = "" if at == EVEN else f", at {at}"
@@ -98,18 +111,19 @@ def _values(group: Group, tables: Sequence[Table]) -> Iterator[tuple[str, Metric
     for raised, column in product(objectives, (*objectives, "KL")):
         place = objectives.index(raised), (*objectives, "KL").index(column)
         yield f"sensitivity: +.1 {raised} on {column}", value(_sensitivity(*place, column), _step_note(group, *place))
-    yield "sensitivity: mean error at +.2", value(_step_error)
+    yield "sensitivity: mean error at +.2", value(_step_error, within=(0, np.inf))
     for label, part, key, expert in _gate_parts(tables):
         yield f"gate: {label}, {expert}", value(_gate(part, key, expert))
-    yield "gate: entropy", value(_gate("entropy", None, ""))
+    yield "gate: entropy", value(_gate("entropy", None, ""), within=(0, 1))
     for k, each in enumerate(objectives):
-        yield f"gradient: share of {each}", value(_training("shares", k))
-        yield f"gradient: steps against {each}", value(_training("conflicts", k))
+        yield f"gradient: weight of {each}", value(_training("shares", k), within=(0, 1))
+        yield f"gradient: steps against {each}", value(_training("conflicts", k), within=(0, 1))
     for kind in NO_RANKS:
-        yield f"faithfulness: {kind}", value(_faithfulness(kind, range(len(objectives))))
+        yield f"faithfulness: {kind}", value(_faithfulness(kind, range(len(objectives))), within=(-1, 1))
         single = [*enumerate(objectives), *([] if kind == "sensitivity" else [(len(objectives) + 1, "utility")])]
         for k, each in single:
-            yield f"faithfulness: {kind}, {each}", value(_faithfulness(kind, [k]))
+            yield f"faithfulness: {kind}, {each}", value(_faithfulness(kind, [k]), within=(-1, 1))
+    yield SIZE_ERROR, value(_size_error(len(objectives)), within=(0, np.inf))
 
 
 def _read(cell: CellRecord, read: Callable[[Table], Found]) -> Found:
@@ -252,8 +266,24 @@ def _faithfulness(kind: str, columns: Sequence[int]) -> Callable[[Table], Found]
             return f"has no gate: {table['gate']['reason']}"
         if kind == "sensitivity" and table["sensitivity"]["reason"]:
             return f"has no sensitivity ({table['sensitivity']['reason']})"
-        found = pooled_rank_correlation(_pairs(table, kind, columns))
-        return NO_RANKS[kind] if found is None else found
+        pairs = list(_pairs(table, kind, columns))
+        if max((len(said) for said, _ in pairs), default=0) < FEWEST:
+            return FEW_PARTS[kind]
+        found = pooled_rank_correlation(pairs)
+        return f"{NO_RANKS[kind]} ({found})" if isinstance(found, str) else found
+
+    return read
+
+
+def _size_error(objectives: int) -> Callable[[Table], Found]:
+    def read(table: Table) -> Found:
+        pairs = [pair for pair in _pairs(table, "shapley", range(objectives)) if len(pair[0]) > 1]
+        if not pairs:
+            return "has one expert at each preference, whose Shapley value is what is lost without it"
+        shapley, removal = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        size = np.abs(removal).sum()
+        error = float(np.abs(shapley - removal).sum() / size) if size > 0 else np.inf
+        return error if np.isfinite(error) else "has an objective without a score, or experts of which none is missed"
 
     return read
 
