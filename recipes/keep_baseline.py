@@ -16,6 +16,7 @@ from pathlib import Path
 from paretune.benchmark.baselines import FOLDER, MOST_BYTES
 from paretune.core.errors import ParetuneError, RecordError
 from paretune.records.compact import read_compact
+from paretune.records.files import replacing
 from paretune.records.per_prompt import write_per_prompt
 from paretune.records.reading import read_study
 
@@ -53,14 +54,13 @@ def keep(folder: Path, path: Path) -> Path:
         raise RecordError(
             f"'{folder}' must be whole, got {len(missing)} missing, the first {name} ({why}). Run the study once more."
         )
-    write_per_prompt(study, path)
-    if path.stat().st_size > MOST_BYTES:
-        size = path.stat().st_size
-        path.unlink()
-        raise RecordError(
-            f"records of '{folder}' must take at most {MOST_BYTES:,} bytes in the package, got {size:,}. Keep fewer "
-            "methods, seeds or preferences."
-        )
+    with replacing(path) as fresh:  # an earlier file stays until there is one to take its place
+        size = write_per_prompt(study, fresh).stat().st_size
+        if size > MOST_BYTES:
+            raise RecordError(
+                f"records of '{folder}' must take at most {MOST_BYTES:,} bytes in the package, got {size:,}. Keep "
+                "fewer methods, seeds or preferences."
+            )
     return path
 
 

@@ -46,11 +46,13 @@ def test_a_study_with_something_missing_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_records_too_large_for_the_package_are_not_kept(
+def test_records_too_large_for_the_package_are_not_kept_and_the_former_are(
     recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "read_study", lambda folder: records({"linear": (0.5, 0.6)}))
     monkeypatch.setattr(recipe, "MOST_BYTES", 1000)
+    former = tmp_path / "small.parquet"
+    former.write_bytes(b"good")
     with pytest.raises(RecordError, match="at most 1,000 bytes in the package"):
-        recipe.keep(Path("results/small"), tmp_path / "small.parquet")
-    assert list(tmp_path.iterdir()) == []
+        recipe.keep(Path("results/small"), former)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"good"]
