@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +460,17 @@ def test_what_was_scored_apart_is_not_compared_with_what_was_not(day: Day, monke
     assert {row.source.name for lineup in made.lineups for row in lineup.rows} == {"before"}
     assert any("after on fake" in line and "other reward that scored it" in line for line in made.unpaired)
     assert len(pair(sources[1:]).lineups[0].rows) == 2  # among themselves they are
+
+
+def test_cells_that_do_not_say_what_they_were_trained_with_are_not_scored_apart(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = read_study(day.out)
+    earlier = replace(records, cells=tuple(replace(cell, made_of={}) for cell in records.cells))
+    monkeypatch.setattr("paretune.benchmark.score_apart.read_study", lambda folder: earlier)
+    day.edit("rewards.py", "[0.25]", "[0.75]")
+    errors = day.command("score", str(day.out), "-o", str(day.out.with_name("apart")), code=USAGE)[1]
+    assert "must say which rewards it was trained with, got a record of an earlier version" in errors
 
 
 def test_rewards_that_have_not_changed_or_are_others_are_not_scored_apart(day: Day) -> None:

@@ -60,7 +60,7 @@ def score_apart(folder: str | Path, output: str | Path, source: str | Path | Stu
         RecordError: If the folder is no study.
         ConfigError: If the output holds a study.
         StudyError: If no stored completion can be scored by these rewards: the task's completions are listed and not
-            sampled, its test prompts are others, or so are the names of its objectives.
+            sampled, its test prompts are others, or so are the names of its objectives
         RewardError: If a reward function failed on every completion.
     """
     root, target = Path(folder), Path(output)
@@ -142,7 +142,12 @@ def _scored(
 def _cell(root: Path, cell: CellRecord, task: Task, changed: dict[str, set[str]]) -> CellRecord:
     if cell.state != "done":
         return cell
-    trained = [list(pair) for pair in cell.made_of.get("objectives", {}).items()]
+    if not cell.made_of:
+        raise StudyError(
+            f"cell '{cell.cell}' must say which rewards it was trained with, got a record of an earlier version. Take "
+            "the change of the rewards back, let paretune run finish the study, and change them then."
+        )
+    trained = [list(pair) for pair in cell.made_of["objectives"].items()]
     stored = _stored(root, evaluations_folder(root, cell.cell))
     evaluations = _scored(list(cell.evaluations), stored, task, changed, trained)
     return replace(
