@@ -101,6 +101,25 @@ class Updates:
         return Update(key, len(made), self._total[key], event) if before is None else None
 
 
+def updates_behind(stage: Path) -> list[Mapping[str, Any]]:
+    """Return what the updates behind a finished stage logged, each once; empty where they left no log.
+
+    A run that goes on from a shorter one logs only what it adds, so the shorter ones' logs are read, too.
+
+    Args:
+        stage: Its folder, beside those of the other stages.
+    """
+    length, own = _own_events(stage)
+    logs = [(length, own)]
+    if own and min(each["update"] for each in own) > 1:
+        others = (path.parent for path in stage.parent.glob(f"*/{DONE}") if path.parent != stage)
+        logs += [log for log in map(_own_events, others) if log[0] < length]
+    run, made = own[0]["trajectory"] if own else "", {}
+    for _, events in sorted(logs, key=operator.itemgetter(0)):
+        made.update({_identity(each): each for each in events if each["trajectory"] == run})
+    return list(made.values())
+
+
 def _identity(event: Mapping[str, Any]) -> Identity:
     """Return what tells an update from the others of its run.
 

@@ -157,13 +157,14 @@ def test_of_more_than_six_experts_orders_are_drawn_at_equal_weights_alone(explai
         assert point["experts"][:2] == ["expert 1", "expert 2"]
 
 
-def test_weights_in_force_are_those_that_a_weighting_chose(explained: runner.StudyResult) -> None:
+def test_weights_in_force_are_those_that_were_given_or_that_a_weighting_chose(explained: runner.StudyResult) -> None:
     for table in tables(explained, "mgda"):
         assert sum(table["training"]["shares"]) == pytest.approx(1)
+        assert abs(table["training"]["shares"][0] - 0.5) > 1e-3  # not what the preference says
         assert all(0 <= share <= 1 for share in table["training"]["conflicts"])
-    for table in tables(explained, "linear", "rewarded_soups"):
-        assert table["training"]["shares"] is None
-        assert "weighed by the preference itself" in table["training"]["shares_reason"]
+    for table in tables(explained, "linear", "rewarded_soups"):  # one policy for both alike, or one for each
+        assert table["training"]["shares"] == pytest.approx([0.5, 0.5])
+        assert table["training"]["conflicts"] is None
 
 
 def test_measuring_again_finds_the_same_within_what_was_planned(
@@ -244,24 +245,39 @@ def test_experts_are_named_by_what_they_are_for_and_each_differently() -> None:
     assert of(Nearest(np.array([[1.0, 0.0], [0.5001, 0.4999], [0.5, 0.5]]))) == ["warm", "expert 2", "expert 3"]
 
 
-def test_logs_are_read_of_the_stages_own_trajectory(tmp_path: Path) -> None:
-    def stage(name: str, rows: list[Any], conflicts: list[float | None] | None = None) -> Path:
+def test_weights_are_read_of_all_updates_behind_a_stage(tmp_path: Path) -> None:
+    def stage(
+        name: str, rows: list[Any], conflicts: list[float | None] | None = None, run: str = "", length: int = 64
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        write_json(folder / "stage.json", {"trajectory": name})
-        lines = [json.dumps({"trajectory": own, "objective_weights": weights}) for own, weights in rows]
+        write_json(folder / "stage.json", {"trajectory": run or name, "completions": length})
+        lines = [
+            json.dumps(
+                {"trajectory": own, "member": 0, "update": number, "reward_means": [0, 0], "mean_weights": weights}
+            )
+            for own, number, weights in rows
+        ]
         (folder / "events.jsonl").write_text("\n".join([*lines, '{"torn": ', json.dumps({"trajectory": name})]) + "\n")
         mark_done(folder, {} if conflicts is None else {"conflicts": conflicts}, optional=("events.jsonl",))
         return folder
 
-    one = stage("one", [("one", [2, 2]), ("one", [0, 3]), ("other", [1, 0])], [0.2, None])  # shares .25 and .75
-    two = stage("two", [("two", [0.75, 0.25])], [0.4, None])
+    one = stage("one", [("one", 1, [2, 2]), ("one", 2, [0, 3]), ("other", 1, [1, 0])], [0.2, None])  # .25 and .75
+    two = stage("two", [("two", 1, [0.75, 0.25])], [0.4, None])
     silent = stage("silent", [])
     found = weights_in_force([one, two, one, silent])
     assert found["shares"] == pytest.approx([0.5, 0.5])
     assert found["conflicts"] == [pytest.approx(0.3), None]
-    assert weights_in_force([silent])["shares"] is None
+    # it made the shorter run's second update anew, and one more: (1, 0), (.5, .5), (0, 1), and none of a longer one
+    stage("shorter", [("run", 1, [1, 0]), ("run", 2, [1, 0])], run="run", length=64)
+    longer = stage("longer", [("run", 2, [1, 1]), ("run", 3, [0, 2])], run="run", length=96)
+    stage("longest", [("run", 4, [0, 1])], run="run", length=128)
+    assert weights_in_force([longer])["shares"] == pytest.approx([0.5, 0.5])
+    assert weights_in_force([silent])["shares_reason"] == (
+        "the stages that its policy for equal weights is from left no log of their updates"
+    )
     (silent / "events.jsonl").unlink()  # a stage is finished without it
+    assert weights_in_force([silent])["shares"] is None
     assert (
         weights_in_force([silent])["conflicts_reason"] == "gradients of single objectives were not made in its training"
     )

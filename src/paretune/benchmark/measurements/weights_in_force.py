@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from paretune.core.preferences import FloatArray
-from paretune.records.files import read_json, read_marker
+from paretune.records.files import read_marker
+from paretune.tracking.updates import updates_behind
 
-UNWEIGHED = "its objectives were weighed by the preference itself in every update, so that their shares are its weights"
+NO_LOG = "the stages that its policy for equal weights is from left no log of their updates"
 NO_GRADIENTS = "gradients of single objectives were not made in its training"
 
 
@@ -22,37 +22,27 @@ def weights_in_force(stages: Iterable[Path]) -> dict[str, object]:
         stages: Their folders.
 
     Returns:
-        Plain data: `shares [K]`, each objective's part of the weights that a weighting chose, mean over updates and
-        then over the stages that log them, or None with `shares_reason`; `conflicts`, the share of optimiser steps that
-        turned against each objective, None for one that no stage is trained for, or None with `conflicts_reason`.
+        Plain data: `shares [K]`, each objective's part of the weights that were in force, given or chosen, mean over
+        updates and then over the stages that have a log, or None with `shares_reason`; `conflicts`, the share of
+        optimiser steps that turned against each objective, None for one that no stage is trained for, or None with
+        `conflicts_reason`.
     """
     folders = sorted({*stages})
     shares = [row for row in map(_shares, folders) if row is not None]
     against = [np.asarray(row, dtype=np.float64) for row in map(_conflicts, folders) if row]  # None becomes NaN
     return {
         "shares": np.mean(shares, axis=0).tolist() if shares else None,
-        "shares_reason": "" if shares else UNWEIGHED,
+        "shares_reason": "" if shares else NO_LOG,
         "conflicts": _means(np.stack(against)) if against else None,
         "conflicts_reason": "" if against else NO_GRADIENTS,
     }
 
 
 def _shares(stage: Path) -> FloatArray | None:
-    """Return the mean of normalised weights over the updates that log them, `[K]`; None where none does."""
-    log = stage / "events.jsonl"
-    if not log.is_file():
-        return None
-    own = read_json(stage / "stage.json").get("trajectory")
-    rows = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:  # torn by a kill: the update was made, and logged, again
-            continue
-        if isinstance(event, Mapping) and event.get("trajectory") == own and event.get("objective_weights"):
-            weights = np.asarray(event["objective_weights"], dtype=np.float64)
-            rows.append(weights / weights.sum())
-    return np.mean(rows, axis=0) if rows else None
+    """Return the mean of normalised weights over the updates of a stage, `[K]`; None where it has no log of any."""
+    logged = [each.get("mean_weights") for each in updates_behind(stage)]
+    weights: FloatArray = np.asarray([each for each in logged if each], dtype=np.float64)
+    return (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0) if len(weights) else None
 
 
 def _conflicts(stage: Path) -> list[float | None]:
