@@ -91,6 +91,15 @@ def test_a_name_of_no_built_in_records_lists_those_there_are(home: Path, capsys:
     )
 
 
+def test_a_name_where_no_records_ship_is_told_how_to_make_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(baselines, "built_in_baselines", dict)
+    assert execute(["compare", "mine.parquet", "--with", "controlled"]) == USAGE
+    said = capsys.readouterr().err
+    assert "got 'controlled', and no records ship with this copy of paretune. Make them with `paretune run" in said
+
+
 def test_status_is_told_as_text_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_lock(tmp_path, synthetic_study())
     assert execute(["status", str(tmp_path)]) == SOME_FAILED

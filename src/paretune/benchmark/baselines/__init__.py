@@ -28,7 +28,7 @@ def load_records(source: str | Path, built_in: bool = False) -> CompactStudy:
 
     Raises:
         UnknownNameError: If it is neither a path nor such a name.
-        RecordError: If there is nothing of the kind, or it is damaged.
+        RecordError: If there is nothing of the kind, it is damaged, or a name is given where no records ship.
     """
     if built_in and str(source) in built_in_baselines():
         return read_compact(built_in_baselines()[str(source)])
@@ -40,6 +40,12 @@ def load_records(source: str | Path, built_in: bool = False) -> CompactStudy:
         return read_compact(merged)
     if path.is_dir():
         return compact(read_study(path))
+    if built_in and not built_in_baselines():
+        raise RecordError(
+            f"records to compare with must be the folder of a study or a file of its records, got '{source}', and no "
+            "records ship with this copy of paretune. Make them with `paretune run controlled`, and name the folder "
+            "that it writes, results/controlled."
+        )
     if built_in:
         check_choice("records to compare with", str(source), built_in_baselines())
     raise RecordError(
