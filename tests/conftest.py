@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+import real_studies
 from paretune.core.user_folders import FolderFinder
 from paretune.executors.in_process import InProcess
 from paretune.executors.processes import LocalProcesses
@@ -62,7 +62,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def own_folders() -> Iterator[None]:
-    """Look for users' modules, after a test, where they were looked for before it, and forget those it found."""
+    """Look for users' modules, after a test, where they were looked for before it, and forget those it found.
+
+    A study in no file is the current folder's: that is the repository, whose modules stay.
+    """
     before = list(sys.meta_path)
     yield
     added = [each for each in sys.meta_path if each not in before and isinstance(each, FolderFinder)]
@@ -70,7 +73,7 @@ def own_folders() -> Iterator[None]:
         sys.meta_path[:] = [each for each in sys.meta_path if each not in added]
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if file and any(each.holds(file) for each in added):
+            if file and not Path(file).is_relative_to(ROOT) and any(each.holds(file) for each in added):
                 del sys.modules[name]
 
 
@@ -102,19 +105,16 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the jobs of studies in this process, which has imported torch, and on its CPU."""
-    monkeypatch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
-    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
+def in_one_process() -> Iterator[None]:
+    """Run real studies in this process, untimed, and their reports without figures; see `real_studies`."""
+    with real_studies.in_this_process():
+        yield
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of the system's Chromium, for `playwright`'s `executable_path`."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium found; install it with the system's package manager")
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the static figures out of reports that are written in this process."""
+    real_studies.without_figures(monkeypatch)
 
 
 @pytest.fixture

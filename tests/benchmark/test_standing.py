@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import micro_task
+import real_studies
+from paretune.benchmark.measurements import timing
 from paretune.benchmark.plan import plan
 from paretune.benchmark.planned import StudyResult
 from paretune.benchmark.runner import run
@@ -43,11 +45,8 @@ def study(task: Path, **changes: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(task: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    with pytest.MonkeyPatch.context() as patch:
-        from paretune.executors.in_process import InProcess
-
-        patch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
-        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
+    with pytest.MonkeyPatch.context() as patch, real_studies.in_this_process(timed=True):
+        patch.setattr(timing, "SECONDS", 0)  # no round beyond the least
         methods = {"linear": {**SMALL, "completions_each": 32}, "one_policy": SMALL}
         return run(study(task, methods=methods), tmp_path_factory.mktemp("out"), progress=False)
 

@@ -14,15 +14,13 @@ import pytest
 import yaml
 
 import micro_task
-from paretune.benchmark import runner
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import run
 from paretune.cli.main import OK, USAGE, execute
 from paretune.core.errors import ParetuneError
 from paretune.core.user_code import loaded_files
-from paretune.executors.in_process import InProcess
 
-pytestmark = pytest.mark.usefixtures("only_what_is_named")
+pytestmark = pytest.mark.usefixtures("only_what_is_named", "in_one_process")
 
 PHASE = """
 import os
@@ -52,7 +50,6 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     """Return a function that writes the micro-task with other rewards, and its folder."""
     folders = list(sys.meta_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "LocalProcesses", lambda folder, threads: InProcess(1))
     loaded_files.cache_clear()
     file = micro_task.save_task(tmp_path / "task")
 

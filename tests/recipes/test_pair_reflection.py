@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import model_folders
-from paretune.executors.in_process import InProcess
+import real_studies
 
 PROMPT = "I know I should quit smoking, but with all this stress at work I can't see how. My kids hate it, too."
 REFLECTION = " You want to quit smoking for your kids, but the stress at work makes it hard."
@@ -71,9 +71,7 @@ def made_up(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base, judge = model_folders.save_base(folder / "base"), model_folders.save_classifier(folder / "judge")
     data = write_data(folder / "data")
     given = {"--data": data, "--model": base, "--reward-model": judge, "--output": folder / "out"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paretune.benchmark.runner.LocalProcesses", lambda folder, threads: InProcess(1))
-        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
+    with pytest.MonkeyPatch.context() as patch, real_studies.in_this_process(drawn=("front",)):
         patch.syspath_prepend(recipe)
         patch.setattr(sys, "argv", ["run.py", "--tiny", *(str(part) for pair in given.items() for part in pair)])
         run = load(recipe / "run.py", "pair_run")

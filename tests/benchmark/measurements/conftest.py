@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import micro_task
+import real_studies
 from paretune.benchmark import runner
 from paretune.benchmark.measurements import adaptation
-from paretune.executors.in_process import InProcess
-from paretune.models.loading import load_base
 
 AUDIT = """
 audit:
@@ -61,16 +59,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def asked(
-    shorter: None, asking: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[runner.StudyResult]:
-    """Run it in this process, without a report."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "LocalProcesses", lambda folder, threads: InProcess(1))
-        patch.setattr(runner, "write_report", lambda root, *known: root / "index.html")
-        patch.setattr("paretune.models.loading.default_device", lambda: "cpu")
-        found = runner.run(asking, tmp_path_factory.mktemp("asked") / "out", progress=False)
-    yield found
-    bank = getattr(load_base(str(Path(asking["tasks"][0]).parent / "model")).model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+def asked(shorter: None, asking: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> runner.StudyResult:
+    """Run it in this process."""
+    with real_studies.in_this_process():
+        return runner.run(asking, tmp_path_factory.mktemp("asked") / "out", progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,13 @@ def test_a_study_without_an_unseen_preference_is_refused(study: Make, tmp_path: 
 
 
 def test_a_kill_keeps_what_was_trained_and_the_next_run_ends_the_same(
-    asking: dict[str, Any], asked: StudyResult, monkeypatch: pytest.MonkeyPatch
+    asking: dict[str, Any], asked: StudyResult, in_one_process: None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("paretune.models.loading.default_device", lambda: "cpu")
-    made = plan(asking, asked.folder)
+    folder = tmp_path / "out"
+    shutil.copytree(asked.folder, folder)
+    made = plan(asking, folder)
     payload = next(each for each in table_jobs.payloads(made, "adaptation") if "-rewarded_soups-" in str(each["table"]))
-    table = asked.folder / str(payload["table"])
+    table = folder / str(payload["table"])
     before = json.loads((table / "adaptation.json").read_text())
     work, told = table.with_name(".adaptation.work"), list[str]()
 

@@ -20,6 +20,7 @@ from paretune.records.reading import read_study
 from paretune.records.tables import look
 
 Make = Callable[..., dict[str, Any]]
+pytestmark = pytest.mark.usefixtures("in_one_process")  # what is planned again must be what was run
 
 
 def test_each_is_loaded_by_its_name_and_read_back_under_it() -> None:
