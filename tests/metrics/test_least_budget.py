@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders import CEILING, cell, evaluation, study, task_info
+from builders import CEILING, cell, evaluation, outcomes, study, task_info, truth
 from paretune.metrics.least_budget import least_budgets
 from paretune.metrics.training_efficiency import TO_THE_BEST, TrainingEfficiency
 
@@ -68,6 +68,33 @@ def test_on_j_the_price_of_kl_is_part_of_the_gain():
     records = made(curve, replace(INFO, judged_on="J"))
     assert found(records)["linear"].value == 4000
     assert "gain 0.55 in achieved J" in found(records)["linear"].reason
+
+
+def test_where_the_optimum_is_known_the_captured_share_is_the_gain():
+    """Shares of a possible .6 above the base's .2, at KL 0: .5 with 1,000, .955 with 2,000 and 1 with 4,000.
+
+    Less the base model's utility of .2 once more, .755 would not be 95 % of .8, .76.
+    """
+    info = replace(INFO, listed=True, judged_on="J")
+    known = truth([[BASE, BASE]], [[[0.8, BASE]]], [[0.0]], [[1.0, 0.0]])
+    cells = [
+        cell(budget=budget, outcomes=outcomes([[[[BASE + 0.6 * share, BASE]]]], [[[0.0]]], [[1.0, 0.0]], scales=(1.0,)))
+        for budget, share in {1000: 0.5, 2000: 0.955, 4000: 1.0}.items()
+    ]
+    base = {("counselling", 0): evaluation([[BASE, BASE]], None, TWO)}
+    value = found(study(cells, [info], base, truths={("counselling", 0): known}))["linear"]
+    assert value.value == 2000
+    assert "gain 1 in captured share" in value.reason
+
+
+def test_another_task_is_no_rival():
+    """On the other task linear has 1 with 4,000, against which .78 would not be close."""
+    records = made({"linear": CURVES["linear"]})
+    richer = [replace(each, task="other") for each in made({"weight_grid": {1000: 1.0, 4000: 1.0}}).cells]
+    tasks = {**records.tasks, "other": replace(INFO, name="other")}
+    references = {**records.references, ("other", 0): records.references["counselling", 0]}
+    both = replace(records, cells=(*records.cells, *richer), tasks=tasks, references=references)
+    assert {key: value.value for key, value in found(both).items()} == {"linear": 2000, "weight_grid": 1000}
 
 
 def test_one_budget_tells_nothing():

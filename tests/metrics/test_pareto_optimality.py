@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from builders import cell, evaluation, study, synthetic_study, task_info
+from builders import CEILING, cell, evaluation, study, synthetic_study, task_info
 from paretune.core.protocols import MetricValue
 from paretune.metrics.pareto_optimality import ParetoOptimality
 from paretune.metrics.prompts import prompt_scores
@@ -145,6 +146,7 @@ def rows_of(*scored: tuple[str, int, Sequence[Sequence[float]]], method: str = "
         cell(name, seed, [evaluation([each], point, TWO) for each, point in zip(scores, POINTS, strict=False)])
         for name, seed, scores in scored
     ]
+    cells = [replace(each, family="reference") if each.method == "base" else each for each in cells]
     return {row.label: row.value for row in ParetoOptimality().measure(study(cells, [info])) if row.method == method}
 
 
@@ -176,6 +178,29 @@ def test_a_method_alone_has_no_known_front_to_be_compared_with() -> None:
     for label in (IGD, EPSILON):
         assert rows[label].value is None
         assert "seed 0 has no other method in the study to be compared with" in rows[label].reason
+
+
+def test_base_model_and_ceilings_are_no_methods_to_be_compared_with() -> None:
+    mine, above = [[0.6, 0.2]] * 3, [[0.9, 0.9]] * 3
+    for other in ("base", CEILING):
+        rows = rows_of(("linear", 0, mine), (other, 0, above))
+        assert "has no other method in the study to be compared with" in rows[IGD].reason
+    # the base model has a point of the front (.1, .5), the ceiling none
+    rows = rows_of(("linear", 0, mine), ("weight_grid", 0, mine), ("base", 0, [[0.1, 0.5]] * 3), (CEILING, 0, above))
+    assert rows[EPSILON].value == pytest.approx(0.3)
+    assert "front of 2 points from 2 methods" in rows[EPSILON].reason
+
+
+def test_fronts_of_budgets_and_tasks_are_apart() -> None:
+    """The better policies have another budget, or another task: neither makes the front of the first."""
+    info = task_info(preferences=POINTS, objectives=TWO, audit=())
+    worse, better = ([evaluation([[score] * 2], point, TWO) for point in POINTS] for score in (0.2, 0.8))
+    first = [cell(name, 0, worse) for name in ("linear", "weight_grid")]
+    richer = [cell(name, 0, better, budget=12000) for name in ("linear", "weight_grid")]
+    other = [cell(name, 0, better, task="other") for name in ("linear", "weight_grid")]
+    rows = ParetoOptimality().measure(study([*first, *richer, *other], [info, replace(info, name="other")]))
+    mine = [row for row in rows if row.label == EPSILON and (row.task, row.budget_completions) == ("counselling", 6000)]
+    assert [row.value.value for row in mine] == [0.0, 0.0]
 
 
 def test_where_the_exact_front_is_known_no_other_is_made() -> None:

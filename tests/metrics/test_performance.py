@@ -87,7 +87,8 @@ def test_utility_needs_the_objectives_a_preference_weighs_and_a_mean_those_of_al
         "one seed: no interval",
     )
     assert rows["preference: empathy"].value is None
-    for label in ("", "seen", "gain over base"):
+    assert rows["gain over base"].reason.startswith("0 of 1 seeds: seed 0 has no evaluation of the base model")
+    for label in ("", "seen"):
         assert rows[label].value is None
         assert rows[label].reason == "0 of 1 seeds: seed 0 has no empathy reward for empathy; " + (
             "completions left out of a mean: 1 of 1 without empathy reward"

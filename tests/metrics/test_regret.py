@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import cell, evaluation, outcomes, study, synthetic_study, task_info, truth
+from builders import CEILING, cell, evaluation, outcomes, study, synthetic_study, task_info, truth
 from paretune.core.protocols import MetricValue
 from paretune.metrics.performance import Performance
 from paretune.records.evaluation import EvaluationRecord
@@ -146,3 +146,25 @@ def test_no_policy_is_better_than_the_best() -> None:
             assert 0 <= mean.value <= worst.value
             assert mean.low is not None
             assert mean.low >= 0
+
+
+def test_a_policy_without_a_kl_is_known_where_a_kl_costs_nothing() -> None:
+    """For reflection the best is .9 and for empathy .95, whatever their KL: linear lacks .3 and .15."""
+    sampled = answering("mod", [0.9, 0.1], [0.2, 0.95], kl=float("nan"))
+    rows = measured(answering("linear", [0.6, 0.5], [0.4, 0.8]), sampled)
+    assert rows[KNOWN[0]].value == pytest.approx((0.3 + 0.15) / 2)
+    own = measured(sampled, method="mod")
+    assert own[KNOWN[0]].value == 0.0
+    paid = measured(answering("linear", [0.6, 0.5], [0.4, 0.8]), sampled, info=replace(INFO, judged_on="J"))
+    assert paid[KNOWN[0]].value == 0.0  # in J it is worth nobody knows what
+
+
+def test_base_model_and_ceilings_are_no_methods() -> None:
+    linear = answering("linear", [0.6, 0.5], [0.4, 0.8])
+    base = replace(answering("base", [0.3, 0.3], [0.3, 0.3]), family="reference")
+    above = answering(CEILING, [1.0, 0.0], [0.0, 1.0])
+    rows = measured(linear, base, above)
+    assert rows[KNOWN[0]].value == 0.0
+    assert rows[KNOWN[0]].reason.endswith("the best known of 1 method of the study and the base model")
+    # that a ceiling is better than all that is known is told, and not cut off as rounding
+    assert measured(linear, base, above, method=CEILING)[KNOWN[0]].value == pytest.approx((-0.4 - 0.2) / 2)

@@ -65,7 +65,7 @@ def figures(cell: CellRecord, task: TaskInfo, figure: Figure) -> Figures:
     return Figures(values, tuple(reasons))
 
 
-def without(task: TaskInfo, reason: str) -> Figures:
+def none_because(task: TaskInfo, reason: str) -> Figures:
     """Return the figures of a cell that has none for one reason."""
     count = len(task.preferences)
     return Figures(np.full(count, np.nan), (reason,) * count)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import MetricRow
+from paretune.core.protocols import CEILING, FAMILIES, MetricRow
 from paretune.metrics.exact import without_front
 from paretune.metrics.seeds import Group, measured_scores, over_seeds, span
 from paretune.pareto.distance import additive_epsilon, igd_plus
@@ -27,7 +27,7 @@ class KnownFront(NamedTuple):
 
     Attributes:
         scores: Those that no other policy dominates, `[F, K]`.
-        methods: How many methods have policies among the candidates.
+        methods: How many methods have policies among the candidates; the base model is none, but may have a point.
     """
 
     scores: FloatArray
@@ -50,15 +50,17 @@ class KnownFronts:
 
     def _search(self, task: str, budget: int, seed: int) -> KnownFront | str:
         wanted = (task, budget, seed, "done")
-        known = {}
+        known: list[FloatArray] = []
+        methods: set[str] = set()
         for cell in self.study.cells:
-            if (cell.task, cell.budget_completions, cell.seed, cell.state) == wanted:
+            if (cell.task, cell.budget_completions, cell.seed, cell.state) == wanted and cell.family != CEILING:
                 scores = measured_scores(cell, self.study.tasks[task])
                 if not isinstance(scores, str):
-                    known[cell.method] = scores
-        if len(known) < 2:
+                    known.append(scores)
+                    methods |= {cell.method} if cell.family in FAMILIES else set()
+        if len(methods) < 2:
             return "has no other method in the study to be compared with"  # to its own front the distance is always 0
-        return KnownFront(np.unique(front(np.concatenate(list(known.values()))), axis=0), len(known))
+        return KnownFront(np.unique(front(np.concatenate(known)), axis=0), len(methods))
 
 
 def known_front_rows(metric: str, group: Group, fronts: KnownFronts) -> Iterator[MetricRow]:
@@ -66,7 +68,8 @@ def known_front_rows(metric: str, group: Group, fronts: KnownFronts) -> Iterator
 
     By label: `IGD+, to the best known front` and `additive epsilon, to the best known front`. Lower is better. Mean
     scores of the same seed and budget, in units of reward. The front depends on which methods the study has: figures of
-    two studies cannot be compared, and a method that alone makes up the front has distance 0.
+    two studies cannot be compared, and a method that alone makes up the front has distance 0. The base model may have a
+    point of it and is no method; a ceiling is none either, and has no points.
     """
     found = {seed: fronts.of(cell) for seed, cell in group.done.items()}
     for label, indicator in INDICATORS.items():

@@ -31,7 +31,7 @@ def least_budgets(study: StudyRecords) -> Iterator[Gained]:
             found = [(each, over_seeds(each.cells, measure)) for each in rivals]
             for group in rivals:
                 if group.budget_completions == largest:
-                    yield group, _least(found, group, noun_of(task))
+                    yield group, _least(found, group, noun_of(study, task))
 
 
 def _least(found: Sequence[Gained], mine: Group, noun: str) -> MetricValue:

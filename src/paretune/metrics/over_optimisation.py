@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.audit import audit_score
 from paretune.metrics.by_preference import Figures, figures, mean_of
+from paretune.metrics.judged import above_base, achieved
 from paretune.metrics.kl_matched import scaled
-from paretune.metrics.regret import above_base, achieved_utility
 from paretune.metrics.seeds import Group, Measure, over_seeds, span
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
@@ -86,7 +86,7 @@ def _proxy(cell: CellRecord, study: StudyRecords, kl: FloatArray) -> Points:
             base = cell.outcomes.scales == 0
             gains = found.utilities - found.utilities[:, base]
             return Points(found.kl[:, ~base].ravel(), gains[:, ~base].ravel())
-    return Points(kl, above_base(study, cell, achieved_utility(cell, task)).values)
+    return Points(kl, above_base(study, cell, achieved(study, cell, "utility")).values)
 
 
 def _correlation(figure: str, paths: dict[int, list[Points]]) -> Measure:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
-from paretune.metrics.by_preference import Figures, figures, mean_of, without
+from paretune.metrics.by_preference import Figures, figures, mean_of, none_because
 from paretune.metrics.exact import ExactScores, exact_scores, without_front
 from paretune.metrics.seeds import Group, groups, over_seeds
 from paretune.pareto.scalarisation import best_chebyshev, best_threshold, chebyshev_utility, threshold_utility
@@ -106,7 +106,7 @@ def own_utility(cell: CellRecord, task: TaskInfo, kind: Kind) -> Figures:
     """Return the utility of one kind that the measured scores of a finished cell have for each preference."""
     lacking = without_front(task) or kind.lacking
     if lacking:
-        return without(task, lacking)
+        return none_because(task, lacking)
 
     def figure(record: EvaluationRecord, preference: FloatArray) -> float | str:
         wanted = preference > 0

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.audit import audit_rows
 from paretune.metrics.by_preference import mean_of
+from paretune.metrics.judged import SAMPLED, above_base, achieved, achieved_utility
 from paretune.metrics.over_optimisation import over_optimisation_rows
 from paretune.metrics.own_utility import kinds, own_utility
-from paretune.metrics.prompts import prompt_scores, wanted_of_prompts
 from paretune.metrics.regret import BestKnown, regret_rows
 from paretune.metrics.seeds import (
     Group,
@@ -20,7 +20,6 @@ from paretune.metrics.seeds import (
     answers,
     groups,
     left_out,
-    measured_utilities,
     over_seeds,
     preference_labels,
 )
@@ -71,11 +70,13 @@ class Performance:
             if chosen.any()
         ]
         note = _note(group, everything)
-        gain = over_seeds(cells, _gain(group, study), note)
-        rows.append(group.row(self.name, "gain over base", gain))
+        utilities = {seed: achieved(study, cell, "utility") for seed, cell in group.done.items()}
+        gains = {seed: above_base(study, group.done[seed], each) for seed, each in utilities.items()}
+        rows.append(group.row(self.name, "gain over base", mean_of(group, gains, note=note)))
         for label, chosen in {"all": everything, **single}.items():
             rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(task, chosen))))
-        rows.append(group.row(self.name, "J: all", over_seeds(cells, achieved_j(group.task, study), note)))
+        net = {seed: achieved(study, cell, "J") for seed, cell in group.done.items()}
+        rows.append(group.row(self.name, "J: all", mean_of(group, net, note=note)))
         chebyshev = {seed: own_utility(cell, task, kinds(task)["chebyshev"]) for seed, cell in group.done.items()}
         for label, chosen in {"all": everything, "seen": ~task.unseen, "unseen": task.unseen}.items():
             if chosen.any():
@@ -93,67 +94,12 @@ def _note(group: Group, chosen: NDArray[np.bool_]) -> str:
     return left_out(group.cells, group.task, chosen)
 
 
-def achieved_utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
-    """Return the measure of the mean utility over chosen preferences `[M]`, of each prompt where that is known."""
-    points = task.preferences[chosen]
-
-    def measure(cell: CellRecord) -> float | NDArray[np.float64] | str:
-        achieved, records = measured_utilities(cell, task, chosen), answers(cell, task, chosen)
-        if isinstance(achieved, str) or isinstance(records, str):
-            return achieved if isinstance(achieved, str) else str(records)
-        found = prompt_scores(records)
-        if isinstance(found, str) or found[1]:  # the mean then is over completions, not over prompts
-            return float(achieved.mean())
-        wanted = wanted_of_prompts(records)
-        if wanted is not None:
-            return np.asarray(np.einsum("npk,npk->p", found[0], wanted) / len(points))
-        return np.asarray(np.einsum("npk,nk->p", found[0], points) / len(points))
-
-    return measure
-
-
-def _gain(group: Group, study: StudyRecords) -> Measure:
-    points = group.task.preferences
-
-    def measure(cell: CellRecord) -> float | str:
-        achieved = measured_utilities(cell, group.task, np.ones(len(points), dtype=np.bool_))
-        if isinstance(achieved, str):
-            return achieved
-        reference = study.references.get((cell.task, cell.seed))
-        if reference is None:
-            return "has no evaluation of the base model"
-        base = np.array([study.base_utility(cell.task, cell.seed, preference) for preference in points])
-        if np.isnan(base).any():
-            return "has an objective without any reward of the base model"
-        return float((achieved - base).mean())
-
-    return measure
-
-
-def achieved_j(task: TaskInfo, study: StudyRecords) -> Measure:
-    """Return the measure of the mean utility less `beta KL` over all preferences."""
-    everything = np.ones(len(task.preferences), dtype=np.bool_)
-
-    def measure(cell: CellRecord) -> float | str:
-        achieved, beta = measured_utilities(cell, task, everything), study.beta(cell.task, cell.seed)
-        price = _kl(task, everything)(cell)
-        if isinstance(achieved, str):
-            return achieved
-        if isinstance(price, str):
-            return price
-        if beta is None:
-            return "has no record of its task instance's beta"
-        return float(achieved.mean() - beta * np.asarray(price))
-
-    return measure
-
-
 def _kl(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
     def measure(cell: CellRecord) -> float | str:
         records = answers(cell, task, chosen)
         if isinstance(records, str):
             return records
         found = float(np.mean([record.kl for record in records]))
-        return found if np.isfinite(found) else "has no KL (its policy can only be sampled)"
+        return found if np.isfinite(found) else f"has no {SAMPLED}"
 
     return measure

@@ -8,15 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.protocols import MetricRow
-from paretune.metrics.by_preference import Figures, figures, mean_of, without, worst_of
+from paretune.core.protocols import CEILING, FAMILIES, MetricRow
+from paretune.metrics.by_preference import Figures, mean_of, none_because, worst_of
 from paretune.metrics.exact import ExactScores, exact_scores
-from paretune.metrics.seeds import Group, joined, objectives_wanted, span
-from paretune.records.evaluation import EvaluationRecord, utility
-from paretune.records.study import CellRecord, StudyRecords, TaskInfo
+from paretune.metrics.judged import above_base, achieved, less_price, price_of_kl
+from paretune.metrics.seeds import Group, joined, span
+from paretune.records.evaluation import utility
+from paretune.records.study import StudyRecords, TaskInfo
 
 FloatArray = NDArray[np.float64]
 NOTHING = 1e-9  # of the largest possible gain: a preference with less has nothing to gain but rounding
+ROUNDING = 1e-12  # of a value
 LOWER = "(lower is better)"
 
 
@@ -24,11 +26,11 @@ class Known(NamedTuple):
     """The best that the policies of a study reach on one task instance at one budget.
 
     Attributes:
-        worth: For each preference of the task, `[M]`; -inf where nothing is known.
-        methods: How many methods have policies among them.
+        best: What it is worth for each preference of the task, `[M]`; -inf where nothing is known.
+        methods: How many methods have policies among them; base model and ceilings are none.
     """
 
-    worth: FloatArray
+    best: FloatArray
     methods: int
 
 
@@ -36,8 +38,9 @@ class BestKnown:
     """What the best known policy is worth for each preference, found once for all methods of a study.
 
     Known are the policies that answer any preference of the task, of any method with the same seed and budget, and the
-    base model. Worth is what the task is judged on, utility or J. Where what users want depends on the prompt, only
-    those that answer the preference itself: others are not valued for it.
+    base model; not those of a ceiling, which is no method. They are valued by what the task is judged on, utility or J.
+    Where what users want depends on the prompt, only those that answer the preference itself: others are not valued for
+    it.
     """
 
     def __init__(self, study: StudyRecords) -> None:
@@ -55,19 +58,22 @@ class BestKnown:
         task = self.study.tasks[name]
         wanted = (name, budget, seed, "done")
         cells = [
-            each for each in self.study.cells if (each.task, each.budget_completions, each.seed, each.state) == wanted
+            each
+            for each in self.study.cells
+            if (each.task, each.budget_completions, each.seed, each.state) == wanted and each.family != CEILING
         ]
         base = [self.study.base_utility(name, seed, preference) for preference in task.preferences]
         rows = [np.array(base)]  # its KL is 0
         if task.contextual:
-            rows += [worth(self.study, cell, task).values for cell in cells]
-        else:
+            rows += [achieved(self.study, cell).values for cell in cells]
+        elif (price := price_of_kl(self.study, task, seed, task.judged_on)) is not None:
             records = [each for cell in cells for each in map(cell.evaluation, task.preferences) if each is not None]
-            paid = (_price(self.study, task, seed) or 0.0) * np.array([each.kl for each in records])
+            kl = np.array([each.kl for each in records])
             scores = np.array([each.scores for each in records]).reshape(len(records), task.preferences.shape[1])
-            rows += list(np.stack([utility(scores, preference) - paid for preference in task.preferences], axis=1))
+            rows += list(np.stack([less_price(utility(scores, each), kl, price) for each in task.preferences], axis=1))
         known = np.stack(rows)
-        return Known(np.where(np.isnan(known), -np.inf, known).max(axis=0), len({cell.method for cell in cells}))
+        methods = len({cell.method for cell in cells if cell.family in FAMILIES})
+        return Known(np.where(np.isnan(known), -np.inf, known).max(axis=0), methods)
 
 
 def regret_rows(metric: str, group: Group, study: StudyRecords, known: BestKnown) -> Iterator[MetricRow]:
@@ -86,7 +92,7 @@ def regret_rows(metric: str, group: Group, study: StudyRecords, known: BestKnown
         regrets = {seed: _to_optimum(each, task) for seed, each in exact.items()}
         title, note = "regret to the optimum", "in J"
     else:
-        reached = {cell.seed: worth(study, cell, task) for cell in done}
+        reached = {cell.seed: achieved(study, cell) for cell in done}
         gains = {cell.seed: above_base(study, cell, reached[cell.seed]) for cell in done}
         worst = worst_of(group, gains, note=f"gain in {task.judged_on} over the base model")
         best = {cell.seed: known.of(task, group.budget_completions, cell.seed) for cell in done}
@@ -99,51 +105,10 @@ def regret_rows(metric: str, group: Group, study: StudyRecords, known: BestKnown
         yield group.row(metric, f"{title}: {part} {LOWER}", value)
 
 
-def above_base(study: StudyRecords, cell: CellRecord, reached: Figures) -> Figures:
-    """Return by how much utility or J of the policies of a finished cell exceed the base model's, whose KL is 0."""
-    task = study.tasks[cell.task]
-    if (cell.task, cell.seed) not in study.references:
-        return without(task, "has no evaluation of the base model")
-    base = np.array([study.base_utility(cell.task, cell.seed, preference) for preference in task.preferences])
-    lacking = ["has an objective without any reward of the base model" * bool(each) for each in np.isnan(base)]
-    reasons = (reason or other for reason, other in zip(reached.reasons, lacking, strict=True))
-    return Figures(reached.values - base, tuple(reasons))
-
-
-def achieved_utility(cell: CellRecord, task: TaskInfo) -> Figures:
-    """Return the utility that a finished cell achieves for each preference."""
-    return figures(cell, task, _utility)
-
-
-def worth(study: StudyRecords, cell: CellRecord, task: TaskInfo) -> Figures:
-    """Return what the task is judged on, of the policy of a finished cell that answers each preference."""
-    price = _price(study, task, cell.seed)
-    if price is None:
-        return without(task, "has no record of its task instance's beta")
-
-    def figure(record: EvaluationRecord, preference: FloatArray) -> float | str:
-        achieved = _utility(record, preference)
-        if isinstance(achieved, str) or not price:
-            return achieved
-        return achieved - price * record.kl if np.isfinite(record.kl) else "KL"
-
-    return figures(cell, task, figure)
-
-
-def _utility(record: EvaluationRecord, preference: FloatArray) -> float | str:
-    wanted = objectives_wanted(record, preference)
-    lost = np.flatnonzero(wanted & np.isnan(record.scores))
-    return f"{record.objectives[lost[0]]} reward" if len(lost) else record.utility(preference)
-
-
-def _price(study: StudyRecords, task: TaskInfo, seed: int) -> float | None:
-    """Return what a nat of KL costs in what the task is judged on."""
-    return study.beta(task.name, seed) if task.judged_on == "J" else 0.0
-
-
 def _to_known(own: Figures, best: Known) -> Figures:
-    lost = best.worth - own.values
-    return Figures(np.maximum(lost, 0.0), own.reasons)  # below 0 by rounding only: it is among the known
+    lost = best.best - own.values
+    rounding = ROUNDING * np.abs(own.values)  # a method's own policies are among the known, summed in another order
+    return Figures(np.where(np.abs(lost) <= rounding, 0.0, lost), own.reasons)
 
 
 def _known_from(best: dict[int, Known]) -> str:
@@ -154,14 +119,14 @@ def _known_from(best: dict[int, Known]) -> str:
 
 def _to_optimum(scored: ExactScores | str, task: TaskInfo) -> Figures:
     if isinstance(scored, str):
-        return without(task, scored)
+        return none_because(task, scored)
     gained, possible = scored.gains(task.preferences, np.ones(len(task.preferences), dtype=np.bool_))
     return Figures(possible - gained, ("",) * len(possible))
 
 
 def _shares(scored: ExactScores | str, task: TaskInfo) -> Figures:
     if isinstance(scored, str):
-        return without(task, scored)
+        return none_because(task, scored)
     gained, possible = scored.gains(task.preferences, np.ones(len(task.preferences), dtype=np.bool_))
     some = possible > NOTHING * max(possible.max(), 0.0)
     shares = np.divide(gained, possible, out=np.full(possible.shape, np.nan), where=some)

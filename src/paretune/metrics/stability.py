@@ -23,8 +23,7 @@ VARIATION = "coefficient of variation"
 class Stability:
     """Spread over seeds: of quality, which is what the task is judged on, of training cost, and of the method's rank.
 
-    Quality is achieved utility; on tasks judged on J the captured share where completions can be listed, else achieved
-    J. All seeds count, and those that are lost are named: a method that fails on some seeds is not stable on the rest.
+    Quality is achieved utility; on tasks judged on J the captured share where a method has one, else achieved J. All seeds count, and those that are lost are named: a method that fails on some seeds is not stable on the rest.
     Below three seeds there is no value. On generated tasks a seed draws the task too, and how tasks differ is in every
     figure.
 
@@ -65,14 +64,14 @@ class Stability:
                 for other, each in zip(every, found, strict=True)
                 if _ranked_with(group, other)
             }
-            rows += self._quality(group, mine)
+            rows += self._quality(group, mine, study)
             for unit in ("seconds", "completions"):
                 rows += self._cost(group, by_seed(group.cells, _spent(unit)), unit)
             rows.append(group.row(self.name, "rank stability", rank_stability(group.method, mine, rivals)))
         return rows
 
-    def _quality(self, group: Group, found: BySeed) -> Iterator[MetricRow]:
-        noun = noun_of(group.task)
+    def _quality(self, group: Group, found: BySeed, study: StudyRecords) -> Iterator[MetricRow]:
+        noun = noun_of(study, group.task)
         yield group.row(self.name, f"quality: sd {LOWER}", _sd(found, noun))
         yield group.row(self.name, f"quality: {VARIATION} {LOWER}", _variation(found, noun))
         yield group.row(self.name, "quality: worst seed", _worst(found, min, noun))
