@@ -19,6 +19,7 @@ from paretune.benchmark.runner import planned_records
 from paretune.benchmark.study import COPY, load_study
 from paretune.benchmark.wanted import Wanted
 from paretune.core.errors import ConfigError, ParetuneError
+from paretune.methods import METHODS
 from paretune.methods.entries import has_setting, method_entry, with_settings
 from paretune.records.reading import read_study
 from paretune.records.writing import write_lock
@@ -488,3 +489,21 @@ def test_a_task_whose_tokenizer_cannot_be_read_alone_is_left_to_training(fakes: 
         file = tmp_path / "tiny" / "model" / "tokenizer.json"
         file.unlink() if damage is None else file.write_text(damage)
         assert len(load_study(path).tasks) == 1
+
+
+def test_full_has_every_method_that_needs_no_setting_of_a_task() -> None:
+    rows = read_yaml(built_in_studies()["full"])[0]["methods"]
+    assert METHODS.keys() - rows == {"base", "one_policy", "exact_gradient", "lagrangian", "preference_in_prompt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", built_in_studies())
+def test_built_in_studies_can_be_planned(name: str, tmp_path: Path) -> None:
+    """One seed, and one of the controlled tasks, which differ in a number alone."""
+    data = read_yaml(built_in_studies()[name])[0]
+    text = "counselling" in data["tasks"]
+    controlled = [each for each in data["tasks"] if each != "counselling"][:1]
+    data = {key: value for key, value in data.items() if key != "parts"}
+    tasks = [*controlled, *(["counselling"] if text else [])]
+    made = plan({**data, "seeds": 1, "tasks": tasks}, tmp_path)
+    assert {cell.entry.label for cell in made.cells} >= set(data["methods"])
