@@ -28,7 +28,7 @@ def section(page: Path, anchor: str) -> str:
 
 def rows(root: Path) -> Iterator[tuple[str, str]]:
     page = (root / "docs" / "which_method.md").read_text(encoding="utf-8")
-    for line in re.findall(r"^\| .*$", page, re.MULTILINE):
+    for line in re.findall(r"^[|-] .*$", page, re.MULTILINE):
         links = re.findall(r"\]\(([\w/]+\.md)#([\w-]+)\)", line)
         if links:
             yield line, "\n".join(section(root / "docs" / name, anchor) for name, anchor in links)
