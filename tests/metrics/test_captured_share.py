@@ -56,9 +56,16 @@ def test_no_share_stands_without_the_gain_it_is_a_share_of() -> None:
 
 
 def test_seeds_are_instances_with_a_student_interval() -> None:
-    value = measured(scored(0.9, 0.6), scored(0.9, 0.72))[""]  # shares .5 and .7: sd .1 sqrt 2, so standard error .1
-    assert value.per_seed == pytest.approx({0: 0.5, 1: 0.7})
-    assert value.high == pytest.approx(0.6 + 12.7062 * 0.1, abs=1e-4)
+    value = measured(scored(0.9, 0.6), scored(0.9, 0.612))[""]  # shares .5 and .52: standard error .01
+    assert value.per_seed == pytest.approx({0: 0.5, 1: 0.52})
+    assert value.high == pytest.approx(0.51 + 12.7062 * 0.01, abs=1e-4)
+
+
+def test_no_interval_goes_beyond_the_best_policies() -> None:
+    """Shares .5 and .7: Student's t would reach to .6 + 1.27; the low end stays, as policies may be worse than base."""
+    value = measured(scored(0.9, 0.6), scored(0.9, 0.72))[""]
+    assert value.low == pytest.approx(0.6 - 12.7062 * 0.1, abs=1e-4)
+    assert value.high == 1.0
 
 
 def test_task_without_a_known_optimum_has_one_row_that_says_so() -> None:

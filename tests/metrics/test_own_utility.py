@@ -52,6 +52,33 @@ def test_where_the_best_policies_are_not_known_it_is_the_mean_utility_of_measure
     assert all(row.value.value is not None for row in rows)
 
 
+def test_intervals_end_at_what_is_possible() -> None:
+    """Scores .1 and .9 alike: Student's t of two seeds that differ by .8 is wider than any range.
+
+    Utilities from all rewards 0 to all 1, equal weights: linear 0 to 1, Chebyshev -.5 to 0, thresholds 0 to .46.
+    """
+    info = replace(INFO, listed=False)
+    names = ("reflection", "empathy")
+    cells = [
+        cell(seed=seed, evaluations=[evaluation([[score] * 2], [0.5, 0.5], names)])
+        for seed, score in enumerate((0.1, 0.9))
+    ]
+    found = {row.label.split(", ")[1]: row.value for row in OwnUtility().measure(study(cells, [info]))}
+    assert (found["linear"].low, found["linear"].high) == (0.0, 1.0)
+    assert (found["chebyshev"].low, found["chebyshev"].high) == (-0.5, 0.0)
+    assert (found["thresholds"].low, found["thresholds"].high) == (0.0, pytest.approx(0.4 + 0.06))
+
+
+def test_shares_end_at_all_that_can_be_gained() -> None:
+    rewards = [np.asarray([[[[0.2, 0.2]], [[each + 0.1, each + 0.1]]]]) for each in (0.3, 0.5)]
+    cells = [
+        cell(seed=seed, outcomes=outcomes(each, np.asarray([[[0.0], [1.0]]]), [[0.5, 0.5]]))
+        for seed, each in enumerate(rewards)
+    ]
+    rows = OwnUtility().measure(study(cells, [INFO], truths={("counselling", seed): TRUTH for seed in (0, 1)}))
+    assert {row.value.high for row in rows} == {1.0}
+
+
 def test_a_seed_without_a_known_optimum_is_named() -> None:
     made = cell(outcomes=None)
     for row in OwnUtility().measure(study([made], [replace(INFO)])):

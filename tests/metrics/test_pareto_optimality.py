@@ -208,6 +208,13 @@ def test_where_the_exact_front_is_known_no_other_is_made() -> None:
     assert not [label for label in labels if "best known front" in label]
 
 
+def test_intervals_end_at_the_volume_and_the_utility_of_all_rewards_together() -> None:
+    rows = rows_of(("linear", 0, [[0.9, 0.9]] * 3), ("linear", 1, [[0.3, 0.3]] * 3))
+    ends = {label: (value.low, value.high) for label, value in rows.items() if value.low is not None}
+    assert ends["naive, 3 candidates, reference point (0, 0)"] == (0.0, 1.0)
+    assert ends["expected utility, naive, 3 candidates"] == (0.0, 1.0)
+
+
 def test_controllability_is_how_surely_more_weight_raises_the_score() -> None:
     # reflection: weights 1, 0, .5 and scores .6, .2, .7: of three pairs two follow, .5 -> 1 goes against: 1/3
     rows = rows_of(("linear", 0, [[0.6, 0.1], [0.2, 0.6], [0.7, 0.3]]))

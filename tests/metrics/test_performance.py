@@ -70,7 +70,27 @@ def test_gain_is_paired_with_the_base_model_of_the_same_seed():
     gain = rows["gain over base"]
     assert gain.value == pytest.approx(0.95 / 3)
     assert gain.high - gain.low == pytest.approx(0, abs=1e-12)
-    assert rows[""].high - rows[""].low > 1
+    assert rows[""].high - rows[""].low > 0.9  # while utilities themselves differ by seed
+
+
+def test_intervals_end_where_rewards_and_kl_do():
+    """Two seeds that differ by .1 have an interval of 1.27; rewards are from 0 to 1, and J may be as low as you like."""
+    references = {("counselling", seed): evaluation([[0.3] * 2], None, TWO) for seed in (0, 1)}
+    rows = measured(seed_cell(0), seed_cell(1, lift=0.1), references=references)
+    assert (rows[""].low > 0, rows[""].high) == (True, 1.0)
+    assert (rows["gain over base"].low, rows["gain over base"].high) == (
+        pytest.approx(0.95 / 3 + 0.05 - 0.6353, abs=1e-3),
+        1.0,
+    )
+    assert rows["J: all"].high == 1.0
+    apart = replace(
+        seed_cell(1), evaluations=[replace(each, log_probs=each.log_probs + 3) for each in seed_cell(1).evaluations]
+    )
+    rows = measured(seed_cell(0), apart, references=references)
+    assert rows["kl: all"].low == 0.0
+    assert rows["J: all"].low < 0
+    wide = replace(task(), objectives=tuple(replace(each, range=(-10.0, np.inf)) for each in task().objectives))
+    assert measured(seed_cell(0), seed_cell(1, lift=0.1), info=wide)[""].high > 1
 
 
 def test_gain_without_a_base_model_is_no_value():

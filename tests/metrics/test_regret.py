@@ -148,6 +148,19 @@ def test_no_policy_is_better_than_the_best() -> None:
             assert mean.low >= 0
 
 
+def test_intervals_of_the_worst_preference_end_where_gains_do() -> None:
+    bases = {("counselling", seed): evaluation([[0.3, 0.3]], None, TWO) for seed in (0, 1)}
+    cells = [answering("linear", [0.9, 0.0], [0.0, 0.9]), answering("linear", [0.3, 0.0], [0.0, 0.3], seed=1)]
+    worst = measured(*cells, bases=bases)["worst preference"]
+    assert (worst.low, worst.high) == (-1.0, 1.0)  # rewards from 0 to 1
+    worst = measured(*cells, bases=bases, info=replace(INFO, judged_on="J"))["worst preference"]
+    assert (worst.low < -1, worst.high) == (True, 1.0)
+    made = [exact([0.5, 0.0], [0.0, 0.5 + 0.4 * seed], optima=[[0.6, 0.0], [0.0, 1.0]], seed=seed) for seed in (0, 1)]
+    truths = {key: value for _, known in made for key, value in known.items()}
+    rows = Performance().measure(study([each for each, _ in made], [LISTED], truths=truths))
+    assert next(row.value.high for row in rows if row.label == "worst preference") == 1.0
+
+
 def test_a_policy_without_a_kl_is_known_where_a_kl_costs_nothing() -> None:
     """For reflection the best is .9 and for empathy .95, whatever their KL: linear lacks .3 and .15."""
     sampled = answering("mod", [0.9, 0.1], [0.2, 0.95], kl=float("nan"))

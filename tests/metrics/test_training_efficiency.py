@@ -37,6 +37,13 @@ def test_sum_and_longest_chain_of_a_diamond():
     assert "sum: gpu_seconds" not in rows
 
 
+def test_no_interval_of_a_cost_goes_below_nothing():
+    rows = measured(cell(seed=0, stages=diamond()), cell(seed=1, stages=diamond()[:1]))
+    for label in ("sum: completions", "chain: seconds", "sum: flops"):
+        assert rows[label].low == 0.0
+        assert rows[label].high > max(rows[label].per_seed.values())
+
+
 def test_gpu_seconds_are_those_for_which_a_gpu_was_held():
     held = [attempt(device="NVIDIA H200")]
     a, b, gate, polish = diamond()

@@ -14,6 +14,7 @@ from paretune.records.study import StudyRecords
 
 FloatArray = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+MOST = (-np.inf, 1.0)  # no policy is better than the best, and any may be worse than the base model
 
 
 class CapturedShare:
@@ -52,7 +53,9 @@ class CapturedShare:
         found = {seed: exact_scores(study, cell, task) for seed, cell in group.done.items()}
         return [
             group.row(
-                self.name, label, over_seeds(group.cells, _share(group, found, chosen), _note(group, found, chosen))
+                self.name,
+                label,
+                over_seeds(group.cells, _share(group, found, chosen), _note(group, found, chosen), MOST),
             )
             for label, chosen in parts.items()
             if chosen.any()

@@ -100,6 +100,23 @@ def achieved_utility(task: TaskInfo, chosen: NDArray[np.bool_]) -> Measure:
     return measure
 
 
+def utility_ranges(task: TaskInfo) -> FloatArray:
+    """Return the lowest and the highest utility that rewards within their ranges have for each preference, `[M, 2]`."""
+    ranges = np.asarray([objective.range for objective in task.trained], dtype=np.float64)  # [K, 2]
+    if task.contextual:  # on a prompt its user may want any one objective alone
+        return np.tile([ranges[:, 0].min(), ranges[:, 1].max()], (len(task.preferences), 1))
+    weights = task.preferences[..., None]
+    weighed = np.multiply(weights, ranges, out=np.zeros((*task.preferences.shape, 2)), where=weights > 0)
+    return np.asarray(weighed.sum(axis=1))
+
+
+def mean_range(task: TaskInfo, chosen: NDArray[np.bool_] | None = None) -> tuple[float, float]:
+    """Return the lowest and the highest possible mean utility over chosen preferences `[M]`, over all if None."""
+    every = np.ones(len(task.preferences), dtype=np.bool_) if chosen is None else chosen
+    low, high = utility_ranges(task)[every].mean(axis=0).tolist()
+    return low, high
+
+
 def noun_of(study: StudyRecords, task: TaskInfo) -> str:
     """Name what the seeds of a task are compared in: captured share only where a finished cell of a method has one."""
     if task.judged_on != "J":

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import FAMILIES, MetricRow
+from paretune.metrics.judged import mean_range
 from paretune.metrics.seeds import Group, Measure, groups, over_seeds
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
@@ -90,9 +91,12 @@ class KlMatched:
         rows = []
         free = {cell.seed: 0.0 for cell in group.cells}
         for prefix, prices in (("utility", free), *((("J", _betas(study, group)),) if exact else ())):
+            ends = mean_range(group.task) if prefix == "utility" else (-np.inf, mean_range(group.task)[1])
             for level in levels:
                 measure = _at(found, level, reach, prices)
-                rows.append(group.row(self.name, f"{prefix} at KL {level:.3g}", over_seeds(group.cells, measure)))
+                rows.append(
+                    group.row(self.name, f"{prefix} at KL {level:.3g}", over_seeds(group.cells, measure, within=ends))
+                )
         return rows
 
 

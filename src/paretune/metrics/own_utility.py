@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.by_preference import Figures, figures, mean_of, none_because
 from paretune.metrics.exact import ExactScores, exact_scores, without_front
-from paretune.metrics.seeds import Group, groups, over_seeds
+from paretune.metrics.seeds import ANYWHERE, Group, groups, over_seeds
 from paretune.pareto.scalarisation import best_chebyshev, best_threshold, chebyshev_utility, threshold_utility
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -88,7 +88,9 @@ class OwnUtility:
         if task.listed:
             return [
                 group.row(
-                    self.name, f"share of the possible gain, {label}", over_seeds(group.cells, share(label, kind))
+                    self.name,
+                    f"share of the possible gain, {label}",
+                    over_seeds(group.cells, share(label, kind), within=(-np.inf, 1)),
                 )
                 for label, kind in kinds(task).items()
             ]
@@ -96,7 +98,11 @@ class OwnUtility:
             group.row(
                 self.name,
                 f"mean utility, {label}",
-                mean_of(group, {seed: own_utility(cell, task, kind) for seed, cell in group.done.items()}),
+                mean_of(
+                    group,
+                    {seed: own_utility(cell, task, kind) for seed, cell in group.done.items()},
+                    within=_ends(kind, task),
+                ),
             )
             for label, kind in kinds(task).items()
         ]
@@ -145,6 +151,15 @@ def kinds(task: TaskInfo) -> dict[str, Kind]:
 def _lacking(task: TaskInfo, known: NDArray[np.bool_], what: str) -> str:
     lost = np.flatnonzero(~known)
     return f"has an objective without a {what} ({task.trained[lost[0]].name})" if len(lost) else ""
+
+
+def _ends(kind: Kind, task: TaskInfo) -> tuple[float, float]:
+    """Return the lowest and highest possible mean utility: that of the ends of all ranges, as no kind falls in any."""
+    low, high = np.asarray([objective.range for objective in task.trained], dtype=np.float64).T
+    if kind.lacking or not np.isfinite([low, high]).all():
+        return ANYWHERE
+    worst, best = (float(_values(kind, np.tile(end, (len(task.preferences), 1)), task).mean()) for end in (low, high))
+    return worst, best
 
 
 def _values(kind: Kind, scores: FloatArray, task: TaskInfo) -> FloatArray:

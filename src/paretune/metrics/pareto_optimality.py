@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow
 from paretune.metrics.exact import without_front
+from paretune.metrics.judged import mean_range
 from paretune.metrics.known_front import KnownFronts, known_front_rows
 from paretune.metrics.prompts import prompt_scores
-from paretune.metrics.seeds import ANYWHERE, Group, Measure, answers, groups, measured_scores, names, over_seeds
+from paretune.metrics.seeds import Group, Measure, answers, groups, measured_scores, names, over_seeds
 from paretune.pareto.controllability import controllability
 from paretune.pareto.cross_fitting import EstimatePair
 from paretune.pareto.polar import hypervolume_pair
@@ -81,7 +82,7 @@ class ParetoOptimality:
         figures |= {f"evaluation sd: {name}": _noise(index) for index, name in enumerate(names(task))}
         note = _dropped(found)
         rows = [
-            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), note, _within(label)))
+            group.row(self.name, label, over_seeds(group.cells, _measure(found, figure), note, _within(label, task)))
             for label, figure in figures.items()
         ]
         if not task.listed:
@@ -98,8 +99,14 @@ class ParetoOptimality:
             yield group.row(self.name, f"controllability: {label}", value)
 
 
-def _within(label: str) -> tuple[float, float]:
-    return ANYWHERE if label.startswith("expected utility") else (0, np.inf)
+def _within(label: str, task: TaskInfo) -> tuple[float, float]:
+    """Return what is possible while rewards are within their ranges."""
+    if label.startswith("expected utility"):
+        return mean_range(task)
+    if label.startswith(("naive", "cross-fitted")):  # of a hypervolume
+        highest = np.asarray([objective.range[1] for objective in task.trained])
+        return 0, float(np.prod(np.maximum(highest - task.reference_point, 0)))
+    return 0, np.inf
 
 
 def _control(cell: CellRecord, task: TaskInfo) -> NDArray[np.float64] | str:

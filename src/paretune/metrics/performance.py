@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from paretune.core.protocols import MetricRow
 from paretune.metrics.audit import audit_rows
 from paretune.metrics.by_preference import mean_of
-from paretune.metrics.judged import SAMPLED, above_base, achieved, achieved_utility
+from paretune.metrics.judged import SAMPLED, above_base, achieved, achieved_utility, mean_range
 from paretune.metrics.over_optimisation import over_optimisation_rows
 from paretune.metrics.own_utility import kinds, own_utility
 from paretune.metrics.regret import BestKnown, regret_rows
@@ -65,18 +65,25 @@ class Performance:
         single = dict(zip(preference_labels(task), np.eye(len(everything), dtype=np.bool_), strict=True))
         parts |= {f"preference: {label}": chosen for label, chosen in single.items()}
         rows = [
-            group.row(self.name, label, over_seeds(cells, achieved_utility(task, chosen), _note(group, chosen)))
+            group.row(
+                self.name,
+                label,
+                over_seeds(cells, achieved_utility(task, chosen), _note(group, chosen), mean_range(task, chosen)),
+            )
             for label, chosen in parts.items()
             if chosen.any()
         ]
         note = _note(group, everything)
+        low, high = mean_range(task)
         utilities = {seed: achieved(study, cell, "utility") for seed, cell in group.done.items()}
         gains = {seed: above_base(study, group.done[seed], each) for seed, each in utilities.items()}
-        rows.append(group.row(self.name, "gain over base", mean_of(group, gains, note=note)))
+        rows.append(
+            group.row(self.name, "gain over base", mean_of(group, gains, note=note, within=(low - high, high - low)))
+        )
         for label, chosen in {"all": everything, **single}.items():
-            rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(task, chosen))))
+            rows.append(group.row(self.name, f"kl: {label}", over_seeds(cells, _kl(task, chosen), within=(0, np.inf))))
         net = {seed: achieved(study, cell, "J") for seed, cell in group.done.items()}
-        rows.append(group.row(self.name, "J: all", mean_of(group, net, note=note)))
+        rows.append(group.row(self.name, "J: all", mean_of(group, net, note=note, within=(-np.inf, high))))
         chebyshev = {seed: own_utility(cell, task, kinds(task)["chebyshev"]) for seed, cell in group.done.items()}
         for label, chosen in {"all": everything, "seen": ~task.unseen, "unseen": task.unseen}.items():
             if chosen.any():

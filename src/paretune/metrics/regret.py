@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paretune.core.protocols import CEILING, FAMILIES, MetricRow
 from paretune.metrics.by_preference import Figures, mean_of, none_because, worst_of
 from paretune.metrics.exact import ExactScores, exact_scores
-from paretune.metrics.judged import above_base, achieved, less_price, price_of_kl
+from paretune.metrics.judged import above_base, achieved, less_price, price_of_kl, utility_ranges
 from paretune.metrics.seeds import Group, joined, span
 from paretune.records.evaluation import utility
 from paretune.records.study import StudyRecords, TaskInfo
@@ -88,13 +88,15 @@ def regret_rows(metric: str, group: Group, study: StudyRecords, known: BestKnown
     if task.listed:
         exact = {cell.seed: exact_scores(study, cell, task) for cell in done}
         shares = {seed: _shares(each, task) for seed, each in exact.items()}
-        worst = worst_of(group, shares, note=joined("captured share", _possible(exact, task)))
+        worst = worst_of(group, shares, note=joined("captured share", _possible(exact, task)), within=(-np.inf, 1))
         regrets = {seed: _to_optimum(each, task) for seed, each in exact.items()}
         title, note = "regret to the optimum", "in J"
     else:
         reached = {cell.seed: achieved(study, cell) for cell in done}
         gains = {cell.seed: above_base(study, cell, reached[cell.seed]) for cell in done}
-        worst = worst_of(group, gains, note=f"gain in {task.judged_on} over the base model")
+        width = float(np.ptp(utility_ranges(task), axis=1).max())
+        ends = (-np.inf if task.judged_on == "J" else -width, width)
+        worst = worst_of(group, gains, note=f"gain in {task.judged_on} over the base model", within=ends)
         best = {cell.seed: known.of(task, group.budget_completions, cell.seed) for cell in done}
         regrets = {seed: _to_known(each, best[seed]) for seed, each in reached.items()}
         title, note = "regret to the best known", f"in {task.judged_on}; {_known_from(best)}" if best else ""

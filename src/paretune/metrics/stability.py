@@ -23,9 +23,9 @@ VARIATION = "coefficient of variation"
 class Stability:
     """Spread over seeds: of quality, which is what the task is judged on, of training cost, and of the method's rank.
 
-    Quality is achieved utility; on tasks judged on J the captured share where a method has one, else achieved J. All seeds count, and those that are lost are named: a method that fails on some seeds is not stable on the rest.
-    Below three seeds there is no value. On generated tasks a seed draws the task too, and how tasks differ is in every
-    figure.
+    Quality is achieved utility; on tasks judged on J the captured share where a method has one, else achieved J. All
+    seeds count, and those that are lost are named: a method that fails on some seeds is not stable on the rest. Below
+    three seeds there is no value. On generated tasks a seed draws the task too: how tasks differ is in every figure.
 
     Rows by label, the seeds' own figures beside each: `quality: sd`, the standard deviation, with each seed's distance
     to the mean; `quality: coefficient of variation`, the same as a share of the mean's size, missing where the mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from paretune.core.protocols import MetricRow
@@ -13,6 +14,7 @@ from paretune.records.study import CellRecord, StageRecord, StudyRecords, TaskIn
 
 WALL = ("seconds", "gpu_seconds")  # units that depend on what else ran
 TO_THE_BEST = "completions to 95 % of the best"
+AMOUNT = (0.0, math.inf)
 COVERED = ("completions", "seconds")  # units of what covers the grid, and of one more preference
 
 
@@ -90,19 +92,21 @@ class TrainingEfficiency:
     def _rows(self, group: Group) -> list[MetricRow]:
         cells, note = group.cells, seconds_note(group.cells)
         rows = [
-            group.row(self.name, f"{way}: {unit}", over_seeds(cells, _spent(unit, total), note * (unit in WALL)))
+            group.row(
+                self.name, f"{way}: {unit}", over_seeds(cells, _spent(unit, total), note * (unit in WALL), AMOUNT)
+            )
             for way, total in (("sum", stage_sum), ("chain", longest_chain))
             for unit in COSTS
             if unit != "gpu_seconds" or _on_gpu(cells)
         ]
-        rows.append(group.row(self.name, "peak: memory_bytes", over_seeds(cells, _peak_memory)))
+        rows.append(group.row(self.name, "peak: memory_bytes", over_seeds(cells, _peak_memory, within=AMOUNT)))
         for label, measure, said in (
             ("cost to cover the grid", cost_to_cover, _said_of_the_grid(group)),
             ("marginal", marginal_cost, _said_of_newcomers(group)),
         ):
             for unit in COVERED:
                 both = "; ".join(each for each in (said, note * (unit in WALL)) if each)
-                value = over_seeds(cells, _of_task(measure, group.task, unit), both)
+                value = over_seeds(cells, _of_task(measure, group.task, unit), both, AMOUNT)
                 rows.append(group.row(self.name, f"{label}: {unit}", value))
         return rows
 
