@@ -40,7 +40,7 @@ def spent(code: str, *arguments: str) -> tuple[float, subprocess.CompletedProces
         ["ls", "methods"],
         *(
             pytest.param(each, marks=pytest.mark.slow)
-            for each in (["--version"], ["run", "--help"], ["ls"], ["ls", "methods", "mod"])
+            for each in (["--version"], ["run", "--help"], ["probe", "--help"], ["ls"], ["ls", "methods", "mod"])
         ),
     ],
     ids=" ".join,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -85,21 +84,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert refused(["probe", *arguments]).startswith(message)
 
 
-def test_help_needs_no_torch_and_answers_at_once() -> None:
+def test_help_needs_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys; from paretune.cli.main import execute; execute(['probe', '--help']); "
         "print('torch' in sys.modules, 'matplotlib' in sys.modules, file=sys.stderr)"
     )
-
-    def spent() -> float:
-        before = os.times()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        after = os.times()
-        assert done.stderr == "False False\n"
-        assert "--pilot" in done.stdout
-        return after.children_user + after.children_system - before.children_user - before.children_system
-
-    assert min(spent() for _ in range(4)) < 0.5  # seconds of a processor; the first may compile modules
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "False False\n"
+    assert "--pilot" in done.stdout
 
 
 def test_progress_lines_mark_beginnings_and_ends_only_of_what_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
