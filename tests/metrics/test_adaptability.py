@@ -141,7 +141,8 @@ def test_values_are_means_over_preferences_with_an_interval_over_seeds() -> None
 
 
 @pytest.mark.parametrize(
-    ("state", "said"), [("failed", "failed (crash)"), ("pending", "has not finished"), ("done", "was not adapted")]
+    ("state", "said"),
+    [("failed", "failed (crash)"), ("pending", "has not finished"), ("done", "has no record of adaptation")],
 )
 def test_a_lost_seed_is_named(state: CellState, said: str) -> None:
     own = table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 0.9})
@@ -174,7 +175,10 @@ def test_a_study_that_did_not_ask_for_it_says_what_to_write() -> None:
     records = replace(records, tables=(Table("references/a-0", "counselling", 0, {}, measurement="reference"),))
     row = next(row for row in measure_all(records, ["adaptability"]) if row.method == "rewarded_soups")
     assert row.value.value is None
-    assert row.value.reason.startswith("adaptation is missing: name it under `measurements` in the study")
+    assert row.value.reason == (
+        "0 of 1 seeds: seed 0 has no record of adaptation; adaptation is missing: name it under `measurements` in the "
+        "study, and run it again"
+    )
 
 
 def test_a_curve_is_read_on_straight_lines_between_its_points() -> None:

@@ -281,7 +281,7 @@ def test_intervals_end_where_shares_and_correlations_do() -> None:
 def test_a_cell_without_a_table_and_the_base_model_say_so() -> None:
     found = of(table(), None)
     assert all(
-        "1 of 2 seeds: seed 1 has no record of its attributions" in found[f"shapley: {each}, warm"].reason
+        "1 of 2 seeds: seed 1 has no record of attribution" in found[f"shapley: {each}, warm"].reason
         for each in ("warm", "KL")
     )
     base = replace(cell("base"), family="reference")

@@ -74,7 +74,7 @@ def test_gain_is_paired_with_the_base_model_of_the_same_seed():
 
 
 def test_intervals_end_where_rewards_and_kl_do():
-    """Two seeds that differ by .1 have an interval of 1.27; rewards are from 0 to 1, and J may be as low as you like."""
+    """Two seeds that differ by .1 have an interval of 1.3; rewards are from 0 to 1, and J may be as low as you like."""
     references = {("counselling", seed): evaluation([[0.3] * 2], None, TWO) for seed in (0, 1)}
     rows = measured(seed_cell(0), seed_cell(1, lift=0.1), references=references)
     assert (rows[""].low > 0, rows[""].high) == (True, 1.0)

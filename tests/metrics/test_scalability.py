@@ -8,6 +8,7 @@ import pytest
 
 from builders import cell, study, task_info
 from paretune.core.protocols import MetricValue, Table
+from paretune.metrics import measure_all
 from paretune.metrics.scalability import Scalability, grade
 from paretune.records.study import StudyRecords
 
@@ -139,12 +140,23 @@ def test_without_an_objective_to_add_the_figures_are_missing_with_the_reason() -
     assert found["new preference: completions"].value == 0
 
 
+def test_only_rows_that_lack_a_measurement_ask_for_it() -> None:
+    """`measurements: [scaling]`, and a task without an audit objective: hours of adaptation would add none."""
+    made = records(objective(reason="no audit objective"), scratch=False)
+    made = replace(made, tables=(Table("runs/a/scaling", "counselling", 0, {}, (), measurement="scaling"),))
+    found = {row.label: row.value for row in measure_all(made, ["scalability"]) if row.method == "rewarded_soups"}
+    assert found["new objective: grade"].reason == "0 of 1 seeds: seed 0 has no new objective (no audit objective)"
+    assert found["new preference: grade"].reason.endswith(
+        "; adaptation is missing: name it under `measurements` in the study, and run it again"
+    )
+
+
 def test_without_a_policy_of_ones_own_there_is_no_loss_of_a_preference() -> None:
     found = values(records(objective(), scratch=False))
     assert found["new preference: completions"].value == 0
     for label in ("grade", "loss, J", "loss without training, utility", "share of the single-policy gain lost"):
         assert found[f"new preference: {label}"].value is None
-        assert "has no adaptation of the row 'base'" in found[f"new preference: {label}"].reason
+        assert "has no record of adaptation of the row 'base'" in found[f"new preference: {label}"].reason
 
 
 def test_what_cannot_be_scored_has_no_share_and_no_grade() -> None:
@@ -174,4 +186,4 @@ def test_seeds_that_the_measurement_leaves_out_are_not_named_as_lost_and_a_damag
     cells = tuple(replace(each, measured={}) if each in soups[1:] else each for each in made.cells)
     value = values(replace(made, cells=cells, tables=tables))["new objective: completions"]
     assert value.per_seed == {0: 500}
-    assert value.reason.startswith("1 of 2 seeds: seed 1 was not measured")
+    assert value.reason.startswith("1 of 2 seeds: seed 1 has no record of scaling")

@@ -61,7 +61,13 @@ def measure_all(study: StudyRecords, metrics: Sequence[str] | None = None) -> li
 
 
 def _explained(study: StudyRecords, needs: Sequence[str], row: MetricRow) -> MetricRow:
-    """Name the first table that a row without a value lacks."""
+    """Say of a row without a value, behind its own reason, which table is not there and what makes it.
+
+    A measurement that no study makes unasked is named only where the row itself says that it lacks its record: other
+    rows of the same metric may need another one, and nobody should run hours of it for nothing.
+    """
+    from paretune.metrics.seeds import not_measured  # not above: listing metrics must not import scipy
+
     if row.value.value is not None:
         return row
     mine = {
@@ -74,13 +80,13 @@ def _explained(study: StudyRecords, needs: Sequence[str], row: MetricRow) -> Met
         if needed and (not table.cells or mine.intersection(table.cells)):
             return _because(row, f"{table.measurement} is missing ({table.folder}: {study.missing[table.folder]})")
     never = [need for need in needs if study.tables and need not in {table.measurement for table in study.tables}]
-    on_request = [need for need in never if need in MEASURED]
-    if on_request:
-        return _because(row, f"{on_request[0]} is missing: name it under `measurements` in the study, and run it again")
+    for need in never:
+        if need in MEASURED and not_measured(need) in row.value.reason:
+            return _because(row, f"{need} is missing: name it under `measurements` in the study, and run it again")
     if never and row.metric not in METRICS:
         return _because(row, f"{never[0]} is missing: the study does not measure it")
     return row
 
 
 def _because(row: MetricRow, why: str) -> MetricRow:
-    return replace(row, value=replace(row.value, reason="; ".join(each for each in (why, row.value.reason) if each)))
+    return replace(row, value=replace(row.value, reason="; ".join(each for each in (row.value.reason, why) if each)))

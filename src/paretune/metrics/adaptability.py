@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
 from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
-from paretune.metrics.seeds import Group, groups, over_seeds
+from paretune.metrics.seeds import Group, groups, not_measured, over_seeds
 from paretune.records.outcomes import TruthRecord
 from paretune.records.study import CellRecord, StudyRecords
 
@@ -95,12 +95,12 @@ def own_curves(scratch: Scratch, cell: CellRecord) -> Curves | str:
     if cell.family == REFERENCE:
         return scratch_curves(scratch, cell)  # its cells of all budgets share one table
     table = cell.measured.get("adaptation")
-    return "was not adapted" if table is None else _curves(table)
+    return not_measured("adaptation") if table is None else _curves(table)
 
 
 def scratch_curves(scratch: Scratch, cell: CellRecord) -> Curves | str:
     """Return the curves of one policy from scratch, on the task and seed of a cell, or why there are none."""
-    missing = "has no adaptation of the row 'base', which is training from scratch"
+    missing = f"{not_measured('adaptation')} of the row 'base', which is training from scratch"
     return scratch.get((cell.task, cell.seed), missing)
 
 

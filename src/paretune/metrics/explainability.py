@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
-from paretune.metrics.seeds import ANYWHERE, Group, groups, names, over_seeds
+from paretune.metrics.seeds import ANYWHERE, Group, groups, names, not_measured, over_seeds
 from paretune.records.study import CellRecord, StudyRecords
 from paretune.statistics.rank_correlation import FEWEST, pooled_rank_correlation
 
@@ -130,7 +130,7 @@ def _read(cell: CellRecord, read: Callable[[Table], Found]) -> Found:
     if cell.family == REFERENCE:
         return "has no experts: it is the base model"
     table = cell.measured.get("attribution")
-    return "has no record of its attributions" if table is None else read(table)
+    return not_measured("attribution") if table is None else read(table)
 
 
 def _tables(group: Group) -> list[Table]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from paretune.core.protocols import MetricRow, MetricValue
 from paretune.metrics.adaptability import Scratch, from_scratch, single_policy_results
-from paretune.metrics.seeds import Group, groups, over_seeds
+from paretune.metrics.seeds import Group, groups, not_measured, over_seeds
 from paretune.records.study import CellRecord, StudyRecords
 
 HALF = 0.5  # of a cell's budget: retraining for at most that much is a point
@@ -121,7 +121,7 @@ def _part(cell: CellRecord, change: str) -> Mapping[str, Any] | str:
     """Return what was measured of a change, or why nothing was."""
     table = cell.measured.get("scaling")
     if table is None:
-        return "was not measured"
+        return not_measured("scaling")
     part: Mapping[str, Any] = table[change]
     return f"has no new {change} ({part['reason']})" if part["reason"] else part
 

@@ -248,6 +248,11 @@ def _state(cell: CellRecord) -> str:
     return f"failed ({cell.reason or 'unknown'})"
 
 
+def not_measured(measurement: str) -> str:
+    """Say of a cell that a measurement left no record of it; `measure_all` adds what to do where none was asked for."""
+    return f"has no record of {measurement}"
+
+
 def span(counts: Sequence[int]) -> str:
     """Write counts as `5`, or `3 to 5` where they differ; at least one, in rising order."""
     return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
