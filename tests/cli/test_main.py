@@ -88,7 +88,7 @@ def test_one_method_is_listed_with_the_settings_of_its_own(capsys: pytest.Captur
     first, *settings, last = capsys.readouterr().out.splitlines()
     assert first.startswith("bone_soups              meta-policy    Train each expert for a mixture")
     assert "  beta                  0.7  weight of an expert's own objective; published" in settings
-    assert last.startswith("  and as other methods, docs/studies.md: learning_rate, group_size, ")
+    assert last.startswith("  and as other methods, docs/learning.md: learning_rate, group_size, ")
     assert execute(["ls", "methods", "bone_soups", "--json"]) == OK
     found = json.loads(capsys.readouterr().out)
     assert found["name"] == "bone_soups"

@@ -96,7 +96,7 @@ def test_docs_name_the_methods_that_have_classes_of_feedback(root: Path) -> None
     kinds = {name: resolve_method(name).Settings for name in METHODS}
     have = {name: kind.feedbacks for name, kind in kinds.items() if issubclass(kind, FeedbackSettings)}
     assert set(have.values()) == {("told", "utility", "oracle"), ("told", "oracle"), ("told", "utility")}
-    page = (root / "docs" / "studies.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "learning.md").read_text(encoding="utf-8")
     line = next(each for each in page.split("\n\n") if "have all three" in each)
     whole, _, others = line.partition(" have all three")
     listed = [

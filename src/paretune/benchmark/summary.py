@@ -203,7 +203,7 @@ def _told(plan: Plan) -> list[str]:
     return [
         f"note:     what users want depends on the prompt ({listing(list(tasks))}), and {listing(labels)} "
         f"{'is' if len(labels) == 1 else 'are'} told weights alone, from which it cannot be learnt. With feedback: "
-        "utility a method hears what each completion is worth to its user (docs/studies.md)"
+        "utility a method hears what each completion is worth to its user (docs/learning.md)"
     ]
 
 

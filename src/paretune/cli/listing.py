@@ -84,7 +84,7 @@ def _settings_lines(entry: Entry) -> list[str]:
     wide = max((len(each["default"]) for each in own if len(each["default"]) <= WIDEST), default=0)
     lines = [f"  {each['name']:<22}{each['default']:<{wide}}  {each['comment']}".rstrip() for each in own]
     if entry.get("shared"):
-        lines.append(f"  and as other methods, docs/studies.md: {', '.join(entry['shared'])}")
+        lines.append(f"  and as other methods, docs/learning.md: {', '.join(entry['shared'])}")
     return lines
 
 

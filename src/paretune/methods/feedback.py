@@ -23,7 +23,7 @@ class FeedbackSettings(ExpertSettings):
     feedbacks: ClassVar[tuple[str, ...]] = FEEDBACKS  # that the method can be run with
     limit: ClassVar[str] = "reads the reward of each objective"  # what rules out the others, where not all are there
 
-    # told: the preference; utility: one number a completion; oracle: what is wanted of each prompt; docs/studies.md
+    # told: the preference; utility: one number a completion; oracle: what is wanted of each prompt; docs/learning.md
     feedback: str = field(default="told", metadata=OPTIONAL)
 
     def __post_init__(self) -> None:

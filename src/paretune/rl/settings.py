@@ -33,8 +33,8 @@ class LearnerSettings:
     epochs: int = 4  # optimiser steps from each batch, TRL's num_iterations
     clip: float = 0.2  # of the ratio in later epochs, TRL's epsilon
     ratio: str = "completion"  # sequence: its root by length, token: one a token; TRL's importance_sampling_level
-    advantages: str = "leave_one_out"  # k_sample_mean, grpo, gdpo, self_critical, module:function: docs/studies.md
-    loss_type: str = "sum"  # over tokens, by completions; TRL's grpo, bnpo, dr_grpo, dapo: docs/studies.md
+    advantages: str = "leave_one_out"  # k_sample_mean, grpo, gdpo, self_critical, module:function: docs/learning.md
+    loss_type: str = "sum"  # over tokens, by completions; TRL's grpo, bnpo, dr_grpo, dapo: docs/learning.md
     kl_estimator: str = "k1"  # folded into advantages; or k3, k3_corrected: in the loss, by token
     entropy_coef: float = 0.0  # reward units per nat of mean token entropy, TRL's name
     target_kl: float = 0.0  # nats a completion that beta is steered to; 0: beta stays the task's
