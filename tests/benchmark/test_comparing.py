@@ -7,9 +7,10 @@ import pytest
 
 import builders
 from compared_studies import records, source
-from paretune.benchmark.comparing import KL, SHARE, Compared, Measure, compared
+from paretune.benchmark.comparing import KL, Compared, Measure, compared
 from paretune.benchmark.pairing import pair
 from paretune.metrics import measure_all
+from paretune.metrics.judged import SHARE
 from paretune.records.study import StudyRecords
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from paretune.core.checks import check_choice
 from paretune.core.errors import ConfigError, StudyError
 from paretune.core.preferences import FloatArray
-from paretune.records.evaluation import EvaluationRecord, utility
+from paretune.metrics.judged import achieved, less_price, price_of_kl
+from paretune.records.evaluation import EvaluationRecord
 from paretune.records.layout import cell_folder
 from paretune.records.reading import read_study
 from paretune.records.study import CellRecord, StudyRecords, TaskInfo
@@ -41,7 +42,7 @@ class Candidates:
     @property
     def worth(self) -> FloatArray:
         """What a preference weighs, `[N, K]`: scores, and less `beta KL` each where the task is judged on J."""
-        return np.stack([_worth(each, self.beta) for each in self.evaluations])
+        return np.stack([less_price(each.scores, np.asarray(each.kl), self.beta) for each in self.evaluations])
 
     @property
     def units(self) -> FloatArray:
@@ -145,46 +146,27 @@ class _Offer:
 def _offer(study: StudyRecords, root: Path, info: TaskInfo, cells: Sequence[CellRecord]) -> _Offer:
     largest = max(cell.budget_completions for cell in cells)
     chosen = sorted((cell for cell in cells if cell.budget_completions == largest), key=lambda cell: cell.seed)
-    betas = {cell.seed: _beta(study, info, cell.seed) for cell in chosen}
-    utilities = [
-        utility(_worth(each, betas[cell.seed]), each.preference)
-        for cell in chosen
-        for each in cell.evaluations
-        if each.split == "test"
-    ]
-    worth = float(np.mean(utilities)) if utilities else -np.inf
+    everything = np.ones(len(info.preferences), dtype=np.bool_)
+    worth = [mean for cell in chosen if not isinstance(mean := achieved(study, cell).mean(everything), str)]
     first = chosen[0]
+    price = price_of_kl(study, info, first.seed, info.judged_on)
     offered: dict[str, EvaluationRecord] = {}
     lacking: dict[str, str] = {}
     for each in first.evaluations:
         if each.split == "test":
-            part = _lacks(each, betas[first.seed])
+            part = _lacks(each, price)
             if part:
                 lacking[each.identity] = part
             else:
                 offered.setdefault(each.identity, each)
-    made = Candidates(
-        study.name, cell_folder(root, first.cell), info, first, tuple(offered.values()), betas[first.seed]
-    )
-    return _Offer(made, worth if np.isfinite(worth) else -np.inf, Counter(lacking.values()))
+    made = Candidates(study.name, cell_folder(root, first.cell), info, first, tuple(offered.values()), price or 0.0)
+    return _Offer(made, float(np.mean(worth)) if len(worth) == len(chosen) else -np.inf, Counter(lacking.values()))
 
 
-def _lacks(evaluation: EvaluationRecord, beta: float) -> str:
+def _lacks(evaluation: EvaluationRecord, price: float | None) -> str:
     """Say what is missing to know what an evaluation is worth; empty where nothing is."""
     if not np.isfinite(evaluation.scores).all():
         return "a score of every objective"
-    if np.isnan(beta):
+    if price is None:
         return "a record of what KL costs on their task instance"
-    return "a known KL, which the task is judged on" if beta and not np.isfinite(evaluation.kl) else ""
-
-
-def _beta(study: StudyRecords, info: TaskInfo, seed: int) -> float:
-    """Return what a nat of KL costs, where policies are judged on that; NaN where it is not on record."""
-    if info.judged_on != "J":
-        return 0.0
-    beta = study.beta(info.name, seed)
-    return float("nan") if beta is None else beta
-
-
-def _worth(evaluation: EvaluationRecord, beta: float) -> FloatArray:
-    return np.asarray(evaluation.scores - beta * evaluation.kl if beta else evaluation.scores)
+    return "a known KL, which the task is judged on" if price and not np.isfinite(evaluation.kl) else ""

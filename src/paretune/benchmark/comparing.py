@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from paretune.benchmark.pairing import Lineup, Row
 from paretune.core.preferences import SAME_PREFERENCE
+from paretune.metrics.judged import SHARE, less_price
 from paretune.records.evaluation import weighed_sum
 from paretune.records.per_prompt import PerPrompt
 from paretune.statistics.intervals import Interval, mean_interval
@@ -20,7 +21,6 @@ from paretune.statistics.ties import holm_adjusted, tie_groups
 
 FloatArray = NDArray[np.float64]
 LEVEL = 0.05  # of all comparisons of one family together
-SHARE = "captured share"
 KL = "KL, nats"
 
 
@@ -158,7 +158,7 @@ def _measures(lineup: Lineup) -> Iterator[Measure]:
         if any(row.ranked and row.label in share.values for row in lineup.rows):
             yield share
     if lineup.task.judged_on == "J":
-        yield _by_prompt(lineup, "J", lambda cell: _utilities(cell) - cell.beta * cell.kl)
+        yield _by_prompt(lineup, "J", lambda cell: _j_of(cell, _wanted(cell)))
     yield _by_prompt(lineup, "utility", _utilities)
     for index, each in enumerate(lineup.task.trained):
         yield _by_prompt(lineup, each.name, _objective(index))
@@ -184,6 +184,10 @@ def _wanted(cell: PerPrompt) -> FloatArray:
 
 def _utilities(cell: PerPrompt) -> FloatArray:
     return weighed_sum(cell.rewards, _wanted(cell))
+
+
+def _j_of(cell: PerPrompt, wanted: FloatArray) -> FloatArray:
+    return less_price(weighed_sum(cell.rewards, wanted), cell.kl, cell.beta)
 
 
 def _by_prompt(
@@ -247,8 +251,7 @@ def _share(lineup: Lineup, row: Row, seed: int) -> float | str:
         return "no best policies for its preferences"
     wanted = _wanted(cell)
     before = weighed_sum(base.rewards, wanted)
-    gained = (weighed_sum(cell.rewards, wanted) - cell.beta * cell.kl - before).mean()
-    possible = (weighed_sum(best.rewards, wanted) - best.beta * best.kl - before).mean()
+    gained, possible = ((_j_of(each, wanted) - before).mean() for each in (cell, best))
     if not np.isfinite(gained):
         return "no KL or no score"
     return float(gained / possible) if possible > 0 else "nothing to gain over the base model"
