@@ -25,25 +25,25 @@ def task(judged_on: str = "utility") -> TaskInfo:
     )  # fmt: skip
 
 
-def table(values: Mapping[int, float | None], reason: str = "", price: float = 0.1) -> dict[str, Any]:
-    """Return a table of one preference: utility as given, J `price` less of what was gained beyond completion 0."""
+def table(values: Mapping[int, float | None], reason: str = "") -> dict[str, Any]:
+    """Return a table of one preference: utility as given, J twice that less .1, so neither passes for the other."""
     curve = [
-        {"asked": asked, "completions": float(asked), "utility": value, "J": None if value is None else value - price}
+        {"asked": asked, "completions": float(asked), "utility": value, "J": None if value is None else 2 * value - 0.1}
         for asked, value in values.items()
     ]
     return {"preferences": [{"preference": UNSEEN, "curve": curve, "reason": reason}], "cost": {}}
 
 
 def adapted(
-    by_seed: Sequence[dict[str, Any] | None], scratch: Mapping[int, float] = SCRATCH, judged_on: str = "utility"
+    by_seed: Sequence[dict[str, Any] | None], *scratch: Mapping[int, float], judged_on: str = "utility"
 ) -> StudyRecords:
-    """Return a study of soups with a table a seed, and of the base model's, from which they start."""
+    """Return a study of soups with a table a seed, and of the base model's, one a seed, from which they start."""
     cells: list[CellRecord] = []
     for seed, own in enumerate(by_seed):
         measured = {} if own is None else {"adaptation": own}
         cells.append(replace(cell("rewarded_soups", seed, budget=2000), measured=measured))
         base = replace(cell("base", seed, budget=2000), family="reference")
-        cells.append(replace(base, measured={"adaptation": table(scratch)}))
+        cells.append(replace(base, measured={"adaptation": table([*scratch, *[SCRATCH] * len(by_seed)][seed])}))
     return study(cells, [task(judged_on)])
 
 
@@ -55,8 +55,10 @@ def test_curves_start_at_what_answers_now_and_at_the_base_model() -> None:
     found = values(adapted([table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 0.9})]))
     assert [found[f"utility after {n} completions"].value for n in ("0", "64", "256", "1,024")] == [0.5, 0.5, 0.7, 0.9]
     assert found["utility after 1,024 completions from scratch"].value == 0.6
-    assert found["J after 256 completions"].value == pytest.approx(0.6)
+    assert found["J after 256 completions"].value == pytest.approx(1.3)
+    assert found["J after 1,024 completions from scratch"].value == pytest.approx(1.1)
     assert found["gain of the start, utility"].value == pytest.approx(0.3)
+    assert found["gain of the start, J"].value == pytest.approx(0.6)
     assert found["utility after 0 completions"].reason == "one seed: no interval"
 
 
@@ -69,7 +71,30 @@ def test_the_area_is_the_mean_height_over_doublings() -> None:
     five, seventeen = np.log2(5), np.log2(17)
     by_hand = (0.5 + (five - 1) * 0.6 + (seventeen - five) * 0.8) / seventeen
     assert found["area under the curve, utility"].value == pytest.approx(by_hand)
-    assert found["area under the curve, J"].value == pytest.approx(by_hand - 0.1)  # all of it is a tenth lower
+    assert found["area under the curve, J"].value == pytest.approx(2 * by_hand - 0.1)
+    scratch = (0.3 + (five - 1) * 0.45 + (seventeen - five) * 0.55) / seventeen  # .2, .4, .5 and .6
+    assert found["area under the curve from scratch, utility"].value == pytest.approx(scratch)
+    assert found["area under the curve from scratch, J"].value == pytest.approx(2 * scratch - 0.1)
+
+
+def test_each_seed_is_held_against_training_from_scratch_with_its_own() -> None:
+    own, better = table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 0.9}), {0: 0.4, 64: 0.5, 256: 0.6, 1024: 0.7, 2000: 0.6}
+    found = values(adapted([own, own], SCRATCH, better))
+    assert found["gain of the start, utility"].per_seed == {0: pytest.approx(0.3), 1: pytest.approx(0.1)}
+    assert found["utility after 64 completions from scratch"].per_seed == {0: 0.4, 1: 0.5}
+    # .96 of 1.0 is not reached; .4 + .95 x .2 = .59 is, at 1 + .45 (log2 5 - 1): 64 (2 x 2.5 ** .45 - 1) completions
+    assert "the others do (seed 1: 129)" in found["completions to 95 % of the single-policy result, utility"].reason
+
+
+def test_each_task_is_held_against_its_own_training_from_scratch() -> None:
+    own = table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 0.9})
+    first, other = adapted([own]), adapted([own], {**SCRATCH, 0: 0.4})
+    cells = [*first.cells, *(replace(each, task="other") for each in other.cells)]
+    rows = Adaptability().measure(study(cells, [task(), replace(task(), name="other")]))
+    mine = [row for row in rows if row.label == "gain of the start, utility" and row.method == "rewarded_soups"]
+    assert {row.task: row.value.value for row in mine} == {
+        "counselling": pytest.approx(0.3), "other": pytest.approx(0.1),
+    }  # fmt: skip
 
 
 def test_the_target_is_ninety_five_hundredths_of_the_single_policys_gain() -> None:
@@ -80,6 +105,8 @@ def test_the_target_is_ninety_five_hundredths_of_the_single_policys_gain() -> No
     """
     found = values(adapted([table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 1.22})]))
     assert found["completions to 95 % of the single-policy result, utility"].value == pytest.approx(64 * (85**0.5 - 1))
+    # J: 2 u - .1 is on straight lines where u is
+    assert found["completions to 95 % of the single-policy result, J"].value == pytest.approx(64 * (85**0.5 - 1))
     there = values(adapted([table({0: 0.97, 64: 0.5, 256: 0.7, 1024: 0.8})]))
     assert there["completions to 95 % of the single-policy result, utility"].value == 0
 
@@ -137,6 +164,9 @@ def test_values_are_means_over_preferences_with_an_interval_over_seeds() -> None
     value = values(records)["utility after 0 completions"]
     assert value.per_seed == {0: pytest.approx(0.6), 1: 0.2}
     # two values .4 apart: sd .4 / sqrt 2, over sqrt 2 seeds .2; Student's t with one degree of freedom is 12.706
+    assert (value.low, value.high) == (0.0, 1.0)  # as far as rewards go; without them to .4 + 12.706 x .2
+    wide = replace(task(), objectives=tuple(replace(each, range=(-np.inf, np.inf)) for each in task().objectives))
+    value = values(replace(records, tasks={"counselling": wide}))["utility after 0 completions"]
     assert value.high == pytest.approx(0.4 + 12.706 * 0.2, abs=1e-3)
 
 
@@ -156,12 +186,31 @@ def test_a_lost_seed_is_named(state: CellState, said: str) -> None:
 def test_regret_is_what_the_best_policy_has_more() -> None:
     """Best policy: rewards (.9, .5) on each of four prompts, w (.75, .25): utility .8, less .05 * 2 nats: J* = .7."""
     best = truth(np.zeros((4, 2)), [[[0.9, 0.5]] * 4], [[2.0] * 4], [UNSEEN], beta=0.05)
-    records = adapted([table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 0.75})])
+    records = adapted([table({0: 0.2, 64: 0.3, 256: 0.35, 1024: 0.375})])
     unknown = values(records)["regret to the optimum after 0 completions"]
     assert "has no known optimum" in unknown.reason
     found = values(replace(records, truths={("counselling", 0): best}))
-    assert found["regret to the optimum after 0 completions"].value == pytest.approx(0.7 - 0.4)
+    assert found["regret to the optimum after 0 completions"].value == pytest.approx(0.7 - 0.3)
     assert found["regret to the optimum after 1,024 completions"].value == pytest.approx(0.7 - 0.65)
+    elsewhere = replace(best, preferences=np.asarray([[0.5, 0.5]]))
+    none = values(replace(records, truths={("counselling", 0): elsewhere}))["regret to the optimum after 0 completions"]
+    assert (none.value, "has no known optimum for a preference" in none.reason) == (None, True)
+
+
+def test_without_training_from_scratch_with_the_whole_budget_there_is_no_target() -> None:
+    short = {asked: value for asked, value in SCRATCH.items() if asked < 2000}
+    found = values(adapted([table({0: 0.5, 64: 0.5, 256: 0.7, 1024: 0.9})], short))
+    assert found["completions to 95 % of the single-policy result, utility"].reason.endswith(
+        "has no single-policy result: has no policy after 2,000 completions (that length was not trained)"
+    )
+
+
+def test_what_users_want_of_each_prompt_is_what_the_best_policy_is_worth() -> None:
+    """Wants (1, 0) and (0, 1) of two prompts, rewards (.9, .1) and (.3, .7): .8, less .05 x 2 nats."""
+    best = truth(np.zeros((2, 2)), [[[0.9, 0.1], [0.3, 0.7]]], [[2.0] * 2], [UNSEEN], beta=0.05)
+    best = replace(best, prompt_preferences=np.asarray([[[1.0, 0.0], [0.0, 1.0]]]))
+    records = replace(adapted([table({0: 0.35, 64: 0.35, 256: 0.35, 1024: 0.35})]), truths={("counselling", 0): best})
+    assert values(records)["regret to the optimum after 0 completions"].value == pytest.approx(0.7 - 0.6)
 
 
 def test_what_the_task_is_judged_on_comes_first() -> None:

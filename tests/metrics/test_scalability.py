@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,15 +8,18 @@ import pytest
 
 from builders import cell, study, task_info
 from paretune.core.protocols import MetricValue, Table
+from paretune.core.task import JudgedOn
 from paretune.metrics import measure_all
 from paretune.metrics.scalability import Scalability, grade
 from paretune.records.study import StudyRecords
 
 BUDGET = 1000
+UNSEEN = (0.75, 0.25)
 
 
-def user(value: float | None) -> dict[str, Any]:
-    return {"utility": value, "J": None if value is None else value - 0.1}
+def user(value: float | None, unseen: Sequence[float] = UNSEEN) -> dict[str, Any]:
+    """J is twice the utility less .1, so that a figure of one cannot be taken for one of the other."""
+    return {"preference": list(unseen), "utility": value, "J": None if value is None else 2 * value - 0.1}
 
 
 def objective(
@@ -42,17 +45,24 @@ def preference(
 
 
 def records(
-    added: Mapping[str, Any], wanted: Mapping[str, Any] | None = None, scratch: bool = True, seeds: int = 1
+    added: Mapping[str, Any],
+    wanted: Mapping[str, Any] | None = None,
+    scratch: bool = True,
+    seeds: int = 1,
+    adapted_to: Sequence[Sequence[float]] = (UNSEEN,),
+    single: float = 1.0,
+    judged_on: JudgedOn = "utility",
 ) -> StudyRecords:
     """Return a study of soups: the base model has .2 for the new preference, a policy of one's own 1.0."""
     cells = []
     for seed in range(seeds):
         table = {"objective": added, "preference": wanted or preference(), "cost": {}}
         cells.append(replace(cell("rewarded_soups", seed, budget=BUDGET), measured={"scaling": table}))
-        curve = [{"asked": asked, "completions": asked, **user(value)} for asked, value in ((0, 0.2), (BUDGET, 1.0))]
-        found = {"adaptation": {"preferences": [{"preference": [0.75, 0.25], "curve": curve, "reason": ""}]}}
+        curve = [{"asked": asked, "completions": asked, **user(value)} for asked, value in ((0, 0.2), (BUDGET, single))]
+        every = [{"preference": list(each), "curve": curve, "reason": ""} for each in adapted_to]
+        found = {"adaptation": {"preferences": every}}
         cells.append(replace(cell("base", seed, budget=BUDGET), family="reference", measured=found if scratch else {}))
-    return study(cells, [task_info(objectives=("first", "second"), audit=())])
+    return study(cells, [task_info(objectives=("first", "second"), audit=(), judged_on=judged_on)])
 
 
 def values(made: StudyRecords) -> dict[str, MetricValue]:
@@ -69,7 +79,8 @@ def test_figures_of_a_new_objective_are_what_was_measured() -> None:
     assert (found["completions"], found["share of the budget"]) == (500, 0.5)
     assert (found["seconds"], found["parameters trained"]) == (7, 640)
     assert found["change on the old objectives, utility"] == pytest.approx(-0.1)
-    assert found["change on the old objectives, J"] == pytest.approx(-0.1)
+    assert found["change on the old objectives, J"] == pytest.approx(-0.2)
+    assert found["gain on the new objective, J"] == pytest.approx(1.0)
     assert found["share of the old gain lost"] == pytest.approx(0.5)
     assert found["gain on the new objective, utility"] == pytest.approx(0.5)
 
@@ -81,6 +92,8 @@ def test_figures_of_a_new_preference_are_held_against_a_policy_of_ones_own() -> 
     assert (found["experts trained"], found["completions"], found["share of the budget"]) == (1, 250, 0.25)
     assert found["loss without training, utility"] == pytest.approx(0.3)
     assert found["loss, utility"] == pytest.approx(0.2)
+    assert found["loss without training, J"] == pytest.approx(0.6)
+    assert found["loss, J"] == pytest.approx(0.4)
     assert found["share of the single-policy gain lost"] == pytest.approx(0.25)
 
 
@@ -115,6 +128,38 @@ def test_the_grade_of_an_objective_follows_the_rule(made: dict[str, Any], expect
 )
 def test_the_grade_of_a_preference_follows_the_rule(made: dict[str, Any], expected: int) -> None:
     assert values(records(objective(), made))["new preference: grade"].value == expected
+
+
+def test_grades_and_shares_are_of_what_the_task_is_judged_on() -> None:
+    """Half of the old gain in utility is lost and none in J; of the preference's, all in utility and a quarter in J."""
+    added, wanted = objective(0.5), preference(0.2)
+    for each in added["old"]:
+        each["after"]["J"] = each["before"]["J"]
+    wanted["after"]["J"] = 1.0  # the base model has .3, the single policy 1.9: .9 of 1.6 are lost
+    for noun, shares, grades in (("utility", (0.5, 1.0), (2, 2)), ("J", (0.0, 0.9 / 1.6), (4, 2))):
+        found = values(records(added, wanted, judged_on=noun))  # type: ignore[arg-type]
+        assert found["new objective: share of the old gain lost"].value == pytest.approx(shares[0])
+        assert found["new preference: share of the single-policy gain lost"].value == pytest.approx(shares[1])
+        assert (found["new objective: grade"].value, found["new preference: grade"].value) == grades
+    added["new"]["after"]["J"] = added["new"]["base"]["J"]  # nothing gained in J alone
+    assert values(records(added, judged_on="J"))["new objective: grade"].value == 0
+    assert values(records(added))["new objective: grade"].value == 2
+
+
+def test_the_single_policy_result_is_that_of_the_preference_that_was_scaled_to() -> None:
+    found = values(records(objective(), adapted_to=((0.1, 0.9), UNSEEN)))
+    assert found["new preference: loss, utility"].value == pytest.approx(0.3)
+    found = values(records(objective(), adapted_to=((0.1, 0.9),)))
+    for label in ("grade", "loss, utility", "share of the single-policy gain lost"):
+        assert "has no single-policy result for this preference" in found[f"new preference: {label}"].reason
+
+
+def test_no_interval_of_a_cost_goes_below_nothing() -> None:
+    made = records(objective(), seeds=2)
+    more = {**made.cells[2].measured["scaling"], "objective": objective(completions=10)}
+    cells = (*made.cells[:2], replace(made.cells[2], measured={"scaling": more}), made.cells[3])
+    value = values(replace(made, cells=cells))["new objective: completions"]
+    assert (value.value, value.low) == (255, 0)
 
 
 def test_thresholds_belong_to_the_better_grade() -> None:
@@ -166,6 +211,22 @@ def test_what_cannot_be_scored_has_no_share_and_no_grade() -> None:
     for label in ("grade", "share of the old gain lost", "change on the old objectives, utility"):
         assert "has no utility for a preference" in found[f"new objective: {label}"].reason
     assert found["new objective: gain on the new objective, utility"].value == pytest.approx(0.5)
+
+
+def test_what_the_new_users_have_may_be_unknown_too() -> None:
+    added, wanted = objective(), preference()
+    added["new"]["after"]["J"] = wanted["after"]["J"] = None
+    found = values(records(added, wanted))
+    assert "has no J for the new objective" in found["new objective: gain on the new objective, J"].reason
+    assert "has no J for the new preference" in found["new preference: loss, J"].reason
+    assert found["new preference: loss without training, J"].value == pytest.approx(0.6)
+
+
+def test_a_single_policy_that_gains_nothing_is_nothing_to_be_held_against() -> None:
+    found = values(records(objective(), single=0.2))
+    for label in ("grade", "share of the single-policy gain lost"):
+        assert "has a single-policy result without gain over the base model" in found[f"new preference: {label}"].reason
+    assert found["new preference: loss, utility"].value == pytest.approx(-0.5)
 
 
 def test_a_method_without_a_gain_has_none_to_lose() -> None:

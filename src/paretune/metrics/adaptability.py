@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from paretune.core.preferences import SAME_PREFERENCE
 from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
-from paretune.metrics.seeds import Group, groups, not_measured, over_seeds
+from paretune.metrics.judged import utility_ranges
+from paretune.metrics.seeds import ANYWHERE, Group, NoValueError, groups, not_measured, over_seeds
 from paretune.records.outcomes import TruthRecord
-from paretune.records.study import CellRecord, StudyRecords
+from paretune.records.study import CellRecord, StudyRecords, TaskInfo
 
 FloatArray = NDArray[np.float64]
 LENGTHS = (0, 64, 256, 1024)  # completions of adaptation that have rows; what the measurement `adaptation` makes
 UNIT = 64  # completions that move a point by one doubling along the axis of the area, an update's
 REACHED = 0.95  # share of the single-policy result's gain over the base model
-Value = Callable[[CellRecord], float | str]  # of a finished cell, or why it has none
+Value = Callable[[CellRecord], float]  # of a finished cell
 Curve = Mapping[int, Mapping[str, Any]]  # what there is at each length, by the completions asked for
 Curves = list[Curve]  # one for each preference
 Scratch = Mapping[tuple[str, int], Curves]  # by task and seed
-Table = Callable[[Scratch, CellRecord], Curves | str]
 
 
 class Adaptability:
@@ -64,20 +65,23 @@ class Adaptability:
         return [row for group in groups(study) for row in self._rows(group, study, scratch)]
 
     def _rows(self, group: Group, study: StudyRecords, scratch: Scratch) -> list[MetricRow]:
-        cells, rows = group.cells, []
-        for noun in ("J", "utility") if group.task.judged_on == "J" else ("utility", "J"):
-            for origin, table in (("", own_curves), (" from scratch", scratch_curves)):
+        cells, task, rows = group.cells, group.task, []
+        low, high = _utilities(task)
+        own, ground = partial(own_curves, scratch), partial(scratch_curves, scratch)
+        for noun in ("J", "utility") if task.judged_on == "J" else ("utility", "J"):
+            ends = (-np.inf if noun == "J" else low, high)
+            for origin, curves in (("", own), (" from scratch", ground)):
                 for length in LENGTHS:
                     label = f"{noun} after {length:,} completions{origin}"
-                    rows.append((label, over_seeds(cells, _mean(scratch, table, _at(length, noun)))))
+                    rows.append((label, over_seeds(cells, _mean(curves, partial(_at, length, noun)), within=ends)))
                 label = f"area under the curve{origin}, {noun}"
-                rows.append((label, over_seeds(cells, _mean(scratch, table, _area(noun)))))
-            rows.append((f"gain of the start, {noun}", over_seeds(cells, _start(scratch, noun))))
+                rows.append((label, over_seeds(cells, _mean(curves, partial(_area, noun)), within=ends)))
+            rows.append((f"gain of the start, {noun}", over_seeds(cells, partial(_start, scratch, noun))))
             label = f"completions to 95 % of the single-policy result, {noun}"
             rows.append((label, _completions(group, scratch, noun)))
         for length in LENGTHS:
             label = f"regret to the optimum after {length:,} completions"
-            rows.append((label, over_seeds(cells, _regret(study, scratch, length))))
+            rows.append((label, over_seeds(cells, partial(_regret, study, scratch, length), within=(0, np.inf))))
         return [group.row(self.name, label, value) for label, value in rows]
 
 
@@ -90,41 +94,51 @@ def from_scratch(study: StudyRecords) -> Scratch:
     }
 
 
-def own_curves(scratch: Scratch, cell: CellRecord) -> Curves | str:
-    """Return the curve of each preference that a cell was adapted to, or why there is none."""
+def own_curves(scratch: Scratch, cell: CellRecord) -> Curves:
+    """Return the curve of each preference that a cell was adapted to.
+
+    Raises:
+        NoValueError: If there is none.
+    """
     if cell.family == REFERENCE:
         return scratch_curves(scratch, cell)  # its cells of all budgets share one table
-    table = cell.measured.get("adaptation")
-    return not_measured("adaptation") if table is None else _curves(table)
+    if "adaptation" not in cell.measured:
+        raise NoValueError(not_measured("adaptation"))
+    return _curves(cell.measured["adaptation"])
 
 
-def scratch_curves(scratch: Scratch, cell: CellRecord) -> Curves | str:
-    """Return the curves of one policy from scratch, on the task and seed of a cell, or why there are none."""
-    missing = f"{not_measured('adaptation')} of the row 'base', which is training from scratch"
-    return scratch.get((cell.task, cell.seed), missing)
+def scratch_curves(scratch: Scratch, cell: CellRecord) -> Curves:
+    """Return the curves of one policy from scratch, on the task and seed of a cell.
+
+    Raises:
+        NoValueError: If there are none.
+    """
+    if (cell.task, cell.seed) not in scratch:
+        raise NoValueError(f"{not_measured('adaptation')} of the row 'base', which is training from scratch")
+    return scratch[cell.task, cell.seed]
 
 
-def single_policy_results(scratch: Scratch, cell: CellRecord, noun: str) -> list[tuple[float, float]] | str:
+def single_policy_result(scratch: Scratch, cell: CellRecord, noun: str, preference: ArrayLike) -> tuple[float, float]:
     """Return what the base model has, and what one policy has that is trained with the whole budget of a cell.
 
     Args:
         scratch: See `from_scratch`.
         cell: Says task, seed and budget.
         noun: `J` or `utility`.
+        preference: Whose, `[K]`.
 
-    Returns:
-        Both for each preference that was adapted to, or why they are not known.
+    Raises:
+        NoValueError: If they are not known.
     """
-    curves = scratch_curves(scratch, cell)
-    if isinstance(curves, str):
-        return curves
-    found = []
-    for curve in curves:
-        pair = [_at(asked, noun)(curve) for asked in (0, cell.budget_completions)]
-        if isinstance(pair[0], str) or isinstance(pair[1], str):
-            return "has no single-policy result: " + next(each for each in pair if isinstance(each, str))
-        found.append((pair[0], pair[1]))
-    return found
+    wanted = np.asarray(preference, dtype=np.float64)
+    for curve in scratch_curves(scratch, cell):
+        of = np.asarray(curve[0]["of"])
+        if of.shape == wanted.shape and np.abs(of - wanted).max() <= SAME_PREFERENCE:
+            try:
+                return _at(0, noun, curve), _at(cell.budget_completions, noun, curve)
+            except NoValueError as why:
+                raise NoValueError(f"has no single-policy result: {why}") from why
+    raise NoValueError("has no single-policy result for this preference: other ones were adapted to")
 
 
 def _curves(table: Mapping[str, Any]) -> Curves:
@@ -134,79 +148,62 @@ def _curves(table: Mapping[str, Any]) -> Curves:
     ]
 
 
-def _at(asked: int, noun: str) -> Callable[[Curve], float | str]:
-    def value(curve: Curve) -> float | str:
-        point = curve.get(asked)
-        if point is None:
-            why = curve[0]["reason"] or "that length was not trained"
-            return f"has no policy after {asked:,} completions ({why})"
-        if point[noun] is None:
-            return f"has no {noun} after {asked:,} completions"
-        return float(point[noun])
-
-    return value
+def _utilities(task: TaskInfo) -> tuple[float, float]:
+    """Return the lowest and the highest possible utility of an unseen preference."""
+    ranges = utility_ranges(task)[task.unseen]
+    return (float(ranges[:, 0].min()), float(ranges[:, 1].max())) if len(ranges) else ANYWHERE
 
 
-def _line(curve: Curve, noun: str) -> tuple[FloatArray, FloatArray] | str:
-    """Return a curve's points, `log2(1 + completions / 64)` and values, or which one is missing."""
-    values = [_at(asked, noun)(curve) for asked in LENGTHS]
-    lost = next((each for each in values if isinstance(each, str)), "")
-    spent = np.asarray([curve[asked]["completions"] for asked in LENGTHS if asked in curve], dtype=np.float64)
-    return lost or (np.log2(1 + spent / UNIT), np.asarray(values, dtype=np.float64))
+def _at(asked: int, noun: str, curve: Curve) -> float:
+    point = curve.get(asked)
+    if point is None:
+        why = curve[0]["reason"] or "that length was not trained"
+        raise NoValueError(f"has no policy after {asked:,} completions ({why})")
+    if point[noun] is None:
+        raise NoValueError(f"has no {noun} after {asked:,} completions")
+    return float(point[noun])
 
 
-def _area(noun: str) -> Callable[[Curve], float | str]:
-    def value(curve: Curve) -> float | str:
-        line = _line(curve, noun)
-        return line if isinstance(line, str) else float(np.trapezoid(line[1], line[0]) / line[0][-1])
-
-    return value
-
-
-def _mean(scratch: Scratch, table: Table, value: Callable[[Curve], float | str]) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        curves = table(scratch, cell)
-        if isinstance(curves, str):
-            return curves
-        values = [value(curve) for curve in curves]
-        lost = next((each for each in values if isinstance(each, str)), "")
-        return lost or float(np.mean([each for each in values if not isinstance(each, str)]))
-
-    return measure
+def _line(curve: Curve, noun: str) -> tuple[FloatArray, FloatArray]:
+    """Return a curve's points, `log2(1 + completions / 64)` and values."""
+    values = [_at(asked, noun, curve) for asked in LENGTHS]
+    spent = np.asarray([curve[asked]["completions"] for asked in LENGTHS], dtype=np.float64)
+    return np.log2(1 + spent / UNIT), np.asarray(values, dtype=np.float64)
 
 
-def _start(scratch: Scratch, noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        start, base = (_mean(scratch, table, _at(0, noun))(cell) for table in (own_curves, scratch_curves))
-        if isinstance(start, str) or isinstance(base, str):
-            return start if isinstance(start, str) else str(base)
-        return float(np.asarray(start) - np.asarray(base))
+def _area(noun: str, curve: Curve) -> float:
+    places, heights = _line(curve, noun)
+    return float(np.trapezoid(heights, places) / places[-1])
 
-    return measure
+
+def _mean(curves: Callable[[CellRecord], Curves], value: Callable[[Curve], float]) -> Value:
+    return lambda cell: float(np.mean([value(curve) for curve in curves(cell)]))
+
+
+def _start(scratch: Scratch, noun: str, cell: CellRecord) -> float:
+    start, base = ([_at(0, noun, each) for each in curves(scratch, cell)] for curves in (own_curves, scratch_curves))
+    return float(np.mean(start) - np.mean(base))
 
 
 def _completions(group: Group, scratch: Scratch, noun: str) -> MetricValue:
     """Return the mean over seeds, or none where a finished seed never reaches the target."""
     late = []
 
-    def measure(cell: CellRecord) -> float | str:
-        curves, results = own_curves(scratch, cell), single_policy_results(scratch, cell, noun)
-        if isinstance(curves, str) or isinstance(results, str):
-            return curves if isinstance(curves, str) else str(results)
+    def measure(cell: CellRecord) -> float:
         found = []
-        for curve, (base, single) in zip(curves, results, strict=True):
+        for curve in own_curves(scratch, cell):
+            base, single = single_policy_result(scratch, cell, noun, curve[0]["of"])
             if not single > base:
-                return f"has a single-policy result of {single:.3g}, no gain over the base model's {base:.3g}"
-            line = _line(curve, noun)
-            if isinstance(line, str):
-                return line
-            found.append(reached(*line, base + REACHED * (single - base)))
+                raise NoValueError(
+                    f"has a single-policy result of {single:.3g}, no gain over the base model's {base:.3g}"
+                )
+            found.append(reached(*_line(curve, noun), base + REACHED * (single - base)))
         if None in found:
             late.append(cell.seed)
-            return f"does not reach it within {LENGTHS[-1]:,} completions"
+            raise NoValueError(f"does not reach it within {LENGTHS[-1]:,} completions")
         return float(np.mean([each for each in found if each is not None]))
 
-    value = over_seeds(group.cells, measure)
+    value = over_seeds(group.cells, measure, within=(0, np.inf))
     if not late:
         return value
     others = ", ".join(f"seed {seed}: {made:,.0f}" for seed, made in value.per_seed.items())
@@ -236,30 +233,19 @@ def reached(places: FloatArray, values: FloatArray, target: float) -> float | No
     return float(UNIT * (2.0**place - 1))
 
 
-def _regret(study: StudyRecords, scratch: Scratch, asked: int) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        truth = study.truths.get((cell.task, cell.seed))
-        if truth is None:
-            return "has no known optimum"
-        curves = own_curves(scratch, cell)
-        if isinstance(curves, str):
-            return curves
-        regrets = []
-        for curve in curves:
-            best, value = _optimum(truth, np.asarray(curve[0]["of"], dtype=np.float64)), _at(asked, "J")(curve)
-            if isinstance(value, str) or best is None:
-                return "has no known optimum for a preference" if best is None else str(value)
-            regrets.append(best - value)
-        return float(np.mean(regrets))
-
-    return measure
+def _regret(study: StudyRecords, scratch: Scratch, asked: int, cell: CellRecord) -> float:
+    truth = study.truths.get((cell.task, cell.seed))
+    if truth is None:
+        raise NoValueError("has no known optimum")
+    curves = own_curves(scratch, cell)
+    return float(np.mean([_optimum(truth, np.asarray(each[0]["of"])) - _at(asked, "J", each) for each in curves]))
 
 
-def _optimum(truth: TruthRecord, preference: FloatArray) -> float | None:
-    """Return J of the best policy for a preference `[K]`, None where it was not computed."""
+def _optimum(truth: TruthRecord, preference: FloatArray) -> float:
+    """Return J of the best policy for a preference `[K]`."""
     same = np.flatnonzero(np.abs(truth.preferences - preference).max(axis=1) <= SAME_PREFERENCE)
     if not len(same):
-        return None
+        raise NoValueError("has no known optimum for a preference")
     place = int(same[0])
     wanted = preference if truth.prompt_preferences is None else truth.prompt_preferences[place]
     return float(((wanted * truth.rewards[place]).sum(axis=1) - truth.beta * truth.kl[place]).mean())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow, MetricValue
-from paretune.metrics.seeds import Group, groups
+from paretune.metrics.seeds import Group, NoValueError, groups
 from paretune.records.study import StudyRecords, TimedBatch, TimingRecord
 from paretune.statistics.quantiles import Quantile, lognormal_quantile, median_interval
 
@@ -87,7 +87,7 @@ def _labels(size: int) -> dict[str, str]:
 def _figure(timing: TimingRecord, batch: TimedBatch, name: str) -> MetricValue:
     try:
         found = FIGURES[name](batch)
-    except _NotTimedError as error:
+    except NoValueError as error:
         return MetricValue(None, reason=str(error))
     reasons = [] if found.low is not None else [f"{len(batch.latency_seconds['base'])} rounds: too few for an interval"]
     if name in SECONDS and (timing.busy or 0) >= BUSY:
@@ -95,17 +95,13 @@ def _figure(timing: TimingRecord, batch: TimedBatch, name: str) -> MetricValue:
     return MetricValue(*found, reason="; ".join(reasons))
 
 
-class _NotTimedError(Exception):
-    pass
-
-
 def _seconds(rounds: Mapping[str, Sequence[float]], decoder: str) -> FloatArray:
     """Return what a decoder took in every round, `[n]`."""
     found = np.array(rounds.get(decoder, ()), dtype=np.float64)
     if len(found) != len(rounds.get("base", ())) or len(found) == 0:
-        raise _NotTimedError(f"{NAMES[decoder]} was not timed in every round")
+        raise NoValueError(f"{NAMES[decoder]} was not timed in every round")
     if not (np.isfinite(found) & (found > 0)).all():
-        raise _NotTimedError(f"a round of {NAMES[decoder]} has no time")
+        raise NoValueError(f"a round of {NAMES[decoder]} has no time")
     return found
 
 
@@ -143,13 +139,13 @@ def _memory_ratio(batch: TimedBatch) -> Quantile:
 
 def _mixed(batch: TimedBatch) -> Quantile:
     if "mixed" not in batch.latency_seconds:
-        raise _NotTimedError("the study has one preference: nothing to mix")
+        raise NoValueError("the study has one preference: nothing to mix")
     return median_interval(_seconds(batch.latency_seconds, "policy") / _seconds(batch.latency_seconds, "mixed"))
 
 
 def _bytes(batch: TimedBatch, decoder: str) -> int:
     if batch.peak_bytes.get(decoder, 0) <= 0:
-        raise _NotTimedError(f"memory of {NAMES[decoder]} was not counted")
+        raise NoValueError(f"memory of {NAMES[decoder]} was not counted")
     return batch.peak_bytes[decoder]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paretune.core.protocols import MetricRow, MetricValue
-from paretune.metrics.adaptability import Scratch, from_scratch, single_policy_results
-from paretune.metrics.seeds import Group, groups, not_measured, over_seeds
+from paretune.core.protocols import MetricRow
+from paretune.metrics.adaptability import Scratch, from_scratch, single_policy_result
+from paretune.metrics.seeds import ANYWHERE, Group, NoValueError, groups, not_measured, over_seeds
 from paretune.records.study import CellRecord, StudyRecords
 
 HALF = 0.5  # of a cell's budget: retraining for at most that much is a point
 NOTHING, LITTLE = 0.02, 0.2  # shares of a gain over the base model: losing at most that much is two points, or one
 MOST = 4.0  # the best grade
-Value = Callable[[CellRecord], float | str]  # of a finished cell, or why it has none
+FloatArray = NDArray[np.float64]
+Value = Callable[[CellRecord], float]  # of a finished cell
 
 
 class Scalability:
@@ -32,8 +35,8 @@ class Scalability:
     of a grade within 0 and 4.
 
     No value: the new objective, where a task has none to add, or a budget is too small to train for one more; the new
-    preference's loss and grade, where the measurement `adaptation` is missing, which has the single-policy result that
-    they are held against (see `Adaptability`); a share, where there was no gain to lose.
+    preference's loss and grade, where the measurement `adaptation` of that preference is missing, which has the
+    single-policy result that they are held against (see `Adaptability`); a share, where there was no gain to lose.
 
     Rows by label, each after `new objective: ` or `new preference: `: `grade`; `experts trained`; `completions`; `share
     of the budget`; `seconds`; `parameters trained`. Of an objective also: `experts kept`, of the old ones; `change on
@@ -66,24 +69,24 @@ class Scalability:
     def _rows(self, group: Group, scratch: Scratch, asked: Collection[str]) -> list[MetricRow]:
         judged = group.task.judged_on
         nouns = (judged, "utility" if judged == "J" else "J")
-        measures: dict[str, Value] = {"new objective: grade": _objective_grade(judged)}
+        measures: dict[str, Value] = {"new objective: grade": partial(_objective_grade, judged)}
         for label, name in COSTS.items():
-            measures[f"new objective: {label}"] = _cost("objective", name)
-        measures["new objective: experts kept"] = _cost("objective", "kept")
+            measures[f"new objective: {label}"] = partial(_cost, "objective", name)
+        measures["new objective: experts kept"] = partial(_cost, "objective", "kept")
         for noun in nouns:
-            measures[f"new objective: change on the old objectives, {noun}"] = _change(noun)
-            measures[f"new objective: gain on the new objective, {noun}"] = _gain(noun)
-        measures["new objective: share of the old gain lost"] = _lost(judged)
-        measures["new preference: grade"] = _preference_grade(scratch, judged)
+            measures[f"new objective: change on the old objectives, {noun}"] = partial(_change, noun)
+            measures[f"new objective: gain on the new objective, {noun}"] = partial(_gain, noun)
+        measures["new objective: share of the old gain lost"] = partial(_lost, judged)
+        measures["new preference: grade"] = partial(_preference_grade, scratch, judged)
         for label, name in COSTS.items():
-            measures[f"new preference: {label}"] = _cost("preference", name)
+            measures[f"new preference: {label}"] = partial(_cost, "preference", name)
         for noun in nouns:
-            measures[f"new preference: loss without training, {noun}"] = _below_single(scratch, noun, "before")
-            measures[f"new preference: loss, {noun}"] = _below_single(scratch, noun, "after")
-        measures["new preference: share of the single-policy gain lost"] = _single_lost(scratch, judged)
+            measures[f"new preference: loss without training, {noun}"] = partial(_below_single, scratch, noun, "before")
+            measures[f"new preference: loss, {noun}"] = partial(_below_single, scratch, noun, "after")
+        measures["new preference: share of the single-policy gain lost"] = partial(_single_lost, scratch, judged)
         cells = [each for each in group.cells if each.cell in asked] or group.cells  # not all seeds are measured
         return [
-            group.row(self.name, label, _within(over_seeds(cells, measure), label.endswith("grade")))
+            group.row(self.name, label, over_seeds(cells, measure, within=_ends(label.partition(": ")[2])))
             for label, measure in measures.items()
         ]
 
@@ -111,123 +114,83 @@ def grade(retrained: bool, share_of_budget: float, share_lost: float) -> int:
     return cost + loss
 
 
-def _within(value: MetricValue, graded: bool) -> MetricValue:
-    if not graded or value.low is None or value.high is None:
-        return value
-    return MetricValue(value.value, max(0.0, value.low), min(MOST, value.high), value.per_seed, value.reason)
+def _ends(part: str) -> tuple[float, float]:
+    """Return what is possible of a part: grades end, and nothing is spent or kept below 0."""
+    if part == "grade":
+        return 0, MOST
+    return (0, np.inf) if part in COSTS or part == "experts kept" else ANYWHERE
 
 
-def _part(cell: CellRecord, change: str) -> Mapping[str, Any] | str:
-    """Return what was measured of a change, or why nothing was."""
+def _part(cell: CellRecord, change: str) -> Mapping[str, Any]:
+    """Return what was measured of a change."""
     table = cell.measured.get("scaling")
     if table is None:
-        return not_measured("scaling")
+        raise NoValueError(not_measured("scaling"))
     part: Mapping[str, Any] = table[change]
-    return f"has no new {change} ({part['reason']})" if part["reason"] else part
+    if part["reason"]:
+        raise NoValueError(f"has no new {change} ({part['reason']})")
+    return part
 
 
-def _cost(change: str, name: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part = _part(cell, change)
-        if isinstance(part, str):
-            return part
-        return float(part["completions"] / cell.budget_completions if name == "share" else part[name])
-
-    return measure
+def _cost(change: str, name: str, cell: CellRecord) -> float:
+    part = _part(cell, change)
+    return float(part["completions"] / cell.budget_completions if name == "share" else part[name])
 
 
-def _users(part: Mapping[str, Any], noun: str) -> np.ndarray[Any, np.dtype[np.float64]] | str:
+def _users(cell: CellRecord, noun: str) -> FloatArray:
     """Return what each user of the old objectives has of the base model, before and after, `[N, 3]`."""
-    values = [[user[when][noun] for when in ("base", "before", "after")] for user in part["old"]]
+    values = [[user[when][noun] for when in ("base", "before", "after")] for user in _part(cell, "objective")["old"]]
     if any(value is None for row in values for value in row):
-        return f"has no {noun} for a preference"
+        raise NoValueError(f"has no {noun} for a preference")
     return np.asarray(values, dtype=np.float64)
 
 
-def _change(noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part = _part(cell, "objective")
-        users = part if isinstance(part, str) else _users(part, noun)
-        return users if isinstance(users, str) else float((users[:, 2] - users[:, 1]).mean())
-
-    return measure
+def _change(noun: str, cell: CellRecord) -> float:
+    users = _users(cell, noun)
+    return float((users[:, 2] - users[:, 1]).mean())
 
 
-def _lost(noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part = _part(cell, "objective")
-        users = part if isinstance(part, str) else _users(part, noun)
-        if isinstance(users, str):
-            return users
-        base, before, after = users.sum(axis=0)
-        return float((before - after) / (before - base)) if before > base else "has no gain over the base model to lose"
-
-    return measure
+def _lost(noun: str, cell: CellRecord) -> float:
+    base, before, after = _users(cell, noun).sum(axis=0)
+    if not before > base:
+        raise NoValueError("has no gain over the base model to lose")
+    return float((before - after) / (before - base))
 
 
-def _gain(noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part = _part(cell, "objective")
-        if isinstance(part, str):
-            return part
-        base, after = part["new"]["base"][noun], part["new"]["after"][noun]
-        return f"has no {noun} for the new objective" if base is None or after is None else float(after - base)
-
-    return measure
+def _gain(noun: str, cell: CellRecord) -> float:
+    new = _part(cell, "objective")["new"]
+    base, after = new["base"][noun], new["after"][noun]
+    if base is None or after is None:
+        raise NoValueError(f"has no {noun} for the new objective")
+    return float(after - base)
 
 
-def _single(scratch: Scratch, cell: CellRecord, noun: str) -> tuple[float, float] | str:
-    """Return what the base model and a single policy have for the new preference, the first that was adapted to."""
-    results = single_policy_results(scratch, cell, noun)
-    return results if isinstance(results, str) else results[0]
+def _single(scratch: Scratch, cell: CellRecord, noun: str) -> tuple[float, float]:
+    """Return what the base model and a single policy have for the preference that was new to the method."""
+    return single_policy_result(scratch, cell, noun, _part(cell, "preference")["before"]["preference"])
 
 
-def _below_single(scratch: Scratch, noun: str, when: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part, single = _part(cell, "preference"), _single(scratch, cell, noun)
-        if isinstance(part, str):
-            return part
-        if isinstance(single, str):
-            return single
-        value = part[when][noun]
-        return f"has no {noun} for the new preference" if value is None else float(single[1] - value)
-
-    return measure
+def _below_single(scratch: Scratch, noun: str, when: str, cell: CellRecord) -> float:
+    value = _part(cell, "preference")[when][noun]
+    if value is None:
+        raise NoValueError(f"has no {noun} for the new preference")
+    return float(_single(scratch, cell, noun)[1] - value)
 
 
-def _single_lost(scratch: Scratch, noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        loss, single = _below_single(scratch, noun, "after")(cell), _single(scratch, cell, noun)
-        if isinstance(loss, str):
-            return loss
-        if isinstance(single, str):
-            return single
-        possible = single[1] - single[0]
-        return float(loss / possible) if possible > 0 else "has a single-policy result without gain over the base model"
-
-    return measure
+def _single_lost(scratch: Scratch, noun: str, cell: CellRecord) -> float:
+    base, single = _single(scratch, cell, noun)
+    if not single > base:
+        raise NoValueError("has a single-policy result without gain over the base model")
+    return _below_single(scratch, noun, "after", cell) / (single - base)
 
 
-def _objective_grade(noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part = _part(cell, "objective")
-        if isinstance(part, str):
-            return part
-        gain, lost = _gain(noun)(cell), _lost(noun)(cell)
-        if isinstance(gain, str) or isinstance(lost, str):
-            return gain if isinstance(gain, str) else lost
-        if gain <= 0:
-            return 0.0
-        return float(grade(part["kept"] < part["experts"], part["completions"] / cell.budget_completions, lost))
-
-    return measure
+def _objective_grade(noun: str, cell: CellRecord) -> float:
+    part, lost = _part(cell, "objective"), _lost(noun, cell)
+    if _gain(noun, cell) <= 0:
+        return 0.0
+    return float(grade(part["kept"] < part["experts"], part["completions"] / cell.budget_completions, lost))
 
 
-def _preference_grade(scratch: Scratch, noun: str) -> Value:
-    def measure(cell: CellRecord) -> float | str:
-        part, lost = _part(cell, "preference"), _single_lost(scratch, noun)(cell)
-        if isinstance(part, str) or isinstance(lost, str):
-            return part if isinstance(part, str) else lost
-        return float(grade(part["trained"] > 0, part["completions"] / cell.budget_completions, lost))
-
-    return measure
+def _preference_grade(scratch: Scratch, noun: str, cell: CellRecord) -> float:
+    part, lost = _part(cell, "preference"), _single_lost(scratch, noun, cell)
+    return float(grade(part["trained"] > 0, part["completions"] / cell.budget_completions, lost))

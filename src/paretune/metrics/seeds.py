@@ -22,6 +22,10 @@ FloatArray = NDArray[np.float64]
 Measure = Callable[[CellRecord], float | FloatArray | str]  # a finished cell's value, one a prompt, or why it has none
 
 
+class NoValueError(Exception):
+    """What a measure may raise of a cell that has no value: its text says why, and `by_seed` tells it."""
+
+
 class Group(NamedTuple):
     """One method on one task at one budget, with all its seeds.
 
@@ -75,14 +79,14 @@ def by_seed(cells: Sequence[CellRecord], measure: Measure) -> BySeed:
 
     Args:
         cells: One a seed.
-        measure: From a finished cell to its value, or to the reason why it has none; where the value is a mean over
-            prompts, to those of the prompts `[P]`.
+        measure: From a finished cell to its value, or to the reason why it has none, which it may also raise
+            (`NoValueError`); where the value is a mean over prompts, to those of the prompts `[P]`.
     """
     values: dict[int, float] = {}
     prompts: list[FloatArray] = []
     lost = []
     for cell in cells:
-        result = measure(cell) if cell.state == "done" else _state(cell)
+        result = _result(cell, measure)
         if isinstance(result, str):
             lost.append(f"seed {cell.seed} {result}")
         elif not np.isfinite(result).all():
@@ -240,6 +244,15 @@ def _ends(found: Interval, within: tuple[float, float]) -> tuple[float | None, f
         return None, None
     lowest, highest = within
     return max(found.low, min(lowest, found.mean)), min(found.high, max(highest, found.mean))
+
+
+def _result(cell: CellRecord, measure: Measure) -> float | FloatArray | str:
+    if cell.state != "done":
+        return _state(cell)
+    try:
+        return measure(cell)
+    except NoValueError as why:
+        return str(why)
 
 
 def _state(cell: CellRecord) -> str:
