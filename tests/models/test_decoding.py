@@ -122,6 +122,10 @@ def near_boundary(base: BaseModel, bank: ExpertBank, weights: Tensor, prompt: tu
     return bool((edges - noise[place]).abs().min() < BOUNDARY)
 
 
+@pytest.mark.parametrize(
+    "any_base", ["llama", "mistral", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt2", "falcon"))],
+    indirect=True,
+)  # fmt: skip
 def test_texts_do_not_depend_on_batch_order_sharing_or_who_leaves(any_base: BaseModel) -> None:
     bank, rows = bank_of(any_base), 512
     prompts = [PROMPTS[row % len(PROMPTS)] for row in range(rows)]

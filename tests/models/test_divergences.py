@@ -187,8 +187,15 @@ def solved(name: str, experts: Tensor, reference: Tensor, weights: Tensor) -> li
         return [float(each.ln()) for each in mixed(high)]
 
 
-@pytest.mark.parametrize(("name", "spread"), [("forward_kl", 400), ("alpha 3", 100), ("jensen_shannon", 300)])
-@pytest.mark.parametrize("weights", [(0.3, 0.7), (0.5, 0.2), (1.0, 0.0), (1.3, -0.3)])
+# the Jensen-Shannon divergence takes seconds, which lie in the oracle: two unknowns, one nested in the other
+@pytest.mark.parametrize(
+    ("name", "spread", "weights"),
+    [
+        pytest.param(name, spread, weights, marks=[pytest.mark.slow] * (name == "jensen_shannon" and number > 0))
+        for name, spread in (("forward_kl", 400), ("alpha 3", 100), ("jensen_shannon", 300))
+        for number, weights in enumerate([(0.5, 0.2), (0.3, 0.7), (1.0, 0.0), (1.3, -0.3)])
+    ],
+)
 def test_experts_that_are_hundreds_of_nats_apart_are_mixed_as_exactly(
     name: str, spread: float, weights: tuple[float, ...]
 ) -> None:

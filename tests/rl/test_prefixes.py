@@ -157,7 +157,9 @@ LEARNERS: dict[str, Make] = {
     "prompt gate alone": conditioned(replace(SETTINGS, epochs=2, average_decay=0.9, micro_batch=8), PromptGate, "gate"),
 }
 
-REPEATED = {
+REPEATED = {  # each part of them is in one of the other kinds, or tested alone elsewhere
+    "bank and gate",
+    "replay of the latest",
     "terms and gradients",
     "target of KL",
     "average",

@@ -76,7 +76,7 @@ def test_all_kinds_whose_hidden_states_are_mixed_have_a_final_norm_to_mix_after(
         pytest.param("in the cube", 0, "soup", marks=pytest.mark.slow),
         pytest.param("in the cube", None, "base", marks=pytest.mark.slow),
         ("on the simplex", None, "soup"),
-        ("corners", 0, "base"),
+        pytest.param("corners", 0, "base", marks=pytest.mark.slow),
     ],
 )
 def test_each_reader_mixes_the_states_behind_the_block(
@@ -268,7 +268,7 @@ def test_rows_of_one_product_of_scale_and_weights_are_told_apart() -> None:
     assert len(set(mixing.group_keys())) == len(set(mixing.group_keys(gated=False))) == 2
 
 
-@pytest.mark.parametrize("name", ["on the simplex", "corners"])
+@pytest.mark.parametrize("name", ["on the simplex", pytest.param("corners", marks=pytest.mark.slow)])
 def test_each_reader_mixes_states_after_the_final_norm_which_is_mixing_log_probabilities(
     blockwise: BaseModel, name: str
 ) -> None:

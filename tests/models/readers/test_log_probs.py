@@ -34,7 +34,13 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("corners", "one expert", "on the simplex")))
+        for name in WEIGHTS
+    ],
+)
 def test_each_reader_mixes_the_log_probabilities_of_the_experts(base: BaseModel, name: str) -> None:
     """`log p = sum_e g_e log p_e + (1 - sum_e g_e) log p_ref - log Z`."""
     bank, weights = bank_of(base), WEIGHTS[name]
@@ -130,7 +136,7 @@ def test_streams_need_a_bank_of_their_experts_and_are_not_pinned(llama: BaseMode
         pass
 
 
-@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon"])
+@pytest.mark.parametrize("divergence", ["forward_kl", pytest.param("jensen_shannon", marks=pytest.mark.slow)])
 def test_each_reader_mixes_by_another_divergence(base: BaseModel, divergence: Divergence) -> None:
     bank, weights = bank_of(base), WEIGHTS["less than one"]
 
