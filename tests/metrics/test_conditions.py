@@ -46,6 +46,20 @@ def test_a_busy_machine_is_named_by_its_load_weighted_by_seconds():
     assert busy([stage("a", attempts=[attempt(load=3.1, machine_cores=8)])]).reasons == ()
 
 
+def test_load_is_that_of_the_machine_it_was_measured_on():
+    """10 on 16 cores and 1 on 2 are no crowd; 10 on 16 and 5 on 2 are (.625 + 2.5) / 2 = 1.56 a core."""
+    large, small = attempt(load=10.0, machine_cores=16), attempt(load=1.0)
+    assert busy([stage("a", attempts=[large]), stage("b", attempts=[small])]).reasons == ()
+    crowded = busy([stage("a", attempts=[large, attempt(load=5.0)])])
+    assert crowded.load_per_core == pytest.approx(1.5625)
+    assert crowded.reasons == ("load 7.5 on 2 to 16 cores",)
+
+
+def test_several_threads_are_marked_where_they_have_less_than_one_core():
+    assert busy([stage("a", cpu_share=1.0, attempts=[attempt(threads_per_worker=2)])]).reasons == ()
+    assert busy([stage("a", cpu_share=0.7, attempts=[attempt(threads_per_worker=2)])]).reasons != ()
+
+
 def test_a_machine_is_busy_where_computing_had_no_core_for_a_fifth_of_the_time():
     assert busy([stage("a", cpu_share=0.8)]).reasons == ()
     assert busy([stage("a", cpu_share=0.61)]).reasons == ("a core for 61 % of the time",)
@@ -61,7 +75,7 @@ def test_waiting_for_a_judge_is_no_sign_of_a_busy_machine():
 
 
 def test_what_is_not_on_record_is_not_said():
-    assert busy([]) == Busy(None, 0, None)
+    assert busy([]) == Busy(None, (), None, None)
     old = replace(stage("a", cpu_share=None, attempts=[{}]))
     assert busy([old]).reasons == ()
     assert seconds_note(seeds(old, stage("b"))) == ""

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from builders import cell, study, timing
+from builders import cell, study, task_info, timing
+from paretune.core.protocols import Table
 from paretune.metrics.inference_efficiency import InferenceEfficiency
 
 SIX = [100.0, 200.0, 400.0, 500.0, 800.0, 1000.0]  # tokens per second
@@ -99,6 +100,34 @@ def test_rows_stand_by_number_of_rows_the_most_first_and_one_row_mixes_nothing()
     assert rows["linear", "tokens per second, 1 row"].value == pytest.approx(9)
     lost = {value.reason for (method, _), value in rows.items() if method == "mod"}
     assert lost == {"decoding was not timed"}
+
+
+def test_rows_of_another_budget_say_of_which_policy_their_timing_is():
+    cells = [cell("linear", budget=budget) for budget in (1000, 6000)]
+    table = Table("timing/a-linear", "counselling", 0, {}, tuple(each.cell for each in cells), measurement="timing")
+    records = replace(study(cells, timings=[timing(SIX, BASE)]), tables=(table,))
+    found = {row.budget_completions: row.value for row in InferenceEfficiency().measure(records)}
+    assert {budget: value.reason for budget, value in found.items()} == {
+        1000: "", 6000: "timed with the policy of 1,000 completions",
+    }  # fmt: skip
+    assert found[6000].value == found[1000].value
+
+
+def test_timings_of_another_task_are_not_its_own():
+    tasks = [task_info(), task_info("other")]
+    cells = [cell("linear"), cell("linear", task="other")]
+    slow = replace(timing([9] * 6, [90] * 6), task="other")
+    rows = InferenceEfficiency().measure(study(cells, tasks, timings=[timing([50] * 6, [100] * 6), slow]))
+    assert {row.task: row.value.value for row in rows if row.label.startswith("ratio")} == {
+        "counselling": 0.5, "other": pytest.approx(0.1),
+    }  # fmt: skip
+
+
+def test_mixed_preferences_need_every_round():
+    record = timing(SIX, BASE)
+    latency = {**record.batches[0].latency_seconds, "mixed": (1.0,)}
+    found = values(changed(record, latency_seconds=latency))["mixed preferences relative to one"]
+    assert (found.value, found.reason) == (None, "a batch of mixed preferences was not timed in every round")
 
 
 def test_study_without_times_says_so():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from paretune.metrics.seeds import span
 from paretune.records.study import CellRecord, StageRecord
 
 BUSY_LOAD = 1.5  # processes a core that run or wait for one: our own workers are one a core at most
@@ -18,20 +19,24 @@ class Busy(NamedTuple):
 
     Attributes:
         load: Mean load average, weighted by the seconds of stages; None where it was not recorded.
-        cores: Of the machine.
+        cores: Of the machines, fewest first, each number once.
+        load_per_core: The same mean of each attempt's load divided by the cores of its own machine.
         share: CPU seconds of a second of computing on the CPU, of all threads together; None where that is not known.
+            One thread on an idle machine has 1. Two threads have 2, and 1 where each gets half a core: such a worker is
+            not marked until it has less than what one thread would need.
     """
 
     load: float | None
-    cores: int
+    cores: tuple[int, ...]
+    load_per_core: float | None
     share: float | None
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why the machine counts as busy; empty where it does not."""
         said = []
-        if self.load is not None and self.load > BUSY_LOAD * self.cores:
-            said.append(f"load {self.load:.1f} on {self.cores} cores")
+        if self.load_per_core is not None and self.load_per_core > BUSY_LOAD:
+            said.append(f"load {self.load:.1f} on {span(self.cores)} cores")
         if self.share is not None and self.share < BUSY_SHARE:
             said.append(f"a core for {100 * self.share:.0f} % of the time")
         return tuple(said)
@@ -46,8 +51,12 @@ def busy(stages: Sequence[StageRecord]) -> Busy:
         if attempt.get("load") is not None
     ]
     seconds = sum(each[0] for each in loads)
-    load = sum(weight * load for weight, load, _ in loads) / seconds if seconds else None
-    return Busy(load, min((cores for _, _, cores in loads), default=0), _share_of_a_core(stages))
+    cores = tuple(sorted({each[2] for each in loads}))
+    if not seconds:
+        return Busy(None, cores, None, _share_of_a_core(stages))
+    load = sum(weight * load for weight, load, _ in loads) / seconds
+    per_core = sum(weight * load / mine for weight, load, mine in loads) / seconds
+    return Busy(load, cores, per_core, _share_of_a_core(stages))
 
 
 def _share_of_a_core(stages: Sequence[StageRecord]) -> float | None:
@@ -73,7 +82,7 @@ def threads(stages: Iterable[StageRecord]) -> list[int]:
 
 
 def seconds_note(cells: Sequence[CellRecord]) -> str:
-    """Say what makes the seconds of cells mean less: several attempts, other threads or devices, a busy machine.
+    """Say why the seconds of cells may not be those of another run: attempts, threads, devices, a busy machine.
 
     Args:
         cells: One a seed; those that are not finished do not count. What is not on record is not said.
@@ -90,7 +99,9 @@ def seconds_note(cells: Sequence[CellRecord]) -> str:
     said += [f"on {listed(places)}"] if len(places) > 1 else []
     crowded = {cell.seed: found for cell in done if (found := busy(cell.stages)).reasons}
     if crowded:
-        worst = max(crowded.values(), key=lambda each: (each.load or 0.0, -1.0 if each.share is None else -each.share))
+        worst = max(
+            crowded.values(), key=lambda each: (each.load_per_core or 0.0, -1.0 if each.share is None else -each.share)
+        )
         said.append(f"machine was busy: {', '.join(worst.reasons)} ({seeds(list(crowded))})")
     return "; ".join(said)
 

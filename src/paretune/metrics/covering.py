@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from paretune.metrics.seeds import answers
+from paretune.metrics.seeds import NoValueError, answers
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StageRecord, TaskInfo
 
 Cost = Callable[[StageRecord], float]
 NEIGHBOURS = ("nearest", "estimated")  # answers by a policy that was trained for another preference
 UNTRAINED = "untrained"
+
+
+def cost_of(cell: CellRecord, amount: Callable[[StageRecord], float | None], unit: str) -> Cost:
+    """Return what each of a cell's stages cost.
+
+    Args:
+        cell: The cell.
+        amount: Of a stage; None where it was never counted.
+        unit: What is counted, for the reason.
+
+    Raises:
+        NoValueError: If it was not counted of a stage.
+    """
+    costs = {stage.key: amount(stage) for stage in cell.stages}
+    for stage in cell.stages:
+        if costs[stage.key] is None:
+            raise NoValueError(f"has a stage ({stage.kind}) whose {unit.replace('_', ' ')} were not counted")
+    return lambda stage: costs[stage.key] or 0.0
 
 
 def stage_sum(stages: Sequence[StageRecord], cost: Cost) -> float:

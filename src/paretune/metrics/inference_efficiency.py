@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import MetricRow, MetricValue
-from paretune.metrics.seeds import Group, NoValueError, groups
+from paretune.metrics.seeds import Group, NoValueError, groups, joined
 from paretune.records.study import StudyRecords, TimedBatch, TimingRecord
 from paretune.statistics.quantiles import Quantile, lognormal_quantile, median_interval
 
@@ -26,9 +27,10 @@ class InferenceEfficiency:
     tokens per second are those of one machine in those seconds. By the clock of the record: on a processor CPU seconds
     of one thread, which on an idle machine is the time that passes.
 
-    One policy of a method is timed, so intervals are over rounds, not over seeds. That of a median lies between two of
-    the rounds' values (`median_interval`), that of the 95 % quantile is of a log-normal distribution, as the values
-    themselves do not reach so far (`lognormal_quantile`). Bytes are counted and repeat: their interval has no width.
+    One policy of a method is timed, that of the first seed and budget; rows of other budgets repeat that timing and say
+    so. Intervals are thus over rounds, not over seeds. That of a median lies between two of the rounds' values
+    (`median_interval`), that of the 95 % quantile is of a log-normal distribution, as the values themselves do not
+    reach so far (`lognormal_quantile`). Bytes are counted and repeat: their interval has no width.
 
     Rows by label, each followed by the number of rows (`, 8 rows`), the most rows first:
         tokens per second: New tokens of all rows together; higher is better.
@@ -66,7 +68,18 @@ class InferenceEfficiency:
         own = figures(timed[group.method]) if group.method in timed else {}
         unknown = MetricValue(None, reason="decoding was not timed")
         labels = [label for size in sizes for label in _labels(size).values()] or list(FIGURES)
+        note = _of_another_budget(group, study)
+        own = {label: replace(value, reason=joined(value.reason, note)) for label, value in own.items()}
         return [group.row(self.name, label, own.get(label, unknown)) for label in labels]
+
+
+def _of_another_budget(group: Group, study: StudyRecords) -> str:
+    """Say with which budget's policy decoding was timed; empty where that is the group's own, or not on record."""
+    mine = {cell.cell: cell.budget_completions for cell in study.cells if cell.method == group.method}
+    tables = [each for each in study.tables if each.measurement == "timing" and each.task == group.task.name]
+    timed = [mine[each.cells[0]] for each in tables if each.cells and each.cells[0] in mine]  # the first of its cells
+    other = timed and timed[0] != group.budget_completions
+    return f"timed with the policy of {timed[0]:,} completions" if other else ""
 
 
 def figures(timing: TimingRecord) -> dict[str, MetricValue]:

@@ -9,10 +9,11 @@ from statistics import fmean
 import numpy as np
 
 from paretune.core.protocols import FAMILIES, MetricRow, MetricValue
+from paretune.metrics.covering import cost_of, stage_sum
 from paretune.metrics.judged import noun_of, quality
 from paretune.metrics.seeds import BySeed, Group, Measure, by_seed, groups, joined
 from paretune.metrics.training_efficiency import COSTS
-from paretune.records.study import CellRecord, StudyRecords
+from paretune.records.study import StudyRecords
 from paretune.statistics.spread import Spread, coefficient_of_variation, standard_deviation
 
 FEWEST = 3  # seeds; two show one difference, and nothing of how differences vary
@@ -142,12 +143,7 @@ def _ranks(method: str, rivals: Mapping[str, Mapping[int, float]]) -> str:
 
 
 def _spent(unit: str) -> Measure:
-    def measure(cell: CellRecord) -> float | str:
-        costs = {stage.key: COSTS[unit](stage) for stage in cell.stages}
-        known = [cost for cost in costs.values() if cost is not None]
-        return sum(known) if len(known) == len(costs) else f"has a stage whose {unit} were not counted"
-
-    return measure
+    return lambda cell: stage_sum(cell.stages, cost_of(cell, COSTS[unit], unit))
 
 
 def _sd(found: BySeed, noun: str) -> MetricValue:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from paretune.core.protocols import MetricRow
 from paretune.metrics.conditions import devices, listed, seconds_note
-from paretune.metrics.covering import Cost, borrowed, cost_to_cover, marginal_cost, newcomers, stage_sum
+from paretune.metrics.covering import Cost, borrowed, cost_of, cost_to_cover, marginal_cost, newcomers, stage_sum
 from paretune.metrics.least_budget import least_budgets
 from paretune.metrics.seeds import Group, Measure, answers, groups, over_seeds
 from paretune.records.study import CellRecord, StageRecord, StudyRecords, TaskInfo
@@ -126,29 +126,12 @@ def longest_chain(stages: Sequence[StageRecord], cost: Cost) -> float | str:
     return max(finished_after.values(), default=0.0)
 
 
-def _known(cell: CellRecord, unit: str) -> Cost | str:
-    """Return the cost of each of a cell's stages, or which of them was never counted."""
-    costs = {stage.key: COSTS[unit](stage) for stage in cell.stages}
-    for stage in cell.stages:
-        if costs[stage.key] is None:
-            return f"has a stage ({stage.kind}) whose {unit.replace('_', ' ')} were not counted"
-    return lambda stage: costs[stage.key] or 0.0
-
-
 def _spent(unit: str, total: Callable[[Sequence[StageRecord], Cost], float | str]) -> Measure:
-    def measure(cell: CellRecord) -> float | str:
-        cost = _known(cell, unit)
-        return cost if isinstance(cost, str) else total(cell.stages, cost)
-
-    return measure
+    return lambda cell: total(cell.stages, cost_of(cell, COSTS[unit], unit))
 
 
 def _of_task(total: Callable[[CellRecord, TaskInfo, Cost], float | str], task: TaskInfo, unit: str) -> Measure:
-    def measure(cell: CellRecord) -> float | str:
-        cost = _known(cell, unit)
-        return cost if isinstance(cost, str) else total(cell, task, cost)
-
-    return measure
+    return lambda cell: total(cell, task, cost_of(cell, COSTS[unit], unit))
 
 
 def _on_gpu(cells: Sequence[CellRecord]) -> bool:
