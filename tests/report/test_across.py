@@ -46,12 +46,12 @@ def test_a_task_on_which_nothing_is_gained_has_no_shares() -> None:
 
 def test_tasks_stand_by_their_measured_correlation_and_a_crossing_is_found() -> None:
     view = View(study_of(CROSSING), ())
-    assert measured_correlation(view, view.comparisons[0]) == -0.5
+    assert measured_correlation(view.parts[0]) == -0.5
     found = data(view)
     (sentence,) = found["sentences"]  # type: ignore[misc]
     assert "differences between methods depend on the task" in sentence
     assert "nothing shows" not in sentence
-    assert sentence.endswith("Highest mean gain: linear on a and weight_grid on b.")
+    assert sentence.endswith("On a linear leads, alone; on b weight_grid leads, alone.")
     (chart,) = found["charts"]  # type: ignore[misc]
     assert [trace["x"] for trace in chart.figure["data"]] == [[-0.5, 0.5]] * 2
     (table,) = found["tables"]  # type: ignore[misc]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import builders
+from paretune.core.protocols import MetricValue
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import comparisons
-from paretune.report.findings import findings, lead
+from paretune.report.costs import spent_seconds
+from paretune.report.findings import findings, lead, speed_sentence
 
 NAMES = ("kind", "short")
 NOISE = (0.00, 0.01, -0.01)
@@ -112,7 +114,23 @@ def test_a_study_without_a_finished_cell_says_so() -> None:
 def test_cost_and_speed_are_those_of_the_records() -> None:
     said = answers(builders.synthetic_study())
     assert "linear 5,600 completions" in said["At what cost?"]  # four experts of 6000 / 4 - 100
-    assert said["How fast does it decode?"].endswith("linear 0.900, weight_grid 0.800 and rewarded_soups 0.700.")
+    assert "linear 0.900 [0.900, 0.900], weight_grid 0.800" in said["How fast does it decode?"]
+    assert "64 rows" in said["How fast does it decode?"]
+
+
+def test_speeds_whose_intervals_overlap_are_not_told_apart_and_many_are_named_by_their_ends() -> None:
+    apart = {f"m{n}": MetricValue(0.1 * n, 0.1 * n - 0.02, 0.1 * n + 0.02) for n in range(1, 7)}
+    said = speed_sentence({**apart, "lost": MetricValue(None)}, "16 rows")
+    assert "16 rows: m6 0.600 [0.580, 0.620] to m1 0.100 [0.080, 0.120]. Not timed: lost." in said
+    alike = {name: MetricValue(0.8, 0.7, 0.9) for name in "ab"}
+    assert "No difference between methods can be shown" in speed_sentence(alike, "1 row")
+    assert "No difference" not in speed_sentence({"a": MetricValue(0.8, 0.7, 0.9)}, "1 row")
+
+
+def test_seconds_beside_other_work_say_so() -> None:
+    value = MetricValue(10.0, 8.0, 12.0, {0: 9.0, 1: 11.0}, "machine was busy: load 8.0 on 2 cores (seeds 0)")
+    assert spent_seconds(value) == "10 s [8.0 s, 12 s] (the machine was busy)"
+    assert spent_seconds(MetricValue(10.0, 10.0, 10.0)) == "10 s"
 
 
 def test_a_noisy_method_below_a_separable_one_is_not_said_to_be_behind() -> None:

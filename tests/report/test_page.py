@@ -15,12 +15,12 @@ from paretune.metrics import measure_all
 from paretune.records.evaluation import EvaluationRecord
 from paretune.records.study import CellRecord, StudyRecords
 from paretune.report.completeness import OWN_UTILITY
-from paretune.report.embedded_data import embedded_json, shown_preferences
+from paretune.report.embedded_data import embedded_json
 from paretune.report.metric_parts import remarks
 from paretune.report.page import page_text, render_page
 from paretune.report.section import blocks
 from paretune.report.sections import SECTIONS
-from paretune.report.view import View
+from paretune.report.view import View, shown_preferences
 
 HOSTILE = (
     "<script>window.pwned=1</script>",

@@ -84,6 +84,14 @@ def slide(page: Any, objective: int, value: int) -> None:
     )
 
 
+def ask(page: Any, objective: int, least: float) -> None:
+    page.evaluate(
+        "([k, value]) => { const each = document.querySelector(`#chooser-0 [data-least='${k}']`);"
+        "each.value = value; each.dispatchEvent(new Event('input', { bubbles: true })); }",
+        [objective, least],
+    )
+
+
 def test_the_page_draws_itself_in_silence_and_asks_for_nothing(shown: Visit) -> None:
     assert drawn(shown.page, "front") >= 3
     assert drawn(shown.page, "training") == 2
@@ -156,6 +164,15 @@ def test_the_table_of_gains_is_that_of_the_records(visit: Visit) -> None:
     cell = visit.page.locator("#chooser-0 .gains tbody tr").first.locator("td").nth(1)
     value = column_mean(gap, part.seeds)
     assert cell.text_content() == number(value.value, signed=True) + interval(value, signed=True).split(" ", 1)[1]
+    # all intervals exclude 0 here but those that are grey, and a sentence says the same
+    (said,) = (each for each in answers(visit.page) if each.startswith("Against the base model linear "))
+    assert f"gains {number(value.value)} empathy" in said or f"and {number(value.value)} empathy" in said
+    assert "linear cost" in answers(visit.page)[1]
+    visit.page.select_option("#chooser-0 .chosen-method", "")
+
+
+def answers(page: Any) -> list[str]:
+    return [str(each) for each in page.locator("#chooser-0 .answer-lines p").all_text_contents()]
 
 
 def test_a_held_choice_is_compared_with(visit: Visit) -> None:
@@ -163,18 +180,43 @@ def test_a_held_choice_is_compared_with(visit: Visit) -> None:
     visit.page.click("#chooser-0 .hold")
     visit.page.click("#chooser-0 [data-preset='1']")
     rows = visit.page.locator("#chooser-0 .gains tbody th").all_text_contents()
-    assert any(each.endswith("For reflection") for each in rows)
+    assert any(each.endswith(", for reflection") for each in rows)
+
+
+def saved(page: Any) -> Any:
+    with page.expect_download() as download:
+        page.click("#chooser-0 .save")
+    return json.loads(Path(download.value.path()).read_text("utf-8"))
+
+
+def head(page: Any) -> str:
+    return str(page.locator("#chooser-0 .head").text_content())
+
+
+def test_an_audit_can_be_asked_for_and_asks_for_nothing_at_its_lowest(visit: Visit) -> None:
+    visit.page.check("#chooser-0 [value='aspirations']")
+    before = saved(visit.page)
+    assert list(before["aspirations"]) == ["reflection", "empathy", "brevity"]
+    ask(visit.page, 3, 0.8)
+    after = saved(visit.page)
+    assert after["aspirations"]["fluency"] == 0.8
+    ask(visit.page, 3, 0.0)
+    visit.page.check("#chooser-0 [value='weights']")
 
 
 def test_aspirations_choose_the_policy_that_falls_short_least(visit: Visit) -> None:
     visit.page.check("#chooser-0 [value='aspirations']")
-    visit.page.evaluate(
-        "() => { const each = document.querySelector('#chooser-0 [data-least=\"1\"]'); each.value = 1;"
-        "each.dispatchEvent(new Event('input', { bubbles: true })); }"
-    )
+    ask(visit.page, 1, 1)
     assert visit.page.locator("#chooser-0 .head").text_content().startswith("For empathy, answered by ")
     note = visit.page.locator("#chooser-0 .interpolated")
     assert note.text_content().startswith("No measured policy reaches all of this. The closest lacks ")
+    found = head(visit.page).rpartition(" ")[2]
+    other = "linear" if found != "linear" else "weight_grid"
+    assert answers(visit.page)[0].startswith(f"{found} cost ")  # of the policy found, and not of who leads by weights
+    visit.page.select_option("#chooser-0 .chosen-method", other)
+    assert head(visit.page).endswith(f"answered by {other}")
+    assert answers(visit.page)[0].startswith(f"{other} cost ")
+    visit.page.select_option("#chooser-0 .chosen-method", "")
     visit.page.check("#chooser-0 [value='weights']")
 
 
@@ -188,6 +230,9 @@ def test_a_choice_is_saved_as_json_that_the_command_line_reads(visit: Visit, tmp
     assert kept["kind"] == "paretune choice"
     assert kept["schema_version"] == 1
     assert kept["task"] == "counselling"
+    assert kept["cell"] == f"counselling-{kept['method']}-6000-0"  # its first
+    said = visit.page.locator("#chooser-0 .said").text_content()
+    assert f'paretune generate runs/{kept["cell"]} --preference @choice.json "prompt"' in said
     assert sum(kept["objectives"].values()) == pytest.approx(1, abs=1e-3)
     assert list(kept["objectives"]) == ["reflection", "empathy", "brevity"]
 
@@ -200,8 +245,25 @@ def test_a_link_brings_back_the_choice(browser: Any, report: Path, visit: Visit)
     opened.goto(link)
     opened.wait_for_selector(READY, state="attached")
     assert opened.locator("#chooser-0 .head").text_content() == "For brevity"
+    opened.evaluate("location.hash = ''")
+    opened.click("#chooser-0 [data-preset='0']")
+    opened.evaluate("link => { location.hash = new URL(link).hash; }", link)  # pasted into the tab that shows the page
+    opened.wait_for_function("document.querySelector('#chooser-0 .head').textContent === 'For brevity'")
     opened.close()
     visit.page.evaluate("history.replaceState(null, '', location.pathname)")
+
+
+def test_texts_are_those_of_the_nearest_preference_that_the_page_holds_beside_the_held_choice(visit: Visit) -> None:
+    visit.page.click("#chooser-0 [data-preset='0']")
+    visit.page.select_option("#chooser-0 .chosen-method", "linear")
+    visit.page.click("#chooser-0 .hold")
+    slide(visit.page, 2, 96)  # measured nowhere
+    visit.page.select_option("#chooser-0 .chosen-method", "weight_grid")
+    of = visit.page.locator("#chooser-0 .sampled .of").text_content()
+    assert of.startswith("For brevity; the choice to compare with for reflection")
+    cards = visit.page.locator("#chooser-0 .sampled .card h4").all_text_contents()
+    assert cards == ["base model", "weight_grid", "linear"]
+    visit.page.select_option("#chooser-0 .chosen-method", "")
 
 
 def test_a_switch_draws_down_to_the_reference_point(visit: Visit) -> None:

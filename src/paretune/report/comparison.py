@@ -118,6 +118,23 @@ class Comparison:
         """Names of the preferences, each different, `[P]`."""
         return preference_labels(self.task)
 
+    @cached_property
+    def ends(self) -> list[tuple[float, float]]:
+        """Both ends of each objective's range, then of each audit's; measured ones where the task declares none."""
+        every = [each.scores for each in self.methods], [each.audit_scores for each in self.methods]
+        bases = (self.base_scores, self.base_audit_scores)
+        found = []
+        for audit, methods, base in zip((False, True), every, bases, strict=True):
+            objectives = [each for each in self.task.objectives if each.audit is audit]
+            for k, objective in enumerate(objectives):
+                scores = np.concatenate([base[:, k], *(each[:, :, k].ravel() for each in methods)])
+                known = scores[np.isfinite(scores)]
+                least, most = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+                low, high = objective.range
+                low, high = low if np.isfinite(low) else least, high if np.isfinite(high) else most
+                found.append((low, high) if high > low else (low, low + 1.0))
+        return found
+
     @property
     def ranked(self) -> tuple[MethodResult, ...]:
         """The methods that are compared with each other: all but a ceiling."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-import numpy as np
 from markupsafe import Markup
 
 from paretune.core.printable import printable
@@ -32,12 +31,3 @@ def _printable(data: object) -> object:
     if isinstance(data, Mapping):
         return {printable(str(key)): _printable(value) for key, value in data.items()}
     return [_printable(each) for each in data] if isinstance(data, (list, tuple)) else data
-
-
-def shown_preferences(total: int, corners: int, limit: int) -> list[int]:
-    """Choose which preferences to draw: all if they fit, else the corners and the rest evenly spaced."""
-    if total <= limit:
-        return list(range(total))
-    first = list(range(min(corners, limit)))
-    rest = np.linspace(len(first), total - 1, limit - len(first)).round().astype(int)
-    return first + sorted(set(rest.tolist()))

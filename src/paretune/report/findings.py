@@ -11,13 +11,14 @@ from paretune.core.protocols import MetricRow, MetricValue
 from paretune.report.comparison import Comparison
 from paretune.report.conflicts import conflicts
 from paretune.report.controls import controls_sentence
-from paretune.report.costs import Cost, costs
+from paretune.report.costs import Cost, costs, spent_seconds
 from paretune.report.estimates import LEVEL, column_mean, difference, p_value
 from paretune.report.heat_map import BASE, heat_map, separable
 from paretune.report.measured import judged, measured, rows_of
 from paretune.report.wording import MANY, count, interval, listing, number, seconds
 from paretune.statistics.ties import holm
 
+FEW = 4  # of methods, the speeds of all are named in a sentence
 SAME = 1e-12  # means this close are equal
 MEANINGS = {
     "achieved utility": "the preference-weighted mean reward on test prompts, averaged",
@@ -86,7 +87,10 @@ def findings(
         *((Finding("Do dynamic methods beat shuffled feedback?", learned),) if learned else ()),
         *((Finding("Do steps turn against an objective?", turned),) if turned else ()),
         Finding("At what cost?", _training_cost(spent)),
-        Finding("How fast does it decode?", _speed(spent)),
+        Finding(
+            "How fast does it decode?",
+            _speed(spent),
+        ),
     ]
 
 
@@ -282,7 +286,7 @@ def _training_cost(spent: Sequence[Cost]) -> str:
             absent.append(cost.method)
             continue
         parts.append(
-            f"{cost.method} {number(cost.completions.value)} completions and {seconds(cost.seconds_sum.value)} "
+            f"{cost.method} {number(cost.completions.value)} completions and {spent_seconds(cost.seconds_sum)} "
             f"(longest chain {seconds(cost.seconds_chain.value)})"
         )
     if not parts:
@@ -295,10 +299,29 @@ def _training_cost(spent: Sequence[Cost]) -> str:
 
 
 def _speed(spent: Sequence[Cost]) -> str:
-    timed = [cost for cost in spent if cost.speed_ratio.value is not None]
+    return speed_sentence({each.method: each.speed_ratio for each in spent}, next(iter(spent)).timed if spent else "")
+
+
+def speed_sentence(ratios: Mapping[str, MetricValue], rows: str) -> str:
+    """Say how fast methods decode beside the base model, or that no difference between them can be shown.
+
+    Args:
+        ratios: Tokens per second over the base model's, by method.
+        rows: How many prompts were answered at once, as the label says it: `16 rows`.
+    """
+    timed = {name: each for name, each in ratios.items() if each.value is not None}
     if not timed:
         return "Decoding was not timed."
-    parts = [f"{cost.method} {number(cost.speed_ratio.value)}" for cost in timed]
-    absent = listing([cost.method for cost in spent if cost.speed_ratio.value is None])
-    missing = f" Not timed: {absent}." if absent else ""
-    return f"Tokens per second, relative to the base model timed in turn with it: {listing(parts)}.{missing}"
+    absent = [name for name in ratios if name not in timed]
+    missing = f" Not timed: {listing(absent)}." if absent else ""
+    order = sorted(timed, key=lambda name: -(timed[name].value or 0.0))
+    lows, highs = ([end for each in timed.values() if (end := getattr(each, side)) is not None] for side in _ENDS)
+    whole = len(lows) == len(highs) == len(timed) > 1
+    shown = order if len(order) <= FEW else [order[0], order[-1]]
+    parts = listing([f"{name} {interval(timed[name])}" for name in shown], "and" if shown == order else "to")
+    said = f"Times the base model's tokens per second, timed in turn with it, {rows}: {parts}."
+    alike = " No difference between methods can be shown: their intervals overlap."
+    return f"{said}{alike if whole and max(lows) <= min(highs) else ''}{missing}"
+
+
+_ENDS = ("low", "high")

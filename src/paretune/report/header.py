@@ -6,10 +6,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from paretune.core.seeds import FIRST_TUNING_SEED
+from paretune.metrics.configuration import COSTS, ITEMS, Finding
 from paretune.records.study import StudyRecords, TaskInfo
 from paretune.report.comparison import Comparison
 from paretune.report.completeness import STATUSES, failure, missing_rewards, missing_shares, started_parts, state_counts
 from paretune.report.wording import count, listing
+
+MOST_SAID = 3  # differences between compared cells, in the banner
 
 
 def subtitle(study: StudyRecords, parts: Sequence[Comparison]) -> str:
@@ -65,6 +68,29 @@ def _task_figures(info: TaskInfo) -> list[dict[str, str]]:
         _key_figure("reference point", f"({corner})", "fixed in the task"),
         _key_figure("base model", model, f"KL coefficient beta{beta}; judged on {info.judged_on}"),
     ]
+
+
+def configuration_figure(found: Sequence[Finding]) -> list[dict[str, str]]:
+    """Return whether the compared cells were run alike, as a key figure; nothing where nothing is compared."""
+    if not found:
+        return []
+    differs = list(dict.fromkeys(each.item for each in found if each.state == "differs"))
+    unknown = {each.item for each in found if each.state == "not on record"} - set(differs)
+    value = f"{count(len(differs), 'item')} {'differs' if len(differs) == 1 else 'differ'}" if differs else "identical"
+    detail = [listing(differs)] * bool(differs) + [f"{len(unknown)} not on record"] * bool(unknown)
+    return [_key_figure("configurations", value, "; ".join(detail)) | {"link": "#trust"}]
+
+
+def unequal(found: Sequence[Finding]) -> list[str]:
+    """Say what makes qualities of compared cells mean something else; what changes their seconds is no news here."""
+    qualities = {each.name for each in ITEMS if COSTS not in each.suffers}
+    said = [
+        f"{each.task}, {each.budget_completions:,} completions: {each.sentence}"
+        for each in found
+        if each.state == "differs" and each.item in qualities
+    ]
+    more = [f"{len(said) - MOST_SAID} more such differences stand under Trust."] if len(said) > MOST_SAID else []
+    return [*said[:MOST_SAID], *more]
 
 
 def _key_figure(name: str, value: str, detail: str) -> dict[str, str]:

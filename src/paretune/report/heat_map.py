@@ -30,12 +30,6 @@ class HeatMap:
     differences: tuple[tuple[MetricValue, ...], ...]
     averages: tuple[MetricValue, ...]
 
-    @property
-    def scale(self) -> float:
-        """Largest absolute difference: the end of the colour scale, the same on both sides of 0."""
-        sizes = [abs(each.value) for row in self.differences for each in row if each.value is not None]
-        return max(sizes, default=0.0)
-
 
 def baselines(comparison: Comparison) -> list[str]:
     """Return what methods can be compared with: the base model where it was evaluated, then every method."""

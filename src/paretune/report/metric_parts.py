@@ -9,7 +9,7 @@ from paretune.report.charts import Chart, dots, dots_height
 from paretune.report.findings import lead
 from paretune.report.tables import Table, Value
 from paretune.report.view import PartView
-from paretune.report.wording import MANY, count, interval, listing, table_cell
+from paretune.report.wording import MANY, capital, count, interval, listing, table_cell
 
 MAX_REMARKS = 12
 
@@ -48,12 +48,12 @@ def row_charts(part: PartView, metric: str, rows: Mapping[str, str], ground: flo
     return [
         chart
         for label, across in rows.items()
-        for chart in dot_chart(part, part.values(metric, label), _title(label), across, ground)
+        for chart in dot_chart(part, part.values(metric, label), capital(label), across, ground)
     ]
 
 
-def _title(label: str) -> str:
-    return label[:1].upper() + label[1:]
+def _named(names: Sequence[str]) -> str:
+    return listing(names) if len(names) <= MANY else count(len(names), "method")
 
 
 def metric_table(part: PartView, metric: str, labels: Sequence[str], title: str) -> Table:
@@ -63,7 +63,7 @@ def metric_table(part: PartView, metric: str, labels: Sequence[str], title: str)
     missing = MetricValue(None)
     names = [each.name for each in part.comparison.methods]
     lines = [(name, *(_cell(found[label].get(name, missing)) for label in columns)) for name in names]
-    return Table(metric, title, ("method", *(_title(label) or "all preferences" for label in columns)), tuple(lines))
+    return Table(metric, title, ("method", *(capital(label) or "all preferences" for label in columns)), tuple(lines))
 
 
 def _cell(value: MetricValue) -> Value:
@@ -78,11 +78,8 @@ def remarks(part: PartView, metric: str, labels: Iterable[str]) -> list[str]:
     for label in labels:
         for name, value in part.values(metric, label).items():
             if value.reason and "one seed" not in value.reason:
-                held.setdefault(f"{_title(label) or 'All preferences'}: {value.reason}", {})[name] = None
-    lines = [
-        f"{said} ({listing(list(names)) if len(names) <= MANY else count(len(names), 'method')})."
-        for said, names in held.items()
-    ]
+                held.setdefault(f"{capital(label) or 'All preferences'}: {value.reason}", {})[name] = None
+    lines = [f"{said} ({_named(list(names))})." for said, names in held.items()]
     more = [f"{len(lines) - MAX_REMARKS:,} more stand in tables.csv."] if len(lines) > MAX_REMARKS else []
     return [*lines[:MAX_REMARKS], *more]
 
@@ -90,28 +87,30 @@ def remarks(part: PartView, metric: str, labels: Iterable[str]) -> list[str]:
 def leader_sentence(
     values: Mapping[str, MetricValue], what: str, lower: bool = False, write: Callable[[MetricValue], str] = interval
 ) -> str:
-    """Say which method is best by a metric, and what cannot be told apart from it.
+    """Say which method is best by a metric, what cannot be told apart from it, and who has no figure.
 
     Args:
-        values: By method, ceilings left out.
+        values: By method, ceilings left out; of those with figures by seed one is said to lead.
         what: What they are, `the hypervolume`.
         lower: Whether lower is better.
         write: How a value is written.
     """
+    known = {name: value.per_seed for name, value in values.items() if value.value is not None and value.per_seed}
     sign = -1.0 if lower else 1.0
-    found = lead({name: {seed: sign * each for seed, each in value.per_seed.items()} for name, value in values.items()})
+    found = lead({name: {seed: sign * each for seed, each in seeds.items()} for name, seeds in known.items()})
     if found is None:
         return ""
     best = found.leader
     said = f"{best} has the {'lowest' if lower else 'highest'} {what}, {write(values[best])}"
-    if len(values) == 1:
-        return f"{best} is the only method with {what}: {write(values[best])}."
+    lost = [name for name in values if name not in known]
+    without = f" No figure of {_named(lost)}." if lost else ""
+    if len(known) == 1:
+        return f"{best} is the only method with a figure of {what}: {write(values[best])}.{without}"
     if not found.tied:
-        return f"{said}; every other method can be told apart from it."
+        return f"{said}; every other method can be told apart from it.{without}"
     if not found.behind:
-        return f"No method can be told apart from the best in {what}: {best}, {write(values[best])}."
-    tied = listing(list(found.tied)) if len(found.tied) <= MANY else count(len(found.tied), "method")
-    return f"{said}; {tied} cannot be told apart from it, the others can."
+        return f"No method can be told apart from the best in {what}: {best}, {write(values[best])}.{without}"
+    return f"{said}; {_named(found.tied)} cannot be told apart from it, the others can.{without}"
 
 
 def ranked(part: PartView, values: Mapping[str, MetricValue]) -> dict[str, MetricValue]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from paretune.records.study import StudyRecords
 from paretune.report.charts import Charts
 from paretune.report.completeness import warnings
 from paretune.report.embedded_data import embedded_json
-from paretune.report.header import key_figures, subtitle
+from paretune.report.header import configuration_figure, key_figures, subtitle, unequal
 from paretune.report.heat_map import BASE
 from paretune.report.palette import BASE_LOOK
 from paretune.report.section import Block, blocks
@@ -54,8 +55,8 @@ def page_text(view: View, found: Sequence[Block], files: Sequence[str] = ()) -> 
         plotly=plotly,
         script=script,
         subtitle=subtitle(study, view.comparisons),
-        warnings=warnings(study, view.comparisons),
-        key_figures=key_figures(study, view.comparisons),
+        warnings=[*warnings(study, view.comparisons), *unequal(view.configuration)],
+        key_figures=[*key_figures(study, view.comparisons), *configuration_figure(view.configuration)],
         parts=view.parts,
         sections=list(sections.values()),
         shown={
@@ -98,6 +99,7 @@ def _environment(view: View, charts: Charts, files: Sequence[str]) -> Environmen
         lstrip_blocks=True,
     )
     environment.filters["cell"] = table_cell
+    environment.filters["anchor"] = anchor
     environment.filters["embedded"] = embedded_json
     environment.globals |= {
         "looks": view.looks,
@@ -109,6 +111,11 @@ def _environment(view: View, charts: Charts, files: Sequence[str]) -> Environmen
         "files": files,
     }
     return environment
+
+
+def anchor(term: str) -> str:
+    """Return the place of a term's meaning in the appendix."""
+    return "term-" + re.sub(r"\W+", "-", term.lower())
 
 
 def _own(name: str) -> Markup:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from paretune.core.protocols import MetricRow, MetricValue
+from paretune.metrics.configuration import Finding as ConfigurationFinding
+from paretune.metrics.configuration import configuration_check
 from paretune.records.study import StudyRecords
 from paretune.report.comparison import Comparison, comparisons
 from paretune.report.costs import Cost, costs
@@ -36,6 +41,11 @@ class View:
     def parts(self) -> tuple[PartView, ...]:
         """The same as sections read them."""
         return tuple(PartView(self, index, each) for index, each in enumerate(self.comparisons))
+
+    @cached_property
+    def configuration(self) -> list[ConfigurationFinding]:
+        """Whether compared cells were run alike, item by item."""
+        return configuration_check(self.study)
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -76,6 +86,28 @@ class PartView:
         """What its methods are ranked by: the name, and the value of each."""
         return judged(self.comparison, self.view.rows)
 
+    def by_value(self, names: Sequence[str]) -> list[str]:
+        """Order methods by what they are ranked by, the highest first; those without a value last."""
+        values = {name: self.judged[1][name].value for name in names}
+        return sorted(names, key=lambda name: -math.inf if values[name] is None else values[name] or 0.0, reverse=True)
+
+    def best(self, names: Sequence[str]) -> str:
+        """Return the first of those that have a value; empty where there is none."""
+        return next((name for name in self.by_value(names) if self.judged[1][name].value is not None), "")
+
+    @cached_property
+    def relations(self) -> tuple[int, Mapping[str, Any]] | None:
+        """What was measured of how objectives relate under the base model: the seed, and the levels by name."""
+        known = self.view.study.relations
+        found = ((seed, known.get((self.comparison.task.name, seed))) for seed in self.comparison.seeds)
+        return next(((seed, each) for seed, each in found if each is not None), None)
+
+    @property
+    def instance(self) -> str:
+        """Name the instance whose relations were measured, on a task that is another one with every seed."""
+        of_many = self.comparison.task.family_settings and self.relations is not None
+        return f"on the instance of seed {self.relations[0]}" if of_many and self.relations else ""
+
     @cached_property
     def costs(self) -> list[Cost]:
         """What each of its methods cost."""
@@ -96,3 +128,12 @@ class PartView:
         """Return one row of a metric by method, in the order of the study; those without such a row are left out."""
         found = self._by_label.get((metric, label), {})
         return {each.name: found[each.name] for each in self.comparison.methods if each.name in found}
+
+
+def shown_preferences(total: int, corners: int, limit: int) -> list[int]:
+    """Choose which preferences to draw: all if they fit, else the corners and the rest evenly spaced."""
+    if total <= limit:
+        return list(range(total))
+    first = list(range(min(corners, limit)))
+    rest = np.linspace(len(first), total - 1, limit - len(first)).round().astype(int)
+    return first + sorted(set(rest.tolist()))

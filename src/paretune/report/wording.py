@@ -53,6 +53,11 @@ def count(amount: int, noun: str, plural: str = "") -> str:
     return f"{amount:,} {noun if amount == 1 else plural or noun + 's'}"
 
 
+def capital(text: str) -> str:
+    """Begin a text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def listing(words: Sequence[str], last: str = "and") -> str:
     """Join words: `a, b and c`."""
     if len(words) < 2:

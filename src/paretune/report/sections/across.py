@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretune.core.protocols import MetricValue
 from paretune.metrics.seeds import seed_mean
 from paretune.report.charts import Chart, Curve, curves
 from paretune.report.comparison import Comparison
+from paretune.report.findings import lead
 from paretune.report.section import Section
 from paretune.report.tables import Table
-from paretune.report.view import View
-from paretune.report.wording import count, interval, listing, number
+from paretune.report.view import PartView, View
+from paretune.report.wording import capital, count, interval, listing, number
 from paretune.statistics.interaction import Interaction, interaction
 
 LEVEL = 0.05
@@ -25,7 +25,10 @@ HOW = (
     "the task. Intervals are Student-t over seeds. The test asks whether methods differ by the same amounts on every "
     "task: values are taken relative to the mean of the methods, and to what a seed does to each method on all tasks; "
     "then the tasks of each seed are permuted, 9,999 times. Tasks share a seed where it draws the same model and "
-    "prompts for both, or where both train one base model. Methods that lack a task or a seed take no part in it."
+    "prompts for both, or where both train one base model. Methods that lack a task take no part in it, nor do "
+    "seeds that one of the others lacks; tasks on which what users want depends on the prompt are left out. The best "
+    "method's gain is taken as exact, so intervals of shares are somewhat too narrow. Where every seed is another "
+    "instance of a task, its correlation is that of the first."
 )
 
 
@@ -65,10 +68,11 @@ def needs(view: View) -> str:
 def places_of(view: View) -> dict[int, list[Place]]:
     """Return the tasks of every budget that has two or more whose relations were measured, by rising correlation."""
     found: dict[int, list[Place]] = {}
-    for part in view.comparisons:
-        correlation, gains = measured_correlation(view, part), relative_gains(part)
-        if correlation is not None and gains and not part.feedback:
-            found.setdefault(part.budget_completions, []).append(Place(part, correlation, gains))
+    for part in view.parts:
+        correlation, gains = measured_correlation(part), relative_gains(part.comparison)
+        if correlation is not None and gains and not part.comparison.feedback:
+            budget = part.comparison.budget_completions
+            found.setdefault(budget, []).append(Place(part.comparison, correlation, gains))
     return {
         budget: sorted(places, key=lambda place: place.correlation)
         for budget, places in found.items()
@@ -76,13 +80,11 @@ def places_of(view: View) -> dict[int, list[Place]]:
     }
 
 
-def measured_correlation(view: View, part: Comparison) -> float | None:
+def measured_correlation(part: PartView) -> float | None:
     """Return the mean correlation of every two objectives, of the first seed where it was measured."""
-    known = (view.study.relations.get((part.task.name, seed)) for seed in part.seeds)
-    plain = next((each for each in known if each is not None), None)
-    if plain is None:
+    if part.relations is None:
         return None
-    values = np.array([[np.nan if each is None else each for each in row] for row in plain["rewards"]["values"]], float)
+    values = np.array(part.relations[1]["rewards"]["values"], float)  # None becomes NaN
     pairs = values[np.triu_indices(len(values), 1)]
     return float(np.nanmean(pairs)) if np.isfinite(pairs).any() else None
 
@@ -133,11 +135,7 @@ def _sentence(budget: int, places: Sequence[Place]) -> str:
     clear = found.p_value < LEVEL
     alone = listing([places[place].part.task.name for place in found.left_out])
     apart = f" Not tested, as no other task has its seeds: {alone}." * bool(alone)
-    best = {
-        place.part.task.name: max(place.gains, key=lambda name: np.mean(list(place.gains[name].values())))
-        for place in places
-    }
-    leaders = listing([f"{name} on {task}" for task, name in best.items()])
+    leaders = "; ".join(_leader(place) for place in places)
     verdict = (
         "differences between methods depend on the task"
         if clear
@@ -145,12 +143,19 @@ def _sentence(budget: int, places: Sequence[Place]) -> str:
     )
     return (
         f"{head}{verdict} (tasks explain {number(found.share)} of how methods differ within instances, p = "
-        f"{found.p_value:.4f}). Highest mean gain: {leaders}.{apart}"
+        f"{found.p_value:.4f}). {capital(leaders)}.{apart}"
     )
 
 
-def _value(gains: Mapping[int, float]) -> MetricValue:
-    return seed_mean(gains)
+def _leader(place: Place) -> str:
+    """Say who leads on a task, and how many cannot be told apart from it."""
+    task, found = place.part.task.name, lead(place.gains)
+    if found is None or not (found.tied or found.behind):
+        return f"on {task} there is one method only"
+    if not found.behind:
+        return f"on {task} nobody can be told apart from the best"
+    tied = f", {count(len(found.tied), 'method')} tied with it" if found.tied else ", alone"
+    return f"on {task} {found.leader} leads{tied}"
 
 
 def _chart(budget: int, places: Sequence[Place], view: View) -> Chart:
@@ -158,7 +163,9 @@ def _chart(budget: int, places: Sequence[Place], view: View) -> Chart:
     lines = []
     for name in names:
         mine = [place for place in places if name in place.gains]
-        lines.append(Curve(name, [place.correlation for place in mine], [_value(place.gains[name]) for place in mine]))
+        lines.append(
+            Curve(name, [place.correlation for place in mine], [seed_mean(place.gains[name]) for place in mine])
+        )
     named = [
         {
             "x": place.correlation, "y": 1.0, "yref": "paper", "text": place.part.task.name, "showarrow": False,
@@ -183,7 +190,7 @@ def _chart(budget: int, places: Sequence[Place], view: View) -> Chart:
 def _table(budget: int, places: Sequence[Place]) -> Table:
     names = list(dict.fromkeys(name for place in places for name in place.gains))
     lines = [
-        (name, *(interval(_value(place.gains[name])) if name in place.gains else "\u2013" for place in places))
+        (name, *(interval(seed_mean(place.gains[name])) if name in place.gains else "\u2013" for place in places))
         for name in names
     ]
     heads = [f"{place.part.task.name} (correlation {number(place.correlation)})" for place in places]
@@ -194,5 +201,10 @@ def _table(budget: int, places: Sequence[Place]) -> Table:
 
 
 SECTION = Section(
-    "across", "Correlated or competing: does the best method change?", "By relation", data, needs, of="study"
+    "across",
+    "Correlated or competing: does the best method change? (shares of its gain)",
+    "By relation",
+    data,
+    needs,
+    of="study",
 )

@@ -13,12 +13,21 @@ from paretune.report.findings import findings
 from paretune.report.palette import GREY
 from paretune.report.ranking import interval_rule, main_table
 from paretune.report.section import Section
-from paretune.report.sections.answering import centre_column, head, more_of, names_of, preference_lines, ranking_rows
+from paretune.report.sections.answering import (
+    answer_of,
+    centre_column,
+    cost_line,
+    head,
+    more_of,
+    names_of,
+    ranking_rows,
+)
 from paretune.report.sections.optimum import optimum_estimate, optimum_sentence, optimum_table
 from paretune.report.view import PartView
 
+WORDS = ("Rank, tie group", "J, captured share", "KL", "Hypervolume, naive and cross-fitted", "Cost", "Ceiling")
 DIGITS = 4  # decimals of a score in the page's data
-MAX_SEED_SCORES = 60_000  # numbers; beyond, means stand for the seeds and the page says so
+MAX_SEED_SCORES = 60_000  # numbers; beyond, means stand for the seeds, without intervals, and the page says so
 
 
 def data(part: PartView) -> Mapping[str, object]:
@@ -27,18 +36,19 @@ def data(part: PartView) -> Mapping[str, object]:
     centre = centre_column(comparison)
     optimum = optimum_estimate(comparison, part.view.study)
     return {
-        "lines": preference_lines(part, centre),
+        "lines": _lines(part, centre),
         "head": head(part, centre),
         "objectives": comparison.objectives,
         "audit": comparison.audit,
-        "ranges": [each.range for each in comparison.task.trained],
+        "ends": comparison.ends,
+        "whole": _whole(part),
         "start": comparison.task.preferences[centre].tolist(),
-        "labels": comparison.labels,
         "methods": [each.name for each in comparison.ranked if each.done],
         "judged_on": comparison.task.judged_on,
         "chart": _chart(part),
         "findings": findings(comparison, part.view.rows, controls_of(part.view.study.resolved.get("methods"))),
         "ranking": main_table(comparison, part.view.rows),
+        "words": WORDS,
         "interval_rule": interval_rule(list(part.values("performance").values())),
         "optimum": None if optimum is None else optimum_sentence(optimum, comparison.labels),
         "optimum_table": None if optimum is None else optimum_table(optimum, comparison.labels),
@@ -90,8 +100,7 @@ def _island(part: PartView) -> dict[str, object]:
     methods = comparison.methods
     scores = [np.concatenate([each.scores, each.audit_scores], axis=2) for each in methods]  # each [S, P, K + A]
     base = np.concatenate([comparison.base_scores, comparison.base_audit_scores], axis=1)
-    whole = sum(each.size for each in scores) <= MAX_SEED_SCORES
-    if not whole:
+    if not _whole(part):
         scores, base = (
             [np.nanmean(each, axis=0, keepdims=True) for each in scores],
             np.nanmean(base, axis=0, keepdims=True),
@@ -101,12 +110,12 @@ def _island(part: PartView) -> dict[str, object]:
         "task": comparison.task.name,
         "objectives": list(comparison.objectives),
         "names": names_of(comparison),
-        "ranges": [list(each.range) for each in comparison.task.trained],
-        "judgedOn": comparison.task.judged_on,
+        "audit": list(comparison.audit),
+        "ranges": comparison.ends,
         "labels": comparison.labels,
         "preferences": _plain(comparison.task.preferences),
         "heads": [head(part, column) for column in range(len(comparison.labels))],
-        "lines": [preference_lines(part, column) for column in range(len(comparison.labels))],
+        "answers": [answer_of(part, column)[1] for column in range(len(comparison.labels))],
         "rankings": [ranking_rows(part, column) for column in range(len(comparison.labels))],
         "methods": [
             {
@@ -114,6 +123,8 @@ def _island(part: PartView) -> dict[str, object]:
                 "colour": part.view.looks[each.name].colour,
                 "marker": part.view.looks[each.name].marker,
                 "ceiling": each.ceiling,
+                "cell": next((cell.cell for cell in each.done), ""),
+                "cost": cost_line(part, each.name),
             }
             for each in methods
         ],
@@ -124,8 +135,20 @@ def _island(part: PartView) -> dict[str, object]:
             for column in range(len(comparison.labels))
         ],
         "quantiles": [None, None, *(rounded(float(stats.t.ppf(0.975, n - 1))) for n in range(2, len(base) + 1))],
-        "seedsLeftOut": not whole,
     }
+
+
+def _lines(part: PartView, column: int) -> list[str]:
+    """Say who serves a preference best and what that cost; the page adds what it gains and loses."""
+    best, said = answer_of(part, column)
+    return [said, cost_line(part, best)] if best else [said]
+
+
+def _whole(part: PartView) -> bool:
+    """Whether the page has room for the scores of every seed."""
+    comparison = part.comparison
+    size = sum(each.scores.size + each.audit_scores.size for each in comparison.methods)
+    return size <= MAX_SEED_SCORES
 
 
 def _plain(values: np.ndarray) -> object:

@@ -6,40 +6,31 @@ import numpy as np
 
 from paretune.core.protocols import MetricValue
 from paretune.report.comparison import Comparison, FloatArray, MethodResult
-from paretune.report.costs import Cost
+from paretune.report.costs import spent_seconds
 from paretune.report.estimates import column_mean, difference
 from paretune.report.findings import Lead, lead
-from paretune.report.heat_map import separable
 from paretune.report.view import PartView
-from paretune.report.wording import MANY, interval, listing, number, seconds
+from paretune.report.wording import MANY, interval, listing, number
 
 STEP = 0.05  # of weight: a preference that has less more of an objective is no answer to "more of it"
 
 
-def preference_lines(part: PartView, column: int) -> list[str]:
-    """Answer the questions of a reader with one measured preference, a sentence each.
+def answer_of(part: PartView, column: int) -> tuple[str, str]:
+    """Say for one measured preference who serves it best, and who passes most often where that is another.
 
     Args:
         part: The task and budget.
         column: Which of its preferences.
+
+    Returns:
+        The method, empty where none has a result; and the sentences.
     """
     comparison = part.comparison
     values = {each.name: column_mean(each.judged[:, column], comparison.seeds) for each in comparison.ranked}
     found = lead({name: value.per_seed for name, value in values.items()})
     if found is None:
-        return ["No method has a result for this preference."]
-    best = comparison.method(found.leader)
-    cost = next(each for each in part.costs if each.method == best.name)
-    return [
-        each
-        for each in (
-            _who(comparison.task.judged_on, values, found),
-            cost_line(cost),
-            _against_base(comparison, best, column),
-            _pass_line(part, found),
-        )
-        if each
-    ]
+        return "", "No method has a result for this preference."
+    return found.leader, f"{_who(comparison.task.judged_on, values, found)} {_pass_line(part, found)}".strip()
 
 
 def _who(noun: str, values: dict[str, MetricValue], found: Lead) -> str:
@@ -55,22 +46,22 @@ def _who(noun: str, values: dict[str, MetricValue], found: Lead) -> str:
     return f"{best}. That is not separable from {tied}{more}: the difference, paired by seed, may be 0."
 
 
-def cost_line(cost: Cost) -> str:
+def cost_line(part: PartView, name: str) -> str:
     """Say what a method cost to train for all preferences, and how fast it is."""
+    cost = next(each for each in part.costs if each.method == name)
     if cost.completions.value is None:
         return ""
     line = (
-        f"{cost.method} cost {number(cost.completions.value)} completions and {seconds(cost.seconds_sum.value)} of "
+        f"{cost.method} cost {number(cost.completions.value)} completions and {spent_seconds(cost.seconds_sum)} of "
         "training a seed, for all preferences together"
     )
-    return f"{line}; {speed_words(cost.speed_ratio)}." if cost.speed_ratio.value is not None else f"{line}."
-
-
-def speed_words(ratio: MetricValue) -> str:
-    """Say how fast a method decodes beside the base model."""
-    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
-        return f"it decodes as fast as the base model, as far as can be told (times its speed: {interval(ratio)})"
-    return f"it decodes at {interval(ratio)} times the base model's speed"
+    ratio = cost.speed_ratio
+    if ratio.value is None:
+        return f"{line}."
+    speed = f"times the base model's speed, {cost.timed}: {interval(ratio)}"
+    alike = ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high
+    word = "as fast as the base model, as far as can be told" if alike else "slower" if ratio.value < 1 else "faster"
+    return f"{line}; it decodes {word} ({speed})."
 
 
 def _everything(method: MethodResult) -> FloatArray:
@@ -81,24 +72,6 @@ def _everything(method: MethodResult) -> FloatArray:
 def names_of(comparison: Comparison) -> list[str]:
     """Name the objectives and the audit, which says so."""
     return [*comparison.objectives, *(f"{name} (audit)" for name in comparison.audit)]
-
-
-def _against_base(comparison: Comparison, method: MethodResult, column: int) -> str:
-    """Say in plain units what the policy gains and loses against the base model, and what may be unchanged."""
-    base = np.concatenate([comparison.base_scores, comparison.base_audit_scores], axis=1)
-    gaps = _everything(method)[:, column] - base
-    values = zip(names_of(comparison), (column_mean(each, comparison.seeds) for each in gaps.T), strict=True)
-    known = [(name, value) for name, value in values if value.value is not None]
-    if not known:
-        return ""
-    clear = [(name, value.value or 0.0) for name, value in known if separable(value)]
-    gained = [f"{number(value)} {name}" for name, value in clear if value > 0]
-    lost = [f"{number(-value)} {name}" for name, value in clear if value < 0]
-    same = [name for name, value in known if not separable(value)]
-    parts = [f"gains {listing(gained)}" if gained else "", f"loses {listing(lost)}" if lost else ""]
-    parts = [each for each in parts if each] or ["shows no change beyond chance"]
-    unsure = f"; {listing(same)} may be unchanged" if same and clear else ""
-    return f"Against the base model it {' and '.join(parts)}{unsure}."
 
 
 def more_of(comparison: Comparison, column: int, objective: int) -> int | None:

@@ -9,7 +9,7 @@ from paretune.report.charts import Chart, heat
 from paretune.report.metric_parts import metric_table, ranked, remarks, row_charts, unmeasured
 from paretune.report.section import Section
 from paretune.report.view import PartView
-from paretune.report.wording import MANY, interval, listing, number
+from paretune.report.wording import MANY, capital, interval, listing, number
 
 METRIC = "explainability"
 MOST_METHODS = 3  # whose attributions are drawn
@@ -52,18 +52,17 @@ def data(part: PartView) -> Mapping[str, object]:
 def _sentence(part: PartView, label: str) -> str:
     known = {name: value for name, value in ranked(part, part.values(METRIC, label)).items() if value.value is not None}
     parts = [f"{name} {interval(value)}" for name, value in known.items()]
-    return f"{label[:1].upper()}{label[1:]}: {listing(parts)}." if 0 < len(parts) <= MANY else ""
+    return f"{capital(label)}: {listing(parts)}." if 0 < len(parts) <= MANY else ""
 
 
 def _shown(part: PartView) -> list[str]:
-    """Return the best methods that mix experts."""
-    _, values = part.judged
+    """Return the best methods that mix experts, the best first."""
     mixing = [
         name
         for name in (each.name for each in part.comparison.ranked)
         if any(value.value is not None for value in _row(part, name, "shapley").values())
     ]
-    return sorted(mixing, key=lambda name: -(values[name].value or 0.0))[:MOST_METHODS]
+    return part.by_value(mixing)[:MOST_METHODS]
 
 
 def _row(part: PartView, method: str, start: str) -> dict[str, MetricValue]:

@@ -11,12 +11,11 @@ from paretune.core.protocols import MetricValue
 from paretune.pareto.front import non_dominated
 from paretune.report.charts import Chart, Switch, Trace, error_bars, figure, method_trace, plain
 from paretune.report.comparison import Comparison, FloatArray, MethodResult
-from paretune.report.embedded_data import shown_preferences
 from paretune.report.estimates import column_mean
 from paretune.report.palette import GREY
 from paretune.report.section import Section
 from paretune.report.tables import Table
-from paretune.report.view import PartView
+from paretune.report.view import PartView, shown_preferences
 from paretune.report.wording import count, interval, listing, number
 
 MAX_POINTS = 4_000  # of one chart: it stays quick and the page small
@@ -232,7 +231,7 @@ def _range(values: Sequence[MetricValue]) -> list[float]:
 def parallel(part: PartView) -> Chart:
     """Draw policies as lines over all objectives, each within the range that its task declares."""
     comparison = part.comparison
-    ranges = [each.range for each in comparison.task.trained]
+    ranges = comparison.ends[: len(comparison.objectives)]
     wanted = _centre_first(comparison.task.preferences)
     lines = [(method, column) for column in wanted for method in comparison.ranked if method.done][:MAX_LINES]
     traces = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paretune.report.metric_parts import leader_sentence, metric_table, ranked, remarks, row_charts, unmeasured
+from paretune.report.findings import speed_sentence
+from paretune.report.metric_parts import metric_table, ranked, remarks, row_charts, unmeasured
 from paretune.report.section import Section
-from paretune.report.sections.answering import speed_words
 from paretune.report.view import PartView
 from paretune.report.wording import count, listing
 
@@ -30,32 +30,14 @@ def data(part: PartView) -> Mapping[str, object]:
         for label in shown
     }
     return {
-        "sentences": [_sentence(part, each) for each in ratios[:1]],
+        "sentences": [
+            speed_sentence(ranked(part, part.values(METRIC, each)), each.rpartition(", ")[2]) for each in ratios[:1]
+        ],
         "charts": row_charts(part, METRIC, axes, ground=1.0),
         "tables": [metric_table(part, METRIC, labels, "Decoding [95 % interval over repeats]")],
         "notes": [*_conditions(part), *remarks(part, METRIC, labels)],
         "how": HOW,
     }
-
-
-def _sentence(part: PartView, label: str) -> str:
-    """Name the fastest, or say that nothing differs; and who is as fast as the base model."""
-    values = {
-        name: value for name, value in ranked(part, part.values(METRIC, label)).items() if value.value is not None
-    }
-    if not values:
-        return ""
-    lows, highs = [each.low for each in values.values()], [each.high for each in values.values()]
-    if (
-        len(values) > 1
-        and None not in lows
-        and None not in highs
-        and max(x for x in lows if x is not None) <= min(x for x in highs if x is not None)
-    ):
-        methods = count(len(values), "method")
-        return f"No difference in decoding speed between {methods} ({label}): their intervals overlap."
-    parts = [f"{name}: {speed_words(value)}" for name, value in values.items()]
-    return f"Decoding ({label}): {listing(parts)}." if len(parts) <= 4 else leader_sentence(values, f"speed ({label})")
 
 
 def _conditions(part: PartView) -> list[str]:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from paretune.core.protocols import MetricValue
 from paretune.report.charts import ROW_HEIGHT, Chart, heat
-from paretune.report.embedded_data import shown_preferences
 from paretune.report.estimates import column_mean
+from paretune.report.findings import lead
 from paretune.report.heat_map import BASE, baselines, heat_map, separable
 from paretune.report.metric_parts import dot_chart, leader_sentence, metric_table, ranked, remarks, unmeasured
 from paretune.report.section import Section
 from paretune.report.tables import Table
-from paretune.report.view import PartView
-from paretune.report.wording import interval, number
+from paretune.report.view import PartView, shown_preferences
+from paretune.report.wording import capital, interval, listing, number
 
 HOW = (
     "Utility is the mean reward weighted by the preference, from the policy that the method itself answers it with. "
@@ -55,7 +55,7 @@ def data(part: PartView) -> Mapping[str, object]:
             *(_audit_sentence(part, name) for name in part.comparison.audit),
         ],
         "charts": [
-            *dot_chart(part, mine, noun[:1].upper() + noun[1:], f"{noun}, better \u2192"),
+            *dot_chart(part, mine, capital(noun), f"{noun}, better \u2192"),
             *dot_chart(part, part.values(PASS), "Pass ratio", passed),
             *_differences(part),
             *(_audit(part, index) for index in range(len(part.comparison.audit))),
@@ -74,19 +74,27 @@ def _known(part: PartView, metric: str) -> bool:
 
 
 def _worst(part: PartView) -> str:
-    """Say how the user fares whom each method serves worst."""
-    return leader_sentence(ranked(part, part.values(METRIC, "worst preference")), "gain of the user served worst")
+    """Say how the user fares whom each method serves worst: the share of the possible gain on listed tasks."""
+    noun = "captured share" if part.comparison.task.listed else "gain over the base model"
+    return leader_sentence(ranked(part, part.values(METRIC, "worst preference")), f"{noun} of the user served worst")
 
 
 def _audit_sentence(part: PartView, name: str) -> str:
-    """Say which method loses most of an audit objective at one preference, and which preference that is."""
+    """Say which methods lose an audit objective at some preference, whose interval lies below 0, and who loses most."""
     values = ranked(part, part.values(METRIC, f"{WORST}{name}"))
     known = {method: value for method, value in values.items() if value.value is not None}
     if not known:
         return ""
-    lowest = min(known, key=lambda method: known[method].value or 0.0)
-    where = f" ({known[lowest].reason})" if known[lowest].reason else ""
-    return f"Audit: {lowest} changes {name} most for one user, by {interval(known[lowest], signed=True)}{where}."
+    losing = {method: each for method, each in known.items() if each.high is not None and each.high < 0}
+    found = lead({method: {seed: -gap for seed, gap in each.per_seed.items()} for method, each in losing.items()})
+    if found is None:
+        return f"Audit: no method is shown to lose {name} for any user; the intervals stand in the table."
+    lowest = losing[found.leader]
+    where = f" ({lowest.reason})" if lowest.reason else ""
+    said = f"Audit: {found.leader} loses most {name} for one user, {interval(lowest, signed=True)}{where}"
+    tied = f"; {listing(found.tied)} cannot be told apart from it" if found.tied else ""
+    rest = f"; {listing(found.behind)} {'lose' if len(found.behind) > 1 else 'loses'} less" if found.behind else ""
+    return f"{said}{tied}{rest}. No other method is shown to lose any."
 
 
 def _differences(part: PartView) -> list[Chart]:
@@ -95,14 +103,9 @@ def _differences(part: PartView) -> list[Chart]:
     known = baselines(comparison)
     if not known:
         return []
-    _, values = part.judged
-    best = max(
-        (each for each in ranked(part, values).items() if each[1].value is not None),
-        key=lambda item: item[1].value or 0.0,
-        default=None,
-    )
+    best = part.best([each.name for each in comparison.ranked])
     shown = shown_preferences(len(comparison.labels), len(comparison.objectives), MAX_COLUMNS)
-    against = [known[0], *([best[0]] if best is not None and best[0] != known[0] else [])]
+    against = [known[0], *([best] if best and best != known[0] else [])]
     return [_heat(part, name, shown) for name in against]
 
 

@@ -257,5 +257,10 @@ def _chart(panel: Panel, view: View) -> Chart:
 
 
 SECTION = Section(
-    "possible", "Correlated or competing: how much of what is possible?", "By correlation", data, needs, of="study"
+    "possible",
+    "Correlated or competing: how much of what is possible? (shares of the best policies' gain)",
+    "Of the possible",
+    data,
+    needs,
+    of="study",
 )

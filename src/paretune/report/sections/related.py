@@ -9,21 +9,24 @@ from typing import Any
 import numpy as np
 
 from paretune.core.preferences import SAME_PREFERENCE
-from paretune.relations.labels import Label, PairEstimate, label
+from paretune.core.protocols import MetricValue
+from paretune.relations.labels import PairEstimate, label
 from paretune.relations.outcomes import OutcomeRelations, outcome_relations
 from paretune.report.charts import Chart, heat
-from paretune.report.comparison import Comparison, MethodResult
+from paretune.report.comparison import Comparison, FloatArray, MethodResult
 from paretune.report.section import Section
 from paretune.report.tables import Table
 from paretune.report.view import PartView
-from paretune.report.wording import MINUS, MISSING, listing, number
+from paretune.report.wording import MINUS, interval, listing, number
 
 UNIT = 0.1  # of the objective that is raised, in plain sentences
 LEVELS = {"rewards": "rewards (rank correlation within prompts)", "gradients": "gradients (cosine)"}
 HOW = (
     "Three levels. Rewards: do completions of the base model that score high on one objective score high on the "
     "other? Gradients: would a training step for one help the other? Outcomes: what a policy trained for one "
-    "objective changed in the other, for each unit it gained; the interval is Fieller's, over seeds. A relation is "
+    "objective changed in the other, for each unit it gained, both as shares of their ranges; the interval is "
+    "Fieller's, over seeds. The sentences take a tenth of the first one's range, in reward. Where every seed is "
+    "another instance of the task, rewards and gradients are those of the first. A relation is "
     "named where its whole interval lies above .15 (correlated), below −.15 (competing) or between them "
     "(independent); else it is undetermined."
 )
@@ -36,10 +39,10 @@ def data(part: PartView) -> Mapping[str, object]:
         each.name: found for each in comparison.ranked if (found := corner_outcomes(comparison, each)) is not None
     }
     measured = measured_levels(part)
-    best = _leader(part, outcomes)
-    sentences = [_level_sentence(comparison.objectives, measured)]
+    best = part.best(list(outcomes))
+    sentences = [_level_sentence(comparison.objectives, measured, part.instance)]
     sentences += (
-        _pairs(comparison.objectives, best, outcomes[best])
+        _pairs(comparison.objectives, spans(comparison), best, outcomes[best])
         if best
         else ["No method has a policy for each objective alone, so nothing shows what raising one does to the others."]
     )
@@ -72,29 +75,21 @@ def corner_outcomes(comparison: Comparison, method: MethodResult) -> OutcomeRela
             return None
         corners.append(method.scores[:, found[0]])  # [S, K]
     trained = np.stack(corners)[:, :, None]  # [K, S, 1, K]
-    units = np.asarray([high - low for low, high in (each.range for each in comparison.task.trained)])
+    units = spans(comparison)
     if np.isnan(trained).all() or np.isnan(comparison.base_scores).all():
         return None
     return outcome_relations(comparison.base_scores[:, None] / units, trained / units)
 
 
+def spans(comparison: Comparison) -> FloatArray:
+    """Return the width of each objective's range, `[K]`: objectives are related in shares of these."""
+    return np.array([high - low for low, high in comparison.ends[: len(comparison.objectives)]])
+
+
 def measured_levels(part: PartView) -> Mapping[str, Mapping[str, Any]]:
     """Return what was measured of the base model: `rewards` and `gradients`, of the first seed that has it."""
-    known: Mapping[tuple[str, int], Mapping[str, Any]] = part.view.study.relations
-    found = (
-        known[part.comparison.task.name, seed]
-        for seed in part.comparison.seeds
-        if (part.comparison.task.name, seed) in known
-    )
-    plain = next(found, {})
+    plain = {} if part.relations is None else part.relations[1]
     return {level: plain[level] for level in LEVELS if level in plain}
-
-
-def _leader(part: PartView, outcomes: Mapping[str, OutcomeRelations]) -> str:
-    """Return the best method that has outcomes."""
-    _, values = part.judged
-    known = [name for name in outcomes if values[name].value is not None]
-    return max(known, key=lambda name: values[name].value or 0.0, default="")
 
 
 def _at(found: OutcomeRelations, row: int, column: int) -> PairEstimate:
@@ -103,51 +98,56 @@ def _at(found: OutcomeRelations, row: int, column: int) -> PairEstimate:
     return PairEstimate(value, low, high, pairs.reasons[row][column])
 
 
-def _pairs(names: Sequence[str], method: str, found: OutcomeRelations) -> list[str]:
-    """Say of every pair what +.10 of one does to the other, both ways; pairs of which nothing can be told together."""
+def _pairs(names: Sequence[str], units: FloatArray, method: str, found: OutcomeRelations) -> list[str]:
+    """Say of every pair what a little more of one does to the other, both ways; unclear pairs in one sentence."""
     said, unclear = [], []
     for a, b in itertools.combinations(range(len(names)), 2):
-        ways = [(names[i], names[j], _at(found, i, j)) for i, j in ((a, b), (b, a))]
+        ways = [(i, j, _at(found, i, j)) for i, j in ((a, b), (b, a))]
         if all(each.low <= 0 <= each.high for _, _, each in ways):
             unclear.append(f"{names[a]} and {names[b]}")
-        else:
-            said.append(f"{names[a]} and {names[b]}: {listing([_way(*each) for each in ways])} under {method}.")
+            continue
+        both = [_way(f"+{_amount(UNIT * units[i])} {names[i]}", names[j], UNIT * units[j], each) for i, j, each in ways]
+        said.append(f"{names[a]} and {names[b]}: {listing(both)} under {method}.")
     if unclear:
         said.append(f"Nothing shows that more of one costs or brings the other under {method}: {listing(unclear)}.")
     return said
 
 
-def _way(raised: str, other: str, found: PairEstimate) -> str:
+def _way(raised: str, other: str, unit: float, found: PairEstimate) -> str:
     if np.isnan(found.value):
-        return f"training for {raised} did not clearly raise it"
-    change, low, high = (UNIT * each for each in (found.value, found.low, found.high))
+        return f"training for {raised.partition(' ')[2]} did not clearly raise it"
+    change, low, high = (unit * each for each in (found.value, found.low, found.high))
     if np.isnan(low):
-        return f"+.10 {raised} changes {other} by {_two(change)}, without an interval"
+        return f"{raised} changes {other} by {_amount(change)}, without an interval"
+    ends = f"[{_amount(low)}, {_amount(high)}]"
     if low <= 0 <= high:
-        return (
-            f"+.10 {raised} leaves {other} unchanged as far as can be told ({_two(change)} [{_two(low)}, {_two(high)}])"
-        )
+        return f"{raised} leaves {other} unchanged as far as can be told ({_amount(change)} {ends})"
     if change < 0:
-        return f"+.10 {raised} costs {_two(-change)} {other} [{_two(-high)}, {_two(-low)}]"
-    return f"+.10 {raised} brings {_two(change)} {other} [{_two(low)}, {_two(high)}]"
+        return f"{raised} costs {_amount(-change)} {other} [{_amount(-high)}, {_amount(-low)}]"
+    return f"{raised} brings {_amount(change)} {other} {ends}"
 
 
-def _two(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1).replace("-", MINUS)
+def _amount(value: float) -> str:
+    """Write an amount of reward with two decimals, three where two show nothing, and no leading zero.
+
+    Example:
+        >>> _amount(0.1), _amount(-0.056), _amount(10.25), _amount(0.004)
+        ('.10', '−.06', '10.25', '.004')
+    """
+    digits = 2 if abs(value) >= 0.005 else 3
+    text = f"{abs(value):.{digits}f}".removeprefix("0")
+    return MINUS + text if value < 0 and text.strip(".0") else text
 
 
 def _text(plain: Mapping[str, Any], row: int, column: int) -> str:
     value, low, high = (plain[name][row][column] for name in ("values", "low", "high"))
-    if value is None:
-        return MISSING
-    said: Label | None = label(low, high)
-    return f"{number(value)} [{number(low)}, {number(high)}] {said or ''}".strip() if low is not None else number(value)
+    return f"{interval(MetricValue(value, low, high))} {label(low, high) or ''}".strip()
 
 
-def _level_sentence(names: Sequence[str], measured: Mapping[str, Mapping[str, Any]]) -> str:
+def _level_sentence(names: Sequence[str], measured: Mapping[str, Mapping[str, Any]], instance: str) -> str:
     parts = []
     for a, b in itertools.combinations(range(len(names)), 2):
-        labels = {level: (plain["labels"][a][b] or "no label") for level, plain in measured.items()}
+        labels = {level: (plain["labels"][a][b] or "of unknown relation") for level, plain in measured.items()}
         if labels:
             same = set(labels.values())
             said = (
@@ -156,7 +156,8 @@ def _level_sentence(names: Sequence[str], measured: Mapping[str, Mapping[str, An
                 else listing([f"{word} in {level}" for level, word in labels.items()])
             )
             parts.append(f"{names[a]} and {names[b]} are {said}")
-    return f"Before any training: {'; '.join(parts)}." if parts else ""
+    head = f"Before any training, {instance}" if instance else "Before any training"
+    return f"{head}: {'; '.join(parts)}." if parts else ""
 
 
 def _charts(names: Sequence[str], measured: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
@@ -193,7 +194,7 @@ def _outcome_chart(names: Sequence[str], method: str, found: OutcomeRelations) -
         for i in range(len(names))
     ]
     drawn = heat(plain, names, names, texts, "changed", "trained for")
-    title = f"Outcomes under {method}: change per unit gained"
+    title = f"Outcomes under {method}: change per unit gained, in shares of the ranges"
     return Chart(drawn, f"{title}; rows: trained for, columns: changed", title, height=120 + 75 * len(names))
 
 
@@ -218,13 +219,8 @@ def _table(names: Sequence[str], outcomes: Mapping[str, OutcomeRelations]) -> Ta
 
 
 def _estimate(found: PairEstimate) -> str:
-    if np.isnan(found.value):
-        return MISSING
-    return (
-        number(found.value)
-        if np.isnan(found.low)
-        else f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
-    )
+    value, low, high = (None if np.isnan(each) else each for each in (found.value, found.low, found.high))
+    return interval(MetricValue(value, low, high))
 
 
 SECTION = Section("relations", "Do the objectives compete?", "Relations", data, needs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from paretune.report.heat_map import BASE
 
 FIRST_PROMPTS = 8
 DISAGREEMENTS = 4
+GAMED = 2  # prompts where a method earned its utility by length
+FAILED = 2  # prompts of which a reward is missing
 MAX_SAMPLE_CHARACTERS = 1_000_000  # of all tasks and budgets of a page together
 MAX_CHARACTERS = 1_500  # of one text; longer ones are cut with a notice
 
@@ -54,7 +57,10 @@ def shown_seed(comparison: Comparison) -> int | None:
 
 
 def prompt_samples(comparison: Comparison, preference: NDArray[np.float64], base: str) -> list[PromptSamples]:
-    """Choose prompts for a preference: the first by id, then those where the methods' utilities differ most.
+    """Choose prompts for a preference: the first by id, then those that show most of what goes wrong.
+
+    That is: where the methods' utilities differ most, where a method is longest beside the base model and worth more
+    than it, and where a reward is missing.
 
     Args:
         comparison: The comparison.
@@ -65,20 +71,58 @@ def prompt_samples(comparison: Comparison, preference: NDArray[np.float64], base
     if seed is None:
         return []
     records = dict(_records(comparison, seed, preference))
-    by_method = {
-        name: _utility_by_prompt(record, preference)
+    reference = comparison.references.get(seed)
+    mine = {
+        name: record
         for name, record in records.items()
-        if record is not comparison.references.get(seed) and not comparison.method(name).ceiling
+        if record is not reference and not comparison.method(name).ceiling
     }
+    by_method = {name: _utility_by_prompt(record, preference) for name, record in mine.items()}
     ids = sorted({prompt_id for record in records.values() for prompt_id in record.prompt_ids})
-    first = ids[:FIRST_PROMPTS]
     spread = {prompt_id: _spread([each.get(prompt_id) for each in by_method.values()]) for prompt_id in ids}
-    rest = sorted((each for each in ids[FIRST_PROMPTS:] if spread[each] > 0), key=lambda each: (-spread[each], each))
-    chosen = [(each, f"first {FIRST_PROMPTS} by id") for each in first]
-    chosen += [(each, f"large disagreement, {spread[each]:.2f}") for each in rest[:DISAGREEMENTS]]
-    if comparison.references.get(seed) is not None:
-        records = {base: comparison.references[seed]} | records
-    return [_prompt_samples(prompt_id, why, records, preference) for prompt_id, why in chosen]
+    longer = {} if reference is None else _longer(mine, by_method, reference, preference)
+    lost = sum((_lost(record) for record in mine.values()), Counter())
+    why = {prompt_id: [f"first {FIRST_PROMPTS} by id"] for prompt_id in ids[:FIRST_PROMPTS]}
+    for measure, most, word in (
+        (spread, DISAGREEMENTS, "large disagreement, {:.2f}"),
+        (longer, GAMED, "{:.1f} times the base model's length, for more utility"),
+        (lost, FAILED, "a reward is missing"),
+    ):
+        others = [each for each in measure if each not in ids[:FIRST_PROMPTS] and measure[each] > 0]
+        for prompt_id in sorted(others, key=lambda each: (-measure[each], each))[:most]:
+            why.setdefault(prompt_id, []).append(word.format(measure[prompt_id]))
+    if reference is not None:
+        records = {base: reference} | records
+    return [_prompt_samples(prompt_id, "; ".join(said), records, preference) for prompt_id, said in why.items()]
+
+
+def _longer(
+    records: Mapping[str, EvaluationRecord],
+    utilities: Mapping[str, Mapping[str, float]],
+    reference: EvaluationRecord,
+    preference: NDArray[np.float64],
+) -> dict[str, float]:
+    """Return by prompt how much longer than the base model's a method's completions are that are worth more."""
+    base, worth = _length_by_prompt(reference), _utility_by_prompt(reference, preference)
+    found: dict[str, float] = {}
+    for name, record in records.items():
+        for prompt_id, length in _length_by_prompt(record).items():
+            better = utilities[name].get(prompt_id, -np.inf) > worth.get(prompt_id, np.inf)
+            if better and length > base.get(prompt_id, np.inf):
+                found[prompt_id] = max(found.get(prompt_id, 0.0), length / max(base[prompt_id], 1.0))
+    return found
+
+
+def _length_by_prompt(record: EvaluationRecord) -> dict[str, float]:
+    lengths: dict[str, list[int]] = {}
+    for prompt_id, tokens in zip(record.prompt_ids, record.token_ids, strict=True):
+        lengths.setdefault(prompt_id, []).append(len(tokens))
+    return {prompt_id: float(np.mean(each)) for prompt_id, each in lengths.items()}
+
+
+def _lost(record: EvaluationRecord) -> Counter[str]:
+    """Count missing rewards by prompt."""
+    return Counter(record.prompt_ids[row] for row in np.flatnonzero(np.isnan(record.rewards).any(axis=1)))
 
 
 def _records(
@@ -158,8 +202,10 @@ def sample_data(comparison: Comparison, shown: Sequence[int], parts: int = 1) ->
             prompts.append(asdict(each))
         chosen.append({"preference": comparison.labels[column], "prompts": prompts})
     objectives = [
-        {"name": each.name, "audit": each.audit, "low": each.range[0], "high": each.range[1]}
-        for each in sorted(comparison.task.objectives, key=lambda each: each.audit)
+        {"name": each.name, "audit": each.audit, "low": low, "high": high}
+        for each, (low, high) in zip(
+            sorted(comparison.task.objectives, key=lambda each: each.audit), comparison.ends, strict=True
+        )
     ]
     return {"objectives": objectives, "preferences": _rounded_deeply(chosen), "notice": notice}
 

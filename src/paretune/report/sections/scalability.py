@@ -21,7 +21,7 @@ def data(part: PartView) -> Mapping[str, object]:
     grades = [each for each in labels if "grade" in each]
     losses = [each for each in labels if "old objectives" in each][:1]
     return {
-        "sentences": [leader_sentence(ranked(part, part.values(METRIC, each)), each) for each in grades],
+        "sentences": [leader_sentence(ranked(part, part.values(METRIC, each)), _noun(each)) for each in grades],
         "charts": row_charts(
             part,
             METRIC,
@@ -34,6 +34,12 @@ def data(part: PartView) -> Mapping[str, object]:
         "notes": remarks(part, METRIC, labels),
         "how": HOW,
     }
+
+
+def _noun(label: str) -> str:
+    """Write the label of a grade, `new objective: grade`, as a sentence needs it."""
+    change, _, grade = label.partition(": ")
+    return f"{grade} for a {change}"
 
 
 SECTION = Section(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paretune.report.embedded_data import shown_preferences
 from paretune.report.section import Section
-from paretune.report.sections.samples import DISAGREEMENTS, FIRST_PROMPTS, sample_data, shown_seed
-from paretune.report.view import PartView
+from paretune.report.sections.samples import DISAGREEMENTS, FAILED, FIRST_PROMPTS, GAMED, sample_data, shown_seed
+from paretune.report.view import PartView, shown_preferences
 
 MAX_PREFERENCES = 12  # whose completions the page holds: the files hold all
 
@@ -21,6 +20,8 @@ def data(part: PartView) -> Mapping[str, object]:
         "seed": shown_seed(comparison),
         "first": FIRST_PROMPTS,
         "disagreements": DISAGREEMENTS,
+        "gamed": GAMED,
+        "failed": FAILED,
         "preferences": [comparison.labels[column] for column in shown],
         "notice": samples["notice"],
         "samples": {**samples, "columns": shown},

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from paretune.core.protocols import MetricValue
 from paretune.report.charts import Chart, Curve, Trace, curves, error_bars, figure, method_trace, plain
+from paretune.report.costs import spent_seconds
 from paretune.report.measured import judged
 from paretune.report.metric_parts import metric_table, remarks, unmeasured
 from paretune.report.section import Section
 from paretune.report.view import PartView
-from paretune.report.wording import count, interval, listing, number, seconds
+from paretune.report.wording import count, interval, listing, number
 
 METRIC = "training_efficiency"
 DETAILS = {f"chain: {each}" for each in ("prompts", "tokens", "reward_calls", "flops")}  # these stand in tables.csv
@@ -41,15 +42,17 @@ def _sentence(part: PartView) -> str:
     ]
     if not spent:
         return "No finished cell has a ledger yet."
-    by_seconds = sorted(spent, key=lambda each: each.seconds_sum.value or 0.0)
-    first, last = by_seconds[0], by_seconds[-1]
+    timed = sorted(
+        (each for each in spent if each.seconds_sum.value is not None), key=lambda each: each.seconds_sum.value or 0.0
+    )
     amounts = sorted({round(each.completions.value or 0.0) for each in spent})
     made = f"{amounts[0]:,}" if len(amounts) == 1 else f"{amounts[0]:,} to {amounts[-1]:,}"
+    ends = [timed[0], timed[-1]] if len(timed) > 1 else timed
+    took = listing([f"{each.method} {spent_seconds(each.seconds_sum)}" for each in ends], "to")
     return (
         f"Every cell might spend {part.comparison.budget_completions:,} completions and spent {made}. "
-        f"{first.method} took least time, {seconds(first.seconds_sum.value)} a seed, and {last.method} most, "
-        f"{seconds(last.seconds_sum.value)}."
-    )
+        f"{f'Time to train, a seed: {took}.' if took else ''}"
+    ).strip()
 
 
 def _against(part: PartView) -> list[Chart]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from paretune.metrics.configuration import configuration_check
-from paretune.records.study import StudyRecords
+from paretune.metrics.configuration import Finding
 from paretune.report.comparison import Comparison
 from paretune.report.completeness import failure
 from paretune.report.header import commands, failures, lost_rewards
@@ -26,8 +25,8 @@ def data(view: View) -> Mapping[str, object]:
             }
             for part in view.comparisons
         ],
-        "configuration": configuration_table(study),
-        "differs": [each.sentence for each in configuration_check(study) if each.state == "differs"],
+        "configuration": configuration_table(view.configuration),
+        "differs": [each.sentence for each in view.configuration if each.state == "differs"],
         "failures": failures(study),
         "lost": lost_rewards(study),
         "commands": commands(study),
@@ -35,9 +34,8 @@ def data(view: View) -> Mapping[str, object]:
     }
 
 
-def configuration_table(study: StudyRecords) -> Table | None:
+def configuration_table(found: Sequence[Finding]) -> Table | None:
     """Return whether the compared cells were run alike, item by item; None where nothing is compared."""
-    found = configuration_check(study)
     lines = [
         (f"{each.task}, {each.budget_completions:,} completions", each.item, each.state, each.sentence)
         for each in found

@@ -18,14 +18,16 @@ const interpolated = (data, method, wanted) => { // inverse distances to the nea
   const means = order.map(([, n]) => columnMeans(data.scores[method][n]));
   return means[0].map((_, k) => means.reduce((sum, row, n) => sum + shares[n] / total * row[k], 0));
 };
-const reach = (data, scores, least) => Math.min(...least.map((wanted, k) => (scores[k] - wanted) / (data.ranges[k][1] - data.ranges[k][0])));
-const byAspirations = (data, least) => { // achievement: the policy whose worst shortfall is smallest
+const asked = (data, least) => least.map((wanted, k) => k).filter((k) => k < data.objectives.length || least[k] > data.ranges[k][0]); // an audit counts once its slider was moved
+const share = (data, value, k) => value / (data.ranges[k][1] - data.ranges[k][0]);
+const reach = (data, scores, least) => Math.min(...asked(data, least).map((k) => share(data, scores[k] - least[k], k)));
+const byAspirations = (data, least, named) => { // achievement: the policy whose worst shortfall is smallest, of one method where it is named
   let best = null;
   data.methods.forEach((method, m) => data.preferences.forEach((_, n) => {
-    if (method.ceiling) return;
+    if (method.ceiling || (named && method.name !== named)) return;
     const scores = columnMeans(data.scores[m][n]);
-    if (scores.slice(0, least.length).includes(null)) return;
-    const worth = reach(data, scores, least) + 1e-3 * scores.slice(0, least.length).reduce((a, b) => a + b, 0);
+    if (asked(data, least).some((k) => scores[k] === null)) return;
+    const worth = reach(data, scores, least) + 1e-3 * asked(data, least).reduce((sum, k) => sum + share(data, scores[k], k), 0);
     if (!best || worth > best.worth) best = { method: m, preference: n, worth, short: reach(data, scores, least) };
   }));
   return best;
@@ -50,18 +52,28 @@ const cellsOf = (row, gaps) => gaps.forEach(([value, low, high]) => {
   cell.append(make("small", "", low === null ? "no interval" : `[${number(low, true)}, ${number(high, true)}]`));
   row.append(cell);
 });
+const listing = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
+const gapsOf = (data, mine, theirs) => data.names.map((_, k) => gap(mine.map((seed, s) => (theirs[s] && seed[k] !== null && theirs[s][k] !== null ? seed[k] - theirs[s][k] : null)), data.quantiles));
 const gainRow = (data, name, mine, theirs) => {
   const row = make("tr");
   row.append(make("th", "", name));
-  cellsOf(row, data.names.map((_, k) => gap(mine.map((seed, s) => (theirs[s] && seed[k] !== null && theirs[s][k] !== null ? seed[k] - theirs[s][k] : null)), data.quantiles)));
+  cellsOf(row, gapsOf(data, mine, theirs));
   return row;
+};
+const gainLine = (data, name, mine) => { // in plain units; nothing where one seed has no interval
+  const known = gapsOf(data, mine, data.base).map(([value, low, high], k) => ({ value, name: data.names[k], clear: low > 0 || high < 0, low })).filter((each) => each.low !== null);
+  const of = (kind) => known.filter(kind).map((each) => `${number(Math.abs(each.value))} ${each.name}`);
+  const gained = of((each) => each.clear && each.value > 0), lost = of((each) => each.clear && each.value < 0), same = known.filter((each) => !each.clear).map((each) => each.name);
+  const parts = [gained.length ? `gains ${listing(gained)}` : "", lost.length ? `loses ${listing(lost)}` : ""].filter(Boolean);
+  if (!known.length) return "";
+  return `Against the base model ${name} ${parts.length ? parts.join(" and ") : "shows no change beyond chance"}${parts.length && same.length ? `; ${listing(same)} may be unchanged` : ""}.`;
 };
 const chosen = {}; // by task and budget: what is shown now
 const choose = (part) => {
   const data = choices[part], box = chooserOf(part);
   if (!box) return;
   const aspiring = modeOf(part) === "aspirations", wanted = weightsOf(part), named = box.querySelector(".chosen-method").value;
-  const found = aspiring ? byAspirations(data, leastOf(part)) : null;
+  const found = aspiring ? byAspirations(data, leastOf(part), named) : null;
   const column = found ? found.preference : nearest(data.preferences, wanted);
   const leader = data.rankings[column].length ? data.rankings[column][0][0] : 0;
   const method = found ? found.method : named ? data.methods.findIndex((each) => each.name === named) : leader;
@@ -71,7 +83,8 @@ const choose = (part) => {
   box.querySelector(".mode-weights").hidden = aspiring;
   box.querySelector(".mode-aspirations").hidden = !aspiring;
   box.querySelector(".head").textContent = data.heads[column] + (found ? `, answered by ${data.methods[method].name}` : "");
-  box.querySelector(".answer-lines").replaceChildren(...data.lines[column].map((line) => make("p", "", line)));
+  const mine = data.scores[method][column], { name, cost } = data.methods[method];
+  box.querySelector(".answer-lines").replaceChildren(...[found ? "" : data.answers[column], cost, gainLine(data, name, mine)].filter(Boolean).map((line) => make("p", "", line)));
   const note = box.querySelector(".interpolated");
   note.hidden = Boolean(measured) && !(found && found.short < 0);
   if (found && found.short < 0) note.textContent = `No measured policy reaches all of this. The closest lacks ${number(-100 * found.short)} % of an objective's range.`;
@@ -84,14 +97,14 @@ const choose = (part) => {
     row.append(head, shown, make("td", `standing ${standing}`, standing), ...scores.map((each) => make("td", "number", each)));
     return row;
   }));
-  const mine = data.scores[method][column], rows = [gainRow(data, "against the base model", mine, data.base)];
+  const rows = [gainRow(data, "against the base model", mine, data.base)];
   if (held[part]) rows.push(gainRow(data, `against ${held[part].name}`, mine, held[part].scores));
   data.more[column].forEach((more, k) => { if (more !== null) rows.push(gainRow(data, `if asked for more ${data.objectives[k]} (${data.labels[more]})`, data.scores[method][more], mine)); });
   box.querySelector(".gains tbody").replaceChildren(...rows);
   const canvas = box.querySelector("[data-figure]");
   canvas.complete = (figure) => placed(figure, data, chosen[part], Boolean(measured));
   if (canvas.dataset.drawn) draw(canvas);
-  sampled(part, column);
+  sampled(part);
 };
 const placed = (figure, data, { method, wanted }, measured) => { // fill in the measured points of the method, and the choice
   const [points, choice] = figure.data, second = Math.min(1, data.objectives.length - 1);
@@ -105,23 +118,26 @@ const placed = (figure, data, { method, wanted }, measured) => { // fill in the 
 };
 const record = (part) => { // what `paretune generate --preference @choice.json` reads
   const data = choices[part], { method, wanted, mode } = chosen[part];
-  const named = (values) => Object.fromEntries(data.objectives.map((name, k) => [name, Number(values[k].toFixed(4))]));
-  const kept = { schema_version: 1, kind: "paretune choice", objectives: named(wanted), mode, study: data.study, task: data.task, method: data.methods[method].name };
-  return mode === "aspirations" ? { ...kept, aspirations: named(leastOf(part)) } : kept;
+  const { name, cell } = data.methods[method], least = leastOf(part);
+  const kept = { schema_version: 1, kind: "paretune choice", objectives: Object.fromEntries(data.objectives.map((each, k) => [each, Number(wanted[k].toFixed(4))])), mode, study: data.study, task: data.task, method: name, cell };
+  const every = [...data.objectives, ...data.audit];
+  return mode === "aspirations" ? { ...kept, aspirations: Object.fromEntries(asked(data, least).map((k) => [every[k], least[k]])) } : kept;
 };
 const linkOf = (part) => `choice=${encodeURIComponent(JSON.stringify({ part, weights: all("[data-weight]", chooserOf(part)).map((each) => Number(each.value)), least: leastOf(part), mode: modeOf(part), method: chooserOf(part).querySelector(".chosen-method").value }))}`;
+const lower = (text) => text.charAt(0).toLowerCase() + text.slice(1);
 const restore = () => { // a link holds the sliders as they stood
   const match = /#choice=(.+)$/.exec(location.hash);
-  if (!match) return;
+  if (!match) return false;
   try {
     const kept = JSON.parse(decodeURIComponent(match[1])), box = chooserOf(kept.part);
-    if (!box) return;
+    if (!box) return false;
     if (byId("part")) byId("part").value = kept.part;
     all("[data-weight]", box).forEach((each, k) => { each.value = kept.weights[k]; });
     all("[data-least]", box).forEach((each, k) => { each.value = kept.least[k]; });
     box.querySelector(".chosen-method").value = kept.method;
     all(`[name="mode-${kept.part}"]`, box).forEach((each) => { each.checked = each.value === kept.mode; });
-  } catch { /* a link that was cut short changes nothing */ }
+    return true;
+  } catch { return false; } // a link that was cut short changes nothing
 };
 const connect = (part) => {
   const box = chooserOf(part), data = choices[part], say = (text) => { box.querySelector(".said").textContent = text; };
@@ -133,7 +149,7 @@ const connect = (part) => {
   }));
   box.querySelector(".hold").addEventListener("click", () => {
     const { method, column } = chosen[part];
-    held[part] = { name: `${data.methods[method].name}, ${data.heads[column]}`, scores: data.scores[method][column] };
+    held[part] = { name: `${data.methods[method].name}, ${lower(data.heads[column])}`, method, column, scores: data.scores[method][column] };
     choose(part);
     say("From now on, choices are compared with this one.");
   });
@@ -144,7 +160,7 @@ const connect = (part) => {
   });
   box.querySelector(".save").addEventListener("click", () => {
     save("choice.json", JSON.stringify(record(part), null, 2), "application/json");
-    say("Saved. Use it: paretune generate FOLDER --preference @choice.json \"prompt\"");
+    say(`Saved. In the study's folder: paretune generate runs/${data.methods[chosen[part].method].cell} --preference @choice.json "prompt"`);
   });
   choose(part);
 };

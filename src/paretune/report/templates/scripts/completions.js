@@ -35,12 +35,19 @@ const card = (part, sample) => {
   box.append(chips);
   return box;
 };
-const sampled = (part, column) => { // beside the reader's choice: what the method, the base model and the choice held say
-  const box = chooserOf(part).querySelector(".sampled"), known = texts[part];
-  const place = known ? known.columns.indexOf(column) : -1;
-  const prompt = place < 0 ? null : known.preferences[place].prompts[0];
-  box.querySelector(".prompt").textContent = prompt ? prompt.prompt : "The page holds no completions for this very preference; others stand under “What do they write?”.";
-  const shown = prompt ? prompt.samples.filter((each) => each.answer === "reference" || each.source === choices[part].methods[chosen[part].method].name) : [];
+const textsOf = (part, { method, column }) => { // of the nearest preference whose completions the page holds
+  const known = texts[part], data = choices[part];
+  const place = nearest(known.columns.map((each) => data.preferences[each]), data.preferences[column]);
+  const prompt = known.preferences[place].prompts[0];
+  const cards = prompt ? prompt.samples.filter((each) => each.source === data.methods[method].name) : [];
+  return { prompt, cards, base: prompt ? prompt.samples.filter((each) => each.answer === "reference") : [], head: data.heads[known.columns[place]] };
+};
+const sampled = (part) => { // beside the reader's choice: what the method, the base model and the choice held say
+  const box = chooserOf(part).querySelector(".sampled"), now = texts[part] && textsOf(part, chosen[part]);
+  const before = now && held[part] ? textsOf(part, held[part]) : null;
+  box.querySelector(".of").textContent = now ? `${now.head}${before ? `; the choice to compare with ${lower(before.head)}` : ""}: of the preferences whose completions the page holds, the nearest.` : "";
+  box.querySelector(".prompt").textContent = now && now.prompt ? now.prompt.prompt : "No completions are stored.";
+  const shown = now ? [...now.base, ...now.cards, ...(before ? before.cards : [])] : [];
   box.querySelector(".cards").replaceChildren(...shown.map((each) => card(part, each)));
 };
 const fillPrompts = (part) => {

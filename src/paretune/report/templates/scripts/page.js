@@ -25,6 +25,7 @@ all(".legend button[data-method]").forEach((button) => button.addEventListener("
 on("part", "change", showPart);
 const nameTheme = () => { byId("theme").textContent = dark() ? "Light mode" : "Dark mode"; };
 on("theme", "click", () => { root.dataset.theme = dark() ? "light" : "dark"; nameTheme(); redraw(); });
+window.addEventListener("hashchange", () => { if (restore()) { showPart(); Object.keys(choices).forEach(choose); } });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { nameTheme(); redraw(); });
 window.addEventListener("beforeprint", () => {
   all("details").forEach((each) => { if (!each.open && !each.classList.contains("long")) { each.open = true; each.dataset.opened = "yes"; } });

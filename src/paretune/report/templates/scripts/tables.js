@@ -1,4 +1,4 @@
-// Every table can be sorted by a column, and kept as CSV.
+// Tables of results can be sorted by a column, and kept as CSV.
 const valueOf = (text) => { const match = /^[+−-]?[\d,.]+(e−?\d+)?/.exec(text); return match ? Number(match[0].replace(/−/g, "-").replace(/,/g, "")) : NaN; };
 const sortBy = (table, head, column) => {
   const direction = head.getAttribute("aria-sort") === "descending" ? "ascending" : "descending";
@@ -19,9 +19,11 @@ const save = (name, text, type) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
+const numeric = /^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i; // as tables.py: a text that a spreadsheet would run gets a mark before it, a number stays one
+const guarded = (text) => (/^[=+\-@\t\r\n＝＋－＠]/.test(text) && !numeric.test(text) ? `'${text}` : text);
 const csv = (table) => all("tr", table).map((row) => Array.from(row.cells).map((cell) => {
   const text = cell.textContent.trim().replace(/\s+/g, " ");
-  return /^[=+@\t\r]/.test(text) && Number.isNaN(valueOf(text)) ? `"'${text.replace(/"/g, '""')}"` : `"${text.replace(/"/g, '""')}"`;
+  return `"${guarded(text).replace(/"/g, '""')}"`;
 }).join(",")).join("\n");
 const sortable = (table) => {
   all("thead th", table).forEach((head, column) => {
