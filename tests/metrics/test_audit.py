@@ -41,6 +41,21 @@ def test_a_mean_hides_what_one_preference_loses_and_its_own_rows_do_not() -> Non
     assert worst.reason == "at empathy"
 
 
+def test_a_change_is_to_the_base_model_of_the_same_seed() -> None:
+    """Bases .7 and .6, answers .8 and .7: each is .1 above its own; to the mean of both bases .15 and .05."""
+    bases = {
+        ("counselling", seed): evaluation([[0.3, 0.3, base]], None, TWO, AUDIT) for seed, base in enumerate((0.7, 0.6))
+    }
+    cells = [
+        cell(seed=seed, evaluations=[evaluation([[0.5, 0.5, f]], w, TWO, AUDIT) for w in POINTS])
+        for seed, f in enumerate((0.8, 0.7))
+    ]
+    rows = {row.label: row.value for row in Performance().measure(study(cells, [INFO], bases))}
+    change = rows["audit change: fluency, reflection"]
+    assert change.per_seed == {0: pytest.approx(0.1), 1: pytest.approx(0.1)}
+    assert rows["audit change, worst: fluency"].low == pytest.approx(0.1)
+
+
 def test_the_worst_preference_is_named_by_seed_where_seeds_differ() -> None:
     worst = measured((0.7, 0.2), (0.3, 0.6))["audit change, worst: fluency"]
     assert worst.value == pytest.approx((-0.5 - 0.4) / 2)  # each seed by itself, and then their mean

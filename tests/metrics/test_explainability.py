@@ -245,6 +245,29 @@ def test_what_could_not_be_measured_is_missing_with_its_reason() -> None:
     assert "has no KL of every coalition on any prompt" in of(unknown)["shapley: KL, warm"].reason
 
 
+def test_an_objective_without_a_score_has_no_step_error() -> None:
+    unscored = table()
+    unscored["sensitivity"]["changes"] = [[[None, 0.1, 0.2], [0.1, 0.1, 0.2]], [[0.1, 0.1, 0.2]] * 2]
+    found = of(unscored)
+    assert "has an objective without a score" in found["sensitivity: mean error at +.2"].reason
+    assert "has no warm on any prompt" in found["sensitivity: +.1 warm on warm"].reason
+    assert found["sensitivity: +.1 warm on brief"].value == 0.1
+
+
+def test_gates_over_other_experts_blocks_and_lengths_have_no_value_there() -> None:
+    other, short = gated(), gated()
+    for point in other["gate"]["points"]:
+        point["experts"] = ["x", "y"]
+    for point in short["gate"]["points"]:
+        point["blocks"], point["positions"] = [0], [[1, 1]]
+    found = measured(gated(), other=other, short=short)
+    assert "has a gate over other experts" in found["other", "gate: block 0, warm"].reason
+    assert "has a gate over other experts" in found["soup", "gate: block 0, x"].reason
+    assert "has no block that reaches there" in found["short", "gate: block 1, warm"].reason
+    assert "has no completion that reaches there" in found["short", "gate: position 3-4, warm"].reason
+    assert found["short", "gate: block 0, warm"].value == 0.9
+
+
 def test_gate_use_and_sensitivity_are_ranked_too() -> None:
     known = three()
     use = {"at": "equal weights", "experts": ["a", "b", "c"], "blocks": [], "positions": [], "mean": [0.5, 0.2, 0.3]}

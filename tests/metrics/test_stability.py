@@ -165,6 +165,25 @@ def test_its_mean_over_methods_is_kendalls_tau_over_pairs_of_seeds(seed: int, me
     assert np.mean([each for each in found if each is not None]) == pytest.approx(np.mean(taus))
 
 
+def test_methods_of_another_task_are_no_rivals() -> None:
+    """On the other task the same names stand in an order that changes."""
+    mine = [*seeds(0.6, 0.7, 0.8), *seeds(0.5, 0.6, 0.7, method="weight_grid")]
+    other = [replace(each, task="other") for each in [*seeds(0.1, 0.9, 0.1), *seeds(0.5, 0.5, 0.5, method="mod")]]
+    rows = Stability().measure(study([*mine, *other], [INFO, replace(INFO, name="other")]))
+    found = {(row.task, row.method): row.value for row in rows if row.label == RANKS}
+    assert found["counselling", "linear"].value == 1.0
+    assert "compared with 1 of 1 other methods" in found["counselling", "linear"].reason
+    assert found["other", "linear"].value == pytest.approx(-1 / 3)
+
+
+def test_a_cost_that_was_not_counted_is_no_spread() -> None:
+    cells = seeds(0.5, 0.5, 0.5, 0.5, seconds=(90.0, 100.0, 110.0, 0.0))  # which sampled, in no time
+    rows = measured(cells)
+    assert rows[SPENT["seconds"][1]].per_seed == {0: 90.0, 1: 100.0, 2: 110.0}
+    assert "seed 3 has a stage (expert) whose seconds were not counted" in rows[SPENT["seconds"][1]].reason
+    assert rows[SPENT["completions"][1]].per_seed.keys() == {0, 1, 2, 3}
+
+
 def test_equal_methods_have_no_order_that_could_be_stable() -> None:
     cells = [*seeds(0.5, 0.5, 0.5), *seeds(0.5, 0.5, 0.5, method="weight_grid")]
     assert measured(cells)[RANKS].value == 0.0

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from paretune.core.errors import ConfigError, NonFiniteError, ShapeError
 from paretune.statistics.quantiles import lognormal_quantile, median_interval
@@ -46,8 +45,6 @@ def test_quantile_of_a_log_normal_distribution_is_that_of_its_fit():
     found = lognormal_quantile(np.exp([-1.0, 0.0, 1.0]), 0.95, confidence=0.9)
     assert found.value == pytest.approx(math.exp(1.6448536))
     assert math.log(found.high) == pytest.approx(7.656, abs=1e-3)  # three decimals of the table
-    low = stats.nct.ppf(0.05, 2, 1.6448536 * math.sqrt(3)) / math.sqrt(3)
-    assert math.log(found.low) == pytest.approx(low)
 
 
 def test_interval_of_a_quantile_covers_it_as_often_as_it_says():
@@ -56,6 +53,8 @@ def test_interval_of_a_quantile_covers_it_as_often_as_it_says():
     found = [lognormal_quantile(row, 0.95) for row in draws]
     covered = np.mean([each.low <= truth <= each.high for each in found])
     assert covered == pytest.approx(0.95, abs=0.015)  # three standard errors of 2,000 draws
+    for missed in (np.mean([each.low > truth for each in found]), np.mean([each.high < truth for each in found])):
+        assert missed == pytest.approx(0.025, abs=0.0105)  # each end by itself, within three standard errors
 
 
 def test_median_of_the_fit_is_the_geometric_mean():
