@@ -16,6 +16,7 @@ PAPER: dict[str, Any] = {
     "pad": 1.5,
 }  # behind numbers, over hatching
 MARK_WIDTH, LETTER_WIDTH, ROW_HEIGHT = 0.6, 0.066, 0.2  # inches of a legend: a mark, a letter of a name, a row
+PNG_DPI = 150
 DIVERGING = ("#E58F4C", "#FFFFFF", "#5FA3D0")  # vermilion and blue of the palette, lightened: black text stays legible
 STYLE: dict[Any, Any] = {  # matplotlib types each key by its name
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e1",
@@ -50,10 +51,19 @@ def plain_text(name: str) -> str:
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PDF, SVG and PNG, and return the files."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     files = {ending: path.parent / f"{path.name}.{ending}" for ending in ("svg", "pdf", "png")}
-    figure.draw_without_rendering()  # lays it out, which takes longest, once for all three
-    figure.set_layout_engine("none")
-    figure.savefig(files["svg"], metadata={"Date": None})
-    figure.savefig(files["pdf"], metadata={"CreationDate": None})
-    figure.savefig(files["png"], dpi=150)
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    if engine is not None:
+        engine.execute(figure)  # once for all three
+        figure.set_layout_engine("none")
+    # Each canvas writes by itself: `savefig` draws the whole figure once more before, to find out what it covers.
+    FigureCanvasSVG(figure).print_svg(files["svg"], metadata={"Date": None})
+    figure.set_dpi(dpi)  # a canvas leaves its own behind
+    FigureCanvasPdf(figure).print_pdf(files["pdf"], metadata={"CreationDate": None})
+    figure.set_dpi(PNG_DPI)
+    FigureCanvasAgg(figure).print_png(files["png"])
     return list(files.values())
