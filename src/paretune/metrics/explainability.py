@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -10,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.protocols import REFERENCE, MetricRow, MetricValue
-from paretune.metrics.seeds import ANYWHERE, Group, groups, names, not_measured, over_seeds
+from paretune.metrics.seeds import ANYWHERE, Group, NoValueError, groups, names, not_measured, over_seeds
 from paretune.records.study import CellRecord, StudyRecords
 from paretune.statistics.rank_correlation import FEWEST, pooled_rank_correlation
 
 FloatArray = NDArray[np.float64]
 Table = Mapping[str, Any]  # what the measurement `attribution` leaves, see its docstring
-Found = float | str  # a value, or why there is none
 Pairs = Iterable[tuple[Any, Any]]  # what an attribution says of some parts, and what taking them away does
 EVEN = "equal weights"
 SIZE_ERROR = "faithfulness: shapley, relative error (lower is better)"
@@ -101,36 +101,46 @@ def _values(group: Group, tables: Sequence[Table]) -> Iterator[tuple[str, Metric
     """Yield labels and values of a group; experts, blocks and positions are those of all methods of its task."""
     objectives = names(group.task)
 
-    def value(read: Callable[[Table], Found], note: str = "", within: tuple[float, float] = ANYWHERE) -> MetricValue:
-        return over_seeds(group.cells, lambda cell: _read(cell, read), note, within)
+    def value(read: Callable[[Table], float], note: str = "", within: tuple[float, float] = ANYWHERE) -> MetricValue:
+        return over_seeds(group.cells, lambda cell: read(_table(cell)), note, within)
 
     for (at, expert), column in product(_experts(tables), (*objectives, "KL", "utility")):
         where = "" if at == EVEN else f", at {at}"
         note = _note(group, at, expert, column)
-        yield f"shapley: {column}, {expert}{where}", value(_shapley(at, expert, column), note)
+        yield f"shapley: {column}, {expert}{where}", value(partial(_shapley, at, expert, column), note)
     for raised, column in product(objectives, (*objectives, "KL")):
         place = objectives.index(raised), (*objectives, "KL").index(column)
-        yield f"sensitivity: +.1 {raised} on {column}", value(_sensitivity(*place, column), _step_note(group, *place))
+        yield (
+            f"sensitivity: +.1 {raised} on {column}",
+            value(partial(_sensitivity, *place, column), _step_note(group, *place)),
+        )
     yield "sensitivity: mean error at +.2", value(_step_error, within=(0, np.inf))
     for label, part, key, expert in _gate_parts(tables):
-        yield f"gate: {label}, {expert}", value(_gate(part, key, expert))
-    yield "gate: entropy", value(_gate("entropy", None, ""), within=(0, 1))
+        yield f"gate: {label}, {expert}", value(partial(_gate, part, key, expert))
+    yield "gate: entropy", value(partial(_gate, "entropy", None, ""), within=(0, 1))
     for k, each in enumerate(objectives):
-        yield f"gradient: weight of {each}", value(_training("shares", k), within=(0, 1))
-        yield f"gradient: steps against {each}", value(_training("conflicts", k), within=(0, 1))
+        yield f"gradient: weight of {each}", value(partial(_training, "shares", k), within=(0, 1))
+        yield f"gradient: steps against {each}", value(partial(_training, "conflicts", k), within=(0, 1))
     for kind in NO_RANKS:
-        yield f"faithfulness: {kind}", value(_faithfulness(kind, range(len(objectives))), within=(-1, 1))
+        yield f"faithfulness: {kind}", value(partial(_faithfulness, kind, range(len(objectives))), within=(-1, 1))
         single = [*enumerate(objectives), *([] if kind == "sensitivity" else [(len(objectives) + 1, "utility")])]
         for k, each in single:
-            yield f"faithfulness: {kind}, {each}", value(_faithfulness(kind, [k]), within=(-1, 1))
-    yield SIZE_ERROR, value(_size_error(len(objectives)), within=(0, np.inf))
+            yield f"faithfulness: {kind}, {each}", value(partial(_faithfulness, kind, [k]), within=(-1, 1))
+    yield SIZE_ERROR, value(partial(_size_error, len(objectives)), within=(0, np.inf))
 
 
-def _read(cell: CellRecord, read: Callable[[Table], Found]) -> Found:
+def _table(cell: CellRecord) -> Table:
     if cell.family == REFERENCE:
-        return "has no experts: it is the base model"
-    table = cell.measured.get("attribution")
-    return not_measured("attribution") if table is None else read(table)
+        raise NoValueError("has no experts: it is the base model")
+    if "attribution" not in cell.measured:
+        raise NoValueError(not_measured("attribution"))
+    return cell.measured["attribution"]
+
+
+def _known(found: float | None, why: str) -> float:
+    if found is None:
+        raise NoValueError(why)
+    return float(found)
 
 
 def _tables(group: Group) -> list[Table]:
@@ -153,19 +163,16 @@ def _experts(tables: Sequence[Table]) -> list[tuple[str, str]]:
     return sorted(dict.fromkeys(found), key=lambda pair: (pair[0] != EVEN, order.index(pair[0])))
 
 
-def _shapley(at: str, expert: str, column: str) -> Callable[[Table], Found]:
-    def read(table: Table) -> Found:
-        point = _point(table["points"], at)
-        if point is None:
-            return f"was taken apart at equal weights alone, not at {at}: it has too many experts for more"
-        if point["reason"]:
-            return f"has no Shapley values ({point['reason']})"
-        if expert not in _names(point):
-            return f"weighs no expert of this name at {at}"
-        found = point["shapley"][_names(point).index(expert)][table["columns"].index(column)]
-        return f"has no {column} of every coalition on any prompt" if found is None else float(found)
-
-    return read
+def _shapley(at: str, expert: str, column: str, table: Table) -> float:
+    point = _point(table["points"], at)
+    if point is None:
+        raise NoValueError(f"was taken apart at equal weights alone, not at {at}: it has too many experts for more")
+    if point["reason"]:
+        raise NoValueError(f"has no Shapley values ({point['reason']})")
+    if expert not in _names(point):
+        raise NoValueError(f"weighs no expert of this name at {at}")
+    found = point["shapley"][_names(point).index(expert)][table["columns"].index(column)]
+    return _known(found, f"has no {column} of every coalition on any prompt")
 
 
 def _note(group: Group, at: str, expert: str, column: str) -> str:
@@ -187,15 +194,16 @@ def _error_note(errors: Sequence[float]) -> list[str]:
     return [f"standard error of a seed {np.mean(errors):.2g}"] if errors else []
 
 
-def _sensitivity(raised: int, place: int, column: str) -> Callable[[Table], Found]:
-    def read(table: Table) -> Found:
-        known = table["sensitivity"]
-        if known["reason"]:
-            return f"has no sensitivity ({known['reason']})"
-        found = known["changes"][0][raised][place]
-        return f"has no {column} on any prompt" if found is None else float(found)
+def _steps(table: Table) -> Table:
+    """Return what was measured of steps of the preference."""
+    known: Table = table["sensitivity"]
+    if known["reason"]:
+        raise NoValueError(f"has no sensitivity ({known['reason']})")
+    return known
 
-    return read
+
+def _sensitivity(raised: int, place: int, column: str, table: Table) -> float:
+    return _known(_steps(table)["changes"][0][raised][place], f"has no {column} on any prompt")
 
 
 def _step_note(group: Group, raised: int, place: int) -> str:
@@ -207,13 +215,12 @@ def _step_note(group: Group, raised: int, place: int) -> str:
     return "; ".join(parts or _error_note([error for error in sampled if error is not None]))
 
 
-def _step_error(table: Table) -> Found:
-    known = table["sensitivity"]
-    if known["reason"]:
-        return f"has no sensitivity ({known['reason']})"
-    small, large = _array(known["changes"])[..., :-1]
+def _step_error(table: Table) -> float:
+    small, large = _array(_steps(table)["changes"])[..., :-1]
     error = float(np.abs(2 * small - large).mean())
-    return error if np.isfinite(error) else "has an objective without a score"
+    if not np.isfinite(error):
+        raise NoValueError("has an objective without a score")
+    return error
 
 
 def _gate_parts(tables: Sequence[Table]) -> list[tuple[str, str, Any, str]]:
@@ -231,72 +238,65 @@ def _gate_parts(tables: Sequence[Table]) -> list[tuple[str, str, Any, str]]:
     return [(*part, expert) for part, expert in product(parts, experts)]
 
 
-def _gate(part: str, key: Any, expert: str) -> Callable[[Table], Found]:
-    def read(table: Table) -> Found:
-        gate = table["gate"]
-        if gate["reason"]:
-            return f"has no gate: {gate['reason']}"
-        point = _point(gate["points"], EVEN)
-        if point is None or (expert and expert not in point["experts"]):
-            return "has a gate over other experts"
-        found, places = point[part], {"by_block": "blocks", "by_position": "positions"}
-        if part in places:
-            if key not in point[places[part]]:
-                return f"has no {'block' if part == 'by_block' else 'completion'} that reaches there"
-            found = found[point[places[part]].index(key)]
-        found = found[point["experts"].index(expert)] if expert else found
-        return "has one prompt or one expert" if found is None else float(found)
-
-    return read
+def _gated(table: Table) -> Table:
+    """Return how the gate uses experts."""
+    gate: Table = table["gate"]
+    if gate["reason"]:
+        raise NoValueError(f"has no gate: {gate['reason']}")
+    return gate
 
 
-def _training(part: str, objective: int) -> Callable[[Table], Found]:
-    def read(table: Table) -> Found:
-        found = table["training"][part]
-        if found is None:
-            return f"has none: {table['training'][f'{part}_reason']}"
-        return "is not trained for it" if found[objective] is None else float(found[objective])
-
-    return read
-
-
-def _faithfulness(kind: str, columns: Sequence[int]) -> Callable[[Table], Found]:
-    def read(table: Table) -> Found:
-        if kind == "gate use" and table["gate"]["reason"]:
-            return f"has no gate: {table['gate']['reason']}"
-        if kind == "sensitivity" and table["sensitivity"]["reason"]:
-            return f"has no sensitivity ({table['sensitivity']['reason']})"
-        pairs = list(_pairs(table, kind, columns))
-        if max((len(said) for said, _ in pairs), default=0) < FEWEST:
-            return FEW_PARTS[kind]
-        found = pooled_rank_correlation(pairs)
-        return f"{NO_RANKS[kind]} ({found})" if isinstance(found, str) else found
-
-    return read
+def _gate(part: str, key: Any, expert: str, table: Table) -> float:
+    point = _point(_gated(table)["points"], EVEN)
+    if point is None or (expert and expert not in point["experts"]):
+        raise NoValueError("has a gate over other experts")
+    found, places = point[part], {"by_block": "blocks", "by_position": "positions"}
+    if part in places:
+        if key not in point[places[part]]:
+            raise NoValueError(f"has no {'block' if part == 'by_block' else 'completion'} that reaches there")
+        found = found[point[places[part]].index(key)]
+    found = found[point["experts"].index(expert)] if expert else found
+    return _known(found, "has one prompt or one expert")
 
 
-def _size_error(objectives: int) -> Callable[[Table], Found]:
-    def read(table: Table) -> Found:
-        pairs = [pair for pair in _pairs(table, "shapley", range(objectives)) if len(pair[0]) > 1]
-        if not pairs:
-            return "has one expert at each preference, whose Shapley value is what is lost without it"
-        shapley, removal = (np.concatenate(each) for each in zip(*pairs, strict=True))
-        size = np.abs(removal).sum()
-        error = float(np.abs(shapley - removal).sum() / size) if size > 0 else np.inf
-        return error if np.isfinite(error) else "has an objective without a score, or experts of which none is missed"
+def _training(part: str, objective: int, table: Table) -> float:
+    found = table["training"][part]
+    if found is None:
+        raise NoValueError(f"has none: {table['training'][f'{part}_reason']}")
+    return _known(found[objective], "is not trained for it")
 
-    return read
+
+def _faithfulness(kind: str, columns: Sequence[int], table: Table) -> float:
+    if kind == "gate use":
+        _gated(table)
+    pairs = list(_pairs(table, kind, columns))
+    if max((len(said) for said, _ in pairs), default=0) < FEWEST:
+        raise NoValueError(FEW_PARTS[kind])
+    found = pooled_rank_correlation(pairs)
+    if isinstance(found, str):
+        raise NoValueError(f"{NO_RANKS[kind]} ({found})")
+    return found
+
+
+def _size_error(objectives: int, table: Table) -> float:
+    pairs = [pair for pair in _pairs(table, "shapley", range(objectives)) if len(pair[0]) > 1]
+    if not pairs:
+        raise NoValueError("has one expert at each preference, whose Shapley value is what is lost without it")
+    shapley, removal = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    size = np.abs(removal).sum()
+    error = float(np.abs(shapley - removal).sum() / size) if size > 0 else np.inf
+    if not np.isfinite(error):
+        raise NoValueError("has an objective without a score, or experts of which none is missed")
+    return error
 
 
 def _pairs(table: Table, kind: str, columns: Sequence[int]) -> Pairs:
     """Yield groups of parts, one a score and preference: what is attributed to each, and what ablation says."""
     if kind == "sensitivity":
-        small, large = _array(table["sensitivity"]["changes"])
+        small, large = _array(_steps(table)["changes"])
         yield from ((small[:, k], large[:, k]) for k in columns)
         return
-    for point in table["points"]:
-        if point["reason"]:
-            continue
+    for point in _taken_apart(table):
         removal, shapley = _array(point["removal"]), _array(point["shapley"])
         said: Any = point["expert_weights"]
         if kind == "gate use":
@@ -305,6 +305,14 @@ def _pairs(table: Table, kind: str, columns: Sequence[int]) -> Pairs:
                 continue
             said = use["mean"]
         yield from ((shapley[:, k] if kind == "shapley" else said, removal[:, k]) for k in columns)
+
+
+def _taken_apart(table: Table) -> list[Table]:
+    """Return at which preferences experts were taken out."""
+    points = [point for point in table["points"] if not point["reason"]]
+    if table["points"] and not points:
+        raise NoValueError(f"has no Shapley values ({table['points'][0]['reason']})")
+    return points
 
 
 def _array(values: Any) -> FloatArray:
