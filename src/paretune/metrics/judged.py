@@ -1,4 +1,4 @@
-"""What a task is judged on: the one place that says it, of an evaluation, of a finished cell and of a method's seeds.
+"""What a task is judged on, for all metrics: the value of an evaluation, of a finished cell, and of seeds compared.
 
 On a task judged on utility that is what an evaluation's scores are worth to its user; on one judged on J, that less
 `beta KL`. Seeds of a task judged on J are compared by captured share where a method has one.
