@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go
@@ -27,6 +28,7 @@ def unpacked(packed: dict[str, Any], value: Any) -> Any:
     return [unpacked(packed, each) for each in value] if isinstance(value, list) else value
 
 
+@cache
 def all_charts() -> list[Chart]:
     study = builders.synthetic_study(methods=(*builders.METHODS, builders.CEILING), exact=True)
     view = View(study, measure_all(study))

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import builders
+from paretune.metrics.configuration import configuration_check
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
 from paretune.report.comparison import comparisons
 from paretune.report.completeness import started_parts, warnings
-from paretune.report.header import commands, key_figures
+from paretune.report.header import commands, configuration_figure, key_figures, unequal
+from paretune.report.page import render_page
 
 
 def test_beta_of_a_controlled_task_is_one_per_seed() -> None:
@@ -22,6 +27,7 @@ def test_beta_of_a_controlled_task_is_one_per_seed() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_beside_no_study_file_says_how_it_is_merged_again(tmp_path: Path) -> None:
     records = builders.synthetic_study(seeds=(0,))
     assert commands(records) == ["paretune report DIR DIR -o OUT"]
@@ -91,3 +97,34 @@ def test_what_is_said_to_be_scored_exactly_is_what_can_be_listed() -> None:
         )
         details.append("scored over all completions" in figure["detail"])
     assert details == [True, False]
+
+
+def test_whether_compared_cells_were_run_alike_stands_at_the_top() -> None:
+    records = builders.synthetic_study(seeds=(0, 1))
+    (alike,) = configuration_figure(configuration_check(records))
+    assert (alike["name"], alike["value"], alike["link"]) == ("configurations", "identical", "#trust")
+    assert unequal(configuration_check(records)) == []
+    smaller = {"completions_per_update": 64, "group_size": 4}
+    other = [
+        replace(cell, stages=tuple(replace(stage, settings=smaller) for stage in cell.stages))
+        if cell.method == "linear"
+        else cell
+        for cell in records.cells
+    ]
+    found = configuration_check(replace(records, cells=tuple(other)))
+    (differs,) = configuration_figure(found)
+    assert (differs["value"], differs["detail"].split(";")[0]) == ("1 item differs", "group")
+    (said,) = unequal(found)
+    assert said.startswith("counselling, 6,000 completions: differing group: 4 completions a prompt (linear)")
+    assert said in html.unescape(render_page(replace(records, cells=tuple(other)), []))
+    assert configuration_figure([]) == []
+
+
+def test_other_hardware_is_counted_and_no_banner() -> None:
+    records = builders.synthetic_study(seeds=(0, 1))
+    another = {**records.cells[0].environment, "cpu": "another", "cores": 2}
+    moved = [replace(cell, environment=another) if cell.method == "linear" else cell for cell in records.cells]
+    found = configuration_check(replace(records, cells=tuple(moved)))
+    (figure,) = configuration_figure(found)
+    assert "hardware" in figure["detail"]
+    assert unequal(found) == []

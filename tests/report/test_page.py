@@ -20,6 +20,7 @@ from paretune.report.metric_parts import remarks
 from paretune.report.page import page_text, render_page
 from paretune.report.section import blocks
 from paretune.report.sections import SECTIONS
+from paretune.report.tables import results_table, to_csv
 from paretune.report.view import View, shown_preferences
 
 HOSTILE = (
@@ -119,13 +120,23 @@ def page() -> str:
     return render(builders.synthetic_study())
 
 
+@pytest.fixture(scope="module")
+def damaged() -> StudyRecords:
+    return builders.synthetic_study(seeds=(0, 1), failed={("linear", 1): "crash"}, missing=1)
+
+
+@pytest.fixture(scope="module")
+def safe(damaged: StudyRecords) -> list[tuple[str, list[str]]]:
+    """Every tag of a harmless page with the names of its attributes."""
+    return [(tag, list(attributes)) for tag, attributes in outline(render(poisoned(damaged, "harmless"))).tags]
+
+
 @pytest.mark.parametrize("poison", HOSTILE)
-def test_hostile_names_and_texts_add_no_element_and_no_attribute(poison: str) -> None:
-    study = builders.synthetic_study(seeds=(0, 1), failed={("linear", 1): "crash"}, missing=1)
-    safe, hostile = outline(render(poisoned(study, "harmless"))), outline(render(poisoned(study, poison)))
-    assert [(tag, list(attributes)) for tag, attributes in hostile.tags] == [
-        (tag, list(attributes)) for tag, attributes in safe.tags
-    ]
+def test_hostile_names_and_texts_add_no_element_and_no_attribute(
+    poison: str, damaged: StudyRecords, safe: list[tuple[str, list[str]]]
+) -> None:
+    hostile = outline(render(poisoned(damaged, poison)))
+    assert [(tag, list(attributes)) for tag, attributes in hostile.tags] == safe
     embedded = [json.loads(text) for text in hostile.scripts if text.startswith("{")]
     (samples,) = (each for each in embedded if "notice" in each)
     prompt = samples["preferences"][0]["prompts"][0]["prompt"]
@@ -279,6 +290,10 @@ def test_reasons_stand_beside_the_metrics_they_are_of_each_once() -> None:
     (lost,) = (each for each in said if each.startswith("All preferences: 0 of 3 seeds"))
     assert lost.endswith("seed 2 failed (crash) (linear).")
     assert len(said) == len(set(said)) <= 13
+    rows = measure_all(study)
+    shown, kept = words(render(study, rows)), to_csv(results_table(rows))
+    for row in rows:  # every reason is on the page or in the table beside it
+        assert " ".join(row.value.reason.split()) in shown or row.value.reason in kept.replace('""', '"')
     assert "No figures: decoding was not timed." in words(render(study))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import builders
+import real_studies
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords
 from paretune.report import write_report
@@ -172,7 +173,10 @@ def test_shares_beyond_the_edge_of_the_figure_are_named(study: StudyRecords) -> 
         assert all(each.endswith(f"at rho {MINUS}0.8") for each in outside)
 
 
-def test_a_report_of_a_controlled_study_has_its_figures_and_its_table(tmp_path: Path, study: StudyRecords) -> None:
+def test_a_report_of_a_controlled_study_has_its_figures_and_its_table(
+    tmp_path: Path, study: StudyRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_studies.without_figures(monkeypatch, drawn=("possible", "kl_1", "kl_2"))
     folder = write_report(tmp_path, study).parent
     names = {file.name for file in (folder / "figures").iterdir()}
     assert {"possible.svg", "possible.pdf", "possible.png", "kl_1.svg", "kl_2.svg"} <= names

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import builders
+from paretune.records.evaluation import EvaluationRecord
 from paretune.report.comparison import Comparison, comparisons
 from paretune.report.sections.samples import DISAGREEMENTS, FIRST_PROMPTS, MAX_CHARACTERS, prompt_samples, shown_seed
 
@@ -39,6 +40,38 @@ def test_no_more_prompts_are_added_than_the_page_says() -> None:
     generator = np.random.default_rng(0)
     part, preference = compared({"linear": generator.random((30, 2)), "weight_grid": generator.random((30, 2))})
     assert len(prompt_samples(part, preference, "base model")) == FIRST_PROMPTS + DISAGREEMENTS
+
+
+def test_prompts_of_which_a_reward_is_missing_are_added_and_say_so() -> None:
+    lost = np.full((20, 2), 0.5)
+    lost[12, 1], lost[3, 1] = np.nan, np.nan  # the second is among the first by id
+    part, preference = compared({"linear": lost})
+    why = {each.prompt_id: each.why for each in prompt_samples(part, preference, "base model")}
+    assert why["test-012"] == "a reward is missing"
+    assert len(why) == FIRST_PROMPTS + 1
+
+
+def test_prompts_where_length_earned_utility_are_added_the_longest_first() -> None:
+    """Base completions have 6 tokens and are worth .1; longer ones count where they are worth more than that."""
+    values = np.full((20, 2), 0.5)
+    values[15, 0] = 0.05  # longest, and worth less than the base model's
+    part, preference = compared({"linear": values})
+    lengths = {10: 12, 11: 18, 14: 9, 15: 60}
+    (method,) = part.methods
+    cells = {
+        seed: replace(cell, evaluations=tuple(_long(each, lengths) for each in cell.evaluations))
+        for seed, cell in method.cells.items()
+    }
+    references = {seed: _long(each, {}) for seed, each in part.references.items()}
+    part = replace(part, methods=(replace(method, cells=cells),), references=references)
+    why = {each.prompt_id: each.why for each in prompt_samples(part, preference, "base model")}
+    assert [each for each in why if each not in list(why)[:FIRST_PROMPTS]] == ["test-011", "test-010"]
+    assert why["test-011"] == "3.0 times the base model's length, for more utility"
+
+
+def _long(record: EvaluationRecord, lengths: dict[int, int]) -> EvaluationRecord:
+    tokens = tuple((1,) * lengths.get(row, 6) for row in range(len(record.token_ids)))
+    return replace(record, token_ids=tokens)
 
 
 def test_every_prompt_shows_the_base_model_and_every_method_in_turn() -> None:

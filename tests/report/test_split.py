@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import builders
+import real_studies
 from paretune.metrics import measure_all
 from paretune.records.study import StudyRecords, TuningPoint, TuningRecord
 from paretune.report import write_report
@@ -60,7 +61,8 @@ def test_a_split_without_a_score_keeps_its_row_and_leaves_the_curve() -> None:
     assert chart.figure["data"][0]["x"] == [500, 1000]  # of the rate that was chosen; 2,000 has no score
 
 
-def test_the_report_shows_the_split_as_curve_table_and_words(tmp_path: Path) -> None:
+def test_the_report_shows_the_split_as_curve_table_and_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_studies.without_figures(monkeypatch, drawn=("appendix",))
     study = of(swept(), swept("weight_grid"), builders.tuning(method="rewarded_soups"))
     table = split_table(study)
     assert table is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import builders
+import real_studies
 from paretune.report import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -39,4 +40,6 @@ def browser() -> Iterator[object]:
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = builders.task_info(test_prompts=12)
-    return write_report(tmp_path_factory.mktemp("report"), builders.synthetic_study(task=task))
+    with pytest.MonkeyPatch.context() as patch:
+        real_studies.without_figures(patch)
+        return write_report(tmp_path_factory.mktemp("report"), builders.synthetic_study(task=task))
