@@ -52,9 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep instances of controlled tasks out of the user's folders, and those of another version out of the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers of this run: an instance is drawn once
+    folder = real_studies.of_all_workers(tmp_path_factory)  # an instance is drawn once
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARETUNE_CACHE", str(folder / "cache"))
         yield folder / "cache"

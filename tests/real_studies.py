@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +42,9 @@ def without_figures(patch: pytest.MonkeyPatch, drawn: Collection[str] = ()) -> N
 
     write = static.write_charts
     patch.setattr(static, "write_charts", lambda charts, to: write([each for each in charts if each[0] in drawn], to))
+
+
+def of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all workers of this test run share."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder

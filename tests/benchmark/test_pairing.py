@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 import builders
 from compared_studies import records, source
 from paretune.benchmark.pairing import Pairing, pair
+from paretune.core.digests import digest
 from paretune.records.compact import compact
 from paretune.records.study import StudyRecords
+from paretune.tasks import load_task
 
 THREE = {"mine": (0.6, 0.7, 0.8), "linear": (0.5, 0.6, 0.6)}
 
@@ -132,17 +135,26 @@ def test_classes_of_feedback_are_apart() -> None:
     ]  # fmt: skip
 
 
-def test_an_instance_has_the_same_digests_in_another_process_and_another_folder(tmp_path: Path) -> None:
+def digests_of_an_instance() -> dict[str, str]:
+    task = load_task({"controlled": {"alphabet": 3, "length": 2}}).instance(1)
+    keys = {**task.training_key(), "test": digest(list(task.splits["test"]))}
+    return {name: digest(key) for name, key in keys.items()}
+
+
+def test_an_instance_has_the_same_digests_in_another_process_and_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = (
-        "import json; from paretune.tasks import load_task; from paretune.core.digests import digest; "
-        "task = load_task({'controlled': {'alphabet': 3, 'length': 2}}).instance(1); "
-        "keys = {**task.training_key(), 'test': digest(list(task.splits['test']))}; "
-        "print(json.dumps({name: digest(key) for name, key in keys.items()}))"
+        "import json; from paretune.core.digests import digest; from paretune.tasks import load_task\n"
+        f"{inspect.getsource(digests_of_an_instance)}\nprint(json.dumps(digests_of_an_instance()))"
     )
-    found = []
-    for number in range(2):
-        environment = {**os.environ, "PARETUNE_CACHE": str(tmp_path / str(number)), "PYTHONHASHSEED": str(number)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout))
-    assert found[0] == found[1]
-    assert {"model", "train", "test", "beta"} <= found[0].keys()
+    other = {**os.environ, "PARETUNE_CACHE": str(tmp_path / "there")}
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"  # here it is drawn, or given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**other, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+    )
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "here"))
+    here = digests_of_an_instance()
+    assert json.loads(done.stdout) == here
+    assert {"model", "train", "test", "beta"} <= here.keys()
+    assert all(any((tmp_path / folder).iterdir()) for folder in ("here", "there"))  # drawn by both

@@ -17,6 +17,7 @@ from paretune.benchmark.speed import Probe, Range, known_speeds, measure_speeds
 from paretune.benchmark.summary import plan_text
 from paretune.cli.main import OK, execute
 from paretune.core.task import Task
+from paretune.executors.in_process import InProcess
 from paretune.executors.jobs import Link
 
 pytestmark = pytest.mark.usefixtures("only_what_is_named")
@@ -51,13 +52,13 @@ def test_minutes_are_units_times_seconds_between_two_values(
     monkeypatch.setattr(estimates, "known_speeds", lambda probes: {each.key: seconds[each.kind] for each in probes})
     low, high = (each * 60 for each in estimates.estimated(planned, measure=False).minutes)
     # 2 seeds of 2 experts of 32 completions; 4 preferences, of which 2 experts answer in 2 policies at least, on 3
-    # prompts in 2 cells, and 2 base models; timing: 7 passes of 2 decoders over 1 row and 3 over 4 and 16, 434 rows,
+    # prompts in 2 cells, and 2 base models; timing: 7 passes of 2 decoders over 1 row and 3 over 8, 182 rows,
     # while nothing else runs
     assert planned.completions_to_train == 2 * 64
-    assert low == pytest.approx(8 + (128 * 1.0 + (2 * 4 * 3 + 6) * 0.1) / 1.25 / 2 + 434 * 0.1 / 1.25)
+    assert low == pytest.approx(8 + (128 * 1.0 + (2 * 4 * 3 + 6) * 0.1) / 1.25 / 2 + 182 * 0.1 / 1.25)
     # the longest group, 2 of the 4 experts, may come last
     tail = 64 * 2.0 * 1.25 / 2
-    assert high == pytest.approx(40 + (128 * 2.0 + (2 * 4 * 3 + 6) * 0.2) * 1.25 / 2 + tail + 434 * 0.2 * 1.25)
+    assert high == pytest.approx(40 + (128 * 2.0 + (2 * 4 * 3 + 6) * 0.2) * 1.25 / 2 + tail + 182 * 0.2 * 1.25)
 
 
 def test_what_is_known_is_not_measured_and_what_is_done_takes_no_time(
@@ -204,9 +205,12 @@ def test_an_interrupt_of_a_users_is_no_end_of_a_measured_training(
         speed.measure_probe(job, Link(lambda message: None, lambda: False, 1))
 
 
-def test_a_reward_that_fails_is_noted(micro: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reward_that_fails_is_noted(
+    micro: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     rewards = Path(micro["tasks"][0]).parent / "rewards.py"
     rewards.write_text("def first(prompts, completions, **columns):\n    raise KeyError('x')\n\n\nsecond = first\n")
+    monkeypatch.setattr(speed, "LocalProcesses", lambda *given: InProcess(1))
     probe = next(each for each in probes_of(plan(micro, tmp_path / "out")) if each.kind == "sample")
     assert measure_speeds([probe], workers=1) == {}
     (note,) = [each for each in caplog.messages if each.startswith("note: ")]

@@ -102,9 +102,9 @@ def test_settings_that_do_not_fit_the_budget_are_refused_before_anything_is_writ
     assert not (tmp_path / "out").exists()
 
 
-def test_a_plan_with_a_sweep_imports_no_torch(study: Make) -> None:
+def test_what_plans_and_runs_a_study_with_a_sweep_imports_no_torch(study: Make) -> None:
     code = (
-        "import sys; from paretune.benchmark import plan, summary; "
+        "import sys; from paretune.benchmark import plan, runner, summary; from paretune.training import train; "
         f"summary.plan_text(plan.plan({study(tune=SWEEP)!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -82,16 +80,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, refused: Callable[[Sequence[str]], str]
 ) -> None:
     assert refused(["probe", *arguments]).startswith(message)
-
-
-def test_help_needs_neither_torch_nor_matplotlib() -> None:
-    code = (
-        "import sys; from paretune.cli.main import execute; execute(['probe', '--help']); "
-        "print('torch' in sys.modules, 'matplotlib' in sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "False False\n"
-    assert "--pilot" in done.stdout
 
 
 def test_progress_lines_mark_beginnings_and_ends_only_of_what_is_quick(capsys: pytest.CaptureFixture[str]) -> None:

@@ -287,8 +287,8 @@ def test_the_studies_are_what_the_choices_make_of_them(
     ("name", "kept", "arguments", "picture"),
     [
         ("draw_kept", "two", (), "meta_policy_kept.png"),
-        ("draw_weights", "two", ("9008",), "meta_policy_weights.png"),
-        ("draw_context", "context", (), "meta_policy_context.png"),
+        pytest.param("draw_weights", "two", ("9008",), "meta_policy_weights.png", marks=pytest.mark.slow),
+        pytest.param("draw_context", "context", (), "meta_policy_context.png", marks=pytest.mark.slow),
     ],
 )
 def test_pictures_are_drawn_of_what_is_kept(

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 from paretune.core.errors import ModelError
@@ -55,11 +52,6 @@ def test_its_rewards_score_replies(task):
     scores = Scorer(task.objectives)([row, row], ["I hear you.", ""])
     assert set(scores.statuses.ravel()) == {"ok"}
     assert scores.rewards[1].tolist() == [0.0, 0.0, 0.0]
-
-
-def test_loading_it_imports_no_torch(task):
-    code = "import sys, paretune; paretune.load_task('counselling'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_missing_model_says_how_to_get_it(monkeypatch, tmp_path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -67,14 +66,11 @@ def test_a_plan_refuses_a_reward_model_without_its_head(task: Task, tmp_path: Pa
         paretune.plan(study, tmp_path / "out")
 
 
-def test_without_torch_another_process_looks(task: Task) -> None:
-    code = (
-        "import sys\nfrom paretune.tasks import load_task\nfrom paretune.tasks.models import check_models\n"
-        "check_models([load_task(sys.argv[1])])\nprint('torch' in sys.modules)"
-    )
-    command = [sys.executable, "-c", code, str(task.source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+def test_without_torch_another_process_looks(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "torch", raising=False)
+        check_models([task])
+        assert "torch" not in sys.modules
     assert list(cache_folder("models").iterdir())
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 import micro_task
 import real_studies
@@ -36,11 +38,20 @@ def shorter() -> Iterator[None]:
 
 
 @pytest.fixture(scope="package")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of task and study, for all workers of a test run: whichever comes first trains."""
+    return real_studies.of_all_workers(tmp_path_factory) / "asking"
+
+
+@pytest.fixture(scope="package")
+def asking(shared: Path) -> dict[str, Any]:
     """Return the study: single policies, experts that are mixed, and one mixture that cannot be adapted."""
-    task = micro_task.save_task(tmp_path_factory.mktemp("task"))
-    task.write_text(task.read_text() + AUDIT)
-    (task.parent / "rewards.py").write_text(micro_task.REWARDS + SHORT)
+    task = shared / "task" / "task.yaml"
+    with FileLock(shared.with_suffix(".lock")):
+        if not task.exists():
+            micro_task.save_task(task.parent)
+            (task.parent / "rewards.py").write_text(micro_task.REWARDS + SHORT)
+            task.write_text(task.read_text() + AUDIT)
     return {
         "name": "asking",
         "tasks": [str(task)],
@@ -59,7 +70,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def asked(shorter: None, asking: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> runner.StudyResult:
-    """Run it in this process."""
-    with real_studies.in_this_process():
-        return runner.run(asking, tmp_path_factory.mktemp("asked") / "out", progress=False)
+def asked(shorter: None, asking: dict[str, Any], shared: Path) -> runner.StudyResult:
+    """Run it in this process, or read what another worker has run: it is the same command."""
+    with FileLock(shared.with_suffix(".lock")), real_studies.in_this_process():
+        return runner.run(asking, shared / "out", progress=False)
