@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import table_jobs
+from paretune.benchmark.measurements import adaptation
 from paretune.benchmark.measuring import measure
 from paretune.benchmark.plan import plan
 from paretune.benchmark.runner import StudyResult
 from paretune.core.errors import ConfigError, StopRequested
-from paretune.executors.jobs import Link
+from paretune.executors.jobs import Link, quiet_link
 from paretune.metrics import measure_all
 
 Make = Callable[..., dict[str, Any]]
@@ -59,6 +60,33 @@ def test_what_mixes_log_probabilities_keeps_its_start_and_the_reason(asked: Stud
     rows = {row.label: row.value for row in measure_all(asked.records, ["adaptability"]) if row.method == "mod"}
     assert rows["J after 0 completions"].value is not None
     assert "a policy to adapt must be the base model and one sum" in rows["J after 64 completions"].reason
+
+
+def test_preferences_that_are_adapted_to_side_by_side_have_the_curves_that_each_has_alone(
+    asking: dict[str, Any], asked: StudyResult, in_one_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "LENGTHS", (64,))
+    folder = tmp_path / "out"
+    shutil.copytree(asked.folder, folder)
+    made = plan({**asking, "preferences": {"grid": 2, "unseen": 2}}, folder)
+    payload = next(each for each in table_jobs.payloads(made, "adaptation") if "-rewarded_soups-" in str(each["table"]))
+
+    def measured(*points: list[float]) -> list[Mapping[str, Any]]:
+        measure({**payload, "depends_on": {**payload["depends_on"], "adapted to": points}}, quiet_link())
+        found: list[Mapping[str, Any]] = json.loads((folder / str(payload["table"]) / "adaptation.json").read_text())[
+            "preferences"
+        ]
+        return found
+
+    points = payload["depends_on"]["adapted to"]
+    both, alone = measured(*points), [measured(point)[0] for point in points]
+    assert [each["preference"] for each in both] == points
+    assert [[point["asked"] for point in each["curve"]] for each in both] == [[0, 64], [0, 64]]
+    for each, own in zip(both, alone, strict=True):
+        for name in ("utility", "kl", "J"):  # fp32, in a batch of two policies
+            expected = [point[name] for point in own["curve"]]
+            assert [point[name] for point in each["curve"]] == pytest.approx(expected, abs=1e-5)
+    assert abs(both[0]["curve"][1]["J"] - both[1]["curve"][1]["J"]) > 1e-3
 
 
 def test_longer_budgets_are_trained_from_scratch_too(asking: dict[str, Any], tmp_path: Path) -> None:
