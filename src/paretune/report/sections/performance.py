@@ -46,7 +46,7 @@ def data(part: PartView) -> Mapping[str, object]:
     tables += [
         metric_table(part, name, part.labels(name), title) for name, title in titles.items() if _known(part, name)
     ]
-    passed = "share of completions good enough in all objectives, better \u2192"
+    passed = "share good enough in all, better \u2192"
     return {
         "sentences": [
             leader_sentence(ranked(part, mine), noun),
