@@ -78,7 +78,7 @@ def test_rankings_are_best_first_with_scores_of_objectives_and_audit() -> None:
 def test_more_of_an_objective_is_the_nearest_preference_that_weighs_it_more(
     column: int, objective: int, more: int | None
 ) -> None:
-    assert more_of(part_of(CLEAR).comparison, column, objective) == more
+    assert more_of(np.array(POINTS, dtype=float), column, objective) == more
 
 
 def test_another_pass_ratio_leader_is_named() -> None:

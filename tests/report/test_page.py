@@ -351,11 +351,15 @@ def test_too_many_points_are_thinned_out_and_the_reader_is_told() -> None:
     text = render(many_preferences(4, 1_300), [])
     assert len(text.encode()) < EIGHT_MEGABYTES
     assert "Showing 1,000 of 1,300 preferences, corners first; the tables hold all." in words(text)
+    assert "500 of 1,300 preferences, corners first" in words(text)
+    assert "more are in the tables beside this page" not in text
 
 
 @pytest.mark.slow
 def test_fifty_thousand_points_stay_below_eight_megabytes() -> None:
-    assert len(render(many_preferences(5, 10_000), []).encode()) < EIGHT_MEGABYTES
+    text = render(many_preferences(5, 10_000), [])
+    assert len(text.encode()) < EIGHT_MEGABYTES
+    assert "The sliders know some of the measured preferences, corners first: 8,000 more are in the tables" in text
 
 
 def test_thinned_preferences_keep_the_corners_and_reach_the_end() -> None:

@@ -23,10 +23,12 @@ from paretune.report.sections.answering import (
     ranking_rows,
 )
 from paretune.report.sections.optimum import optimum_estimate, optimum_sentence, optimum_table
-from paretune.report.view import PartView
+from paretune.report.view import PartView, shown_preferences
 
 WORDS = ("Rank, tie group", "J, captured share", "KL", "Hypervolume, naive and cross-fitted", "Cost", "Ceiling")
 DIGITS = 4  # decimals of a score in the page's data
+MAX_ANSWERS = 10_000  # of a method to a preference; beyond, some preferences are left out, and the page says so
+MAX_TABLE_ROWS = 500
 MAX_SEED_SCORES = 60_000  # numbers; beyond, means stand for the seeds, without intervals, and the page says so
 
 
@@ -35,6 +37,7 @@ def data(part: PartView) -> Mapping[str, object]:
     comparison = part.comparison
     centre = centre_column(comparison)
     optimum = optimum_estimate(comparison, part.view.study)
+    listed = shown_preferences(len(comparison.labels), len(comparison.objectives), MAX_TABLE_ROWS)
     return {
         "lines": _lines(part, centre),
         "head": head(part, centre),
@@ -42,6 +45,7 @@ def data(part: PartView) -> Mapping[str, object]:
         "audit": comparison.audit,
         "ends": comparison.ends,
         "whole": _whole(part),
+        "left_out": len(comparison.labels) - len(_answered(part)),
         "start": comparison.task.preferences[centre].tolist(),
         "methods": [each.name for each in comparison.ranked if each.done],
         "judged_on": comparison.task.judged_on,
@@ -51,7 +55,7 @@ def data(part: PartView) -> Mapping[str, object]:
         "words": WORDS,
         "interval_rule": interval_rule(list(part.values("performance").values())),
         "optimum": None if optimum is None else optimum_sentence(optimum, comparison.labels),
-        "optimum_table": None if optimum is None else optimum_table(optimum, comparison.labels),
+        "optimum_table": None if optimum is None else optimum_table(optimum, comparison.labels, listed),
         "island": _island(part),
     }
 
@@ -96,9 +100,11 @@ def _chart(part: PartView) -> Chart:
 
 def _island(part: PartView) -> dict[str, object]:
     """Return what the sliders need: every answer in words, and scores by seed for differences."""
-    comparison = part.comparison
-    methods = comparison.methods
-    scores = [np.concatenate([each.scores, each.audit_scores], axis=2) for each in methods]  # each [S, P, K + A]
+    comparison, columns = part.comparison, _answered(part)
+    methods, points = comparison.methods, comparison.task.preferences[columns]
+    scores = [
+        np.concatenate([each.scores, each.audit_scores], axis=2)[:, columns] for each in methods
+    ]  # each [S, P, K + A]
     base = np.concatenate([comparison.base_scores, comparison.base_audit_scores], axis=1)
     if not _whole(part):
         scores, base = (
@@ -112,11 +118,11 @@ def _island(part: PartView) -> dict[str, object]:
         "names": names_of(comparison),
         "audit": list(comparison.audit),
         "ranges": comparison.ends,
-        "labels": comparison.labels,
-        "preferences": _plain(comparison.task.preferences),
-        "heads": [head(part, column) for column in range(len(comparison.labels))],
-        "answers": [answer_of(part, column)[1] for column in range(len(comparison.labels))],
-        "rankings": [ranking_rows(part, column) for column in range(len(comparison.labels))],
+        "labels": [comparison.labels[column] for column in columns],
+        "preferences": _plain(points),
+        "heads": [head(part, column) for column in columns],
+        "answers": [answer_of(part, column)[1] for column in columns],
+        "rankings": [ranking_rows(part, column) for column in columns],
         "methods": [
             {
                 "name": each.name,
@@ -130,12 +136,16 @@ def _island(part: PartView) -> dict[str, object]:
         ],
         "scores": [_plain(each.transpose(1, 0, 2)) for each in scores],  # [method][preference][seed][objective]
         "base": _plain(base),
-        "more": [
-            [more_of(comparison, column, k) for k in range(len(comparison.objectives))]
-            for column in range(len(comparison.labels))
-        ],
+        "more": [[more_of(points, place, k) for k in range(points.shape[1])] for place in range(len(points))],
         "quantiles": [None, None, *(rounded(float(stats.t.ppf(0.975, n - 1))) for n in range(2, len(base) + 1))],
     }
+
+
+def _answered(part: PartView) -> list[int]:
+    """Return the preferences that the sliders know: as many as the page has room for, by their numbers."""
+    comparison = part.comparison
+    room = max(MAX_ANSWERS // max(len(comparison.methods), 1), len(comparison.objectives))
+    return shown_preferences(len(comparison.labels), len(comparison.objectives), room)
 
 
 def _lines(part: PartView, column: int) -> list[str]:

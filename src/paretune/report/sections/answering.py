@@ -74,9 +74,8 @@ def names_of(comparison: Comparison) -> list[str]:
     return [*comparison.objectives, *(f"{name} (audit)" for name in comparison.audit)]
 
 
-def more_of(comparison: Comparison, column: int, objective: int) -> int | None:
-    """Return the nearest measured preference that weighs an objective more; None where there is none."""
-    points = comparison.task.preferences
+def more_of(points: FloatArray, column: int, objective: int) -> int | None:
+    """Return the nearest of some preferences `[P, K]` that weighs an objective more; None where there is none."""
     more = np.flatnonzero(points[:, objective] >= points[column, objective] + STEP)
     if not len(more):
         return None

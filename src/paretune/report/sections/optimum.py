@@ -117,16 +117,19 @@ def optimum_sentence(found: OptimumEstimate, labels: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def optimum_table(found: OptimumEstimate, labels: Sequence[str]) -> Table:
-    """Return estimate and lower bound of every preference."""
+def optimum_table(found: OptimumEstimate, labels: Sequence[str], shown: Sequence[int]) -> Table:
+    """Return estimate and lower bound of some preferences, by their numbers."""
     lines = []
-    for label, value, trained in zip(labels, found.best, found.trained, strict=True):
+    for column in shown:
+        value, trained = found.best[column], found.trained[column]
         bound = (MISSING, "") if trained is None else (number(trained[0]), trained[1])
-        lines.append((label, interval(value), *bound, value.reason))
+        lines.append((labels[column], interval(value), *bound, value.reason))
     title = (
         "Best J there is, estimated [95 % interval over completions, these prompts], and the best of the trained "
         "policies, a lower bound that noise raises"
     )
+    if len(shown) < len(labels):
+        title += f"; {len(shown):,} of {len(labels):,} preferences, corners first"
     columns = ("preference", "estimated optimum", "best trained", "by", "why there is no estimate")
     return Table("optimum", title, columns, tuple(lines))
 

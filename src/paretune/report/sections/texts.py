@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from paretune.report.section import Section
+from paretune.report.sections.answering import head
 from paretune.report.sections.samples import DISAGREEMENTS, FAILED, FIRST_PROMPTS, GAMED, sample_data, shown_seed
 from paretune.report.view import PartView, shown_preferences
 
@@ -24,7 +25,11 @@ def data(part: PartView) -> Mapping[str, object]:
         "failed": FAILED,
         "preferences": [comparison.labels[column] for column in shown],
         "notice": samples["notice"],
-        "samples": {**samples, "columns": shown},
+        "samples": {
+            **samples,
+            "points": comparison.task.preferences[shown].tolist(),
+            "heads": [head(part, column) for column in shown],
+        },
     }
 
 

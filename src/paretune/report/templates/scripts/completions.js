@@ -37,10 +37,10 @@ const card = (part, sample) => {
 };
 const textsOf = (part, { method, column }) => { // of the nearest preference whose completions the page holds
   const known = texts[part], data = choices[part];
-  const place = nearest(known.columns.map((each) => data.preferences[each]), data.preferences[column]);
+  const place = nearest(known.points, data.preferences[column]);
   const prompt = known.preferences[place].prompts[0];
   const cards = prompt ? prompt.samples.filter((each) => each.source === data.methods[method].name) : [];
-  return { prompt, cards, base: prompt ? prompt.samples.filter((each) => each.answer === "reference") : [], head: data.heads[known.columns[place]] };
+  return { prompt, cards, base: prompt ? prompt.samples.filter((each) => each.answer === "reference") : [], head: known.heads[place] };
 };
 const sampled = (part) => { // beside the reader's choice: what the method, the base model and the choice held say
   const box = chooserOf(part).querySelector(".sampled"), now = texts[part] && textsOf(part, chosen[part]);
