@@ -143,6 +143,17 @@ NAMES = sorted(  # ceiling and base model are no methods: tests/methods/test_exa
     name for name in METHODS if resolve_method(name).family in FAMILIES
 )
 
+PATHS = {  # of training, each once: experts, weightings, gradients, searches, sets, banks, gates, bandits
+    "linear", "dynaopt", "mgda", "weight_grid", "evolution", "rewarded_soups", "emorl", "contextual_bandit", "reptile",
+    "mixture_of_experts",
+}  # fmt: skip
+ALIKE = {  # trained by what trains `linear`, `dynaopt`, `mgda` or `rewarded_soups`, and mixed as the latter
+    "one_policy", "schedule", "thresholds", "reward_combination", "lagrangian", "contextual_dynaopt", "dorb", "pcgrad",
+    "cagrad", "upgrad", "bone_soups", "merged_soups", "tree",
+}  # fmt: skip
+TRAINED = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in NAMES]
+TRAINED_TWICE = [name if name in PATHS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
@@ -337,7 +348,7 @@ def test_methods_that_train_the_same_expert_share_it(task: Task) -> None:
     assert {stage.trajectory_key(task) for stage in linear} <= {stage.trajectory_key(task) for stage in grid}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, trained: Callable[[str], Any]) -> None:
     _, _, context = trained(name)
     for result in context.results.values():
@@ -356,7 +367,7 @@ def test_a_method_trains_and_spends_what_it_planned(name: str, task: Task, train
         assert [share is not None and 0 <= share <= 1 for share in shares] == [w > 0 for w in wanted if by_gradients]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_training_raises_what_is_asked_for(name: str, task: Task, trained: Callable[[str], Any]) -> None:
     solutions, _, _ = trained(name)
     wanted = np.eye(2)
@@ -376,7 +387,7 @@ def test_training_raises_what_is_asked_for(name: str, task: Task, trained: Calla
     assert means[1][1] > means[0][1] + 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_method_survives_save_and_load(name: str, trained: Callable[[str], Any], tmp_path: Path) -> None:
     solutions, _, _ = trained(name)
     loaded = load_solutions(solutions.save(tmp_path / "out"))
@@ -387,7 +398,7 @@ def test_a_method_survives_save_and_load(name: str, trained: Callable[[str], Any
         assert one.answers == other.answers
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_answers_are_of_the_kind_of_the_family_and_depend_on_the_preference(
     name: str, trained: Callable[[str], Any]
 ) -> None:
@@ -448,15 +459,7 @@ def check_promises(name: str, changes: dict[str, object], task: Task, root: Path
     return solutions
 
 
-TRAINED_TWICE = (  # by every path of training: experts, weightings, gradients, searches, sets, banks, gates, bandits
-    "linear", "dynaopt", "mgda", "weight_grid", "evolution", "rewarded_soups", "emorl", "contextual_bandit", "reptile",
-    "mixture_of_experts",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in TRAINED_TWICE else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", TRAINED_TWICE)
 def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
     name: str, task: Task, first: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -471,15 +474,7 @@ def test_a_method_repeats_under_its_seed_when_paretune_train_trains_it(
     assert tensor_files(again.save(tmp_path / "again")) == tensor_files(solutions.save(tmp_path / "first"))
 
 
-ALIKE = (  # whose stages are trained by what trains those of `linear`, `dynaopt`, `mgda` or `rewarded_soups`
-    "one_policy", "schedule", "thresholds", "reward_combination", "lagrangian", "contextual_dynaopt", "dorb", "pcgrad",
-    "cagrad", "upgrad", "bone_soups", "merged_soups", "mod", "probability_mixture", "hidden_mixing", "tree",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in NAMES]
-)
+@pytest.mark.parametrize("name", TRAINED_TWICE)
 def test_a_longer_run_extends_a_shorter_one(name: str, task: Task, first: Callable[[str], Any], tmp_path: Path) -> None:
     """Whatever is trained goes on from where a shorter run stood to what a run of that length makes at once."""
     _, _, shorter = first(name)

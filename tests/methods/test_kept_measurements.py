@@ -77,7 +77,10 @@ def calls_of(function: Any, root: Path, stage: Stage, task: Task) -> list[int]:
 
 
 @pytest.mark.usefixtures("base")
-@pytest.mark.parametrize("name", MEASURING)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("emorl", "members") else pytest.param(name, marks=pytest.mark.slow) for name in MEASURING],
+)
 def test_a_stop_loses_no_measurement(name: str, task: Task, tmp_path: Path) -> None:
     function, stage = prepared(name, task, tmp_path)
     shutil.copytree(tmp_path / "whole", tmp_path / "counted")

@@ -55,7 +55,9 @@ def test_rounds_are_planned_to_the_last_whole_one(size: int, task: Task, tmp_pat
         assert spent <= length < spent + coming
 
 
-@pytest.mark.parametrize("budget", [16, 19, 44, 48, 52, 68, 73, 100])
+@pytest.mark.parametrize(
+    "budget", [16, 44, 73, *(pytest.param(each, marks=pytest.mark.slow) for each in (19, 48, 52, 68, 100))]
+)
 def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_path: Path) -> None:
     (result,) = set_runs.run(support, tmp_path, [stage_of(budget, task)], task)
     assert result.ledger.completions == budget // 4 * 4 == result.stage.completions
@@ -67,7 +69,16 @@ def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_pa
     assert result.values["certificate"] == kept["certificate"]
 
 
-@pytest.mark.parametrize("changes", [{"reuse": "nearest"}, {"round_size": 2, "doubt": 0.0}, {"doubt": 100.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"doubt": 100.0},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in ({"reuse": "nearest"}, {"round_size": 2, "doubt": 0.0})
+        ),
+    ],
+)
 def test_settings_change_what_is_found_and_it_repeats(changes: dict[str, Any], task: Task, tmp_path: Path) -> None:
     """With doubt 100 nothing is ever open: after the ends they learn on in turn."""
     stage = stage_of(112, task, **changes)

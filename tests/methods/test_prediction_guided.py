@@ -143,7 +143,7 @@ def test_its_version_is_written_down_apart_from_that_of_other_sets(task: Task) -
     assert (stage_of(FOUR, task).version, evolution.version) == (3, 2)
 
 
-@pytest.mark.parametrize("budget", [16, 30, 44, 113])
+@pytest.mark.parametrize("budget", [30, 113, *(pytest.param(each, marks=pytest.mark.slow) for each in (16, 44))])
 def test_every_budget_is_spent_to_the_last_group(budget: int, task: Task, tmp_path: Path) -> None:
     (result,) = set_runs.run(guide, tmp_path, [stage_of(budget, task)], task)
     assert result.ledger.completions == budget // 4 * 4 == result.stage.completions

@@ -74,7 +74,7 @@ def trajectory(weighting: Any, preference: FloatArray, updates: range, missing: 
 
 
 @pytest.mark.parametrize(("kind", "made", "changes"), EVERY)
-@pytest.mark.parametrize("objectives", [1, 2, 3, 20])
+@pytest.mark.parametrize("objectives", [1, 2, 20, pytest.param(3, marks=pytest.mark.slow)])
 def test_weights_can_be_used_with_any_number_of_objectives_and_missing_rewards_and_restore(
     kind: Any, made: Any, changes: dict[str, Any], objectives: int
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_member_learns_what_it_learns_alone(task: Task, base: BaseModel) -> No
 
 
 @pytest.mark.parametrize("length", [4, 32, 46])  # inside the first update, at the end of one, inside a later one
-@pytest.mark.parametrize("others", [(), (64,)])
+@pytest.mark.parametrize("others", [(64,), pytest.param((), marks=pytest.mark.slow)])
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(
     task: Task, base: BaseModel, length: int, others: tuple[int, ...]
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(
     assert longer.members[0].ledger.completions == 64
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 3])
+@pytest.mark.parametrize("at", [0, 2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3))])
 def test_a_run_resumed_from_its_state_equals_the_uninterrupted_one(
     task: Task, base: BaseModel, tmp_path: Path, at: int
 ) -> None:

@@ -249,7 +249,8 @@ def test_a_run_alone_is_the_prefix_of_a_longer_one(
     assert not any(start[name].equal(only[0, LONG][0][name]) for name in start)
 
 
-@pytest.mark.parametrize("length", [32, 46])
+# within a later update, and at the end of one
+@pytest.mark.parametrize("length", [46, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_longer_run_goes_on_from_a_shorter_one(
     task: Task, base: BaseModel, kind: str, length: int, whole: Callable[[str], Handed], tmp_path: Path

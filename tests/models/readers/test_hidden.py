@@ -91,7 +91,7 @@ def test_each_reader_mixes_the_states_behind_the_block(
     reader_oracle.check(blockwise, bank, Mixing.of_hidden_states(weights, block, continued), oracle)
 
 
-@pytest.mark.parametrize("continued", ["base", "soup"])
+@pytest.mark.parametrize("continued", ["soup", pytest.param("base", marks=pytest.mark.slow)])
 def test_a_scale_gives_the_base_models_states_what_it_takes_from_the_experts(
     base: BaseModel, continued: Continued
 ) -> None:

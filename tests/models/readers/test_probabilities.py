@@ -26,7 +26,9 @@ def bank_of(base: BaseModel) -> ExpertBank:
     return micro_task.perturb(ExpertBank(base, EXPERTS, rank=2), scale=0.15)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize(
+    "name", [name if name == "less than one" else pytest.param(name, marks=pytest.mark.slow) for name in WEIGHTS]
+)
 def test_each_reader_averages_the_probabilities_of_the_experts(base: BaseModel, name: str) -> None:
     """`p = sum_e g_e p_e + (1 - sum_e g_e) p_ref`."""
     bank, weights = bank_of(base), WEIGHTS[name]
