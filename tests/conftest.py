@@ -122,18 +122,16 @@ def only_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fakes(only_what_is_named: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def fakes(no_figures: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Make `fake_study` importable here and in workers, and replace what would load torch or write a real report."""
-    from paretune.benchmark import measurements, runner
+    from paretune.benchmark import runner
 
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("FAKE_TRACE", str(tmp_path / "evaluations.txt"))
-    monkeypatch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
-    monkeypatch.delitem(measurements.MEASUREMENTS, "relations")
     import fake_study
 
-    monkeypatch.setattr(runner, "write_report", fake_study.write_report)
+    fake_study.stand_in(monkeypatch)
     monkeypatch.setattr(runner, "measure_all", lambda records: None)  # the summary asks for itself, where one is made
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from paretune.methods.experts import adapters_of
 from paretune.records.files import write_json
 from paretune.records.layout import TIMING
 from paretune.records.study import TimedBatch, TimingRecord
+
+if TYPE_CHECKING:
+    import pytest
 
 GROUP = 8
 
@@ -263,11 +267,22 @@ def fake_evaluate(policy, rows, score, objectives, audit, samples, seed, split, 
     return tuple(records)
 
 
-def only_what_is_named() -> None:
-    """Leave out the rows that stand in every study: one of them trains a real model. For a process of its own."""
-    from paretune.benchmark import study
+class ForGood:
+    """Patches as pytest's does, in a process of its own, which ends with them and need not import pytest."""
 
-    study.with_standing_rows = lambda methods, place: dict(methods)
+    setattr = staticmethod(setattr)
+    setitem = staticmethod(operator.setitem)
+    delitem = staticmethod(operator.delitem)
+
+
+def stand_in(patch: pytest.MonkeyPatch | type[ForGood] = ForGood) -> None:
+    """Replace what would train or time a real model in a fake study, or write a real report of it."""
+    from paretune.benchmark import measurements, runner, study
+
+    patch.setattr(study, "with_standing_rows", lambda methods, place: dict(methods))
+    patch.setitem(measurements.MEASUREMENTS, "timing", "fake_study:FakeTiming")
+    patch.delitem(measurements.MEASUREMENTS, "relations")
+    patch.setattr(runner, "write_report", write_report)
 
 
 def stand_ins() -> dict[str, types.ModuleType]:

@@ -37,7 +37,7 @@ from paretune.training.groups import begin_group
 from paretune.training.stages import run_group
 from table_jobs import measured, payloads
 
-KINDS = ("evaluation", "reference", "truth", "outcomes", "timing")
+KINDS = ("evaluation", "reference", "truth", "outcomes")
 
 MODULE = """
 from dataclasses import fields
@@ -66,7 +66,8 @@ def listed(folder: Path) -> Iterator[None]:
     """Have the task's module found in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.delitem(MEASUREMENTS, "relations")  # says nothing of scoring
+        for name in ("relations", "timing"):  # say nothing of scoring
+            patch.delitem(MEASUREMENTS, name)
         patch.setattr("paretune.benchmark.study.with_standing_rows", lambda methods, place: dict(methods))
         yield
     sys.modules.pop("listed", None)
