@@ -30,7 +30,7 @@ from paretune.methods.meta_policy.iterative_soups import IterativeSoupsSettings
 from paretune.methods.meta_policy.starts import StartSettings
 from paretune.methods.multi_policy.set_settings import SetSettings
 from paretune.methods.single_policy.reward_combination import RewardCombinationSettings
-from paretune.models.loading import load_base
+from paretune.models.loading import load_base, unwrap
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.objectives.scoring import Scorer
 from paretune.rl.evaluation import evaluate
@@ -168,9 +168,7 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_stays_wrapped(task: Task) -> Iterator[None]:
     yield
-    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+    unwrap(load_base(task.model))
 
 
 def budget_of(name: str) -> int:

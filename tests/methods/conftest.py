@@ -50,10 +50,8 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def base(task: Task, on_a_cpu: None) -> Iterator[BaseModel]:
     """Return the base model of the micro-task, and leave it unwrapped, whatever a test has left on it."""
-    from paretune.models.loading import load_base
+    from paretune.models.loading import load_base, unwrap
 
     loaded = load_base(task.model)
     yield loaded
-    bank = getattr(loaded.model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+    unwrap(loaded)

@@ -16,7 +16,7 @@ from paretune.core.stages import Stage, StageContext, StageResult
 from paretune.core.task import Split, Task
 from paretune.methods import METHODS, resolve_method
 from paretune.methods.exact_gradient import ExactGradient, ExactGradientSettings, train_exactly
-from paretune.models.loading import load_base
+from paretune.models.loading import load_base, unwrap
 from paretune.models.solutions import SolutionSet
 from paretune.objectives.scoring import Scorer
 from paretune.optimum.exact import captured_share
@@ -35,9 +35,7 @@ def small() -> Task:
 @pytest.fixture(autouse=True)
 def nothing_stays_wrapped(small: Task) -> Iterator[None]:
     yield
-    bank = getattr(load_base(small.model, device="cpu").model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+    unwrap(load_base(small.model, device="cpu"))
 
 
 @dataclass

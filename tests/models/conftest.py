@@ -34,10 +34,10 @@ def load(folder: Path) -> BaseModel:
 
 
 def released(base: BaseModel) -> Iterator[BaseModel]:
+    from paretune.models.loading import unwrap
+
     yield base
-    bank = getattr(base.model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+    unwrap(base)
 
 
 @pytest.fixture

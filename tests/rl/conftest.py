@@ -21,10 +21,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture
 def base(task: Task) -> Iterator[BaseModel]:
-    from paretune.models.loading import load_base
+    from paretune.models.loading import load_base, unwrap
 
     loaded = load_base(task.model, device="cpu")
     yield loaded
-    bank = getattr(loaded.model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+    unwrap(loaded)

@@ -22,7 +22,7 @@ from paretune.methods.addition import addition
 from paretune.methods.defaults import adaptation
 from paretune.methods.entries import method_entry
 from paretune.methods.experts import ExpertSettings, start_of
-from paretune.models.loading import load_base
+from paretune.models.loading import load_base, unwrap
 from paretune.models.solutions import SolutionSet, load_solutions
 from paretune.training.continuing import _continued, adapt, add_objective
 from paretune.training.train import train
@@ -46,9 +46,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 @pytest.fixture(autouse=True)
 def nothing_stays_wrapped(task: Task) -> Iterator[None]:
     yield
-    bank = getattr(load_base(task.model).model, "_paretune_bank", None)
-    if bank is not None:
-        bank.unwrap()
+    unwrap(load_base(task.model))
 
 
 @pytest.fixture(scope="module")
