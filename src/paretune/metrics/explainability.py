@@ -28,6 +28,7 @@ FEW_PARTS = {  # why an attribution of so few parts has no rank correlation
     "gate use": f"{TWO_EXPERTS}: the order of two numbers is right by chance half the time",
     "sensitivity": f"has fewer than {FEWEST} objectives: the order of two numbers is right by chance half the time",
 }
+WITHOUT = {"sensitivity": "has no sensitivity ({})", "gate": "has no gate: {}"}  # parts of the table, and why
 NO_RANKS = {
     "shapley": "has experts that all matter alike",
     "mixing weights": "weighs all experts alike, or has experts that all matter alike",
@@ -194,16 +195,16 @@ def _error_note(errors: Sequence[float]) -> list[str]:
     return [f"standard error of a seed {np.mean(errors):.2g}"] if errors else []
 
 
-def _steps(table: Table) -> Table:
-    """Return what was measured of steps of the preference."""
-    known: Table = table["sensitivity"]
+def _part(table: Table, name: str) -> Table:
+    """Return what was measured of steps of the preference, `sensitivity`, or of how the `gate` uses experts."""
+    known: Table = table[name]
     if known["reason"]:
-        raise NoValueError(f"has no sensitivity ({known['reason']})")
+        raise NoValueError(WITHOUT[name].format(known["reason"]))
     return known
 
 
 def _sensitivity(raised: int, place: int, column: str, table: Table) -> float:
-    return _known(_steps(table)["changes"][0][raised][place], f"has no {column} on any prompt")
+    return _known(_part(table, "sensitivity")["changes"][0][raised][place], f"has no {column} on any prompt")
 
 
 def _step_note(group: Group, raised: int, place: int) -> str:
@@ -216,7 +217,7 @@ def _step_note(group: Group, raised: int, place: int) -> str:
 
 
 def _step_error(table: Table) -> float:
-    small, large = _array(_steps(table)["changes"])[..., :-1]
+    small, large = _array(_part(table, "sensitivity")["changes"])[..., :-1]
     error = float(np.abs(2 * small - large).mean())
     if not np.isfinite(error):
         raise NoValueError("has an objective without a score")
@@ -238,16 +239,8 @@ def _gate_parts(tables: Sequence[Table]) -> list[tuple[str, str, Any, str]]:
     return [(*part, expert) for part, expert in product(parts, experts)]
 
 
-def _gated(table: Table) -> Table:
-    """Return how the gate uses experts."""
-    gate: Table = table["gate"]
-    if gate["reason"]:
-        raise NoValueError(f"has no gate: {gate['reason']}")
-    return gate
-
-
 def _gate(part: str, key: Any, expert: str, table: Table) -> float:
-    point = _point(_gated(table)["points"], EVEN)
+    point = _point(_part(table, "gate")["points"], EVEN)
     if point is None or (expert and expert not in point["experts"]):
         raise NoValueError("has a gate over other experts")
     found, places = point[part], {"by_block": "blocks", "by_position": "positions"}
@@ -268,7 +261,7 @@ def _training(part: str, objective: int, table: Table) -> float:
 
 def _faithfulness(kind: str, columns: Sequence[int], table: Table) -> float:
     if kind == "gate use":
-        _gated(table)
+        _part(table, "gate")
     pairs = list(_pairs(table, kind, columns))
     if max((len(said) for said, _ in pairs), default=0) < FEWEST:
         raise NoValueError(FEW_PARTS[kind])
@@ -293,7 +286,7 @@ def _size_error(objectives: int, table: Table) -> float:
 def _pairs(table: Table, kind: str, columns: Sequence[int]) -> Pairs:
     """Yield groups of parts, one a score and preference: what is attributed to each, and what ablation says."""
     if kind == "sensitivity":
-        small, large = _array(_steps(table)["changes"])
+        small, large = _array(_part(table, "sensitivity")["changes"])
         yield from ((small[:, k], large[:, k]) for k in columns)
         return
     for point in _taken_apart(table):
